@@ -1,0 +1,28 @@
+//! Switchboard's database schema: one file per change, each with its way up and down.
+//!
+//! To add a change: a new file named after its date and content, and one line in [`Migrator`]. Then run
+//! `scripts/generate-entities`, which writes the `entity` crate anew from the migrated schema.
+
+pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
+
+mod m20261120_000001_create_users;
+mod m20261120_000002_create_devices;
+mod m20261120_000003_create_refresh_tokens;
+mod m20261120_000004_create_revocations;
+mod m20261120_000005_create_topics;
+
+/// All migrations in the order in which they are applied.
+pub struct Migrator;
+
+#[sea_orm_migration::async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261120_000001_create_users::Migration),
+            Box::new(m20261120_000002_create_devices::Migration),
+            Box::new(m20261120_000003_create_refresh_tokens::Migration),
+            Box::new(m20261120_000004_create_revocations::Migration),
+            Box::new(m20261120_000005_create_topics::Migration),
+        ]
+    }
+}

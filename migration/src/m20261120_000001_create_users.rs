@@ -1,0 +1,60 @@
+//! People and programs that log in with a password.
+
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[derive(DeriveIden)]
+enum Users {
+    Table,
+    Id,
+    Uuid,
+    Username,
+    Email,
+    FullName,
+    JobTitle,
+    PasswordHash,
+    Role,
+    IsActive,
+    TokenGeneration,
+    CreatedAt,
+    ChangedAt,
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table(Users::Table)
+                    .col(pk_auto(Users::Id))
+                    .col(uuid_uniq(Users::Uuid))
+                    .col(string_uniq(Users::Username))
+                    .col(string_null(Users::Email).unique_key())
+                    .col(string_null(Users::FullName))
+                    // what a client asked to be called at registration; grants nothing
+                    .col(string_null(Users::JobTitle))
+                    .col(string(Users::PasswordHash))
+                    .col(string(Users::Role))
+                    .col(boolean(Users::IsActive))
+                    // tokens of an earlier generation are revoked
+                    .col(big_integer(Users::TokenGeneration).default(0))
+                    .col(timestamp_with_time_zone(Users::CreatedAt))
+                    // last change of role, state or token generation; running servers look for it
+                    .col(timestamp_with_time_zone(Users::ChangedAt))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create().name("idx_users_changed_at").table(Users::Table).col(Users::ChangedAt).to_owned(),
+            )
+            .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table(Users::Table).to_owned()).await
+    }
+}

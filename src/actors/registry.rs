@@ -1,0 +1,232 @@
+//! The role of the Registry is to know who is connected, by UUID. It alone writes the [`Directory`]; everyone reads it
+//! without asking.
+//!
+//! Handlers tell it of a session before the 101 goes out; the session tells it of its end. It tells the TopicManager and
+//! the other nodes who came and went, and closes sessions whose account or token changed.
+
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, Message, Recipient};
+use papaya::HashMap;
+
+use super::{
+    relay::Relays,
+    session::handle::{SessionHandle, SessionKind},
+    topic_manager::PresenceChanged,
+};
+use crate::{
+    auth::accounts::{Account, Change},
+    cluster::Backplane,
+    domain::ids::ClientId,
+    protocol::close_code::CloseCode,
+};
+
+/// A session of an authenticated client begins. Whom it takes over from is closed.
+#[derive(Message)]
+#[rtype(result = "Result<(), TooManyConnections>")]
+pub struct Connect {
+    /// The session.
+    pub session: SessionHandle,
+    /// Which of the client's sockets it is.
+    pub kind: SessionKind,
+    /// Whose it is.
+    pub account: Arc<Account>,
+}
+
+/// The client has as many sockets as it may (`limits.connections_per_identity`).
+#[derive(Debug)]
+pub struct TooManyConnections;
+
+/// A session has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Disconnect {
+    /// The session.
+    pub session: SessionHandle,
+    /// Whose it was.
+    pub client: ClientId,
+}
+
+/// An account or token changed: sessions that depend on it are closed. Answers how many.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct Apply(pub Change);
+
+/// Who is connected to this node.
+#[derive(Debug, Default)]
+pub struct Directory {
+    clients: HashMap<ClientId, Arc<Connected>>,
+}
+
+/// A connected client.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// A device's name, a user's username.
+    pub name: String,
+    sessions: Vec<(SessionKind, SessionHandle)>,
+}
+
+impl Connected {
+    fn of_kind(&self, kind: SessionKind) -> Option<&SessionHandle> {
+        // the newest counts
+        self.sessions.iter().rev().find(|(of, _)| *of == kind).map(|(_, session)| session)
+    }
+
+    /// The session that gets topic messages. Never an agent's: whatever a message says, it must not look like a command.
+    fn subscriber(&self) -> Option<&SessionHandle> {
+        self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Chat))
+    }
+}
+
+impl Directory {
+    /// The session that gets a device's direct messages.
+    pub fn device(&self, id: ClientId) -> Option<SessionHandle> {
+        self.clients.pin().get(&id).and_then(|client| client.of_kind(SessionKind::Device)).cloned()
+    }
+
+    /// Whether the client has any session here.
+    pub fn is_connected(&self, id: ClientId) -> bool {
+        self.clients.pin().contains_key(&id)
+    }
+
+    /// Everyone, with names.
+    pub fn clients(&self) -> Vec<(ClientId, String)> {
+        self.clients.pin().iter().map(|(id, client)| (*id, client.name.clone())).collect()
+    }
+}
+
+/// Are you alive?
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+/// See the module.
+pub struct Registry {
+    directory: Arc<Directory>,
+    relays: Arc<Relays>,
+    backplane: Arc<dyn Backplane>,
+    topic_manager: Recipient<PresenceChanged>,
+    /// `limits.connections_per_identity`; 0 is none
+    per_identity: usize,
+}
+
+impl Registry {
+    /// Writes `directory`, which is empty.
+    pub fn new(
+        directory: Arc<Directory>,
+        relays: Arc<Relays>,
+        backplane: Arc<dyn Backplane>,
+        topic_manager: Recipient<PresenceChanged>,
+        per_identity: usize,
+    ) -> Self {
+        Self { directory, relays, backplane, topic_manager, per_identity }
+    }
+
+    fn get(&self, client: ClientId) -> Option<Connected> {
+        self.directory.clients.pin().get(&client).map(|connected| Connected::clone(connected))
+    }
+
+    /// Writes a client's entry and tells those who want to know.
+    fn put(&self, id: ClientId, before: Option<&Connected>, after: Connected) {
+        let subscriber = after.subscriber();
+        if before.and_then(Connected::subscriber) != subscriber {
+            self.topic_manager.do_send(PresenceChanged { client: id, session: subscriber.cloned() });
+        }
+        let clients = self.directory.clients.pin();
+        if after.sessions.is_empty() {
+            clients.remove(&id);
+            self.backplane.disconnected(id);
+        } else {
+            if before.is_none() {
+                self.backplane.connected(id, &after.name);
+            }
+            clients.insert(id, Arc::new(after));
+        }
+    }
+
+    fn close(&self, sessions: impl Iterator<Item = SessionHandle>, code: CloseCode) -> usize {
+        sessions.filter(SessionHandle::is_open).map(|session| self.relays.close(&session, code)).count()
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // a burst of handshakes waits here, each with its client waiting behind it: bounded by limits.connections
+        context.set_mailbox_capacity(4096);
+    }
+}
+
+impl Handler<Connect> for Registry {
+    type Result = Result<(), TooManyConnections>;
+
+    fn handle(&mut self, connect: Connect, _: &mut Self::Context) -> Self::Result {
+        let id = connect.account.id;
+        let before = self.get(id);
+        let mut after = before.clone().unwrap_or(Connected { name: String::new(), sessions: Vec::new() });
+        after.name = connect.account.name().to_owned();
+        // there is one device socket per device and one agent socket per user: a new one takes over
+        let takeover = match connect.kind {
+            SessionKind::Device => Some(CloseCode::Replaced),
+            SessionKind::Agent => Some(CloseCode::GoingAway),
+            SessionKind::Chat | SessionKind::Public => None,
+        };
+        if let Some(code) = takeover {
+            let (old, rest): (Vec<_>, Vec<_>) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
+            after.sessions = rest;
+            self.close(old.into_iter().map(|(_, session)| session), code);
+        }
+        if self.per_identity > 0 && after.sessions.len() >= self.per_identity {
+            return Err(TooManyConnections);
+        }
+        after.sessions.push((connect.kind, connect.session));
+        self.put(id, before.as_ref(), after);
+        Ok(())
+    }
+}
+
+impl Handler<Disconnect> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, disconnect: Disconnect, _: &mut Self::Context) {
+        // after a takeover the session is not in here any more, and its end changes nothing
+        let Some(before) = self.get(disconnect.client) else { return };
+        let mut after = before.clone();
+        after.sessions.retain(|(_, session)| *session != disconnect.session);
+        if after.sessions.len() < before.sessions.len() {
+            self.put(disconnect.client, Some(&before), after);
+        }
+    }
+}
+
+impl Handler<Apply> for Registry {
+    type Result = usize;
+
+    fn handle(&mut self, Apply(change): Apply, _: &mut Self::Context) -> usize {
+        match change {
+            Change::Account(account) => {
+                let Some(connected) = self.get(account.id) else { return 0 };
+                let sessions = connected.sessions.into_iter().map(|(_, session)| session);
+                if account.is_active() {
+                    let revoked = sessions.filter(|session| session.generation() < account.generation);
+                    self.close(revoked, CloseCode::Unauthorized)
+                } else {
+                    self.close(sessions, CloseCode::Forbidden)
+                }
+            }
+            Change::Token(token) => {
+                let clients = self.directory.clients.pin();
+                let sessions = clients.values().flat_map(|client| client.sessions.iter());
+                let revoked = sessions.map(|(_, session)| session).filter(|session| session.has_token(token));
+                self.close(revoked.cloned(), CloseCode::Unauthorized)
+            }
+        }
+    }
+}
+
+impl Handler<Ping> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+}

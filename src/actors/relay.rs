@@ -1,0 +1,296 @@
+//! The role of the Relay is to hand frames to the sessions of its own worker thread. There is one per worker.
+//!
+//! Sessions, the TopicManager and the HTTP handlers deliver through [`Relays`]: to a session of the same thread directly,
+//! to others in one [`Batch`] per worker and tick. The Relay also keeps time for its sessions, once a second for all of
+//! them: pings, heartbeats, silence, expired tokens.
+
+mod local;
+pub mod tick;
+
+use std::{
+    fmt,
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use bytes::Bytes;
+
+use self::local::Where;
+pub use self::local::{insert, remove};
+use super::session::{
+    handle::SessionHandle,
+    outbox::{Outbox, OutboxLimits},
+};
+use crate::{
+    domain::{
+        liveness::{Due, Periods},
+        subscriptions::{Location, Members},
+    },
+    protocol::{
+        close_code::CloseCode,
+        outbound,
+        wire::{self, Opcode},
+    },
+    settings,
+};
+
+/// Bytes of publications that may be on their way to one worker before publishers have to wait.
+const PUBLICATION_BACKLOG: usize = 8 * 1024 * 1024;
+
+/// Frames that one thread hands to another's worker at the end of its tick.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Batch {
+    deliveries: Vec<Delivery>,
+}
+
+enum Delivery {
+    /// A frame for one session; its bytes are reserved.
+    Frame { to: SessionHandle, frame: Bytes },
+    /// The end of a session.
+    Close { session: SessionHandle, code: CloseCode },
+    /// A frame for many.
+    Publication(Publication),
+}
+
+struct Publication {
+    members: Members<SessionHandle>,
+    /// the session that gets no copy
+    sender: Option<u64>,
+    frame: Bytes,
+}
+
+/// Close all sessions of the worker, spread over some time.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct CloseAll {
+    /// Why.
+    pub code: CloseCode,
+    /// From the first to the last.
+    pub spread: Duration,
+}
+
+/// All workers' relays: the way to any session from any thread.
+pub struct Relays {
+    workers: Box<[Worker]>,
+    joined: AtomicUsize,
+    /// open sessions, anonymous ones included
+    sessions: AtomicUsize,
+    outbound_bytes: usize,
+    send_timeout: Duration,
+    /// `limits.connections`; 0 is none
+    connections: usize,
+}
+
+#[derive(Default)]
+struct Worker {
+    relay: OnceLock<Addr<Relay>>,
+    /// bytes of publications on their way
+    backlog: AtomicUsize,
+}
+
+impl fmt::Debug for Relays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relays")
+            .field("workers", &self.workers.len())
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Relays {
+    /// For so many workers, none of which has started.
+    pub fn new(workers: usize, limits: &settings::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            joined: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            outbound_bytes: limits.outbound_bytes,
+            send_timeout: Duration::from_secs(limits.send_timeout_secs),
+            connections: limits.connections,
+        })
+    }
+
+    /// Starts the relay of the worker whose thread this is.
+    pub fn start_worker(self: &Arc<Self>, periods: Periods) {
+        let worker = self.joined.fetch_add(1, Ordering::Relaxed);
+        let Some(slot) = self.workers.get(worker) else { return };
+        local::become_worker(worker, self.clone());
+        let relay = Relay { worker, relays: self.clone(), periods }.start();
+        // the slot is empty: each index is given once
+        let _ = slot.relay.set(relay);
+    }
+
+    /// What bounds the outbox of a session.
+    pub fn outbox_limits(&self) -> OutboxLimits {
+        OutboxLimits { bytes: self.outbound_bytes, send_timeout: self.send_timeout }
+    }
+
+    /// Hands a text frame, given in parts, to a session. False: it is gone, or had more waiting than it may.
+    pub fn deliver(self: &Arc<Self>, to: &SessionHandle, parts: &[&[u8]]) -> bool {
+        if !to.is_open() {
+            return false;
+        }
+        match local::outbox(to) {
+            Where::Here(outbox) => outbox.text(parts),
+            Where::Gone => false,
+            Where::Elsewhere => {
+                let frame = wire::text(parts);
+                if to.reserve(frame.len(), self.outbound_bytes) {
+                    local::hand_over(to.worker(), Delivery::Frame { to: to.clone(), frame }, self);
+                    true
+                } else {
+                    self.close(to, CloseCode::SlowConsumer);
+                    false
+                }
+            }
+        }
+    }
+
+    /// Closes a session after what waits for it.
+    pub fn close(self: &Arc<Self>, session: &SessionHandle, code: CloseCode) {
+        match local::outbox(session) {
+            Where::Here(outbox) => outbox.close(code),
+            Where::Gone => {}
+            Where::Elsewhere => {
+                local::hand_over(session.worker(), Delivery::Close { session: session.clone(), code }, self);
+            }
+        }
+    }
+
+    /// Hands a finished text frame to members on one worker, except for the session that sent it.
+    pub fn publish(
+        self: &Arc<Self>,
+        worker: usize,
+        members: Members<SessionHandle>,
+        sender: Option<u64>,
+        frame: Bytes,
+    ) {
+        let Some(slot) = self.workers.get(worker) else { return };
+        slot.backlog.fetch_add(frame.len(), Ordering::Relaxed);
+        local::hand_over(worker, Delivery::Publication(Publication { members, sender, frame }), self);
+    }
+
+    /// Whether some worker has more publications on their way than it keeps up with; publishers should wait.
+    pub fn is_congested(&self) -> bool {
+        self.workers.iter().any(|worker| worker.backlog.load(Ordering::Relaxed) > PUBLICATION_BACKLOG)
+    }
+
+    /// Closes all sessions, spread over some time.
+    pub fn close_all(&self, close: CloseAll) {
+        self.workers.iter().filter_map(|worker| worker.relay.get()).for_each(|relay| relay.do_send(close));
+    }
+
+    /// How many sessions there are, anonymous ones included.
+    pub fn session_count(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session in, for as long as the permit lives. None: there are as many as there may be.
+    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(self.clone());
+        (self.connections == 0 || before < self.connections).then_some(permit)
+    }
+
+    fn send_batch(&self, worker: usize, batch: Batch) {
+        if let Some(relay) = self.workers.get(worker).and_then(|worker| worker.relay.get()) {
+            // unbounded on purpose: frames are bounded by each session's budget, publications by `is_congested`
+            relay.do_send(batch);
+        }
+    }
+}
+
+/// One of `limits.connections`.
+#[derive(Debug)]
+pub struct Permit(Arc<Relays>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+pub struct Relay {
+    worker: usize,
+    relays: Arc<Relays>,
+    periods: Periods,
+}
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(Duration::from_secs(1), |relay, _| relay.tend_sessions());
+    }
+}
+
+impl Relay {
+    /// Once a second: whoever is silent is closed, whoever is quiet is pinged.
+    fn tend_sessions(&self) {
+        tick::advance_clock();
+        let unix = chrono::Utc::now().timestamp();
+        for outbox in local::sessions() {
+            outbox.finish_late_close();
+            match outbox.liveness.check(tick::clock(), unix, self.periods) {
+                Due::Silent => outbox.close(CloseCode::Silent),
+                Due::Expired => outbox.close(CloseCode::Unauthorized),
+                Due::Signs { ping, heartbeat } => {
+                    if ping {
+                        outbox.send(Opcode::Ping, &[]);
+                    }
+                    if heartbeat {
+                        outbox.text(&[outbound::HEARTBEAT.as_bytes()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Handler<Batch> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, batch: Batch, _: &mut Self::Context) {
+        for delivery in batch.deliveries {
+            match delivery {
+                Delivery::Frame { to, frame } => match local::outbox(&to) {
+                    Where::Here(outbox) => outbox.send_reserved(frame),
+                    Where::Gone | Where::Elsewhere => to.release(frame.len()),
+                },
+                Delivery::Close { session, code } => {
+                    if let Where::Here(outbox) = local::outbox(&session) {
+                        outbox.close(code);
+                    }
+                }
+                Delivery::Publication(publication) => {
+                    self.relays.workers[self.worker].backlog.fetch_sub(publication.frame.len(), Ordering::Relaxed);
+                    local::publish(publication);
+                }
+            }
+        }
+    }
+}
+
+impl Handler<CloseAll> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, close: CloseAll, _: &mut Self::Context) {
+        let sessions: Vec<Rc<Outbox>> = local::sessions();
+        // a task of its own: ten thousand timers in this actor would all be polled at each of its messages
+        actix::spawn(async move {
+            let began = tokio::time::Instant::now();
+            let count = sessions.len().max(1) as u32;
+            for (index, outbox) in sessions.into_iter().enumerate() {
+                tokio::time::sleep_until(began + close.spread * index as u32 / count).await;
+                outbox.close(close.code);
+            }
+        });
+    }
+}

@@ -1,0 +1,402 @@
+//! The role of the Session is to speak with one client over its WebSocket. Each is an actor on the worker thread that
+//! accepted its connection; what it says depends on its [`Dialect`].
+//!
+//! It asks the Registry in, publishes through the TopicManager, and delivers direct messages through
+//! [`Relays`](super::relay::Relays). Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
+//! folder is the only place that knows actix-web-actors.
+//!
+//! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in [`Session::on_text`], and a route.
+
+mod agent;
+mod chat;
+mod device;
+pub mod handle;
+mod inbound;
+pub mod outbox;
+mod public;
+
+use std::{cell::Cell, rc::Rc};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
+use actix_http::ws::{Codec, Item};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web_actors::ws::{self, HandshakeError, Message, ProtocolError, WebsocketContext};
+use socket2::Socket;
+
+use self::{
+    handle::{SessionHandle, SessionKind},
+    inbound::Guard,
+    outbox::Outbox,
+};
+use super::{
+    registry::{Connect, Disconnect, TooManyConnections},
+    relay::{self, Permit, tick},
+};
+use crate::{
+    app::Broker,
+    auth::accounts::Authenticated,
+    error::ApiError,
+    protocol::{
+        close_code::{self, CloseCode},
+        inbound::{Frame, NotAFrame, as_text},
+        outbound::{self, About},
+        wire::{self, Opcode},
+    },
+};
+
+/// The subprotocol that carries a token where a browser can't set headers: `Sec-WebSocket-Protocol: bearer, <token>`.
+pub const BEARER_PROTOCOL: &str = "bearer";
+
+/// How a socket speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `/ws` of a device: direct and topic messages.
+    Device,
+    /// `/ws` of a user: commands.
+    Agent,
+    /// `/ws/auth`: chat.
+    Chat,
+    /// `/ws` of nobody.
+    Public,
+    /// `/ws/echo`.
+    Echo {
+        /// Text and binary come back unchanged.
+        raw: bool,
+    },
+}
+
+impl Dialect {
+    fn kind(self) -> SessionKind {
+        match self {
+            Self::Device => SessionKind::Device,
+            Self::Agent => SessionKind::Agent,
+            Self::Chat => SessionKind::Chat,
+            Self::Public | Self::Echo { .. } => SessionKind::Public,
+        }
+    }
+}
+
+/// The duplicate of a connection's socket, kept with the connection until its session takes it.
+pub struct ConnectionSocket(Cell<Option<Socket>>);
+
+impl ConnectionSocket {
+    /// For a connection that has just been accepted.
+    pub fn new(socket: Socket) -> Self {
+        Self(Cell::new(Some(socket)))
+    }
+}
+
+/// Whether the request is a WebSocket handshake that can be answered.
+///
+/// # Errors
+/// `UpgradeRequired` with what is missing.
+pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
+    // the framework would take the drafts 7 and 8 as well
+    let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
+    ws::handshake(request).map_err(|error| match error {
+        HandshakeError::UnsupportedVersion | HandshakeError::NoVersionHeader => {
+            ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13")
+        }
+        HandshakeError::BadWebsocketKey => ApiError::UpgradeRequired("Sec-WebSocket-Key is missing"),
+        _ => ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"),
+    })?;
+    if version.is_none_or(|version| version != "13") {
+        return Err(ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13"));
+    }
+    Ok(())
+}
+
+/// Answers a handshake and starts the session behind it.
+///
+/// # Errors
+/// The server or the client has as many sockets as it may, or the request is no handshake.
+pub async fn accept(
+    request: &HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+    dialect: Dialect,
+    identity: Option<Authenticated>,
+) -> Result<HttpResponse, ApiError> {
+    check_handshake(request)?;
+    let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
+    let socket = request
+        .conn_data::<ConnectionSocket>()
+        .and_then(|socket| socket.0.take())
+        .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
+    let limits = broker.relays.outbox_limits();
+    let outbox = relay::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
+    let mut session = Session {
+        broker: broker.clone(),
+        outbox: outbox.clone(),
+        dialect,
+        identity: None,
+        assembling: None,
+        bad_frames: 0,
+        _permit: permit,
+    };
+    if let Some(identity) = identity {
+        let identity = join(&broker, &outbox, dialect, identity).await?;
+        session.adopt(dialect, identity);
+    }
+    let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
+        .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
+    let frame_bytes = broker.settings.limits.frame_bytes;
+    let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
+    let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
+    let body = WebsocketContext::with_codec(session, guard, codec);
+    // runs when the connection's task has yielded, which it does only after it has written the head
+    actix::spawn(async move { outbox.head_out() });
+    Ok(response.streaming(body))
+}
+
+/// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
+async fn join(
+    broker: &Broker,
+    outbox: &Rc<Outbox>,
+    dialect: Dialect,
+    identity: Authenticated,
+) -> Result<Authenticated, ApiError> {
+    let account = identity.account.clone();
+    let greeting = match dialect {
+        Dialect::Device => Some(outbound::connection(account.id, account.name())),
+        Dialect::Chat => Some(chat::greeting(&account)),
+        Dialect::Agent | Dialect::Public | Dialect::Echo { .. } => None,
+    };
+    if let Some(greeting) = greeting {
+        outbox.text(&[greeting.as_bytes()]);
+    }
+    let session = outbox.handle().clone();
+    session.authenticated(&identity);
+    match broker.registry.send(Connect { session, kind: dialect.kind(), account }).await? {
+        Ok(()) => Ok(identity),
+        Err(TooManyConnections) => Err(ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 }),
+    }
+}
+
+/// See the module.
+pub struct Session {
+    broker: web::Data<Broker>,
+    outbox: Rc<Outbox>,
+    dialect: Dialect,
+    identity: Option<Authenticated>,
+    /// the message whose first fragments are here
+    assembling: Option<Assembling>,
+    /// bad frames in a row
+    bad_frames: u32,
+    /// one of `limits.connections`
+    _permit: Permit,
+}
+
+struct Assembling {
+    is_text: bool,
+    bytes: Vec<u8>,
+}
+
+impl Session {
+    /// What counts from the moment on at which the session is a client's.
+    fn adopt(&mut self, dialect: Dialect, identity: Authenticated) {
+        self.dialect = dialect;
+        if dialect == Dialect::Agent {
+            self.outbox.liveness.start_heartbeat(tick::clock());
+        }
+        self.set_expiry(&identity);
+        self.identity = Some(identity);
+    }
+
+    fn set_expiry(&self, identity: &Authenticated) {
+        if self.broker.settings.auth.expire_live_sockets {
+            self.outbox.liveness.expire_at(Some(identity.expires_at.timestamp()));
+        }
+    }
+
+    fn send(&self, text: &str) {
+        self.outbox.text(&[text.as_bytes()]);
+    }
+
+    fn error(&self, code: &str, text: &str, about: About<'_>) {
+        self.send(&outbound::error(code, text, about));
+    }
+
+    /// Answers a frame of the wrong shape; too many in a row end the session.
+    fn bad_frame(&mut self, code: &str, text: &str, about: About<'_>) {
+        self.error(code, text, about);
+        self.bad_frames += 1;
+        let limit = self.broker.settings.limits.bad_frames;
+        if limit > 0 && self.bad_frames >= limit {
+            self.outbox.close(CloseCode::TooManyBadFrames);
+        }
+    }
+
+    fn on_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
+        match self.dialect {
+            Dialect::Device => self.on_device_text(text, context),
+            Dialect::Agent => self.on_agent_text(text, context),
+            Dialect::Chat => self.on_chat_text(text, context),
+            Dialect::Public => self.on_public_text(text, context),
+            Dialect::Echo { raw: true } => self.send(text),
+            Dialect::Echo { raw: false } => {
+                self.outbox.text(&[b"Echo: ", text.as_bytes()]);
+            }
+        }
+    }
+
+    fn on_binary(&mut self, bytes: &[u8]) {
+        if self.dialect == (Dialect::Echo { raw: true }) {
+            self.outbox.send(Opcode::Binary, &[bytes]);
+        } else {
+            self.outbox.close(CloseCode::Unsupported);
+        }
+    }
+
+    fn on_fragment(&mut self, item: Item, context: &mut <Self as Actor>::Context) {
+        match item {
+            Item::FirstText(bytes) => self.assembling = Some(Assembling { is_text: true, bytes: bytes.into() }),
+            Item::FirstBinary(bytes) => self.assembling = Some(Assembling { is_text: false, bytes: bytes.into() }),
+            Item::Continue(bytes) => {
+                if let Some(message) = &mut self.assembling {
+                    message.bytes.extend_from_slice(&bytes);
+                }
+            }
+            Item::Last(bytes) => {
+                let Some(mut message) = self.assembling.take() else { return };
+                message.bytes.extend_from_slice(&bytes);
+                if !message.is_text {
+                    self.on_binary(&message.bytes);
+                } else if let Ok(text) = std::str::from_utf8(&message.bytes) {
+                    self.on_text(text, context);
+                } else {
+                    self.fail(CloseCode::InvalidPayload, context);
+                }
+            }
+        }
+    }
+
+    /// Fails the connection (RFC 6455, section 7.1.7): the decoder can't go on, so nothing more is read.
+    fn fail(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
+        self.outbox.fail(code);
+        let outbox = self.outbox.clone();
+        let written = async move {
+            while !outbox.is_done() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        context.wait(written.into_actor(self).map(|(), _, context| context.stop()));
+    }
+
+    /// Reads a frame of a dialect that takes JSON objects, and does what all those dialects do alike. None: it is done.
+    fn common<'a>(&mut self, text: &'a str, context: &mut <Self as Actor>::Context) -> Result<Frame<'a>, Handled> {
+        let frame = Frame::parse(text).map_err(|error| {
+            match error {
+                NotAFrame::InvalidJson => self.bad_frame("invalid_json", "Invalid JSON format", About::default()),
+                NotAFrame::NotAnObject => {
+                    self.bad_frame(
+                        "invalid_message",
+                        "Invalid message format: expected a JSON object",
+                        About::default(),
+                    );
+                }
+            }
+            Handled
+        })?;
+        if frame.is_command_reply() {
+            // never answered, or two programs would answer each other for ever
+            tracing::debug!(session = self.outbox.handle().id(), "reply to no pending command dropped");
+            return Err(Handled);
+        }
+        match frame.kind().as_deref() {
+            Some("ping") if frame.to.is_none() && frame.topic_id.is_none() => self.send(&outbound::pong()),
+            Some("pong") if frame.to.is_none() && frame.topic_id.is_none() => {}
+            Some("auth") if frame.to.is_none() && frame.topic_id.is_none() => self.on_auth(&frame, context),
+            _ => return Ok(frame),
+        }
+        self.bad_frames = 0;
+        Err(Handled)
+    }
+
+    /// A new token for the same identity (contract section 3).
+    fn on_auth(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
+        let Some(token) = frame.token.and_then(as_text) else {
+            self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
+            return;
+        };
+        let (token, broker) = (token.into_owned(), self.broker.clone());
+        let authenticate = async move { broker.accounts.authenticate(&token).await };
+        context.wait(authenticate.into_actor(self).map(|result, session, _| {
+            let own = session.identity.as_ref().map(|identity| identity.account.id);
+            match result {
+                Ok(identity) if Some(identity.account.id) == own => {
+                    session.outbox.handle().authenticated(&identity);
+                    session.set_expiry(&identity);
+                    session.send(&outbound::authenticated(identity.account.id, identity.expires_at));
+                    session.identity = Some(identity);
+                }
+                Ok(_) => session.error(
+                    "invalid_credentials",
+                    "Token belongs to another client, nothing has changed",
+                    About::default(),
+                ),
+                Err(error) => session.error(error.code(), &error.to_string(), About::default()),
+            }
+        }));
+    }
+}
+
+/// A frame that needs no more attention.
+struct Handled;
+
+impl Actor for Session {
+    type Context = WebsocketContext<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        let client = self.identity.as_ref().map(|identity| identity.account.id.to_string());
+        tracing::debug!(session = self.outbox.handle().id(), dialect = ?self.dialect, client, "session started");
+    }
+}
+
+impl Drop for Session {
+    /// However it ends, and also if it never started: nobody may find it any more.
+    fn drop(&mut self) {
+        self.outbox.finish();
+        relay::remove(self.outbox.handle());
+        if let Some(client) = self.outbox.handle().client() {
+            self.broker.registry.do_send(Disconnect { session: self.outbox.handle().clone(), client });
+        }
+        tracing::debug!(session = self.outbox.handle().id(), "session ended");
+    }
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for Session {
+    fn handle(&mut self, message: Result<Message, ProtocolError>, context: &mut Self::Context) {
+        if let Ok(Message::Close(reason)) = message {
+            let answer = match reason.map(|reason| u16::from(reason.code)) {
+                None => wire::empty_close(),
+                Some(code) if close_code::is_valid_from_peer(code) => wire::close_echo(code),
+                Some(_) => wire::close(CloseCode::Protocol),
+            };
+            self.outbox.peer_closed(&answer);
+            return;
+        }
+        if !self.outbox.is_open() {
+            return;
+        }
+        match message {
+            Ok(Message::Text(text)) => self.on_text(&text, context),
+            Ok(Message::Binary(bytes)) => self.on_binary(&bytes),
+            Ok(Message::Continuation(item)) => self.on_fragment(item, context),
+            Ok(Message::Ping(payload)) => {
+                self.outbox.send(Opcode::Pong, &[&payload]);
+            }
+            Ok(Message::Pong(_) | Message::Nop | Message::Close(_)) => {}
+            Err(error) => {
+                let code = match &error {
+                    ProtocolError::Overflow => CloseCode::TooBig,
+                    // reserved bits
+                    ProtocolError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => CloseCode::Protocol,
+                    ProtocolError::Io(_) => CloseCode::InvalidPayload,
+                    _ => CloseCode::Protocol,
+                };
+                self.fail(code, context);
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The agent dialect (contract section 6): a user's socket on `/ws`. It gets no greeting, and a heartbeat now and then.
+
+use actix::Actor;
+
+use super::Session;
+use crate::protocol::outbound::About;
+
+impl Session {
+    pub(super) fn on_agent_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
+        let Ok(frame) = self.common(text, context) else { return };
+        let kind = frame.kind().unwrap_or_default();
+        self.bad_frame("unknown_type", &format!("Unknown message type: {kind}"), About::default());
+    }
+}

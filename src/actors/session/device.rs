@@ -1,0 +1,121 @@
+//! The device dialect (contract section 5): direct messages, topic messages, and a receipt or an error for each.
+
+use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture, dev::SendError};
+use bytes::Bytes;
+
+use super::Session;
+use crate::{
+    actors::topic_manager::Publish,
+    domain::ids::{ClientId, TopicId},
+    protocol::{
+        close_code::CloseCode,
+        inbound::{self, BadMessage, Frame, Message},
+        outbound::{self, About},
+        wire,
+    },
+};
+
+impl Session {
+    pub(super) fn on_device_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
+        let Ok(frame) = self.common(text, context) else { return };
+        let Some(sender) = self.identity.as_ref().map(|identity| identity.account.id) else { return };
+        if frame.topic_id.is_some() {
+            self.on_topic_message(&frame, text, sender, context);
+        } else {
+            self.on_direct_message(&frame, text, sender, context);
+        }
+    }
+
+    fn on_direct_message(
+        &mut self,
+        frame: &Frame<'_>,
+        text: &str,
+        sender: ClientId,
+        context: &mut <Self as Actor>::Context,
+    ) {
+        let message = match inbound::direct(frame, text, sender) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(error, "Invalid message format", frame),
+        };
+        self.bad_frames = 0;
+        let recipient = self.broker.directory.device(message.to);
+        if recipient.is_some_and(|recipient| self.broker.relays.deliver(&recipient, &message.parts())) {
+            self.send(&outbound::sent(&message.msgid));
+        } else {
+            self.forward(message, context);
+        }
+    }
+
+    /// The recipient is not on this node; it may be on another.
+    fn forward(&mut self, message: Message<'_, ClientId>, context: &mut <Self as Actor>::Context) {
+        let frame = wire::text(&message.parts());
+        let (to, msgid, broker) = (message.to, message.msgid.into_owned(), self.broker.clone());
+        let forward = async move { broker.backplane.forward(to, frame).await };
+        // the sender's frames are answered in their order, so the next one waits
+        context.wait(forward.into_actor(self).map(move |delivered, session, _| {
+            if delivered {
+                session.send(&outbound::sent(&msgid));
+            } else {
+                let about = About { msgid: Some(&msgid), topic_id: None };
+                session.error("recipient_not_connected", &format!("Recipient {to} not connected"), about);
+            }
+        }));
+    }
+
+    fn on_topic_message(
+        &mut self,
+        frame: &Frame<'_>,
+        text: &str,
+        sender: ClientId,
+        context: &mut <Self as Actor>::Context,
+    ) {
+        let message = match inbound::topic(frame, text, sender) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(error, "Invalid topic message format", frame),
+        };
+        self.bad_frames = 0;
+        let frame: Bytes = wire::text(&message.parts());
+        let publish = Publish {
+            client: sender,
+            session: self.outbox.handle().clone(),
+            topic: TopicId::from(&*message.to),
+            msgid: message.msgid.into_owned(),
+            frame,
+        };
+        if self.broker.relays.is_congested() {
+            return self.publish_later(publish, context);
+        }
+        match self.broker.topic_manager.try_send(publish) {
+            Ok(()) => {}
+            Err(SendError::Full(publish)) => self.publish_later(publish, context),
+            Err(SendError::Closed(_)) => self.outbox.close(CloseCode::ServerError),
+        }
+    }
+
+    /// Backpressure: this publisher is not read until the publication has found room.
+    fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
+        let broker = self.broker.clone();
+        let publish = async move {
+            while broker.relays.is_congested() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            broker.topic_manager.send(publish).await
+        };
+        context.wait(publish.into_actor(self).map(|sent, session, _| {
+            if sent.is_err() {
+                session.outbox.close(CloseCode::ServerError);
+            }
+        }));
+    }
+
+    fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id());
+        let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref() };
+        match error {
+            BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
+            BadMessage::ForeignSender => {
+                self.error("sender_mismatch", "Sender UUID does not match authenticated client", about);
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What the rest of the program holds of a session: where it is, how much waits for it, whose it is.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use uuid::Uuid;
+
+use crate::{
+    auth::accounts::Authenticated,
+    domain::{ids::ClientId, subscriptions::Location},
+};
+
+/// Which socket of a client a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A device's socket on `/ws`: gets direct and topic messages; there is one per device.
+    Device,
+    /// A user's socket on `/ws`: gets commands; there is one per user.
+    Agent,
+    /// `/ws/auth`: any number per client.
+    Chat,
+    /// Nobody's.
+    Public,
+}
+
+/// A session, seen from anywhere in the process; clones are the same session.
+#[derive(Clone)]
+pub struct SessionHandle(Arc<Inner>);
+
+struct Inner {
+    /// unique among all sessions of this process, since keys are used again
+    id: u64,
+    worker: usize,
+    key: usize,
+    /// bytes accepted for this socket and not yet taken by the kernel
+    queued: AtomicUsize,
+    /// false from the moment on at which a close frame is queued
+    open: AtomicBool,
+    /// the token that counts for this socket; in-band authentication exchanges it
+    holder: Mutex<Option<Holder>>,
+}
+
+#[derive(Clone, Copy)]
+struct Holder {
+    client: ClientId,
+    jti: Uuid,
+    family: Uuid,
+    generation: i64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl SessionHandle {
+    /// A new session at this place, not yet anybody's.
+    pub(super) fn new(worker: usize, key: usize) -> Self {
+        Self(Arc::new(Inner {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            worker,
+            key,
+            queued: AtomicUsize::new(0),
+            open: AtomicBool::new(true),
+            holder: Mutex::new(None),
+        }))
+    }
+
+    /// Unique in this process.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The key among its worker's sessions.
+    pub fn key(&self) -> usize {
+        self.0.key
+    }
+
+    /// Whether it still takes frames.
+    pub fn is_open(&self) -> bool {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn mark_closed(&self) {
+        self.0.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts bytes as queued. False: that would be more than `limit` (0 is none), and nothing was counted.
+    pub(crate) fn reserve(&self, bytes: usize, limit: usize) -> bool {
+        let before = self.0.queued.fetch_add(bytes, Ordering::Relaxed);
+        let fits = limit == 0 || before + bytes <= limit;
+        if !fits {
+            self.release(bytes);
+        }
+        fits
+    }
+
+    /// Counts bytes as no longer queued.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// From now on this token counts for the session.
+    pub(super) fn authenticated(&self, identity: &Authenticated) {
+        *self.holder() = Some(Holder {
+            client: identity.account.id,
+            jti: identity.jti,
+            family: identity.family,
+            generation: identity.account.generation,
+        });
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> Option<ClientId> {
+        self.holder().map(|holder| holder.client)
+    }
+
+    /// Whether its token is this one, or of this family.
+    pub fn has_token(&self, id: Uuid) -> bool {
+        self.holder().is_some_and(|holder| holder.jti == id || holder.family == id)
+    }
+
+    /// The account's token generation at the time of its token.
+    pub fn generation(&self) -> i64 {
+        self.holder().map_or(0, |holder| holder.generation)
+    }
+
+    fn holder(&self) -> std::sync::MutexGuard<'_, Option<Holder>> {
+        // plain data: whoever panicked while holding the lock left it whole
+        self.0.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Location for SessionHandle {
+    fn worker(&self) -> usize {
+        self.0.worker
+    }
+}
+
+impl PartialEq for SessionHandle {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle").field("id", &self.0.id).field("worker", &self.0.worker).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! The way in to a session: the request's payload with a guard on it.
+//!
+//! The framework's decoder checks a frame's length only when the whole frame is in memory. The guard looks at the heads
+//! as they pass and closes on what they declare: too large a frame or message (1009), too many frames (4429). Once the
+//! session is closing it lets nothing through any more, and waits for the peer's close frame alone.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use actix_web::{error::PayloadError, web};
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::outbox::Outbox;
+use crate::{
+    actors::relay::tick,
+    domain::rate_limit::TokenBucket,
+    protocol::{
+        close_code::CloseCode,
+        inspect::{Head, Inspector},
+        outbound::{self, About},
+    },
+    settings::Limits,
+};
+
+/// See the module.
+pub struct Guard {
+    payload: web::Payload,
+    outbox: Rc<Outbox>,
+    inspector: Inspector,
+    frame_bytes: u64,
+    /// bytes that the frames of the present message declared so far
+    message: u64,
+    rate: TokenBucket,
+    warned: bool,
+}
+
+impl Guard {
+    pub(super) fn new(payload: web::Payload, outbox: Rc<Outbox>, limits: &Limits) -> Self {
+        Self {
+            payload,
+            outbox,
+            inspector: Inspector::default(),
+            frame_bytes: if limits.frame_bytes == 0 { u64::MAX } else { limits.frame_bytes as u64 },
+            message: 0,
+            rate: TokenBucket::new(limits.frames_per_second, limits.frames_burst, Instant::now()),
+            warned: false,
+        }
+    }
+
+    /// How much of the chunk may pass.
+    fn inspect(&mut self, chunk: &[u8]) -> usize {
+        let now = Instant::now();
+        let mut position = 0;
+        let mut passing = self.outbox.is_open();
+        let mut pass = if passing { chunk.len() } else { 0 };
+        while let Some(head) = self.inspector.next(chunk, &mut position) {
+            if passing && !self.admit(head, now) {
+                passing = false;
+                pass = head.offset;
+            }
+            if !passing && head.is_close() {
+                self.outbox.peer_closed(&[]);
+            }
+        }
+        pass
+    }
+
+    /// Whether this frame may pass; closes the session if not.
+    fn admit(&mut self, head: Head, now: Instant) -> bool {
+        if !head.is_control() {
+            self.message = self.message.saturating_add(head.len);
+        }
+        if head.len.max(self.message) > self.frame_bytes {
+            self.outbox.close(CloseCode::TooBig);
+            return false;
+        }
+        if head.fin && !head.is_control() {
+            self.message = 0;
+        }
+        if self.rate.take(now) {
+            return true;
+        }
+        if self.warned {
+            self.outbox.close(CloseCode::RateLimited);
+            return false;
+        }
+        self.warned = true;
+        let text = "Rate limit exceeded, slow down (limits.frames_per_second)";
+        self.outbox.text(&[outbound::error("rate_limited", text, About::default()).as_bytes()]);
+        true
+    }
+}
+
+impl Stream for Guard {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            // a connection that breaks is a connection that ends: there is nobody left to be told
+            let Some(Ok(mut chunk)) = ready!(Pin::new(&mut self.payload).poll_next(context)) else {
+                return Poll::Ready(None);
+            };
+            self.outbox.liveness.heard(tick::clock());
+            let pass = self.inspect(&chunk);
+            if pass > 0 {
+                chunk.truncate(pass);
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+        }
+    }
+}

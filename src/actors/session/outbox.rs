@@ -1,0 +1,404 @@
+//! The way out of a session, past the HTTP response body.
+//!
+//! The body carries the 101 head alone. Every frame after it is written to a duplicate of the connection's socket: what
+//! is queued while a worker's tick runs goes out in one non-blocking write at its end, and what the kernel does not take
+//! waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
+//! rule is one comparison (contract section 10, `outbound_bytes`).
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use socket2::Socket;
+use tokio::{io::Interest, net::TcpStream};
+
+use super::handle::SessionHandle;
+use crate::{
+    actors::relay::tick,
+    domain::liveness::Liveness,
+    protocol::{
+        close_code::CloseCode,
+        wire::{self, Opcode},
+    },
+};
+
+/// Largest piece that is gathered for one write, and largest chunk that frames are collected in.
+const GATHER: usize = 64 * 1024;
+
+/// Seconds a closing handshake may take, the writing of what was queued before it included.
+const CLOSE_SECS: u32 = 5;
+
+/// What bounds an outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// `limits.outbound_bytes`; 0 is none.
+    pub bytes: usize,
+    /// `limits.send_timeout_secs`; zero is none.
+    pub send_timeout: Duration,
+}
+
+enum Chunk {
+    /// frames of this session alone
+    Own(Vec<u8>),
+    /// frames that others get, too
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// a close frame is queued; nothing comes after it
+    Closing {
+        since: u32,
+        /// the peer's close frame has been seen
+        answered: bool,
+    },
+    Done,
+}
+
+struct State {
+    phase: Phase,
+    /// the 101 head is out; until then everything waits
+    head_out: bool,
+    chunks: VecDeque<Chunk>,
+    /// bytes of the first chunk that are written
+    written: usize,
+    /// a task waits for the socket to take more
+    jammed: bool,
+}
+
+/// One session's queue to its socket. Lives on its worker's thread.
+pub struct Outbox {
+    handle: SessionHandle,
+    socket: Socket,
+    limits: OutboxLimits,
+    state: RefCell<State>,
+    /// it is in the tick's list already
+    dirty: Cell<bool>,
+    /// When to ping it and when to give it up.
+    pub liveness: Liveness,
+}
+
+impl Outbox {
+    pub(super) fn new(handle: SessionHandle, socket: Socket, limits: OutboxLimits) -> Rc<Self> {
+        Rc::new(Self {
+            handle,
+            socket,
+            limits,
+            state: RefCell::new(State {
+                phase: Phase::Open,
+                head_out: false,
+                chunks: VecDeque::new(),
+                written: 0,
+                jammed: false,
+            }),
+            dirty: Cell::new(false),
+            liveness: Liveness::new(tick::clock()),
+        })
+    }
+
+    /// The session it belongs to.
+    pub fn handle(&self) -> &SessionHandle {
+        &self.handle
+    }
+
+    /// Whether it still takes frames.
+    pub fn is_open(&self) -> bool {
+        self.state.borrow().phase == Phase::Open
+    }
+
+    /// The 101 head is out: frames may follow.
+    pub(super) fn head_out(self: &Rc<Self>) {
+        self.state.borrow_mut().head_out = true;
+        self.mark_dirty();
+    }
+
+    /// Queues a text frame. False: the session takes no more, or this was more than it may have waiting.
+    pub fn text(self: &Rc<Self>, parts: &[&[u8]]) -> bool {
+        self.send(Opcode::Text, parts)
+    }
+
+    /// Queues a frame; see [`Outbox::text`].
+    pub fn send(self: &Rc<Self>, opcode: Opcode, parts: &[&[u8]]) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        let len = wire::frame_len(parts.iter().map(|part| part.len()).sum());
+        if !self.handle.reserve(len, self.limits.bytes) {
+            self.overrun();
+            return false;
+        }
+        self.append(len, |buffer| wire::put_frame(buffer, opcode, parts));
+        self.mark_dirty();
+        true
+    }
+
+    /// Queues a finished frame whose bytes have been reserved by its sender on another thread.
+    pub fn send_reserved(self: &Rc<Self>, frame: Bytes) {
+        if self.is_open() {
+            self.append(frame.len(), |buffer| buffer.extend_from_slice(&frame));
+            self.mark_dirty();
+        } else {
+            self.handle.release(frame.len());
+        }
+    }
+
+    /// Hands over frames that others get, too: written at once where nothing waits, else queued without a copy.
+    pub fn send_shared(self: &Rc<Self>, frames: &Bytes) {
+        let mut rest = frames.clone();
+        {
+            let state = self.state.borrow();
+            match state.phase {
+                Phase::Open if state.head_out && state.chunks.is_empty() => match self.socket.send(frames) {
+                    Ok(taken) if taken == frames.len() => return,
+                    Ok(taken) => rest = frames.slice(taken..),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => {
+                        drop(state);
+                        self.finish();
+                        return;
+                    }
+                },
+                Phase::Open => {}
+                Phase::Closing { .. } | Phase::Done => return,
+            }
+        }
+        // the first bytes of a frame may be out: the rest must follow whatever the budget says
+        let started = rest.len() < frames.len();
+        if !self.handle.reserve(rest.len(), if started { 0 } else { self.limits.bytes }) {
+            self.overrun();
+            return;
+        }
+        self.state.borrow_mut().chunks.push_back(Chunk::Shared(rest));
+        self.mark_dirty();
+    }
+
+    /// Queues a close frame after all that waits; nothing comes after it.
+    pub fn close(self: &Rc<Self>, code: CloseCode) {
+        self.begin_close(&wire::close(code), false);
+    }
+
+    /// As [`Outbox::close`], without waiting for the peer's close frame.
+    pub(super) fn fail(self: &Rc<Self>, code: CloseCode) {
+        self.begin_close(&wire::close(code), true);
+    }
+
+    /// Answers the peer's close frame, or takes it as the answer to ours.
+    pub(super) fn peer_closed(self: &Rc<Self>, answer: &[u8]) {
+        let drained = {
+            let mut state = self.state.borrow_mut();
+            match &mut state.phase {
+                Phase::Closing { answered, .. } => {
+                    *answered = true;
+                    state.chunks.is_empty()
+                }
+                _ => false,
+            }
+        };
+        if drained {
+            self.finish();
+        } else if self.is_open() {
+            self.begin_close(answer, true);
+        }
+    }
+
+    /// Ends a closing handshake that takes too long.
+    pub fn finish_late_close(&self) {
+        let phase = self.state.borrow().phase;
+        if let Phase::Closing { since, .. } = phase
+            && tick::clock().saturating_sub(since) >= CLOSE_SECS
+        {
+            self.finish();
+        }
+    }
+
+    /// Shuts the socket down, whatever waits. The session's actor sees the end of its stream and stops.
+    pub fn finish(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.phase == Phase::Done {
+            return;
+        }
+        state.phase = Phase::Done;
+        state.chunks = VecDeque::new();
+        self.handle.mark_closed();
+        // fails when the peer is gone already, which is all we want
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Whether [`Outbox::finish`] has been called.
+    pub(super) fn is_done(&self) -> bool {
+        self.state.borrow().phase == Phase::Done
+    }
+
+    /// Writes what waits. Called by the tick alone.
+    pub(crate) fn flush(self: &Rc<Self>, scratch: &mut Vec<u8>) {
+        self.dirty.set(false);
+        {
+            let state = self.state.borrow();
+            if state.jammed || !state.head_out || state.phase == Phase::Done {
+                return;
+            }
+        }
+        match self.write(scratch) {
+            Ok(true) => self.drained(),
+            Ok(false) => self.wait_for_room(),
+            Err(_) => self.finish(),
+        }
+    }
+
+    /// Writes until the kernel takes no more. True: nothing is left.
+    fn write(&self, scratch: &mut Vec<u8>) -> io::Result<bool> {
+        let mut state = self.state.borrow_mut();
+        while let Some(first) = state.chunks.front() {
+            let first = &first.bytes()[state.written..];
+            let piece = if state.chunks.len() == 1 || first.len() >= GATHER {
+                first
+            } else {
+                scratch.clear();
+                scratch.extend_from_slice(first);
+                for chunk in state.chunks.iter().skip(1) {
+                    if scratch.len() + chunk.bytes().len() > GATHER {
+                        break;
+                    }
+                    scratch.extend_from_slice(chunk.bytes());
+                }
+                scratch.as_slice()
+            };
+            match self.socket.send(piece) {
+                Ok(taken) => {
+                    let all = taken == piece.len();
+                    self.handle.release(taken);
+                    state.consume(taken);
+                    if !all {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        // idle sessions keep no memory for their queue
+        state.chunks = VecDeque::new();
+        Ok(true)
+    }
+
+    /// Waits in a task of its own until the socket takes more; cuts a peer that takes nothing for too long.
+    fn wait_for_room(self: &Rc<Self>) {
+        self.state.borrow_mut().jammed = true;
+        let outbox = self.clone();
+        actix::spawn(async move {
+            let Err(error) = outbox.write_when_ready().await else { return };
+            tracing::debug!(session = outbox.handle.id(), %error, "peer cut");
+            outbox.finish();
+        });
+    }
+
+    async fn write_when_ready(self: &Rc<Self>) -> io::Result<()> {
+        // registered with the runtime only as long as it waits, so a descriptor of its own for that time
+        let ready = TcpStream::from_std(self.socket.try_clone()?.into())?;
+        let mut scratch = Vec::new();
+        loop {
+            if self.limits.send_timeout.is_zero() {
+                ready.writable().await?;
+            } else {
+                tokio::time::timeout(self.limits.send_timeout, ready.writable()).await.map_err(|_| {
+                    io::Error::new(io::ErrorKind::TimedOut, "took nothing for limits.send_timeout_secs")
+                })??;
+            }
+            if self.is_done() {
+                return Ok(());
+            }
+            let written = ready.try_io(Interest::WRITABLE, || match self.write(&mut scratch) {
+                Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+                done_or_failed => done_or_failed,
+            });
+            match written {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.state.borrow_mut().jammed = false;
+        self.drained();
+        Ok(())
+    }
+
+    fn drained(&self) {
+        let phase = self.state.borrow().phase;
+        if let Phase::Closing { answered: true, .. } = phase {
+            self.finish();
+        }
+    }
+
+    /// More waits than may: the backlog goes, so that the peer, should it ever read again, learns why it was closed.
+    fn overrun(self: &Rc<Self>) {
+        tracing::info!(session = self.handle.id(), "slow consumer closed");
+        {
+            let mut state = self.state.borrow_mut();
+            // a chunk that is partly out has to be finished: its end is a frame's end
+            let keep = usize::from(state.written > 0 || matches!(state.chunks.front(), Some(Chunk::Shared(_))));
+            let dropped: usize = state.chunks.drain(keep..).map(|chunk| chunk.bytes().len()).sum();
+            self.handle.release(dropped);
+        }
+        self.close(CloseCode::SlowConsumer);
+    }
+
+    fn begin_close(self: &Rc<Self>, frame: &[u8], answered: bool) {
+        if !self.is_open() {
+            return;
+        }
+        self.handle.mark_closed();
+        // beyond the budget: without it a slow consumer would never learn why
+        self.handle.reserve(frame.len(), 0);
+        self.append(frame.len(), |buffer| buffer.extend_from_slice(frame));
+        self.state.borrow_mut().phase = Phase::Closing { since: tick::clock(), answered };
+        self.mark_dirty();
+    }
+
+    fn append(&self, len: usize, put: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.borrow_mut();
+        match state.chunks.back_mut() {
+            Some(Chunk::Own(buffer)) if buffer.len() + len <= GATHER => put(buffer),
+            _ => {
+                let mut buffer = Vec::with_capacity(len);
+                put(&mut buffer);
+                state.chunks.push_back(Chunk::Own(buffer));
+            }
+        }
+    }
+
+    fn mark_dirty(self: &Rc<Self>) {
+        if !self.dirty.replace(true) {
+            tick::at_end(self.clone());
+        }
+    }
+}
+
+impl State {
+    fn consume(&mut self, mut taken: usize) {
+        while let Some(first) = self.chunks.front() {
+            let rest = first.bytes().len() - self.written;
+            if taken < rest {
+                self.written += taken;
+                return;
+            }
+            taken -= rest;
+            self.written = 0;
+            self.chunks.pop_front();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The role of the TopicManager is to know who is subscribed to what, and to give each topic's publications their order.
+//!
+//! Sessions publish through it, handlers subscribe through it, the Registry tells it who comes and goes. It hands each
+//! publication once to every Relay that has members, and the receipt to the sender. Which topics exist is in the database.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
+use bytes::Bytes;
+
+use super::{relay::Relays, session::handle::SessionHandle};
+use crate::{
+    cluster::Backplane,
+    domain::{
+        ids::{ClientId, TopicId},
+        subscriptions::{Location, Subscriptions, TooManySubscriptions},
+    },
+    protocol::outbound::{self, About},
+    store::Store,
+};
+
+/// Publications that may wait here; whoever publishes more waits in its session, and its peer behind it.
+const MAILBOX: usize = 1024;
+
+/// A client wants the publications of a topic, which exists.
+#[derive(Message)]
+#[rtype(result = "Result<(), TooManySubscriptions>")]
+pub struct Subscribe {
+    /// The subscriber.
+    pub client: ClientId,
+    /// The topic.
+    pub topic: TopicId,
+}
+
+/// A client wants them no more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Unsubscribe {
+    /// The subscriber.
+    pub client: ClientId,
+    /// The topic.
+    pub topic: TopicId,
+}
+
+/// A client's session that gets publications is another now, or there is none.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PresenceChanged {
+    /// The client.
+    pub client: ClientId,
+    /// Its session; None: its last one is gone.
+    pub session: Option<SessionHandle>,
+}
+
+/// A message for all members of a topic. The sender gets a receipt, or an error frame if it may not.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Publish {
+    /// Who sends it.
+    pub client: ClientId,
+    /// From which session.
+    pub session: SessionHandle,
+    /// To which topic.
+    pub topic: TopicId,
+    /// The sender's name for the message.
+    pub msgid: String,
+    /// What the members get: a finished text frame.
+    pub frame: Bytes,
+}
+
+/// Who is subscribed to a topic on this node, connected or not.
+#[derive(Message)]
+#[rtype(result = "Vec<ClientId>")]
+pub struct GetMembers(pub TopicId);
+
+/// How many members each topic has on this node that has any.
+#[derive(Message)]
+#[rtype(result = "HashMap<TopicId, usize>")]
+pub struct GetCounts;
+
+/// Are you alive?
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+/// See the module.
+pub struct TopicManager {
+    subscriptions: Subscriptions<SessionHandle>,
+    /// how long a subscription waits for its client
+    wait: Duration,
+    relays: Arc<Relays>,
+    backplane: Arc<dyn Backplane>,
+    store: Store,
+}
+
+impl TopicManager {
+    /// With nobody subscribed to anything.
+    pub fn new(
+        relays: Arc<Relays>,
+        backplane: Arc<dyn Backplane>,
+        store: Store,
+        per_client: usize,
+        wait: Duration,
+    ) -> Self {
+        Self { subscriptions: Subscriptions::new(per_client), wait, relays, backplane, store }
+    }
+
+    /// Tells a sender why it can't publish: the topic is not there, or it is not subscribed.
+    fn refuse(&self, publish: Publish) {
+        let (store, relays) = (self.store.clone(), self.relays.clone());
+        actix::spawn(async move {
+            let topic = publish.topic.as_str();
+            let (code, text) = match store.topic(topic).await {
+                Ok(Some(_)) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
+                Ok(None) => ("topic_not_found", format!("Topic {topic} not found")),
+                Err(error) => {
+                    tracing::error!(%error, "cannot look a topic up");
+                    ("internal_error", "Internal server error".to_owned())
+                }
+            };
+            let about = About { msgid: Some(&publish.msgid), topic_id: Some(topic) };
+            relays.deliver(&publish.session, &[outbound::error(code, &text, about).as_bytes()]);
+        });
+    }
+}
+
+impl Actor for TopicManager {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX);
+        context.run_interval(Duration::from_secs(60), |manager, _| {
+            manager.subscriptions.drop_absent(manager.wait, Instant::now());
+        });
+    }
+}
+
+impl Handler<Subscribe> for TopicManager {
+    type Result = Result<(), TooManySubscriptions>;
+
+    fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
+        self.subscriptions.subscribe(subscribe.client, subscribe.topic, Instant::now())
+    }
+}
+
+impl Handler<Unsubscribe> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
+        self.subscriptions.unsubscribe(unsubscribe.client, &unsubscribe.topic);
+    }
+}
+
+impl Handler<PresenceChanged> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, change: PresenceChanged, _: &mut Self::Context) {
+        match change.session {
+            Some(session) => self.subscriptions.connected(change.client, session, Instant::now()),
+            None => self.subscriptions.disconnected(change.client),
+        }
+    }
+}
+
+impl Handler<Publish> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+        let topic = publish.topic.as_str();
+        if !self.subscriptions.is_subscribed(publish.client, topic) {
+            self.refuse(publish);
+            return;
+        }
+        let Some(audience) = self.subscriptions.audience(topic) else { return };
+        for (worker, members) in &audience.workers {
+            let sender = (*worker == publish.session.worker()).then(|| publish.session.id());
+            self.relays.publish(*worker, members.clone(), sender, publish.frame.clone());
+        }
+        let elsewhere = self.backplane.publish(&publish.topic, publish.client, &publish.frame);
+        // the sender is a member, but gets no copy
+        let reached = audience.connected.saturating_sub(1) + elsewhere;
+        let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
+        self.relays.deliver(&publish.session, &[receipt.as_bytes()]);
+    }
+}
+
+impl Handler<GetMembers> for TopicManager {
+    type Result = MessageResult<GetMembers>;
+
+    fn handle(&mut self, GetMembers(topic): GetMembers, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.subscriptions.members(topic.as_str()))
+    }
+}
+
+impl Handler<GetCounts> for TopicManager {
+    type Result = MessageResult<GetCounts>;
+
+    fn handle(&mut self, _: GetCounts, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.subscriptions.counts())
+    }
+}
+
+impl Handler<Ping> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+}

@@ -1,0 +1,297 @@
+//! Accounts: who exists, in what state, and which tokens still count. The database behind, memory in front, so that a
+//! request or a handshake costs no query.
+//!
+//! What this process changes it writes to both. What others change (another node, the command line) is found by a look
+//! at the database every `auth.recheck_secs`, which also closes the live sockets concerned.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use papaya::HashMap;
+use quick_cache::sync::Cache;
+use uuid::Uuid;
+
+use super::tokens::{Claims, Tokens};
+use crate::{
+    domain::ids::{ClientId, ClientKind, Role},
+    error::ApiError,
+    store::{RegisteredDevice, Store, StoreError, User},
+};
+
+/// Accounts kept in memory; a quarter of a kilobyte each.
+const CACHED: usize = 100_000;
+
+/// How far back each look at the database goes, for clocks that differ and transactions that take their time.
+const OVERLAP: TimeDelta = TimeDelta::seconds(60);
+
+/// A client's account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its identity.
+    pub id: ClientId,
+    /// Tokens of an earlier generation are revoked.
+    pub generation: i64,
+    /// Device or user.
+    pub holder: Holder,
+}
+
+/// What differs between the kinds of clients.
+#[derive(Debug, Clone)]
+pub enum Holder {
+    /// A device has a name and nothing else.
+    Device {
+        /// The name; may be empty.
+        name: String,
+    },
+    /// A user has what the table of users says.
+    User {
+        /// The integer id.
+        id: i32,
+        /// The login name.
+        username: String,
+        /// The email.
+        email: Option<String>,
+        /// The name to show.
+        full_name: Option<String>,
+        /// What the user may do.
+        role: Role,
+        /// False: disabled.
+        is_active: bool,
+    },
+}
+
+impl Account {
+    /// Device or user.
+    pub fn kind(&self) -> ClientKind {
+        match self.holder {
+            Holder::Device { .. } => ClientKind::Device,
+            Holder::User { .. } => ClientKind::User,
+        }
+    }
+
+    /// A device's name, a user's username.
+    pub fn name(&self) -> &str {
+        match &self.holder {
+            Holder::Device { name } => name,
+            Holder::User { username, .. } => username,
+        }
+    }
+
+    /// A device has the least role.
+    pub fn role(&self) -> Role {
+        match self.holder {
+            Holder::Device { .. } => Role::User,
+            Holder::User { role, .. } => role,
+        }
+    }
+
+    /// False for a disabled user.
+    pub fn is_active(&self) -> bool {
+        match self.holder {
+            Holder::Device { .. } => true,
+            Holder::User { is_active, .. } => is_active,
+        }
+    }
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.uuid,
+            generation: user.token_generation,
+            holder: Holder::User {
+                id: user.id,
+                username: user.username,
+                email: user.email,
+                full_name: user.full_name,
+                role: user.role,
+                is_active: user.is_active,
+            },
+        }
+    }
+}
+
+impl From<RegisteredDevice> for Account {
+    fn from(device: RegisteredDevice) -> Self {
+        Self { id: device.uuid, generation: device.token_generation, holder: Holder::Device { name: device.name } }
+    }
+}
+
+/// Who asks, by a token that counts.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The account as it is now.
+    pub account: Arc<Account>,
+    /// The token's own id.
+    pub jti: Uuid,
+    /// The login it came from.
+    pub family: Uuid,
+    /// When it expires.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Something that concerns live sockets.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An account is another than it was: disabled, or in a new token generation.
+    Account(Arc<Account>),
+    /// Tokens with this `jti` or family are revoked.
+    Token(Uuid),
+}
+
+/// See the module.
+pub struct Accounts {
+    store: Store,
+    tokens: Tokens,
+    cache: Cache<ClientId, Arc<Account>>,
+    /// revoked `jti`s and families, until when
+    revoked: HashMap<Uuid, DateTime<Utc>>,
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts").field("cached", &self.cache.len()).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// Reads what is revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn load(store: Store, tokens: Tokens) -> Result<Self, StoreError> {
+        let revoked = HashMap::new();
+        for (id, until) in store.revocations_since(DateTime::<Utc>::UNIX_EPOCH).await? {
+            revoked.pin().insert(id, until);
+        }
+        Ok(Self { store, tokens, cache: Cache::new(CACHED), revoked })
+    }
+
+    /// Makes and reads tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Who holds this token.
+    ///
+    /// # Errors
+    /// `InvalidCredentials` if it is bad, expired or revoked or its client is gone, `InactiveUser` if disabled.
+    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, ApiError> {
+        let claims = self.tokens.read(token).ok_or(ApiError::InvalidCredentials)?;
+        let account = self.account_of(&claims).await?.ok_or(ApiError::InvalidCredentials)?;
+        if !account.is_active() {
+            return Err(ApiError::InactiveUser);
+        }
+        Ok(Authenticated { account, jti: claims.jti, family: claims.family, expires_at: claims.expires_at() })
+    }
+
+    /// The account behind a token's claims, if the token is not revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn account_of(&self, claims: &Claims) -> Result<Option<Arc<Account>>, StoreError> {
+        let Some(kind) = claims.client_kind() else { return Ok(None) };
+        if self.is_revoked(claims.jti) || self.is_revoked(claims.family) {
+            return Ok(None);
+        }
+        let account = self.account(claims.client(), kind).await?;
+        Ok(account.filter(|account| account.kind() == kind && account.generation == claims.generation))
+    }
+
+    /// A client's account.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn account(&self, id: ClientId, kind: ClientKind) -> Result<Option<Arc<Account>>, StoreError> {
+        if let Some(account) = self.cache.get(&id) {
+            return Ok(Some(account));
+        }
+        let account: Option<Account> = match kind {
+            ClientKind::Device => self.store.device(id).await?.map(Into::into),
+            ClientKind::User => self.store.user_by_uuid(id).await?.map(Into::into),
+        };
+        Ok(account.map(|account| self.put(account)))
+    }
+
+    /// Takes over what has just been written to the database.
+    pub fn put(&self, account: Account) -> Arc<Account> {
+        let account = Arc::new(account);
+        self.cache.insert(account.id, account.clone());
+        account
+    }
+
+    /// Forgets an account, so that the next look goes to the database.
+    pub fn forget(&self, id: ClientId) {
+        self.cache.remove(&id);
+    }
+
+    /// Takes over a revocation that has just been written to the database.
+    pub fn put_revocation(&self, id: Uuid, until: DateTime<Utc>) {
+        self.revoked.pin().insert(id, until);
+    }
+
+    fn is_revoked(&self, id: Uuid) -> bool {
+        self.revoked.pin().contains_key(&id)
+    }
+
+    /// Looks for what other processes changed, for ever: every `period` calls `on_change` with each change that is
+    /// news here, and now and then deletes what has expired.
+    pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(Change)) {
+        let mut since = Utc::now() - OVERLAP;
+        let mut cleaned: Option<tokio::time::Instant> = None;
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = ticks.tick().await;
+            let began = Utc::now() - OVERLAP;
+            match self.changes_since(since).await {
+                Ok(changes) => {
+                    since = began;
+                    changes.into_iter().for_each(&mut on_change);
+                }
+                Err(error) => tracing::warn!(%error, "cannot look for changed accounts"),
+            }
+            if cleaned.is_none_or(|cleaned| now - cleaned > Duration::from_secs(600)) {
+                cleaned = Some(now);
+                self.revoked.pin().retain(|_, until| *until > Utc::now());
+                if let Err(error) = self.store.delete_expired_tokens().await {
+                    tracing::warn!(%error, "cannot delete expired tokens");
+                }
+            }
+        }
+    }
+
+    async fn changes_since(&self, since: DateTime<Utc>) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        for (id, until) in self.store.revocations_since(since).await? {
+            if self.revoked.pin().insert(id, until).is_none() {
+                changes.push(Change::Token(id));
+            }
+        }
+        let users = self.store.users_changed_since(since).await?.into_iter().map(Account::from);
+        let devices = self.store.devices_changed_since(since).await?.into_iter().map(Account::from);
+        for account in users.chain(devices) {
+            // what is not cached is read when it is needed; a live socket's account may have fallen out of the cache,
+            // so the change is passed on all the same
+            let known = self.cache.get(&account.id).is_some_and(|cached| {
+                cached.generation == account.generation
+                    && cached.is_active() == account.is_active()
+                    && cached.role() == account.role()
+                    && cached.name() == account.name()
+            });
+            if !known {
+                changes.push(Change::Account(self.put(account)));
+            }
+        }
+        Ok(changes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn device(name: &str) -> Account {
+        Account { id: ClientId::random(), generation: 0, holder: Holder::Device { name: name.to_owned() } }
+    }
+}

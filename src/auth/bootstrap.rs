@@ -1,0 +1,115 @@
+//! The first start: the data directory, the secret that signs tokens, the first account. Secrets go into files of mode
+//! 0600 and nowhere else.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+use super::{passwords, tokens::random_text};
+use crate::{
+    domain::ids::Role,
+    settings::{SecretPolicy, Settings},
+    store::{NewUser, Store},
+};
+
+/// Makes the data directory if it is not there, readable by its owner alone.
+///
+/// # Errors
+/// When it can't be made.
+pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot create the data directory {}", dir.display()))
+}
+
+/// The secret that signs tokens: the one given, else the one in `jwt-secret`, which is made if it is not there.
+///
+/// # Errors
+/// When the policy asks for another, or the file can't be read or written.
+pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+    settings.check_secret()?;
+    if !settings.auth.secret.is_empty() {
+        return Ok(settings.auth.secret.expose().as_bytes().to_vec());
+    }
+    let path = settings.storage.data_dir.join("jwt-secret");
+    match write_secret(&path, &random_text()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+    }
+    let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let secret = secret.trim();
+    anyhow::ensure!(secret.len() >= 32, "{} holds no secret: remove the file to get a new one", path.display());
+    Ok(secret.as_bytes().to_vec())
+}
+
+/// The account `admin`, if there is no user at all. Answers where its password lies.
+///
+/// # Errors
+/// When the password can't be kept or the account not be stored.
+pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
+    if settings.auth.secret_policy == SecretPolicy::Strong || store.count_users().await? > 0 {
+        return Ok(None);
+    }
+    let path = settings.storage.data_dir.join("initial-admin-password");
+    let password = random_text();
+    // the file first: an account whose password nobody knows would be worse than a password without an account
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    write_secret(&path, &password).with_context(|| format!("cannot write {}", path.display()))?;
+    let password_hash = passwords::hash(&password)?;
+    let admin = NewUser {
+        username: "admin".to_owned(),
+        email: None,
+        full_name: None,
+        job_title: None,
+        password_hash,
+        role: Role::Admin,
+    };
+    if store.create_user(admin).await?.is_err() {
+        // another process was faster, and its file is elsewhere
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        return Ok(None);
+    }
+    Ok(Some(path))
+}
+
+/// Writes a file of mode 0600 that is there as a whole or not at all.
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        writeln!(file, "{secret}")?;
+        file.sync_all()?;
+        // unlike a rename, this does not replace what is there
+        fs::hard_link(&temporary, path)
+    })();
+    fs::remove_file(&temporary)?;
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_file_is_private_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        write_secret(&path, "first").unwrap();
+        assert_eq!(write_secret(&path, "second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

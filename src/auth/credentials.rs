@@ -1,0 +1,114 @@
+//! Where a request carries its token (contract section 2).
+
+use actix_web::{
+    HttpRequest,
+    http::{Method, Uri, header},
+    web::Query,
+};
+
+use crate::{actors::session::BEARER_PROTOCOL, error::ApiError};
+
+/// The cookie that a login sets.
+pub const COOKIE: &str = "access_token";
+
+/// The token of a request, first found wins: `Authorization: Bearer`, `?token=`,
+/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie.
+///
+/// # Errors
+/// `ForeignOrigin` for a cookie that came along with another site's page, where that could do harm.
+pub fn token(request: &HttpRequest, cors_origins: &[String]) -> Result<Option<String>, ApiError> {
+    if let Some(token) = explicit(request) {
+        return Ok(Some(token));
+    }
+    let Some(cookie) = request.cookie(COOKIE) else { return Ok(None) };
+    let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
+        && !request.headers().contains_key(header::UPGRADE);
+    if !safe && !is_own_origin(request, cors_origins) {
+        return Err(ApiError::ForeignOrigin);
+    }
+    let value = cookie.value().trim_matches('"');
+    Ok(Some(value.strip_prefix("Bearer ").unwrap_or(value).to_owned()))
+}
+
+fn explicit(request: &HttpRequest) -> Option<String> {
+    let text = |name: header::HeaderName| request.headers().get(name)?.to_str().ok();
+    if let Some((scheme, token)) = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '))
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        return Some(token.trim().to_owned());
+    }
+    if request.query_string().contains("token=")
+        && let Ok(query) = Query::<Vec<(String, String)>>::from_query(request.query_string())
+        && let Some((_, token)) = query.into_inner().into_iter().find(|(key, _)| key == "token")
+    {
+        return Some(token);
+    }
+    let (protocol, token) = text(header::SEC_WEBSOCKET_PROTOCOL)?.split_once(',')?;
+    (protocol.trim() == BEARER_PROTOCOL).then(|| token.trim().to_owned())
+}
+
+/// Whether the request comes from a page of this server or of an allow-listed origin, or from no browser at all.
+fn is_own_origin(request: &HttpRequest, cors_origins: &[String]) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    // a proxy in front may do TLS, so the scheme says nothing
+    let same = origin.split_once("://").is_some_and(|(_, host)| host == request.connection_info().host());
+    same || is_allowed_origin(origin, cors_origins)
+}
+
+/// Whether an origin is on the list; `localhost` on it stands for all ports of this machine.
+pub fn is_allowed_origin(origin: &str, cors_origins: &[String]) -> bool {
+    cors_origins.iter().any(|allowed| match allowed.as_str() {
+        "localhost" => origin
+            .parse::<Uri>()
+            .is_ok_and(|uri| uri.host().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"))),
+        allowed => allowed == origin,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{cookie::Cookie, test::TestRequest};
+
+    use super::*;
+
+    fn found(request: TestRequest) -> Option<String> {
+        token(&request.to_http_request(), &["localhost".to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn the_first_place_that_has_a_token_wins() {
+        let all = || {
+            TestRequest::with_uri("/?a=1&token=query%2B")
+                .insert_header(("Authorization", "bearer header"))
+                .cookie(Cookie::new(COOKIE, "cookie"))
+        };
+        assert_eq!(found(all()).unwrap(), "header");
+        assert_eq!(found(TestRequest::with_uri("/?a=1&token=query%2B")).unwrap(), "query+");
+        let protocol = TestRequest::default().insert_header(("Sec-WebSocket-Protocol", "bearer, abc"));
+        assert_eq!(found(protocol).unwrap(), "abc");
+        assert_eq!(found(TestRequest::default().cookie(Cookie::new(COOKIE, "Bearer abc"))).unwrap(), "abc");
+        assert_eq!(found(TestRequest::default().insert_header(("Authorization", "Basic abc"))), None);
+        assert_eq!(found(TestRequest::default()), None);
+    }
+
+    #[test]
+    fn a_cookie_from_a_foreign_page_is_refused_where_it_could_do_harm() {
+        let request = |method: Method, origin: &str| {
+            let request = TestRequest::default()
+                .method(method)
+                .insert_header(("Host", "chat.example:8000"))
+                .insert_header(("Origin", origin.to_owned()))
+                .cookie(Cookie::new(COOKIE, "abc"))
+                .to_http_request();
+            token(&request, &["localhost".to_owned(), "https://allowed.example".to_owned()])
+        };
+        for good in ["http://chat.example:8000", "https://allowed.example", "http://localhost:3000"] {
+            assert!(request(Method::POST, good).is_ok(), "{good}");
+        }
+        for bad in ["http://evil.example", "http://localhost.evil.example", "null", "http://chat.example:8001"] {
+            assert!(matches!(request(Method::POST, bad), Err(ApiError::ForeignOrigin)), "{bad}");
+            assert!(request(Method::GET, bad).is_ok(), "{bad}");
+        }
+    }
+}

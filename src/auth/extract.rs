@@ -1,0 +1,118 @@
+//! Extractors: a handler names the identity it needs as an argument, and is not called without it.
+
+use std::{future::Future, ops::Deref, pin::Pin};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use serde_json::Value;
+
+use super::{
+    accounts::{Authenticated, Holder},
+    credentials,
+};
+use crate::{app::Broker, domain::ids::Role, error::ApiError};
+
+type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
+
+/// The identity of a request, if it carries credentials. Credentials that are no good are an error all the same.
+async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, ApiError> {
+    let broker = request
+        .app_data::<web::Data<Broker>>()
+        .ok_or_else(|| ApiError::Internal("the broker is not in the app's data".to_owned()))?;
+    match credentials::token(&request, &broker.settings.http.cors_origins)? {
+        Some(token) => broker.accounts.authenticate(&token).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn required(request: HttpRequest) -> Result<Authenticated, ApiError> {
+    authenticate(request).await?.ok_or(ApiError::NotAuthenticated)
+}
+
+macro_rules! extractor {
+    ($name:ty, $extract:expr) => {
+        impl FromRequest for $name {
+            type Error = ApiError;
+            type Future = Extraction<Self>;
+
+            fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+                Box::pin($extract(request.clone()))
+            }
+        }
+    };
+}
+
+/// Any client, device or user.
+#[derive(Debug)]
+pub struct Identity(pub Authenticated);
+
+extractor!(Identity, |request| async { Ok(Identity(required(request).await?)) });
+
+impl Deref for Identity {
+    type Target = Authenticated;
+    fn deref(&self) -> &Authenticated {
+        &self.0
+    }
+}
+
+/// Any client or nobody.
+#[derive(Debug)]
+pub struct MaybeIdentity(pub Option<Authenticated>);
+
+extractor!(MaybeIdentity, |request| async { Ok(MaybeIdentity(authenticate(request).await?)) });
+
+/// A read that needs no credentials while `http.public_reads` is on.
+#[derive(Debug)]
+pub struct PublicRead;
+
+extractor!(PublicRead, |request: HttpRequest| async move {
+    let public = request.app_data::<web::Data<Broker>>().is_some_and(|broker| broker.settings.http.public_reads);
+    match authenticate(request).await? {
+        None if !public => Err(ApiError::NotAuthenticated),
+        _ => Ok(PublicRead),
+    }
+});
+
+/// Any client, on the topic routes, whose errors have words of their own (contract section 5).
+#[derive(Debug)]
+pub struct TopicIdentity(pub Authenticated);
+
+extractor!(TopicIdentity, |request| async {
+    match authenticate(request).await {
+        Ok(Some(identity)) => Ok(TopicIdentity(identity)),
+        Ok(None) => Err(ApiError::invalid("missing", &["query", "token"], "Field required", Value::Null)),
+        Err(ApiError::InvalidCredentials) => Err(ApiError::InvalidToken),
+        Err(error) => Err(error),
+    }
+});
+
+/// A user of any role.
+#[derive(Debug)]
+pub struct UserIdentity(pub Authenticated);
+
+extractor!(UserIdentity, |request| async { with_role(request, Role::User).await.map(UserIdentity) });
+
+/// A user who is at least an operator.
+#[derive(Debug)]
+pub struct Operator(pub Authenticated);
+
+extractor!(Operator, |request| async { with_role(request, Role::Operator).await.map(Operator) });
+
+/// An admin.
+#[derive(Debug)]
+pub struct Admin(pub Authenticated);
+
+extractor!(Admin, |request| async { with_role(request, Role::Admin).await.map(Admin) });
+
+async fn with_role(request: HttpRequest, role: Role) -> Result<Authenticated, ApiError> {
+    let identity = required(request).await?;
+    if matches!(identity.account.holder, Holder::Device { .. }) {
+        return Err(ApiError::Forbidden("This route is for users, not for devices"));
+    }
+    if identity.account.role() < role {
+        return Err(ApiError::Forbidden(match role {
+            Role::Admin => "Admin role required",
+            _ => "Operator role required",
+        }));
+    }
+    Ok(identity)
+}

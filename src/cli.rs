@@ -1,0 +1,94 @@
+//! The command line: parses, hands over, and says what happened.
+//!
+//! To add a sub-command: a variant of [`Command`], a file here, an arm in [`run`].
+
+mod client;
+mod demo;
+mod migrate;
+mod serve;
+mod user;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{self, Flags, LogFormat, Settings, SettingsError};
+
+/// Switchboard, a message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP.
+#[derive(Parser)]
+#[command(name = "switchboard", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the broker (also without any sub-command)
+    Serve(serve::Arguments),
+    /// Manage users, also while the broker runs
+    User(user::Arguments),
+    /// Bring the database's schema up to date, take the last step back, or show where it stands
+    Migrate(migrate::Arguments),
+    /// Watch two devices register, connect, and exchange messages
+    Demo(demo::Arguments),
+    /// Connect as a device and talk from the terminal
+    Client(client::Arguments),
+}
+
+/// Where settings come from.
+#[derive(Args)]
+struct ConfigArguments {
+    /// Where the embedded database and the generated secrets live [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Settings that win over the built-in ones
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    fn load(self, bind: Option<String>) -> Result<Settings, SettingsError> {
+        settings::load(&Flags { config: self.config, data_dir: self.data_dir, bind })
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = CommandLine::parse();
+    match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // one line with all that led to it; a broken pipe on stderr is nobody's concern
+            eprintln!("switchboard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let system = actix_web::rt::System::new();
+    match command {
+        Command::Serve(arguments) => system.block_on(serve::run(arguments)),
+        Command::User(arguments) => system.block_on(user::run(arguments)),
+        Command::Migrate(arguments) => system.block_on(migrate::run(arguments)),
+        Command::Demo(arguments) => system.block_on(demo::run(arguments)),
+        Command::Client(arguments) => system.block_on(client::run(arguments)),
+    }
+}
+
+/// Log lines go to stderr; what a command answers goes to stdout.
+fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let directives = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
+    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(&log.level))
+        .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! `switchboard user`: works on the same database as the broker, also while it runs.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+
+use super::{ConfigArguments, start_logging};
+use crate::{
+    auth::{bootstrap, passwords},
+    domain::ids::Role,
+    http::body::is_email,
+    store::{Duplicate, NewUser, Store},
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Create a user
+    Create {
+        /// 3 to 50 characters, or an email
+        #[arg(long)]
+        username: String,
+        /// For logging in by email
+        #[arg(long)]
+        email: Option<String>,
+        /// What the user may do
+        #[arg(long, value_enum)]
+        role: Role,
+        /// Read the password from the first line of stdin instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// List all users
+    List {
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Give a user another role
+    SetRole {
+        username: String,
+        #[arg(value_enum)]
+        role: Role,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Shut a user out; live sockets are closed within seconds
+    Disable {
+        username: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Let a user in again
+    Enable {
+        username: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.action {
+        Action::Create { username, email, role, password_stdin, config } => {
+            crate::http::check_username(&username).map_err(|why| anyhow::anyhow!("--username: {why}"))?;
+            if let Some(email) = &email {
+                ensure!(is_email(email), "--email: {email} is not an email address");
+            }
+            let store = open(config).await?;
+            let password = read_password(password_stdin)?;
+            let chars = password.chars().count();
+            ensure!(
+                (passwords::MIN_CHARS..=passwords::MAX_CHARS).contains(&chars),
+                "the password must have {} to {} characters",
+                passwords::MIN_CHARS,
+                passwords::MAX_CHARS
+            );
+            let password_hash = passwords::hash(&password)?;
+            let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
+            match store.create_user(new).await? {
+                Ok(user) => println!("created {} {} (id {})", user.role.as_str(), user.username, user.id),
+                Err(Duplicate::Username) => bail!("Username already registered"),
+                Err(Duplicate::Email) => bail!("Email already registered"),
+            }
+        }
+        Action::List { config } => list(&open(config).await?).await?,
+        Action::SetRole { username, role, config } => update(config, &username, Some(role), None).await?,
+        Action::Disable { username, config } => update(config, &username, None, Some(false)).await?,
+        Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
+    }
+    Ok(())
+}
+
+async fn open(config: ConfigArguments) -> anyhow::Result<Store> {
+    let settings = config.load(None)?;
+    start_logging(&settings.log)?;
+    bootstrap::create_data_dir(&settings.storage.data_dir)?;
+    let store = Store::connect(&settings.storage).await?;
+    store.migrate_up().await.context("cannot bring the database's schema up to date")?;
+    Ok(store)
+}
+
+async fn update(
+    config: ConfigArguments,
+    username: &str,
+    role: Option<Role>,
+    is_active: Option<bool>,
+) -> anyhow::Result<()> {
+    let store = open(config).await?;
+    let user = store.user_by_login(username).await?;
+    let user = user.with_context(|| format!("there is no user {username}"))?;
+    let user = store.update_user(user.id, role, is_active).await?;
+    let user = user.with_context(|| format!("there is no user {username}"))?;
+    let state = if user.is_active { "active" } else { "disabled" };
+    println!("{}: {}, {state}", user.username, user.role.as_str());
+    Ok(())
+}
+
+async fn list(store: &Store) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:>6}  {:<9}{:<10}{:<30}EMAIL", "ID", "ROLE", "STATE", "USERNAME")?;
+    let page = 1000;
+    for skip in (0..).step_by(page) {
+        let users = store.users(skip as u64, page as u64).await?;
+        let last = users.len() < page;
+        for user in users {
+            let state = if user.is_active { "active" } else { "disabled" };
+            let email = user.email.unwrap_or_default();
+            writeln!(out, "{:>6}  {:<9}{state:<10}{:<30}{email}", user.id, user.role.as_str(), user.username)?;
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_password(from_stdin: bool) -> anyhow::Result<String> {
+    if from_stdin {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).context("cannot read the password from stdin")?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    ensure!(std::io::stdin().is_terminal(), "no terminal to ask for the password on: use --password-stdin");
+    let password = rpassword::prompt_password("Password: ")?;
+    let again = rpassword::prompt_password("Again: ")?;
+    ensure!(password == again, "the passwords differ");
+    Ok(password)
+}

@@ -1,0 +1,140 @@
+//! A WebSocket to the broker.
+
+use futures_util::{SinkExt, StreamExt};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        http::header::{AUTHORIZATION, HeaderValue},
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+use uuid::Uuid;
+
+use super::{ClientError, refusal};
+
+/// An open socket. Pings are answered while it is read.
+#[derive(Debug)]
+pub struct Connection {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Connection {
+    /// Opens a socket at a `ws` or `wss` URL.
+    ///
+    /// # Errors
+    /// The broker does not answer or refuses.
+    pub async fn open(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        let mut request = url.into_client_request().map_err(|_| ClientError::Url(url.to_owned()))?;
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            let value = value.map_err(|_| ClientError::Url("a token with characters no token has".to_owned()))?;
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        match tokio_tungstenite::connect_async_with_config(request, None, true).await {
+            Ok((stream, _)) => Ok(Self { stream }),
+            Err(Error::Http(response)) => {
+                let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
+                Err(refusal(status, response.body().as_deref().unwrap_or_default()))
+            }
+            Err(error) => Err(Box::new(error).into()),
+        }
+    }
+
+    /// Sends a text as it is.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), ClientError> {
+        self.send(Message::text(text.into())).await
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn send(&mut self, message: Message) -> Result<(), ClientError> {
+        Ok(self.stream.send(message).await.map_err(Box::new)?)
+    }
+
+    /// Sends a direct message. Answers its `msgid`, which comes back in the receipt.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn send_direct(&mut self, to: Uuid, content: &str) -> Result<String, ClientError> {
+        let msgid = Uuid::new_v4().to_string();
+        self.send_text(json!({ "to": to, "msgid": msgid, "content": content }).to_string()).await?;
+        Ok(msgid)
+    }
+
+    /// Publishes to a topic. Answers the message's `msgid`, which comes back in the receipt.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn publish(&mut self, topic: &str, content: &str) -> Result<String, ClientError> {
+        let msgid = Uuid::new_v4().to_string();
+        self.send_text(json!({ "topic_id": topic, "msgid": msgid, "content": content }).to_string()).await?;
+        Ok(msgid)
+    }
+
+    /// The next message, whatever it is; control frames are passed over.
+    ///
+    /// # Errors
+    /// The socket was closed or failed.
+    pub async fn next_message(&mut self) -> Result<Message, ClientError> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(frame))) => {
+                    let (code, reason) =
+                        frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                    // the answer to the close frame is on its way; wait until it is out
+                    let _ = self.stream.next().await;
+                    return Err(ClientError::Closed { code, reason });
+                }
+                Some(Ok(message)) => return Ok(message),
+                Some(Err(error)) => return Err(Box::new(error).into()),
+                None => return Err(ClientError::Closed { code: 1006, reason: "without a close frame".to_owned() }),
+            }
+        }
+    }
+
+    /// The next text.
+    ///
+    /// # Errors
+    /// The socket was closed or failed.
+    pub async fn next_text(&mut self) -> Result<String, ClientError> {
+        loop {
+            if let Message::Text(text) = self.next_message().await? {
+                return Ok(text.to_string());
+            }
+        }
+    }
+
+    /// The next frame as JSON.
+    ///
+    /// # Errors
+    /// The socket was closed or failed, or the text is not JSON.
+    pub async fn next_frame(&mut self) -> Result<Value, ClientError> {
+        let text = self.next_text().await?;
+        serde_json::from_str(&text).map_err(|_| ClientError::NotJson(text))
+    }
+
+    /// Closes the socket and waits for the broker to do the same.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        match self.stream.close(Some(frame)).await {
+            Ok(()) | Err(Error::ConnectionClosed) => {}
+            Err(error) => return Err(Box::new(error).into()),
+        }
+        while let Some(Ok(_)) = self.stream.next().await {}
+        Ok(())
+    }
+}

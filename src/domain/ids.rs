@@ -1,0 +1,176 @@
+//! Identities and names, checked once where they come in, so that nothing behind has to.
+
+use std::{
+    borrow::Borrow,
+    fmt::{self, Display},
+    sync::Arc,
+};
+
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+/// The identity of a client, device or user: one UUID space (contract section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(Uuid);
+
+impl ClientId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Any spelling of a UUID: upper case, without hyphens, in braces, as a URN.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The UUID itself.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for ClientId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl From<ClientId> for Uuid {
+    fn from(id: ClientId) -> Self {
+        id.0
+    }
+}
+
+/// Lower case with hyphens, as everywhere on the wire.
+impl Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    }
+}
+
+impl Serialize for ClientId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    }
+}
+
+/// What kind of client an identity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// A helper device.
+    Device,
+    /// A person or program with a password.
+    User,
+}
+
+impl ClientKind {
+    /// The word in tokens and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::User => "user",
+        }
+    }
+
+    /// The kind of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "device" => Some(Self::Device),
+            "user" => Some(Self::User),
+            _ => None,
+        }
+    }
+}
+
+/// What a user may do; each role includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Role {
+    /// Use the broker.
+    User,
+    /// Command and see all clients.
+    Operator,
+    /// Manage users and tokens.
+    Admin,
+}
+
+impl Role {
+    /// The word in tokens, tables and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "user" => Some(Self::User),
+            "operator" => Some(Self::Operator),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// The name of a topic; its length is checked where topics are created.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(Arc<str>);
+
+impl TopicId {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for TopicId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for TopicId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl Borrow<str> for TopicId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_uuid_is_the_same_client() {
+        let canonical = "123e4567-e89b-12d3-a456-426614174000";
+        for spelling in [
+            canonical,
+            "123E4567-E89B-12D3-A456-426614174000",
+            "123e4567e89b12d3a456426614174000",
+            "{123e4567-e89b-12d3-a456-426614174000}",
+            "urn:uuid:123e4567-e89b-12d3-a456-426614174000",
+        ] {
+            assert_eq!(ClientId::parse(spelling).unwrap().to_string(), canonical);
+        }
+        assert_eq!(ClientId::parse("123e4567"), None);
+    }
+
+    #[test]
+    fn a_role_includes_the_roles_below_it() {
+        assert!(Role::Admin > Role::Operator && Role::Operator > Role::User);
+    }
+}

@@ -1,0 +1,138 @@
+//! Rate limits: a token bucket for one sender, and counts per minute for many.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// A token bucket: `burst` at once, `per_second` in the long run.
+#[derive(Debug)]
+pub struct TokenBucket {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket; a rate of 0 never limits.
+    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        Self { per_second: per_second.into(), burst: burst.into(), tokens: burst.into(), refilled: now }
+    }
+
+    /// Takes one token. False: there was none.
+    pub fn take(&mut self, now: Instant) -> bool {
+        if self.per_second == 0.0 {
+            return true;
+        }
+        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
+        self.refilled = now;
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Counts events per key in windows of a minute. Memory is bounded: a window that is over is forgotten.
+#[derive(Debug)]
+pub struct PerMinute<K> {
+    limit: u32,
+    windows: HashMap<K, Window>,
+    swept: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    count: u32,
+}
+
+impl<K: Eq + Hash> PerMinute<K> {
+    /// At most `limit` events of one key in a minute; 0 never limits.
+    pub fn new(limit: u32) -> Self {
+        Self { limit, windows: HashMap::new(), swept: None }
+    }
+
+    /// Whether one more event is allowed; else how long to wait.
+    ///
+    /// # Errors
+    /// The rest of the minute.
+    pub fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        match self.windows.get(key) {
+            Some(window) if self.limit > 0 && window.count >= self.limit => {
+                let rest = (window.began + MINUTE).saturating_duration_since(now);
+                if rest.is_zero() { Ok(()) } else { Err(rest) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts an event.
+    pub fn count(&mut self, key: K, now: Instant) {
+        if self.limit == 0 {
+            return;
+        }
+        if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= MINUTE) {
+            self.windows.retain(|_, window| now.saturating_duration_since(window.began) < MINUTE);
+            self.swept = Some(now);
+        }
+        let window = self.windows.entry(key).or_insert(Window { began: now, count: 0 });
+        if now.saturating_duration_since(window.began) >= MINUTE {
+            *window = Window { began: now, count: 0 };
+        }
+        window.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(10, 3, start);
+        assert!((0..3).all(|_| bucket.take(start)));
+        assert!(!bucket.take(start));
+        let later = start + Duration::from_millis(100);
+        assert!(bucket.take(later));
+        assert!(!bucket.take(later));
+    }
+
+    #[test]
+    fn a_rate_of_zero_never_limits() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(0, 0, now);
+        assert!((0..10_000).all(|_| bucket.take(now)));
+        let mut counts = PerMinute::new(0);
+        (0..100).for_each(|_| counts.count("a", now));
+        assert!(counts.check(&"a", now).is_ok());
+    }
+
+    #[test]
+    fn a_key_over_its_limit_waits_for_the_rest_of_the_minute_and_others_do_not() {
+        let start = Instant::now();
+        let mut counts = PerMinute::new(2);
+        counts.count("a", start);
+        assert!(counts.check(&"a", start).is_ok());
+        counts.count("a", start + Duration::from_secs(20));
+        assert_eq!(counts.check(&"a", start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
+        assert!(counts.check(&"b", start).is_ok());
+        assert!(counts.check(&"a", start + MINUTE).is_ok());
+    }
+
+    #[test]
+    fn windows_that_are_over_are_forgotten() {
+        let start = Instant::now();
+        let mut counts = PerMinute::new(1);
+        (0..1000).for_each(|key| counts.count(key, start));
+        counts.count(1000, start + MINUTE);
+        assert_eq!(counts.windows.len(), 1);
+    }
+}

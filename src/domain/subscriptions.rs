@@ -1,0 +1,284 @@
+//! Who is subscribed to what, and where the subscribers' sockets are.
+//!
+//! A subscription belongs to a client, not to a socket: it may be made before the client connects, survives a takeover,
+//! and ends when the client unsubscribes or its last socket goes (contract section 5).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::ids::{ClientId, TopicId};
+
+/// Where a member's socket is: a worker, and a key among that worker's sessions. `S` is the session handle.
+pub trait Location {
+    /// The index of the worker.
+    fn worker(&self) -> usize;
+}
+
+/// The members of one topic whose sockets one worker has. Shared with every publication, built anew only after a change.
+pub type Members<S> = Arc<[S]>;
+
+/// The connected members of a topic, by worker.
+#[derive(Debug, Clone)]
+pub struct Audience<S> {
+    /// For each worker that has any: its index and the members there.
+    pub workers: Vec<(usize, Members<S>)>,
+    /// How many connected members there are in all.
+    pub connected: usize,
+}
+
+#[derive(Debug)]
+struct Topic<S> {
+    members: HashSet<ClientId>,
+    /// None after a change, until somebody asks
+    audience: Option<Arc<Audience<S>>>,
+}
+
+#[derive(Debug)]
+struct Client<S> {
+    topics: HashSet<TopicId>,
+    /// where its socket is
+    session: Option<S>,
+    /// since when it has had none
+    absent_since: Instant,
+}
+
+/// Why a client may not subscribe.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooManySubscriptions;
+
+/// The membership index.
+#[derive(Debug)]
+pub struct Subscriptions<S> {
+    topics: HashMap<TopicId, Topic<S>>,
+    clients: HashMap<ClientId, Client<S>>,
+    per_client: usize,
+}
+
+impl<S: Location + Clone> Subscriptions<S> {
+    /// An empty index in which a client has at most `per_client` subscriptions; 0 is no limit.
+    pub fn new(per_client: usize) -> Self {
+        Self { topics: HashMap::new(), clients: HashMap::new(), per_client }
+    }
+
+    /// Subscribes a client; doing so twice is doing it once.
+    ///
+    /// # Errors
+    /// The client has as many subscriptions as it may.
+    pub fn subscribe(&mut self, client: ClientId, topic: TopicId, now: Instant) -> Result<(), TooManySubscriptions> {
+        let entry = self.clients.entry(client).or_insert_with(|| Client {
+            topics: HashSet::new(),
+            session: None,
+            absent_since: now,
+        });
+        if entry.topics.contains(&topic) {
+            return Ok(());
+        }
+        if self.per_client > 0 && entry.topics.len() >= self.per_client {
+            return Err(TooManySubscriptions);
+        }
+        entry.topics.insert(topic.clone());
+        let topic = self.topics.entry(topic).or_insert_with(|| Topic { members: HashSet::new(), audience: None });
+        topic.members.insert(client);
+        topic.audience = None;
+        Ok(())
+    }
+
+    /// Unsubscribes a client. Answers whether it was subscribed.
+    pub fn unsubscribe(&mut self, client: ClientId, topic: &TopicId) -> bool {
+        let Some(entry) = self.clients.get_mut(&client) else { return false };
+        let was = entry.topics.remove(topic);
+        if entry.topics.is_empty() && entry.session.is_none() {
+            self.clients.remove(&client);
+        }
+        if was {
+            self.forget_member(client, topic);
+        }
+        was
+    }
+
+    /// A client has a socket now, or another one than before.
+    pub fn connected(&mut self, client: ClientId, session: S, now: Instant) {
+        let entry = self.clients.entry(client).or_insert_with(|| Client {
+            topics: HashSet::new(),
+            session: None,
+            absent_since: now,
+        });
+        entry.session = Some(session);
+        for topic in &entry.topics {
+            if let Some(topic) = self.topics.get_mut(topic) {
+                topic.audience = None;
+            }
+        }
+    }
+
+    /// A client's last socket is gone, and its subscriptions with it.
+    pub fn disconnected(&mut self, client: ClientId) {
+        if let Some(entry) = self.clients.remove(&client) {
+            for topic in &entry.topics {
+                self.forget_member(client, topic);
+            }
+        }
+    }
+
+    /// Drops the subscriptions of clients that have had no socket for so long: they never came.
+    pub fn drop_absent(&mut self, wait: Duration, now: Instant) {
+        let absent: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, entry)| entry.session.is_none() && now.saturating_duration_since(entry.absent_since) >= wait)
+            .map(|(client, _)| *client)
+            .collect();
+        absent.into_iter().for_each(|client| self.disconnected(client));
+    }
+
+    /// Whether a client is subscribed.
+    pub fn is_subscribed(&self, client: ClientId, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|topic| topic.members.contains(&client))
+    }
+
+    /// The connected members of a topic.
+    pub fn audience(&mut self, topic: &str) -> Option<Arc<Audience<S>>> {
+        let topic = self.topics.get_mut(topic)?;
+        if topic.audience.is_none() {
+            let mut by_worker: Vec<(usize, Vec<S>)> = Vec::new();
+            let sessions = topic.members.iter().filter_map(|member| self.clients.get(member)?.session.clone());
+            for session in sessions {
+                let worker = session.worker();
+                match by_worker.iter_mut().find(|(index, _)| *index == worker) {
+                    Some((_, members)) => members.push(session),
+                    None => by_worker.push((worker, vec![session])),
+                }
+            }
+            let connected = by_worker.iter().map(|(_, members)| members.len()).sum();
+            let workers = by_worker.into_iter().map(|(worker, members)| (worker, members.into())).collect();
+            topic.audience = Some(Arc::new(Audience { workers, connected }));
+        }
+        topic.audience.clone()
+    }
+
+    /// All members of a topic, connected or not.
+    pub fn members(&self, topic: &str) -> Vec<ClientId> {
+        self.topics.get(topic).map(|topic| topic.members.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// How many members each topic has that has any.
+    pub fn counts(&self) -> HashMap<TopicId, usize> {
+        self.topics.iter().map(|(id, topic)| (id.clone(), topic.members.len())).collect()
+    }
+
+    fn forget_member(&mut self, client: ClientId, id: &TopicId) {
+        if let Some(topic) = self.topics.get_mut(id) {
+            topic.members.remove(&client);
+            topic.audience = None;
+            if topic.members.is_empty() {
+                self.topics.remove(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct At(usize);
+    impl Location for At {
+        fn worker(&self) -> usize {
+            self.0
+        }
+    }
+
+    fn index() -> (Subscriptions<At>, Instant) {
+        (Subscriptions::new(2), Instant::now())
+    }
+
+    fn connected(index: &mut Subscriptions<At>, topic: &str) -> usize {
+        index.audience(topic).map_or(0, |audience| audience.connected)
+    }
+
+    #[test]
+    fn a_subscription_waits_for_its_client_to_connect() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.subscribe(client, "t".into(), now).unwrap();
+        assert_eq!(connected(&mut index, "t"), 0);
+        index.connected(client, At(1), now);
+        assert_eq!(connected(&mut index, "t"), 1);
+    }
+
+    #[test]
+    fn subscribing_twice_is_subscribing_once() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.subscribe(client, "t".into(), now).unwrap();
+        index.subscribe(client, "t".into(), now).unwrap();
+        assert_eq!(index.members("t"), [client]);
+    }
+
+    #[test]
+    fn a_takeover_moves_the_member_and_keeps_its_subscriptions() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.subscribe(client, "t".into(), now).unwrap();
+        index.connected(client, At(0), now);
+        assert_eq!(index.audience("t").unwrap().workers[0].0, 0);
+        index.connected(client, At(3), now);
+        let audience = index.audience("t").unwrap();
+        assert_eq!((audience.connected, audience.workers[0].0), (1, 3));
+    }
+
+    #[test]
+    fn the_last_socket_takes_the_subscriptions_with_it() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.subscribe(client, "t".into(), now).unwrap();
+        index.connected(client, At(0), now);
+        index.disconnected(client);
+        assert!(!index.is_subscribed(client, "t"));
+        assert!(index.topics.is_empty() && index.clients.is_empty());
+    }
+
+    #[test]
+    fn a_client_has_no_more_subscriptions_than_it_may() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.subscribe(client, "a".into(), now).unwrap();
+        index.subscribe(client, "b".into(), now).unwrap();
+        assert_eq!(index.subscribe(client, "c".into(), now), Err(TooManySubscriptions));
+        assert!(index.unsubscribe(client, &"a".into()));
+        assert!(!index.unsubscribe(client, &"a".into()));
+        index.subscribe(client, "c".into(), now).unwrap();
+    }
+
+    #[test]
+    fn subscriptions_of_clients_that_never_come_are_dropped() {
+        let (mut index, now) = index();
+        let (absent, present) = (ClientId::random(), ClientId::random());
+        for client in [absent, present] {
+            index.subscribe(client, "t".into(), now).unwrap();
+        }
+        index.connected(present, At(0), now);
+        index.drop_absent(Duration::from_secs(10), now + Duration::from_secs(9));
+        assert_eq!(index.members("t").len(), 2);
+        index.drop_absent(Duration::from_secs(10), now + Duration::from_secs(10));
+        assert_eq!(index.members("t"), [present]);
+    }
+
+    #[test]
+    fn members_are_grouped_by_worker() {
+        let (mut index, now) = index();
+        for worker in [0, 1, 0] {
+            let client = ClientId::random();
+            index.subscribe(client, "t".into(), now).unwrap();
+            index.connected(client, At(worker), now);
+        }
+        let audience = index.audience("t").unwrap();
+        let mut sizes: Vec<_> = audience.workers.iter().map(|(worker, members)| (*worker, members.len())).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [(0, 2), (1, 1)]);
+    }
+}

@@ -1,0 +1,203 @@
+//! The errors of the HTTP side and their only mapping to answers (contract section 2).
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::store::StoreError;
+
+/// Why a request is refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Input of the wrong shape; every fault that was found.
+    #[error("validation error")]
+    Validation(Vec<Fault>),
+    /// No credentials where they are needed.
+    #[error("Not authenticated")]
+    NotAuthenticated,
+    /// Credentials that are bad, expired, revoked, or of nobody.
+    #[error("Could not validate credentials")]
+    InvalidCredentials,
+    /// As above, in the words of the topic routes.
+    #[error("Invalid token")]
+    InvalidToken,
+    /// Wrong username or password.
+    #[error("Incorrect username or password")]
+    IncorrectLogin,
+    /// A refresh token that is unknown, expired or used.
+    #[error("Invalid refresh token")]
+    InvalidRefreshToken,
+    /// A disabled user.
+    #[error("Inactive user")]
+    InactiveUser,
+    /// The right identity without the right; the text says which one it lacks.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// A cookie that came with a page of another origin.
+    #[error("Origin not allowed")]
+    ForeignOrigin,
+    /// No such thing; the text names it.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// The path is there, the method is not; the value of `Allow`.
+    #[error("Method Not Allowed")]
+    MethodNotAllowed(String),
+    /// Something of that name is there already; the text says what.
+    #[error("{0}")]
+    AlreadyExists(&'static str),
+    /// A UUID that is bound to another device.
+    #[error("UUID already registered")]
+    UuidClaimed,
+    /// A body over `limits.body_bytes`.
+    #[error("Request body over {0} bytes (limits.body_bytes)")]
+    BodyTooLarge(usize),
+    /// A body of another content type than the route takes.
+    #[error("Unsupported content type, expected {0}")]
+    UnsupportedMediaType(&'static str),
+    /// A WebSocket path without a WebSocket handshake, or one of another version.
+    #[error("{0}")]
+    UpgradeRequired(&'static str),
+    /// A limit of the client's own was hit; its key, and when to try again.
+    #[error("Too many requests ({limit})")]
+    TooMany {
+        /// The key under `[limits]`.
+        limit: &'static str,
+        /// Seconds.
+        retry_after: u64,
+    },
+    /// A limit of the server's was hit; its key.
+    #[error("Server is at its limit ({0})")]
+    AtLimit(&'static str),
+    /// The server is stopping.
+    #[error("Server is shutting down")]
+    Draining,
+    /// The server failed; the cause is in the log alone.
+    #[error("Internal server error")]
+    Internal(String),
+}
+
+/// One fault in the input, in FastAPI's shape.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Fault {
+    /// FastAPI's name for it.
+    #[serde(rename = "type")]
+    #[schema(example = "missing")]
+    pub kind: &'static str,
+    /// Where it is: `body`, `query` or `path`, then the field.
+    #[schema(value_type = Vec<String>, example = json!(["body", "topic_id"]))]
+    pub loc: Vec<String>,
+    /// What is wrong.
+    #[schema(example = "Field required")]
+    pub msg: String,
+    /// What was given.
+    #[schema(value_type = Object)]
+    pub input: Value,
+}
+
+impl ApiError {
+    /// One fault, as an error.
+    pub fn invalid(kind: &'static str, loc: &[&str], msg: impl Into<String>, input: Value) -> Self {
+        let loc = loc.iter().map(|&part| part.to_owned()).collect();
+        Self::Validation(vec![Fault { kind, loc, msg: msg.into(), input }])
+    }
+
+    /// The constant that programs can tell errors by.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Validation(_) => "validation_error",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::InvalidCredentials | Self::InvalidToken => "invalid_credentials",
+            Self::IncorrectLogin => "incorrect_login",
+            Self::InvalidRefreshToken => "invalid_refresh_token",
+            Self::InactiveUser => "inactive_user",
+            Self::Forbidden(_) => "forbidden",
+            Self::ForeignOrigin => "origin_not_allowed",
+            Self::NotFound(_) => "not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::AlreadyExists(_) => "already_exists",
+            Self::UuidClaimed => "uuid_claimed",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::UpgradeRequired(_) => "upgrade_required",
+            Self::TooMany { .. } => "too_many_requests",
+            Self::AtLimit(_) => "at_limit",
+            Self::Draining => "draining",
+            Self::Internal(_) => "internal_error",
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<actix::MailboxError> for ApiError {
+    fn from(error: actix::MailboxError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotAuthenticated
+            | Self::InvalidCredentials
+            | Self::InvalidToken
+            | Self::IncorrectLogin
+            | Self::InvalidRefreshToken => StatusCode::UNAUTHORIZED,
+            Self::InactiveUser | Self::AlreadyExists(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) | Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UuidClaimed => StatusCode::CONFLICT,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::AtLimit(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        match self {
+            Self::Internal(cause) => tracing::error!(%cause, "request failed"),
+            Self::NotAuthenticated
+            | Self::InvalidCredentials
+            | Self::InvalidToken
+            | Self::IncorrectLogin
+            | Self::InvalidRefreshToken => {
+                response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            Self::MethodNotAllowed(allow) => {
+                response.insert_header((header::ALLOW, allow.as_str()));
+            }
+            Self::UpgradeRequired(_) => {
+                response.insert_header((header::UPGRADE, "websocket"));
+                response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
+            }
+            Self::TooMany { retry_after, .. } => {
+                response.insert_header((header::RETRY_AFTER, *retry_after));
+            }
+            Self::AtLimit(_) => {
+                response.insert_header((header::RETRY_AFTER, 1));
+            }
+            Self::Draining => {
+                response.insert_header((header::RETRY_AFTER, 5));
+            }
+            _ => {}
+        }
+        let detail = match self {
+            Self::Validation(faults) => json!(faults),
+            other => json!(other.to_string()),
+        };
+        response.json(json!({ "detail": detail, "code": self.code() }))
+    }
+}

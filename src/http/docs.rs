@@ -1,0 +1,52 @@
+//! The documentation, served from the binary: `/docs`, `/redoc`, `/openapi.json` (contract section 9).
+
+use std::sync::{Arc, LazyLock};
+
+use actix_web::{HttpResponse, http::header, web};
+use utoipa_swagger_ui::Config;
+
+use super::routes;
+use crate::error::ApiError;
+
+static OPENAPI: LazyLock<String> = LazyLock::new(|| routes::openapi().to_json().unwrap_or_default());
+static REDOC: LazyLock<String> =
+    LazyLock::new(|| aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html());
+static SWAGGER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
+
+/// This API as an OpenAPI document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1")))]
+pub async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(OPENAPI.as_str())
+}
+
+/// This API, to read.
+#[utoipa::path(get, path = "/redoc", tag = "operations", responses((status = 200, description = "HTML")))]
+pub async fn redoc() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::html()).body(REDOC.as_str())
+}
+
+/// This API, to try.
+#[utoipa::path(get, path = "/docs", tag = "operations", responses((status = 200, description = "HTML")))]
+pub async fn swagger() -> Result<HttpResponse, ApiError> {
+    swagger_file("index.html")
+}
+
+/// What the page at `/docs` is made of.
+#[utoipa::path(get, path = "/docs/{file}", tag = "operations", params(("file" = String, Path)), responses((status = 200, description = "A file"), (status = 404, description = "Not Found")))]
+pub async fn swagger_asset(file: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    swagger_file(&file)
+}
+
+fn swagger_file(name: &str) -> Result<HttpResponse, ApiError> {
+    let file = utoipa_swagger_ui::serve(name, SWAGGER.clone())
+        .map_err(|error| ApiError::Internal(error.to_string()))?
+        .ok_or(ApiError::NotFound("Not Found"))?;
+    let mut response = HttpResponse::Ok();
+    response.content_type(file.content_type);
+    if name == "index.html" {
+        // the page is at /docs, without a slash, so its relative links would lead astray
+        let page = String::from_utf8_lossy(&file.bytes).replace("<head>", "<head><base href=\"/docs/\">");
+        return Ok(response.body(page));
+    }
+    Ok(response.body(file.bytes.into_owned()))
+}

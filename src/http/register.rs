@@ -1,0 +1,326 @@
+//! Registration: devices, and users in the bodies of the systems before (contract section 3).
+
+use std::time::Instant;
+
+use actix_web::{HttpRequest, web};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    body::{Body, Checked, Fields, FromFields, is_email},
+    client_address, tokens,
+};
+use crate::{
+    app::Broker,
+    auth::{
+        accounts::{Account, Holder},
+        credentials, passwords,
+        tokens::{digest, random_text},
+    },
+    domain::ids::{ClientId, ClientKind, Role},
+    error::ApiError,
+    settings::Registration,
+    store::{Claim, Duplicate, NewUser},
+};
+
+/// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "Alice", "uuid": "123e4567-e89b-12d3-a456-426614174000"}))]
+pub enum Register {
+    /// A helper device.
+    #[schema(title = "Device")]
+    Device(RegisterDevice),
+    /// A person or program with a password.
+    #[schema(title = "User")]
+    User(RegisterUser),
+}
+
+/// A device.
+#[derive(Debug, ToSchema)]
+pub struct RegisterDevice {
+    /// May be empty.
+    name: String,
+    /// Any spelling of a UUID.
+    #[schema(value_type = Uuid)]
+    uuid: ClientId,
+    /// From the first registration; proves that it is the same device where the server asks for that.
+    device_key: Option<String>,
+    /// Another proof: any token of that device, expired or not.
+    token: Option<String>,
+}
+
+/// A user.
+#[derive(Debug, ToSchema)]
+pub struct RegisterUser {
+    /// 3 to 50 characters, or an email. Left out, it is the email.
+    username: String,
+    /// Unique.
+    email: Option<String>,
+    /// 6 to 128 characters.
+    password: String,
+    /// The name to show.
+    full_name: Option<String>,
+    /// A job title; grants nothing.
+    #[schema(rename = "role")]
+    job_title: Option<String>,
+}
+
+impl FromFields for Register {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        if fields.has("uuid") {
+            RegisterDevice::from_fields(fields).map(Self::Device)
+        } else if fields.has("username") || fields.has("full_name") {
+            RegisterUser::from_fields(fields).map(Self::User)
+        } else if fields.has("email") {
+            let email = fields.email("email");
+            let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+            let full_name = fields.optional_text("name", 0..=200);
+            let email = email?;
+            Ok(Self::User(RegisterUser {
+                username: email.clone(),
+                email: Some(email),
+                password: password?,
+                full_name: full_name?,
+                job_title: None,
+            }))
+        } else {
+            Err(fields.fault_of_all(
+                "missing",
+                "Expected a device {name, uuid}, a user {username, password, email?, full_name?} or a user {email, password, name?}",
+            ))
+        }
+    }
+}
+
+impl FromFields for RegisterDevice {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let name = fields.text("name", 0..=200);
+        let uuid = fields.uuid("uuid");
+        let device_key = fields.optional_text("device_key", 0..=200);
+        let token = fields.optional_text("token", 0..=4096);
+        Ok(Self { name: name?, uuid: uuid?, device_key: device_key?, token: token? })
+    }
+}
+
+impl FromFields for RegisterUser {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let username = username(fields);
+        let email = if fields.has("email") { optional_email(fields) } else { Ok(None) };
+        let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+        let full_name = fields.optional_text("full_name", 0..=200);
+        let job_title = fields.optional_text("role", 0..=200);
+        Ok(Self {
+            username: username?,
+            email: email?,
+            password: password?,
+            full_name: full_name?,
+            job_title: job_title?,
+        })
+    }
+}
+
+fn optional_email(fields: &mut Fields<'_>) -> Checked<Option<String>> {
+    match fields.optional_text("email", 0..=254)? {
+        Some(_) => fields.email("email").map(Some),
+        None => Ok(None),
+    }
+}
+
+fn username(fields: &mut Fields<'_>) -> Checked<String> {
+    let username = fields.text("username", 3..=254)?;
+    if let Err(why) = check_username(&username) {
+        let kind = if username.chars().count() > 50 { "string_too_long" } else { "value_error" };
+        return Err(fields.fault(kind, "username", why));
+    }
+    Ok(username)
+}
+
+/// What a username must be: 3 to 50 characters, or an email.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_username(username: &str) -> Result<(), &'static str> {
+    let chars = username.chars().count();
+    if chars < 3 {
+        Err("String should have at least 3 characters")
+    } else if chars > 50 && !(chars <= 254 && is_email(username)) {
+        Err("String should have at most 50 characters")
+    } else if username.contains(char::is_control) || username.trim() != username {
+        Err("Value error, must not begin or end with spaces or contain control characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// A user for `POST /api/users/`, where the email is not optional.
+#[derive(Debug, ToSchema)]
+pub struct CreateUser {
+    /// 3 to 50 characters, or an email.
+    username: String,
+    /// Unique.
+    email: String,
+    /// 6 to 128 characters.
+    password: String,
+}
+
+impl FromFields for CreateUser {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let username = username(fields);
+        let email = fields.email("email");
+        let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+        Ok(Self { username: username?, email: email?, password: password? })
+    }
+}
+
+/// The answer to a device.
+#[derive(Serialize, ToSchema)]
+pub struct RegisteredDevice {
+    /// The same as `access_token`.
+    token: String,
+    #[schema(value_type = Uuid)]
+    uuid: ClientId,
+    name: String,
+    message: &'static str,
+    #[serde(flatten)]
+    tokens: tokens::TokenPair,
+    /// Proof that a later registration of this UUID is by the same device. Shown once.
+    device_key: String,
+}
+
+/// Register a device or a user; which one, the body tells.
+#[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = RegisteredDevice), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute")))]
+pub async fn register(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    body: Body<Register>,
+) -> Result<web::Json<Value>, ApiError> {
+    match body.content {
+        Register::Device(device) => {
+            let registered = register_device(&request, &broker, device).await?;
+            Ok(web::Json(serde_json::to_value(registered).map_err(|error| ApiError::Internal(error.to_string()))?))
+        }
+        Register::User(user) => {
+            let account = register_user(&request, &broker, user).await?;
+            let Holder::User { id, username, email, full_name, is_active, .. } = &account.holder else {
+                return Err(ApiError::Internal("a new user is no user".to_owned()));
+            };
+            Ok(web::Json(json!({
+                "id": id, "uuid": account.id, "username": username, "email": email, "name": full_name,
+                "full_name": full_name, "is_active": is_active, "message": "User registered successfully",
+            })))
+        }
+    }
+}
+
+/// Create a user.
+#[utoipa::path(post, path = "/api/users/", tag = "identity", request_body = CreateUser, responses((status = 200, description = "Created", example = json!({"username": "alice", "email": "alice@example.org", "id": 1, "is_active": true})), (status = 400, description = "Username or email already registered"), (status = 429, description = "limits.registrations_per_minute")))]
+pub async fn create_user(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    body: Body<CreateUser>,
+) -> Result<web::Json<Value>, ApiError> {
+    let CreateUser { username, email, password } = body.content;
+    let user = RegisterUser { username, email: Some(email), password, full_name: None, job_title: None };
+    let account = register_user(&request, &broker, user).await?;
+    let Holder::User { id, username, email, is_active, .. } = &account.holder else {
+        return Err(ApiError::Internal("a new user is no user".to_owned()));
+    };
+    Ok(web::Json(json!({ "username": username, "email": email, "id": id, "is_active": is_active })))
+}
+
+async fn register_device(
+    request: &HttpRequest,
+    broker: &Broker,
+    device: RegisterDevice,
+) -> Result<RegisteredDevice, ApiError> {
+    let RegisterDevice { name, uuid, device_key, token } = device;
+    let key_hash = device_key.as_deref().map(digest);
+    let claim = match broker.settings.devices.registration {
+        Registration::Open => Claim::Granted,
+        Registration::Claim => {
+            let shown = match token {
+                Some(token) => Some(token),
+                None => credentials::token(request, &broker.settings.http.cors_origins)?,
+            };
+            if proves(broker, shown, uuid).await? {
+                Claim::Granted
+            } else {
+                key_hash.as_deref().map_or(Claim::None, Claim::KeyHash)
+            }
+        }
+        Registration::Closed => {
+            let shown = credentials::token(request, &broker.settings.http.cors_origins)?;
+            let identity = broker.accounts.authenticate(&shown.ok_or(ApiError::NotAuthenticated)?).await?;
+            if identity.account.role() < Role::Operator {
+                return Err(ApiError::Forbidden("Only operators register devices (devices.registration)"));
+            }
+            Claim::Granted
+        }
+    };
+    count_registration(request, broker)?;
+    let tokens = broker.accounts.tokens();
+    let (family, refresh, device_key) = (Uuid::new_v4(), tokens.refresh(), random_text());
+    let stored = refresh.to_store(family, uuid, ClientKind::Device);
+    if broker.store.user_by_uuid(uuid).await?.is_some() {
+        return Err(ApiError::UuidClaimed);
+    }
+    let registered = broker
+        .store
+        .register_device(uuid, &name, digest(&device_key), claim, stored)
+        .await?
+        .ok_or(ApiError::UuidClaimed)?;
+    let account = broker.accounts.put(Account::from(registered));
+    let (access, expires_at) = tokens.access(&account, family)?;
+    tracing::info!(device = %uuid, "device registered");
+    let tokens = tokens::TokenPair::new(access, expires_at, refresh);
+    Ok(RegisteredDevice {
+        token: tokens.access_token().to_owned(),
+        uuid,
+        name,
+        message: "Registration successful",
+        tokens,
+        device_key,
+    })
+}
+
+/// Whether this token is an authentic, unrevoked one of that device, expired or not.
+async fn proves(broker: &Broker, token: Option<String>, uuid: ClientId) -> Result<bool, ApiError> {
+    let Some(claims) = token.and_then(|token| broker.accounts.tokens().read_expired(&token)) else {
+        return Ok(false);
+    };
+    Ok(claims.client() == uuid && broker.accounts.account_of(&claims).await?.is_some())
+}
+
+async fn register_user(
+    request: &HttpRequest,
+    broker: &Broker,
+    user: RegisterUser,
+) -> Result<std::sync::Arc<Account>, ApiError> {
+    count_registration(request, broker)?;
+    let RegisterUser { username, email, password, full_name, job_title } = user;
+    let password_hash = broker.passwords.hash(password).await?;
+    // whatever role a client asks for is what it is called, not what it may do
+    let new = NewUser { username, email, full_name, job_title, password_hash, role: Role::User };
+    match broker.store.create_user(new).await? {
+        Ok(user) => {
+            tracing::info!(user = user.id, "user registered");
+            Ok(broker.accounts.put(Account::from(user)))
+        }
+        Err(Duplicate::Username) => Err(ApiError::AlreadyExists("Username already registered")),
+        Err(Duplicate::Email) => Err(ApiError::AlreadyExists("Email already registered")),
+    }
+}
+
+fn count_registration(request: &HttpRequest, broker: &Broker) -> Result<(), ApiError> {
+    let Some(address) = client_address(request, &broker.settings) else { return Ok(()) };
+    let now = Instant::now();
+    let mut registrations = broker.registrations();
+    registrations.check(&address, now).map_err(|wait| ApiError::TooMany {
+        limit: "limits.registrations_per_minute",
+        retry_after: wait.as_secs() + 1,
+    })?;
+    registrations.count(address, now);
+    Ok(())
+}

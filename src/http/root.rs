@@ -1,0 +1,45 @@
+//! `GET /`: what this server is and where to go from here.
+
+use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
+use serde_json::json;
+
+use super::routes;
+
+/// What this server is; browsers are taken to its documentation.
+#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints"), (status = 303, description = "For browsers: where to read on")))]
+pub async fn index(request: HttpRequest) -> impl Responder {
+    let wants_html = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    if wants_html {
+        return HttpResponse::SeeOther().insert_header((header::LOCATION, "/docs")).finish();
+    }
+    HttpResponse::Ok().json(json!({
+        "message": "Switchboard is running",
+        "name": "Switchboard",
+        "version": env!("CARGO_PKG_VERSION"),
+        "documentation": "/docs",
+        "websocket_endpoints": routes::WEBSOCKETS,
+        "endpoints": {
+            "register": "/register",
+            "login": "/token",
+            "websocket": "/ws",
+            "clients": "/clients",
+            "topics": "/topics",
+            "create_topic": "/topics/create",
+            "subscribe": "/topics/subscribe",
+            "unsubscribe": "/topics/unsubscribe",
+            "users": "/api/users/",
+            "health": "/healthz",
+            "readiness": "/readyz",
+            "openapi": "/openapi.json",
+        },
+    }))
+}
+
+/// No such path.
+pub async fn not_found() -> Result<web::Json<()>, crate::error::ApiError> {
+    Err(crate::error::ApiError::NotFound("Not Found"))
+}

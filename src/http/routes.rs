@@ -1,0 +1,115 @@
+//! The whole API as one table.
+
+use actix_web::{
+    Resource, Route, guard,
+    http::Method,
+    web::{self, ServiceConfig},
+};
+use utoipa::{
+    OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+
+use super::{clients, docs, health, register, root, tokens, topics, users, websocket};
+use crate::error::ApiError;
+
+/// The paths that speak WebSocket.
+pub const WEBSOCKETS: [&str; 3] = ["/ws", "/ws/auth", "/ws/echo"];
+
+/// Other names of the same route, for clients of the systems before.
+const ALIASES: [(&str, &str); 1] = [("/api/token", "/token")];
+
+/// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
+pub fn configure(config: &mut ServiceConfig) {
+    let get = || Method::GET;
+    let post = || Method::POST;
+    let patch = || Method::PATCH;
+
+    // operations
+    add(config, "/", vec![(get(), web::to(root::index))]);
+    add(config, "/healthz", vec![(get(), web::to(health::healthz))]);
+    add(config, "/readyz", vec![(get(), web::to(health::readyz))]);
+    add(config, "/openapi.json", vec![(get(), web::to(docs::openapi))]);
+    add(config, "/redoc", vec![(get(), web::to(docs::redoc))]);
+    add(config, "/docs", vec![(get(), web::to(docs::swagger))]);
+    add(config, "/docs/{file}", vec![(get(), web::to(docs::swagger_asset))]);
+
+    // identity
+    add(config, "/register", vec![(post(), web::to(register::register))]);
+    add(config, "/token", vec![(post(), web::to(tokens::login_form))]);
+    add(config, "/api/token", vec![(post(), web::to(tokens::login_form))]);
+    add(config, "/auth/login", vec![(post(), web::to(tokens::login_json))]);
+    add(config, "/auth/refresh", vec![(post(), web::to(tokens::refresh))]);
+    add(config, "/auth/logout", vec![(post(), web::to(tokens::logout))]);
+    add(config, "/admin/tokens/revoke", vec![(post(), web::to(tokens::revoke))]);
+    add(config, "/api/users", vec![(get(), web::to(users::list)), (post(), web::to(register::create_user))]);
+    add(config, "/api/users/me", vec![(get(), web::to(users::me))]);
+    add(config, "/api/users/{id}", vec![(patch(), web::to(users::update))]);
+    add(config, "/protected-data", vec![(get(), web::to(users::protected_data))]);
+    add(config, "/protected", vec![(get(), web::to(users::protected))]);
+
+    // messaging
+    add(config, "/clients", vec![(get(), web::to(clients::list))]);
+    add(config, "/topics", vec![(get(), web::to(topics::list))]);
+    add(config, "/topics/create", vec![(post(), web::to(topics::create))]);
+    add(config, "/topics/subscribe", vec![(post(), web::to(topics::subscribe))]);
+    add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe))]);
+    add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
+
+    // WebSocket
+    add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
+    add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
+    add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
+}
+
+/// The same as an OpenAPI document, generated from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP."),
+    tags(
+        (name = "identity", description = "Registration, tokens, users"),
+        (name = "messaging", description = "Connected clients and topics"),
+        (name = "operations", description = "Health and documentation"),
+    ),
+    paths(
+        root::index, health::healthz, health::readyz, docs::openapi, docs::redoc, docs::swagger, docs::swagger_asset,
+        register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
+        users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
+        clients::list, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+    ),
+    components(schemas(crate::error::Fault))
+)]
+struct Document;
+
+/// The OpenAPI document, aliases and the ways to authenticate included.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    for (alias, path) in ALIASES {
+        if let Some(item) = document.paths.paths.get(path).cloned() {
+            document.paths.paths.insert(alias.to_owned(), item);
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    document
+}
+
+fn add(config: &mut ServiceConfig, path: &str, methods: Vec<(Method, Route)>) {
+    let mut resource: Resource = web::resource(path.to_owned());
+    let mut allowed = Vec::new();
+    for (method, route) in methods {
+        allowed.push(method.to_string());
+        let guarded = if method == Method::GET {
+            allowed.push(Method::HEAD.to_string());
+            route.guard(guard::Any(guard::Get()).or(guard::Head()))
+        } else {
+            route.guard(guard::Method(method))
+        };
+        resource = resource.route(guarded);
+    }
+    let allow = allowed.join(", ");
+    config.service(resource.default_service(web::to(move || {
+        let error = ApiError::MethodNotAllowed(allow.clone());
+        async { Err::<web::Json<()>, _>(error) }
+    })));
+}

@@ -1,0 +1,303 @@
+//! Logins, refreshing, logout, revocation (contract section 3).
+
+use std::{sync::Arc, time::Instant};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    cookie::{Cookie, SameSite},
+    web,
+};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    body::{Body, Checked, Fields, Form, FromFields},
+    client_address, is_tls,
+};
+use crate::{
+    app::{Broker, LoginKey},
+    auth::{
+        accounts::{Account, Change},
+        credentials,
+        extract::{Admin, Identity},
+        passwords,
+        tokens::{RefreshToken, digest},
+    },
+    domain::ids::{ClientId, ClientKind},
+    error::ApiError,
+    protocol::outbound::rfc3339,
+    store::Rotation,
+};
+
+/// A pair of tokens.
+#[derive(Serialize, ToSchema)]
+pub struct TokenPair {
+    access_token: String,
+    #[schema(example = "bearer")]
+    token_type: &'static str,
+    /// RFC 3339.
+    access_token_expires_at: String,
+    /// Seconds.
+    access_token_expires_in: i64,
+    refresh_token: String,
+    /// RFC 3339.
+    refresh_token_expires_at: String,
+    /// Seconds.
+    refresh_token_expires_in: i64,
+}
+
+impl TokenPair {
+    /// As it is told to the client.
+    pub fn new(access_token: String, expires_at: DateTime<Utc>, refresh: RefreshToken) -> Self {
+        let now = Utc::now();
+        Self {
+            access_token,
+            token_type: "bearer",
+            access_token_expires_at: rfc3339(expires_at),
+            access_token_expires_in: (expires_at - now).num_seconds().max(0),
+            refresh_token: refresh.token,
+            refresh_token_expires_at: rfc3339(refresh.expires_at),
+            refresh_token_expires_in: (refresh.expires_at - now).num_seconds().max(0),
+        }
+    }
+
+    /// The access token.
+    pub fn access_token(&self) -> &str {
+        &self.access_token
+    }
+}
+
+/// A username (or email) and a password.
+#[derive(Debug, ToSchema)]
+pub struct Login {
+    /// May be an email.
+    username: String,
+    password: String,
+}
+
+impl FromFields for Login {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let username = fields.text("username", 1..=254);
+        // too long to be anybody's: told apart from wrong ones it would cost nothing, but say nothing either
+        let password = fields.text("password", 1..=4096);
+        let grant = fields.optional_text("grant_type", 0..=50)?;
+        if grant.is_some_and(|grant| !grant.is_empty() && grant != "password") {
+            return Err(fields.fault(
+                "string_pattern_mismatch",
+                "grant_type",
+                "String should match pattern 'password'",
+            ));
+        }
+        Ok(Self { username: username?, password: password? })
+    }
+}
+
+/// Log in with a form, as OAuth2's password grant has it.
+#[utoipa::path(post, path = "/token", tag = "identity", request_body(content = Login, content_type = "application/x-www-form-urlencoded"), responses((status = 200, body = TokenPair), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
+pub async fn login_form(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    body: Body<Login, Form>,
+) -> Result<web::Json<TokenPair>, ApiError> {
+    login(&request, &broker, body.content).await.map(web::Json)
+}
+
+/// Log in with JSON; the access token comes as a cookie, too.
+#[utoipa::path(post, path = "/auth/login", tag = "identity", request_body = Login, responses((status = 200, body = TokenPair), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
+pub async fn login_json(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    body: Body<Login>,
+) -> Result<HttpResponse, ApiError> {
+    let tokens = login(&request, &broker, body.content).await?;
+    let cookie = session_cookie(&request, &broker, tokens.access_token.clone());
+    Ok(HttpResponse::Ok().cookie(cookie).json(tokens))
+}
+
+fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> Cookie<'a> {
+    Cookie::build(credentials::COOKIE, value)
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .secure(is_tls(request, &broker.settings))
+        .finish()
+}
+
+async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
+    let Login { username, password } = login;
+    let address = client_address(request, &broker.settings).map(LoginKey::Address);
+    let account = Some(LoginKey::Account(username.clone()));
+    let keys = || address.clone().into_iter().chain(account.clone());
+    for key in keys() {
+        broker.login_failures().check(&key, Instant::now()).map_err(|wait| ApiError::TooMany {
+            limit: "limits.login_failures_per_minute",
+            retry_after: wait.as_secs() + 1,
+        })?;
+    }
+    let user = broker.store.user_by_login(&username).await?;
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    // an overlong password is not worth a hash, but must take as long as any other
+    let password = if password.chars().count() > passwords::MAX_CHARS { String::new() } else { password };
+    let good = broker.passwords.verify(password, hash).await?;
+    let Some(user) = user.filter(|_| good) else {
+        for key in keys() {
+            broker.login_failures().count(key, Instant::now());
+        }
+        tracing::info!(address = ?client_address(request, &broker.settings), "login failed");
+        return Err(ApiError::IncorrectLogin);
+    };
+    let account = broker.accounts.put(Account::from(user));
+    if !account.is_active() {
+        return Err(ApiError::InactiveUser);
+    }
+    let tokens = broker.accounts.tokens();
+    let (family, refresh) = (Uuid::new_v4(), tokens.refresh());
+    broker.store.insert_refresh_token(refresh.to_store(family, account.id, account.kind())).await?;
+    let (access, expires_at) = tokens.access(&account, family)?;
+    Ok(TokenPair::new(access, expires_at, refresh))
+}
+
+/// A refresh token.
+#[derive(Debug, ToSchema)]
+pub struct Refresh {
+    refresh_token: String,
+}
+
+impl FromFields for Refresh {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        fields.text("refresh_token", 1..=4096).map(|refresh_token| Self { refresh_token })
+    }
+}
+
+/// Exchange a refresh token for a new pair. Each is good once; used again, all tokens of its login end.
+#[utoipa::path(post, path = "/auth/refresh", tag = "identity", request_body = Refresh, responses((status = 200, body = TokenPair), (status = 401, description = "Invalid refresh token")))]
+pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<web::Json<TokenPair>, ApiError> {
+    let tokens = broker.accounts.tokens();
+    let successor = tokens.refresh();
+    let hash = digest(&body.content.refresh_token);
+    match broker.store.rotate_refresh_token(&hash, &successor, tokens.access_ends()).await? {
+        Rotation::Rotated { family, client, kind } => {
+            let account = broker.accounts.account(client, kind).await?.ok_or(ApiError::InvalidRefreshToken)?;
+            if !account.is_active() {
+                return Err(ApiError::InactiveUser);
+            }
+            let (access, expires_at) = tokens.access(&account, family)?;
+            Ok(web::Json(TokenPair::new(access, expires_at, successor)))
+        }
+        Rotation::Reused { family } => {
+            tracing::warn!(%family, "refresh token used twice, its login ended");
+            token_revoked(&broker, family).await?;
+            Err(ApiError::InvalidRefreshToken)
+        }
+        Rotation::Unknown => Err(ApiError::InvalidRefreshToken),
+    }
+}
+
+/// Log out: the token and all tokens of its login end, and the sockets opened with them.
+#[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out")), security(("bearer" = [])))]
+pub async fn logout(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    identity: Identity,
+) -> Result<HttpResponse, ApiError> {
+    end_family(&broker, identity.family).await?;
+    let mut cookie = session_cookie(&request, &broker, String::new());
+    cookie.make_removal();
+    Ok(HttpResponse::Ok().cookie(cookie).json(json!({ "message": "Logged out" })))
+}
+
+/// Which tokens to revoke: one of the three.
+#[derive(Debug, ToSchema)]
+pub enum Revoke {
+    /// This access or refresh token.
+    #[schema(rename = "token")]
+    Token(String),
+    /// The access token with this id.
+    #[schema(rename = "jti")]
+    Jti(Uuid),
+    /// All tokens of this client.
+    #[schema(rename = "client_uuid", value_type = Uuid)]
+    Client(ClientId),
+}
+
+impl FromFields for Revoke {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        if fields.has("token") {
+            fields.text("token", 1..=4096).map(Self::Token)
+        } else if fields.has("jti") {
+            fields.uuid("jti").map(|jti| Self::Jti(jti.uuid()))
+        } else if fields.has("client_uuid") {
+            fields.uuid("client_uuid").map(Self::Client)
+        } else {
+            Err(fields.fault_of_all("missing", "Expected one of token, jti, client_uuid"))
+        }
+    }
+}
+
+/// How many tokens or logins ended.
+#[derive(Serialize, ToSchema)]
+pub struct Revoked {
+    revoked: u64,
+}
+
+/// Revoke a token, or all tokens of a client. Sockets opened with them are closed (4401).
+#[utoipa::path(post, path = "/admin/tokens/revoke", tag = "identity", request_body = Revoke, responses((status = 200, body = Revoked), (status = 404, description = "Client not found")), security(("bearer" = [])))]
+pub async fn revoke(
+    broker: web::Data<Broker>,
+    admin: Admin,
+    body: Body<Revoke>,
+) -> Result<web::Json<Revoked>, ApiError> {
+    let revoked = match body.content {
+        Revoke::Token(token) => match broker.accounts.tokens().read_expired(&token) {
+            Some(claims) => revoke_jti(&broker, claims.jti).await?,
+            None => match broker.store.family_of(&digest(&token)).await? {
+                Some(family) => end_family(&broker, family).await?,
+                None => {
+                    let msg = "Value error, not a token of this server";
+                    return Err(ApiError::invalid("value_error", &["body", "token"], msg, serde_json::Value::Null));
+                }
+            },
+        },
+        Revoke::Jti(jti) => revoke_jti(&broker, jti).await?,
+        Revoke::Client(client) => revoke_client(&broker, client).await?,
+    };
+    tracing::info!(admin = %admin.0.account.id, revoked, "tokens revoked");
+    Ok(web::Json(Revoked { revoked }))
+}
+
+async fn revoke_jti(broker: &Broker, jti: Uuid) -> Result<u64, ApiError> {
+    let news = broker.store.revoke(jti, broker.accounts.tokens().access_ends()).await?;
+    token_revoked(broker, jti).await?;
+    Ok(news.into())
+}
+
+async fn end_family(broker: &Broker, family: Uuid) -> Result<u64, ApiError> {
+    let ended = broker.store.end_family(family, broker.accounts.tokens().access_ends()).await?;
+    token_revoked(broker, family).await?;
+    Ok(ended.max(1))
+}
+
+/// What follows from a revocation that is in the database: here at once, and on other nodes.
+async fn token_revoked(broker: &Broker, id: Uuid) -> Result<(), ApiError> {
+    broker.accounts.put_revocation(id, broker.accounts.tokens().access_ends());
+    broker.apply(Change::Token(id)).await
+}
+
+async fn revoke_client(broker: &Broker, client: ClientId) -> Result<u64, ApiError> {
+    let kind = if broker.store.advance_device_generation(client).await? {
+        ClientKind::Device
+    } else if broker.store.advance_user_generation(client).await? {
+        ClientKind::User
+    } else {
+        return Err(ApiError::NotFound("Client not found"));
+    };
+    let logins = broker.store.delete_refresh_tokens_of(client).await?;
+    broker.accounts.forget(client);
+    if let Some(account) = broker.accounts.account(client, kind).await? {
+        broker.apply(Change::Account(Arc::clone(&account))).await?;
+    }
+    Ok(logins.max(1))
+}

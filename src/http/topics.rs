@@ -1,0 +1,199 @@
+//! Topics: create, list, subscribe (contract section 5).
+
+use actix_web::web;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::body::{Body, Checked, Fields, FromFields};
+use crate::{
+    actors::topic_manager::{GetCounts, GetMembers, Subscribe, Unsubscribe},
+    app::Broker,
+    auth::extract::{PublicRead, TopicIdentity},
+    domain::{
+        ids::{ClientId, TopicId},
+        subscriptions::TooManySubscriptions,
+    },
+    error::ApiError,
+};
+
+/// A topic to be created.
+#[derive(Debug, ToSchema)]
+pub struct CreateTopic {
+    /// 1 to 100 characters.
+    #[schema(value_type = String, example = "weather")]
+    topic_id: TopicId,
+    /// Whatever describes it: an object of at most 4 KiB as JSON.
+    #[schema(value_type = Option<Object>)]
+    metadata: Value,
+}
+
+impl FromFields for CreateTopic {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let topic_id = topic_id(fields);
+        let metadata = fields.optional_object("metadata", fields.limits.metadata_bytes, "limits.metadata_bytes");
+        let topic_id = topic_id?;
+        if topic_id.as_str().starts_with('$') {
+            return Err(fields.fault("value_error", "topic_id", "Value error, names that begin with $ are reserved"));
+        }
+        Ok(Self { topic_id, metadata: metadata? })
+    }
+}
+
+/// A topic that is there.
+#[derive(Debug, ToSchema)]
+pub struct TopicName {
+    #[schema(value_type = String, example = "weather")]
+    topic_id: TopicId,
+}
+
+impl FromFields for TopicName {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        topic_id(fields).map(|topic_id| Self { topic_id })
+    }
+}
+
+fn topic_id(fields: &mut Fields<'_>) -> Checked<TopicId> {
+    let most = if fields.limits.topic_id_chars == 0 { usize::MAX } else { fields.limits.topic_id_chars };
+    fields.text("topic_id", 1..=most).map(TopicId::from)
+}
+
+/// A topic, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct TopicInfo {
+    id: String,
+    #[schema(value_type = uuid::Uuid)]
+    creator: ClientId,
+    #[schema(value_type = Object)]
+    metadata: Value,
+    subscriber_count: usize,
+}
+
+/// All topics.
+#[derive(Serialize, ToSchema)]
+pub struct Topics {
+    count: usize,
+    topics: Vec<TopicInfo>,
+}
+
+/// A topic with its subscribers.
+#[derive(Serialize, ToSchema)]
+pub struct TopicDetail {
+    #[serde(flatten)]
+    info: TopicInfo,
+    #[schema(value_type = Vec<uuid::Uuid>)]
+    subscribers: Vec<ClientId>,
+}
+
+/// Create a topic. It lasts; its creator is not subscribed by that.
+#[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", example = json!({"message": "Topic created successfully", "topic_id": "weather", "creator": "123e4567-e89b-12d3-a456-426614174000"})), (status = 400, description = "Topic already exists"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
+pub async fn create(
+    broker: web::Data<Broker>,
+    identity: TopicIdentity,
+    body: Body<CreateTopic>,
+) -> Result<web::Json<Value>, ApiError> {
+    let creator = identity.0.account.id;
+    let CreateTopic { topic_id, metadata } = body.content;
+    let limit = broker.settings.limits.topics_per_client;
+    if limit > 0 && broker.store.count_topics_of(creator).await? >= limit as u64 {
+        // a name that is taken is the clearer answer
+        if broker.store.topic(topic_id.as_str()).await?.is_some() {
+            return Err(ApiError::AlreadyExists("Topic already exists"));
+        }
+        return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
+    }
+    if !broker.store.create_topic(&topic_id, creator, metadata).await? {
+        return Err(ApiError::AlreadyExists("Topic already exists"));
+    }
+    tracing::info!(topic = %topic_id, %creator, "topic created");
+    Ok(web::Json(json!({
+        "message": "Topic created successfully", "topic_id": topic_id.as_str(), "creator": creator,
+    })))
+}
+
+/// All topics with the number of their subscribers.
+#[utoipa::path(get, path = "/topics", tag = "messaging", responses((status = 200, body = Topics)), security((), ("bearer" = [])))]
+pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<Topics>, ApiError> {
+    let here = broker.topic_manager.send(GetCounts).await?;
+    let elsewhere = broker.backplane.member_counts().await;
+    let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
+    let topics: Vec<_> = broker
+        .store
+        .topics()
+        .await?
+        .into_iter()
+        .map(|topic| TopicInfo {
+            subscriber_count: count(&topic.id),
+            id: topic.id,
+            creator: topic.creator,
+            metadata: topic.metadata,
+        })
+        .collect();
+    Ok(web::Json(Topics { count: topics.len(), topics }))
+}
+
+/// A topic with its subscribers.
+#[utoipa::path(get, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path)), responses((status = 200, body = TopicDetail), (status = 404, description = "Topic not found")), security((), ("bearer" = [])))]
+pub async fn show(
+    broker: web::Data<Broker>,
+    _: PublicRead,
+    path: web::Path<String>,
+) -> Result<web::Json<TopicDetail>, ApiError> {
+    let topic = existing(&broker, &path).await?;
+    let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
+    subscribers.extend(broker.backplane.members(&topic.id).await);
+    subscribers.sort_unstable();
+    let info = TopicInfo {
+        id: topic.id,
+        creator: topic.creator,
+        metadata: topic.metadata,
+        subscriber_count: subscribers.len(),
+    };
+    Ok(web::Json(TopicDetail { info, subscribers }))
+}
+
+/// Subscribe to a topic, also before the socket connects. Doing so twice is doing it once.
+#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
+pub async fn subscribe(
+    broker: web::Data<Broker>,
+    identity: TopicIdentity,
+    body: Body<TopicName>,
+) -> Result<web::Json<Value>, ApiError> {
+    let (client, topic) = (identity.0.account.id, body.content.topic_id);
+    existing(&broker, topic.as_str()).await?;
+    // where the client's socket is, there its subscription is; a client that is nowhere is expected here
+    let elsewhere = !broker.directory.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
+    if !elsewhere {
+        let subscribe = Subscribe { client, topic: topic.clone() };
+        broker.topic_manager.send(subscribe).await?.map_err(|TooManySubscriptions| ApiError::TooMany {
+            limit: "limits.subscriptions_per_client",
+            retry_after: 60,
+        })?;
+    }
+    Ok(answer("Subscribed successfully", &topic, client))
+}
+
+/// Unsubscribe from a topic, subscribed or not.
+#[utoipa::path(post, path = "/topics/unsubscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Not subscribed any more")), security(("bearer" = [])))]
+pub async fn unsubscribe(
+    broker: web::Data<Broker>,
+    identity: TopicIdentity,
+    body: Body<TopicName>,
+) -> Result<web::Json<Value>, ApiError> {
+    let (client, topic) = (identity.0.account.id, body.content.topic_id);
+    let elsewhere = !broker.directory.is_connected(client) && broker.backplane.unsubscribe(client, &topic).await;
+    if !elsewhere {
+        broker.topic_manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
+    }
+    Ok(answer("Unsubscribed successfully", &topic, client))
+}
+
+async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiError> {
+    // NUL can't be in a name, and PostgreSQL refuses even to look for it
+    let topic = if id.contains('\0') { None } else { broker.store.topic(id).await? };
+    topic.ok_or(ApiError::NotFound("Topic not found"))
+}
+
+fn answer(message: &str, topic: &TopicId, client: ClientId) -> web::Json<Value> {
+    web::Json(json!({ "message": message, "topic_id": topic.as_str(), "client_uuid": client }))
+}

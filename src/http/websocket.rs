@@ -1,0 +1,75 @@
+//! The WebSocket endpoints: who may open which, and which dialect it speaks.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::body::{Checked, Fields, FromFields, QueryOf};
+use crate::{
+    actors::session::{self, Dialect},
+    app::Broker,
+    auth::{accounts::Authenticated, credentials},
+    domain::ids::ClientKind,
+    error::ApiError,
+};
+
+/// `/ws`: a device's, an agent's, or nobody's, by the credentials that come with it.
+pub async fn ws(
+    request: HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+) -> Result<HttpResponse, ApiError> {
+    let identity = identity(&request, &broker).await?;
+    let dialect = match identity.as_ref().map(|identity| identity.account.kind()) {
+        Some(ClientKind::Device) => Dialect::Device,
+        Some(ClientKind::User) => Dialect::Agent,
+        None => Dialect::Public,
+    };
+    session::accept(&request, payload, broker, dialect, identity).await
+}
+
+/// `/ws/auth`: chat, for those who have credentials.
+pub async fn auth(
+    request: HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+) -> Result<HttpResponse, ApiError> {
+    let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
+    session::accept(&request, payload, broker, Dialect::Chat, Some(identity)).await
+}
+
+/// What `/ws/echo` can be asked for.
+#[derive(Debug)]
+pub struct EchoOptions {
+    raw: bool,
+}
+
+impl FromFields for EchoOptions {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let raw = fields.optional_text("raw", 0..=5)?;
+        match raw.as_deref() {
+            Some("true" | "1") => Ok(Self { raw: true }),
+            None | Some("false" | "0") => Ok(Self { raw: false }),
+            Some(_) => Err(fields.fault("bool_parsing", "raw", "Input should be a valid boolean, true or false")),
+        }
+    }
+}
+
+/// `/ws/echo`: says what it hears.
+pub async fn echo(
+    request: HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+    options: QueryOf<EchoOptions>,
+) -> Result<HttpResponse, ApiError> {
+    session::accept(&request, payload, broker, Dialect::Echo { raw: options.0.raw }, None).await
+}
+
+async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
+    // whoever is not speaking WebSocket should hear that first
+    session::check_handshake(request)?;
+    let Some(token) = credentials::token(request, &broker.settings.http.cors_origins)? else { return Ok(None) };
+    match broker.accounts.authenticate(&token).await {
+        Ok(identity) => Ok(Some(identity)),
+        Err(ApiError::InactiveUser) => Err(ApiError::Forbidden("Inactive user")),
+        Err(error) => Err(error),
+    }
+}

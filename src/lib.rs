@@ -1,0 +1,38 @@
+//! Switchboard: a message broker built as an actor system.
+//!
+//! ```text
+//!               actix-web workers, one thread each                    one control arbiter
+//!   device ─ws→ Session actor ────────── asks, tells ───────────────→ Registry      who is connected, by UUID
+//!   agent  ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager  who is subscribed to what
+//!   operator ─http→ handlers ─────────── asks ──────────────────────→
+//!                                                 store (SQLite | PostgreSQL)     cluster (other nodes)
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`app`] | start and stop, and the only place where actors meet |
+//! | [`settings`] | layered configuration |
+//! | [`actors`] | the sessions, the relays, the registry, the managers |
+//! | [`domain`] | the decisions, as plain structs |
+//! | [`protocol`] | frames in, frames out, close codes |
+//! | [`auth`] | passwords, tokens, accounts, extractors |
+//! | [`http`] | routes and handlers |
+//! | [`store`] | the database |
+//! | [`cluster`] | what crosses nodes |
+//! | [`client`] | the Rust client, used by the command line and the tests |
+//! | [`cli`] | the command line |
+//!
+//! Each module says in its own documentation where to add what.
+
+pub mod actors;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod domain;
+pub mod error;
+pub mod http;
+pub mod protocol;
+pub mod settings;
+pub mod store;

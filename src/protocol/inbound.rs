@@ -1,0 +1,381 @@
+//! Frames from clients. Parsing borrows from the text: a message is looked at, not copied, and what goes on to its
+//! recipients is the sender's own bytes (contract section 5).
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::domain::ids::ClientId;
+
+/// Longest `msgid` in characters.
+pub const MSGID_CHARS: usize = 64;
+
+/// The top-level fields of a frame that some dialect knows; all others are passed over.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // the names are the contract's
+pub struct Frame<'a> {
+    pub kind: Option<&'a RawValue>,
+    pub to: Option<&'a RawValue>,
+    pub topic_id: Option<&'a RawValue>,
+    pub from: Option<&'a RawValue>,
+    pub msgid: Option<&'a RawValue>,
+    pub content: Option<&'a RawValue>,
+    pub token: Option<&'a RawValue>,
+    /// `command_id` or `result` is there
+    pub is_reply: bool,
+    /// a key that is there twice
+    pub duplicate: Option<Cow<'a, str>>,
+}
+
+/// Why a text is no frame at all.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotAFrame {
+    /// Not JSON.
+    InvalidJson,
+    /// JSON, but not an object.
+    NotAnObject,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the whole text once.
+    ///
+    /// # Errors
+    /// The text is not a JSON object.
+    pub fn parse(text: &'a str) -> Result<Self, NotAFrame> {
+        serde_json::from_str(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => NotAFrame::NotAnObject,
+            _ => NotAFrame::InvalidJson,
+        })
+    }
+
+    /// `type`, if it is a text.
+    pub fn kind(&self) -> Option<Cow<'a, str>> {
+        self.kind.and_then(as_text)
+    }
+
+    /// A reply to a command: has `result` or `command_id` and no `type` (contract section 6, loop hazard).
+    pub fn is_command_reply(&self) -> bool {
+        self.is_reply && self.kind.is_none()
+    }
+
+    /// `msgid`, if it is a text that may be one: to be named in an error.
+    pub fn msgid(&self) -> Option<Cow<'a, str>> {
+        self.msgid.and_then(as_text).filter(|msgid| msgid.chars().count() <= MSGID_CHARS)
+    }
+
+    /// `topic_id`, if it is a text.
+    pub fn topic_id(&self) -> Option<Cow<'a, str>> {
+        self.topic_id.and_then(as_text)
+    }
+}
+
+/// The text that a JSON string stands for; borrowed where it has no escapes.
+pub fn as_text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FrameVisitor)
+    }
+}
+
+struct FrameVisitor;
+
+impl<'de> Visitor<'de> for FrameVisitor {
+    type Value = Frame<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Frame<'de>, A::Error> {
+        let mut frame = Frame::default();
+        let mut seen = Seen::default();
+        while let Some(Key(key)) = map.next_key()? {
+            let field = match &*key {
+                "type" => Some(&mut frame.kind),
+                "to" => Some(&mut frame.to),
+                "topic_id" => Some(&mut frame.topic_id),
+                "from" => Some(&mut frame.from),
+                "msgid" => Some(&mut frame.msgid),
+                "content" => Some(&mut frame.content),
+                "token" => Some(&mut frame.token),
+                "command_id" | "result" => {
+                    frame.is_reply = true;
+                    None
+                }
+                _ => None,
+            };
+            match field {
+                Some(field) => *field = Some(map.next_value()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            if frame.duplicate.is_none()
+                && let Some(key) = seen.insert(key)
+            {
+                frame.duplicate = Some(key);
+            }
+        }
+        Ok(frame)
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// The keys seen so far: a short list as long as it is short, so that usual frames need no allocation for it.
+#[derive(Default)]
+struct Seen<'a> {
+    few: [Cow<'a, str>; 20],
+    used: usize,
+    many: std::collections::HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Seen<'a> {
+    /// Gives the key back if it was there before.
+    fn insert(&mut self, key: Cow<'a, str>) -> Option<Cow<'a, str>> {
+        if self.few[..self.used].contains(&key) || self.many.contains(&key) {
+            return Some(key);
+        }
+        match self.few.get_mut(self.used) {
+            Some(slot) => {
+                *slot = key;
+                self.used += 1;
+            }
+            None => {
+                self.many.insert(key);
+            }
+        }
+        None
+    }
+}
+
+/// A message to one client or to a topic, checked.
+#[derive(Debug)]
+pub struct Message<'a, To> {
+    /// Where it goes.
+    pub to: To,
+    /// The sender's name for it, at most [`MSGID_CHARS`] characters; comes back in the receipt.
+    pub msgid: Cow<'a, str>,
+    /// What the recipients get, in two parts: `from` where the sender left it out, then the sender's own bytes.
+    pub prefix: Option<String>,
+    /// See `prefix`.
+    pub rest: &'a str,
+}
+
+impl<To> Message<'_, To> {
+    /// The recipient's text as the parts of one frame.
+    pub fn parts(&self) -> [&[u8]; 2] {
+        [self.prefix.as_deref().unwrap_or_default().as_bytes(), self.rest.as_bytes()]
+    }
+}
+
+/// Why a message is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BadMessage {
+    /// Its shape; the text says which field and what is expected.
+    Shape(String),
+    /// It says it is from somebody else.
+    ForeignSender,
+}
+
+/// Reads a direct message.
+///
+/// # Errors
+/// A field is missing, there twice or of the wrong kind, or `from` is not `sender`.
+pub fn direct<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<Message<'a, ClientId>, BadMessage> {
+    message(frame, text, sender, || {
+        let to = frame.to.ok_or_else(|| missing("to"))?;
+        as_text(to).and_then(|to| ClientId::parse(&to)).ok_or_else(|| shape("to: expected a UUID"))
+    })
+}
+
+/// Reads a topic message.
+///
+/// # Errors
+/// As for [`direct`].
+pub fn topic<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<Message<'a, Cow<'a, str>>, BadMessage> {
+    message(frame, text, sender, || {
+        let topic = frame.topic_id.ok_or_else(|| missing("topic_id"))?;
+        as_text(topic).ok_or_else(|| shape("topic_id: expected a text"))
+    })
+}
+
+fn message<'a, To>(
+    frame: &Frame<'a>,
+    text: &'a str,
+    sender: ClientId,
+    to: impl FnOnce() -> Result<To, BadMessage>,
+) -> Result<Message<'a, To>, BadMessage> {
+    if let Some(key) = &frame.duplicate {
+        return Err(shape(&format!("duplicate field `{key}`")));
+    }
+    let to = to()?;
+    let msgid = frame.msgid.ok_or_else(|| missing("msgid"))?;
+    let msgid = as_text(msgid)
+        .filter(|msgid| msgid.len() <= MSGID_CHARS || msgid.chars().count() <= MSGID_CHARS)
+        .ok_or_else(|| shape("msgid: expected a text of at most 64 characters"))?;
+    if frame.content.is_none_or(|content| content.get() == "null") {
+        return Err(missing("content"));
+    }
+    let Some(from) = frame.from else {
+        // `from` goes in as the first field; the object has others, so a comma follows
+        let brace = text.find('{').unwrap_or_default();
+        let prefix = Some(format!(r#"{{"from":"{sender}","#));
+        return Ok(Message { to, msgid, prefix, rest: &text[brace + 1..] });
+    };
+    let from = as_text(from).ok_or_else(|| shape("from: expected a UUID"))?;
+    if ClientId::parse(&from) != Some(sender) {
+        return Err(BadMessage::ForeignSender);
+    }
+    Ok(Message { to, msgid, prefix: None, rest: text })
+}
+
+fn shape(why: &str) -> BadMessage {
+    BadMessage::Shape(why.to_owned())
+}
+
+fn missing(field: &str) -> BadMessage {
+    BadMessage::Shape(format!("missing field `{field}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: &str = "123e4567-e89b-12d3-a456-426614174000";
+    const YOU: &str = "00000000-0000-4000-8000-000000000001";
+
+    fn me() -> ClientId {
+        ClientId::parse(ME).unwrap()
+    }
+
+    fn forwarded<To>(message: &Message<'_, To>) -> String {
+        String::from_utf8(message.parts().concat()).unwrap()
+    }
+
+    fn direct_error(text: &str) -> String {
+        match direct(&Frame::parse(text).unwrap(), text, me()).unwrap_err() {
+            BadMessage::Shape(why) => why,
+            BadMessage::ForeignSender => "foreign sender".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_message_with_from_is_forwarded_byte_for_byte() {
+        let text = format!(
+            r#" {{ "to":"{YOU}", "from":"{}", "timestamp":1.50e3, "msgid":"m\u0031", "content":"x", "extra":[1,{{"a":2}}] }} "#,
+            ME.to_uppercase()
+        );
+        let frame = Frame::parse(&text).unwrap();
+        let message = direct(&frame, &text, me()).unwrap();
+        assert_eq!(forwarded(&message), text);
+        assert_eq!(message.msgid, "m1");
+        assert_eq!(message.to.to_string(), YOU);
+    }
+
+    #[test]
+    fn a_missing_from_is_added_and_nothing_else_changes() {
+        let text = format!(r#"{{"topic_id":"t","msgid":"1","content":{{"b":1,"a":2.0}}}}"#);
+        let frame = Frame::parse(&text).unwrap();
+        let message = topic(&frame, &text, me()).unwrap();
+        assert_eq!(forwarded(&message), format!(r#"{{"from":"{ME}",{}"#, &text[1..]));
+        assert_eq!(message.to, "t");
+    }
+
+    #[test]
+    fn texts_that_are_no_frames_are_told_apart() {
+        for text in ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}"] {
+            assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::InvalidJson, "{text}");
+        }
+        for text in ["[]", "1", r#""x""#, "null", "true"] {
+            assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::NotAnObject, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_shape_is_named() {
+        let long = "x".repeat(65);
+        let table = [
+            (format!(r#"{{"msgid":"1","content":"x"}}"#), "missing field `to`"),
+            (format!(r#"{{"to":"{YOU}","content":"x"}}"#), "missing field `msgid`"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1"}}"#), "missing field `content`"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":null}}"#), "missing field `content`"),
+            (format!(r#"{{"to":"nobody","msgid":"1","content":"x"}}"#), "to: expected a UUID"),
+            (format!(r#"{{"to":7,"msgid":"1","content":"x"}}"#), "to: expected a UUID"),
+            (
+                format!(r#"{{"to":"{YOU}","msgid":"{long}","content":"x"}}"#),
+                "msgid: expected a text of at most 64 characters",
+            ),
+            (format!(r#"{{"to":"{YOU}","msgid":1,"content":"x"}}"#), "msgid: expected a text of at most 64 characters"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":null}}"#), "from: expected a UUID"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":"{YOU}"}}"#), "foreign sender"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":"me"}}"#), "foreign sender"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","to":"{YOU}"}}"#), "duplicate field `to`"),
+            (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","a":1,"\u0061":2}}"#), "duplicate field `a`"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(direct_error(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_may_repeat_below_the_top_level() {
+        let text = format!(r#"{{"to":"{YOU}","msgid":"1","content":{{"a":1,"a":2}}}}"#);
+        assert!(direct(&Frame::parse(&text).unwrap(), &text, me()).is_ok());
+    }
+
+    #[test]
+    fn a_duplicate_among_very_many_keys_is_found() {
+        let mut text = format!(r#"{{"to":"{YOU}","msgid":"1","content":"x""#);
+        for key in 0..100 {
+            text += &format!(r#","k{key}":{key}"#);
+        }
+        let unique = format!("{text}}}");
+        assert!(direct(&Frame::parse(&unique).unwrap(), &unique, me()).is_ok());
+        assert_eq!(direct_error(&format!(r#"{text},"k99":0}}"#)), "duplicate field `k99`");
+    }
+
+    #[test]
+    fn a_frame_with_a_result_and_no_type_is_a_command_reply_whatever_else_it_has() {
+        for (text, expected) in [
+            (r#"{"command_id":"x","result":1}"#, true),
+            (r#"{"result":{"error":"no method"}}"#, true),
+            (r#"{"command_id":"x","type":"progress"}"#, false),
+            (r#"{"type":"ping"}"#, false),
+        ] {
+            assert_eq!(Frame::parse(text).unwrap().is_command_reply(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_as_deep_as_a_frame_can_hold_is_no_danger() {
+        let text = format!(r#"{{"content":{}{}}}"#, "[".repeat(32_000), "]".repeat(32_000));
+        // refused or accepted, but decided without running out of stack
+        let _ = Frame::parse(&text);
+    }
+}

@@ -1,0 +1,160 @@
+//! Frames from the server, as JSON text.
+
+use std::{
+    fmt::{self, Display, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+
+use crate::domain::ids::ClientId;
+
+/// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
+#[derive(Debug, Clone, Copy)]
+pub struct Timestamp(u128);
+
+impl Timestamp {
+    /// Now.
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros())
+    }
+}
+
+impl Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+/// RFC 3339 in UTC with `Z`, as all other times on the wire.
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// A text as a JSON string.
+struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+            f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+        } else {
+            write!(f, "\"{}\"", self.0)
+        }
+    }
+}
+
+/// The greeting of a device socket (contract section 5).
+pub fn connection(uuid: ClientId, name: &str) -> String {
+    format!(
+        r#"{{"type":"connection","message":"Connected successfully","uuid":"{uuid}","name":{},"timestamp":{}}}"#,
+        Quoted(name),
+        Timestamp::now()
+    )
+}
+
+/// The greeting of a chat socket (contract section 7): a user has an id, a device has its UUID instead.
+pub fn connection_established(user_id: Option<i32>, username: &str, socket: uuid::Uuid, uuid: ClientId) -> String {
+    let mut frame = json!({
+        "type": "connection_established", "user_id": user_id, "username": username, "client_id": socket.to_string(),
+    });
+    if user_id.is_none() {
+        frame["uuid"] = json!(uuid);
+    }
+    frame.to_string()
+}
+
+/// The receipt of a direct message.
+pub fn sent(msgid: &str) -> String {
+    format!(
+        r#"{{"type":"sent","message":"Message delivered","msgid":{},"timestamp":{}}}"#,
+        Quoted(msgid),
+        Timestamp::now()
+    )
+}
+
+/// The receipt of a topic message.
+pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str) -> String {
+    format!(
+        r#"{{"type":"topic_sent","message":"Message sent to {subscribers} subscribers","topic_id":{},"msgid":{},"timestamp":{}}}"#,
+        Quoted(topic),
+        Quoted(msgid),
+        Timestamp::now()
+    )
+}
+
+/// The answer to a ping.
+pub fn pong() -> String {
+    format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp::now())
+}
+
+/// The sign of life that agent sockets get.
+pub const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
+
+/// The answer to in-band authentication on a socket that has an identity already.
+pub fn authenticated(uuid: ClientId, expires_at: DateTime<Utc>) -> String {
+    json!({ "type": "authenticated", "uuid": uuid, "expires_at": rfc3339(expires_at) }).to_string()
+}
+
+/// What a public socket answers to any JSON that is neither ping nor auth.
+pub fn echo(text: &str) -> String {
+    json!({ "type": "echo", "content": format!("Received: {text}") }).to_string()
+}
+
+/// What an error is about, where that is known.
+#[derive(Debug, Default, Clone, Copy)]
+#[allow(missing_docs)] // the names are the contract's
+pub struct About<'a> {
+    pub msgid: Option<&'a str>,
+    pub topic_id: Option<&'a str>,
+}
+
+/// The error frame (contract section 8): `message` and `content` are the same text, for clients of either origin.
+pub fn error(code: &str, text: &str, about: About<'_>) -> String {
+    let text = Quoted(text).to_string();
+    let mut frame = format!(
+        r#"{{"type":"error","message":{text},"content":{text},"code":"{code}","timestamp":{}"#,
+        Timestamp::now()
+    );
+    for (key, value) in [("msgid", about.msgid), ("topic_id", about.topic_id)] {
+        if let Some(value) = value {
+            // writing to a String does not fail
+            let _ = write!(frame, r#","{key}":{}"#, Quoted(value));
+        }
+    }
+    frame.push('}');
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_text_is_escaped() {
+        let nasty = "a\"b\\c\n\u{1}é";
+        let uuid = ClientId::random();
+        for frame in [
+            connection(uuid, nasty),
+            sent(nasty),
+            topic_sent(nasty, 1, nasty),
+            error("code", nasty, About { msgid: Some(nasty), topic_id: Some(nasty) }),
+            echo(nasty),
+        ] {
+            let value: Value = serde_json::from_str(&frame).unwrap();
+            assert!(frame.contains("\\u0001"), "{frame}");
+            assert!(value["type"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_timestamp_is_a_float_of_seconds() {
+        let value: Value = serde_json::from_str(&pong()).unwrap();
+        assert!(value["timestamp"].as_f64().unwrap() > 1.7e9);
+        assert!(value["timestamp"].is_f64());
+        assert_eq!(Timestamp(5_000_042).to_string(), "5.000042");
+    }
+}

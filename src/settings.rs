@@ -1,0 +1,281 @@
+//! Settings: a struct per section of `config/default.toml`, read in layers and checked once at start.
+//!
+//! To add a setting: a commented line in `config/default.toml`, a field here, and a check in [`Settings::validate`]
+//! if not every value of its type is good.
+
+mod layers;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::Deserialize;
+
+pub use layers::{Flags, SettingsError, load};
+
+/// All settings, as the layers gave them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The HTTP server.
+    pub http: Http,
+    /// Where data is kept.
+    pub storage: Storage,
+    /// Secrets and tokens.
+    pub auth: Auth,
+    /// Device registration.
+    pub devices: Devices,
+    /// Timing of live sockets.
+    pub sessions: Sessions,
+    /// Limits; 0 switches one off.
+    pub limits: Limits,
+    /// Redis between nodes.
+    pub redis: Redis,
+    /// Log output.
+    pub log: Log,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Http {
+    pub bind: SocketAddr,
+    pub workers: usize,
+    pub public_reads: bool,
+    pub cors_origins: Vec<String>,
+    pub trusted_proxies: Vec<IpAddr>,
+    pub drain_secs: u64,
+    pub close_spread_secs: u64,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Storage {
+    pub data_dir: PathBuf,
+    pub database_url: Secret,
+    pub max_connections: u32,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Auth {
+    pub secret: Secret,
+    pub secret_policy: SecretPolicy,
+    pub access_token_minutes: i64,
+    pub refresh_token_days: i64,
+    pub expire_live_sockets: bool,
+    pub recheck_secs: u64,
+}
+
+/// What the server demands of the secret that signs its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretPolicy {
+    /// Make one at the first start if none is given.
+    Generate,
+    /// A strong one must be given (contract section 1, production).
+    Strong,
+}
+
+/// `[devices]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Devices {
+    pub registration: Registration,
+}
+
+/// Who may register a device (contract section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Anyone, and a UUID may be registered again by anyone.
+    Open,
+    /// The first registration binds the UUID, later ones must prove that they are the same device.
+    Claim,
+    /// Operators alone.
+    Closed,
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Sessions {
+    pub ping_secs: u32,
+    pub silence_secs: u32,
+    pub heartbeat_secs: u32,
+    pub subscription_wait_secs: u64,
+}
+
+/// `[limits]` (contract section 10)
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Limits {
+    pub frame_bytes: usize,
+    pub outbound_bytes: usize,
+    pub send_timeout_secs: u64,
+    pub frames_per_second: u32,
+    pub frames_burst: u32,
+    pub bad_frames: u32,
+    pub connections: usize,
+    pub connections_per_identity: usize,
+    pub topics_per_client: usize,
+    pub subscriptions_per_client: usize,
+    pub rooms_per_user: usize,
+    pub topic_id_chars: usize,
+    pub room_name_chars: usize,
+    pub metadata_bytes: usize,
+    pub message_bytes: usize,
+    pub pending_commands: usize,
+    pub command_timeout_secs: u64,
+    pub registrations_per_minute: u32,
+    pub login_failures_per_minute: u32,
+    pub body_bytes: usize,
+    pub password_hashes_queued: usize,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Redis {
+    pub url: Secret,
+    pub host: String,
+    pub port: u16,
+    pub db: u8,
+    pub password: Secret,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, a JSON object per line.
+    Json,
+}
+
+/// A value that no log line and no error may show.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether none was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
+    }
+}
+
+/// Secrets that stand in example files of the systems whose clients Switchboard serves.
+const PLACEHOLDER_SECRETS: [&str; 6] = [
+    "a_very_secret_key",
+    "yoursecretkey",
+    "your_secret_key",
+    "your-secret-key-here",
+    "your-secret-key-change-in-production",
+    "super_secret_key_123",
+];
+
+/// What production asks of a secret (contract section 1).
+pub fn is_weak_secret(secret: &str) -> bool {
+    secret.len() < 32 || PLACEHOLDER_SECRETS.contains(&secret)
+}
+
+impl Settings {
+    /// Checks what the types alone can't say.
+    ///
+    /// # Errors
+    /// The key at fault and why.
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        let positive = |key: &'static str, good: bool| {
+            if good { Ok(()) } else { Err((key, "must be greater than 0".to_owned())) }
+        };
+        positive("storage.max_connections", self.storage.max_connections > 0)?;
+        positive("auth.access_token_minutes", self.auth.access_token_minutes > 0)?;
+        positive("auth.refresh_token_days", self.auth.refresh_token_days > 0)?;
+        positive("auth.recheck_secs", self.auth.recheck_secs > 0)?;
+        positive("sessions.ping_secs", self.sessions.ping_secs > 0)?;
+        positive("sessions.heartbeat_secs", self.sessions.heartbeat_secs > 0)?;
+        // above these the sum with the present time would not be a date
+        if self.auth.access_token_minutes > 525_600_000 {
+            return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
+        }
+        if self.auth.refresh_token_days > 365_000 {
+            return Err(("auth.refresh_token_days", "must be at most 365000".to_owned()));
+        }
+        if self.sessions.silence_secs <= self.sessions.ping_secs {
+            return Err((
+                "sessions.silence_secs",
+                "must be greater than sessions.ping_secs, or every quiet socket is closed".to_owned(),
+            ));
+        }
+        if self.limits.frames_per_second > 0 && self.limits.frames_burst == 0 {
+            return Err((
+                "limits.frames_burst",
+                "must be greater than 0 while limits.frames_per_second is on".to_owned(),
+            ));
+        }
+        for origin in &self.http.cors_origins {
+            let known = origin == "localhost" || origin.starts_with("http://") || origin.starts_with("https://");
+            if !known || origin.ends_with('/') {
+                return Err((
+                    "http.cors_origins",
+                    format!("\"{origin}\" is not an origin such as https://chat.example.org"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a missing or weak secret where the policy asks for a strong one.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn check_secret(&self) -> Result<(), SettingsError> {
+        if self.auth.secret_policy == SecretPolicy::Generate {
+            return Ok(());
+        }
+        if self.auth.secret.is_empty() {
+            return Err(SettingsError::new(
+                "auth.secret_policy is \"strong\" and no secret is given: set SECRET_KEY to at least 32 random bytes",
+            ));
+        }
+        if is_weak_secret(self.auth.secret.expose()) {
+            return Err(SettingsError::new(
+                "the secret is weak or well known: set SECRET_KEY to at least 32 random bytes (openssl rand -base64 48)",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! Reads the layers, later ones winning, and names the layer that brought a wrong key or value.
+//!
+//! The built-in `config/default.toml` has every key, so it also says which keys there are and of which type each is:
+//! a value from the environment is read as that type.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use toml::{Table, Value};
+
+use super::Settings;
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+const PREFIX: &str = "SWITCHBOARD__";
+
+/// Names that the systems before Switchboard read from the environment, and the keys they stand for.
+const UNPREFIXED: [(&str, &str); 8] = [
+    ("DATABASE_URL", "storage.database_url"),
+    ("JWT_SECRET_KEY", "auth.secret"),
+    ("SECRET_KEY", "auth.secret"),
+    ("ACCESS_TOKEN_EXPIRE_MINUTES", "auth.access_token_minutes"),
+    ("REDIS_HOST", "redis.host"),
+    ("REDIS_PORT", "redis.port"),
+    ("REDIS_DB", "redis.db"),
+    ("REDIS_PASSWORD", "redis.password"),
+];
+
+/// Why the settings can't be used: one line that names the key and the layer it came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl SettingsError {
+    pub(super) fn new(line: impl Into<String>) -> Self {
+        Self(line.into())
+    }
+}
+
+/// The command line's own layer.
+#[derive(Debug, Default, Clone)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--bind`
+    pub bind: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Reads all layers: built-in defaults, `--config` file, `.env`, environment, flags.
+///
+/// # Errors
+/// The first wrong key or value, with the layer that brought it.
+pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
+    let dotenv = match dotenvy::from_path_iter(".env") {
+        Ok(lines) => {
+            lines.collect::<Result<Vec<_>, _>>().map_err(|error| SettingsError::new(format!(".env: {error}")))?
+        }
+        Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(SettingsError::new(format!(".env: {error}"))),
+    };
+    let environment: Vec<_> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let mut layers = Layers::new();
+    if let Some(path) = &flags.config {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SettingsError::new(format!("cannot read {name}: {error}")))?;
+        layers.file(&name, &text)?;
+    }
+    layers.variables(".env", &dotenv)?;
+    layers.variables("environment", &environment)?;
+    if let Some(bind) = &flags.bind {
+        layers.set("http.bind", Value::String(bind.clone()), "flag --bind")?;
+    }
+    if let Some(dir) = &flags.data_dir {
+        layers.set("storage.data_dir", Value::String(dir.display().to_string()), "flag --data-dir")?;
+    }
+    layers.finish()
+}
+
+struct Layers {
+    values: Table,
+    /// key → the layer that last set it, for error messages
+    origins: BTreeMap<String, String>,
+}
+
+impl Layers {
+    #[expect(clippy::expect_used, reason = "the built-in file is part of the program and read by every test")]
+    fn new() -> Self {
+        Self { values: DEFAULTS.parse().expect("config/default.toml is valid TOML"), origins: BTreeMap::new() }
+    }
+
+    fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            SettingsError::new(format!("{name}: {}", one_line(&error.to_string())))
+        })?;
+        for (section, keys) in table {
+            let Value::Table(keys) = keys else {
+                return Err(SettingsError::new(format!("{name}: unknown key `{section}` outside of any section")));
+            };
+            for (key, value) in keys {
+                self.set(&format!("{section}.{key}"), value, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn variables(&mut self, layer: &str, variables: &[(String, String)]) -> Result<(), SettingsError> {
+        let given = |name: &str| variables.iter().find(|(key, value)| key == name && !value.is_empty());
+        if let Some((_, algorithm)) = given("ALGORITHM")
+            && algorithm != "HS256"
+        {
+            return Err(SettingsError::new(format!("ALGORITHM ({layer}): only HS256 is supported")));
+        }
+        for (name, key) in UNPREFIXED.into_iter().chain([("REDIS_URL", "redis.url")]) {
+            if let Some((_, text)) = given(name) {
+                self.set_text(key, text, &format!("{layer}, {name}"))?;
+            }
+        }
+        for (name, text) in variables {
+            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let origin = format!("{layer}, {name}");
+            let Some((section, key)) = path.split_once("__") else {
+                return Err(SettingsError::new(format!(
+                    "unknown key `{name}` ({layer}): expected {PREFIX}SECTION__KEY"
+                )));
+            };
+            self.set_text(&format!("{section}.{key}").to_lowercase(), text, &origin)?;
+        }
+        Ok(())
+    }
+
+    /// A value that came as text, read as the type of the built-in one.
+    fn set_text(&mut self, key: &str, text: &str, layer: &str) -> Result<(), SettingsError> {
+        let value = match self.known(key, layer)? {
+            Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| "a whole number"),
+            Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_| "true or false"),
+            Value::Array(_) => Ok(Value::Array(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(|item| Value::String(item.to_owned()))
+                    .collect(),
+            )),
+            _ => Ok(Value::String(text.to_owned())),
+        };
+        let value = value
+            .map_err(|expected| SettingsError::new(format!("bad value for `{key}` ({layer}): expected {expected}")))?;
+        self.set(key, value, layer)
+    }
+
+    fn known(&self, key: &str, layer: &str) -> Result<&Value, SettingsError> {
+        key.split_once('.')
+            .and_then(|(section, key)| self.values.get(section)?.get(key))
+            .ok_or_else(|| SettingsError::new(format!("unknown key `{key}` ({layer})")))
+    }
+
+    /// Sets one key and sees at once whether its value can be read, so that the layer at fault is known.
+    fn set(&mut self, key: &str, value: Value, layer: &str) -> Result<(), SettingsError> {
+        let before = self.known(key, layer)?.clone();
+        if before.type_str() != value.type_str() {
+            let expected = before.type_str();
+            return Err(SettingsError::new(format!("bad value for `{key}` ({layer}): expected {expected}")));
+        }
+        if let Some((section, name)) = key.split_once('.')
+            && let Some(Value::Table(section)) = self.values.get_mut(section)
+        {
+            section.insert(name.to_owned(), value);
+        }
+        self.origins.insert(key.to_owned(), layer.to_owned());
+        let read: Result<Settings, _> = self.values.clone().try_into();
+        read.map(|_| ()).map_err(|error| {
+            SettingsError::new(format!("bad value for `{key}` ({layer}): {}", one_line(error.message())))
+        })
+    }
+
+    fn finish(self) -> Result<Settings, SettingsError> {
+        // known so that configurations can be shared with later versions, but not to be ignored in silence
+        if let Some((key, layer)) = self.origins.iter().find(|(key, _)| key.starts_with("redis.")) {
+            return Err(SettingsError::new(format!(
+                "`{key}` ({layer}): this version runs as a single node and does not use Redis; remove the setting"
+            )));
+        }
+        let settings: Settings =
+            self.values.try_into().map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
+        settings.validate().map_err(|(key, why)| {
+            let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
+            SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"))
+        })?;
+        Ok(settings)
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut layers = Layers::new();
+        layers.variables("environment", &pairs)?;
+        layers.finish()
+    }
+
+    fn refusal(result: Result<Settings, SettingsError>) -> String {
+        result.map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_built_in_settings_are_valid() {
+        let settings = variables(&[]).unwrap();
+        assert_eq!(settings.http.bind.port(), 8000);
+        assert_eq!(settings.limits.frame_bytes, 65_536);
+    }
+
+    #[test]
+    fn the_production_overlay_is_valid() {
+        let mut layers = Layers::new();
+        layers.file("production.toml", include_str!("../../config/production.toml")).unwrap();
+        let settings = layers.finish().unwrap();
+        assert!(!settings.http.public_reads);
+        assert!(settings.check_secret().unwrap_err().to_string().contains("SECRET_KEY"));
+    }
+
+    #[test]
+    fn a_variable_is_read_as_the_type_of_its_key() {
+        let settings = variables(&[
+            ("SWITCHBOARD__HTTP__CORS_ORIGINS", "https://a.example, https://b.example"),
+            ("SWITCHBOARD__HTTP__PUBLIC_READS", "false"),
+            ("SWITCHBOARD__LIMITS__BAD_FRAMES", "3"),
+        ])
+        .unwrap();
+        assert_eq!(settings.http.cors_origins, ["https://a.example", "https://b.example"]);
+        assert!(!settings.http.public_reads);
+        assert_eq!(settings.limits.bad_frames, 3);
+    }
+
+    #[test]
+    fn the_names_of_the_systems_before_work_unprefixed_and_lose_against_prefixed_ones() {
+        let settings = variables(&[
+            ("SECRET_KEY", "raw bytes"),
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "30"),
+            ("ALGORITHM", "HS256"),
+            ("DATABASE_URL", "sqlite:///./app.db"),
+            ("SWITCHBOARD__AUTH__ACCESS_TOKEN_MINUTES", "31"),
+        ])
+        .unwrap();
+        assert_eq!(settings.auth.secret.expose(), "raw bytes");
+        assert_eq!(settings.auth.access_token_minutes, 31);
+        assert_eq!(settings.storage.database_url.expose(), "sqlite:///./app.db");
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_named_with_its_layer() {
+        let table = [
+            (
+                vec![("SWITCHBOARD__LIMITS__NOPE", "1")],
+                "unknown key `limits.nope` (environment, SWITCHBOARD__LIMITS__NOPE)",
+            ),
+            (
+                vec![("SWITCHBOARD__NOPE", "1")],
+                "unknown key `SWITCHBOARD__NOPE` (environment): expected SWITCHBOARD__SECTION__KEY",
+            ),
+            (
+                vec![("SWITCHBOARD__LIMITS__BAD_FRAMES", "many")],
+                "bad value for `limits.bad_frames` (environment, SWITCHBOARD__LIMITS__BAD_FRAMES): expected a whole number",
+            ),
+            (
+                vec![("ACCESS_TOKEN_EXPIRE_MINUTES", "0")],
+                "bad value for `auth.access_token_minutes` (environment, ACCESS_TOKEN_EXPIRE_MINUTES): must be greater than 0",
+            ),
+            (vec![("ALGORITHM", "RS256")], "ALGORITHM (environment): only HS256 is supported"),
+        ];
+        for (given, expected) in table {
+            assert_eq!(refusal(variables(&given)), expected);
+        }
+        assert!(refusal(variables(&[("SWITCHBOARD__HTTP__BIND", "here")])).contains("`http.bind`"));
+        assert!(refusal(variables(&[("SWITCHBOARD__DEVICES__REGISTRATION", "maybe")])).contains("`open`"));
+        assert!(refusal(variables(&[("SWITCHBOARD__LIMITS__FRAME_BYTES", "-1")])).contains("`limits.frame_bytes`"));
+    }
+
+    #[test]
+    fn redis_settings_are_known_but_stop_the_start() {
+        assert!(refusal(variables(&[("REDIS_HOST", "localhost")])).contains("redis.host"));
+        assert!(refusal(variables(&[("REDIS_URL", "redis://localhost")])).contains("environment, REDIS_URL"));
+    }
+
+    #[test]
+    fn a_file_with_a_wrong_key_is_refused_by_name() {
+        let mut layers = Layers::new();
+        let error = layers.file("my.toml", "[http]\nbindd = \"x\"").unwrap_err();
+        assert_eq!(error.to_string(), "unknown key `http.bindd` (my.toml)");
+        let error = Layers::new().file("my.toml", "[http\n").unwrap_err();
+        assert!(error.to_string().starts_with("my.toml: ") && !error.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let settings = variables(&[("SECRET_KEY", "hush-hush")]).unwrap();
+        assert!(!format!("{settings:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Devices.
+
+use chrono::{DateTime, Utc};
+use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, Set, sea_query::Expr,
+};
+
+use super::{NewRefreshToken, Store, StoreError};
+use crate::domain::ids::ClientId;
+
+/// A device as stored.
+#[derive(Debug, Clone)]
+pub struct RegisteredDevice {
+    /// Its identity.
+    pub uuid: ClientId,
+    /// The name it gave itself; may be empty.
+    pub name: String,
+    /// Tokens of an earlier generation are revoked.
+    pub token_generation: i64,
+    /// Last change of name or generation.
+    pub changed_at: DateTime<Utc>,
+}
+
+impl From<Model> for RegisteredDevice {
+    fn from(row: Model) -> Self {
+        Self {
+            uuid: row.uuid.into(),
+            name: row.name,
+            token_generation: row.token_generation,
+            changed_at: row.changed_at,
+        }
+    }
+}
+
+/// With what right a UUID that is registered already is registered again.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// By the rules of the server nobody has to prove anything.
+    Granted,
+    /// Only the holder of the device key with this hash may.
+    KeyHash(&'a str),
+    /// Nothing was shown.
+    None,
+}
+
+impl Store {
+    /// Registers a device, or registers it again under a new name and key, together with its first refresh token.
+    ///
+    /// # Errors
+    /// When the database fails; a UUID that is bound to another device is `None`.
+    pub async fn register_device(
+        &self,
+        uuid: ClientId,
+        name: &str,
+        key_hash: String,
+        claim: Claim<'_>,
+        refresh: NewRefreshToken,
+    ) -> Result<Option<RegisteredDevice>, StoreError> {
+        let transaction = self.begin().await?;
+        let now = Utc::now();
+        let device = match Devices::find_by_id(uuid).one(&transaction).await? {
+            Some(row) => {
+                let granted = match claim {
+                    Claim::Granted => true,
+                    // digests of random keys: nothing to learn from how long the comparison takes
+                    Claim::KeyHash(hash) => row.key_hash == hash,
+                    Claim::None => false,
+                };
+                if !granted {
+                    return Ok(None);
+                }
+                let renamed = row.name != name;
+                let mut row = row.into_active_model();
+                row.key_hash = Set(key_hash);
+                if renamed {
+                    row.name = Set(name.to_owned());
+                    row.changed_at = Set(now);
+                }
+                row.update(&transaction).await?
+            }
+            None => {
+                // two nodes may register the same new UUID at once: the second fails here and its client tries again
+                let row = ActiveModel {
+                    uuid: Set(uuid.into()),
+                    name: Set(name.to_owned()),
+                    key_hash: Set(key_hash),
+                    token_generation: Set(0),
+                    created_at: Set(now),
+                    changed_at: Set(now),
+                };
+                row.insert(&transaction).await?
+            }
+        };
+        refresh.insert(&transaction).await?;
+        transaction.commit().await?;
+        Ok(Some(device.into()))
+    }
+
+    /// The device with this UUID.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
+        Ok(Devices::find_by_id(uuid).one(&self.read).await?.map(RegisteredDevice::from))
+    }
+
+    /// Ends all tokens of a device by starting a new generation. Answers whether there is such a device.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn advance_device_generation(&self, uuid: ClientId) -> Result<bool, StoreError> {
+        let done = Devices::update_many()
+            .filter(Column::Uuid.eq(uuid.uuid()))
+            .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
+            .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
+            .exec(&self.write)
+            .await?;
+        Ok(done.rows_affected > 0)
+    }
+
+    /// Devices whose name or generation changed since then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn devices_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<RegisteredDevice>, StoreError> {
+        let rows = Devices::find().filter(Column::ChangedAt.gte(since)).all(&self.read).await?;
+        Ok(rows.into_iter().map(RegisteredDevice::from).collect())
+    }
+}

@@ -1,0 +1,71 @@
+//! Topics.
+
+use chrono::Utc;
+use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, Set, sea_query::OnConflict};
+use serde_json::Value;
+
+use super::{Store, StoreError};
+use crate::domain::ids::{ClientId, TopicId};
+
+/// A topic as stored.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// Its name.
+    pub id: String,
+    /// Who created it.
+    pub creator: ClientId,
+    /// What its creator said of it: a JSON object.
+    pub metadata: Value,
+}
+
+impl From<Model> for Topic {
+    fn from(row: Model) -> Self {
+        Self { id: row.id, creator: row.creator.into(), metadata: row.metadata }
+    }
+}
+
+impl Store {
+    /// Creates a topic. Answers false if there is one of that name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create_topic(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<bool, StoreError> {
+        let row = ActiveModel {
+            id: Set(id.as_str().to_owned()),
+            creator: Set(creator.into()),
+            metadata: Set(metadata),
+            created_at: Set(Utc::now()),
+        };
+        let inserted = Topics::insert(row)
+            .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
+            .exec_without_returning(&self.write)
+            .await?;
+        Ok(inserted > 0)
+    }
+
+    /// All topics by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn topics(&self) -> Result<Vec<Topic>, StoreError> {
+        let rows = Topics::find().order_by_asc(Column::Id).all(&self.read).await?;
+        Ok(rows.into_iter().map(Topic::from).collect())
+    }
+
+    /// The topic of this name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn topic(&self, id: &str) -> Result<Option<Topic>, StoreError> {
+        Ok(Topics::find_by_id(id).one(&self.read).await?.map(Topic::from))
+    }
+
+    /// How many topics a client has created.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_topics_of(&self, creator: ClientId) -> Result<u64, StoreError> {
+        Ok(Topics::find().filter(Column::Creator.eq(creator.uuid())).count(&self.read).await?)
+    }
+}

@@ -1,0 +1,215 @@
+//! Users.
+
+use chrono::{DateTime, Utc};
+use entity::{
+    prelude::Users,
+    users::{ActiveModel, Column, Model},
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter,
+    QueryOrder, Set, sea_query::Expr,
+};
+
+use super::{Store, StoreError, is_unique_violation};
+use crate::domain::ids::{ClientId, Role};
+
+/// A user as stored.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The integer id that HTTP paths use.
+    pub id: i32,
+    /// The identity that sockets and tokens use.
+    pub uuid: ClientId,
+    /// Unique; may be an email.
+    pub username: String,
+    /// Unique where there is one.
+    pub email: Option<String>,
+    /// The name to show.
+    pub full_name: Option<String>,
+    /// PHC string.
+    pub password_hash: String,
+    /// What the user may do.
+    pub role: Role,
+    /// False: disabled.
+    pub is_active: bool,
+    /// Tokens of an earlier generation are revoked.
+    pub token_generation: i64,
+    /// Last change of role, state or generation.
+    pub changed_at: DateTime<Utc>,
+}
+
+/// What is needed to create a user.
+#[derive(Debug)]
+#[allow(missing_docs)] // as in `User`
+pub struct NewUser {
+    pub username: String,
+    pub email: Option<String>,
+    pub full_name: Option<String>,
+    pub job_title: Option<String>,
+    pub password_hash: String,
+    pub role: Role,
+}
+
+/// Why a user could not be created.
+#[derive(Debug)]
+pub enum Duplicate {
+    /// The username is taken, as a username or as somebody's email.
+    Username,
+    /// The email is taken, as an email or as somebody's username.
+    Email,
+}
+
+impl From<Model> for User {
+    fn from(row: Model) -> Self {
+        Self {
+            id: row.id,
+            uuid: row.uuid.into(),
+            username: row.username,
+            email: row.email,
+            full_name: row.full_name,
+            password_hash: row.password_hash,
+            // a role written by a newer version grants nothing here
+            role: Role::parse(&row.role).unwrap_or(Role::User),
+            is_active: row.is_active,
+            token_generation: row.token_generation,
+            changed_at: row.changed_at,
+        }
+    }
+}
+
+fn named(name: &str) -> Condition {
+    Condition::any().add(Column::Username.eq(name)).add(Column::Email.eq(name))
+}
+
+impl Store {
+    /// Creates a user. Usernames and emails share one name space, since either may be used to log in.
+    ///
+    /// # Errors
+    /// When the database fails; a taken name is the inner error.
+    pub async fn create_user(&self, new: NewUser) -> Result<Result<User, Duplicate>, StoreError> {
+        let transaction = self.begin().await?;
+        if Users::find().filter(named(&new.username)).count(&transaction).await? > 0 {
+            // with the email as username the email is what the client knows
+            let by_email = new.email.as_deref() == Some(&new.username);
+            return Ok(Err(if by_email { Duplicate::Email } else { Duplicate::Username }));
+        }
+        if let Some(email) = &new.email
+            && Users::find().filter(named(email)).count(&transaction).await? > 0
+        {
+            return Ok(Err(Duplicate::Email));
+        }
+        let now = Utc::now();
+        let row = ActiveModel {
+            id: NotSet,
+            uuid: Set(ClientId::random().into()),
+            username: Set(new.username),
+            email: Set(new.email),
+            full_name: Set(new.full_name),
+            job_title: Set(new.job_title),
+            password_hash: Set(new.password_hash),
+            role: Set(new.role.as_str().to_owned()),
+            is_active: Set(true),
+            token_generation: Set(0),
+            created_at: Set(now),
+            changed_at: Set(now),
+        };
+        match row.insert(&transaction).await {
+            Ok(row) => {
+                transaction.commit().await?;
+                Ok(Ok(row.into()))
+            }
+            // somebody else on another node was faster
+            Err(error) if is_unique_violation(&error) => {
+                Ok(Err(if error.to_string().contains("email") { Duplicate::Email } else { Duplicate::Username }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The user with this username or email.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn user_by_login(&self, login: &str) -> Result<Option<User>, StoreError> {
+        Ok(Users::find().filter(named(login)).one(&self.read).await?.map(User::from))
+    }
+
+    /// The user with this UUID.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn user_by_uuid(&self, uuid: ClientId) -> Result<Option<User>, StoreError> {
+        Ok(Users::find().filter(Column::Uuid.eq(uuid.uuid())).one(&self.read).await?.map(User::from))
+    }
+
+    /// The user with this integer id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn user_by_id(&self, id: i32) -> Result<Option<User>, StoreError> {
+        Ok(Users::find_by_id(id).one(&self.read).await?.map(User::from))
+    }
+
+    /// A page of users by id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn users(&self, skip: u64, limit: u64) -> Result<Vec<User>, StoreError> {
+        use sea_orm::QuerySelect;
+        let rows = Users::find().order_by_asc(Column::Id).offset(skip).limit(limit).all(&self.read).await?;
+        Ok(rows.into_iter().map(User::from).collect())
+    }
+
+    /// Changes role or state of a user; `None` leaves it as it is. Answers the user after the change.
+    ///
+    /// # Errors
+    /// When the database fails; no such user is `None`.
+    pub async fn update_user(
+        &self,
+        id: i32,
+        role: Option<Role>,
+        is_active: Option<bool>,
+    ) -> Result<Option<User>, StoreError> {
+        let mut update =
+            Users::update_many().filter(Column::Id.eq(id)).col_expr(Column::ChangedAt, Expr::value(Utc::now()));
+        if let Some(role) = role {
+            update = update.col_expr(Column::Role, Expr::value(role.as_str()));
+        }
+        if let Some(is_active) = is_active {
+            update = update.col_expr(Column::IsActive, Expr::value(is_active));
+        }
+        update.exec(&self.write).await?;
+        self.user_by_id(id).await
+    }
+
+    /// Ends all tokens of a user by starting a new generation. Answers whether there is such a user.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn advance_user_generation(&self, uuid: ClientId) -> Result<bool, StoreError> {
+        let done = Users::update_many()
+            .filter(Column::Uuid.eq(uuid.uuid()))
+            .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
+            .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
+            .exec(&self.write)
+            .await?;
+        Ok(done.rows_affected > 0)
+    }
+
+    /// Users whose role, state or generation changed since then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn users_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<User>, StoreError> {
+        let rows = Users::find().filter(Column::ChangedAt.gte(since)).all(&self.read).await?;
+        Ok(rows.into_iter().map(User::from).collect())
+    }
+
+    /// How many users there are.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_users(&self) -> Result<u64, StoreError> {
+        Ok(Users::find().count(&self.read).await?)
+    }
+}
