@@ -8,7 +8,7 @@ mod migrate;
 mod serve;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -82,12 +82,16 @@ fn run(command: Command) -> anyhow::Result<()> {
 /// Log lines go to stderr; what a command answers goes to stdout.
 fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt};
-    let directives = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
-    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(&log.level))
+    let given = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
+    let given = given.as_deref().unwrap_or(&log.level);
+    // a bare level is meant for the broker; the libraries under it tell more than anyone wants to know
+    let bare = given.parse::<tracing::Level>().is_ok();
+    let directives = if bare { format!("warn,switchboard={given}") } else { given.to_owned() };
+    let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
-        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().init(),
     }
     Ok(())

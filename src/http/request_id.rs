@@ -54,12 +54,7 @@ async fn handle<B: MessageBody + 'static>(
     if draining && !matches!(request.path(), "/healthz" | "/readyz") {
         return Ok(request.into_response(ApiError::Draining.error_response().map_into_boxed_body()));
     }
-    // errors become answers here, so that they get the headers as well
-    let (request, payload) = request.into_parts();
-    let response = match next.call(ServiceRequest::from_parts(request.clone(), payload)).await {
-        Ok(response) => response.map_into_boxed_body(),
-        Err(error) => ServiceResponse::new(request, error.error_response().map_into_boxed_body()),
-    };
+    let response = next.call(request).await?.map_into_boxed_body();
     tracing::debug!(status = response.status().as_u16(), "answered");
     Ok(response)
 }
