@@ -1,0 +1,11 @@
+//! What clients see, tested against the built broker: a file per feature, each test with a broker of its own on a free
+//! port and a data directory of its own.
+//!
+//! `SWITCHBOARD_TEST_POSTGRES=postgres://user@host/name` runs all of it on PostgreSQL instead of SQLite, with a database
+//! per broker. `scripts/test` does both.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
+
+mod support;
+
+mod messaging;

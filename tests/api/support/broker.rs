@@ -1,0 +1,253 @@
+//! The built broker as a child process.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use sea_orm::ConnectionTrait;
+use switchboard::client::{Client, Connection, Device};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+use uuid::Uuid;
+
+use super::{next_of_type, within};
+
+/// A running broker; it dies with its test.
+pub struct Broker {
+    /// Where it listens.
+    pub url: String,
+    setup: ChangeBroker,
+    child: Child,
+    /// the rest of what it prints, read so that it never blocks
+    banner: String,
+}
+
+/// What differs from a broker without any configuration. Also what starts it again with the same data.
+#[derive(Default)]
+pub struct ChangeBroker {
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    dir: Option<TempDir>,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: Option<i32>,
+}
+
+impl ChangeBroker {
+    /// A setting, such as `("LIMITS__FRAME_BYTES", "100")`.
+    pub fn set(self, key: &str, value: &str) -> Self {
+        self.env(&format!("SWITCHBOARD__{key}"), value)
+    }
+
+    /// A variable of the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another argument for `serve`.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// A file in the directory that the broker is started in.
+    pub fn file(mut self, name: &str, content: &str) -> Self {
+        std::fs::write(self.dir().join(name), content).unwrap();
+        self
+    }
+
+    /// Where the broker is started; its data is in `data` below.
+    pub fn dir(&mut self) -> PathBuf {
+        self.dir.get_or_insert_with(|| TempDir::new().unwrap()).path().to_owned()
+    }
+
+    /// A command of the binary, in the broker's directory and environment.
+    fn command(&mut self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.args(arguments).current_dir(self.dir()).env_clear();
+        // only what a process can't do without: nothing of the tester's own settings
+        for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command of the binary to its end.
+    pub fn run(&mut self, arguments: &[&str], stdin: &str) -> Output {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        // a command that reads nothing may be gone already
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Output {
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            code: output.status.code(),
+        }
+    }
+
+    /// Starts it and waits until it accepts connections.
+    pub async fn start(mut self) -> Broker {
+        if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
+            && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
+        {
+            let database = create_database(&server).await;
+            self = self.env("DATABASE_URL", &database);
+        }
+        let mut arguments = vec!["serve".to_owned(), "--bind".to_owned(), "127.0.0.1:0".to_owned()];
+        arguments.extend(self.arguments.clone());
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut command = Command::from(self.command(&arguments));
+        let log = std::fs::File::options().create(true).append(true).open(self.dir().join("log")).unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = within(lines.next_line()).await.unwrap().unwrap_or_default();
+        let url = first.split_whitespace().find(|word| word.starts_with("http://"));
+        let Some(url) = url.map(str::to_owned) else {
+            panic!("the broker did not start: {first} {}", std::fs::read_to_string(self.dir().join("log")).unwrap());
+        };
+        let mut banner = first;
+        // the banner's last line tells how to try it
+        while !banner.contains("try it") {
+            banner += "\n";
+            banner += &within(lines.next_line()).await.unwrap().expect("the whole banner");
+        }
+        Broker { url, setup: self, child, banner }
+    }
+}
+
+/// A new database on that server.
+async fn create_database(server: &str) -> String {
+    let name = format!("test_{}", Uuid::new_v4().simple());
+    let connection = sea_orm::Database::connect(server).await.expect("PostgreSQL answers");
+    connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+    connection.close().await.unwrap();
+    let (base, _) = server.rsplit_once('/').expect("a URL that ends with a database");
+    format!("{base}/{name}")
+}
+
+impl Broker {
+    /// Without any configuration.
+    pub async fn start() -> Self {
+        ChangeBroker::default().start().await
+    }
+
+    /// With something else than the defaults.
+    pub fn with() -> ChangeBroker {
+        ChangeBroker::default()
+    }
+
+    /// What it printed when it was ready.
+    pub fn banner(&self) -> &str {
+        &self.banner
+    }
+
+    /// What it logged so far.
+    pub fn log(&mut self) -> String {
+        std::fs::read_to_string(self.setup.dir().join("log")).unwrap()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&mut self) -> PathBuf {
+        self.setup.dir().join("data")
+    }
+
+    /// A client that is nobody yet.
+    pub fn client(&self) -> Client {
+        Client::new(&self.url).unwrap()
+    }
+
+    /// A registered device.
+    pub async fn device(&self, name: &str) -> (Client, Device) {
+        let mut client = self.client();
+        let device = within(client.register_device(name, Uuid::new_v4())).await.expect("registered");
+        (client, device)
+    }
+
+    /// A registered device whose socket is open and has been greeted.
+    pub async fn connected(&self, name: &str) -> (Client, Device, Connection) {
+        let (client, device) = self.device(name).await;
+        let mut connection = within(client.connect("/ws")).await.expect("connected");
+        next_of_type(&mut connection, "connection").await;
+        (client, device, connection)
+    }
+
+    /// The admin that the first start created.
+    pub async fn admin(&mut self) -> Client {
+        let password = std::fs::read_to_string(self.data_dir().join("initial-admin-password")).unwrap();
+        self.login("admin", password.trim()).await
+    }
+
+    /// A user who is logged in.
+    pub async fn login(&self, username: &str, password: &str) -> Client {
+        let mut client = self.client();
+        within(client.login(username, password)).await.expect("logged in");
+        client
+    }
+
+    /// Creates a user on the command line, with the password `password of <username>`, and logs in.
+    pub async fn user(&mut self, username: &str, role: &str) -> Client {
+        let password = format!("password of {username}");
+        let arguments = ["user", "create", "--username", username, "--role", role, "--password-stdin"];
+        let output = self.command(&arguments, &password);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        self.login(username, &password).await
+    }
+
+    /// Runs a command of the binary with the same data, while the broker runs.
+    pub fn command(&mut self, arguments: &[&str], stdin: &str) -> Output {
+        self.setup.run(arguments, stdin)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end and tells the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        within(self.child.wait()).await.unwrap().code()
+    }
+
+    /// Kills it without a warning; the same data and settings can be started again.
+    pub async fn kill(mut self) -> ChangeBroker {
+        self.child.start_kill().unwrap();
+        within(self.child.wait()).await.unwrap();
+        self.setup
+    }
+
+    /// Bytes of memory that belong to it alone (Linux: `RssAnon`).
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
