@@ -29,7 +29,7 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(Users::Table)
-                    .col(pk_auto(Users::Id))
+                    .col(big_pk_auto(Users::Id))
                     .col(uuid_uniq(Users::Uuid))
                     .col(string_uniq(Users::Username))
                     .col(string_null(Users::Email).unique_key())

@@ -46,7 +46,7 @@ pub enum Holder {
     /// A user has what the table of users says.
     User {
         /// The integer id.
-        id: i32,
+        id: i64,
         /// The login name.
         username: String,
         /// The email.

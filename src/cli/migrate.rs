@@ -1,21 +1,22 @@
 //! `switchboard migrate`
 
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 
 use super::{ConfigArguments, start_logging};
 use crate::{auth::bootstrap, store::Store};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    #[command(subcommand)]
-    direction: Option<Direction>,
+    /// What to do
+    #[arg(value_enum, default_value = "up")]
+    direction: Direction,
     #[command(flatten)]
     config: ConfigArguments,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Direction {
-    /// Apply what is not applied yet (the default)
+    /// Apply what is not applied yet
     Up,
     /// Take the last migration back; what it added is lost
     Down,
@@ -28,7 +29,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     start_logging(&settings.log)?;
     bootstrap::create_data_dir(&settings.storage.data_dir)?;
     let store = Store::connect(&settings.storage).await?;
-    match arguments.direction.unwrap_or(Direction::Up) {
+    match arguments.direction {
         Direction::Up => store.migrate_up().await?,
         Direction::Down => store.migrate_down().await?,
         Direction::Status => {}

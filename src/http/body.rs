@@ -226,7 +226,7 @@ pub fn is_email(text: &str) -> bool {
 ///
 /// # Errors
 /// A fault at `["path", name]`.
-pub fn path_int(name: &'static str, text: &str) -> Result<i32, ApiError> {
+pub fn path_int(name: &'static str, text: &str) -> Result<i64, ApiError> {
     text.parse().map_err(|_| {
         let msg = "Input should be a valid integer, unable to parse string as an integer";
         ApiError::invalid("int_parsing", &["path", name], msg, text.into())

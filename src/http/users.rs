@@ -21,7 +21,7 @@ use crate::{
 /// A user, seen from outside.
 #[derive(Serialize, ToSchema)]
 pub struct UserInfo {
-    id: i32,
+    id: i64,
     #[schema(value_type = uuid::Uuid)]
     uuid: ClientId,
     username: String,
@@ -123,7 +123,7 @@ impl FromFields for UpdateUser {
 }
 
 /// Change a user's role, disable or enable it. A disabled user's sockets are closed (4403).
-#[utoipa::path(patch, path = "/api/users/{id}", tag = "identity", params(("id" = i32, Path)), request_body = UpdateUser, responses((status = 200, body = UserInfo), (status = 404, description = "User not found")), security(("bearer" = [])))]
+#[utoipa::path(patch, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), request_body = UpdateUser, responses((status = 200, body = UserInfo), (status = 404, description = "User not found")), security(("bearer" = [])))]
 pub async fn update(
     broker: web::Data<Broker>,
     admin: Admin,

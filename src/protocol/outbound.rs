@@ -55,7 +55,7 @@ pub fn connection(uuid: ClientId, name: &str) -> String {
 }
 
 /// The greeting of a chat socket (contract section 7): a user has an id, a device has its UUID instead.
-pub fn connection_established(user_id: Option<i32>, username: &str, socket: uuid::Uuid, uuid: ClientId) -> String {
+pub fn connection_established(user_id: Option<i64>, username: &str, socket: uuid::Uuid, uuid: ClientId) -> String {
     let mut frame = json!({
         "type": "connection_established", "user_id": user_id, "username": username, "client_id": socket.to_string(),
     });

@@ -28,7 +28,7 @@ impl From<Model> for RegisteredDevice {
             uuid: row.uuid.into(),
             name: row.name,
             token_generation: row.token_generation,
-            changed_at: row.changed_at,
+            changed_at: row.changed_at.to_utc(),
         }
     }
 }
@@ -75,7 +75,7 @@ impl Store {
                 row.key_hash = Set(key_hash);
                 if renamed {
                     row.name = Set(name.to_owned());
-                    row.changed_at = Set(now);
+                    row.changed_at = Set(now.into());
                 }
                 row.update(&transaction).await?
             }
@@ -86,8 +86,8 @@ impl Store {
                     name: Set(name.to_owned()),
                     key_hash: Set(key_hash),
                     token_generation: Set(0),
-                    created_at: Set(now),
-                    changed_at: Set(now),
+                    created_at: Set(now.into()),
+                    changed_at: Set(now.into()),
                 };
                 row.insert(&transaction).await?
             }

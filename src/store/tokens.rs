@@ -36,7 +36,7 @@ impl NewRefreshToken {
             family: Set(self.family),
             client_uuid: Set(self.client.into()),
             client_kind: Set(self.kind.as_str().to_owned()),
-            expires_at: Set(self.expires_at),
+            expires_at: Set(self.expires_at.into()),
             used_at: Set(None),
         };
         refresh_tokens::Entity::insert(row).exec_without_returning(connection).await?;
@@ -172,7 +172,7 @@ impl Store {
             .filter(revocations::Column::ExpiresAt.gt(Utc::now()))
             .all(&self.read)
             .await?;
-        Ok(rows.into_iter().map(|row| (row.id, row.expires_at)).collect())
+        Ok(rows.into_iter().map(|row| (row.id, row.expires_at.to_utc())).collect())
     }
 
     /// Deletes refresh tokens and revocations whose time is over.
@@ -207,7 +207,7 @@ async fn end_family(
 }
 
 async fn revoke(transaction: &DatabaseTransaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
-    let row = revocations::ActiveModel { id: Set(id), expires_at: Set(expires_at), created_at: Set(Utc::now()) };
+    let row = revocations::ActiveModel { id: Set(id), expires_at: Set(expires_at.into()), created_at: Set(Utc::now().into()) };
     let inserted = revocations::Entity::insert(row)
         .on_conflict(OnConflict::column(revocations::Column::Id).do_nothing().to_owned())
         .exec_without_returning(transaction)

@@ -35,7 +35,7 @@ impl Store {
             id: Set(id.as_str().to_owned()),
             creator: Set(creator.into()),
             metadata: Set(metadata),
-            created_at: Set(Utc::now()),
+            created_at: Set(Utc::now().into()),
         };
         let inserted = Topics::insert(row)
             .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())

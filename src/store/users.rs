@@ -17,7 +17,7 @@ use crate::domain::ids::{ClientId, Role};
 #[derive(Debug, Clone)]
 pub struct User {
     /// The integer id that HTTP paths use.
-    pub id: i32,
+    pub id: i64,
     /// The identity that sockets and tokens use.
     pub uuid: ClientId,
     /// Unique; may be an email.
@@ -72,7 +72,7 @@ impl From<Model> for User {
             role: Role::parse(&row.role).unwrap_or(Role::User),
             is_active: row.is_active,
             token_generation: row.token_generation,
-            changed_at: row.changed_at,
+            changed_at: row.changed_at.to_utc(),
         }
     }
 }
@@ -110,8 +110,8 @@ impl Store {
             role: Set(new.role.as_str().to_owned()),
             is_active: Set(true),
             token_generation: Set(0),
-            created_at: Set(now),
-            changed_at: Set(now),
+            created_at: Set(now.into()),
+            changed_at: Set(now.into()),
         };
         match row.insert(&transaction).await {
             Ok(row) => {
@@ -146,7 +146,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn user_by_id(&self, id: i32) -> Result<Option<User>, StoreError> {
+    pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, StoreError> {
         Ok(Users::find_by_id(id).one(&self.read).await?.map(User::from))
     }
 
@@ -166,7 +166,7 @@ impl Store {
     /// When the database fails; no such user is `None`.
     pub async fn update_user(
         &self,
-        id: i32,
+        id: i64,
         role: Option<Role>,
         is_active: Option<bool>,
     ) -> Result<Option<User>, StoreError> {
