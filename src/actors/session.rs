@@ -167,10 +167,14 @@ async fn join(
     }
     let session = outbox.handle().clone();
     session.authenticated(&identity);
-    match broker.registry.send(Connect { session, kind: dialect.kind(), account }).await? {
-        Ok(()) => Ok(identity),
-        Err(TooManyConnections) => Err(ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 }),
-    }
+    let connect = Connect { session, kind: dialect.kind(), account };
+    broker
+        .registry
+        .send(connect)
+        .await?
+        .map_err(|TooManyConnections| ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 })?;
+    broker.accounts.confirm(&identity).await?;
+    Ok(identity)
 }
 
 /// See the module.
@@ -319,23 +323,28 @@ impl Session {
             self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
             return;
         };
-        let (token, broker) = (token.into_owned(), self.broker.clone());
-        let authenticate = async move { broker.accounts.authenticate(&token).await };
-        context.wait(authenticate.into_actor(self).map(|result, session, _| {
-            let own = session.identity.as_ref().map(|identity| identity.account.id);
-            match result {
-                Ok(identity) if Some(identity.account.id) == own => {
-                    session.outbox.handle().authenticated(&identity);
-                    session.set_expiry(&identity);
-                    session.send(&outbound::authenticated(identity.account.id, identity.expires_at));
-                    session.identity = Some(identity);
+        let Some(own) = self.identity.as_ref().map(|identity| identity.account.id) else { return };
+        let (token, broker, handle) = (token.into_owned(), self.broker.clone(), self.outbox.handle().clone());
+        let renew = async move {
+            let identity = broker.accounts.authenticate(&token).await?;
+            if identity.account.id != own {
+                return Err(ApiError::Forbidden("Token belongs to another client, nothing has changed"));
+            }
+            handle.authenticated(&identity);
+            broker.accounts.confirm(&identity).await?;
+            Ok(identity)
+        };
+        context.wait(renew.into_actor(self).map(|result, session, _| match result {
+            Ok(identity) => {
+                session.set_expiry(&identity);
+                session.send(&outbound::authenticated(identity.account.id, identity.expires_at));
+                session.identity = Some(identity);
+            }
+            Err(error) => {
+                if let Some(identity) = &session.identity {
+                    session.outbox.handle().authenticated(identity);
                 }
-                Ok(_) => session.error(
-                    "invalid_credentials",
-                    "Token belongs to another client, nothing has changed",
-                    About::default(),
-                ),
-                Err(error) => session.error(error.code(), &error.to_string(), About::default()),
+                session.error(error.code(), &error.to_string(), About::default());
             }
         }));
     }

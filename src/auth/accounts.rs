@@ -185,6 +185,26 @@ impl Accounts {
         Ok(Authenticated { account, jti: claims.jti, family: claims.family, expires_at: claims.expires_at() })
     }
 
+    /// Whether an identity still stands, now that its session can be found: a change between [`Accounts::authenticate`]
+    /// and then has closed the sessions that could be found, and missed this one.
+    ///
+    /// # Errors
+    /// As for [`Accounts::authenticate`].
+    pub async fn confirm(&self, identity: &Authenticated) -> Result<(), ApiError> {
+        let before = &identity.account;
+        let revoked = self.is_revoked(identity.jti) || self.is_revoked(identity.family);
+        match self.account(before.id, before.kind()).await? {
+            Some(now) if !revoked && now.generation == before.generation => {
+                if now.is_active() {
+                    Ok(())
+                } else {
+                    Err(ApiError::InactiveUser)
+                }
+            }
+            _ => Err(ApiError::InvalidCredentials),
+        }
+    }
+
     /// The account behind a token's claims, if the token is not revoked.
     ///
     /// # Errors

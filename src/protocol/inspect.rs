@@ -37,30 +37,24 @@ pub struct Inspector {
 impl Inspector {
     /// The next head that is complete in `chunk` after `position`, which moves on; None: the chunk is used up.
     pub fn next(&mut self, chunk: &[u8], position: &mut usize) -> Option<Head> {
-        loop {
-            let rest = chunk.len() - *position;
-            let passed = self.payload.min(rest as u64);
-            self.payload -= passed;
-            *position += passed as usize;
-            if *position == chunk.len() {
-                return None;
-            }
-            let offset = position.saturating_sub(self.have);
-            while self.have < self.wanted() {
-                self.head[self.have] = *chunk.get(*position)?;
-                self.have += 1;
-                *position += 1;
-            }
-            let len = match self.head[1] & 0x7f {
-                126 => u16::from_be_bytes([self.head[2], self.head[3]]).into(),
-                127 => self.head[2..10].iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
-                short => short.into(),
-            };
-            let head = Head { fin: self.head[0] & 0x80 != 0, opcode: self.head[0] & 0xf, len, offset };
-            self.have = 0;
-            self.payload = len;
-            return Some(head);
+        let passed = self.payload.min((chunk.len() - *position) as u64);
+        self.payload -= passed;
+        *position += passed as usize;
+        let offset = position.saturating_sub(self.have);
+        while self.have < self.wanted() {
+            self.head[self.have] = *chunk.get(*position)?;
+            self.have += 1;
+            *position += 1;
         }
+        let len = match self.head[1] & 0x7f {
+            126 => u16::from_be_bytes([self.head[2], self.head[3]]).into(),
+            127 => self.head[2..10].iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
+            short => short.into(),
+        };
+        let head = Head { fin: self.head[0] & 0x80 != 0, opcode: self.head[0] & 0xf, len, offset };
+        self.have = 0;
+        self.payload = len;
+        Some(head)
     }
 
     /// Bytes that the head has, as far as it is known.

@@ -207,7 +207,11 @@ async fn end_family(
 }
 
 async fn revoke(transaction: &DatabaseTransaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
-    let row = revocations::ActiveModel { id: Set(id), expires_at: Set(expires_at.into()), created_at: Set(Utc::now().into()) };
+    let row = revocations::ActiveModel {
+        id: Set(id),
+        expires_at: Set(expires_at.into()),
+        created_at: Set(Utc::now().into()),
+    };
     let inserted = revocations::Entity::insert(row)
         .on_conflict(OnConflict::column(revocations::Column::Id).do_nothing().to_owned())
         .exec_without_returning(transaction)
