@@ -1,6 +1,6 @@
 //! The command line: parses, hands over, and says what happened.
 //!
-//! To add a sub-command: a variant of [`Command`], a file here, an arm in [`run`].
+//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`.
 
 mod client;
 mod demo;

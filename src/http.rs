@@ -1,7 +1,7 @@
 //! The HTTP side: `routes` is the whole API as one table, then a file per resource.
 //!
-//! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, a line in [`routes::TABLE`]'s
-//! function, and a line in the list of the OpenAPI document; a test holds the two together.
+//! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, a line in
+//! [`routes::configure`], and a line in the list of the OpenAPI document; a test holds the two together.
 
 pub mod body;
 mod clients;

@@ -1,6 +1,6 @@
 //! Settings: a struct per section of `config/default.toml`, read in layers and checked once at start.
 //!
-//! To add a setting: a commented line in `config/default.toml`, a field here, and a check in [`Settings::validate`]
+//! To add a setting: a commented line in `config/default.toml`, a field here, and a check in `Settings::validate`
 //! if not every value of its type is good.
 
 mod layers;

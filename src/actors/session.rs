@@ -5,7 +5,7 @@
 //! [`Relays`](super::relay::Relays). Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
 //! folder is the only place that knows actix-web-actors.
 //!
-//! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in [`Session::on_text`], and a route.
+//! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
 
 mod agent;
 mod chat;

@@ -54,7 +54,7 @@ impl Deref for Identity {
     }
 }
 
-/// Any client or nobody.
+/// Any client or nobody; but not somebody whose credentials are no good.
 #[derive(Debug)]
 pub struct MaybeIdentity(pub Option<Authenticated>);
 

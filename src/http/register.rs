@@ -5,7 +5,10 @@ use std::time::Instant;
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Ref, RefOr, Schema, schema::OneOfBuilder},
+};
 use uuid::Uuid;
 
 use super::{
@@ -26,21 +29,36 @@ use crate::{
 };
 
 /// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
-#[derive(Debug, ToSchema)]
-#[schema(example = json!({"name": "Alice", "uuid": "123e4567-e89b-12d3-a456-426614174000"}))]
+#[derive(Debug)]
 pub enum Register {
     /// A helper device.
-    #[schema(title = "Device")]
     Device(RegisterDevice),
     /// A person or program with a password.
-    #[schema(title = "User")]
     User(RegisterUser),
+}
+
+// which of the two it is, its keys tell, and no derive can say so
+impl utoipa::PartialSchema for Register {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .item(Ref::from_schema_name(RegisterDevice::name()))
+            .item(Ref::from_schema_name(RegisterUser::name()))
+            .into()
+    }
+}
+
+impl ToSchema for Register {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((RegisterDevice::name().into(), <RegisterDevice as utoipa::PartialSchema>::schema()));
+        schemas.push((RegisterUser::name().into(), <RegisterUser as utoipa::PartialSchema>::schema()));
+    }
 }
 
 /// A device.
 #[derive(Debug, ToSchema)]
 pub struct RegisterDevice {
     /// May be empty.
+    #[schema(example = "Alice")]
     name: String,
     /// Any spelling of a UUID.
     #[schema(value_type = Uuid)]
@@ -55,6 +73,7 @@ pub struct RegisterDevice {
 #[derive(Debug, ToSchema)]
 pub struct RegisterUser {
     /// 3 to 50 characters, or an email. Left out, it is the email.
+    #[schema(required = false, example = "alice")]
     username: String,
     /// Unique.
     email: Option<String>,

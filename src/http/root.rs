@@ -4,10 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
 use serde_json::json;
 
 use super::routes;
+use crate::auth::extract::MaybeIdentity;
 
 /// What this server is; browsers are taken to its documentation.
 #[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints"), (status = 303, description = "For browsers: where to read on")))]
-pub async fn index(request: HttpRequest) -> impl Responder {
+pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
     let wants_html = request
         .headers()
         .get(header::ACCEPT)

@@ -52,15 +52,16 @@ pub struct TokenPair {
 impl TokenPair {
     /// As it is told to the client.
     pub fn new(access_token: String, expires_at: DateTime<Utc>, refresh: RefreshToken) -> Self {
-        let now = Utc::now();
+        // whole seconds, rounded up: an hour is 3600
+        let seconds_until = |at: DateTime<Utc>| ((at - Utc::now()).num_milliseconds() + 999).max(0) / 1000;
         Self {
             access_token,
             token_type: "bearer",
             access_token_expires_at: rfc3339(expires_at),
-            access_token_expires_in: (expires_at - now).num_seconds().max(0),
+            access_token_expires_in: seconds_until(expires_at),
             refresh_token: refresh.token,
             refresh_token_expires_at: rfc3339(refresh.expires_at),
-            refresh_token_expires_in: (refresh.expires_at - now).num_seconds().max(0),
+            refresh_token_expires_in: seconds_until(refresh.expires_at),
         }
     }
 

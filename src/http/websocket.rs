@@ -60,6 +60,8 @@ pub async fn echo(
     broker: web::Data<Broker>,
     options: QueryOf<EchoOptions>,
 ) -> Result<HttpResponse, ApiError> {
+    // whoever comes with credentials wants them to be good
+    identity(&request, &broker).await?;
     session::accept(&request, payload, broker, Dialect::Echo { raw: options.0.raw }, None).await
 }
 
