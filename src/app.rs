@@ -29,7 +29,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     actors::{
-        registry::{Apply, Directory, Registry},
+        command_dispatcher::CommandDispatcher,
+        journal::{Backlog, Flush, Journal},
+        registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
         session::ConnectionSocket,
         topic_manager::TopicManager,
@@ -52,6 +54,12 @@ use crate::{
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// How long a stopping server waits for the database.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often old commands are looked for.
+const CLEANING: Duration = Duration::from_secs(3600);
+
 /// What handlers and sessions work with.
 pub struct Broker {
     /// The settings.
@@ -68,6 +76,10 @@ pub struct Broker {
     pub registry: Addr<Registry>,
     /// Who is subscribed to what.
     pub topic_manager: Addr<TopicManager>,
+    /// Commands and what becomes of them.
+    pub command_dispatcher: Addr<CommandDispatcher>,
+    /// What writes in groups.
+    pub journal: Addr<Journal>,
     /// The way to any session.
     pub relays: Arc<Relays>,
     /// The way to other nodes.
@@ -180,12 +192,33 @@ impl Application {
             );
             TopicManager::start_in_arbiter(&control.handle(), |_| manager)
         };
+        let backlog = Backlog::default();
+        let journal = {
+            let journal = Journal::new(store.clone(), backlog.clone());
+            Journal::start_in_arbiter(&control.handle(), |_| journal)
+        };
+        let command_dispatcher = {
+            let dispatcher = CommandDispatcher::new(
+                directory.clone(),
+                relays.clone(),
+                journal.clone(),
+                backlog,
+                settings.limits.pending_commands,
+                store.unfinished_commands().await?,
+            );
+            CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher)
+        };
         let registry = {
+            let neighbours = Neighbours {
+                presence_changed: topic_manager.clone().recipient(),
+                client_ready: command_dispatcher.clone().recipient(),
+                session_gone: command_dispatcher.clone().recipient(),
+            };
             let registry = Registry::new(
                 directory.clone(),
                 relays.clone(),
                 backplane.clone(),
-                topic_manager.clone().recipient(),
+                neighbours,
                 settings.limits.connections_per_identity,
             );
             Registry::start_in_arbiter(&control.handle(), |_| registry)
@@ -194,6 +227,11 @@ impl Application {
             let (accounts, registry) = (accounts.clone(), registry.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
             async move { accounts.watch(period, |change| registry.do_send(Apply(change))).await }
+        });
+
+        control.spawn({
+            let (store, days) = (store.clone(), settings.commands.retention_days);
+            async move { delete_old_commands(store, days).await }
         });
 
         let broker = web::Data::new(Broker {
@@ -207,6 +245,8 @@ impl Application {
             directory,
             registry,
             topic_manager,
+            command_dispatcher,
+            journal,
             relays,
             backplane,
         });
@@ -248,9 +288,26 @@ impl Application {
         let graceful = relays.session_count() == 0;
         handle.stop(graceful).await;
         server.await??;
+        // what has been answered is written, whatever comes
+        if tokio::time::timeout(JOURNAL_PATIENCE, self.broker.journal.send(Flush)).await.is_err() {
+            tracing::error!("the database does not take what is left to write");
+        }
         self.control.stop();
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Deletes commands that are over for longer than they are kept, now and then, for ever.
+async fn delete_old_commands(store: Store, days: u32) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        ticks.tick().await;
+        match store.delete_commands_before(chrono::Utc::now() - TimeDelta::days(days.into())).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
+            Err(error) => tracing::warn!(%error, "cannot delete old commands"),
+        }
     }
 }
 

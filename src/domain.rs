@@ -1,6 +1,7 @@
 //! The pure core: decisions as plain structs, without actors, clocks or I/O. Time is an argument, so that every rule
 //! can be tested at any moment.
 
+pub mod commands;
 pub mod ids;
 pub mod liveness;
 pub mod rate_limit;

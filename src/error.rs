@@ -48,6 +48,21 @@ pub enum ApiError {
     /// Something of that name is there already; the text says what.
     #[error("{0}")]
     AlreadyExists(&'static str),
+    /// The target of a command has no socket; the text says what it is.
+    #[error("{0}")]
+    NotConnected(&'static str),
+    /// The target's socket went before it answered.
+    #[error("Connection lost while waiting for command response.")]
+    ConnectionLost,
+    /// The target did not answer in time.
+    #[error("Timeout waiting for command response.")]
+    CommandTimeout,
+    /// Somebody called the command off.
+    #[error("Command was cancelled")]
+    CommandCancelled,
+    /// An idempotency key that stands for another request.
+    #[error("Idempotency-Key was used for another request")]
+    IdempotencyKeyReused,
     /// A UUID that is bound to another device.
     #[error("UUID already registered")]
     UuidClaimed,
@@ -118,6 +133,11 @@ impl ApiError {
             Self::NotFound(_) => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::AlreadyExists(_) => "already_exists",
+            Self::NotConnected(_) => "not_connected",
+            Self::ConnectionLost => "connection_lost",
+            Self::CommandTimeout => "command_timeout",
+            Self::CommandCancelled => "command_cancelled",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UuidClaimed => "uuid_claimed",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
@@ -145,17 +165,20 @@ impl From<actix::MailboxError> for ApiError {
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Validation(_) | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotAuthenticated
             | Self::InvalidCredentials
             | Self::InvalidToken
             | Self::IncorrectLogin
             | Self::InvalidRefreshToken => StatusCode::UNAUTHORIZED,
-            Self::InactiveUser | Self::AlreadyExists(_) => StatusCode::BAD_REQUEST,
+            Self::InactiveUser | Self::AlreadyExists(_) | Self::NotConnected(_) | Self::ConnectionLost => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::CommandTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Forbidden(_) | Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UuidClaimed => StatusCode::CONFLICT,
+            Self::UuidClaimed | Self::CommandCancelled => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,

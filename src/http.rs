@@ -5,6 +5,8 @@
 
 pub mod body;
 mod clients;
+mod command_events;
+mod commands;
 mod register;
 pub use register::check_username;
 mod docs;
@@ -12,6 +14,7 @@ mod health;
 pub mod request_id;
 pub mod root;
 pub mod routes;
+mod send_command;
 mod tokens;
 mod topics;
 mod users;

@@ -31,6 +31,8 @@ pub struct Settings {
     pub sessions: Sessions,
     /// Limits; 0 switches one off.
     pub limits: Limits,
+    /// Commands.
+    pub commands: Commands,
     /// Redis between nodes.
     pub redis: Redis,
     /// Log output.
@@ -143,6 +145,14 @@ pub struct Limits {
     pub password_hashes_queued: usize,
 }
 
+/// `[commands]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Commands {
+    pub retention_days: u32,
+}
+
 /// `[redis]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,10 +237,14 @@ impl Settings {
         positive("auth.recheck_secs", self.auth.recheck_secs > 0)?;
         positive("sessions.ping_secs", self.sessions.ping_secs > 0)?;
         positive("sessions.heartbeat_secs", self.sessions.heartbeat_secs > 0)?;
+        if self.commands.retention_days > 36_500 {
+            return Err(("commands.retention_days", "must be at most 36500".to_owned()));
+        }
         // above these the sum with the present time would not be a date
         if self.auth.access_token_minutes > 525_600_000 {
             return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
         }
+        positive("commands.retention_days", self.commands.retention_days > 0)?;
         if self.auth.refresh_token_days > 365_000 {
             return Err(("auth.refresh_token_days", "must be at most 365000".to_owned()));
         }

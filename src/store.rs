@@ -3,6 +3,7 @@
 //! To add a query: a method on [`Store`] in the file of its aggregate. To add a table: a migration, then
 //! `scripts/generate-entities`, then a file here.
 
+mod commands;
 mod devices;
 mod tokens;
 mod topics;
@@ -17,6 +18,7 @@ use sea_orm::{
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
+pub use commands::{CommandFilter, Created, Record, StoredProgress};
 pub use devices::{Claim, RegisteredDevice};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;

@@ -2,6 +2,9 @@
 
 pub mod prelude;
 
+pub mod command_progress;
+pub mod command_targets;
+pub mod commands;
 pub mod devices;
 pub mod refresh_tokens;
 pub mod revocations;

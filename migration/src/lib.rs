@@ -10,6 +10,7 @@ mod m20261120_000002_create_devices;
 mod m20261120_000003_create_refresh_tokens;
 mod m20261120_000004_create_revocations;
 mod m20261120_000005_create_topics;
+mod m20261120_000006_create_commands;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000003_create_refresh_tokens::Migration),
             Box::new(m20261120_000004_create_revocations::Migration),
             Box::new(m20261120_000005_create_topics::Migration),
+            Box::new(m20261120_000006_create_commands::Migration),
         ]
     }
 }

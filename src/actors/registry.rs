@@ -10,6 +10,7 @@ use actix::{Actor, Context, Handler, Message, Recipient};
 use papaya::HashMap;
 
 use super::{
+    command_dispatcher::{ClientReady, SessionGone},
     relay::Relays,
     session::handle::{SessionHandle, SessionKind},
     topic_manager::PresenceChanged,
@@ -72,6 +73,11 @@ impl Connected {
         self.sessions.iter().rev().find(|(of, _)| *of == kind).map(|(_, session)| session)
     }
 
+    /// The session that gets commands.
+    fn commandable(&self) -> Option<&SessionHandle> {
+        self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Agent))
+    }
+
     /// The session that gets topic messages. Never an agent's: whatever a message says, it must not look like a command.
     fn subscriber(&self) -> Option<&SessionHandle> {
         self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Chat))
@@ -82,6 +88,17 @@ impl Directory {
     /// The session that gets a device's direct messages.
     pub fn device(&self, id: ClientId) -> Option<SessionHandle> {
         self.clients.pin().get(&id).and_then(|client| client.of_kind(SessionKind::Device)).cloned()
+    }
+
+    /// The session that gets a client's commands.
+    pub fn commandable(&self, id: ClientId) -> Option<SessionHandle> {
+        self.clients.pin().get(&id).and_then(|client| client.commandable()).cloned()
+    }
+
+    /// Everyone whose session takes commands.
+    pub fn all_commandable(&self) -> Vec<ClientId> {
+        let clients = self.clients.pin();
+        clients.iter().filter(|(_, client)| client.commandable().is_some()).map(|(id, _)| *id).collect()
     }
 
     /// Whether the client has any session here.
@@ -105,9 +122,19 @@ pub struct Registry {
     directory: Arc<Directory>,
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
-    topic_manager: Recipient<PresenceChanged>,
+    neighbours: Neighbours,
     /// `limits.connections_per_identity`; 0 is none
     per_identity: usize,
+}
+
+/// Whom the Registry tells who comes and goes.
+pub struct Neighbours {
+    /// The TopicManager.
+    pub presence_changed: Recipient<PresenceChanged>,
+    /// The CommandDispatcher.
+    pub client_ready: Recipient<ClientReady>,
+    /// The CommandDispatcher.
+    pub session_gone: Recipient<SessionGone>,
 }
 
 impl Registry {
@@ -116,10 +143,10 @@ impl Registry {
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
-        topic_manager: Recipient<PresenceChanged>,
+        neighbours: Neighbours,
         per_identity: usize,
     ) -> Self {
-        Self { directory, relays, backplane, topic_manager, per_identity }
+        Self { directory, relays, backplane, neighbours, per_identity }
     }
 
     fn get(&self, client: ClientId) -> Option<Connected> {
@@ -130,7 +157,7 @@ impl Registry {
     fn put(&self, id: ClientId, before: Option<&Connected>, after: Connected) {
         let subscriber = after.subscriber();
         if before.and_then(Connected::subscriber) != subscriber {
-            self.topic_manager.do_send(PresenceChanged { client: id, session: subscriber.cloned() });
+            self.neighbours.presence_changed.do_send(PresenceChanged { client: id, session: subscriber.cloned() });
         }
         let clients = self.directory.clients.pin();
         if after.sessions.is_empty() {
@@ -175,13 +202,19 @@ impl Handler<Connect> for Registry {
         if let Some(code) = takeover {
             let (old, rest): (Vec<_>, Vec<_>) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
             after.sessions = rest;
+            for (_, session) in &old {
+                self.neighbours.session_gone.do_send(SessionGone { client: id, session: session.clone() });
+            }
             self.close(old.into_iter().map(|(_, session)| session), code);
         }
         if self.per_identity > 0 && after.sessions.len() >= self.per_identity {
             return Err(TooManyConnections);
         }
-        after.sessions.push((connect.kind, connect.session));
+        after.sessions.push((connect.kind, connect.session.clone()));
         self.put(id, before.as_ref(), after);
+        if matches!(connect.kind, SessionKind::Device | SessionKind::Agent) {
+            self.neighbours.client_ready.do_send(ClientReady { client: id, session: connect.session });
+        }
         Ok(())
     }
 }
@@ -190,6 +223,8 @@ impl Handler<Disconnect> for Registry {
     type Result = ();
 
     fn handle(&mut self, disconnect: Disconnect, _: &mut Self::Context) {
+        let gone = SessionGone { client: disconnect.client, session: disconnect.session.clone() };
+        self.neighbours.session_gone.do_send(gone);
         // after a takeover the session is not in here any more, and its end changes nothing
         let Some(before) = self.get(disconnect.client) else { return };
         let mut after = before.clone();

@@ -9,6 +9,7 @@
 
 mod agent;
 mod chat;
+mod command_reply;
 mod device;
 pub mod handle;
 mod inbound;
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     app::Broker,
     auth::accounts::Authenticated,
+    domain::ids::ClientId,
     error::ApiError,
     protocol::{
         close_code::{self, CloseCode},
@@ -213,6 +215,11 @@ impl Session {
         }
     }
 
+    /// Whose socket it is.
+    fn client(&self) -> Option<ClientId> {
+        self.identity.as_ref().map(|identity| identity.account.id)
+    }
+
     fn send(&self, text: &str) {
         self.outbox.text(&[text.as_bytes()]);
     }
@@ -304,13 +311,14 @@ impl Session {
         })?;
         if frame.is_command_reply() {
             // never answered, or two programs would answer each other for ever
-            tracing::debug!(session = self.outbox.handle().id(), "reply to no pending command dropped");
+            self.on_command_reply(&frame, context);
             return Err(Handled);
         }
         match frame.kind().as_deref() {
             Some("ping") if frame.to.is_none() && frame.topic_id.is_none() => self.send(&outbound::pong()),
             Some("pong") if frame.to.is_none() && frame.topic_id.is_none() => {}
             Some("auth") if frame.to.is_none() && frame.topic_id.is_none() => self.on_auth(&frame, context),
+            Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
             _ => return Ok(frame),
         }
         self.bad_frames = 0;

@@ -233,6 +233,25 @@ impl Accounts {
         Ok(account.map(|account| self.put(account)))
     }
 
+    /// A client's account, whatever kind of client it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find(&self, id: ClientId) -> Result<Option<Arc<Account>>, StoreError> {
+        match self.account(id, ClientKind::Device).await? {
+            None => self.account(id, ClientKind::User).await,
+            found => Ok(found),
+        }
+    }
+
+    /// The account of the user with this integer id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn user(&self, id: i64) -> Result<Option<Arc<Account>>, StoreError> {
+        Ok(self.store.user_by_id(id).await?.map(|user| self.put(user.into())))
+    }
+
     /// Takes over what has just been written to the database.
     pub fn put(&self, account: Account) -> Arc<Account> {
         let account = Arc::new(account);

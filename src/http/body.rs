@@ -168,6 +168,33 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A text that stands for something else, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn parsed<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &str,
+    ) -> Checked<Option<T>> {
+        let Some(text) = self.optional_text(name, 0..=4096)? else { return Ok(None) };
+        match parse(&text) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(self.fault("value_error", name, format!("Value error, expected {expected}"))),
+        }
+    }
+
+    /// The whole object as JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self.object).unwrap_or_default()
+    }
+
+    /// A field that may be left out, whatever it holds; null counts as left out.
+    pub fn optional_value(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
     /// An object of at most so many bytes as JSON (0: any); `{}` if left out or null.
     ///
     /// # Errors

@@ -10,7 +10,9 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{clients, docs, health, register, root, tokens, topics, users, websocket};
+use super::{
+    clients, command_events, commands, docs, health, register, root, send_command, tokens, topics, users, websocket,
+};
 use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
@@ -24,6 +26,7 @@ pub fn configure(config: &mut ServiceConfig) {
     let get = || Method::GET;
     let post = || Method::POST;
     let patch = || Method::PATCH;
+    let delete = || Method::DELETE;
 
     // operations
     add(config, "/", vec![(get(), web::to(root::index))]);
@@ -56,6 +59,14 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe))]);
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
+    // commands
+    add(config, "/send-command/{target}", vec![(post(), web::to(send_command::send))]);
+    add(config, "/broadcast-command", vec![(post(), web::to(send_command::broadcast))]);
+    add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
+    let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
+    add(config, "/api/commands/{id}", show_or_cancel);
+    add(config, "/api/commands/{id}/events", vec![(get(), web::to(command_events::events))]);
+
     // WebSocket
     add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
     add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
@@ -69,6 +80,7 @@ pub fn configure(config: &mut ServiceConfig) {
     tags(
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),
+        (name = "commands", description = "Calling devices and users over HTTP"),
         (name = "operations", description = "Health and documentation"),
     ),
     paths(
@@ -76,6 +88,8 @@ pub fn configure(config: &mut ServiceConfig) {
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
         clients::list, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        send_command::send, send_command::broadcast, commands::create, commands::list, commands::show,
+        commands::cancel, command_events::events,
     ),
     components(schemas(crate::error::Fault))
 )]

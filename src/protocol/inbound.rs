@@ -1,9 +1,12 @@
 //! Frames from clients. Parsing borrows from the text: a message is looked at, not copied, and what goes on to its
 //! recipients is the sender's own bytes (contract section 5).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::domain::ids::ClientId;
@@ -22,8 +25,9 @@ pub struct Frame<'a> {
     pub msgid: Option<&'a RawValue>,
     pub content: Option<&'a RawValue>,
     pub token: Option<&'a RawValue>,
-    /// `command_id` or `result` is there
-    pub is_reply: bool,
+    pub command_id: Option<&'a RawValue>,
+    pub result: Option<&'a RawValue>,
+    pub progress: Option<&'a RawValue>,
     /// a key that is there twice
     pub duplicate: Option<Cow<'a, str>>,
 }
@@ -56,7 +60,7 @@ impl<'a> Frame<'a> {
 
     /// A reply to a command: has `result` or `command_id` and no `type` (contract section 6, loop hazard).
     pub fn is_command_reply(&self) -> bool {
-        self.is_reply && self.kind.is_none()
+        (self.command_id.is_some() || self.result.is_some()) && self.kind.is_none()
     }
 
     /// `msgid`, if it is a text that may be one: to be named in an error.
@@ -68,6 +72,24 @@ impl<'a> Frame<'a> {
     pub fn topic_id(&self) -> Option<Cow<'a, str>> {
         self.topic_id.and_then(as_text)
     }
+}
+
+/// The result in a reply to a command: a string that is JSON itself is decoded, a missing one is null. Also whether it is
+/// an error, which is an object with an `error`.
+pub fn command_result(result: Option<&RawValue>) -> (Arc<str>, bool) {
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(default, deserialize_with = "is_there")]
+        error: bool,
+    }
+    fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| true)
+    }
+    let raw = result.map_or("null", RawValue::get);
+    let decoded = result.and_then(as_text).filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    let json = decoded.as_deref().map_or(raw, str::trim);
+    let failed = json.starts_with('{') && serde_json::from_str::<Probe>(json).is_ok_and(|probe| probe.error);
+    (json.into(), failed)
 }
 
 /// The text that a JSON string stands for; borrowed where it has no escapes.
@@ -103,10 +125,9 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "msgid" => Some(&mut frame.msgid),
                 "content" => Some(&mut frame.content),
                 "token" => Some(&mut frame.token),
-                "command_id" | "result" => {
-                    frame.is_reply = true;
-                    None
-                }
+                "command_id" => Some(&mut frame.command_id),
+                "result" => Some(&mut frame.result),
+                "progress" => Some(&mut frame.progress),
                 _ => None,
             };
             match field {
@@ -369,6 +390,25 @@ mod tests {
             (r#"{"type":"ping"}"#, false),
         ] {
             assert_eq!(Frame::parse(text).unwrap().is_command_reply(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_result_is_decoded_if_it_is_json_in_a_string() {
+        let table = [
+            (r#"{"result":{"a":1}}"#, r#"{"a":1}"#, false),
+            (r#"{"result":"{\"a\": 1}"}"#, r#"{"a": 1}"#, false),
+            (r#"{"result":"plain text"}"#, r#""plain text""#, false),
+            (r#"{"result":"42"}"#, "42", false),
+            (r#"{"command_id":"x"}"#, "null", false),
+            (r#"{"result":null}"#, "null", false),
+            (r#"{"result":{"error":"no"}}"#, r#"{"error":"no"}"#, true),
+            (r#"{"result":"{\"error\":null}"}"#, r#"{"error":null}"#, true),
+            (r#"{"result":[{"error":"no"}]}"#, r#"[{"error":"no"}]"#, false),
+        ];
+        for (text, expected, failed) in table {
+            let frame = Frame::parse(text).unwrap();
+            assert_eq!(command_result(frame.result), (expected.into(), failed), "{text}");
         }
     }
 

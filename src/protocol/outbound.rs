@@ -7,8 +7,9 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::domain::ids::ClientId;
+use crate::domain::{commands::Command, ids::ClientId};
 
 /// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +56,7 @@ pub fn connection(uuid: ClientId, name: &str) -> String {
 }
 
 /// The greeting of a chat socket (contract section 7): a user has an id, a device has its UUID instead.
-pub fn connection_established(user_id: Option<i64>, username: &str, socket: uuid::Uuid, uuid: ClientId) -> String {
+pub fn connection_established(user_id: Option<i64>, username: &str, socket: Uuid, uuid: ClientId) -> String {
     let mut frame = json!({
         "type": "connection_established", "user_id": user_id, "username": username, "client_id": socket.to_string(),
     });
@@ -100,6 +101,22 @@ pub fn authenticated(uuid: ClientId, expires_at: DateTime<Utc>) -> String {
 /// What a public socket answers to any JSON that is neither ping nor auth.
 pub fn echo(text: &str) -> String {
     json!({ "type": "echo", "content": format!("Received: {text}") }).to_string()
+}
+
+/// A command, as its targets get it (contract section 6).
+pub fn command(command: &Command) -> String {
+    format!(
+        r#"{{"command_id":"{}","method":{},"url":{},"data":{}}}"#,
+        command.id,
+        Quoted(&command.method),
+        Quoted(&command.url),
+        command.data.as_deref().unwrap_or("null")
+    )
+}
+
+/// A command that was asked and is not wanted any more.
+pub fn cancel(command: Uuid) -> String {
+    format!(r#"{{"type":"cancel","command_id":"{command}"}}"#)
 }
 
 /// What an error is about, where that is known.

@@ -18,7 +18,7 @@ use crate::{
 impl Session {
     pub(super) fn on_device_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
-        let Some(sender) = self.identity.as_ref().map(|identity| identity.account.id) else { return };
+        let Some(sender) = self.client() else { return };
         if frame.topic_id.is_some() {
             self.on_topic_message(&frame, text, sender, context);
         } else {

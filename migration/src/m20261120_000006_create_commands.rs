@@ -1,0 +1,158 @@
+//! Commands: who asked what of whom, when, with what end. The table is the audit.
+
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[derive(DeriveIden)]
+enum Commands {
+    Table,
+    Id,
+    RequestedBy,
+    Requester,
+    Method,
+    Url,
+    Data,
+    TimeoutSecs,
+    DeliverUntil,
+    IdempotencyKey,
+    BodyDigest,
+    CreatedAt,
+    FinishedAt,
+    Version,
+}
+
+#[derive(DeriveIden)]
+enum CommandTargets {
+    Table,
+    CommandId,
+    ClientUuid,
+    UserId,
+    Kind,
+    Name,
+    State,
+    Result,
+    LateResult,
+    CreatedAt,
+    SentAt,
+    InProgressAt,
+    EndedAt,
+    Version,
+}
+
+#[derive(DeriveIden)]
+enum CommandProgress {
+    Table,
+    CommandId,
+    ClientUuid,
+    Version,
+    At,
+    Progress,
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table(Commands::Table)
+                    .col(pk_uuid(Commands::Id))
+                    .col(uuid(Commands::RequestedBy))
+                    // the name at that time, for people
+                    .col(string(Commands::Requester))
+                    .col(string(Commands::Method))
+                    .col(text(Commands::Url))
+                    // JSON as it was given; null: none
+                    .col(text_null(Commands::Data))
+                    .col(big_integer(Commands::TimeoutSecs))
+                    // until when it waits for devices that are offline
+                    .col(timestamp_with_time_zone_null(Commands::DeliverUntil))
+                    .col(string_null(Commands::IdempotencyKey))
+                    // SHA-256 of the request, in hex: the same key with another request is an error
+                    .col(string_null(Commands::BodyDigest))
+                    .col(timestamp_with_time_zone(Commands::CreatedAt))
+                    .col(timestamp_with_time_zone_null(Commands::FinishedAt))
+                    // counts the changes; the event id of watchers
+                    .col(big_integer(Commands::Version))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_commands_idempotency_key")
+                    .table(Commands::Table)
+                    .col(Commands::RequestedBy)
+                    .col(Commands::IdempotencyKey)
+                    .unique()
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_commands_created_at")
+                    .table(Commands::Table)
+                    .col(Commands::CreatedAt)
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table(CommandTargets::Table)
+                    .col(uuid(CommandTargets::CommandId))
+                    .col(uuid(CommandTargets::ClientUuid))
+                    .col(big_integer_null(CommandTargets::UserId))
+                    .col(string(CommandTargets::Kind))
+                    .col(string(CommandTargets::Name))
+                    .col(string(CommandTargets::State))
+                    // JSON as the target gave it
+                    .col(text_null(CommandTargets::Result))
+                    .col(text_null(CommandTargets::LateResult))
+                    .col(timestamp_with_time_zone(CommandTargets::CreatedAt))
+                    .col(timestamp_with_time_zone_null(CommandTargets::SentAt))
+                    .col(timestamp_with_time_zone_null(CommandTargets::InProgressAt))
+                    .col(timestamp_with_time_zone_null(CommandTargets::EndedAt))
+                    .col(big_integer(CommandTargets::Version))
+                    .primary_key(Index::create().col(CommandTargets::CommandId).col(CommandTargets::ClientUuid))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_command_targets_client_uuid")
+                    .table(CommandTargets::Table)
+                    .col(CommandTargets::ClientUuid)
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table(CommandProgress::Table)
+                    .col(uuid(CommandProgress::CommandId))
+                    .col(uuid(CommandProgress::ClientUuid))
+                    .col(big_integer(CommandProgress::Version))
+                    .col(timestamp_with_time_zone(CommandProgress::At))
+                    .col(text(CommandProgress::Progress))
+                    .primary_key(
+                        Index::create()
+                            .col(CommandProgress::CommandId)
+                            .col(CommandProgress::ClientUuid)
+                            .col(CommandProgress::Version),
+                    )
+                    .to_owned(),
+            )
+            .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table(CommandProgress::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(CommandTargets::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(Commands::Table).to_owned()).await
+    }
+}

@@ -1,0 +1,431 @@
+//! The role of the CommandDispatcher is to see each command to its end: it sends it to the sockets of its targets,
+//! correlates their answers, and ends what takes too long (contract section 6).
+//!
+//! Handlers give it commands and wait for their end, sessions pass it answers and progress, the Registry tells it who
+//! comes and goes. Every change it records with the Journal, tells to those who watch, and, if it was the last one, to
+//! those who wait.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle};
+use chrono::Utc;
+use tokio::sync::{broadcast, oneshot};
+use uuid::Uuid;
+
+use super::{
+    journal::{Backlog, Journal, Write},
+    registry::Directory,
+    relay::Relays,
+    session::handle::SessionHandle,
+};
+use crate::{
+    domain::{
+        commands::{Answered, Changed, Command, PendingCommands, Socket},
+        ids::ClientId,
+    },
+    protocol::outbound,
+    store::Record,
+};
+
+/// Answers that may wait here; sessions whose answers find no room are not read until there is.
+const MAILBOX: usize = 4096;
+
+/// Changes that a watcher may be behind before it misses some.
+const WATCHED: usize = 1024;
+
+/// A command begins. Its targets are queued; those that are connected are asked at once.
+#[derive(Message)]
+#[rtype(result = "Result<oneshot::Receiver<Arc<Command>>, TooManyPending>")]
+pub struct Dispatch {
+    /// The command.
+    pub command: Command,
+    /// It is in the database already.
+    pub recorded: bool,
+}
+
+/// As many commands wait for their answers as may (`limits.pending_commands`), or the database does not keep up.
+#[derive(Debug)]
+pub struct TooManyPending;
+
+/// A socket answers a command.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Answer {
+    /// The socket.
+    pub session: SessionHandle,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The command.
+    pub command: Uuid,
+    /// The answer: JSON.
+    pub result: Arc<str>,
+    /// Whether it is an error.
+    pub failed: bool,
+}
+
+/// A socket tells how far it is.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Progress {
+    /// The socket.
+    pub session: SessionHandle,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The command.
+    pub command: Uuid,
+    /// JSON.
+    pub progress: Arc<str>,
+}
+
+/// A client has a socket that takes commands.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ClientReady {
+    /// The client.
+    pub client: ClientId,
+    /// The socket.
+    pub session: SessionHandle,
+}
+
+/// A socket is gone, or has been taken over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SessionGone {
+    /// Whose it was.
+    pub client: ClientId,
+    /// The socket.
+    pub session: SessionHandle,
+}
+
+/// Calls off what has not ended of a command. Answers whether it was at work here.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct Cancel(pub Uuid);
+
+/// Follows a command that is not over; None if it is, or not here.
+#[derive(Message)]
+#[rtype(result = "Option<broadcast::Receiver<Arc<Changed>>>")]
+pub struct Watch(pub Uuid);
+
+/// Waits for the end of a command that is at work here; None if it is over, or not here.
+#[derive(Message)]
+#[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
+pub struct Await(pub Uuid);
+
+/// How many targets have not ended.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct CountPending;
+
+/// See the module.
+pub struct CommandDispatcher {
+    pending: PendingCommands<SessionHandle>,
+    waiters: HashMap<Uuid, Vec<oneshot::Sender<Arc<Command>>>>,
+    watchers: HashMap<Uuid, broadcast::Sender<Arc<Changed>>>,
+    /// the one timer, and what it is set to
+    timer: Option<(Instant, SpawnHandle)>,
+    /// answers and progress that nobody asked for
+    dropped: u64,
+    /// what was not over when the last process ended
+    recovered: Vec<Command>,
+    directory: Arc<Directory>,
+    relays: Arc<Relays>,
+    journal: Addr<Journal>,
+    backlog: Backlog,
+    /// `limits.pending_commands`; 0 is none
+    limit: usize,
+}
+
+impl Socket for SessionHandle {
+    fn number(&self) -> u64 {
+        self.id()
+    }
+}
+
+impl CommandDispatcher {
+    /// Goes on with what was not over when the last process ended.
+    pub fn new(
+        directory: Arc<Directory>,
+        relays: Arc<Relays>,
+        journal: Addr<Journal>,
+        backlog: Backlog,
+        limit: usize,
+        recovered: Vec<Command>,
+    ) -> Self {
+        Self {
+            pending: PendingCommands::default(),
+            waiters: HashMap::new(),
+            watchers: HashMap::new(),
+            timer: None,
+            dropped: 0,
+            recovered,
+            directory,
+            relays,
+            journal,
+            backlog,
+            limit,
+        }
+    }
+
+    /// Asks all targets that are connected; those that are not wait, or are over.
+    fn ask_all(&mut self, command: &Command, context: &mut Context<Self>) {
+        let frame = outbound::command(command);
+        for target in &command.targets {
+            if let Some(session) = self.directory.commandable(target.client)
+                && self.ask(command.id, target.client, &session, &frame, context)
+            {
+                continue;
+            }
+            if command.deliver_until.is_none() {
+                let changed = self.pending.offline(command.id, target.client, Utc::now());
+                self.tell(changed);
+            }
+        }
+    }
+
+    /// Sends a command to a socket. False: the socket takes nothing any more.
+    fn ask(
+        &mut self,
+        command: Uuid,
+        client: ClientId,
+        session: &SessionHandle,
+        frame: &str,
+        context: &mut Context<Self>,
+    ) -> bool {
+        if !self.relays.deliver(session, &[frame.as_bytes()]) {
+            return false;
+        }
+        let changed = self.pending.sent(command, client, session, Instant::now(), Utc::now());
+        self.tell(changed);
+        self.set_timer(context);
+        true
+    }
+
+    /// Records changes, and tells them to those who watch and wait.
+    fn tell(&mut self, changes: impl IntoIterator<Item = Changed>) {
+        let mut records = Vec::new();
+        for changed in changes {
+            let created_at = changed
+                .finished
+                .as_deref()
+                .or_else(|| self.pending.command(changed.command))
+                .map_or_else(Utc::now, |command| command.created_at);
+            if let Some(progress) = &changed.progress {
+                records.push(Record::Progress {
+                    command: changed.command,
+                    client: changed.target.client,
+                    version: changed.target.version,
+                    at: Utc::now(),
+                    progress: progress.clone(),
+                });
+            }
+            records.push(Record::Target { command: changed.command, created_at, target: changed.target.clone() });
+            if let Some(finished) = &changed.finished {
+                records.push(Record::Command(finished.clone()));
+                for waiter in self.waiters.remove(&changed.command).unwrap_or_default() {
+                    // a caller that hung up waits no more
+                    let _ = waiter.send(finished.clone());
+                }
+            }
+            let finished = changed.finished.is_some();
+            if let Some(watchers) = self.watchers.get(&changed.command) {
+                let command = changed.command;
+                let nobody = watchers.send(Arc::new(changed)).is_err();
+                if nobody || finished {
+                    self.watchers.remove(&command);
+                }
+            }
+        }
+        if !records.is_empty() {
+            self.journal.do_send(Write(records));
+        }
+    }
+
+    /// Sets the one timer to the next deadline.
+    fn set_timer(&mut self, context: &mut Context<Self>) {
+        let Some(next) = self.pending.next_deadline() else { return };
+        if let Some((set, timer)) = self.timer {
+            if set <= next {
+                return;
+            }
+            context.cancel_future(timer);
+        }
+        let wait = next.saturating_duration_since(Instant::now());
+        let timer = context.run_later(wait, |dispatcher, context| {
+            dispatcher.timer = None;
+            let changes = dispatcher.pending.expire(Instant::now(), Utc::now());
+            dispatcher.tell(changes);
+            dispatcher.set_timer(context);
+        });
+        self.timer = Some((next, timer));
+    }
+
+    fn drop_answer(&mut self, session: &SessionHandle, command: Uuid) {
+        self.dropped += 1;
+        tracing::debug!(session = session.id(), %command, dropped = self.dropped, "answer that nobody asked for");
+    }
+}
+
+impl Actor for CommandDispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX);
+        let now = Utc::now();
+        for mut command in std::mem::take(&mut self.recovered) {
+            let mut changes = Vec::new();
+            command.version += 1;
+            let waits = command.deliver_until.is_some_and(|until| until > now);
+            // the sockets that had been asked went with the process
+            for target in command.targets.iter_mut().filter(|target| !target.state.is_final()) {
+                use crate::domain::commands::State;
+                target.state = match target.state {
+                    State::Queued if waits => continue,
+                    State::Queued => State::Expired,
+                    _ => State::Disconnected,
+                };
+                target.ended_at = Some(now);
+                target.version = command.version;
+                changes.push(Record::Target {
+                    command: command.id,
+                    created_at: command.created_at,
+                    target: target.clone(),
+                });
+            }
+            if command.targets.iter().all(|target| target.state.is_final()) {
+                command.finished_at = Some(now);
+            }
+            changes.push(Record::Command(Arc::new(command.clone())));
+            self.journal.do_send(Write(changes));
+            if command.finished_at.is_none() {
+                self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
+            }
+        }
+        self.set_timer(context);
+    }
+}
+
+/// `deliver_until` on the clock of this process.
+fn deliver_by(command: &Command) -> Option<Instant> {
+    let wait = (command.deliver_until? - Utc::now()).to_std().unwrap_or(Duration::ZERO);
+    Some(Instant::now() + wait)
+}
+
+impl Handler<Dispatch> for CommandDispatcher {
+    type Result = Result<oneshot::Receiver<Arc<Command>>, TooManyPending>;
+
+    fn handle(&mut self, dispatch: Dispatch, context: &mut Self::Context) -> Self::Result {
+        let Dispatch { command, recorded } = dispatch;
+        let over = self.limit > 0 && self.pending.len() + command.targets.len() > self.limit;
+        if !recorded {
+            if over || self.backlog.is_behind() {
+                return Err(TooManyPending);
+            }
+            self.journal.do_send(Write(vec![Record::Command(Arc::new(command.clone()))]));
+        }
+        let (done, finished) = oneshot::channel();
+        self.waiters.entry(command.id).or_default().push(done);
+        self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
+        self.ask_all(&command, context);
+        self.set_timer(context);
+        Ok(finished)
+    }
+}
+
+impl Handler<Answer> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, answer: Answer, _: &mut Self::Context) {
+        let Answer { session, client, command, result, failed } = answer;
+        match self.pending.answer(command, client, &session, result.clone(), failed, Utc::now()) {
+            Answered::Changed(changed) => self.tell([*changed]),
+            Answered::Late => self.journal.do_send(Write(vec![Record::LateResult { command, client, result }])),
+            Answered::Dropped => self.drop_answer(&session, command),
+        }
+    }
+}
+
+impl Handler<Progress> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, progress: Progress, _: &mut Self::Context) {
+        let Progress { session, client, command, progress } = progress;
+        match self.pending.progress(command, client, &session, progress, Utc::now()) {
+            Some(changed) => self.tell([changed]),
+            None => self.drop_answer(&session, command),
+        }
+    }
+}
+
+impl Handler<ClientReady> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, ready: ClientReady, context: &mut Self::Context) {
+        for id in self.pending.queued_for(ready.client) {
+            let Some(frame) = self.pending.command(id).map(outbound::command) else { continue };
+            if !self.ask(id, ready.client, &ready.session, &frame, context) {
+                break;
+            }
+        }
+    }
+}
+
+impl Handler<SessionGone> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
+        let changes = self.pending.session_gone(gone.client, &gone.session, Utc::now());
+        self.tell(changes);
+    }
+}
+
+impl Handler<Cancel> for CommandDispatcher {
+    type Result = bool;
+
+    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
+        let (changes, asked) = self.pending.cancel(id, Utc::now());
+        let frame = outbound::cancel(id);
+        for session in asked {
+            self.relays.deliver(&session, &[frame.as_bytes()]);
+        }
+        let was_here = !changes.is_empty();
+        self.tell(changes);
+        was_here
+    }
+}
+
+impl Handler<Watch> for CommandDispatcher {
+    type Result = MessageResult<Watch>;
+
+    fn handle(&mut self, Watch(id): Watch, _: &mut Self::Context) -> Self::Result {
+        let here = self.pending.command(id).is_some();
+        MessageResult(here.then(|| {
+            self.watchers.entry(id).or_insert_with(|| broadcast::channel(WATCHED).0).subscribe()
+        }))
+    }
+}
+
+impl Handler<Await> for CommandDispatcher {
+    type Result = MessageResult<Await>;
+
+    fn handle(&mut self, Await(id): Await, _: &mut Self::Context) -> Self::Result {
+        let here = self.pending.command(id).is_some();
+        MessageResult(here.then(|| {
+            let (done, finished) = oneshot::channel();
+            self.waiters.entry(id).or_default().push(done);
+            finished
+        }))
+    }
+}
+
+impl Handler<CountPending> for CommandDispatcher {
+    type Result = usize;
+
+    fn handle(&mut self, _: CountPending, _: &mut Self::Context) -> usize {
+        self.pending.len()
+    }
+}

@@ -1,0 +1,176 @@
+//! `GET /api/commands/{id}/events`: what becomes of a command, as server-sent events.
+//!
+//! An event's id is the command's version after the change. A watcher that comes back with `Last-Event-ID` gets what it
+//! missed: each target's last state, and the reports of progress that are kept.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::{
+    broadcast::{Receiver, error::RecvError},
+    mpsc,
+};
+use uuid::Uuid;
+
+use super::commands::{CommandInfo, TargetInfo, read, visible};
+use crate::{
+    actors::command_dispatcher::Watch, app::Broker, auth::extract::UserIdentity, domain::commands::Changed,
+    error::ApiError,
+};
+
+/// Events that may wait for a slow watcher; then it waits for itself, and catches up from the database.
+const BUFFER: usize = 16;
+
+/// How often something is said, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long to wait for news at a time.
+const TICK: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Event<'a> {
+    command_id: Uuid,
+    target: TargetInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<&'a serde_json::value::RawValue>,
+}
+
+/// The watcher is gone.
+struct Gone;
+
+/// Follow a command: `state` and `progress` of each target, and at the end `finished` with the whole command.
+#[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+pub async fn events(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    path: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = visible(&broker, &identity.0, &path).await?.id;
+    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let (sender, mut receiver) = mpsc::channel(BUFFER);
+    actix_web::rt::spawn(async move {
+        let watcher = Watcher { broker, id, last, sender };
+        // ends with the command, with the watcher, or with the server
+        if let Err(error) = watcher.run().await {
+            tracing::warn!(command = %id, %error, "cannot follow a command");
+        }
+    });
+    let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header(("cache-control", "no-store"))
+        .streaming(futures_util::StreamExt::map(stream, Ok::<Bytes, ApiError>)))
+}
+
+struct Watcher {
+    broker: web::Data<Broker>,
+    id: Uuid,
+    /// the last event that was sent
+    last: i64,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Watcher {
+    async fn run(mut self) -> Result<(), ApiError> {
+        loop {
+            // first the ear, then the record: nothing can happen in between
+            let live = self.broker.command_dispatcher.send(Watch(self.id)).await?;
+            match self.catch_up().await? {
+                Ok(true) | Err(Gone) => return Ok(()),
+                Ok(false) => {}
+            }
+            match live {
+                Some(live) => match self.follow(live).await {
+                    Ok(true) | Err(Gone) => return Ok(()),
+                    Ok(false) => {}
+                },
+                // it is over by now, or at work on another node
+                None => tokio::time::sleep(TICK).await,
+            }
+            if self.broker.is_draining() || self.sender.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what the database knows beyond the last event. True: the command is over.
+    async fn catch_up(&mut self) -> Result<Result<bool, Gone>, ApiError> {
+        let Some(command) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
+        let mut missed: Vec<(i64, &str, Event<'_>)> = Vec::new();
+        let reports = self.broker.store.progress_of(self.id, self.last).await?;
+        for report in &reports {
+            let Some(target) = command.targets.iter().find(|target| target.client == report.client) else { continue };
+            let progress = serde_json::from_str(&report.progress).ok();
+            missed.push((
+                report.version,
+                "progress",
+                Event { command_id: self.id, target: TargetInfo::of(target), progress },
+            ));
+        }
+        for target in command.targets.iter().filter(|target| target.version > self.last) {
+            if !reports.iter().any(|report| report.version == target.version) {
+                let event = Event { command_id: self.id, target: TargetInfo::of(target), progress: None };
+                missed.push((target.version, "state", event));
+            }
+        }
+        missed.sort_by_key(|(version, ..)| *version);
+        for (version, name, event) in &missed {
+            if self.send(*version, name, event).await.is_err() {
+                return Ok(Err(Gone));
+            }
+        }
+        if command.finished_at.is_none() {
+            return Ok(Ok(false));
+        }
+        let sent = self.send(command.version, "finished", &CommandInfo::of(&command)).await;
+        Ok(sent.map(|()| true))
+    }
+
+    /// Sends what happens from now on. True: the command is over; false: something was missed.
+    async fn follow(&mut self, mut live: Receiver<Arc<Changed>>) -> Result<bool, Gone> {
+        let mut quiet = Duration::ZERO;
+        loop {
+            match tokio::time::timeout(TICK, live.recv()).await {
+                Ok(Ok(changed)) => {
+                    quiet = Duration::ZERO;
+                    if changed.target.version > self.last {
+                        let progress =
+                            changed.progress.as_deref().and_then(|progress| serde_json::from_str(progress).ok());
+                        let name = if progress.is_some() { "progress" } else { "state" };
+                        let target = TargetInfo::of(&changed.target);
+                        self.send(changed.target.version, name, &Event { command_id: self.id, target, progress })
+                            .await?;
+                    }
+                    if let Some(finished) = &changed.finished {
+                        self.send(finished.version, "finished", &CommandInfo::of(finished)).await?;
+                        return Ok(true);
+                    }
+                }
+                Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => return Ok(false),
+                Err(_) => {
+                    quiet += TICK;
+                    if self.broker.is_draining() {
+                        return Err(Gone);
+                    }
+                    if quiet >= KEEP_ALIVE {
+                        quiet = Duration::ZERO;
+                        self.sender.send(Bytes::from_static(b": still at work\n\n")).await.map_err(|_| Gone)?;
+                    } else if self.sender.is_closed() {
+                        return Err(Gone);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send<T: Serialize>(&mut self, version: i64, name: &str, data: &T) -> Result<(), Gone> {
+        // JSON has no line breaks, so one line of data is enough
+        let data = serde_json::to_string(data).map_err(|_| Gone)?;
+        let event = format!("id: {version}\nevent: {name}\ndata: {data}\n\n");
+        self.last = self.last.max(version);
+        self.sender.send(event.into()).await.map_err(|_| Gone)
+    }
+}

@@ -1,0 +1,628 @@
+//! Commands as a resource: given, followed, called off, and kept as who asked what of whom, when, with what end.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::body::{Body, Checked, Fields, FromFields, QueryOf};
+use crate::{
+    actors::{
+        command_dispatcher::{Await, Cancel, CountPending, Dispatch, TooManyPending},
+        journal::{Flush, NotWritten, Write},
+        topic_manager::GetMembers,
+    },
+    app::Broker,
+    auth::{
+        accounts::{Account, Authenticated, Holder},
+        extract::UserIdentity,
+        tokens::digest,
+    },
+    domain::{
+        commands::{Command, State, Target},
+        ids::{ClientId, ClientKind, Role, TopicId},
+    },
+    error::ApiError,
+    protocol::outbound::rfc3339,
+    store::{CommandFilter, Created, Record},
+};
+
+/// How long a caller waits for the end of its command.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest a command may take once it was sent.
+const MAX_TIMEOUT_SECS: u64 = 300;
+
+/// The longest a command may wait for its targets: a week.
+const MAX_DELIVER_WITHIN_SECS: u64 = 604_800;
+
+/// Whom a command is for.
+#[derive(Debug, Clone, Copy)]
+pub enum TargetRef {
+    /// A user by integer id.
+    User(i64),
+    /// A device or user by UUID.
+    Client(ClientId),
+}
+
+impl TargetRef {
+    /// An integer id or a UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().map(Self::User).ok().or_else(|| ClientId::parse(text).map(Self::Client))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(id) => id.as_i64().map(Self::User),
+            Value::String(text) => Self::parse(text),
+            _ => None,
+        }
+    }
+
+    /// The account it means.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn account(self, broker: &Broker) -> Result<Arc<Account>, ApiError> {
+        match self {
+            Self::User(id) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
+            Self::Client(id) => broker.accounts.find(id).await?.ok_or(ApiError::NotFound("Client not found")),
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, ToSchema)]
+pub struct Request {
+    #[schema(example = "GET")]
+    pub(super) method: String,
+    #[schema(example = "/status")]
+    pub(super) url: String,
+    /// Any JSON.
+    #[schema(value_type = Option<Object>)]
+    pub(super) data: Option<Arc<str>>,
+}
+
+impl FromFields for Request {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let method = fields.text("method", 1..=32);
+        let url = fields.text("url", 1..=2048);
+        let data = fields.optional_value("data").map(|data| data.to_string().into());
+        Ok(Self { method: method?, url: url?, data })
+    }
+}
+
+/// Which connected clients a command is for; all conditions that are given must hold.
+#[derive(Debug, Default, ToSchema)]
+pub struct Select {
+    /// `device` or `user`.
+    #[schema(value_type = Option<String>)]
+    kind: Option<ClientKind>,
+    /// Subscribers of this topic.
+    topic: Option<String>,
+    /// Members of this room.
+    room: Option<i64>,
+    /// Clients whose names begin like this.
+    name_prefix: Option<String>,
+}
+
+/// A command to be given: one of `target`, `targets` and `select`, and what is to be done.
+#[derive(Debug, ToSchema)]
+pub struct CreateCommand {
+    /// A user's integer id, or the UUID of a device or user.
+    #[schema(value_type = Option<String>)]
+    target: Option<TargetRef>,
+    /// Several of them.
+    #[schema(value_type = Option<Vec<String>>)]
+    targets: Option<Vec<TargetRef>>,
+    /// Or all that are connected and fit.
+    select: Option<Select>,
+    #[schema(example = "GET")]
+    method: String,
+    #[schema(example = "/status")]
+    url: String,
+    /// Any JSON.
+    #[schema(value_type = Option<Object>)]
+    data: Option<Arc<str>>,
+    /// 1 to 300; how long a target may take once it was sent. `limits.command_timeout_secs` if left out.
+    timeout_secs: Option<u64>,
+    /// 0 to 604800; how long it waits for targets that are not connected. 0 if left out: not at all.
+    deliver_within_secs: Option<u64>,
+    /// which request it was, since a retry has to be the same
+    #[schema(ignore)]
+    digest: String,
+}
+
+impl FromFields for CreateCommand {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let request = Request::from_fields(fields);
+        let timeout_secs = fields.optional_number("timeout_secs", 1..=MAX_TIMEOUT_SECS);
+        let deliver_within_secs = fields.optional_number("deliver_within_secs", 0..=MAX_DELIVER_WITHIN_SECS);
+        let target = fields.optional_value("target").map(|target| {
+            let expected = "Value error, expected a user's integer id or a UUID";
+            TargetRef::read(target).ok_or_else(|| fields.fault("value_error", "target", expected))
+        });
+        let targets = fields.optional_value("targets").map(|targets| {
+            let read = targets.as_array().and_then(|targets| targets.iter().map(TargetRef::read).collect());
+            let expected = "Value error, expected a list of users' integer ids and UUIDs, at least one";
+            read.filter(|targets: &Vec<_>| !targets.is_empty())
+                .ok_or_else(|| fields.fault("value_error", "targets", expected))
+        });
+        let select = fields.optional_value("select").map(|select| read_select(fields, select));
+        let (target, targets, select) = (target.transpose()?, targets.transpose()?, select.transpose()?);
+        let given = [target.is_some(), targets.is_some(), select.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            return Err(fields.fault_of_all("value_error", "Value error, expected one of target, targets and select"));
+        }
+        let Request { method, url, data } = request?;
+        let (timeout_secs, deliver_within_secs) = (timeout_secs?, deliver_within_secs?);
+        let digest = digest(&fields.to_json());
+        Ok(Self { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest })
+    }
+}
+
+fn read_select(fields: &mut Fields<'_>, select: &Value) -> Checked<Select> {
+    let expected = "Value error, expected an object with any of kind, topic, room, name_prefix";
+    let Some(object) = select.as_object() else {
+        return Err(fields.fault("value_error", "select", expected));
+    };
+    let mut read = Select::default();
+    for (key, value) in object {
+        match (key.as_str(), value) {
+            (_, Value::Null) => {}
+            ("kind", Value::String(kind)) if ClientKind::parse(kind).is_some() => read.kind = ClientKind::parse(kind),
+            ("kind", _) => {
+                return Err(fields.fault("value_error", "select", "Value error, kind: expected device or user"));
+            }
+            ("topic", Value::String(topic)) => read.topic = Some(topic.clone()),
+            ("name_prefix", Value::String(prefix)) => read.name_prefix = Some(prefix.clone()),
+            ("room", Value::Number(room)) if room.is_i64() => read.room = room.as_i64(),
+            // a condition that is passed over would select more than was meant
+            _ => return Err(fields.fault("value_error", "select", expected)),
+        }
+    }
+    Ok(read)
+}
+
+/// A command, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct CommandInfo {
+    id: Uuid,
+    /// `pending` until the last target has ended, then `finished`.
+    state: &'static str,
+    method: String,
+    url: String,
+    #[schema(value_type = Option<Object>)]
+    data: Option<Box<RawValue>>,
+    #[schema(value_type = Uuid)]
+    requested_by: ClientId,
+    requester: String,
+    created_at: String,
+    finished_at: Option<String>,
+    timeout_secs: u64,
+    deliver_until: Option<String>,
+    targets: Vec<TargetInfo>,
+}
+
+/// What came of one target.
+#[derive(Serialize, ToSchema)]
+pub struct TargetInfo {
+    #[schema(value_type = Uuid)]
+    uuid: ClientId,
+    user_id: Option<i64>,
+    /// `device` or `user`.
+    kind: &'static str,
+    name: String,
+    /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
+    /// `cancelled`.
+    state: &'static str,
+    #[schema(value_type = Option<Object>)]
+    result: Option<Box<RawValue>>,
+    /// An answer that came after the time was over.
+    #[schema(value_type = Option<Object>)]
+    late_result: Option<Box<RawValue>>,
+    sent_at: Option<String>,
+    in_progress_at: Option<String>,
+    ended_at: Option<String>,
+    /// The last 100 reports; only where one command is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    progress: Vec<ProgressInfo>,
+}
+
+/// A progress report.
+#[derive(Serialize, ToSchema)]
+pub struct ProgressInfo {
+    at: String,
+    #[schema(value_type = Object)]
+    progress: Box<RawValue>,
+}
+
+fn raw(json: Option<&str>) -> Option<Box<RawValue>> {
+    json.and_then(|json| RawValue::from_string(json.to_owned()).ok())
+}
+
+impl TargetInfo {
+    /// Without its progress.
+    pub(super) fn of(target: &Target) -> Self {
+        Self {
+            uuid: target.client,
+            user_id: target.user_id,
+            kind: target.kind.as_str(),
+            name: target.name.clone(),
+            state: target.state.as_str(),
+            result: raw(target.result.as_deref()),
+            late_result: raw(target.late_result.as_deref()),
+            sent_at: target.sent_at.map(rfc3339),
+            in_progress_at: target.in_progress_at.map(rfc3339),
+            ended_at: target.ended_at.map(rfc3339),
+            progress: Vec::new(),
+        }
+    }
+}
+
+impl CommandInfo {
+    /// Without progress.
+    pub(super) fn of(command: &Command) -> Self {
+        Self {
+            id: command.id,
+            state: if command.finished_at.is_some() { "finished" } else { "pending" },
+            method: command.method.clone(),
+            url: command.url.clone(),
+            data: raw(command.data.as_deref()),
+            requested_by: command.requested_by,
+            requester: command.requester.clone(),
+            created_at: rfc3339(command.created_at),
+            finished_at: command.finished_at.map(rfc3339),
+            timeout_secs: command.timeout.as_secs(),
+            deliver_until: command.deliver_until.map(rfc3339),
+            targets: command.targets.iter().map(TargetInfo::of).collect(),
+        }
+    }
+}
+
+/// How a command is to be carried out.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    pub(super) timeout_secs: Option<u64>,
+    pub(super) deliver_within_secs: u64,
+    pub(super) idempotency_key: Option<String>,
+    pub(super) body_digest: Option<String>,
+}
+
+/// Makes a command of a request.
+pub(super) fn command(
+    broker: &Broker,
+    requester: &Authenticated,
+    accounts: &[Arc<Account>],
+    request: Request,
+    options: Options,
+) -> Command {
+    let Request { method, url, data } = request;
+    // what PostgreSQL keeps of a time, so that it is the same everywhere
+    let created_at = Utc::now().trunc_subsecs(6);
+    let default = match broker.settings.limits.command_timeout_secs {
+        0 => MAX_TIMEOUT_SECS,
+        secs => secs,
+    };
+    let wait = (options.deliver_within_secs > 0).then(|| TimeDelta::seconds(options.deliver_within_secs as i64));
+    Command {
+        id: Uuid::new_v4(),
+        requested_by: requester.account.id,
+        requester: requester.account.name().to_owned(),
+        method,
+        url,
+        data,
+        timeout: Duration::from_secs(options.timeout_secs.unwrap_or(default)),
+        deliver_until: wait.map(|wait| created_at + wait),
+        idempotency_key: options.idempotency_key,
+        body_digest: options.body_digest,
+        created_at,
+        finished_at: None,
+        version: 0,
+        targets: accounts.iter().map(|account| target(account)).collect(),
+    }
+}
+
+fn target(account: &Account) -> Target {
+    let (name, user_id) = match &account.holder {
+        Holder::Device { name } => (name.clone(), None),
+        Holder::User { id, username, email, .. } => (email.clone().unwrap_or_else(|| username.clone()), Some(*id)),
+    };
+    Target::new(account.id, account.kind(), name, user_id)
+}
+
+/// Operators command anyone, a user only its own sockets.
+pub(super) fn check_right(requester: &Authenticated, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
+    let own = accounts.iter().all(|account| account.id == requester.account.id);
+    if own || requester.account.role() >= Role::Operator {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden("Operator role required to command others"))
+    }
+}
+
+impl From<TooManyPending> for ApiError {
+    fn from(_: TooManyPending) -> Self {
+        Self::AtLimit("limits.pending_commands")
+    }
+}
+
+impl From<NotWritten> for ApiError {
+    fn from(_: NotWritten) -> Self {
+        Self::Internal("the journal is not written".to_owned())
+    }
+}
+
+/// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
+/// `Prefer: respond-async` at once.
+#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
+pub async fn create(
+    http: HttpRequest,
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    body: Body<CreateCommand>,
+) -> Result<HttpResponse, ApiError> {
+    let wait = !prefers_async(&http);
+    let idempotency_key = idempotency_key(&http)?;
+    let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest } =
+        body.content;
+    let accounts = match select {
+        Some(select) => {
+            if identity.0.account.role() < Role::Operator {
+                return Err(ApiError::Forbidden("Operator role required to command others"));
+            }
+            selected(&broker, select).await?
+        }
+        None => listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?,
+    };
+    check_right(&identity.0, &accounts)?;
+    let options = Options {
+        timeout_secs,
+        deliver_within_secs: deliver_within_secs.unwrap_or(0),
+        body_digest: idempotency_key.is_some().then_some(digest),
+        idempotency_key,
+    };
+    let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options);
+    let id = command.id;
+    check_room(&broker, command.targets.len()).await?;
+    // stored before it is sent
+    if command.idempotency_key.is_none() {
+        let command_record = Record::Command(Arc::new(command.clone()));
+        let targets = command.targets.iter().map(|target| Record::Target {
+            command: id,
+            created_at: command.created_at,
+            target: target.clone(),
+        });
+        broker.journal.do_send(Write([command_record].into_iter().chain(targets).collect()));
+        broker.journal.send(Flush).await??;
+    } else if let Created::Existing { id, body_digest } = broker.store.create_command_once(&command).await? {
+        if body_digest != command.body_digest {
+            return Err(ApiError::IdempotencyKeyReused);
+        }
+        let finished = if wait { broker.command_dispatcher.send(Await(id)).await? } else { None };
+        return answer(&broker, id, finished).await;
+    }
+    let finished = broker.command_dispatcher.send(Dispatch { command, recorded: true }).await??;
+    answer(&broker, id, wait.then_some(finished)).await
+}
+
+fn prefers_async(request: &HttpRequest) -> bool {
+    let mut preferences = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
+    preferences.any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case("respond-async")))
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let msg = "Value error, expected 1 to 255 visible characters";
+            Err(ApiError::invalid("value_error", &["header", "Idempotency-Key"], msg, Value::Null))
+        }
+    }
+}
+
+async fn check_room(broker: &Broker, targets: usize) -> Result<(), ApiError> {
+    let limit = broker.settings.limits.pending_commands;
+    if limit > 0 && broker.command_dispatcher.send(CountPending).await? + targets > limit {
+        return Err(TooManyPending.into());
+    }
+    Ok(())
+}
+
+/// Waits for the end, if there is something to wait for, and tells how the command stands then.
+async fn answer(
+    broker: &Broker,
+    id: Uuid,
+    finished: Option<oneshot::Receiver<Arc<Command>>>,
+) -> Result<HttpResponse, ApiError> {
+    if let Some(finished) = finished
+        && let Ok(Ok(command)) = tokio::time::timeout(PATIENCE, finished).await
+    {
+        return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
+    }
+    let command = read(broker, id).await?.ok_or(ApiError::NotFound("Command not found"))?;
+    let mut response =
+        if command.finished_at.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    let location = format!("/api/commands/{id}");
+    Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of(&command)))
+}
+
+/// A command as it stands now.
+pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<Command>, ApiError> {
+    // what has happened is written first
+    broker.journal.send(Flush).await??;
+    Ok(broker.store.command(id).await?)
+}
+
+async fn listed(
+    broker: &Broker,
+    targets: impl Iterator<Item = TargetRef>,
+) -> Result<Vec<Arc<Account>>, ApiError> {
+    let mut accounts: Vec<Arc<Account>> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for target in targets {
+        let account = target.account(broker).await?;
+        if seen.insert(account.id) {
+            accounts.push(account);
+        }
+    }
+    Ok(accounts)
+}
+
+async fn selected(broker: &Broker, select: Select) -> Result<Vec<Arc<Account>>, ApiError> {
+    let subscribers: Option<std::collections::HashSet<ClientId>> = match &select.topic {
+        Some(topic) => {
+            let members = broker.topic_manager.send(GetMembers(TopicId::from(topic.as_str()))).await?;
+            Some(members.into_iter().collect())
+        }
+        None => None,
+    };
+    let mut accounts = Vec::new();
+    for client in broker.directory.all_commandable() {
+        let subscribed = subscribers.as_ref().is_none_or(|subscribers| subscribers.contains(&client));
+        // there are no rooms yet that anybody could be a member of
+        if !subscribed || select.room.is_some() {
+            continue;
+        }
+        let Some(account) = broker.accounts.find(client).await? else { continue };
+        let kind = select.kind.is_none_or(|kind| kind == account.kind());
+        let name = select.name_prefix.as_ref().is_none_or(|prefix| account.name().starts_with(prefix));
+        if kind && name {
+            accounts.push(account);
+        }
+    }
+    if accounts.is_empty() {
+        return Err(ApiError::NotFound("No matching clients"));
+    }
+    Ok(accounts)
+}
+
+/// The command of a path, if the asker may see it: operators see all, others their own.
+pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
+    let id = Uuid::try_parse(path).map_err(|_| {
+        ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into())
+    })?;
+    let command = read(broker, id).await?;
+    command
+        .filter(|command| {
+            identity.account.role() >= Role::Operator || command.requested_by == identity.account.id
+        })
+        .ok_or(ApiError::NotFound("Command not found"))
+}
+
+/// How a command stands, with the last reports of each target's progress.
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path)), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+pub async fn show(
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    path: web::Path<String>,
+) -> Result<web::Json<CommandInfo>, ApiError> {
+    let command = visible(&broker, &identity.0, &path).await?;
+    let mut info = CommandInfo::of(&command);
+    for report in broker.store.progress_of(command.id, 0).await? {
+        let Some(progress) = raw(Some(&report.progress)) else { continue };
+        if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
+            target.progress.push(ProgressInfo { at: rfc3339(report.at), progress });
+        }
+    }
+    Ok(web::Json(info))
+}
+
+/// Call a command off: what has not ended is cancelled, and targets that were asked are told.
+#[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+pub async fn cancel(
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    path: web::Path<String>,
+) -> Result<web::Json<CommandInfo>, ApiError> {
+    let command = visible(&broker, &identity.0, &path).await?;
+    if broker.command_dispatcher.send(Cancel(command.id)).await? {
+        tracing::info!(command = %command.id, by = %identity.0.account.id, "command cancelled");
+    }
+    let command = read(&broker, command.id).await?.ok_or(ApiError::NotFound("Command not found"))?;
+    Ok(web::Json(CommandInfo::of(&command)))
+}
+
+/// Which commands to list.
+#[derive(Debug)]
+pub struct ListQuery {
+    state: Option<State>,
+    target: Option<TargetRef>,
+    since: Option<DateTime<Utc>>,
+    limit: u64,
+    cursor: Option<(DateTime<Utc>, Uuid)>,
+}
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let state = fields.parsed("state", State::parse, "one of the states of a target");
+        let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
+        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+        let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
+        let limit = fields.optional_number("limit", 1..=1000);
+        let cursor = fields.parsed("cursor", read_cursor, "a next_cursor from an earlier answer");
+        Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(50), cursor: cursor? })
+    }
+}
+
+/// A page of commands, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct CommandList {
+    count: usize,
+    commands: Vec<CommandInfo>,
+    /// For the next page, as `cursor`; null: there is none.
+    next_cursor: Option<String>,
+}
+
+fn write_cursor(command: &Command) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{} {}", command.created_at.to_rfc3339(), command.id))
+}
+
+fn read_cursor(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+    let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (time, id) = plain.split_once(' ')?;
+    Some((DateTime::parse_from_rfc3339(time).ok()?.to_utc(), Uuid::try_parse(id).ok()?))
+}
+
+/// Commands, newest first: all for operators, one's own for others.
+#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query)), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
+pub async fn list(
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    query: QueryOf<ListQuery>,
+) -> Result<web::Json<CommandList>, ApiError> {
+    let ListQuery { state, target, since, limit, cursor } = query.0;
+    let target = match target {
+        Some(target) => Some(target.account(&broker).await?.id),
+        None => None,
+    };
+    broker.journal.send(Flush).await??;
+    let own = identity.0.account.role() < Role::Operator;
+    let filter = CommandFilter {
+        requested_by: own.then_some(identity.0.account.id),
+        state,
+        target,
+        since,
+        before: cursor,
+        limit,
+    };
+    let commands = broker.store.commands(filter).await?;
+    let next_cursor = if commands.len() as u64 == limit { commands.last().map(write_cursor) } else { None };
+    let commands: Vec<_> = commands.iter().map(CommandInfo::of).collect();
+    Ok(web::Json(CommandList { count: commands.len(), commands, next_cursor }))
+}
+
+/// Any value as raw JSON.
+pub(super) fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, ApiError> {
+    to_raw_value(value).map_err(|error| ApiError::Internal(error.to_string()))
+}

@@ -1,0 +1,124 @@
+//! The two command routes of the systems before (contract section 6): one target or all, and the answer in the same
+//! response.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix_web::web;
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    body::Body,
+    commands::{Options, Request, TargetRef, check_right, command, to_raw},
+};
+use crate::{
+    actors::command_dispatcher::Dispatch,
+    app::Broker,
+    auth::extract::{Operator, UserIdentity},
+    domain::{
+        commands::{Command, State, Target},
+        ids::ClientKind,
+    },
+    error::ApiError,
+};
+
+/// A target's answer.
+#[derive(Serialize, ToSchema)]
+pub struct Sent {
+    #[schema(example = "Command sent to client 'Alice'")]
+    message: String,
+    #[schema(value_type = Object)]
+    response: Box<RawValue>,
+    command_id: Uuid,
+}
+
+/// Call a device or user and get its answer.
+#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 503, description = "limits.pending_commands"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
+pub async fn send(
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    path: web::Path<String>,
+    body: Body<Request>,
+) -> Result<web::Json<Sent>, ApiError> {
+    let target = TargetRef::parse(&path).ok_or_else(|| {
+        let msg = "Value error, expected a user's integer id or a UUID";
+        ApiError::invalid("value_error", &["path", "target"], msg, path.as_str().into())
+    })?;
+    let account = target.account(&broker).await?;
+    check_right(&identity.0, std::slice::from_ref(&account))?;
+    let command = command(&broker, &identity.0, &[account], body.content, Options::default());
+    let finished = run(&broker, command).await?;
+    let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
+    let (what, not_connected) = match target.kind {
+        ClientKind::User => ("user", "User is not connected"),
+        ClientKind::Device => ("client", "Client is not connected"),
+    };
+    match target.state {
+        State::Succeeded | State::Failed => Ok(web::Json(Sent {
+            message: format!("Command sent to {what} '{}'", target.name),
+            response: result(target)?,
+            command_id: finished.id,
+        })),
+        State::TimedOut => Err(ApiError::CommandTimeout),
+        State::Disconnected => Err(ApiError::ConnectionLost),
+        State::Cancelled => Err(ApiError::CommandCancelled),
+        _ => Err(ApiError::NotConnected(not_connected)),
+    }
+}
+
+/// What everyone answered.
+#[derive(Serialize, ToSchema)]
+pub struct Broadcasted {
+    #[schema(example = "Command broadcasted to all connected users.")]
+    message: &'static str,
+    /// By user id or device UUID.
+    #[schema(value_type = Object)]
+    results: BTreeMap<String, Box<RawValue>>,
+    /// Null: nobody was connected.
+    command_id: Option<Uuid>,
+}
+
+/// Call everyone who is connected and get all answers.
+#[utoipa::path(post, path = "/broadcast-command", tag = "commands", request_body = Request, responses((status = 200, body = Broadcasted), (status = 403, description = "Operator role required"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
+pub async fn broadcast(
+    broker: web::Data<Broker>,
+    operator: Operator,
+    body: Body<Request>,
+) -> Result<web::Json<Broadcasted>, ApiError> {
+    let mut accounts = Vec::new();
+    for client in broker.directory.all_commandable() {
+        accounts.extend(broker.accounts.find(client).await?);
+    }
+    let mut results = BTreeMap::new();
+    let mut command_id = None;
+    if !accounts.is_empty() {
+        let command = command(&broker, &operator.0, &accounts, body.content, Options::default());
+        let finished = run(&broker, command).await?;
+        command_id = Some(finished.id);
+        for target in &finished.targets {
+            let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
+            let result = match target.state {
+                State::Succeeded | State::Failed => result(target)?,
+                State::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
+                State::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
+                _ => to_raw(&json!({ "error": "Connection lost while waiting for command response." }))?,
+            };
+            results.insert(key, result);
+        }
+    }
+    Ok(web::Json(Broadcasted { message: "Command broadcasted to all connected users.", results, command_id }))
+}
+
+/// Gives a command and waits for its end, which comes with its timeout at the latest. A caller that hangs up stops
+/// waiting, and the command goes on.
+async fn run(broker: &Broker, command: Command) -> Result<Arc<Command>, ApiError> {
+    let finished = broker.command_dispatcher.send(Dispatch { command, recorded: false }).await??;
+    finished.await.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned()))
+}
+
+fn result(target: &Target) -> Result<Box<RawValue>, ApiError> {
+    RawValue::from_string(target.result.as_deref().unwrap_or("null").to_owned())
+        .map_err(|error| ApiError::Internal(error.to_string()))
+}

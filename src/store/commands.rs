@@ -1,0 +1,462 @@
+//! Commands, their targets and their progress: what the Journal writes, and what operators read.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use entity::{command_progress, command_targets, commands};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::{
+    commands::{Command, State, Target},
+    ids::{ClientId, ClientKind},
+};
+
+/// Progress reports that are kept per target.
+const PROGRESS_KEPT: u64 = 100;
+
+/// Rows per statement: SQLite takes 32,766 parameters, PostgreSQL 65,535.
+const ROWS: usize = 1000;
+
+/// Something to be written about a command. The Journal writes many at once; of several about the same thing the last
+/// counts.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// The command itself, without its targets.
+    Command(Arc<Command>),
+    /// A target as it is now.
+    Target {
+        /// The command.
+        command: Uuid,
+        /// When the command was given.
+        created_at: DateTime<Utc>,
+        /// The target.
+        target: Target,
+    },
+    /// A progress report of a target.
+    Progress {
+        /// The command.
+        command: Uuid,
+        /// The target.
+        client: ClientId,
+        /// The command's version with it.
+        version: i64,
+        /// When it came.
+        at: DateTime<Utc>,
+        /// JSON.
+        progress: Arc<str>,
+    },
+    /// An answer that came too late; it is kept if the target timed out.
+    LateResult {
+        /// The command.
+        command: Uuid,
+        /// The target.
+        client: ClientId,
+        /// JSON.
+        result: Arc<str>,
+    },
+}
+
+/// A progress report as stored.
+#[derive(Debug, Clone)]
+pub struct StoredProgress {
+    /// The target.
+    pub client: ClientId,
+    /// The command's version with it.
+    pub version: i64,
+    /// When it came.
+    pub at: DateTime<Utc>,
+    /// JSON.
+    pub progress: String,
+}
+
+/// Whether a command with an idempotency key was created.
+#[derive(Debug)]
+pub enum Created {
+    /// It is new.
+    New,
+    /// There is one with this key already.
+    Existing {
+        /// Its id.
+        id: Uuid,
+        /// The digest of its request.
+        body_digest: Option<String>,
+    },
+}
+
+/// Which commands to list; newest first.
+#[derive(Debug, Default)]
+pub struct CommandFilter {
+    /// Only those of this requester.
+    pub requested_by: Option<ClientId>,
+    /// Only those with a target in this state.
+    pub state: Option<State>,
+    /// Only those to this target.
+    pub target: Option<ClientId>,
+    /// Only those given at or after this time.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those before this one.
+    pub before: Option<(DateTime<Utc>, Uuid)>,
+    /// How many at most.
+    pub limit: u64,
+}
+
+fn command_row(command: &Command) -> commands::ActiveModel {
+    commands::ActiveModel {
+        id: Set(command.id),
+        requested_by: Set(command.requested_by.into()),
+        requester: Set(command.requester.clone()),
+        method: Set(command.method.clone()),
+        url: Set(command.url.clone()),
+        data: Set(command.data.as_deref().map(str::to_owned)),
+        timeout_secs: Set(command.timeout.as_secs() as i64),
+        deliver_until: Set(command.deliver_until.map(Into::into)),
+        idempotency_key: Set(command.idempotency_key.clone()),
+        body_digest: Set(command.body_digest.clone()),
+        created_at: Set(command.created_at.into()),
+        finished_at: Set(command.finished_at.map(Into::into)),
+        version: Set(command.version),
+    }
+}
+
+fn target_row(command: Uuid, created_at: DateTime<Utc>, target: &Target) -> command_targets::ActiveModel {
+    command_targets::ActiveModel {
+        command_id: Set(command),
+        client_uuid: Set(target.client.into()),
+        user_id: Set(target.user_id),
+        kind: Set(target.kind.as_str().to_owned()),
+        name: Set(target.name.clone()),
+        state: Set(target.state.as_str().to_owned()),
+        result: Set(target.result.as_deref().map(str::to_owned)),
+        late_result: Set(target.late_result.as_deref().map(str::to_owned)),
+        created_at: Set(created_at.into()),
+        sent_at: Set(target.sent_at.map(Into::into)),
+        in_progress_at: Set(target.in_progress_at.map(Into::into)),
+        ended_at: Set(target.ended_at.map(Into::into)),
+        version: Set(target.version),
+    }
+}
+
+fn read_target(row: command_targets::Model) -> Target {
+    Target {
+        client: row.client_uuid.into(),
+        user_id: row.user_id,
+        kind: ClientKind::parse(&row.kind).unwrap_or(ClientKind::Device),
+        name: row.name,
+        state: State::parse(&row.state).unwrap_or(State::Failed),
+        result: row.result.map(Into::into),
+        late_result: row.late_result.map(Into::into),
+        sent_at: row.sent_at.map(|time| time.to_utc()),
+        in_progress_at: row.in_progress_at.map(|time| time.to_utc()),
+        ended_at: row.ended_at.map(|time| time.to_utc()),
+        version: row.version,
+    }
+}
+
+fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
+    Command {
+        id: row.id,
+        requested_by: row.requested_by.into(),
+        requester: row.requester,
+        method: row.method,
+        url: row.url,
+        data: row.data.map(Into::into),
+        timeout: Duration::from_secs(row.timeout_secs.unsigned_abs()),
+        deliver_until: row.deliver_until.map(|time| time.to_utc()),
+        idempotency_key: row.idempotency_key,
+        body_digest: row.body_digest,
+        created_at: row.created_at.to_utc(),
+        finished_at: row.finished_at.map(|time| time.to_utc()),
+        version: row.version,
+        targets,
+    }
+}
+
+impl Store {
+    /// Writes all records in one transaction.
+    ///
+    /// # Errors
+    /// When the database fails; then none of them is written.
+    pub async fn write_records(&self, records: &[Record]) -> Result<(), StoreError> {
+        let mut commands = HashMap::new();
+        let mut targets = HashMap::new();
+        let mut progress = Vec::new();
+        let mut late = Vec::new();
+        for record in records {
+            match record {
+                Record::Command(command) => {
+                    commands.insert(command.id, command_row(command));
+                }
+                Record::Target { command, created_at, target } => {
+                    targets.insert((*command, target.client), target_row(*command, *created_at, target));
+                }
+                Record::Progress { command, client, version, at, progress: report } => {
+                    progress.push(command_progress::ActiveModel {
+                        command_id: Set(*command),
+                        client_uuid: Set((*client).into()),
+                        version: Set(*version),
+                        at: Set((*at).into()),
+                        progress: Set(report.to_string()),
+                    });
+                }
+                Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
+            }
+        }
+        let transaction = self.begin().await?;
+        upsert_commands(&transaction, commands.into_values().collect()).await?;
+        upsert_targets(&transaction, targets.into_values().collect()).await?;
+        write_progress(&transaction, progress).await?;
+        for (command, client, result) in late {
+            command_targets::Entity::update_many()
+                .filter(command_targets::Column::CommandId.eq(command))
+                .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
+                .filter(command_targets::Column::State.eq(State::TimedOut.as_str()))
+                .filter(command_targets::Column::LateResult.is_null())
+                .col_expr(command_targets::Column::LateResult, Expr::value(result))
+                .exec(&transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Creates a command with an idempotency key, unless there is one of its requester with that key.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create_command_once(&self, command: &Command) -> Result<Created, StoreError> {
+        let transaction = self.begin().await?;
+        let inserted = commands::Entity::insert(command_row(command))
+            .on_conflict(
+                OnConflict::columns([commands::Column::RequestedBy, commands::Column::IdempotencyKey])
+                    .do_nothing()
+                    .to_owned(),
+            )
+            .exec_without_returning(&transaction)
+            .await?;
+        if inserted == 0 {
+            let existing = commands::Entity::find()
+                .filter(commands::Column::RequestedBy.eq(command.requested_by.uuid()))
+                .filter(commands::Column::IdempotencyKey.eq(command.idempotency_key.clone()))
+                .one(&transaction)
+                .await?;
+            return existing
+                .map(|row| Created::Existing { id: row.id, body_digest: row.body_digest })
+                .ok_or_else(|| StoreError::Url("a command vanished while it was looked up".to_owned()));
+        }
+        let rows = command.targets.iter().map(|target| target_row(command.id, command.created_at, target));
+        upsert_targets(&transaction, rows.collect()).await?;
+        transaction.commit().await?;
+        Ok(Created::New)
+    }
+
+    /// A command with its targets.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn command(&self, id: Uuid) -> Result<Option<Command>, StoreError> {
+        let Some(row) = commands::Entity::find_by_id(id).one(&self.read).await? else { return Ok(None) };
+        Ok(self.with_targets(vec![row]).await?.pop())
+    }
+
+    /// The progress reports of a command after that version, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn progress_of(&self, id: Uuid, after: i64) -> Result<Vec<StoredProgress>, StoreError> {
+        let rows = command_progress::Entity::find()
+            .filter(command_progress::Column::CommandId.eq(id))
+            .filter(command_progress::Column::Version.gt(after))
+            .order_by_asc(command_progress::Column::Version)
+            .all(&self.read)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| StoredProgress {
+                client: row.client_uuid.into(),
+                version: row.version,
+                at: row.at.to_utc(),
+                progress: row.progress,
+            })
+            .collect())
+    }
+
+    /// Commands with their targets, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn commands(&self, filter: CommandFilter) -> Result<Vec<Command>, StoreError> {
+        let mut query = commands::Entity::find();
+        if let Some(requester) = filter.requested_by {
+            query = query.filter(commands::Column::RequestedBy.eq(requester.uuid()));
+        }
+        if filter.state.is_some() || filter.target.is_some() {
+            let mut of = command_targets::Entity::find().select_only().column(command_targets::Column::CommandId);
+            if let Some(state) = filter.state {
+                of = of.filter(command_targets::Column::State.eq(state.as_str()));
+            }
+            if let Some(target) = filter.target {
+                of = of.filter(command_targets::Column::ClientUuid.eq(target.uuid()));
+            }
+            query = query.filter(commands::Column::Id.in_subquery(of.into_query()));
+        }
+        if let Some(since) = filter.since {
+            query = query.filter(commands::Column::CreatedAt.gte(since));
+        }
+        if let Some((time, id)) = filter.before {
+            query = query.filter(
+                Condition::any().add(commands::Column::CreatedAt.lt(time)).add(
+                    Condition::all().add(commands::Column::CreatedAt.eq(time)).add(commands::Column::Id.lt(id)),
+                ),
+            );
+        }
+        let rows = query
+            .order_by_desc(commands::Column::CreatedAt)
+            .order_by_desc(commands::Column::Id)
+            .limit(filter.limit)
+            .all(&self.read)
+            .await?;
+        self.with_targets(rows).await
+    }
+
+    /// Commands that were not over when the process ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn unfinished_commands(&self) -> Result<Vec<Command>, StoreError> {
+        let rows = commands::Entity::find()
+            .filter(commands::Column::FinishedAt.is_null())
+            .order_by_asc(commands::Column::CreatedAt)
+            .all(&self.read)
+            .await?;
+        self.with_targets(rows).await
+    }
+
+    /// Deletes commands that are over and were given before that time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_commands_before(&self, time: DateTime<Utc>) -> Result<u64, StoreError> {
+        let transaction = self.begin().await?;
+        let old = || {
+            commands::Entity::find()
+                .select_only()
+                .column(commands::Column::Id)
+                .filter(commands::Column::CreatedAt.lt(time))
+                .filter(commands::Column::FinishedAt.is_not_null())
+                .into_query()
+        };
+        command_progress::Entity::delete_many()
+            .filter(command_progress::Column::CommandId.in_subquery(old()))
+            .exec(&transaction)
+            .await?;
+        command_targets::Entity::delete_many()
+            .filter(command_targets::Column::CommandId.in_subquery(old()))
+            .exec(&transaction)
+            .await?;
+        let deleted = commands::Entity::delete_many()
+            .filter(commands::Column::CreatedAt.lt(time))
+            .filter(commands::Column::FinishedAt.is_not_null())
+            .exec(&transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(deleted.rows_affected)
+    }
+
+    async fn with_targets(&self, rows: Vec<commands::Model>) -> Result<Vec<Command>, StoreError> {
+        let mut targets: HashMap<Uuid, Vec<Target>> = HashMap::new();
+        for ids in rows.iter().map(|row| row.id).collect::<Vec<_>>().chunks(ROWS) {
+            let found = command_targets::Entity::find()
+                .filter(command_targets::Column::CommandId.is_in(ids.iter().copied()))
+                .order_by_asc(command_targets::Column::Name)
+                .order_by_asc(command_targets::Column::ClientUuid)
+                .all(&self.read)
+                .await?;
+            for row in found {
+                targets.entry(row.command_id).or_default().push(read_target(row));
+            }
+        }
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let targets = targets.remove(&row.id).unwrap_or_default();
+                read_command(row, targets)
+            })
+            .collect())
+    }
+}
+
+async fn upsert_commands(
+    connection: &impl ConnectionTrait,
+    rows: Vec<commands::ActiveModel>,
+) -> Result<(), StoreError> {
+    for rows in rows.chunks(ROWS) {
+        commands::Entity::insert_many(rows.iter().cloned())
+            .on_conflict(
+                OnConflict::column(commands::Column::Id)
+                    .update_columns([commands::Column::FinishedAt, commands::Column::Version])
+                    .to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn upsert_targets(
+    connection: &impl ConnectionTrait,
+    rows: Vec<command_targets::ActiveModel>,
+) -> Result<(), StoreError> {
+    use command_targets::Column;
+    for rows in rows.chunks(ROWS) {
+        command_targets::Entity::insert_many(rows.iter().cloned())
+            .on_conflict(
+                OnConflict::columns([Column::CommandId, Column::ClientUuid])
+                    .update_columns([
+                        Column::State,
+                        Column::Result,
+                        Column::SentAt,
+                        Column::InProgressAt,
+                        Column::EndedAt,
+                        Column::Version,
+                    ])
+                    .to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_progress(
+    connection: &impl ConnectionTrait,
+    rows: Vec<command_progress::ActiveModel>,
+) -> Result<(), StoreError> {
+    use command_progress::{Column, Entity};
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut written: Vec<(Uuid, Uuid)> =
+        rows.iter().map(|row| (*row.command_id.as_ref(), *row.client_uuid.as_ref())).collect();
+    for rows in rows.chunks(ROWS) {
+        Entity::insert_many(rows.iter().cloned()).exec_without_returning(connection).await?;
+    }
+    written.sort_unstable();
+    written.dedup();
+    for (command, client) in written {
+        let of_target = || Condition::all().add(Column::CommandId.eq(command)).add(Column::ClientUuid.eq(client));
+        let kept = Entity::find()
+            .select_only()
+            .column(Column::Version)
+            .filter(of_target())
+            .order_by_desc(Column::Version)
+            .limit(PROGRESS_KEPT)
+            .into_query();
+        Entity::delete_many().filter(of_target()).filter(Column::Version.not_in_subquery(kept)).exec(connection).await?;
+    }
+    Ok(())
+}
