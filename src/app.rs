@@ -270,8 +270,14 @@ impl Application {
     /// The server failed.
     pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let handle = self.server.handle();
-        let server = actix_web::rt::spawn(self.server);
-        stop.await;
+        let mut server = actix_web::rt::spawn(self.server);
+        tokio::select! {
+            () = stop => {}
+            ended = &mut server => {
+                ended??;
+                anyhow::bail!("the HTTP server ended by itself");
+            }
+        }
         let (http, relays) = (&self.broker.settings.http, &self.broker.relays);
         tracing::info!(sessions = relays.session_count(), "draining");
         self.broker.draining.store(true, Ordering::Relaxed);

@@ -85,7 +85,12 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let given = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
     let given = given.as_deref().unwrap_or(&log.level);
     // a bare level is meant for the broker; the libraries under it tell more than anyone wants to know
-    let bare = given.parse::<tracing::Level>().is_ok();
+    let bare = !given.contains(['=', ',']);
+    if bare && !given.eq_ignore_ascii_case("off") && given.parse::<tracing::Level>().is_err() {
+        anyhow::bail!(
+            "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: error, warn, info, debug, trace"
+        );
+    }
     let directives = if bare { format!("warn,switchboard={given}") } else { given.to_owned() };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;

@@ -69,6 +69,9 @@ pub enum ApiError {
     /// A body over `limits.body_bytes`.
     #[error("Request body over {0} bytes (limits.body_bytes)")]
     BodyTooLarge(usize),
+    /// A body that did not come in time.
+    #[error("The request body did not arrive in time")]
+    BodyTimeout,
     /// A body of another content type than the route takes.
     #[error("Unsupported content type, expected {0}")]
     UnsupportedMediaType(&'static str),
@@ -140,6 +143,7 @@ impl ApiError {
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UuidClaimed => "uuid_claimed",
             Self::BodyTooLarge(_) => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
             Self::UpgradeRequired(_) => "upgrade_required",
             Self::TooMany { .. } => "too_many_requests",
@@ -180,6 +184,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UuidClaimed | Self::CommandCancelled => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,

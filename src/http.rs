@@ -20,7 +20,7 @@ mod topics;
 mod users;
 mod websocket;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use actix_web::HttpRequest;
 
@@ -28,18 +28,30 @@ use crate::settings::Settings;
 
 /// The address a request came from: the peer's, or what a trusted proxy says.
 fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip();
-    if !settings.http.trusted_proxies.contains(&peer) {
-        return Some(peer);
+    let mut address = peer(request)?;
+    let headers = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = headers.flat_map(|value| value.split(',')).collect();
+    // each proxy appends whom it saw, so we go back as long as it was a proxy of ours who says so
+    for hop in hops.into_iter().rev() {
+        if !settings.http.trusted_proxies.contains(&address) {
+            break;
+        }
+        let hop = hop.trim();
+        let seen = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
+        match seen {
+            Ok(seen) => address = seen.to_canonical(),
+            Err(_) => break,
+        }
     }
-    // each proxy appends whom it saw: the last one that is no proxy of ours is the client
-    let hops = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
-    let hops: Vec<IpAddr> = hops.flat_map(|value| value.split(',')).filter_map(|hop| hop.trim().parse().ok()).collect();
-    hops.into_iter().rev().find(|hop| !settings.http.trusted_proxies.contains(hop)).or(Some(peer))
+    Some(address)
+}
+
+fn peer(request: &HttpRequest) -> Option<IpAddr> {
+    Some(request.peer_addr()?.ip().to_canonical())
 }
 
 /// Whether the client speaks TLS, with a trusted proxy in front.
 fn is_tls(request: &HttpRequest, settings: &Settings) -> bool {
-    let trusted = request.peer_addr().is_some_and(|peer| settings.http.trusted_proxies.contains(&peer.ip()));
+    let trusted = peer(request).is_some_and(|peer| settings.http.trusted_proxies.contains(&peer));
     trusted && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
 }

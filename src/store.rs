@@ -9,7 +9,7 @@ mod tokens;
 mod topics;
 mod users;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
@@ -61,12 +61,18 @@ impl Store {
                 Ok(Self { read, write })
             }
             DatabaseUrl::Postgres(url) => {
-                let mut options = ConnectOptions::new(url);
+                let mut options = ConnectOptions::new(url.clone());
                 options
                     .max_connections(settings.max_connections)
                     .acquire_timeout(Duration::from_secs(5))
                     .connect_timeout(Duration::from_secs(5))
                     .sqlx_logging(false);
+                // what the driver says of a URL that it can't read holds the password
+                if sea_orm::sqlx::postgres::PgConnectOptions::from_str(&url).is_err() {
+                    return Err(StoreError::Url(
+                        "storage.database_url: expected postgres://user:password@host:port/name".to_owned(),
+                    ));
+                }
                 let pool = Database::connect(options).await?;
                 Ok(Self { read: pool.clone(), write: pool })
             }

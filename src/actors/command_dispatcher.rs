@@ -403,9 +403,9 @@ impl Handler<Watch> for CommandDispatcher {
 
     fn handle(&mut self, Watch(id): Watch, _: &mut Self::Context) -> Self::Result {
         let here = self.pending.command(id).is_some();
-        MessageResult(here.then(|| {
-            self.watchers.entry(id).or_insert_with(|| broadcast::channel(WATCHED).0).subscribe()
-        }))
+        MessageResult(
+            here.then(|| self.watchers.entry(id).or_insert_with(|| broadcast::channel(WATCHED).0).subscribe()),
+        )
     }
 }
 

@@ -101,6 +101,11 @@ impl Directory {
         clients.iter().filter(|(_, client)| client.commandable().is_some()).map(|(id, _)| *id).collect()
     }
 
+    /// How many sessions the client has here.
+    pub fn session_count(&self, id: ClientId) -> usize {
+        self.clients.pin().get(&id).map_or(0, |client| client.sessions.len())
+    }
+
     /// Whether the client has any session here.
     pub fn is_connected(&self, id: ClientId) -> bool {
         self.clients.pin().contains_key(&id)
@@ -156,11 +161,13 @@ impl Registry {
     /// Writes a client's entry and tells those who want to know.
     fn put(&self, id: ClientId, before: Option<&Connected>, after: Connected) {
         let subscriber = after.subscriber();
-        if before.and_then(Connected::subscriber) != subscriber {
-            self.neighbours.presence_changed.do_send(PresenceChanged { client: id, session: subscriber.cloned() });
+        let is_connected = !after.sessions.is_empty();
+        if before.is_none() || !is_connected || before.and_then(Connected::subscriber) != subscriber {
+            let subscriber = subscriber.cloned();
+            self.neighbours.presence_changed.do_send(PresenceChanged { client: id, subscriber, is_connected });
         }
         let clients = self.directory.clients.pin();
-        if after.sessions.is_empty() {
+        if !is_connected {
             clients.remove(&id);
             self.backplane.disconnected(id);
         } else {
@@ -241,7 +248,11 @@ impl Handler<Apply> for Registry {
     fn handle(&mut self, Apply(change): Apply, _: &mut Self::Context) -> usize {
         match change {
             Change::Account(account) => {
-                let Some(connected) = self.get(account.id) else { return 0 };
+                let Some(mut connected) = self.get(account.id) else { return 0 };
+                if connected.name != account.name() {
+                    connected.name = account.name().to_owned();
+                    self.directory.clients.pin().insert(account.id, Arc::new(connected.clone()));
+                }
                 let sessions = connected.sessions.into_iter().map(|(_, session)| session);
                 if account.is_active() {
                     let revoked = sessions.filter(|session| session.generation() < account.generation);

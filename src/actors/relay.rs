@@ -266,7 +266,10 @@ impl Handler<Batch> for Relay {
                 },
                 Delivery::Close { session, code } => {
                     if let Where::Here(outbox) = local::outbox(&session) {
-                        outbox.close(code);
+                        match code {
+                            CloseCode::SlowConsumer => outbox.overrun(),
+                            code => outbox.close(code),
+                        }
                     }
                 }
                 Delivery::Publication(publication) => {

@@ -16,7 +16,7 @@ mod inbound;
 pub mod outbox;
 mod public;
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
 use actix_http::ws::{Codec, Item};
@@ -78,13 +78,13 @@ impl Dialect {
     }
 }
 
-/// The duplicate of a connection's socket, kept with the connection until its session takes it.
-pub struct ConnectionSocket(Cell<Option<Socket>>);
+/// The duplicate of a connection's socket, kept with the connection for its session.
+pub struct ConnectionSocket(Rc<Socket>);
 
 impl ConnectionSocket {
     /// For a connection that has just been accepted.
     pub fn new(socket: Socket) -> Self {
-        Self(Cell::new(Some(socket)))
+        Self(Rc::new(socket))
     }
 }
 
@@ -123,7 +123,7 @@ pub async fn accept(
     let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
     let socket = request
         .conn_data::<ConnectionSocket>()
-        .and_then(|socket| socket.0.take())
+        .map(|socket| socket.0.clone())
         .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
     let limits = broker.relays.outbox_limits();
     let outbox = relay::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
@@ -136,8 +136,15 @@ pub async fn accept(
         bad_frames: 0,
         _permit: permit,
     };
+    // found by `CloseAll` from here on; one that came before has missed this session
+    if broker.is_draining() {
+        return Err(ApiError::Draining);
+    }
     if let Some(identity) = identity {
-        let identity = join(&broker, &outbox, dialect, identity).await?;
+        let identity = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
+            ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
+            error => error,
+        })?;
         session.adopt(dialect, identity);
     }
     let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
@@ -393,6 +400,10 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session {
             self.outbox.peer_closed(&answer);
             return;
         }
+        // an error first, whatever state the session is in: the decoder would tell the same error for ever
+        if let Err(error) = &message {
+            return self.fail(close_code_of(error), context);
+        }
         if !self.outbox.is_open() {
             return;
         }
@@ -403,17 +414,18 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session {
             Ok(Message::Ping(payload)) => {
                 self.outbox.send(Opcode::Pong, &[&payload]);
             }
-            Ok(Message::Pong(_) | Message::Nop | Message::Close(_)) => {}
-            Err(error) => {
-                let code = match &error {
-                    ProtocolError::Overflow => CloseCode::TooBig,
-                    // reserved bits
-                    ProtocolError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => CloseCode::Protocol,
-                    ProtocolError::Io(_) => CloseCode::InvalidPayload,
-                    _ => CloseCode::Protocol,
-                };
-                self.fail(code, context);
-            }
+            Ok(Message::Pong(_) | Message::Nop | Message::Close(_)) | Err(_) => {}
         }
+    }
+}
+
+/// What a peer is told that broke the protocol.
+fn close_code_of(error: &ProtocolError) -> CloseCode {
+    match error {
+        ProtocolError::Overflow => CloseCode::TooBig,
+        // reserved bits
+        ProtocolError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => CloseCode::Protocol,
+        ProtocolError::Io(_) => CloseCode::InvalidPayload,
+        _ => CloseCode::Protocol,
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{relay::Relays, session::handle::SessionHandle};
 use crate::{
@@ -46,14 +47,16 @@ pub struct Unsubscribe {
     pub topic: TopicId,
 }
 
-/// A client's session that gets publications is another now, or there is none.
+/// A client came or went, or another of its sessions gets publications now.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct PresenceChanged {
     /// The client.
     pub client: ClientId,
-    /// Its session; None: its last one is gone.
-    pub session: Option<SessionHandle>,
+    /// The session that gets publications, if there is one.
+    pub subscriber: Option<SessionHandle>,
+    /// Whether it has any session.
+    pub is_connected: bool,
 }
 
 /// A message for all members of a topic. The sender gets a receipt, or an error frame if it may not.
@@ -95,6 +98,8 @@ pub struct TopicManager {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     store: Store,
+    /// places for refusals that wait for the database
+    refusals: Arc<Semaphore>,
 }
 
 impl TopicManager {
@@ -106,14 +111,25 @@ impl TopicManager {
         per_client: usize,
         wait: Duration,
     ) -> Self {
-        Self { subscriptions: Subscriptions::new(per_client), wait, relays, backplane, store }
+        let subscriptions = Subscriptions::new(per_client);
+        let refusals = Arc::new(Semaphore::new(MAILBOX));
+        Self { subscriptions, wait, relays, backplane, store, refusals }
     }
 
     /// Tells a sender why it can't publish: the topic is not there, or it is not subscribed.
     fn refuse(&self, publish: Publish) {
         let (store, relays) = (self.store.clone(), self.relays.clone());
+        // the frame can be large, and this may wait for the database
+        let Publish { session, topic, msgid, .. } = publish;
+        let Ok(place) = self.refusals.clone().try_acquire_owned() else {
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()) };
+            let text = "Server is at its limit, try again later";
+            relays.deliver(&session, &[outbound::error("at_limit", text, about).as_bytes()]);
+            return;
+        };
         actix::spawn(async move {
-            let topic = publish.topic.as_str();
+            let _place = place;
+            let topic = topic.as_str();
             let (code, text) = match store.topic(topic).await {
                 Ok(Some(_)) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
                 Ok(None) => ("topic_not_found", format!("Topic {topic} not found")),
@@ -122,8 +138,8 @@ impl TopicManager {
                     ("internal_error", "Internal server error".to_owned())
                 }
             };
-            let about = About { msgid: Some(&publish.msgid), topic_id: Some(topic) };
-            relays.deliver(&publish.session, &[outbound::error(code, &text, about).as_bytes()]);
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic) };
+            relays.deliver(&session, &[outbound::error(code, &text, about).as_bytes()]);
         });
     }
 }
@@ -159,9 +175,10 @@ impl Handler<PresenceChanged> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, change: PresenceChanged, _: &mut Self::Context) {
-        match change.session {
-            Some(session) => self.subscriptions.connected(change.client, session, Instant::now()),
-            None => self.subscriptions.disconnected(change.client),
+        if change.is_connected {
+            self.subscriptions.connected(change.client, change.subscriber);
+        } else {
+            self.subscriptions.disconnected(change.client);
         }
     }
 }

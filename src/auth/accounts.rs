@@ -4,7 +4,11 @@
 //! What this process changes it writes to both. What others change (another node, the command line) is found by a look
 //! at the database every `auth.recheck_secs`, which also closes the live sockets concerned.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections, fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use papaya::HashMap;
@@ -31,6 +35,8 @@ pub struct Account {
     pub id: ClientId,
     /// Tokens of an earlier generation are revoked.
     pub generation: i64,
+    /// When its row was last changed.
+    pub changed_at: DateTime<Utc>,
     /// Device or user.
     pub holder: Holder,
 }
@@ -99,6 +105,7 @@ impl From<User> for Account {
         Self {
             id: user.uuid,
             generation: user.token_generation,
+            changed_at: user.changed_at,
             holder: Holder::User {
                 id: user.id,
                 username: user.username,
@@ -113,7 +120,12 @@ impl From<User> for Account {
 
 impl From<RegisteredDevice> for Account {
     fn from(device: RegisteredDevice) -> Self {
-        Self { id: device.uuid, generation: device.token_generation, holder: Holder::Device { name: device.name } }
+        Self {
+            id: device.uuid,
+            generation: device.token_generation,
+            changed_at: device.changed_at,
+            holder: Holder::Device { name: device.name },
+        }
     }
 }
 
@@ -144,6 +156,7 @@ pub struct Accounts {
     store: Store,
     tokens: Tokens,
     cache: Cache<ClientId, Arc<Account>>,
+    putting: Mutex<()>,
     /// revoked `jti`s and families, until when
     revoked: HashMap<Uuid, DateTime<Utc>>,
 }
@@ -164,7 +177,7 @@ impl Accounts {
         for (id, until) in store.revocations_since(DateTime::<Utc>::UNIX_EPOCH).await? {
             revoked.pin().insert(id, until);
         }
-        Ok(Self { store, tokens, cache: Cache::new(CACHED), revoked })
+        Ok(Self { store, tokens, cache: Cache::new(CACHED), putting: Mutex::new(()), revoked })
     }
 
     /// Makes and reads tokens.
@@ -252,16 +265,19 @@ impl Accounts {
         Ok(self.store.user_by_id(id).await?.map(|user| self.put(user.into())))
     }
 
-    /// Takes over what has just been written to the database.
+    /// Takes over what has been read from or written to the database, unless something newer is known. Answers what is
+    /// known now.
     pub fn put(&self, account: Account) -> Arc<Account> {
-        let account = Arc::new(account);
-        self.cache.insert(account.id, account.clone());
-        account
-    }
-
-    /// Forgets an account, so that the next look goes to the database.
-    pub fn forget(&self, id: ClientId) {
-        self.cache.remove(&id);
+        // two that come at once must not pass each other between the look and the insertion
+        let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.cache.get(&account.id) {
+            Some(known) if known.changed_at > account.changed_at => known,
+            _ => {
+                let account = Arc::new(account);
+                self.cache.insert(account.id, account.clone());
+                account
+            }
+        }
     }
 
     /// Takes over a revocation that has just been written to the database.
@@ -277,13 +293,14 @@ impl Accounts {
     /// news here, and now and then deletes what has expired.
     pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(Change)) {
         let mut since = Utc::now() - OVERLAP;
+        let mut seen = Seen::new();
         let mut cleaned: Option<tokio::time::Instant> = None;
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await;
             let began = Utc::now() - OVERLAP;
-            match self.changes_since(since).await {
+            match self.changes_since(since, &mut seen).await {
                 Ok(changes) => {
                     since = began;
                     changes.into_iter().for_each(&mut on_change);
@@ -300,37 +317,46 @@ impl Accounts {
         }
     }
 
-    async fn changes_since(&self, since: DateTime<Utc>) -> Result<Vec<Change>, StoreError> {
+    /// What is news since then. The cache can't tell: whoever read a changed row before has put it there, and closed no
+    /// session.
+    async fn changes_since(&self, since: DateTime<Utc>, seen: &mut Seen) -> Result<Vec<Change>, StoreError> {
         let mut changes = Vec::new();
+        let mut seen_now = Seen::new();
         for (id, until) in self.store.revocations_since(since).await? {
-            if self.revoked.pin().insert(id, until).is_none() {
+            self.put_revocation(id, until);
+            if !seen.contains_key(&id) {
                 changes.push(Change::Token(id));
             }
+            seen_now.insert(id, until);
         }
         let users = self.store.users_changed_since(since).await?.into_iter().map(Account::from);
         let devices = self.store.devices_changed_since(since).await?.into_iter().map(Account::from);
         for account in users.chain(devices) {
-            // what is not cached is read when it is needed; a live socket's account may have fallen out of the cache,
-            // so the change is passed on all the same
-            let known = self.cache.get(&account.id).is_some_and(|cached| {
-                cached.generation == account.generation
-                    && cached.is_active() == account.is_active()
-                    && cached.role() == account.role()
-                    && cached.name() == account.name()
-            });
-            if !known {
-                changes.push(Change::Account(self.put(account)));
+            let (id, changed_at) = (account.id.uuid(), account.changed_at);
+            let account = self.put(account);
+            if seen.get(&id) != Some(&changed_at) {
+                changes.push(Change::Account(account));
             }
+            seen_now.insert(id, changed_at);
         }
+        *seen = seen_now;
         Ok(changes)
     }
 }
+
+/// What the last look at the database found: accounts and when they changed, revocations and until when they hold.
+type Seen = collections::HashMap<Uuid, DateTime<Utc>>;
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn device(name: &str) -> Account {
-        Account { id: ClientId::random(), generation: 0, holder: Holder::Device { name: name.to_owned() } }
+        Account {
+            id: ClientId::random(),
+            generation: 0,
+            changed_at: Utc::now(),
+            holder: Holder::Device { name: name.to_owned() },
+        }
     }
 }

@@ -1,9 +1,10 @@
-//! Access tokens (JWT, HS256) and the random texts behind refresh tokens and device keys.
+//! Access tokens (JWT, HS256), refresh tokens and device keys.
 
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,7 @@ pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
+    device_keys: Hmac<Sha256>,
     access: TimeDelta,
     refresh: TimeDelta,
 }
@@ -80,14 +82,18 @@ impl fmt::Debug for Tokens {
 
 impl Tokens {
     /// Signs with this secret; lifetimes as given.
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     pub fn new(secret: &[u8], access: TimeDelta, refresh: TimeDelta) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
+        // from the very second of `exp` on (RFC 7519, section 4.1.4)
+        validation.reject_tokens_expiring_in_less_than = 1;
         validation.set_required_spec_claims(&["exp", "sub"]);
         Self {
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
             validation,
+            device_keys: Hmac::new_from_slice(secret).expect("HMAC takes any key").chain_update(b"device key of "),
             access,
             refresh,
         }
@@ -132,10 +138,21 @@ impl Tokens {
         self.decode(token, &validation)
     }
 
-    /// From then on every access token made until now has expired.
-    pub fn access_ends(&self) -> DateTime<Utc> {
-        // one more minute for tokens that another node is just making
-        Utc::now() + self.access + TimeDelta::minutes(1)
+    /// Until when a revocation made now has to be known. A user's tokens are worth nothing once they have expired; a
+    /// device's go on to prove who it is, so their revocation has to be known for good.
+    pub fn revoked_until(&self, kind: ClientKind) -> DateTime<Utc> {
+        match kind {
+            // one more minute for tokens that another node is just making
+            ClientKind::User => Utc::now() + self.access + TimeDelta::minutes(1),
+            ClientKind::Device => Utc::now() + TimeDelta::days(100 * 365),
+        }
+    }
+
+    /// A device's key: always the same for the same device and secret, so that the first answer's stays good.
+    pub fn device_key(&self, device: ClientId) -> String {
+        let mut key = self.device_keys.clone();
+        key.update(device.to_string().as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(key.finalize().into_bytes())
     }
 
     fn decode(&self, token: &str, validation: &Validation) -> Option<Claims> {
@@ -155,7 +172,7 @@ impl Claims {
     }
 }
 
-/// 256 random bits as text: a refresh token, a device key, a secret.
+/// 256 random bits as text: a refresh token, a secret, a password.
 pub fn random_text() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);

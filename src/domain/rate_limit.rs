@@ -59,34 +59,48 @@ impl<K: Eq + Hash> PerMinute<K> {
         Self { limit, windows: HashMap::new(), swept: None }
     }
 
-    /// Whether one more event is allowed; else how long to wait.
+    /// Counts an event of all these keys, unless one of them has had as many as it may.
     ///
     /// # Errors
-    /// The rest of the minute.
-    pub fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        match self.windows.get(key) {
-            Some(window) if self.limit > 0 && window.count >= self.limit => {
-                let rest = (window.began + MINUTE).saturating_duration_since(now);
-                if rest.is_zero() { Ok(()) } else { Err(rest) }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts an event.
-    pub fn count(&mut self, key: K, now: Instant) {
+    /// The rest of the minute; then nothing is counted.
+    pub fn take(&mut self, keys: &[K], now: Instant) -> Result<(), Duration>
+    where
+        K: Clone,
+    {
         if self.limit == 0 {
-            return;
+            return Ok(());
         }
         if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= MINUTE) {
             self.windows.retain(|_, window| now.saturating_duration_since(window.began) < MINUTE);
             self.swept = Some(now);
         }
-        let window = self.windows.entry(key).or_insert(Window { began: now, count: 0 });
-        if now.saturating_duration_since(window.began) >= MINUTE {
-            *window = Window { began: now, count: 0 };
+        for key in keys {
+            if let Some(window) = self.windows.get(key)
+                && window.count >= self.limit
+            {
+                let rest = (window.began + MINUTE).saturating_duration_since(now);
+                if !rest.is_zero() {
+                    return Err(rest);
+                }
+            }
         }
-        window.count += 1;
+        for key in keys {
+            let window = self.windows.entry(key.clone()).or_insert(Window { began: now, count: 0 });
+            if now.saturating_duration_since(window.began) >= MINUTE {
+                *window = Window { began: now, count: 0 };
+            }
+            window.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes an event of these keys back.
+    pub fn give_back(&mut self, keys: &[K]) {
+        for key in keys {
+            if let Some(window) = self.windows.get_mut(key) {
+                window.count = window.count.saturating_sub(1);
+            }
+        }
     }
 }
 
@@ -111,28 +125,29 @@ mod tests {
         let mut bucket = TokenBucket::new(0, 0, now);
         assert!((0..10_000).all(|_| bucket.take(now)));
         let mut counts = PerMinute::new(0);
-        (0..100).for_each(|_| counts.count("a", now));
-        assert!(counts.check(&"a", now).is_ok());
+        assert!((0..100).all(|_| counts.take(&["a"], now).is_ok()));
     }
 
     #[test]
     fn a_key_over_its_limit_waits_for_the_rest_of_the_minute_and_others_do_not() {
         let start = Instant::now();
         let mut counts = PerMinute::new(2);
-        counts.count("a", start);
-        assert!(counts.check(&"a", start).is_ok());
-        counts.count("a", start + Duration::from_secs(20));
-        assert_eq!(counts.check(&"a", start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
-        assert!(counts.check(&"b", start).is_ok());
-        assert!(counts.check(&"a", start + MINUTE).is_ok());
+        assert!(counts.take(&["a"], start).is_ok());
+        assert!(counts.take(&["a"], start + Duration::from_secs(20)).is_ok());
+        assert_eq!(counts.take(&["b", "a"], start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
+        assert!(counts.take(&["b"], start).is_ok());
+        assert!(counts.take(&["b"], start).is_ok(), "a refusal counts for nobody");
+        counts.give_back(&["a"]);
+        assert!(counts.take(&["a"], start + Duration::from_secs(21)).is_ok());
+        assert!(counts.take(&["a"], start + MINUTE).is_ok());
     }
 
     #[test]
     fn windows_that_are_over_are_forgotten() {
         let start = Instant::now();
         let mut counts = PerMinute::new(1);
-        (0..1000).for_each(|key| counts.count(key, start));
-        counts.count(1000, start + MINUTE);
+        (0..1000).for_each(|key| counts.take(&[key], start).unwrap());
+        counts.take(&[1000], start + MINUTE).unwrap();
         assert_eq!(counts.windows.len(), 1);
     }
 }

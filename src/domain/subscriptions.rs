@@ -39,10 +39,10 @@ struct Topic<S> {
 #[derive(Debug)]
 struct Client<S> {
     topics: HashSet<TopicId>,
-    /// where its socket is
+    /// the socket that gets publications
     session: Option<S>,
-    /// since when it has had none
-    absent_since: Instant,
+    /// since when it is expected; None: it has a socket, be it one that gets none
+    absent_since: Option<Instant>,
 }
 
 /// Why a client may not subscribe.
@@ -71,8 +71,11 @@ impl<S: Location + Clone> Subscriptions<S> {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
             topics: HashSet::new(),
             session: None,
-            absent_since: now,
+            absent_since: Some(now),
         });
+        if entry.absent_since.is_some() {
+            entry.absent_since = Some(now);
+        }
         if entry.topics.contains(&topic) {
             return Ok(());
         }
@@ -90,7 +93,7 @@ impl<S: Location + Clone> Subscriptions<S> {
     pub fn unsubscribe(&mut self, client: ClientId, topic: &TopicId) -> bool {
         let Some(entry) = self.clients.get_mut(&client) else { return false };
         let was = entry.topics.remove(topic);
-        if entry.topics.is_empty() && entry.session.is_none() {
+        if entry.topics.is_empty() && entry.absent_since.is_some() {
             self.clients.remove(&client);
         }
         if was {
@@ -99,14 +102,15 @@ impl<S: Location + Clone> Subscriptions<S> {
         was
     }
 
-    /// A client has a socket now, or another one than before.
-    pub fn connected(&mut self, client: ClientId, session: S, now: Instant) {
+    /// A client has sockets; this is the one that gets publications now, if there is one.
+    pub fn connected(&mut self, client: ClientId, session: Option<S>) {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
             topics: HashSet::new(),
             session: None,
-            absent_since: now,
+            absent_since: None,
         });
-        entry.session = Some(session);
+        entry.session = session;
+        entry.absent_since = None;
         for topic in &entry.topics {
             if let Some(topic) = self.topics.get_mut(topic) {
                 topic.audience = None;
@@ -128,7 +132,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         let absent: Vec<_> = self
             .clients
             .iter()
-            .filter(|(_, entry)| entry.session.is_none() && now.saturating_duration_since(entry.absent_since) >= wait)
+            .filter(|(_, entry)| entry.absent_since.is_some_and(|since| now.saturating_duration_since(since) >= wait))
             .map(|(client, _)| *client)
             .collect();
         absent.into_iter().for_each(|client| self.disconnected(client));
@@ -206,7 +210,7 @@ mod tests {
         let client = ClientId::random();
         index.subscribe(client, "t".into(), now).unwrap();
         assert_eq!(connected(&mut index, "t"), 0);
-        index.connected(client, At(1), now);
+        index.connected(client, Some(At(1)));
         assert_eq!(connected(&mut index, "t"), 1);
     }
 
@@ -224,9 +228,9 @@ mod tests {
         let (mut index, now) = index();
         let client = ClientId::random();
         index.subscribe(client, "t".into(), now).unwrap();
-        index.connected(client, At(0), now);
+        index.connected(client, Some(At(0)));
         assert_eq!(index.audience("t").unwrap().workers[0].0, 0);
-        index.connected(client, At(3), now);
+        index.connected(client, Some(At(3)));
         let audience = index.audience("t").unwrap();
         assert_eq!((audience.connected, audience.workers[0].0), (1, 3));
     }
@@ -236,7 +240,7 @@ mod tests {
         let (mut index, now) = index();
         let client = ClientId::random();
         index.subscribe(client, "t".into(), now).unwrap();
-        index.connected(client, At(0), now);
+        index.connected(client, Some(At(0)));
         index.disconnected(client);
         assert!(!index.is_subscribed(client, "t"));
         assert!(index.topics.is_empty() && index.clients.is_empty());
@@ -261,11 +265,25 @@ mod tests {
         for client in [absent, present] {
             index.subscribe(client, "t".into(), now).unwrap();
         }
-        index.connected(present, At(0), now);
+        index.connected(present, Some(At(0)));
         index.drop_absent(Duration::from_secs(10), now + Duration::from_secs(9));
         assert_eq!(index.members("t").len(), 2);
         index.drop_absent(Duration::from_secs(10), now + Duration::from_secs(10));
         assert_eq!(index.members("t"), [present]);
+    }
+
+    #[test]
+    fn a_client_with_a_socket_that_gets_no_publications_keeps_its_subscriptions() {
+        let (mut index, now) = index();
+        let client = ClientId::random();
+        index.connected(client, Some(At(0)));
+        index.subscribe(client, "t".into(), now).unwrap();
+        index.connected(client, None);
+        assert_eq!(connected(&mut index, "t"), 0);
+        index.drop_absent(Duration::ZERO, now + Duration::from_secs(1));
+        assert_eq!(index.members("t"), [client]);
+        index.disconnected(client);
+        assert!(index.members("t").is_empty());
     }
 
     #[test]
@@ -274,7 +292,7 @@ mod tests {
         for worker in [0, 1, 0] {
             let client = ClientId::random();
             index.subscribe(client, "t".into(), now).unwrap();
-            index.connected(client, At(worker), now);
+            index.connected(client, Some(At(worker)));
         }
         let audience = index.audience("t").unwrap();
         let mut sizes: Vec<_> = audience.workers.iter().map(|(worker, members)| (*worker, members.len())).collect();

@@ -1,7 +1,7 @@
 //! Request bodies and query strings, checked field by field: every fault is found and told in FastAPI's shape
 //! (contract section 2). All validation errors come from here.
 
-use std::{future::Future, ops::RangeInclusive, pin::Pin};
+use std::{future::Future, ops::RangeInclusive, pin::Pin, time::Duration};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt;
@@ -13,6 +13,9 @@ use crate::{
     error::{ApiError, Fault},
     settings::Limits,
 };
+
+/// The longest that a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A fault was found and noted; see [`Fields`].
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl<'a> Fields<'a> {
 
     /// Notes a fault of a field.
     pub fn fault(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) -> Invalid {
-        let input = self.object.get(name).cloned().unwrap_or_else(|| Value::Object(self.object.clone()));
+        let input = self.object.get(name).cloned().unwrap_or(Value::Null);
         // what must not be shown is not shown to its sender either: answers are logged on the way
         let input = if name.contains("password") || name.contains("token") || name == "device_key" {
             Value::Null
@@ -111,7 +114,8 @@ impl<'a> Fields<'a> {
             return Err(self.fault("string_too_short", name, msg));
         }
         if count > *chars.end() {
-            let msg = format!("String should have at most {} characters", chars.end());
+            let limit = if name == "topic_id" { " (limits.topic_id_chars)" } else { "" };
+            let msg = format!("String should have at most {} characters{limit}", chars.end());
             return Err(self.fault("string_too_long", name, msg));
         }
         if text.contains('\0') {
@@ -351,7 +355,9 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
             let broker = broker(&request)?;
             let limits = &broker.settings.limits;
             check_content_type::<F>(&request)?;
-            let bytes = read_body(&request, payload, limits.body_bytes).await?;
+            let bytes = tokio::time::timeout(BODY_PATIENCE, read_body(&request, payload, limits.body_bytes))
+                .await
+                .map_err(|_| ApiError::BodyTimeout)??;
             let object = F::parse(&bytes)?;
             let content = Fields::read(&object, "body", limits)?;
             Ok(Self { content, format: std::marker::PhantomData })

@@ -1,4 +1,4 @@
-//! `GET /clients`: who is connected.
+//! `GET /clients` and `GET /connections`: who is connected, and how many.
 
 use std::collections::BTreeMap;
 
@@ -23,4 +23,21 @@ pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> web::Json<Clients
     let clients: BTreeMap<_, _> =
         elsewhere.into_iter().chain(broker.directory.clients()).map(|(id, name)| (id.to_string(), name)).collect();
     web::Json(Clients { count: clients.len(), clients })
+}
+
+/// How many sockets there are.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Connections {
+    total_connections: usize,
+    active_connections: usize,
+    /// by room id
+    connections_by_room: BTreeMap<String, usize>,
+}
+
+/// How many sockets are open on this node, those of nobody included.
+#[utoipa::path(get, path = "/connections", tag = "messaging", responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
+pub async fn connections(broker: web::Data<Broker>, _: PublicRead) -> web::Json<Connections> {
+    let open = broker.relays.session_count();
+    // no socket is in a room as long as there are no rooms
+    web::Json(Connections { total_connections: open, active_connections: open, connections_by_room: BTreeMap::new() })
 }

@@ -451,8 +451,7 @@ async fn answer(
         return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
     }
     let command = read(broker, id).await?.ok_or(ApiError::NotFound("Command not found"))?;
-    let mut response =
-        if command.finished_at.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    let mut response = if command.finished_at.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     let location = format!("/api/commands/{id}");
     Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of(&command)))
 }
@@ -464,10 +463,7 @@ pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<Command>, A
     Ok(broker.store.command(id).await?)
 }
 
-async fn listed(
-    broker: &Broker,
-    targets: impl Iterator<Item = TargetRef>,
-) -> Result<Vec<Arc<Account>>, ApiError> {
+async fn listed(broker: &Broker, targets: impl Iterator<Item = TargetRef>) -> Result<Vec<Arc<Account>>, ApiError> {
     let mut accounts: Vec<Arc<Account>> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for target in targets {
@@ -509,14 +505,11 @@ async fn selected(broker: &Broker, select: Select) -> Result<Vec<Arc<Account>>, 
 
 /// The command of a path, if the asker may see it: operators see all, others their own.
 pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
-    let id = Uuid::try_parse(path).map_err(|_| {
-        ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into())
-    })?;
+    let id = Uuid::try_parse(path)
+        .map_err(|_| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))?;
     let command = read(broker, id).await?;
     command
-        .filter(|command| {
-            identity.account.role() >= Role::Operator || command.requested_by == identity.account.id
-        })
+        .filter(|command| identity.account.role() >= Role::Operator || command.requested_by == identity.account.id)
         .ok_or(ApiError::NotFound("Command not found"))
 }
 

@@ -9,9 +9,13 @@ use super::routes;
 use crate::error::ApiError;
 
 static OPENAPI: LazyLock<String> = LazyLock::new(|| routes::openapi().to_json().unwrap_or_default());
-static REDOC: LazyLock<String> =
-    LazyLock::new(|| aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html());
-static SWAGGER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
+static REDOC: LazyLock<String> = LazyLock::new(|| {
+    let page = aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html();
+    // the page loads nothing from elsewhere, its maker's logo included
+    page.replace("https://cdn.redoc.ly/redoc/logo-mini.svg", "data:,")
+});
+static SWAGGER: LazyLock<Arc<Config<'static>>> =
+    LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
 
 /// This API as an OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1")))]

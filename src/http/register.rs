@@ -18,9 +18,9 @@ use super::{
 use crate::{
     app::Broker,
     auth::{
-        accounts::{Account, Holder},
+        accounts::{Account, Change, Holder},
         credentials, passwords,
-        tokens::{digest, random_text},
+        tokens::digest,
     },
     domain::ids::{ClientId, ClientKind, Role},
     error::ApiError,
@@ -204,7 +204,7 @@ pub struct RegisteredDevice {
     message: &'static str,
     #[serde(flatten)]
     tokens: tokens::TokenPair,
-    /// Proof that a later registration of this UUID is by the same device. Shown once.
+    /// Proof that a later registration of this UUID is by the same device.
     device_key: String,
 }
 
@@ -280,17 +280,24 @@ async fn register_device(
     };
     count_registration(request, broker)?;
     let tokens = broker.accounts.tokens();
-    let (family, refresh, device_key) = (Uuid::new_v4(), tokens.refresh(), random_text());
+    let (family, refresh) = (Uuid::new_v4(), tokens.refresh());
     let stored = refresh.to_store(family, uuid, ClientKind::Device);
     if broker.store.user_by_uuid(uuid).await?.is_some() {
         return Err(ApiError::UuidClaimed);
     }
+    let own_key = tokens.device_key(uuid);
     let registered = broker
         .store
-        .register_device(uuid, &name, digest(&device_key), claim, stored)
+        .register_device(uuid, &name, &digest(&own_key), claim, &stored)
         .await?
         .ok_or(ApiError::UuidClaimed)?;
+    // by key means that the one that was shown is good
+    let device_key = device_key.filter(|_| matches!(claim, Claim::KeyHash(_))).unwrap_or(own_key);
     let account = broker.accounts.put(Account::from(registered));
+    if broker.directory.is_connected(uuid) {
+        // it may have another name now
+        broker.apply(Change::Account(account.clone())).await?;
+    }
     let (access, expires_at) = tokens.access(&account, family)?;
     tracing::info!(device = %uuid, "device registered");
     let tokens = tokens::TokenPair::new(access, expires_at, refresh);
@@ -334,12 +341,8 @@ async fn register_user(
 
 fn count_registration(request: &HttpRequest, broker: &Broker) -> Result<(), ApiError> {
     let Some(address) = client_address(request, &broker.settings) else { return Ok(()) };
-    let now = Instant::now();
-    let mut registrations = broker.registrations();
-    registrations.check(&address, now).map_err(|wait| ApiError::TooMany {
-        limit: "limits.registrations_per_minute",
-        retry_after: wait.as_secs() + 1,
-    })?;
-    registrations.count(address, now);
-    Ok(())
+    broker
+        .registrations()
+        .take(&[address], Instant::now())
+        .map_err(|wait| ApiError::TooMany { limit: "limits.registrations_per_minute", retry_after: wait.as_secs() + 1 })
 }

@@ -4,20 +4,27 @@ use actix_web::{
     Error, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header::{HeaderName, HeaderValue},
+    http::{
+        Method,
+        header::{self, HeaderName, HeaderValue},
+    },
     middleware::Next,
     web,
 };
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::{app::Broker, error::ApiError};
+use crate::{app::Broker, auth::credentials::is_allowed_origin, error::ApiError};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// Ids longer than this are cut off: they go into every log line.
-const MAX_ID: usize = 128;
+/// Of longer ids the log has the beginning.
+const MAX_LOGGED: usize = 128;
+
+fn in_log(id: &HeaderValue) -> String {
+    String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_LOGGED).collect()
+}
 
 /// Echoes or creates `X-Request-ID`, echoes `X-Correlation-ID`, logs, and turns requests away while draining.
 ///
@@ -27,20 +34,18 @@ pub async fn around<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let given = |name: &HeaderName| {
-        let value = request.headers().get(name)?.to_str().ok()?;
-        let usable = !value.is_empty() && value.len() <= MAX_ID;
-        usable.then(|| value.to_owned())
-    };
-    let id = given(&REQUEST_ID).unwrap_or_else(|| Uuid::new_v4().to_string());
+    let given = |name: &HeaderName| request.headers().get(name).filter(|value| !value.is_empty()).cloned();
+    let id = given(&REQUEST_ID).or_else(|| HeaderValue::from_str(&Uuid::new_v4().to_string()).ok());
     let correlation = given(&CORRELATION_ID);
+    // always on, whatever the level: each line of the log must have the id
+    let (shown, shown_correlation) = (id.as_ref().map(in_log), correlation.as_ref().map(in_log));
     // the path alone: the query may hold a token
-    let span = tracing::info_span!("request", id, correlation, method = %request.method(), path = request.path());
+    let span = tracing::error_span!("request", id = shown, correlation = shown_correlation, method = %request.method(), path = request.path());
     let mut response = handle(request, next).instrument(span).await?;
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    if let Some(correlation) = correlation.and_then(|id| HeaderValue::from_str(&id).ok()) {
+    if let Some(correlation) = correlation {
         response.headers_mut().insert(CORRELATION_ID, correlation);
     }
     Ok(response)
@@ -54,7 +59,21 @@ async fn handle<B: MessageBody + 'static>(
     if draining && !matches!(request.path(), "/healthz" | "/readyz") {
         return Ok(request.into_response(ApiError::Draining.error_response().map_into_boxed_body()));
     }
+    if is_foreign_preflight(&request) {
+        return Ok(request.into_response(ApiError::ForeignOrigin.error_response().map_into_boxed_body()));
+    }
     let response = next.call(request).await?.map_into_boxed_body();
     tracing::debug!(status = response.status().as_u16(), "answered");
     Ok(response)
+}
+
+/// A browser asks for leave on behalf of a page of an origin that is not on the list.
+fn is_foreign_preflight(request: &ServiceRequest) -> bool {
+    let headers = request.headers();
+    let Some(broker) = request.app_data::<web::Data<Broker>>() else { return false };
+    request.method() == Method::OPTIONS
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && headers.get(header::ORIGIN).is_some_and(|origin| {
+            !origin.to_str().is_ok_and(|origin| is_allowed_origin(origin, &broker.settings.http.cors_origins))
+        })
 }

@@ -19,7 +19,7 @@ use crate::error::ApiError;
 pub const WEBSOCKETS: [&str; 3] = ["/ws", "/ws/auth", "/ws/echo"];
 
 /// Other names of the same route, for clients of the systems before.
-const ALIASES: [(&str, &str); 1] = [("/api/token", "/token")];
+const ALIASES: [(&str, &str); 2] = [("/api/token", "/token"), ("/api/connections", "/connections")];
 
 /// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
 pub fn configure(config: &mut ServiceConfig) {
@@ -53,10 +53,12 @@ pub fn configure(config: &mut ServiceConfig) {
 
     // messaging
     add(config, "/clients", vec![(get(), web::to(clients::list))]);
+    add(config, "/connections", vec![(get(), web::to(clients::connections))]);
+    add(config, "/api/connections", vec![(get(), web::to(clients::connections))]);
     add(config, "/topics", vec![(get(), web::to(topics::list))]);
-    add(config, "/topics/create", vec![(post(), web::to(topics::create))]);
-    add(config, "/topics/subscribe", vec![(post(), web::to(topics::subscribe))]);
-    add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe))]);
+    add(config, "/topics/create", vec![(post(), web::to(topics::create)), (get(), web::to(topics::show))]);
+    add(config, "/topics/subscribe", vec![(post(), web::to(topics::subscribe)), (get(), web::to(topics::show))]);
+    add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe)), (get(), web::to(topics::show))]);
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
     // commands
@@ -87,7 +89,7 @@ pub fn configure(config: &mut ServiceConfig) {
         root::index, health::healthz, health::readyz, docs::openapi, docs::redoc, docs::swagger, docs::swagger_asset,
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
-        clients::list, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
         send_command::send, send_command::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, command_events::events,
     ),

@@ -1,6 +1,6 @@
 //! Logins, refreshing, logout, revocation (contract section 3).
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -129,24 +129,28 @@ fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> 
 
 async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
     let Login { username, password } = login;
-    let address = client_address(request, &broker.settings).map(LoginKey::Address);
-    let account = Some(LoginKey::Account(username.clone()));
-    let keys = || address.clone().into_iter().chain(account.clone());
-    for key in keys() {
-        broker.login_failures().check(&key, Instant::now()).map_err(|wait| ApiError::TooMany {
-            limit: "limits.login_failures_per_minute",
-            retry_after: wait.as_secs() + 1,
-        })?;
-    }
     let user = broker.store.user_by_login(&username).await?;
+    // one account is one account, whether it is called by username or by email
+    let name = user.as_ref().map_or(username, |user| user.uuid.to_string());
+    let keys: Vec<_> = client_address(request, &broker.settings)
+        .map(LoginKey::Address)
+        .into_iter()
+        .chain([LoginKey::Account(name)])
+        .collect();
+    // counted before the password is looked at, or many at once would all be in time
+    broker.login_failures().take(&keys, Instant::now()).map_err(|wait| ApiError::TooMany {
+        limit: "limits.login_failures_per_minute",
+        retry_after: wait.as_secs() + 1,
+    })?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     // an overlong password is not worth a hash, but must take as long as any other
     let password = if password.chars().count() > passwords::MAX_CHARS { String::new() } else { password };
-    let good = broker.passwords.verify(password, hash).await?;
-    let Some(user) = user.filter(|_| good) else {
-        for key in keys() {
-            broker.login_failures().count(key, Instant::now());
-        }
+    let verified = broker.passwords.verify(password, hash).await;
+    if !matches!(verified, Ok(false)) {
+        broker.login_failures().give_back(&keys);
+    }
+    let Some(user) = user.filter(|_| matches!(verified, Ok(true))) else {
+        verified?;
         tracing::info!(address = ?client_address(request, &broker.settings), "login failed");
         return Err(ApiError::IncorrectLogin);
     };
@@ -179,18 +183,17 @@ pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<w
     let tokens = broker.accounts.tokens();
     let successor = tokens.refresh();
     let hash = digest(&body.content.refresh_token);
-    match broker.store.rotate_refresh_token(&hash, &successor, tokens.access_ends()).await? {
-        Rotation::Rotated { family, client, kind } => {
-            let account = broker.accounts.account(client, kind).await?.ok_or(ApiError::InvalidRefreshToken)?;
-            if !account.is_active() {
-                return Err(ApiError::InactiveUser);
-            }
-            let (access, expires_at) = tokens.access(&account, family)?;
+    let revoked_until = |kind| tokens.revoked_until(kind);
+    match broker.store.rotate_refresh_token(&hash, &successor, revoked_until).await? {
+        Rotation::Rotated { family, owner } => {
+            // of this very generation: a newer one would be another's to ask for
+            let (access, expires_at) = tokens.access(&owner, family)?;
             Ok(web::Json(TokenPair::new(access, expires_at, successor)))
         }
-        Rotation::Reused { family } => {
+        Rotation::Inactive => Err(ApiError::InactiveUser),
+        Rotation::Reused { family, kind } => {
             tracing::warn!(%family, "refresh token used twice, its login ended");
-            token_revoked(&broker, family).await?;
+            token_revoked(&broker, family, kind).await?;
             Err(ApiError::InvalidRefreshToken)
         }
         Rotation::Unknown => Err(ApiError::InvalidRefreshToken),
@@ -204,7 +207,7 @@ pub async fn logout(
     broker: web::Data<Broker>,
     identity: Identity,
 ) -> Result<HttpResponse, ApiError> {
-    end_family(&broker, identity.family).await?;
+    end_family(&broker, identity.family, identity.account.kind()).await?;
     let mut cookie = session_cookie(&request, &broker, String::new());
     cookie.make_removal();
     Ok(HttpResponse::Ok().cookie(cookie).json(json!({ "message": "Logged out" })))
@@ -253,52 +256,46 @@ pub async fn revoke(
 ) -> Result<web::Json<Revoked>, ApiError> {
     let revoked = match body.content {
         Revoke::Token(token) => match broker.accounts.tokens().read_expired(&token) {
-            Some(claims) => revoke_jti(&broker, claims.jti).await?,
+            Some(claims) => {
+                let kind = claims.client_kind().unwrap_or(ClientKind::Device);
+                revoke_jti(&broker, claims.jti, kind).await?
+            }
             None => match broker.store.family_of(&digest(&token)).await? {
-                Some(family) => end_family(&broker, family).await?,
+                Some((family, kind)) => end_family(&broker, family, kind).await?,
                 None => {
                     let msg = "Value error, not a token of this server";
                     return Err(ApiError::invalid("value_error", &["body", "token"], msg, serde_json::Value::Null));
                 }
             },
         },
-        Revoke::Jti(jti) => revoke_jti(&broker, jti).await?,
+        // nothing tells whose it is, so it is kept as if it were a device's
+        Revoke::Jti(jti) => revoke_jti(&broker, jti, ClientKind::Device).await?,
         Revoke::Client(client) => revoke_client(&broker, client).await?,
     };
     tracing::info!(admin = %admin.0.account.id, revoked, "tokens revoked");
     Ok(web::Json(Revoked { revoked }))
 }
 
-async fn revoke_jti(broker: &Broker, jti: Uuid) -> Result<u64, ApiError> {
-    let news = broker.store.revoke(jti, broker.accounts.tokens().access_ends()).await?;
-    token_revoked(broker, jti).await?;
+async fn revoke_jti(broker: &Broker, jti: Uuid, kind: ClientKind) -> Result<u64, ApiError> {
+    let news = broker.store.revoke(jti, broker.accounts.tokens().revoked_until(kind)).await?;
+    token_revoked(broker, jti, kind).await?;
     Ok(news.into())
 }
 
-async fn end_family(broker: &Broker, family: Uuid) -> Result<u64, ApiError> {
-    let ended = broker.store.end_family(family, broker.accounts.tokens().access_ends()).await?;
-    token_revoked(broker, family).await?;
+async fn end_family(broker: &Broker, family: Uuid, kind: ClientKind) -> Result<u64, ApiError> {
+    let ended = broker.store.end_family(family, broker.accounts.tokens().revoked_until(kind)).await?;
+    token_revoked(broker, family, kind).await?;
     Ok(ended.max(1))
 }
 
 /// What follows from a revocation that is in the database: here at once, and on other nodes.
-async fn token_revoked(broker: &Broker, id: Uuid) -> Result<(), ApiError> {
-    broker.accounts.put_revocation(id, broker.accounts.tokens().access_ends());
+async fn token_revoked(broker: &Broker, id: Uuid, kind: ClientKind) -> Result<(), ApiError> {
+    broker.accounts.put_revocation(id, broker.accounts.tokens().revoked_until(kind));
     broker.apply(Change::Token(id)).await
 }
 
 async fn revoke_client(broker: &Broker, client: ClientId) -> Result<u64, ApiError> {
-    let kind = if broker.store.advance_device_generation(client).await? {
-        ClientKind::Device
-    } else if broker.store.advance_user_generation(client).await? {
-        ClientKind::User
-    } else {
-        return Err(ApiError::NotFound("Client not found"));
-    };
-    let logins = broker.store.delete_refresh_tokens_of(client).await?;
-    broker.accounts.forget(client);
-    if let Some(account) = broker.accounts.account(client, kind).await? {
-        broker.apply(Change::Account(Arc::clone(&account))).await?;
-    }
+    let (account, logins) = broker.store.revoke_client(client).await?.ok_or(ApiError::NotFound("Client not found"))?;
+    broker.apply(Change::Account(broker.accounts.put(account))).await?;
     Ok(logins.max(1))
 }

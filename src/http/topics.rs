@@ -1,6 +1,6 @@
 //! Topics: create, list, subscribe (contract section 5).
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -137,9 +137,11 @@ pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<
 pub async fn show(
     broker: web::Data<Broker>,
     _: PublicRead,
-    path: web::Path<String>,
+    request: HttpRequest,
 ) -> Result<web::Json<TopicDetail>, ApiError> {
-    let topic = existing(&broker, &path).await?;
+    // a topic may be called like one of the fixed paths, where the router names no part
+    let last = request.path().rsplit('/').next();
+    let topic = existing(&broker, request.match_info().get("topic_id").or(last).unwrap_or_default()).await?;
     let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
     subscribers.extend(broker.backplane.members(&topic.id).await);
     subscribers.sort_unstable();
@@ -189,9 +191,7 @@ pub async fn unsubscribe(
 }
 
 async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiError> {
-    // NUL can't be in a name, and PostgreSQL refuses even to look for it
-    let topic = if id.contains('\0') { None } else { broker.store.topic(id).await? };
-    topic.ok_or(ApiError::NotFound("Topic not found"))
+    broker.store.topic(id).await?.ok_or(ApiError::NotFound("Topic not found"))
 }
 
 fn answer(message: &str, topic: &TopicId, client: ClientId) -> web::Json<Value> {

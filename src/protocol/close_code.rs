@@ -3,8 +3,6 @@
 /// Why the server closes a socket. 1000 to 1013 are RFC 6455's, 44xx are Switchboard's and follow HTTP's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCode {
-    /// 1000: done.
-    Normal,
     /// 1001: the server is going away, or an agent was replaced. Reconnect with jitter.
     GoingAway,
     /// 1002: the peer broke RFC 6455.
@@ -39,7 +37,6 @@ impl CloseCode {
     /// The number on the wire.
     pub fn code(self) -> u16 {
         match self {
-            Self::Normal => 1000,
             Self::GoingAway => 1001,
             Self::Protocol => 1002,
             Self::Unsupported => 1003,
@@ -60,7 +57,6 @@ impl CloseCode {
     /// The words that go with it; at most 123 bytes (RFC 6455, section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Normal => "done",
             Self::GoingAway => "going away",
             Self::Protocol => "protocol error",
             Self::Unsupported => "binary frames are not supported",

@@ -13,7 +13,7 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
 
 /// Names that the systems before Switchboard read from the environment, and the keys they stand for.
-const UNPREFIXED: [(&str, &str); 8] = [
+const UNPREFIXED: [(&str, &str); 9] = [
     ("DATABASE_URL", "storage.database_url"),
     ("JWT_SECRET_KEY", "auth.secret"),
     ("SECRET_KEY", "auth.secret"),
@@ -22,6 +22,7 @@ const UNPREFIXED: [(&str, &str); 8] = [
     ("REDIS_PORT", "redis.port"),
     ("REDIS_DB", "redis.db"),
     ("REDIS_PASSWORD", "redis.password"),
+    ("REDIS_URL", "redis.url"),
 ];
 
 /// Why the settings can't be used: one line that names the key and the layer it came from.
@@ -52,15 +53,11 @@ pub struct Flags {
 /// The first wrong key or value, with the layer that brought it.
 pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     let dotenv = match dotenvy::from_path_iter(".env") {
-        Ok(lines) => {
-            lines.collect::<Result<Vec<_>, _>>().map_err(|error| SettingsError::new(format!(".env: {error}")))?
-        }
+        Ok(lines) => read_dotenv(lines)?,
         Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(SettingsError::new(format!(".env: {error}"))),
+        Err(error) => return Err(SettingsError::new(format!("cannot read .env: {error}"))),
     };
-    let environment: Vec<_> = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let environment = read_environment()?;
     let mut layers = Layers::new();
     if let Some(path) = &flags.config {
         let name = path.display().to_string();
@@ -79,6 +76,39 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     layers.finish()
 }
 
+/// The pairs of a `.env` file. What is wrong with a line is not said: the line may hold a secret.
+fn read_dotenv<R: std::io::Read>(lines: dotenvy::Iter<R>) -> Result<Vec<(String, String)>, SettingsError> {
+    lines
+        .enumerate()
+        .map(|(index, line)| {
+            line.map_err(|error| match error {
+                dotenvy::Error::Io(error) => SettingsError::new(format!("cannot read .env: {error}")),
+                _ => SettingsError::new(format!(".env: entry {} is not of the form NAME=VALUE", index + 1)),
+            })
+        })
+        .collect()
+}
+
+/// The variables of the environment; those that are settings must be UTF-8.
+fn read_environment() -> Result<Vec<(String, String)>, SettingsError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if is_setting(&name) => {
+                return Err(SettingsError::new(format!("bad value for `{name}` (environment): not UTF-8")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
+}
+
+fn is_setting(name: &str) -> bool {
+    name.starts_with(PREFIX) || name == "ALGORITHM" || UNPREFIXED.iter().any(|(unprefixed, _)| *unprefixed == name)
+}
+
 struct Layers {
     values: Table,
     /// key → the layer that last set it, for error messages
@@ -93,7 +123,9 @@ impl Layers {
 
     fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            SettingsError::new(format!("{name}: {}", one_line(&error.to_string())))
+            // not the line itself: it may hold a secret
+            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            SettingsError::new(format!("{name}: line {line}: {}", one_line(error.message())))
         })?;
         for (section, keys) in table {
             let Value::Table(keys) = keys else {
@@ -113,7 +145,7 @@ impl Layers {
         {
             return Err(SettingsError::new(format!("ALGORITHM ({layer}): only HS256 is supported")));
         }
-        for (name, key) in UNPREFIXED.into_iter().chain([("REDIS_URL", "redis.url")]) {
+        for (name, key) in UNPREFIXED {
             if let Some((_, text)) = given(name) {
                 self.set_text(key, text, &format!("{layer}, {name}"))?;
             }

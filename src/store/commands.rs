@@ -309,9 +309,9 @@ impl Store {
         }
         if let Some((time, id)) = filter.before {
             query = query.filter(
-                Condition::any().add(commands::Column::CreatedAt.lt(time)).add(
-                    Condition::all().add(commands::Column::CreatedAt.eq(time)).add(commands::Column::Id.lt(id)),
-                ),
+                Condition::any()
+                    .add(commands::Column::CreatedAt.lt(time))
+                    .add(Condition::all().add(commands::Column::CreatedAt.eq(time)).add(commands::Column::Id.lt(id))),
             );
         }
         let rows = query
@@ -456,7 +456,11 @@ async fn write_progress(
             .order_by_desc(Column::Version)
             .limit(PROGRESS_KEPT)
             .into_query();
-        Entity::delete_many().filter(of_target()).filter(Column::Version.not_in_subquery(kept)).exec(connection).await?;
+        Entity::delete_many()
+            .filter(of_target())
+            .filter(Column::Version.not_in_subquery(kept))
+            .exec(connection)
+            .await?;
     }
     Ok(())
 }

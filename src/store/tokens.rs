@@ -3,19 +3,19 @@
 use chrono::{DateTime, Utc};
 use entity::{refresh_tokens, revocations};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, Set,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, devices, users};
 use crate::{
-    auth::tokens::RefreshToken,
+    auth::{accounts::Account, tokens::RefreshToken},
     domain::ids::{ClientId, ClientKind},
 };
 
 /// A refresh token to be stored; the token itself stays with the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewRefreshToken {
     /// SHA-256 of the token, in hex.
     pub token_hash: String,
@@ -51,15 +51,17 @@ pub enum Rotation {
     Rotated {
         /// The family it belongs to.
         family: Uuid,
-        /// Whose it is.
-        client: ClientId,
-        /// Of which kind that client is.
-        kind: ClientKind,
+        /// Whose it is, as of this moment.
+        owner: Account,
     },
+    /// It is good, but its owner is disabled: nothing has changed.
+    Inactive,
     /// It had been used before: somebody else has it. Its family has ended.
     Reused {
         /// The family that ended.
         family: Uuid,
+        /// Whose it was.
+        kind: ClientKind,
     },
     /// There is no such token, or it has expired.
     Unknown,
@@ -83,7 +85,7 @@ impl Store {
         &self,
         token_hash: &str,
         successor: &RefreshToken,
-        access_ends: DateTime<Utc>,
+        revoked_until: impl Fn(ClientKind) -> DateTime<Utc>,
     ) -> Result<Rotation, StoreError> {
         let transaction = self.begin().await?;
         let now = Utc::now();
@@ -101,54 +103,76 @@ impl Store {
             .col_expr(refresh_tokens::Column::UsedAt, Expr::value(now))
             .exec(&transaction)
             .await?;
+        let (client, kind) = (row.client_uuid, ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device));
         let rotation = if used.rows_affected == 1 {
-            let client = row.client_uuid.into();
-            let kind = ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device);
-            successor.to_store(family, client, kind).insert(&transaction).await?;
-            Rotation::Rotated { family, client, kind }
+            // read behind the lock on the token's row, for which a revocation of the client waits
+            let owner = match kind {
+                ClientKind::Device => devices::find(&transaction, client).await?.map(Account::from),
+                ClientKind::User => users::find(&transaction, client).await?.map(Account::from),
+            };
+            match owner {
+                None => return Ok(Rotation::Unknown),
+                Some(owner) if !owner.is_active() => return Ok(Rotation::Inactive),
+                Some(owner) => {
+                    successor.to_store(family, client.into(), kind).insert(&transaction).await?;
+                    Rotation::Rotated { family, owner }
+                }
+            }
         } else {
-            end_family(&transaction, family, access_ends).await?;
-            Rotation::Reused { family }
+            end_family(&transaction, family, revoked_until(kind)).await?;
+            Rotation::Reused { family, kind }
         };
         transaction.commit().await?;
         Ok(rotation)
     }
 
-    /// Ends a family: its refresh tokens are gone, its access tokens revoked until `access_ends`, when none of them can
-    /// be valid any more. Answers how many live refresh tokens there were.
+    /// Ends a family: its refresh tokens are gone, its access tokens revoked until then. Answers how many live refresh tokens there were.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn end_family(&self, family: Uuid, access_ends: DateTime<Utc>) -> Result<u64, StoreError> {
+    pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
         let transaction = self.begin().await?;
-        let ended = end_family(&transaction, family, access_ends).await?;
+        let ended = end_family(&transaction, family, until).await?;
         transaction.commit().await?;
         Ok(ended)
     }
 
-    /// Deletes all refresh tokens of a client. Answers how many of them were live.
+    /// Ends all tokens of a client: its refresh tokens are gone, its access tokens of an earlier generation. Answers the
+    /// account in its new generation, and how many refresh tokens were live.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn delete_refresh_tokens_of(&self, client: ClientId) -> Result<u64, StoreError> {
-        let of_client = refresh_tokens::Column::ClientUuid.eq(client.uuid());
+    /// When the database fails; no such client is `None`.
+    pub async fn revoke_client(&self, client: ClientId) -> Result<Option<(Account, u64)>, StoreError> {
+        let transaction = self.begin().await?;
+        let of_client = || refresh_tokens::Column::ClientUuid.eq(client.uuid());
+        // waits for rotations that are under way, so that the deletion below sees their successors
+        refresh_tokens::Entity::find().filter(of_client()).lock_exclusive().all(&transaction).await?;
+        let account = if devices::advance_generation(&transaction, client).await? {
+            devices::find(&transaction, client.uuid()).await?.map(Account::from)
+        } else if users::advance_generation(&transaction, client).await? {
+            users::find(&transaction, client.uuid()).await?.map(Account::from)
+        } else {
+            None
+        };
+        let Some(account) = account else { return Ok(None) };
         let live = refresh_tokens::Entity::find()
-            .filter(of_client.clone())
+            .filter(of_client())
             .filter(refresh_tokens::Column::UsedAt.is_null())
             .filter(refresh_tokens::Column::ExpiresAt.gt(Utc::now()))
-            .count(&self.read)
+            .count(&transaction)
             .await?;
-        refresh_tokens::Entity::delete_many().filter(of_client).exec(&self.write).await?;
-        Ok(live)
+        refresh_tokens::Entity::delete_many().filter(of_client()).exec(&transaction).await?;
+        transaction.commit().await?;
+        Ok(Some((account, live)))
     }
 
-    /// The family of a refresh token, live or not.
+    /// The family of a refresh token, live or not, and of which kind its owner is.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn family_of(&self, token_hash: &str) -> Result<Option<Uuid>, StoreError> {
+    pub async fn family_of(&self, token_hash: &str) -> Result<Option<(Uuid, ClientKind)>, StoreError> {
         let row = refresh_tokens::Entity::find_by_id(token_hash).one(&self.read).await?;
-        Ok(row.map(|row| row.family))
+        Ok(row.map(|row| (row.family, ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device))))
     }
 
     /// Revokes access tokens by `jti` (or family) until `expires_at`. Answers whether that is news.
@@ -190,11 +214,13 @@ impl Store {
     }
 }
 
-async fn end_family(
-    transaction: &DatabaseTransaction,
-    family: Uuid,
-    access_ends: DateTime<Utc>,
-) -> Result<u64, StoreError> {
+async fn end_family(transaction: &DatabaseTransaction, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
+    // waits for a rotation that is under way, so that the deletion below sees its successor
+    refresh_tokens::Entity::find()
+        .filter(refresh_tokens::Column::Family.eq(family))
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
     let live = refresh_tokens::Entity::find()
         .filter(refresh_tokens::Column::Family.eq(family))
         .filter(refresh_tokens::Column::UsedAt.is_null())
@@ -202,7 +228,7 @@ async fn end_family(
         .await?;
     // used tokens go as well: shown again they are unknown, which is refused just the same
     refresh_tokens::Entity::delete_many().filter(refresh_tokens::Column::Family.eq(family)).exec(transaction).await?;
-    revoke(transaction, family, access_ends).await?;
+    revoke(transaction, family, until).await?;
     Ok(live)
 }
 

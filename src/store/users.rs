@@ -6,9 +6,11 @@ use entity::{
     users::{ActiveModel, Column, Model},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, Set, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait,
+    PaginatorTrait, QueryFilter, QueryOrder, Set, sea_query::Expr,
 };
+
+use uuid::Uuid;
 
 use super::{Store, StoreError, is_unique_violation};
 use crate::domain::ids::{ClientId, Role};
@@ -182,20 +184,6 @@ impl Store {
         self.user_by_id(id).await
     }
 
-    /// Ends all tokens of a user by starting a new generation. Answers whether there is such a user.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn advance_user_generation(&self, uuid: ClientId) -> Result<bool, StoreError> {
-        let done = Users::update_many()
-            .filter(Column::Uuid.eq(uuid.uuid()))
-            .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
-            .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
-            .exec(&self.write)
-            .await?;
-        Ok(done.rows_affected > 0)
-    }
-
     /// Users whose role, state or generation changed since then.
     ///
     /// # Errors
@@ -212,4 +200,20 @@ impl Store {
     pub async fn count_users(&self) -> Result<u64, StoreError> {
         Ok(Users::find().count(&self.read).await?)
     }
+}
+
+/// The user with this UUID, read inside a transaction.
+pub(super) async fn find(connection: &impl ConnectionTrait, uuid: Uuid) -> Result<Option<User>, StoreError> {
+    Ok(Users::find().filter(Column::Uuid.eq(uuid)).one(connection).await?.map(User::from))
+}
+
+/// Ends all access tokens of a user by starting a new generation. Answers whether there is such a user.
+pub(super) async fn advance_generation(connection: &impl ConnectionTrait, uuid: ClientId) -> Result<bool, StoreError> {
+    let done = Users::update_many()
+        .filter(Column::Uuid.eq(uuid.uuid()))
+        .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
+        .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
+        .exec(connection)
+        .await?;
+    Ok(done.rows_affected > 0)
 }

@@ -8,4 +8,9 @@
 
 mod support;
 
+mod bounds;
+mod configuration;
+mod http_rules;
+mod identity;
 mod messaging;
+mod sockets;

@@ -8,9 +8,9 @@ pub use raw::{Frame, RawSocket};
 
 use std::{future::Future, time::Duration};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use switchboard::client::{ClientError, Connection};
+use switchboard::client::{Client, ClientError, Connection};
 
 /// Longer than anything here takes on the slowest machine; a test that waits so long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,6 +18,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The result, or a failed test: for what would hang otherwise.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("waited in vain")
+}
+
+/// Asks again and again until the answer is yes.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    within(async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Whether `/clients` lists this client.
+pub async fn is_listed(client: &Client, uuid: uuid::Uuid) -> bool {
+    let (_, body) = get(client, "/clients").await;
+    body["clients"].get(uuid.to_string()).is_some()
 }
 
 /// The next frame as JSON.
@@ -57,4 +73,43 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
     let status = response.status();
     let text = within(response.text()).await.expect("a body");
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// Gets; status and body of the answer.
+pub async fn get(client: &Client, path: &str) -> (u16, Value) {
+    let (status, body) = answer(client.request(Method::GET, path)).await;
+    (status.as_u16(), body)
+}
+
+/// Posts JSON; status and body of the answer.
+pub async fn post(client: &Client, path: &str, body: Value) -> (u16, Value) {
+    let (status, body) = answer(client.request(Method::POST, path).json(&body)).await;
+    (status.as_u16(), body)
+}
+
+/// A handshake with these headers; later ones win.
+pub fn handshake(client: &Client, path: &str, headers: &[(&'static str, &str)]) -> reqwest::RequestBuilder {
+    let usual = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let mut all = reqwest::header::HeaderMap::new();
+    for (name, value) in usual.iter().chain(headers) {
+        all.insert(*name, value.parse().unwrap());
+    }
+    client.request(Method::GET, path).headers(all)
+}
+
+/// What a validation error finds fault with, each as `type part.field`. It must have FastAPI's shape.
+pub fn faults(body: &Value) -> Vec<String> {
+    assert_eq!(body["code"], "validation_error", "{body}");
+    let fault = |fault: &Value| {
+        assert!(fault["msg"].is_string() && fault.get("input").is_some(), "{fault}");
+        let loc = fault["loc"].as_array().expect("a location").iter();
+        let loc: Vec<_> = loc.map(|part| part.as_str().map_or(part.to_string(), str::to_owned)).collect();
+        format!("{} {}", fault["type"].as_str().expect("a type"), loc.join("."))
+    };
+    body["detail"].as_array().expect("a list of faults").iter().map(fault).collect()
 }

@@ -29,8 +29,8 @@ pub fn clock() -> u32 {
 
 /// Moves the thread's clock on.
 pub(super) fn advance_clock() {
-    // 136 years fit
-    CLOCK.set(STARTED.with(Instant::elapsed).as_secs() as u32);
+    // rounded, so that ticks that come a little early or late are still a second apart; 136 years fit
+    CLOCK.set(((STARTED.with(Instant::elapsed).as_millis() + 500) / 1000) as u32);
 }
 
 /// Flushes this outbox at the end of the tick. The outbox sees to it that it is in here once.

@@ -84,7 +84,8 @@ struct State {
 /// One session's queue to its socket. Lives on its worker's thread.
 pub struct Outbox {
     handle: SessionHandle,
-    socket: Socket,
+    /// a duplicate of the connection's
+    socket: Rc<Socket>,
     limits: OutboxLimits,
     state: RefCell<State>,
     /// it is in the tick's list already
@@ -94,7 +95,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(handle: SessionHandle, socket: Socket, limits: OutboxLimits) -> Rc<Self> {
+    pub(super) fn new(handle: SessionHandle, socket: Rc<Socket>, limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Self {
             handle,
             socket,
@@ -124,6 +125,9 @@ impl Outbox {
     /// The 101 head is out: frames may follow.
     pub(super) fn head_out(self: &Rc<Self>) {
         self.state.borrow_mut().head_out = true;
+        if self.is_done() {
+            self.shut_down();
+        }
         self.mark_dirty();
     }
 
@@ -194,7 +198,11 @@ impl Outbox {
 
     /// As [`Outbox::close`], without waiting for the peer's close frame.
     pub(super) fn fail(self: &Rc<Self>, code: CloseCode) {
-        self.begin_close(&wire::close(code), true);
+        if self.is_open() {
+            self.begin_close(&wire::close(code), true);
+        } else {
+            self.peer_closed(&[]);
+        }
     }
 
     /// Answers the peer's close frame, or takes it as the answer to ours.
@@ -235,6 +243,13 @@ impl Outbox {
         state.phase = Phase::Done;
         state.chunks = VecDeque::new();
         self.handle.mark_closed();
+        // before the head is out the connection still speaks HTTP, and may have a refusal to deliver
+        if state.head_out {
+            self.shut_down();
+        }
+    }
+
+    fn shut_down(&self) {
         // fails when the peer is gone already, which is all we want
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
@@ -345,7 +360,7 @@ impl Outbox {
     }
 
     /// More waits than may: the backlog goes, so that the peer, should it ever read again, learns why it was closed.
-    fn overrun(self: &Rc<Self>) {
+    pub fn overrun(self: &Rc<Self>) {
         tracing::info!(session = self.handle.id(), "slow consumer closed");
         {
             let mut state = self.state.borrow_mut();

@@ -34,6 +34,11 @@ impl Session {
         let (broker, outbox) = (self.broker.clone(), self.outbox.clone());
         let join = async move {
             let identity = broker.accounts.authenticate(&token).await?;
+            let limit = broker.settings.limits.connections_per_identity;
+            // before the greeting: a client that was greeted believes it is in
+            if limit > 0 && broker.directory.session_count(identity.account.id) >= limit {
+                return Err(ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 });
+            }
             join(&broker, &outbox, Dialect::Chat, identity).await
         };
         context.wait(join.into_actor(self).map(|result, session, _| match result {

@@ -38,6 +38,21 @@ impl RawSocket {
         Self { stream: within(TcpStream::connect(address)).await.unwrap() }
     }
 
+    /// Connects with so small a window that the broker's side fills up soon when nothing is read.
+    pub async fn connect_narrow(broker: &Broker) -> Self {
+        let address: std::net::SocketAddr = broker.url.strip_prefix("http://").unwrap().parse().unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(32 * 1024).unwrap();
+        Self { stream: within(socket.connect(address)).await.unwrap() }
+    }
+
+    /// A second hand on the same connection: one may write while the other reads.
+    pub fn split(self) -> (Self, Self) {
+        let stream = self.stream.into_std().unwrap();
+        let other = stream.try_clone().unwrap();
+        (Self { stream: TcpStream::from_std(stream).unwrap() }, Self { stream: TcpStream::from_std(other).unwrap() })
+    }
+
     /// Sends a handshake with more header lines (each ending in `\r\n`), and reads the answer's head.
     pub async fn handshake(&mut self, path: &str, headers: &str) -> String {
         let request = format!(
