@@ -2,9 +2,13 @@
 //!
 //! To add a sub-command: a variant of `Command`, a file here, an arm in `run`.
 
+mod agent;
 mod client;
+mod commands;
 mod demo;
+mod login;
 mod migrate;
+mod send;
 mod serve;
 mod user;
 
@@ -36,6 +40,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Connect as a device and talk from the terminal
     Client(client::Arguments),
+    /// Send a command to a device or user, and print its answer
+    Send(send::Arguments),
+    /// List, show, follow or cancel commands
+    Commands(commands::Arguments),
+    /// Connect as a device that answers commands by running a program
+    Agent(agent::Arguments),
 }
 
 /// Where settings come from.
@@ -59,7 +69,7 @@ impl ConfigArguments {
 pub fn main() -> ExitCode {
     let arguments = CommandLine::parse();
     match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // one line with all that led to it; a broken pipe on stderr is nobody's concern
             eprintln!("switchboard: {error:#}");
@@ -68,15 +78,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let system = actix_web::rt::System::new();
-    match command {
+    let done = match command {
         Command::Serve(arguments) => system.block_on(serve::run(arguments)),
         Command::User(arguments) => system.block_on(user::run(arguments)),
         Command::Migrate(arguments) => system.block_on(migrate::run(arguments)),
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),
         Command::Client(arguments) => system.block_on(client::run(arguments)),
-    }
+        Command::Send(arguments) => return system.block_on(send::run(arguments)),
+        Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
+        Command::Agent(arguments) => system.block_on(agent::run(arguments)),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Log lines go to stderr; what a command answers goes to stdout.

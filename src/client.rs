@@ -177,6 +177,14 @@ impl Client {
         }
     }
 
+    /// Sends a request and reads the JSON of its answer.
+    ///
+    /// # Errors
+    /// The broker does not answer or refuses.
+    pub async fn answer<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        answer(request).await
+    }
+
     /// Opens a WebSocket at this path, with the client's token if it has one.
     ///
     /// # Errors

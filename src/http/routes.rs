@@ -105,6 +105,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             document.paths.paths.insert(alias.to_owned(), item);
         }
     }
+    // a topic may be called like one of these
+    let show = document.paths.paths.get("/topics/{topic_id}").and_then(|item| item.get.clone());
+    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
+        if let (Some(item), Some(mut show)) = (document.paths.paths.get_mut(path), show.clone()) {
+            show.parameters = None;
+            item.get = Some(show);
+        }
+    }
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     document

@@ -137,11 +137,12 @@ pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<
 pub async fn show(
     broker: web::Data<Broker>,
     _: PublicRead,
+    path: Option<web::Path<String>>,
     request: HttpRequest,
 ) -> Result<web::Json<TopicDetail>, ApiError> {
     // a topic may be called like one of the fixed paths, where the router names no part
-    let last = request.path().rsplit('/').next();
-    let topic = existing(&broker, request.match_info().get("topic_id").or(last).unwrap_or_default()).await?;
+    let fixed = || request.path().rsplit('/').next().unwrap_or_default().to_owned();
+    let topic = existing(&broker, &path.map_or_else(fixed, web::Path::into_inner)).await?;
     let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
     subscribers.extend(broker.backplane.members(&topic.id).await);
     subscribers.sort_unstable();

@@ -1,0 +1,198 @@
+//! `switchboard commands`: what has been asked of whom, and what came of it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::login::LoginArguments;
+use crate::client::Client;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// List commands, newest first
+    List {
+        /// Only those with a target in this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those to this target
+        #[arg(long)]
+        target: Option<String>,
+        /// Only those since this time (RFC 3339)
+        #[arg(long)]
+        since: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50)]
+        limit: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one command with all its targets
+    Show {
+        id: Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Follow a command until it is finished
+    Watch {
+        id: Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Call a command off
+    Cancel {
+        id: Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+struct Output {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    login: LoginArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.action {
+        Action::List { state, target, since, limit, output } => {
+            let client = output.login.client().await?;
+            let query = [("state", state), ("target", target), ("since", since), ("limit", Some(limit.to_string()))];
+            let query: Vec<_> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            let list: Value = client.answer(client.request(Method::GET, "/api/commands").query(&query)).await?;
+            if output.json {
+                println!("{}", serde_json::to_string_pretty(&list)?);
+            } else {
+                print_list(&list);
+            }
+        }
+        Action::Show { id, output } => {
+            let command: Value = output.login.client().await?.get(&format!("/api/commands/{id}")).await?;
+            print(&command, output.json)?;
+        }
+        Action::Watch { id, output } => watch(&output.login.client().await?, id, output.json).await?,
+        Action::Cancel { id, output } => {
+            let client = output.login.client().await?;
+            let command: Value = client.answer(client.request(Method::DELETE, &format!("/api/commands/{id}"))).await?;
+            print(&command, output.json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(command: &Value, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(command)?);
+        return Ok(());
+    }
+    println!(
+        "{}  {} {}  by {}  {}",
+        text(&command["id"]),
+        text(&command["method"]),
+        text(&command["url"]),
+        text(&command["requester"]),
+        text(&command["created_at"])
+    );
+    print_targets(command);
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    table
+}
+
+/// A line per target: who, what became of it, and the answer.
+pub(super) fn print_targets(command: &Value) {
+    let mut table = table(&["TARGET", "NAME", "STATE", "RESULT"]);
+    for target in command["targets"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let result = if target["result"].is_null() { String::new() } else { target["result"].to_string() };
+        table.add_row([text(&target["uuid"]), text(&target["name"]), text(&target["state"]), result]);
+    }
+    println!("{table}");
+}
+
+fn print_list(list: &Value) {
+    let mut table = table(&["ID", "GIVEN", "BY", "COMMAND", "STATE", "TARGETS"]);
+    for command in list["commands"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let targets = command["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let succeeded = targets.iter().filter(|target| target["state"] == "succeeded").count();
+        table.add_row([
+            text(&command["id"]),
+            text(&command["created_at"]),
+            text(&command["requester"]),
+            format!("{} {}", text(&command["method"]), text(&command["url"])),
+            text(&command["state"]),
+            match targets {
+                [one] => format!("{} {}", text(&one["name"]), text(&one["state"])),
+                many => format!("{succeeded} of {} succeeded", many.len()),
+            },
+        ]);
+    }
+    println!("{table}");
+}
+
+/// Prints each event as it comes.
+async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
+    let response = client.request(Method::GET, &format!("/api/commands/{id}/events")).send().await?;
+    if !response.status().is_success() {
+        let status = response.status();
+        bail!("{status}: {}", response.text().await?);
+    }
+    let mut chunks = response.bytes_stream();
+    let mut buffer = String::new();
+    while let Some(chunk) = chunks.next().await {
+        buffer += std::str::from_utf8(&chunk.context("the connection broke")?).context("not UTF-8")?;
+        while let Some((event, rest)) = buffer.split_once("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+            if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
+                if json {
+                    println!("{data}");
+                } else {
+                    print_event(name, &serde_json::from_str(data)?)?;
+                }
+            }
+            buffer = rest.to_owned();
+        }
+    }
+    Ok(())
+}
+
+fn print_event(name: &str, event: &Value) -> anyhow::Result<()> {
+    match name {
+        "finished" => print(event, false),
+        "progress" => {
+            println!("{}  progress  {}", text(&event["target"]["name"]), event["progress"]);
+            Ok(())
+        }
+        _ => {
+            let result =
+                if event["target"]["result"].is_null() { String::new() } else { event["target"]["result"].to_string() };
+            println!("{}  {}  {result}", text(&event["target"]["name"]), text(&event["target"]["state"]));
+            Ok(())
+        }
+    }
+}

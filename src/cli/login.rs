@@ -1,0 +1,52 @@
+//! Who is asking, for sub-commands that talk to a running broker.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::client::Client;
+
+#[derive(Args)]
+pub(super) struct LoginArguments {
+    /// Where the broker listens
+    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
+    url: String,
+    /// An access token of an operator
+    #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Log in as this user; the password comes from SWITCHBOARD_PASSWORD, or is asked for
+    #[arg(long, env = "SWITCHBOARD_USERNAME")]
+    username: Option<String>,
+    /// Without token and username: where the first admin's password lies
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    data_dir: PathBuf,
+}
+
+impl LoginArguments {
+    /// A client that is somebody.
+    pub(super) async fn client(self) -> anyhow::Result<Client> {
+        let mut client = Client::new(&self.url)?;
+        if let Some(token) = self.token {
+            return Ok(client.with_token(&token));
+        }
+        let first_password = self.data_dir.join("initial-admin-password");
+        let (username, password) = match self.username {
+            Some(username) => {
+                let password = match std::env::var("SWITCHBOARD_PASSWORD") {
+                    Ok(password) => password,
+                    Err(_) => rpassword::prompt_password(format!("Password of {username}: "))?,
+                };
+                (username, password)
+            }
+            None if first_password.exists() => {
+                let password = std::fs::read_to_string(&first_password)
+                    .with_context(|| format!("cannot read {}", first_password.display()))?;
+                ("admin".to_owned(), password.trim().to_owned())
+            }
+            None => bail!("who are you? give --token or --username (SWITCHBOARD_TOKEN, SWITCHBOARD_USERNAME)"),
+        };
+        client.login(&username, &password).await.with_context(|| format!("cannot log in as {username}"))?;
+        Ok(client)
+    }
+}

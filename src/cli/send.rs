@@ -1,0 +1,124 @@
+//! `switchboard send`: one command, its answer, and an exit code that tells how it went.
+
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{commands::print_targets, login::LoginArguments};
+use crate::client::{Client, ClientError};
+
+/// All targets succeeded.
+const ALL: u8 = 0;
+/// Some target failed.
+const SOME: u8 = 2;
+/// No target answered.
+const NONE: u8 = 3;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// A user's integer id, or the UUID of a device or user; several separated by commas; `all` that are connected
+    target: String,
+    /// What to do, such as GET
+    method: String,
+    /// To what, such as /status
+    url: String,
+    /// With what
+    #[arg(long, value_name = "JSON")]
+    data: Option<String>,
+    /// Do not wait for the answer, print the command's id
+    #[arg(long = "async")]
+    is_async: bool,
+    /// Seconds a target may take (1 to 300)
+    #[arg(long, value_name = "SECS")]
+    timeout: Option<u64>,
+    /// Seconds to wait for targets that are not connected (0 to 604800)
+    #[arg(long, value_name = "SECS")]
+    deliver_within: Option<u64>,
+    /// Print the whole command as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    login: LoginArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let data: Option<Value> =
+        arguments.data.as_deref().map(serde_json::from_str).transpose().context("--data is not JSON")?;
+    let mut body = json!({ "method": arguments.method, "url": arguments.url, "data": data });
+    if arguments.target == "all" {
+        body["select"] = json!({});
+    } else {
+        body["targets"] = arguments.target.split(',').map(str::trim).collect();
+    }
+    if let Some(secs) = arguments.timeout {
+        body["timeout_secs"] = json!(secs);
+    }
+    if let Some(secs) = arguments.deliver_within {
+        body["deliver_within_secs"] = json!(secs);
+    }
+    let client = arguments.login.client().await?;
+    let spinner = spinner();
+    let mut request = client.request(Method::POST, "/api/commands").json(&body);
+    if arguments.is_async {
+        request = request.header("Prefer", "respond-async");
+    }
+    let mut command: Value = client.answer(request).await?;
+    if arguments.is_async {
+        println!("{}", command["id"].as_str().unwrap_or_default());
+        return Ok(ExitCode::from(ALL));
+    }
+    // longer than the broker keeps a caller waiting
+    while command["state"] == "pending" {
+        spinner.set_message(progress(&command));
+        command = wait(&client, &command).await?;
+    }
+    spinner.finish_and_clear();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&command)?);
+    } else {
+        print_targets(&command);
+    }
+    exit_code(&command)
+}
+
+/// Something that moves while a person waits at a terminal.
+fn spinner() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message("waiting for the answer");
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+fn progress(command: &Value) -> String {
+    let targets = command["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ended = targets.iter().filter(|target| !target["ended_at"].is_null()).count();
+    format!("{ended} of {} have ended", targets.len())
+}
+
+/// The command after its next change.
+async fn wait(client: &Client, command: &Value) -> Result<Value, ClientError> {
+    let id = command["id"].as_str().unwrap_or_default();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.get(&format!("/api/commands/{id}")).await
+}
+
+fn exit_code(command: &Value) -> anyhow::Result<ExitCode> {
+    let targets = command["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(!targets.is_empty(), "the broker answered something else than a command: {command}");
+    let of =
+        |states: &[&str]| targets.iter().filter(|target| states.iter().any(|state| target["state"] == *state)).count();
+    Ok(ExitCode::from(match (of(&["succeeded"]), of(&["succeeded", "failed"])) {
+        (succeeded, _) if succeeded == targets.len() => ALL,
+        (_, 0) => NONE,
+        _ => SOME,
+    }))
+}
