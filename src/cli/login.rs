@@ -10,8 +10,9 @@ use crate::client::Client;
 #[derive(Args)]
 pub(super) struct LoginArguments {
     /// Where the broker listens
-    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
+    #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
+    #[arg(default_value = "http://127.0.0.1:8000")]
+    broker: String,
     /// An access token of an operator
     #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -26,7 +27,7 @@ pub(super) struct LoginArguments {
 impl LoginArguments {
     /// A client that is somebody.
     pub(super) async fn client(self) -> anyhow::Result<Client> {
-        let mut client = Client::new(&self.url)?;
+        let mut client = Client::new(&self.broker)?;
         if let Some(token) = self.token {
             return Ok(client.with_token(&token));
         }
