@@ -321,9 +321,9 @@ mod tests {
 
     #[test]
     fn a_missing_from_is_added_and_nothing_else_changes() {
-        let text = format!(r#"{{"topic_id":"t","msgid":"1","content":{{"b":1,"a":2.0}}}}"#);
-        let frame = Frame::parse(&text).unwrap();
-        let message = topic(&frame, &text, me()).unwrap();
+        let text = r#"{"topic_id":"t","msgid":"1","content":{"b":1,"a":2.0}}"#;
+        let frame = Frame::parse(text).unwrap();
+        let message = topic(&frame, text, me()).unwrap();
         assert_eq!(forwarded(&message), format!(r#"{{"from":"{ME}",{}"#, &text[1..]));
         assert_eq!(message.to, "t");
     }
@@ -342,12 +342,12 @@ mod tests {
     fn every_wrong_shape_is_named() {
         let long = "x".repeat(65);
         let table = [
-            (format!(r#"{{"msgid":"1","content":"x"}}"#), "missing field `to`"),
+            (r#"{"msgid":"1","content":"x"}"#.to_owned(), "missing field `to`"),
             (format!(r#"{{"to":"{YOU}","content":"x"}}"#), "missing field `msgid`"),
             (format!(r#"{{"to":"{YOU}","msgid":"1"}}"#), "missing field `content`"),
             (format!(r#"{{"to":"{YOU}","msgid":"1","content":null}}"#), "missing field `content`"),
-            (format!(r#"{{"to":"nobody","msgid":"1","content":"x"}}"#), "to: expected a UUID"),
-            (format!(r#"{{"to":7,"msgid":"1","content":"x"}}"#), "to: expected a UUID"),
+            (r#"{"to":"nobody","msgid":"1","content":"x"}"#.to_owned(), "to: expected a UUID"),
+            (r#"{"to":7,"msgid":"1","content":"x"}"#.to_owned(), "to: expected a UUID"),
             (
                 format!(r#"{{"to":"{YOU}","msgid":"{long}","content":"x"}}"#),
                 "msgid: expected a text of at most 64 characters",
