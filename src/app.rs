@@ -29,7 +29,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     actors::{
-        command_dispatcher::CommandDispatcher,
+        command_dispatcher::{CommandDispatcher, RecordBegun},
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
@@ -295,7 +295,11 @@ impl Application {
         handle.stop(graceful).await;
         server.await??;
         // what has been answered is written, whatever comes
-        if tokio::time::timeout(JOURNAL_PATIENCE, self.broker.journal.send(Flush)).await.is_err() {
+        let written = async {
+            self.broker.command_dispatcher.send(RecordBegun).await?;
+            self.broker.journal.send(Flush).await
+        };
+        if tokio::time::timeout(JOURNAL_PATIENCE, written).await.is_err() {
             tracing::error!("the database does not take what is left to write");
         }
         self.control.stop();

@@ -17,8 +17,6 @@ pub struct Model {
     pub data: Option<String>,
     pub timeout_secs: i64,
     pub deliver_until: Option<DateTimeWithTimeZone>,
-    pub idempotency_key: Option<String>,
-    pub body_digest: Option<String>,
     pub created_at: DateTimeWithTimeZone,
     pub finished_at: Option<DateTimeWithTimeZone>,
     pub version: i64,

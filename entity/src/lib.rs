@@ -6,6 +6,7 @@ pub mod command_progress;
 pub mod command_targets;
 pub mod commands;
 pub mod devices;
+pub mod idempotency_keys;
 pub mod refresh_tokens;
 pub mod revocations;
 pub mod topics;

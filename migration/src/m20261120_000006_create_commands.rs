@@ -16,11 +16,18 @@ enum Commands {
     Data,
     TimeoutSecs,
     DeliverUntil,
-    IdempotencyKey,
-    BodyDigest,
     CreatedAt,
     FinishedAt,
     Version,
+}
+
+#[derive(DeriveIden)]
+enum IdempotencyKeys {
+    Table,
+    RequestedBy,
+    IdempotencyKey,
+    CommandId,
+    BodyDigest,
 }
 
 #[derive(DeriveIden)]
@@ -58,6 +65,7 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(Commands::Table)
+                    // begins with the time, so newest first is by id
                     .col(pk_uuid(Commands::Id))
                     .col(uuid(Commands::RequestedBy))
                     // the name at that time, for people
@@ -69,9 +77,6 @@ impl MigrationTrait for Migration {
                     .col(big_integer(Commands::TimeoutSecs))
                     // until when it waits for devices that are offline
                     .col(timestamp_with_time_zone_null(Commands::DeliverUntil))
-                    .col(string_null(Commands::IdempotencyKey))
-                    // SHA-256 of the request, in hex: the same key with another request is an error
-                    .col(string_null(Commands::BodyDigest))
                     .col(timestamp_with_time_zone(Commands::CreatedAt))
                     .col(timestamp_with_time_zone_null(Commands::FinishedAt))
                     // counts the changes; the event id of watchers
@@ -80,22 +85,24 @@ impl MigrationTrait for Migration {
             )
             .await?;
         manager
-            .create_index(
-                Index::create()
-                    .name("idx_commands_idempotency_key")
-                    .table(Commands::Table)
-                    .col(Commands::RequestedBy)
-                    .col(Commands::IdempotencyKey)
-                    .unique()
+            .create_table(
+                Table::create()
+                    .table(IdempotencyKeys::Table)
+                    .col(uuid(IdempotencyKeys::RequestedBy))
+                    .col(string(IdempotencyKeys::IdempotencyKey))
+                    .col(uuid(IdempotencyKeys::CommandId))
+                    // SHA-256 of the request, in hex: the same key with another request is an error
+                    .col(string(IdempotencyKeys::BodyDigest))
+                    .primary_key(Index::create().col(IdempotencyKeys::RequestedBy).col(IdempotencyKeys::IdempotencyKey))
                     .to_owned(),
             )
             .await?;
         manager
             .create_index(
                 Index::create()
-                    .name("idx_commands_created_at")
-                    .table(Commands::Table)
-                    .col(Commands::CreatedAt)
+                    .name("idx_idempotency_keys_command_id")
+                    .table(IdempotencyKeys::Table)
+                    .col(IdempotencyKeys::CommandId)
                     .to_owned(),
             )
             .await?;
@@ -153,6 +160,7 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.drop_table(Table::drop().table(CommandProgress::Table).to_owned()).await?;
         manager.drop_table(Table::drop().table(CommandTargets::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(IdempotencyKeys::Table).to_owned()).await?;
         manager.drop_table(Table::drop().table(Commands::Table).to_owned()).await
     }
 }

@@ -6,7 +6,7 @@
 //! those who wait.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +33,9 @@ use crate::{
 
 /// Answers that may wait here; sessions whose answers find no room are not read until there is.
 const MAILBOX: usize = 4096;
+
+/// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// Changes that a watcher may be behind before it misses some.
 const WATCHED: usize = 1024;
@@ -116,6 +119,11 @@ pub struct Watch(pub Uuid);
 #[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
 pub struct Await(pub Uuid);
 
+/// Records what has begun, before it is read.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct RecordBegun;
+
 /// How many targets have not ended.
 #[derive(Message)]
 #[rtype(result = "usize")]
@@ -124,6 +132,8 @@ pub struct CountPending;
 /// See the module.
 pub struct CommandDispatcher {
     pending: PendingCommands<SessionHandle>,
+    /// what began a moment ago and is in no record yet
+    unrecorded: HashSet<Uuid>,
     waiters: HashMap<Uuid, Vec<oneshot::Sender<Arc<Command>>>>,
     watchers: HashMap<Uuid, broadcast::Sender<Arc<Changed>>>,
     /// the one timer, and what it is set to
@@ -158,6 +168,7 @@ impl CommandDispatcher {
     ) -> Self {
         Self {
             pending: PendingCommands::default(),
+            unrecorded: HashSet::new(),
             waiters: HashMap::new(),
             watchers: HashMap::new(),
             timer: None,
@@ -208,24 +219,24 @@ impl CommandDispatcher {
     /// Records changes, and tells them to those who watch and wait.
     fn tell(&mut self, changes: impl IntoIterator<Item = Changed>) {
         let mut records = Vec::new();
+        let mut patient = true;
         for changed in changes {
-            let created_at = changed
-                .finished
-                .as_deref()
-                .or_else(|| self.pending.command(changed.command))
-                .map_or_else(Utc::now, |command| command.created_at);
-            if let Some(progress) = &changed.progress {
-                records.push(Record::Progress {
-                    command: changed.command,
-                    client: changed.target.client,
-                    version: changed.target.version,
-                    at: Utc::now(),
-                    progress: progress.clone(),
-                });
+            match (&changed.finished, self.unrecorded.contains(&changed.command)) {
+                // it began and ended within a moment: written once
+                (Some(finished), true) => {
+                    self.unrecorded.remove(&changed.command);
+                    records.extend(whole(finished));
+                }
+                (None, true) if changed.progress.is_none() => {}
+                _ => {
+                    patient = false;
+                    if self.unrecorded.remove(&changed.command) {
+                        records.extend(self.pending.command(changed.command).into_iter().flat_map(whole));
+                    }
+                    self.record(&changed, &mut records);
+                }
             }
-            records.push(Record::Target { command: changed.command, created_at, target: changed.target.clone() });
             if let Some(finished) = &changed.finished {
-                records.push(Record::Command(finished.clone()));
                 for waiter in self.waiters.remove(&changed.command).unwrap_or_default() {
                     // a caller that hung up waits no more
                     let _ = waiter.send(finished.clone());
@@ -241,7 +252,35 @@ impl CommandDispatcher {
             }
         }
         if !records.is_empty() {
-            self.journal.do_send(Write(records));
+            self.journal.do_send(Write { records, patient });
+        }
+    }
+
+    fn record(&self, changed: &Changed, records: &mut Vec<Record>) {
+        let command = changed.finished.as_deref().or_else(|| self.pending.command(changed.command));
+        let created_at = command.map_or_else(Utc::now, |command| command.created_at);
+        if let Some(progress) = &changed.progress {
+            records.push(Record::Progress {
+                command: changed.command,
+                client: changed.target.client,
+                version: changed.target.version,
+                at: Utc::now(),
+                progress: progress.clone(),
+            });
+        }
+        records.push(Record::Target { command: changed.command, created_at, target: changed.target.clone() });
+        if let Some(finished) = &changed.finished {
+            records.push(Record::Command(finished.clone()));
+        }
+    }
+
+    /// Records what has begun and is not over.
+    fn record_begun(&mut self) {
+        let begun = std::mem::take(&mut self.unrecorded);
+        let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
+        let records: Vec<_> = commands.flat_map(whole).collect();
+        if !records.is_empty() {
+            self.journal.do_send(Write { records, patient: false });
         }
     }
 
@@ -300,13 +339,25 @@ impl Actor for CommandDispatcher {
                 command.finished_at = Some(now);
             }
             changes.push(Record::Command(Arc::new(command.clone())));
-            self.journal.do_send(Write(changes));
+            self.journal.do_send(Write { records: changes, patient: false });
             if command.finished_at.is_none() {
                 self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
             }
         }
         self.set_timer(context);
     }
+}
+
+/// A command and all its targets, to be recorded.
+fn whole(command: &Command) -> Vec<Record> {
+    let targets = command.targets.iter().map(|target| Record::Target {
+        command: command.id,
+        created_at: command.created_at,
+        target: target.clone(),
+    });
+    // its targets are recorded one by one
+    let alone = Command { targets: Vec::new(), ..command.clone() };
+    [Record::Command(Arc::new(alone))].into_iter().chain(targets).collect()
 }
 
 /// `deliver_until` on the clock of this process.
@@ -325,7 +376,10 @@ impl Handler<Dispatch> for CommandDispatcher {
             if over || self.backlog.is_behind() {
                 return Err(TooManyPending);
             }
-            self.journal.do_send(Write(vec![Record::Command(Arc::new(command.clone()))]));
+            if self.unrecorded.is_empty() {
+                context.run_later(MOMENT, |dispatcher, _| dispatcher.record_begun());
+            }
+            self.unrecorded.insert(command.id);
         }
         let (done, finished) = oneshot::channel();
         self.waiters.entry(command.id).or_default().push(done);
@@ -343,7 +397,9 @@ impl Handler<Answer> for CommandDispatcher {
         let Answer { session, client, command, result, failed } = answer;
         match self.pending.answer(command, client, &session, result.clone(), failed, Utc::now()) {
             Answered::Changed(changed) => self.tell([*changed]),
-            Answered::Late => self.journal.do_send(Write(vec![Record::LateResult { command, client, result }])),
+            Answered::Late => self
+                .journal
+                .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
             Answered::Dropped => self.drop_answer(&session, command),
         }
     }
@@ -427,5 +483,13 @@ impl Handler<CountPending> for CommandDispatcher {
 
     fn handle(&mut self, _: CountPending, _: &mut Self::Context) -> usize {
         self.pending.len()
+    }
+}
+
+impl Handler<RecordBegun> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: RecordBegun, _: &mut Self::Context) {
+        self.record_begun();
     }
 }

@@ -143,10 +143,6 @@ pub struct Command {
     pub timeout: Duration,
     /// Until when it waits for targets that are not connected.
     pub deliver_until: Option<DateTime<Utc>>,
-    /// A retry with the same key is the same command.
-    pub idempotency_key: Option<String>,
-    /// Which request that key stands for.
-    pub body_digest: Option<String>,
     /// When it was given.
     pub created_at: DateTime<Utc>,
     /// When its last target ended.
@@ -483,8 +479,6 @@ mod tests {
             data: None,
             timeout: Duration::from_secs(30),
             deliver_until: None,
-            idempotency_key: None,
-            body_digest: None,
             created_at: Utc::now(),
             finished_at: None,
             version: 0,

@@ -28,6 +28,14 @@ pub fn configure(config: &mut ServiceConfig) {
     let patch = || Method::PATCH;
     let delete = || Method::DELETE;
 
+    // the router looks from the top, so first what is called most
+    add(config, "/send-command/{target}", vec![(post(), web::to(send_command::send))]);
+
+    // WebSocket
+    add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
+    add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
+    add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
+
     // operations
     add(config, "/", vec![(get(), web::to(root::index))]);
     add(config, "/healthz", vec![(get(), web::to(health::healthz))]);
@@ -62,17 +70,11 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
     // commands
-    add(config, "/send-command/{target}", vec![(post(), web::to(send_command::send))]);
     add(config, "/broadcast-command", vec![(post(), web::to(send_command::broadcast))]);
     add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
     let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
     add(config, "/api/commands/{id}", show_or_cancel);
     add(config, "/api/commands/{id}/events", vec![(get(), web::to(command_events::events))]);
-
-    // WebSocket
-    add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
-    add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
-    add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
 }
 
 /// The same as an OpenAPI document, generated from the handlers.

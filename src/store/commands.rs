@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use entity::{command_progress, command_targets, commands};
+use entity::{command_progress, command_targets, commands, idempotency_keys};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -84,7 +84,7 @@ pub enum Created {
         /// Its id.
         id: Uuid,
         /// The digest of its request.
-        body_digest: Option<String>,
+        body_digest: String,
     },
 }
 
@@ -100,7 +100,7 @@ pub struct CommandFilter {
     /// Only those given at or after this time.
     pub since: Option<DateTime<Utc>>,
     /// Only those before this one.
-    pub before: Option<(DateTime<Utc>, Uuid)>,
+    pub before: Option<Uuid>,
     /// How many at most.
     pub limit: u64,
 }
@@ -115,8 +115,6 @@ fn command_row(command: &Command) -> commands::ActiveModel {
         data: Set(command.data.as_deref().map(str::to_owned)),
         timeout_secs: Set(command.timeout.as_secs() as i64),
         deliver_until: Set(command.deliver_until.map(Into::into)),
-        idempotency_key: Set(command.idempotency_key.clone()),
-        body_digest: Set(command.body_digest.clone()),
         created_at: Set(command.created_at.into()),
         finished_at: Set(command.finished_at.map(Into::into)),
         version: Set(command.version),
@@ -167,8 +165,6 @@ fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
         data: row.data.map(Into::into),
         timeout: Duration::from_secs(row.timeout_secs.unsigned_abs()),
         deliver_until: row.deliver_until.map(|time| time.to_utc()),
-        idempotency_key: row.idempotency_key,
-        body_digest: row.body_digest,
         created_at: row.created_at.to_utc(),
         finished_at: row.finished_at.map(|time| time.to_utc()),
         version: row.version,
@@ -228,26 +224,32 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn create_command_once(&self, command: &Command) -> Result<Created, StoreError> {
+    pub async fn create_command_once(
+        &self,
+        command: &Command,
+        key: &str,
+        body_digest: &str,
+    ) -> Result<Created, StoreError> {
         let transaction = self.begin().await?;
-        let inserted = commands::Entity::insert(command_row(command))
-            .on_conflict(
-                OnConflict::columns([commands::Column::RequestedBy, commands::Column::IdempotencyKey])
-                    .do_nothing()
-                    .to_owned(),
-            )
+        let row = idempotency_keys::ActiveModel {
+            requested_by: Set(command.requested_by.into()),
+            idempotency_key: Set(key.to_owned()),
+            command_id: Set(command.id),
+            body_digest: Set(body_digest.to_owned()),
+        };
+        let columns = [idempotency_keys::Column::RequestedBy, idempotency_keys::Column::IdempotencyKey];
+        let inserted = idempotency_keys::Entity::insert(row)
+            .on_conflict(OnConflict::columns(columns).do_nothing().to_owned())
             .exec_without_returning(&transaction)
             .await?;
         if inserted == 0 {
-            let existing = commands::Entity::find()
-                .filter(commands::Column::RequestedBy.eq(command.requested_by.uuid()))
-                .filter(commands::Column::IdempotencyKey.eq(command.idempotency_key.clone()))
-                .one(&transaction)
-                .await?;
+            let id = (command.requested_by.uuid(), key.to_owned());
+            let existing = idempotency_keys::Entity::find_by_id(id).one(&transaction).await?;
             return existing
-                .map(|row| Created::Existing { id: row.id, body_digest: row.body_digest })
-                .ok_or_else(|| StoreError::Url("a command vanished while it was looked up".to_owned()));
+                .map(|row| Created::Existing { id: row.command_id, body_digest: row.body_digest })
+                .ok_or_else(|| DbErr::RecordNotFound("an idempotency key that was just there".to_owned()).into());
         }
+        upsert_commands(&transaction, vec![command_row(command)]).await?;
         let rows = command.targets.iter().map(|target| target_row(command.id, command.created_at, target));
         upsert_targets(&transaction, rows.collect()).await?;
         transaction.commit().await?;
@@ -305,17 +307,14 @@ impl Store {
             query = query.filter(commands::Column::Id.in_subquery(of.into_query()));
         }
         if let Some(since) = filter.since {
-            query = query.filter(commands::Column::CreatedAt.gte(since));
+            query =
+                query.filter(commands::Column::Id.gte(first_id(since))).filter(commands::Column::CreatedAt.gte(since));
         }
-        if let Some((time, id)) = filter.before {
-            query = query.filter(
-                Condition::any()
-                    .add(commands::Column::CreatedAt.lt(time))
-                    .add(Condition::all().add(commands::Column::CreatedAt.eq(time)).add(commands::Column::Id.lt(id))),
-            );
+        if let Some(before) = filter.before {
+            query = query.filter(commands::Column::Id.lt(before));
         }
         let rows = query
-            .order_by_desc(commands::Column::CreatedAt)
+            // ids begin with the time
             .order_by_desc(commands::Column::Id)
             .limit(filter.limit)
             .all(&self.read)
@@ -330,7 +329,7 @@ impl Store {
     pub async fn unfinished_commands(&self) -> Result<Vec<Command>, StoreError> {
         let rows = commands::Entity::find()
             .filter(commands::Column::FinishedAt.is_null())
-            .order_by_asc(commands::Column::CreatedAt)
+            .order_by_asc(commands::Column::Id)
             .all(&self.read)
             .await?;
         self.with_targets(rows).await
@@ -346,7 +345,7 @@ impl Store {
             commands::Entity::find()
                 .select_only()
                 .column(commands::Column::Id)
-                .filter(commands::Column::CreatedAt.lt(time))
+                .filter(commands::Column::Id.lt(first_id(time)))
                 .filter(commands::Column::FinishedAt.is_not_null())
                 .into_query()
         };
@@ -358,8 +357,12 @@ impl Store {
             .filter(command_targets::Column::CommandId.in_subquery(old()))
             .exec(&transaction)
             .await?;
+        idempotency_keys::Entity::delete_many()
+            .filter(idempotency_keys::Column::CommandId.in_subquery(old()))
+            .exec(&transaction)
+            .await?;
         let deleted = commands::Entity::delete_many()
-            .filter(commands::Column::CreatedAt.lt(time))
+            .filter(commands::Column::Id.lt(first_id(time)))
             .filter(commands::Column::FinishedAt.is_not_null())
             .exec(&transaction)
             .await?;
@@ -388,6 +391,13 @@ impl Store {
             })
             .collect())
     }
+}
+
+/// The least id that a command of that moment can have.
+fn first_id(time: DateTime<Utc>) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..6].copy_from_slice(&time.timestamp_millis().to_be_bytes()[2..]);
+    Uuid::from_bytes(bytes)
 }
 
 async fn upsert_commands(
