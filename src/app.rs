@@ -1,31 +1,27 @@
 //! Start and stop, and the only place where actors meet.
 
+mod broker;
+mod server;
+
 use std::{
-    any::Any,
     fmt,
     future::Future,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use actix::{Actor, Addr, Arbiter};
-use actix_cors::Cors;
-use actix_web::{
-    App, HttpServer,
-    dev::{Extensions, Server},
-    http::Method,
-    middleware::{NormalizePath, TrailingSlash, from_fn},
-    rt::net::TcpStream,
-    web,
-};
+use actix::{Actor, Arbiter};
+use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
-use socket2::{Domain, SockRef, Socket, Type};
+
+pub use broker::{Broker, LoginKey};
+use server::{listen, serve, warn_of_risks};
 
 use crate::{
     actors::{
@@ -33,103 +29,21 @@ use crate::{
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
-        session::ConnectionSocket,
         topic_manager::TopicManager,
     },
-    auth::{
-        accounts::{Accounts, Change},
-        bootstrap, credentials,
-        passwords::Passwords,
-        tokens::Tokens,
-    },
+    auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
-    domain::{liveness::Periods, rate_limit::PerMinute},
-    error::ApiError,
-    http::{request_id, root, routes},
+    domain::rate_limit::PerMinute,
     protocol::close_code::CloseCode,
-    settings::{Registration, Settings},
+    settings::Settings,
     store::Store,
 };
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// How long a stopping server waits for the database.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often old commands are looked for.
 const CLEANING: Duration = Duration::from_secs(3600);
-
-/// What handlers and sessions work with.
-pub struct Broker {
-    /// The settings.
-    pub settings: Settings,
-    /// The database.
-    pub store: Store,
-    /// Who exists, and which tokens count.
-    pub accounts: Arc<Accounts>,
-    /// Password hashes.
-    pub passwords: Passwords,
-    /// Who is connected: to be asked.
-    pub directory: Arc<Directory>,
-    /// Who is connected: to be told.
-    pub registry: Addr<Registry>,
-    /// Who is subscribed to what.
-    pub topic_manager: Addr<TopicManager>,
-    /// Commands and what becomes of them.
-    pub command_dispatcher: Addr<CommandDispatcher>,
-    /// What writes in groups.
-    pub journal: Addr<Journal>,
-    /// The way to any session.
-    pub relays: Arc<Relays>,
-    /// The way to other nodes.
-    pub backplane: Arc<dyn Backplane>,
-    registrations: Mutex<PerMinute<IpAddr>>,
-    login_failures: Mutex<PerMinute<LoginKey>>,
-    draining: AtomicBool,
-}
-
-/// By what failed logins are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LoginKey {
-    /// Where they came from.
-    Address(IpAddr),
-    /// The username or email they tried.
-    Account(String),
-}
-
-impl fmt::Debug for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").finish_non_exhaustive()
-    }
-}
-
-impl Broker {
-    /// Registrations by address.
-    pub fn registrations(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
-        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Failed logins by address and by account.
-    pub fn login_failures(&self) -> MutexGuard<'_, PerMinute<LoginKey>> {
-        self.login_failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the server is stopping.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Closes the sessions that a change concerns, here and on other nodes.
-    ///
-    /// # Errors
-    /// The Registry is gone.
-    pub async fn apply(&self, change: Change) -> Result<(), ApiError> {
-        self.backplane.notify(&change);
-        self.registry.send(Apply(change)).await?;
-        Ok(())
-    }
-}
 
 /// A broker that listens and has not been asked to stop.
 pub struct Application {
@@ -319,93 +233,4 @@ async fn delete_old_commands(store: Store, days: u32) {
             Err(error) => tracing::warn!(%error, "cannot delete old commands"),
         }
     }
-}
-
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok::<_, std::io::Error>(socket.into())
-    };
-    open().with_context(|| format!("cannot listen on {address} (http.bind)"))
-}
-
-fn warn_of_risks(settings: &Settings, address: SocketAddr) {
-    let local = address.ip().is_loopback();
-    if !local && settings.devices.registration == Registration::Open {
-        tracing::warn!(%address, "anyone who reaches this address can register as any device: set devices.registration");
-    }
-    // two descriptors per socket, and some for the rest
-    let wanted = (settings.limits.connections as u64) * 2 + 256;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < wanted => {
-            tracing::warn!(limit, wanted, "too few open files are allowed for limits.connections");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
-}
-
-fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: usize) -> anyhow::Result<Server> {
-    let limits = &broker.settings.limits;
-    // a peer that acknowledges nothing for so long is gone, whatever the session does meanwhile
-    let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
-    let most = if limits.connections == 0 { 1_000_000 } else { limits.connections.max(25_000) };
-    let sessions = &broker.settings.sessions;
-    let periods =
-        Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
-    let server = HttpServer::new(move || {
-        // runs once on each worker's thread
-        broker.relays.start_worker(periods);
-        App::new()
-            .app_data(broker.clone())
-            .configure(routes::configure)
-            .default_service(web::to(root::not_found))
-            .wrap(cors(&broker.settings))
-            .wrap(from_fn(request_id::around))
-            .wrap(NormalizePath::new(TrailingSlash::Trim))
-    })
-    .workers(workers)
-    .backlog(BACKLOG as u32)
-    .max_connections(most)
-    .tcp_nodelay(true)
-    .disable_signals()
-    .shutdown_timeout(2)
-    .on_connect(move |connection: &dyn Any, data: &mut Extensions| {
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-        let socket = SockRef::from(stream);
-        #[cfg(target_os = "linux")]
-        if !user_timeout.is_zero()
-            && let Err(error) = socket.set_tcp_user_timeout(Some(user_timeout))
-        {
-            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
-        }
-        match socket.try_clone() {
-            Ok(duplicate) => {
-                data.insert(ConnectionSocket::new(duplicate));
-            }
-            Err(error) => tracing::warn!(%error, "cannot duplicate a socket"),
-        }
-    })
-    .listen(listener)?
-    .run();
-    Ok(server)
-}
-
-fn cors(settings: &Settings) -> Cors {
-    let origins = settings.http.cors_origins.clone();
-    Cors::default()
-        .allowed_origin_fn(move |origin, _| {
-            origin.to_str().is_ok_and(|origin| credentials::is_allowed_origin(origin, &origins))
-        })
-        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_any_header()
-        .expose_headers(["X-Request-ID", "Retry-After", "Location"])
-        .supports_credentials()
-        // a foreign origin is answered as usual: without the headers its browser shows the answer to nobody
-        .block_on_origin_mismatch(false)
-        .max_age(600)
 }

@@ -5,7 +5,6 @@
 
 pub mod body;
 mod clients;
-mod command_events;
 mod commands;
 mod register;
 pub use register::check_username;
@@ -14,7 +13,6 @@ mod health;
 pub mod request_id;
 pub mod root;
 pub mod routes;
-mod send_command;
 mod tokens;
 mod topics;
 mod users;

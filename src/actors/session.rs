@@ -12,6 +12,7 @@ mod chat;
 mod command_reply;
 mod device;
 pub mod handle;
+mod handshake;
 mod inbound;
 pub mod outbox;
 mod public;
@@ -19,18 +20,14 @@ mod public;
 use std::rc::Rc;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
-use actix_http::ws::{Codec, Item};
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use actix_web_actors::ws::{self, HandshakeError, Message, ProtocolError, WebsocketContext};
-use socket2::Socket;
+use actix_http::ws::Item;
+use actix_web::web;
+use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 
-use self::{
-    handle::{SessionHandle, SessionKind},
-    inbound::Guard,
-    outbox::Outbox,
-};
+pub use self::handshake::{ConnectionSocket, accept, check_handshake};
+use self::{handle::SessionKind, outbox::Outbox};
 use super::{
-    registry::{Connect, Disconnect, TooManyConnections},
+    registry::Disconnect,
     relay::{self, Permit, tick},
 };
 use crate::{
@@ -76,114 +73,6 @@ impl Dialect {
             Self::Public | Self::Echo { .. } => SessionKind::Public,
         }
     }
-}
-
-/// The duplicate of a connection's socket, kept with the connection for its session.
-pub struct ConnectionSocket(Rc<Socket>);
-
-impl ConnectionSocket {
-    /// For a connection that has just been accepted.
-    pub fn new(socket: Socket) -> Self {
-        Self(Rc::new(socket))
-    }
-}
-
-/// Whether the request is a WebSocket handshake that can be answered.
-///
-/// # Errors
-/// `UpgradeRequired` with what is missing.
-pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
-    // the framework would take the drafts 7 and 8 as well
-    let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
-    ws::handshake(request).map_err(|error| match error {
-        HandshakeError::UnsupportedVersion | HandshakeError::NoVersionHeader => {
-            ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13")
-        }
-        HandshakeError::BadWebsocketKey => ApiError::UpgradeRequired("Sec-WebSocket-Key is missing"),
-        _ => ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"),
-    })?;
-    if version.is_none_or(|version| version != "13") {
-        return Err(ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13"));
-    }
-    Ok(())
-}
-
-/// Answers a handshake and starts the session behind it.
-///
-/// # Errors
-/// The server or the client has as many sockets as it may, or the request is no handshake.
-pub async fn accept(
-    request: &HttpRequest,
-    payload: web::Payload,
-    broker: web::Data<Broker>,
-    dialect: Dialect,
-    identity: Option<Authenticated>,
-) -> Result<HttpResponse, ApiError> {
-    check_handshake(request)?;
-    let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
-    let socket = request
-        .conn_data::<ConnectionSocket>()
-        .map(|socket| socket.0.clone())
-        .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
-    let limits = broker.relays.outbox_limits();
-    let outbox = relay::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
-    let mut session = Session {
-        broker: broker.clone(),
-        outbox: outbox.clone(),
-        dialect,
-        identity: None,
-        assembling: None,
-        bad_frames: 0,
-        _permit: permit,
-    };
-    // found by `CloseAll` from here on; one that came before has missed this session
-    if broker.is_draining() {
-        return Err(ApiError::Draining);
-    }
-    if let Some(identity) = identity {
-        let identity = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
-            ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
-            error => error,
-        })?;
-        session.adopt(dialect, identity);
-    }
-    let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
-        .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
-    let frame_bytes = broker.settings.limits.frame_bytes;
-    let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
-    let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
-    let body = WebsocketContext::with_codec(session, guard, codec);
-    // runs when the connection's task has yielded, which it does only after it has written the head
-    actix::spawn(async move { outbox.head_out() });
-    Ok(response.streaming(body))
-}
-
-/// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
-async fn join(
-    broker: &Broker,
-    outbox: &Rc<Outbox>,
-    dialect: Dialect,
-    identity: Authenticated,
-) -> Result<Authenticated, ApiError> {
-    let account = identity.account.clone();
-    let greeting = match dialect {
-        Dialect::Device => Some(outbound::connection(account.id, account.name())),
-        Dialect::Chat => Some(chat::greeting(&account)),
-        Dialect::Agent | Dialect::Public | Dialect::Echo { .. } => None,
-    };
-    if let Some(greeting) = greeting {
-        outbox.text(&[greeting.as_bytes()]);
-    }
-    let session = outbox.handle().clone();
-    session.authenticated(&identity);
-    let connect = Connect { session, kind: dialect.kind(), account };
-    broker
-        .registry
-        .send(connect)
-        .await?
-        .map_err(|TooManyConnections| ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 })?;
-    broker.accounts.confirm(&identity).await?;
-    Ok(identity)
 }
 
 /// See the module.

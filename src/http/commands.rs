@@ -1,5 +1,10 @@
 //! Commands as a resource: given, followed, called off, and kept as who asked what of whom, when, with what end.
 
+pub mod events;
+mod info;
+mod request;
+pub mod send;
+
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
@@ -13,7 +18,15 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::{Body, Checked, Fields, FromFields, QueryOf};
+pub use self::{
+    info::{CommandInfo, TargetInfo},
+    request::{Request, TargetRef},
+};
+use self::{
+    info::{ProgressInfo, raw},
+    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, Select},
+};
+use super::body::{Body, QueryOf};
 use crate::{
     actors::{
         command_dispatcher::{Await, Cancel, CountPending, Dispatch, RecordBegun, TooManyPending},
@@ -24,11 +37,10 @@ use crate::{
     auth::{
         accounts::{Account, Authenticated, Holder},
         extract::UserIdentity,
-        tokens::digest,
     },
     domain::{
-        commands::{Command, State, Target},
-        ids::{ClientId, ClientKind, Role, TopicId},
+        commands::{Command, Target},
+        ids::{ClientId, Role, TopicId},
     },
     error::ApiError,
     protocol::outbound::rfc3339,
@@ -37,256 +49,6 @@ use crate::{
 
 /// How long a caller waits for the end of its command.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The longest a command may take once it was sent.
-const MAX_TIMEOUT_SECS: u64 = 300;
-
-/// The longest a command may wait for its targets: a week.
-const MAX_DELIVER_WITHIN_SECS: u64 = 604_800;
-
-/// Whom a command is for.
-#[derive(Debug, Clone, Copy)]
-pub enum TargetRef {
-    /// A user by integer id.
-    User(i64),
-    /// A device or user by UUID.
-    Client(ClientId),
-}
-
-impl TargetRef {
-    /// An integer id or a UUID.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.parse().map(Self::User).ok().or_else(|| ClientId::parse(text).map(Self::Client))
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        match value {
-            Value::Number(id) => id.as_i64().map(Self::User),
-            Value::String(text) => Self::parse(text),
-            _ => None,
-        }
-    }
-
-    /// The account it means.
-    ///
-    /// # Errors
-    /// There is none.
-    pub async fn account(self, broker: &Broker) -> Result<Arc<Account>, ApiError> {
-        match self {
-            Self::User(id) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
-            Self::Client(id) => broker.accounts.find(id).await?.ok_or(ApiError::NotFound("Client not found")),
-        }
-    }
-}
-
-/// What is to be done.
-#[derive(Debug, ToSchema)]
-pub struct Request {
-    #[schema(example = "GET")]
-    pub(super) method: String,
-    #[schema(example = "/status")]
-    pub(super) url: String,
-    /// Any JSON.
-    #[schema(value_type = Option<Object>)]
-    pub(super) data: Option<Arc<str>>,
-}
-
-impl FromFields for Request {
-    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let method = fields.text("method", 1..=32);
-        let url = fields.text("url", 1..=2048);
-        let data = fields.optional_value("data").map(|data| data.to_string().into());
-        Ok(Self { method: method?, url: url?, data })
-    }
-}
-
-/// Which connected clients a command is for; all conditions that are given must hold.
-#[derive(Debug, Default, ToSchema)]
-pub struct Select {
-    /// `device` or `user`.
-    #[schema(value_type = Option<String>)]
-    kind: Option<ClientKind>,
-    /// Subscribers of this topic.
-    topic: Option<String>,
-    /// Members of this room.
-    room: Option<i64>,
-    /// Clients whose names begin like this.
-    name_prefix: Option<String>,
-}
-
-/// A command to be given: one of `target`, `targets` and `select`, and what is to be done.
-#[derive(Debug, ToSchema)]
-pub struct CreateCommand {
-    /// A user's integer id, or the UUID of a device or user.
-    #[schema(value_type = Option<String>)]
-    target: Option<TargetRef>,
-    /// Several of them.
-    #[schema(value_type = Option<Vec<String>>)]
-    targets: Option<Vec<TargetRef>>,
-    /// Or all that are connected and fit.
-    select: Option<Select>,
-    #[schema(example = "GET")]
-    method: String,
-    #[schema(example = "/status")]
-    url: String,
-    /// Any JSON.
-    #[schema(value_type = Option<Object>)]
-    data: Option<Arc<str>>,
-    /// 1 to 300; how long a target may take once it was sent. `limits.command_timeout_secs` if left out.
-    timeout_secs: Option<u64>,
-    /// 0 to 604800; how long it waits for targets that are not connected. 0 if left out: not at all.
-    deliver_within_secs: Option<u64>,
-    /// which request it was, since a retry has to be the same
-    #[schema(ignore)]
-    digest: String,
-}
-
-impl FromFields for CreateCommand {
-    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let request = Request::from_fields(fields);
-        let timeout_secs = fields.optional_number("timeout_secs", 1..=MAX_TIMEOUT_SECS);
-        let deliver_within_secs = fields.optional_number("deliver_within_secs", 0..=MAX_DELIVER_WITHIN_SECS);
-        let target = fields.optional_value("target").map(|target| {
-            let expected = "Value error, expected a user's integer id or a UUID";
-            TargetRef::read(target).ok_or_else(|| fields.fault("value_error", "target", expected))
-        });
-        let targets = fields.optional_value("targets").map(|targets| {
-            let read = targets.as_array().and_then(|targets| targets.iter().map(TargetRef::read).collect());
-            let expected = "Value error, expected a list of users' integer ids and UUIDs, at least one";
-            read.filter(|targets: &Vec<_>| !targets.is_empty())
-                .ok_or_else(|| fields.fault("value_error", "targets", expected))
-        });
-        let select = fields.optional_value("select").map(|select| read_select(fields, select));
-        let (target, targets, select) = (target.transpose()?, targets.transpose()?, select.transpose()?);
-        let given = [target.is_some(), targets.is_some(), select.is_some()];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            return Err(fields.fault_of_all("value_error", "Value error, expected one of target, targets and select"));
-        }
-        let Request { method, url, data } = request?;
-        let (timeout_secs, deliver_within_secs) = (timeout_secs?, deliver_within_secs?);
-        let digest = digest(&fields.to_json());
-        Ok(Self { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest })
-    }
-}
-
-fn read_select(fields: &mut Fields<'_>, select: &Value) -> Checked<Select> {
-    let expected = "Value error, expected an object with any of kind, topic, room, name_prefix";
-    let Some(object) = select.as_object() else {
-        return Err(fields.fault("value_error", "select", expected));
-    };
-    let mut read = Select::default();
-    for (key, value) in object {
-        match (key.as_str(), value) {
-            (_, Value::Null) => {}
-            ("kind", Value::String(kind)) if ClientKind::parse(kind).is_some() => read.kind = ClientKind::parse(kind),
-            ("kind", _) => {
-                return Err(fields.fault("value_error", "select", "Value error, kind: expected device or user"));
-            }
-            ("topic", Value::String(topic)) => read.topic = Some(topic.clone()),
-            ("name_prefix", Value::String(prefix)) => read.name_prefix = Some(prefix.clone()),
-            ("room", Value::Number(room)) if room.is_i64() => read.room = room.as_i64(),
-            // a condition that is passed over would select more than was meant
-            _ => return Err(fields.fault("value_error", "select", expected)),
-        }
-    }
-    Ok(read)
-}
-
-/// A command, seen from outside.
-#[derive(Serialize, ToSchema)]
-pub struct CommandInfo {
-    id: Uuid,
-    /// `pending` until the last target has ended, then `finished`.
-    state: &'static str,
-    method: String,
-    url: String,
-    #[schema(value_type = Option<Object>)]
-    data: Option<Box<RawValue>>,
-    #[schema(value_type = Uuid)]
-    requested_by: ClientId,
-    requester: String,
-    created_at: String,
-    finished_at: Option<String>,
-    timeout_secs: u64,
-    deliver_until: Option<String>,
-    targets: Vec<TargetInfo>,
-}
-
-/// What came of one target.
-#[derive(Serialize, ToSchema)]
-pub struct TargetInfo {
-    #[schema(value_type = Uuid)]
-    uuid: ClientId,
-    user_id: Option<i64>,
-    /// `device` or `user`.
-    kind: &'static str,
-    name: String,
-    /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
-    /// `cancelled`.
-    state: &'static str,
-    #[schema(value_type = Option<Object>)]
-    result: Option<Box<RawValue>>,
-    /// An answer that came after the time was over.
-    #[schema(value_type = Option<Object>)]
-    late_result: Option<Box<RawValue>>,
-    sent_at: Option<String>,
-    in_progress_at: Option<String>,
-    ended_at: Option<String>,
-    /// The last 100 reports; only where one command is shown.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    progress: Vec<ProgressInfo>,
-}
-
-/// A progress report.
-#[derive(Serialize, ToSchema)]
-pub struct ProgressInfo {
-    at: String,
-    #[schema(value_type = Object)]
-    progress: Box<RawValue>,
-}
-
-fn raw(json: Option<&str>) -> Option<Box<RawValue>> {
-    json.and_then(|json| RawValue::from_string(json.to_owned()).ok())
-}
-
-impl TargetInfo {
-    /// Without its progress.
-    pub(super) fn of(target: &Target) -> Self {
-        Self {
-            uuid: target.client,
-            user_id: target.user_id,
-            kind: target.kind.as_str(),
-            name: target.name.clone(),
-            state: target.state.as_str(),
-            result: raw(target.result.as_deref()),
-            late_result: raw(target.late_result.as_deref()),
-            sent_at: target.sent_at.map(rfc3339),
-            in_progress_at: target.in_progress_at.map(rfc3339),
-            ended_at: target.ended_at.map(rfc3339),
-            progress: Vec::new(),
-        }
-    }
-}
-
-impl CommandInfo {
-    /// Without progress.
-    pub(super) fn of(command: &Command) -> Self {
-        Self {
-            id: command.id,
-            state: if command.finished_at.is_some() { "finished" } else { "pending" },
-            method: command.method.clone(),
-            url: command.url.clone(),
-            data: raw(command.data.as_deref()),
-            requested_by: command.requested_by,
-            requester: command.requester.clone(),
-            created_at: rfc3339(command.created_at),
-            finished_at: command.finished_at.map(rfc3339),
-            timeout_secs: command.timeout.as_secs(),
-            deliver_until: command.deliver_until.map(rfc3339),
-            targets: command.targets.iter().map(TargetInfo::of).collect(),
-        }
-    }
-}
 
 /// How a command is to be carried out.
 #[derive(Debug, Default)]
@@ -551,28 +313,6 @@ pub async fn cancel(
     }
     let command = read(&broker, command.id).await?.ok_or(ApiError::NotFound("Command not found"))?;
     Ok(web::Json(CommandInfo::of(&command)))
-}
-
-/// Which commands to list.
-#[derive(Debug)]
-pub struct ListQuery {
-    state: Option<State>,
-    target: Option<TargetRef>,
-    since: Option<DateTime<Utc>>,
-    limit: u64,
-    cursor: Option<Uuid>,
-}
-
-impl FromFields for ListQuery {
-    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let state = fields.parsed("state", State::parse, "one of the states of a target");
-        let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
-        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-        let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
-        let limit = fields.optional_number("limit", 1..=1000);
-        let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a next_cursor from an earlier answer");
-        Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(50), cursor: cursor? })
-    }
 }
 
 /// A page of commands, newest first.

@@ -10,9 +10,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{
-    clients, command_events, commands, docs, health, register, root, send_command, tokens, topics, users, websocket,
-};
+use super::{clients, commands, docs, health, register, root, tokens, topics, users, websocket};
 use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
@@ -29,7 +27,7 @@ pub fn configure(config: &mut ServiceConfig) {
     let delete = || Method::DELETE;
 
     // the router looks from the top, so first what is called most
-    add(config, "/send-command/{target}", vec![(post(), web::to(send_command::send))]);
+    add(config, "/send-command/{target}", vec![(post(), web::to(commands::send::send))]);
 
     // WebSocket
     add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
@@ -70,11 +68,11 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
     // commands
-    add(config, "/broadcast-command", vec![(post(), web::to(send_command::broadcast))]);
+    add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
     add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
     let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
     add(config, "/api/commands/{id}", show_or_cancel);
-    add(config, "/api/commands/{id}/events", vec![(get(), web::to(command_events::events))]);
+    add(config, "/api/commands/{id}/events", vec![(get(), web::to(commands::events::events))]);
 }
 
 /// The same as an OpenAPI document, generated from the handlers.
@@ -92,8 +90,8 @@ pub fn configure(config: &mut ServiceConfig) {
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
         clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
-        send_command::send, send_command::broadcast, commands::create, commands::list, commands::show,
-        commands::cancel, command_events::events,
+        commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
+        commands::cancel, commands::events::events,
     ),
     components(schemas(crate::error::Fault))
 )]

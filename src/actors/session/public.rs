@@ -2,7 +2,7 @@
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
-use super::{Dialect, Session, join};
+use super::{Dialect, Session, handshake::join};
 use crate::{
     error::ApiError,
     protocol::{

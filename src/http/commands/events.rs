@@ -14,7 +14,7 @@ use tokio::sync::{
 };
 use uuid::Uuid;
 
-use super::commands::{CommandInfo, TargetInfo, read, visible};
+use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
     actors::command_dispatcher::Watch, app::Broker, auth::extract::UserIdentity, domain::commands::Changed,
     error::ApiError,

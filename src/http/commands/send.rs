@@ -9,10 +9,7 @@ use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    body::Body,
-    commands::{Options, Request, TargetRef, check_right, command, to_raw},
-};
+use super::{Options, Request, TargetRef, check_right, command, to_raw};
 use crate::{
     actors::command_dispatcher::Dispatch,
     app::Broker,
@@ -22,6 +19,7 @@ use crate::{
         ids::ClientKind,
     },
     error::ApiError,
+    http::body::Body,
 };
 
 /// A target's answer.

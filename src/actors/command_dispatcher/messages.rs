@@ -1,0 +1,104 @@
+//! What the CommandDispatcher is told and asked.
+
+use std::sync::Arc;
+
+use actix::Message;
+use tokio::sync::{broadcast, oneshot};
+use uuid::Uuid;
+
+use crate::{
+    actors::session::handle::SessionHandle,
+    domain::{
+        commands::{Changed, Command},
+        ids::ClientId,
+    },
+};
+
+/// A command begins. Its targets are queued; those that are connected are asked at once.
+#[derive(Message)]
+#[rtype(result = "Result<oneshot::Receiver<Arc<Command>>, TooManyPending>")]
+pub struct Dispatch {
+    /// The command.
+    pub command: Command,
+    /// It is in the database already.
+    pub recorded: bool,
+}
+
+/// As many commands wait for their answers as may (`limits.pending_commands`), or the database does not keep up.
+#[derive(Debug)]
+pub struct TooManyPending;
+
+/// A socket answers a command.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Answer {
+    /// The socket.
+    pub session: SessionHandle,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The command.
+    pub command: Uuid,
+    /// The answer: JSON.
+    pub result: Arc<str>,
+    /// Whether it is an error.
+    pub failed: bool,
+}
+
+/// A socket tells how far it is.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Progress {
+    /// The socket.
+    pub session: SessionHandle,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The command.
+    pub command: Uuid,
+    /// JSON.
+    pub progress: Arc<str>,
+}
+
+/// A client has a socket that takes commands.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ClientReady {
+    /// The client.
+    pub client: ClientId,
+    /// The socket.
+    pub session: SessionHandle,
+}
+
+/// A socket is gone, or has been taken over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SessionGone {
+    /// Whose it was.
+    pub client: ClientId,
+    /// The socket.
+    pub session: SessionHandle,
+}
+
+/// Calls off what has not ended of a command. Answers whether it was at work here.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct Cancel(pub Uuid);
+
+/// Follows a command that is not over; None if it is, or not here.
+#[derive(Message)]
+#[rtype(result = "Option<broadcast::Receiver<Arc<Changed>>>")]
+pub struct Watch(pub Uuid);
+
+/// Waits for the end of a command that is at work here; None if it is over, or not here.
+#[derive(Message)]
+#[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
+pub struct Await(pub Uuid);
+
+/// Records what has begun, before it is read.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct RecordBegun;
+
+/// How many targets have not ended.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct CountPending;

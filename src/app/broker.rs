@@ -1,0 +1,102 @@
+//! What handlers and sessions work with.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use actix::Addr;
+
+use crate::{
+    actors::{
+        command_dispatcher::CommandDispatcher,
+        journal::Journal,
+        registry::{Apply, Directory, Registry},
+        relay::Relays,
+        topic_manager::TopicManager,
+    },
+    auth::{
+        accounts::{Accounts, Change},
+        passwords::Passwords,
+    },
+    cluster::Backplane,
+    domain::rate_limit::PerMinute,
+    error::ApiError,
+    settings::Settings,
+    store::Store,
+};
+
+/// What handlers and sessions work with.
+pub struct Broker {
+    /// The settings.
+    pub settings: Settings,
+    /// The database.
+    pub store: Store,
+    /// Who exists, and which tokens count.
+    pub accounts: Arc<Accounts>,
+    /// Password hashes.
+    pub passwords: Passwords,
+    /// Who is connected: to be asked.
+    pub directory: Arc<Directory>,
+    /// Who is connected: to be told.
+    pub registry: Addr<Registry>,
+    /// Who is subscribed to what.
+    pub topic_manager: Addr<TopicManager>,
+    /// Commands and what becomes of them.
+    pub command_dispatcher: Addr<CommandDispatcher>,
+    /// What writes in groups.
+    pub journal: Addr<Journal>,
+    /// The way to any session.
+    pub relays: Arc<Relays>,
+    /// The way to other nodes.
+    pub backplane: Arc<dyn Backplane>,
+    pub(super) registrations: Mutex<PerMinute<IpAddr>>,
+    pub(super) login_failures: Mutex<PerMinute<LoginKey>>,
+    pub(super) draining: AtomicBool,
+}
+
+/// By what failed logins are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LoginKey {
+    /// Where they came from.
+    Address(IpAddr),
+    /// The username or email they tried.
+    Account(String),
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Registrations by address.
+    pub fn registrations(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
+        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Failed logins by address and by account.
+    pub fn login_failures(&self) -> MutexGuard<'_, PerMinute<LoginKey>> {
+        self.login_failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Closes the sessions that a change concerns, here and on other nodes.
+    ///
+    /// # Errors
+    /// The Registry is gone.
+    pub async fn apply(&self, change: Change) -> Result<(), ApiError> {
+        self.backplane.notify(&change);
+        self.registry.send(Apply(change)).await?;
+        Ok(())
+    }
+}

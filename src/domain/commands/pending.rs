@@ -1,0 +1,463 @@
+//! The commands that are not over yet.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Changed, Command, State, Target};
+use crate::domain::ids::ClientId;
+
+/// A socket that can be asked; told apart by number.
+pub trait Socket: Clone {
+    /// Its number.
+    fn number(&self) -> u64;
+}
+
+/// How many commands that timed out are remembered for a late answer.
+const LATE: usize = 10_000;
+
+#[derive(Debug)]
+struct Waiting<S> {
+    /// the socket that was asked, and that alone may answer
+    session: Option<S>,
+    /// when its time is over
+    deadline: Instant,
+    /// where in the command's list
+    index: usize,
+}
+
+#[derive(Debug)]
+struct Active<S> {
+    command: Command,
+    waiting: HashMap<ClientId, Waiting<S>>,
+}
+
+/// The commands that are not over. One structure holds all deadlines.
+#[derive(Debug)]
+pub struct PendingCommands<S> {
+    active: HashMap<Uuid, Active<S>>,
+    deadlines: BTreeSet<(Instant, Uuid, ClientId)>,
+    /// what each socket has been asked and not answered
+    by_session: HashMap<u64, HashSet<Uuid>>,
+    /// what waits for a client to connect, in order
+    queued: HashMap<ClientId, VecDeque<Uuid>>,
+    targets: usize,
+    late: HashSet<(Uuid, ClientId, u64)>,
+    late_order: VecDeque<(Uuid, ClientId, u64)>,
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub enum Answered {
+    /// It counts.
+    Changed(Box<Changed>),
+    /// It came after the time was over.
+    Late,
+    /// Nobody asked this socket, or it has answered.
+    Dropped,
+}
+
+impl<S> Default for PendingCommands<S> {
+    fn default() -> Self {
+        Self {
+            active: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            by_session: HashMap::new(),
+            queued: HashMap::new(),
+            targets: 0,
+            late: HashSet::new(),
+            late_order: VecDeque::new(),
+        }
+    }
+}
+
+impl<S: Socket> PendingCommands<S> {
+    /// How many targets are not over.
+    pub fn len(&self) -> usize {
+        self.targets
+    }
+
+    /// Whether all is over.
+    pub fn is_empty(&self) -> bool {
+        self.targets == 0
+    }
+
+    /// When the next time is over.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _, _)| *deadline)
+    }
+
+    /// A command that is not over.
+    pub fn command(&self, id: Uuid) -> Option<&Command> {
+        self.active.get(&id).map(|active| &active.command)
+    }
+
+    /// Takes a command in whose targets are all queued. `deliver_by` is `deliver_until` on this clock; `None` ends what
+    /// is not connected at once.
+    pub fn insert(&mut self, command: Command, deliver_by: Option<Instant>, now: Instant) {
+        let id = command.id;
+        let mut waiting = HashMap::new();
+        for (index, target) in command.targets.iter().enumerate().filter(|(_, target)| !target.state.is_final()) {
+            let deadline = deliver_by.unwrap_or(now);
+            self.deadlines.insert((deadline, id, target.client));
+            self.queued.entry(target.client).or_default().push_back(id);
+            waiting.insert(target.client, Waiting { session: None, deadline, index });
+        }
+        self.targets += waiting.len();
+        if !waiting.is_empty() {
+            self.active.insert(id, Active { command, waiting });
+        }
+    }
+
+    /// The commands that wait for this client, in order.
+    pub fn queued_for(&self, client: ClientId) -> Vec<Uuid> {
+        self.queued.get(&client).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// A queued command is on its way to this socket.
+    pub fn sent(
+        &mut self,
+        id: Uuid,
+        client: ClientId,
+        session: &S,
+        now: Instant,
+        time: DateTime<Utc>,
+    ) -> Option<Changed> {
+        let active = self.active.get_mut(&id)?;
+        let waiting = active.waiting.get_mut(&client).filter(|waiting| waiting.session.is_none())?;
+        self.deadlines.remove(&(waiting.deadline, id, client));
+        waiting.deadline = now + active.command.timeout;
+        waiting.session = Some(session.clone());
+        self.deadlines.insert((waiting.deadline, id, client));
+        self.by_session.entry(session.number()).or_default().insert(id);
+        let index = waiting.index;
+        self.unqueue(id, client);
+        self.change(id, index, |target| {
+            target.state = State::Sent;
+            target.sent_at = Some(time);
+        })
+    }
+
+    /// A socket answers.
+    pub fn answer(
+        &mut self,
+        id: Uuid,
+        client: ClientId,
+        session: &S,
+        result: Arc<str>,
+        failed: bool,
+        time: DateTime<Utc>,
+    ) -> Answered {
+        if !self.was_asked(id, client, session) {
+            let key = (id, client, session.number());
+            return if self.late.remove(&key) { Answered::Late } else { Answered::Dropped };
+        }
+        let state = if failed { State::Failed } else { State::Succeeded };
+        match self.end(id, client, state, Some(result), time) {
+            Some(changed) => Answered::Changed(Box::new(changed)),
+            None => Answered::Dropped,
+        }
+    }
+
+    /// A socket tells of progress.
+    pub fn progress(
+        &mut self,
+        id: Uuid,
+        client: ClientId,
+        session: &S,
+        progress: Arc<str>,
+        time: DateTime<Utc>,
+    ) -> Option<Changed> {
+        if !self.was_asked(id, client, session) {
+            return None;
+        }
+        let index = self.active.get(&id)?.waiting.get(&client)?.index;
+        let mut changed = self.change(id, index, |target| {
+            target.state = State::InProgress;
+            target.in_progress_at.get_or_insert(time);
+        })?;
+        changed.progress = Some(progress);
+        Some(changed)
+    }
+
+    /// A socket is gone: what it was asked ends.
+    pub fn session_gone(&mut self, client: ClientId, session: &S, time: DateTime<Utc>) -> Vec<Changed> {
+        let asked = self.by_session.remove(&session.number()).unwrap_or_default();
+        asked.into_iter().filter_map(|id| self.end(id, client, State::Disconnected, None, time)).collect()
+    }
+
+    /// A target can't be reached and is not to be waited for.
+    pub fn offline(&mut self, id: Uuid, client: ClientId, time: DateTime<Utc>) -> Option<Changed> {
+        self.end(id, client, State::Offline, None, time)
+    }
+
+    /// Ends what has had its time.
+    pub fn expire(&mut self, now: Instant, time: DateTime<Utc>) -> Vec<Changed> {
+        let mut changes = Vec::new();
+        while let Some(&(deadline, id, client)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            let session = self.active.get(&id).and_then(|active| active.waiting.get(&client)?.session.as_ref());
+            let state = match session.map(Socket::number) {
+                Some(number) => {
+                    self.remember_late((id, client, number));
+                    State::TimedOut
+                }
+                None => State::Expired,
+            };
+            changes.extend(self.end(id, client, state, None, time));
+        }
+        changes
+    }
+
+    /// Calls a command off. Answers what changed, and which sockets had been asked.
+    pub fn cancel(&mut self, id: Uuid, time: DateTime<Utc>) -> (Vec<Changed>, Vec<S>) {
+        let Some(active) = self.active.get(&id) else { return (Vec::new(), Vec::new()) };
+        let clients: Vec<_> = active.waiting.keys().copied().collect();
+        let asked = active.waiting.values().filter_map(|waiting| waiting.session.clone()).collect();
+        let changes = clients.into_iter().filter_map(|client| self.end(id, client, State::Cancelled, None, time));
+        (changes.collect(), asked)
+    }
+
+    fn was_asked(&self, id: Uuid, client: ClientId, session: &S) -> bool {
+        let asked = self.active.get(&id).and_then(|active| active.waiting.get(&client)?.session.as_ref());
+        asked.is_some_and(|asked| asked.number() == session.number())
+    }
+
+    fn end(
+        &mut self,
+        id: Uuid,
+        client: ClientId,
+        state: State,
+        result: Option<Arc<str>>,
+        time: DateTime<Utc>,
+    ) -> Option<Changed> {
+        let active = self.active.get_mut(&id)?;
+        let waiting = active.waiting.remove(&client)?;
+        let last = active.waiting.is_empty();
+        self.targets -= 1;
+        self.deadlines.remove(&(waiting.deadline, id, client));
+        match waiting.session {
+            Some(session) => {
+                if let Some(asked) = self.by_session.get_mut(&session.number()) {
+                    asked.remove(&id);
+                    if asked.is_empty() {
+                        self.by_session.remove(&session.number());
+                    }
+                }
+            }
+            None => self.unqueue(id, client),
+        }
+        let mut changed = self.change(id, waiting.index, |target| {
+            target.state = state;
+            target.result = result;
+            target.ended_at = Some(time);
+        })?;
+        if last {
+            let mut command = self.active.remove(&id)?.command;
+            command.finished_at = Some(time);
+            changed.finished = Some(Arc::new(command));
+        }
+        Some(changed)
+    }
+
+    fn change(&mut self, id: Uuid, index: usize, change: impl FnOnce(&mut Target)) -> Option<Changed> {
+        let command = &mut self.active.get_mut(&id)?.command;
+        command.version += 1;
+        let version = command.version;
+        let target = command.targets.get_mut(index)?;
+        change(target);
+        target.version = version;
+        Some(Changed { command: id, target: target.clone(), progress: None, finished: None })
+    }
+
+    fn unqueue(&mut self, id: Uuid, client: ClientId) {
+        if let Some(queue) = self.queued.get_mut(&client) {
+            queue.retain(|queued| *queued != id);
+            if queue.is_empty() {
+                self.queued.remove(&client);
+            }
+        }
+    }
+
+    fn remember_late(&mut self, key: (Uuid, ClientId, u64)) {
+        if self.late_order.len() >= LATE
+            && let Some(oldest) = self.late_order.pop_front()
+        {
+            self.late.remove(&oldest);
+        }
+        self.late.insert(key);
+        self.late_order.push_back(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::ids::ClientKind;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct At(u64);
+    impl Socket for At {
+        fn number(&self) -> u64 {
+            self.0
+        }
+    }
+
+    struct Table {
+        pending: PendingCommands<At>,
+        now: Instant,
+        time: DateTime<Utc>,
+    }
+
+    fn command(clients: &[ClientId]) -> Command {
+        Command {
+            id: Uuid::new_v4(),
+            requested_by: ClientId::random(),
+            requester: "operator".to_owned(),
+            method: "GET".to_owned(),
+            url: "/".to_owned(),
+            data: None,
+            timeout: Duration::from_secs(30),
+            deliver_until: None,
+            created_at: Utc::now(),
+            finished_at: None,
+            version: 0,
+            targets: clients
+                .iter()
+                .map(|client| Target::new(*client, ClientKind::Device, String::new(), None))
+                .collect(),
+        }
+    }
+
+    impl Table {
+        fn new() -> Self {
+            Self { pending: PendingCommands::default(), now: Instant::now(), time: Utc::now() }
+        }
+
+        fn ask(&mut self, clients: &[ClientId], session: u64) -> Uuid {
+            let command = command(clients);
+            let id = command.id;
+            self.pending.insert(command, None, self.now);
+            for client in clients {
+                self.pending.sent(id, *client, &At(session), self.now, self.time).unwrap();
+            }
+            id
+        }
+
+        fn answer(&mut self, id: Uuid, client: ClientId, session: u64) -> Answered {
+            self.pending.answer(id, client, &At(session), "1".into(), false, self.time)
+        }
+
+        fn assert_empty(&self) {
+            assert!(self.pending.is_empty() && self.pending.active.is_empty() && self.pending.deadlines.is_empty());
+            assert!(self.pending.by_session.is_empty() && self.pending.queued.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_the_socket_that_was_asked_may_answer_and_only_once() {
+        let mut table = Table::new();
+        let (client, other) = (ClientId::random(), ClientId::random());
+        let id = table.ask(&[client], 1);
+        assert!(matches!(table.answer(id, client, 2), Answered::Dropped));
+        assert!(matches!(table.answer(id, other, 1), Answered::Dropped));
+        assert!(matches!(table.answer(Uuid::new_v4(), client, 1), Answered::Dropped));
+        let Answered::Changed(changed) = table.answer(id, client, 1) else { panic!("it counts") };
+        let finished = changed.finished.unwrap();
+        assert_eq!(finished.targets[0].state, State::Succeeded);
+        assert!(matches!(table.answer(id, client, 1), Answered::Dropped));
+        table.assert_empty();
+    }
+
+    #[test]
+    fn a_gather_is_finished_with_its_last_target() {
+        let mut table = Table::new();
+        let (a, b) = (ClientId::random(), ClientId::random());
+        let id = table.ask(&[a, b], 1);
+        let Answered::Changed(first) = table.answer(id, a, 1) else { panic!("it counts") };
+        assert!(first.finished.is_none());
+        let Answered::Changed(second) = table.answer(id, b, 1) else { panic!("it counts") };
+        assert_eq!(second.finished.unwrap().targets.len(), 2);
+        table.assert_empty();
+    }
+
+    #[test]
+    fn what_is_not_answered_in_time_ends_and_a_late_answer_is_known_as_such_once() {
+        let mut table = Table::new();
+        let client = ClientId::random();
+        let id = table.ask(&[client], 1);
+        assert!(table.pending.expire(table.now + Duration::from_secs(29), table.time).is_empty());
+        let changes = table.pending.expire(table.now + Duration::from_secs(30), table.time);
+        assert_eq!(changes[0].target.state, State::TimedOut);
+        table.assert_empty();
+        assert!(matches!(table.answer(id, client, 2), Answered::Dropped));
+        assert!(matches!(table.answer(id, client, 1), Answered::Late));
+        assert!(matches!(table.answer(id, client, 1), Answered::Dropped));
+    }
+
+    #[test]
+    fn what_waits_for_a_client_is_sent_in_order_or_expires() {
+        let mut table = Table::new();
+        let client = ClientId::random();
+        let (first, second) = (command(&[client]), command(&[client]));
+        let ids = [first.id, second.id];
+        let deliver_by = table.now + Duration::from_secs(100);
+        table.pending.insert(first, Some(deliver_by), table.now);
+        table.pending.insert(second, Some(deliver_by), table.now);
+        assert_eq!(table.pending.queued_for(client), ids);
+        table.pending.sent(ids[0], client, &At(1), table.now, table.time).unwrap();
+        assert_eq!(table.pending.queued_for(client), [ids[1]]);
+        let changes = table.pending.expire(deliver_by, table.time);
+        let states: HashSet<_> = changes.iter().map(|changed| changed.target.state).collect();
+        assert_eq!(states, HashSet::from([State::TimedOut, State::Expired]));
+        table.assert_empty();
+    }
+
+    #[test]
+    fn a_socket_that_goes_ends_what_it_was_asked() {
+        let mut table = Table::new();
+        let client = ClientId::random();
+        table.ask(&[client], 1);
+        table.ask(&[client], 1);
+        let other = table.ask(&[client], 2);
+        let changes = table.pending.session_gone(client, &At(1), table.time);
+        assert!(changes.iter().all(|changed| changed.target.state == State::Disconnected));
+        assert_eq!((changes.len(), table.pending.len()), (2, 1));
+        assert!(table.pending.command(other).is_some());
+    }
+
+    #[test]
+    fn a_cancelled_command_tells_which_sockets_had_been_asked() {
+        let mut table = Table::new();
+        let (asked, absent) = (ClientId::random(), ClientId::random());
+        let command = command(&[asked, absent]);
+        let id = command.id;
+        table.pending.insert(command, Some(table.now + Duration::from_secs(100)), table.now);
+        table.pending.sent(id, asked, &At(1), table.now, table.time).unwrap();
+        let (changes, sockets) = table.pending.cancel(id, table.time);
+        assert_eq!((changes.len(), sockets), (2, vec![At(1)]));
+        assert_eq!(changes.iter().filter(|changed| changed.finished.is_some()).count(), 1);
+        table.assert_empty();
+    }
+
+    #[test]
+    fn progress_changes_the_state_once_and_the_version_each_time() {
+        let mut table = Table::new();
+        let client = ClientId::random();
+        let id = table.ask(&[client], 1);
+        let first = table.pending.progress(id, client, &At(1), "10".into(), table.time).unwrap();
+        let second = table.pending.progress(id, client, &At(1), "20".into(), table.time).unwrap();
+        assert_eq!((first.target.state, second.target.state), (State::InProgress, State::InProgress));
+        assert!(second.target.version > first.target.version);
+        assert!(table.pending.progress(id, client, &At(2), "30".into(), table.time).is_none());
+    }
+}

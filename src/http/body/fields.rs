@@ -1,0 +1,262 @@
+//! The fields of an object that a client gave, read and checked one by one.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::ids::ClientId,
+    error::{ApiError, Fault},
+    settings::Limits,
+};
+
+/// A fault was found and noted; see [`Fields`].
+#[derive(Debug)]
+pub struct Invalid;
+
+/// A field's value, or a fault that has been noted.
+pub type Checked<T> = Result<T, Invalid>;
+
+/// A body that can be read from its fields. Read all fields before the first `?`, so that all faults are told.
+pub trait FromFields: Sized + 'static {
+    /// Reads and checks the fields.
+    ///
+    /// # Errors
+    /// After a fault has been noted in `fields`.
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self>;
+}
+
+/// The fields of an object as a client gave them, and the faults found so far.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    part: &'static str,
+    faults: Vec<Fault>,
+    /// The limits that apply.
+    pub limits: &'a Limits,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn read<T: FromFields>(
+        object: &'a Map<String, Value>,
+        part: &'static str,
+        limits: &'a Limits,
+    ) -> Result<T, ApiError> {
+        let mut fields = Self { object, part, faults: Vec::new(), limits };
+        T::from_fields(&mut fields).map_err(|Invalid| ApiError::Validation(fields.faults))
+    }
+
+    /// Whether the field is there, whatever it holds.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
+    /// Notes a fault of a field.
+    pub fn fault(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) -> Invalid {
+        let input = self.object.get(name).cloned().unwrap_or(Value::Null);
+        // what must not be shown is not shown to its sender either: answers are logged on the way
+        let input = if name.contains("password") || name.contains("token") || name == "device_key" {
+            Value::Null
+        } else {
+            input
+        };
+        let msg = msg.into();
+        self.faults.push(Fault { kind, loc: vec![self.part.to_owned(), name.to_owned()], msg, input });
+        Invalid
+    }
+
+    /// Notes a fault of the object itself.
+    pub fn fault_of_all(&mut self, kind: &'static str, msg: impl Into<String>) -> Invalid {
+        self.faults.push(Fault { kind, loc: vec![self.part.to_owned()], msg: msg.into(), input: Value::Null });
+        Invalid
+    }
+
+    fn value(&mut self, name: &str) -> Checked<&'a Value> {
+        match self.object.get(name) {
+            Some(value) => Ok(value),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    fn missing(&mut self, name: &str) -> Invalid {
+        let fault = Fault {
+            kind: "missing",
+            loc: vec![self.part.to_owned(), name.to_owned()],
+            msg: "Field required".to_owned(),
+            input: Value::Null,
+        };
+        self.faults.push(fault);
+        Invalid
+    }
+
+    /// A text of so many characters.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Checked<String> {
+        let Value::String(text) = self.value(name)? else {
+            return Err(self.fault("string_type", name, "Input should be a valid string"));
+        };
+        let count = text.chars().count();
+        if count < *chars.start() {
+            let msg = format!("String should have at least {} characters", chars.start());
+            return Err(self.fault("string_too_short", name, msg));
+        }
+        if count > *chars.end() {
+            let limit = if name == "topic_id" { " (limits.topic_id_chars)" } else { "" };
+            let msg = format!("String should have at most {} characters{limit}", chars.end());
+            return Err(self.fault("string_too_long", name, msg));
+        }
+        if text.contains('\0') {
+            // PostgreSQL can't store it, and nobody means it
+            return Err(self.fault("value_error", name, "Value error, must not contain NUL characters"));
+        }
+        Ok(text.clone())
+    }
+
+    /// A text that may be left out or null.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Checked<Option<String>> {
+        match self.object.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.text(name, chars).map(Some),
+        }
+    }
+
+    /// An email address, as far as its shape tells.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn email(&mut self, name: &str) -> Checked<String> {
+        let email = self.text(name, 0..=254)?;
+        if is_email(&email) {
+            Ok(email)
+        } else {
+            Err(self.fault("value_error", name, "value is not a valid email address"))
+        }
+    }
+
+    /// A UUID in any spelling.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn uuid(&mut self, name: &str) -> Checked<ClientId> {
+        let value = self.value(name)?;
+        value.as_str().and_then(ClientId::parse).ok_or_else(|| {
+            self.fault("uuid_parsing", name, "Input should be a valid UUID, in any of the usual spellings")
+        })
+    }
+
+    /// True or false, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_bool(&mut self, name: &str) -> Checked<Option<bool>> {
+        match self.object.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(self.fault("bool_type", name, "Input should be a valid boolean")),
+        }
+    }
+
+    /// A text that stands for something else, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn parsed<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &str,
+    ) -> Checked<Option<T>> {
+        let Some(text) = self.optional_text(name, 0..=4096)? else { return Ok(None) };
+        match parse(&text) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(self.fault("value_error", name, format!("Value error, expected {expected}"))),
+        }
+    }
+
+    /// The whole object as JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self.object).unwrap_or_default()
+    }
+
+    /// A field that may be left out, whatever it holds; null counts as left out.
+    pub fn optional_value(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    /// An object of at most so many bytes as JSON (0: any); `{}` if left out or null.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_object(&mut self, name: &str, bytes: usize, limit: &str) -> Checked<Value> {
+        let value = match self.object.get(name) {
+            None | Some(Value::Null) => return Ok(Value::Object(Map::new())),
+            Some(value @ Value::Object(_)) => value,
+            Some(_) => return Err(self.fault("dict_type", name, "Input should be a valid object")),
+        };
+        let json = value.to_string();
+        if bytes > 0 && json.len() > bytes {
+            let msg = format!("Value error, must be at most {bytes} bytes of JSON ({limit})");
+            return Err(self.fault("value_error", name, msg));
+        }
+        if json.contains("\\u0000") {
+            return Err(self.fault("value_error", name, "Value error, must not contain NUL characters"));
+        }
+        Ok(value.clone())
+    }
+
+    /// A whole number in a query string, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_number(&mut self, name: &str, range: RangeInclusive<u64>) -> Checked<Option<u64>> {
+        let Some(value) = self.object.get(name) else { return Ok(None) };
+        let number = value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok());
+        let Some(number) = number else {
+            return Err(self.fault("int_parsing", name, "Input should be a valid integer"));
+        };
+        match u64::try_from(number) {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            Ok(number) if number > *range.end() => {
+                let msg = format!("Input should be less than or equal to {}", range.end());
+                Err(self.fault("less_than_equal", name, msg))
+            }
+            _ => {
+                let msg = format!("Input should be greater than or equal to {}", range.start());
+                Err(self.fault("greater_than_equal", name, msg))
+            }
+        }
+    }
+}
+
+/// Whether a text has the shape of an email address.
+pub fn is_email(text: &str) -> bool {
+    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    plain
+        && text.rsplit_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && domain.contains('.') && !domain.starts_with('.') && !domain.ends_with('.')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn email_addresses_are_told_by_their_shape() {
+        for good in ["a@b.co", "first.last+tag@sub.example.org", "ü@exämple.org"] {
+            assert!(is_email(good), "{good}");
+        }
+        for bad in ["", "a", "@b.co", "a@", "a@b", "a b@c.co", "a@.co", "a@b.", "a@b.co\n"] {
+            assert!(!is_email(bad), "{bad}");
+        }
+    }
+}

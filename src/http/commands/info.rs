@@ -1,0 +1,110 @@
+//! Commands, seen from outside.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        commands::{Command, Target},
+        ids::ClientId,
+    },
+    protocol::outbound::rfc3339,
+};
+
+/// A command, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct CommandInfo {
+    id: Uuid,
+    /// `pending` until the last target has ended, then `finished`.
+    state: &'static str,
+    method: String,
+    url: String,
+    #[schema(value_type = Option<Object>)]
+    data: Option<Box<RawValue>>,
+    #[schema(value_type = Uuid)]
+    requested_by: ClientId,
+    requester: String,
+    created_at: String,
+    finished_at: Option<String>,
+    timeout_secs: u64,
+    deliver_until: Option<String>,
+    pub(super) targets: Vec<TargetInfo>,
+}
+
+/// What came of one target.
+#[derive(Serialize, ToSchema)]
+pub struct TargetInfo {
+    #[schema(value_type = Uuid)]
+    pub(super) uuid: ClientId,
+    user_id: Option<i64>,
+    /// `device` or `user`.
+    kind: &'static str,
+    name: String,
+    /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
+    /// `cancelled`.
+    state: &'static str,
+    #[schema(value_type = Option<Object>)]
+    result: Option<Box<RawValue>>,
+    /// An answer that came after the time was over.
+    #[schema(value_type = Option<Object>)]
+    late_result: Option<Box<RawValue>>,
+    sent_at: Option<String>,
+    in_progress_at: Option<String>,
+    ended_at: Option<String>,
+    /// The last 100 reports; only where one command is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) progress: Vec<ProgressInfo>,
+}
+
+/// A progress report.
+#[derive(Serialize, ToSchema)]
+pub struct ProgressInfo {
+    pub(super) at: String,
+    #[schema(value_type = Object)]
+    pub(super) progress: Box<RawValue>,
+}
+
+pub(super) fn raw(json: Option<&str>) -> Option<Box<RawValue>> {
+    json.and_then(|json| RawValue::from_string(json.to_owned()).ok())
+}
+
+impl TargetInfo {
+    /// Without its progress.
+    pub(super) fn of(target: &Target) -> Self {
+        Self {
+            uuid: target.client,
+            user_id: target.user_id,
+            kind: target.kind.as_str(),
+            name: target.name.clone(),
+            state: target.state.as_str(),
+            result: raw(target.result.as_deref()),
+            late_result: raw(target.late_result.as_deref()),
+            sent_at: target.sent_at.map(rfc3339),
+            in_progress_at: target.in_progress_at.map(rfc3339),
+            ended_at: target.ended_at.map(rfc3339),
+            progress: Vec::new(),
+        }
+    }
+}
+
+impl CommandInfo {
+    /// Without progress.
+    pub(super) fn of(command: &Command) -> Self {
+        Self {
+            id: command.id,
+            state: if command.finished_at.is_some() { "finished" } else { "pending" },
+            method: command.method.clone(),
+            url: command.url.clone(),
+            data: raw(command.data.as_deref()),
+            requested_by: command.requested_by,
+            requester: command.requester.clone(),
+            created_at: rfc3339(command.created_at),
+            finished_at: command.finished_at.map(rfc3339),
+            timeout_secs: command.timeout.as_secs(),
+            deliver_until: command.deliver_until.map(rfc3339),
+            targets: command.targets.iter().map(TargetInfo::of).collect(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a client asks for.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    app::Broker,
+    auth::{accounts::Account, tokens::digest},
+    domain::{
+        commands::State,
+        ids::{ClientId, ClientKind},
+    },
+    error::ApiError,
+    http::body::{Checked, Fields, FromFields},
+};
+
+/// The longest a command may take once it was sent.
+pub(super) const MAX_TIMEOUT_SECS: u64 = 300;
+
+/// The longest a command may wait for its targets: a week.
+const MAX_DELIVER_WITHIN_SECS: u64 = 604_800;
+
+/// Whom a command is for.
+#[derive(Debug, Clone, Copy)]
+pub enum TargetRef {
+    /// A user by integer id.
+    User(i64),
+    /// A device or user by UUID.
+    Client(ClientId),
+}
+
+impl TargetRef {
+    /// An integer id or a UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().map(Self::User).ok().or_else(|| ClientId::parse(text).map(Self::Client))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(id) => id.as_i64().map(Self::User),
+            Value::String(text) => Self::parse(text),
+            _ => None,
+        }
+    }
+
+    /// The account it means.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn account(self, broker: &Broker) -> Result<Arc<Account>, ApiError> {
+        match self {
+            Self::User(id) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
+            Self::Client(id) => broker.accounts.find(id).await?.ok_or(ApiError::NotFound("Client not found")),
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, ToSchema)]
+pub struct Request {
+    #[schema(example = "GET")]
+    pub(super) method: String,
+    #[schema(example = "/status")]
+    pub(super) url: String,
+    /// Any JSON.
+    #[schema(value_type = Option<Object>)]
+    pub(super) data: Option<Arc<str>>,
+}
+
+impl FromFields for Request {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let method = fields.text("method", 1..=32);
+        let url = fields.text("url", 1..=2048);
+        let data = fields.optional_value("data").map(|data| data.to_string().into());
+        Ok(Self { method: method?, url: url?, data })
+    }
+}
+
+/// Which connected clients a command is for; all conditions that are given must hold.
+#[derive(Debug, Default, ToSchema)]
+pub struct Select {
+    /// `device` or `user`.
+    #[schema(value_type = Option<String>)]
+    pub(super) kind: Option<ClientKind>,
+    /// Subscribers of this topic.
+    pub(super) topic: Option<String>,
+    /// Members of this room.
+    pub(super) room: Option<i64>,
+    /// Clients whose names begin like this.
+    pub(super) name_prefix: Option<String>,
+}
+
+/// A command to be given: one of `target`, `targets` and `select`, and what is to be done.
+#[derive(Debug, ToSchema)]
+pub struct CreateCommand {
+    /// A user's integer id, or the UUID of a device or user.
+    #[schema(value_type = Option<String>)]
+    pub(super) target: Option<TargetRef>,
+    /// Several of them.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub(super) targets: Option<Vec<TargetRef>>,
+    /// Or all that are connected and fit.
+    pub(super) select: Option<Select>,
+    #[schema(example = "GET")]
+    pub(super) method: String,
+    #[schema(example = "/status")]
+    pub(super) url: String,
+    /// Any JSON.
+    #[schema(value_type = Option<Object>)]
+    pub(super) data: Option<Arc<str>>,
+    /// 1 to 300; how long a target may take once it was sent. `limits.command_timeout_secs` if left out.
+    pub(super) timeout_secs: Option<u64>,
+    /// 0 to 604800; how long it waits for targets that are not connected. 0 if left out: not at all.
+    pub(super) deliver_within_secs: Option<u64>,
+    /// which request it was, since a retry has to be the same
+    #[schema(ignore)]
+    pub(super) digest: String,
+}
+
+impl FromFields for CreateCommand {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let request = Request::from_fields(fields);
+        let timeout_secs = fields.optional_number("timeout_secs", 1..=MAX_TIMEOUT_SECS);
+        let deliver_within_secs = fields.optional_number("deliver_within_secs", 0..=MAX_DELIVER_WITHIN_SECS);
+        let target = fields.optional_value("target").map(|target| {
+            let expected = "Value error, expected a user's integer id or a UUID";
+            TargetRef::read(target).ok_or_else(|| fields.fault("value_error", "target", expected))
+        });
+        let targets = fields.optional_value("targets").map(|targets| {
+            let read = targets.as_array().and_then(|targets| targets.iter().map(TargetRef::read).collect());
+            let expected = "Value error, expected a list of users' integer ids and UUIDs, at least one";
+            read.filter(|targets: &Vec<_>| !targets.is_empty())
+                .ok_or_else(|| fields.fault("value_error", "targets", expected))
+        });
+        let select = fields.optional_value("select").map(|select| read_select(fields, select));
+        let (target, targets, select) = (target.transpose()?, targets.transpose()?, select.transpose()?);
+        let given = [target.is_some(), targets.is_some(), select.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            return Err(fields.fault_of_all("value_error", "Value error, expected one of target, targets and select"));
+        }
+        let Request { method, url, data } = request?;
+        let (timeout_secs, deliver_within_secs) = (timeout_secs?, deliver_within_secs?);
+        let digest = digest(&fields.to_json());
+        Ok(Self { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest })
+    }
+}
+
+fn read_select(fields: &mut Fields<'_>, select: &Value) -> Checked<Select> {
+    let expected = "Value error, expected an object with any of kind, topic, room, name_prefix";
+    let Some(object) = select.as_object() else {
+        return Err(fields.fault("value_error", "select", expected));
+    };
+    let mut read = Select::default();
+    for (key, value) in object {
+        match (key.as_str(), value) {
+            (_, Value::Null) => {}
+            ("kind", Value::String(kind)) if ClientKind::parse(kind).is_some() => read.kind = ClientKind::parse(kind),
+            ("kind", _) => {
+                return Err(fields.fault("value_error", "select", "Value error, kind: expected device or user"));
+            }
+            ("topic", Value::String(topic)) => read.topic = Some(topic.clone()),
+            ("name_prefix", Value::String(prefix)) => read.name_prefix = Some(prefix.clone()),
+            ("room", Value::Number(room)) if room.is_i64() => read.room = room.as_i64(),
+            // a condition that is passed over would select more than was meant
+            _ => return Err(fields.fault("value_error", "select", expected)),
+        }
+    }
+    Ok(read)
+}
+
+/// Which commands to list.
+#[derive(Debug)]
+pub struct ListQuery {
+    pub(super) state: Option<State>,
+    pub(super) target: Option<TargetRef>,
+    pub(super) since: Option<DateTime<Utc>>,
+    pub(super) limit: u64,
+    pub(super) cursor: Option<Uuid>,
+}
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let state = fields.parsed("state", State::parse, "one of the states of a target");
+        let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
+        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+        let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
+        let limit = fields.optional_number("limit", 1..=1000);
+        let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a next_cursor from an earlier answer");
+        Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(50), cursor: cursor? })
+    }
+}
