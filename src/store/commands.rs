@@ -19,8 +19,22 @@ use crate::domain::{
 /// Progress reports that are kept per target.
 const PROGRESS_KEPT: u64 = 100;
 
-/// Rows per statement: SQLite takes 32,766 parameters, PostgreSQL 65,535.
+/// Ids per query.
 const ROWS: usize = 1000;
+
+/// Rows per statement. Few sizes make few statements, which the connection keeps prepared; and SQLite takes 32,766
+/// parameters at most.
+const PIECES: [usize; 4] = [256, 32, 4, 1];
+
+/// Rows in pieces of those sizes, the largest first.
+fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = PIECES.into_iter().find(|size| *size <= rows.len())?;
+        let (piece, rest) = rows.split_at(size);
+        rows = rest;
+        Some(piece)
+    })
+}
 
 /// Something to be written about a command. The Journal writes many at once; of several about the same thing the last
 /// counts.
@@ -404,7 +418,7 @@ async fn upsert_commands(
     connection: &impl ConnectionTrait,
     rows: Vec<commands::ActiveModel>,
 ) -> Result<(), StoreError> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(&rows) {
         commands::Entity::insert_many(rows.iter().cloned())
             .on_conflict(
                 OnConflict::column(commands::Column::Id)
@@ -422,7 +436,7 @@ async fn upsert_targets(
     rows: Vec<command_targets::ActiveModel>,
 ) -> Result<(), StoreError> {
     use command_targets::Column;
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(&rows) {
         command_targets::Entity::insert_many(rows.iter().cloned())
             .on_conflict(
                 OnConflict::columns([Column::CommandId, Column::ClientUuid])
@@ -452,7 +466,7 @@ async fn write_progress(
     }
     let mut written: Vec<(Uuid, Uuid)> =
         rows.iter().map(|row| (*row.command_id.as_ref(), *row.client_uuid.as_ref())).collect();
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(&rows) {
         Entity::insert_many(rows.iter().cloned()).exec_without_returning(connection).await?;
     }
     written.sort_unstable();
