@@ -5,6 +5,7 @@ mod server;
 
 use std::{
     fmt,
+    fs::File,
     future::Future,
     net::SocketAddr,
     path::PathBuf,
@@ -52,6 +53,8 @@ pub struct Application {
     control: Arbiter,
     address: SocketAddr,
     first_password: Option<PathBuf>,
+    /// held until the end
+    _lock: File,
 }
 
 impl fmt::Debug for Application {
@@ -71,6 +74,7 @@ impl Application {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
             bootstrap::secret(&settings)?
         };
+        let lock = bootstrap::lock_data_dir(&settings.storage.data_dir)?;
         // before the database: a second server on the same address should not get as far as to migrate
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
@@ -165,7 +169,7 @@ impl Application {
             backplane,
         });
         let server = serve(broker.clone(), listener, workers)?;
-        Ok(Self { broker, server, control, address, first_password })
+        Ok(Self { broker, server, control, address, first_password, _lock: lock })
     }
 
     /// Where it listens.

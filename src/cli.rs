@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::settings::{self, Flags, LogFormat, Settings, SettingsError};
 
-/// Switchboard, a message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP.
+/// Switchboard, a message broker: devices, topics and remote commands over WebSocket and HTTP.
 #[derive(Parser)]
 #[command(name = "switchboard", version, args_conflicts_with_subcommands = true)]
 struct CommandLine {

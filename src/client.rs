@@ -26,9 +26,12 @@ pub enum ClientError {
     /// The URL is no URL of a broker.
     #[error("bad URL {0}: expected something like http://127.0.0.1:8000")]
     Url(String),
+    /// Nobody listens there.
+    #[error("no broker at {0}: is it running? else give --url")]
+    NotRunning(String),
     /// No answer.
-    #[error("no answer from the broker: {0:#}")]
-    Http(#[from] reqwest::Error),
+    #[error("no answer from the broker")]
+    Http(#[source] reqwest::Error),
     /// An answer that says no.
     #[error("{status}: {detail}")]
     Refused {
@@ -53,6 +56,15 @@ pub enum ClientError {
     /// A frame that is not JSON.
     #[error("the broker sent something else than JSON: {0}")]
     NotJson(String),
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        match error.url() {
+            Some(url) if error.is_connect() => Self::NotRunning(url.origin().ascii_serialization()),
+            _ => Self::Http(error),
+        }
+    }
 }
 
 /// A registered device.
@@ -116,7 +128,21 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn register_device(&mut self, name: &str, uuid: Uuid) -> Result<Device, ClientError> {
-        let device: Device = self.post("/register", &json!({ "name": name, "uuid": uuid })).await?;
+        self.register_device_again(name, uuid, None).await
+    }
+
+    /// Registers a device that has been registered before, with the key from then, and becomes it.
+    ///
+    /// # Errors
+    /// The broker does not answer or refuses.
+    pub async fn register_device_again(
+        &mut self,
+        name: &str,
+        uuid: Uuid,
+        device_key: Option<&str>,
+    ) -> Result<Device, ClientError> {
+        let body = json!({ "name": name, "uuid": uuid, "device_key": device_key });
+        let device: Device = self.post("/register", &body).await?;
         self.token = Some(device.access_token.clone());
         Ok(device)
     }
@@ -211,7 +237,16 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
         serde_json::from_slice(body).unwrap_or_else(|_| json!({ "detail": String::from_utf8_lossy(body) }));
     let detail = match &body["detail"] {
         Value::String(detail) => detail.clone(),
+        Value::Array(faults) => faults.iter().map(fault).collect::<Vec<_>>().join("; "),
         other => other.to_string(),
     };
     ClientError::Refused { status, code: body["code"].as_str().unwrap_or_default().to_owned(), detail }
+}
+
+/// A validation fault as a person reads it: where, and what.
+fn fault(fault: &Value) -> String {
+    let place = fault["loc"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let place: Vec<_> = place.iter().skip(1).filter_map(Value::as_str).collect();
+    let message = fault["msg"].as_str().unwrap_or_default();
+    if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) }
 }

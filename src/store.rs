@@ -73,7 +73,9 @@ impl Store {
                         "storage.database_url: expected postgres://user:password@host:port/name".to_owned(),
                     ));
                 }
-                let pool = Database::connect(options).await?;
+                let pool = Database::connect(options).await.map_err(|error| {
+                    StoreError::Url(format!("cannot reach PostgreSQL (storage.database_url): {error}"))
+                })?;
                 Ok(Self { read: pool.clone(), write: pool })
             }
         }

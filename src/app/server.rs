@@ -51,7 +51,10 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
     let wanted = (settings.limits.connections as u64) * 2 + 256;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < wanted => {
-            tracing::warn!(limit, wanted, "too few open files are allowed for limits.connections");
+            let enough = limit.saturating_sub(256) / 2;
+            tracing::warn!(
+                "this process may open {limit} files, enough for {enough} connections: ulimit -n {wanted}, or lower limits.connections"
+            );
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),

@@ -2,8 +2,8 @@
 //! 0600 and nowhere else.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -27,6 +27,30 @@ pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("cannot create the data directory {}", dir.display()))
+}
+
+/// Holds the data directory for as long as the file is open: two brokers on one directory would both believe that they
+/// own what is in it. Commands such as `user` do not need it.
+///
+/// # Errors
+/// When another broker has it.
+pub fn lock_data_dir(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        let mut holder = String::new();
+        // only for the message
+        let _ = lock.read_to_string(&mut holder);
+        anyhow::bail!(
+            "another broker{} is using {}: stop it, or give another --data-dir",
+            if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) },
+            dir.display()
+        );
+    }
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
 }
 
 /// The secret that signs tokens: the one given, else the one in `jwt-secret`, which is made if it is not there.
@@ -101,6 +125,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_broker_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock_data_dir(dir.path()).unwrap();
+        let refused = lock_data_dir(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        drop(first);
+        lock_data_dir(dir.path()).unwrap();
+    }
 
     #[test]
     fn a_secret_file_is_private_and_never_replaced() {

@@ -1,21 +1,26 @@
-//! `switchboard agent`: a device that answers commands by running a program of the user's.
+//! `switchboard agent`: a device that answers commands by running a program of the user's. It comes back when the broker
+//! was away.
 
-use std::{ffi::OsString, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::HashMap, ffi::OsString, process::Stdio, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     process::Command,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
+    time::Instant,
 };
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::{Client, ClientError, Device};
 
 /// The most that is kept of what a program prints.
 const OUTPUT: usize = 48 * 1024;
+
+/// The longest pause before the broker is tried again.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -28,8 +33,11 @@ pub(super) struct Arguments {
     /// The device's UUID [default: a new one]
     #[arg(long)]
     uuid: Option<Uuid>,
-    /// The program that answers: it gets the command as JSON on stdin and prints the result as JSON. It is run directly,
-    /// never through a shell.
+    /// From the first registration of that UUID, where the broker asks for it
+    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true)]
+    device_key: Option<String>,
+    /// The program that answers: it gets the command as JSON on stdin and prints the result, JSON or plain text. It is run
+    /// directly, never through a shell; if it fails, so does the command.
     #[arg(long, value_name = "PROGRAM")]
     exec: OsString,
     /// Seconds the program may take
@@ -45,33 +53,91 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut client = Client::new(&arguments.url)?;
-    let device = client.register_device(&arguments.name, arguments.uuid.unwrap_or_else(Uuid::new_v4)).await?;
+    let uuid = arguments.uuid.unwrap_or_else(Uuid::new_v4);
+    let mut device_key = arguments.device_key.clone();
+    let arguments = Arc::new(arguments);
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let began = Instant::now();
+        let registered = client.register_device_again(&arguments.name, uuid, device_key.as_deref()).await;
+        let ended = match registered {
+            Ok(device) => {
+                device_key = Some(device.device_key.clone());
+                serve(&client, &device, &arguments).await
+            }
+            Err(error) => Err(error),
+        };
+        let Err(error) = ended else { return Ok(()) };
+        if !is_worth_another_try(&error) {
+            bail!(error);
+        }
+        if began.elapsed() > MAX_PAUSE {
+            pause = Duration::from_secs(1);
+        }
+        // up to half as long again, so that a thousand agents do not come back at once
+        let wait = pause + pause.mul_f64(rand::random_range(0.0..0.5));
+        println!("lost the broker ({error}), trying again in {:.0} s", wait.as_secs_f64());
+        tokio::time::sleep(wait).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// Whether the broker may take us in later.
+fn is_worth_another_try(error: &ClientError) -> bool {
+    match error {
+        ClientError::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007 | 1009 | 4400 | 4403 | 4409),
+        ClientError::Refused { status, .. } => status.is_server_error() || *status == 429,
+        ClientError::NotRunning(_) | ClientError::Http(_) | ClientError::WebSocket(_) => true,
+        ClientError::Url(_) | ClientError::NotJson(_) => false,
+    }
+}
+
+/// Answers commands until the socket ends.
+async fn serve(client: &Client, device: &Device, arguments: &Arc<Arguments>) -> Result<(), ClientError> {
     let mut socket = client.connect("/ws").await?;
     println!("Connected to {} as {} ({}).", arguments.url, device.name, device.uuid);
-
-    let arguments = Arc::new(arguments);
-    let running = Arc::new(Semaphore::new(arguments.parallel.max(1)));
-    let (done, mut answers) = mpsc::channel::<String>(16);
+    let places = Arc::new(Semaphore::new(arguments.parallel.max(1)));
+    let (done, mut answers) = mpsc::channel::<(String, String)>(16);
+    // the programs at work; dropping an entry ends its program
+    let mut running: HashMap<String, oneshot::Sender<()>> = HashMap::new();
     loop {
         tokio::select! {
             frame = socket.next_frame() => {
                 let frame = frame?;
-                if frame["command_id"].is_string() && frame["method"].is_string() {
-                    println!("{} {} {}", frame["command_id"], frame["method"], frame["url"]);
-                    let (arguments, running, done) = (arguments.clone(), running.clone(), done.clone());
+                let Some(id) = frame["command_id"].as_str().map(str::to_owned) else { continue };
+                if frame["type"] == "cancel" {
+                    if running.remove(&id).is_some() {
+                        println!("{id}  cancelled");
+                    }
+                } else if frame["method"].is_string() {
+                    let (called_off, called_off_here) = oneshot::channel();
+                    running.insert(id.clone(), called_off);
+                    let (arguments, places, done) = (arguments.clone(), places.clone(), done.clone());
                     actix_web::rt::spawn(async move {
-                        // closed never
-                        let _place = running.acquire_owned().await;
-                        let result = answer(&arguments, &frame).await.unwrap_or_else(|error| {
-                            json!({ "error": format!("{error:#}") })
-                        });
+                        let began = Instant::now();
+                        let work = async {
+                            // closed never
+                            let _place = places.acquire_owned().await;
+                            answer(&arguments, &frame).await
+                        };
+                        let result = tokio::select! {
+                            result = work => result,
+                            // called off, or the socket is gone and nobody waits any more
+                            _ = called_off_here => return,
+                        };
+                        let outcome = if result.is_ok() { "answered" } else { "failed" };
+                        let text = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
+                        println!("{id}  {} {}  {outcome} in {} ms", text("method"), text("url"), began.elapsed().as_millis());
+                        let result = result.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
                         let answer = json!({ "command_id": frame["command_id"], "result": result });
-                        // the socket is gone, and with it whoever waited
-                        let _ = done.send(answer.to_string()).await;
+                        let _ = done.send((id, answer.to_string())).await;
                     });
                 }
             }
-            Some(answer) = answers.recv() => socket.send_text(answer).await?,
+            Some((id, answer)) = answers.recv() => {
+                running.remove(&id);
+                socket.send_text(answer).await?;
+            }
         }
     }
 }

@@ -1,15 +1,13 @@
 //! `switchboard client`: a device at the terminal.
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::client::{Client, ClientError, Connection};
 
-const HELP: &str = "\
-  /to UUID TEXT     send a direct message
+const HELP: &str = "  /to UUID TEXT     send a direct message
   /topic ID TEXT    publish to a topic, creating and subscribing to it first if need be
   TEXT              the same again, to the last UUID or topic
   /help             this
@@ -18,7 +16,7 @@ const HELP: &str = "\
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Where the broker listens
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
     url: String,
     /// The device's name
     #[arg(long)]
@@ -26,6 +24,9 @@ pub(super) struct Arguments {
     /// The device's UUID [default: a new one]
     #[arg(long)]
     uuid: Option<Uuid>,
+    /// From the first registration of that UUID, where the broker asks for it
+    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true)]
+    device_key: Option<String>,
 }
 
 /// Where the next line goes.
@@ -45,11 +46,17 @@ enum Line {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut client = Client::new(&arguments.url)?;
-    let device = client.register_device(&arguments.name, arguments.uuid.unwrap_or_else(Uuid::new_v4)).await?;
+    let device = client
+        .register_device_again(
+            &arguments.name,
+            arguments.uuid.unwrap_or_else(Uuid::new_v4),
+            arguments.device_key.as_deref(),
+        )
+        .await?;
     let mut socket = client.connect("/ws").await?;
     println!("Connected to {} as {} ({}). /help tells what to type.", arguments.url, device.name, device.uuid);
 
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = read_terminal();
     let mut target = None;
     loop {
         tokio::select! {
@@ -58,8 +65,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 Err(ClientError::NotJson(text)) => println!("< {text}"),
                 Err(error) => return Err(error.into()),
             },
-            line = lines.next_line() => {
-                let Some(line) = line.context("cannot read from the terminal")? else { break };
+            line = lines.recv() => {
+                let Some(line) = line else { break };
                 match read(&line) {
                     Line::Send(to, text) => {
                         target = to.or(target);
@@ -78,6 +85,20 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     socket.close().await?;
     Ok(())
+}
+
+/// The lines of the terminal, read on a thread that the end of the program does not wait for.
+fn read_terminal() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 fn read(line: &str) -> Line {

@@ -157,11 +157,12 @@ fn print_list(list: &Value) {
 
 /// Prints each event as it comes.
 async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
-    let response = client.request(Method::GET, &format!("/api/commands/{id}/events")).send().await?;
-    if !response.status().is_success() {
-        let status = response.status();
-        bail!("{status}: {}", response.text().await?);
+    // how it stands, so that there is something to see at once
+    let command: Value = client.get(&format!("/api/commands/{id}")).await?;
+    if !json {
+        print(&command, false)?;
     }
+    let response = client.request(Method::GET, &format!("/api/commands/{id}/events")).send().await?;
     let mut chunks = response.bytes_stream();
     let mut buffer = String::new();
     while let Some(chunk) = chunks.next().await {
@@ -174,11 +175,14 @@ async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
                 } else {
                     print_event(name, &serde_json::from_str(data)?)?;
                 }
+                if name == "finished" {
+                    return Ok(());
+                }
             }
             buffer = rest.to_owned();
         }
     }
-    Ok(())
+    bail!("lost the broker before the command was finished")
 }
 
 fn print_event(name: &str, event: &Value) -> anyhow::Result<()> {

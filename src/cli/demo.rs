@@ -17,13 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Where the broker listens
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
     url: String,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    println!("Switchboard demo at {}\n", arguments.url);
     let (mut alice, mut bob) = (Client::new(&arguments.url)?, Client::new(&arguments.url)?);
+    println!("Switchboard demo at {}\n", arguments.url);
 
     println!("1. Two devices register over HTTP");
     let alice_id = alice.register_device("Alice", Uuid::new_v4()).await.context("POST /register failed")?.uuid;

@@ -36,18 +36,28 @@ impl LoginArguments {
             Some(username) => {
                 let password = match std::env::var("SWITCHBOARD_PASSWORD") {
                     Ok(password) => password,
-                    Err(_) => rpassword::prompt_password(format!("Password of {username}: "))?,
+                    Err(_) => rpassword::prompt_password(format!("Password of {username}: "))
+                        .context("no terminal to ask for the password on: set SWITCHBOARD_PASSWORD")?,
                 };
                 (username, password)
             }
-            None if first_password.exists() => {
+            // a password from this machine is for a broker on this machine
+            None if first_password.exists() && is_local(&self.broker) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
                 ("admin".to_owned(), password.trim().to_owned())
             }
-            None => bail!("who are you? give --token or --username (SWITCHBOARD_TOKEN, SWITCHBOARD_USERNAME)"),
+            None => bail!(
+                "who are you? give --token or --username; or, for a broker on this machine, --data-dir with its initial-admin-password ({} is not there)",
+                first_password.display()
+            ),
         };
         client.login(&username, &password).await.with_context(|| format!("cannot log in as {username}"))?;
         Ok(client)
     }
+}
+
+fn is_local(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]"))
 }

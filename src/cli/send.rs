@@ -66,7 +66,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.is_async {
         request = request.header("Prefer", "respond-async");
     }
-    let mut command: Value = client.answer(request).await?;
+    let mut command: Value = tokio::select! {
+        answer = client.answer(request) => answer?,
+        _ = tokio::signal::ctrl_c() => {
+            spinner.finish_and_clear();
+            anyhow::bail!("not waited for: the command goes on, see switchboard commands list");
+        }
+    };
     if arguments.is_async {
         println!("{}", command["id"].as_str().unwrap_or_default());
         return Ok(ExitCode::from(ALL));

@@ -78,7 +78,7 @@ pub fn configure(config: &mut ServiceConfig) {
 /// The same as an OpenAPI document, generated from the handlers.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP."),
+    info(title = "Switchboard", description = "A message broker: devices, topics and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
     tags(
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),
@@ -111,6 +111,21 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         if let (Some(item), Some(mut show)) = (document.paths.paths.get_mut(path), show.clone()) {
             show.parameters = None;
             item.get = Some(show);
+        }
+    }
+    for (path, item) in &mut document.paths.paths {
+        let methods = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in methods {
+            if let Some(operation) = operation {
+                // handlers of different resources share names, operations must not
+                let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+                operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+            }
         }
     }
     let components = document.components.get_or_insert_default();

@@ -203,7 +203,12 @@ impl Layers {
         self.origins.insert(key.to_owned(), layer.to_owned());
         let read: Result<Settings, _> = self.values.clone().try_into();
         read.map(|_| ()).map_err(|error| {
-            SettingsError::new(format!("bad value for `{key}` ({layer}): {}", one_line(error.message())))
+            let why = match (key, error.message()) {
+                ("http.bind", _) => "expected an address and port such as 127.0.0.1:8000".to_owned(),
+                (_, message) if message.contains("expected u") => "expected a whole number, 0 or more".to_owned(),
+                (_, message) => one_line(message),
+            };
+            SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"))
         })
     }
 

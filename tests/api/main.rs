@@ -9,6 +9,8 @@
 mod support;
 
 mod bounds;
+mod command_life;
+mod commands;
 mod configuration;
 mod http_rules;
 mod identity;

@@ -87,6 +87,42 @@ pub async fn post(client: &Client, path: &str, body: Value) -> (u16, Value) {
     (status.as_u16(), body)
 }
 
+/// Posts JSON while the test goes on; status and body of the answer.
+pub fn posting(client: &Client, path: &str, body: &Value) -> tokio::task::JoinHandle<(u16, Value)> {
+    let request = client.request(Method::POST, path).json(body);
+    tokio::spawn(async move {
+        let (status, body) = answer(request).await;
+        (status.as_u16(), body)
+    })
+}
+
+/// Takes the next frame, which must be a command, answers it, and gives it back.
+pub async fn reply(connection: &mut Connection, result: Value) -> Value {
+    let command = next(connection).await;
+    assert!(command["method"].is_string(), "{command}");
+    let reply = serde_json::json!({ "command_id": command["command_id"], "result": result });
+    connection.send_text(reply.to_string()).await.unwrap();
+    command
+}
+
+/// Nothing more has come on this socket than what was read: a pong is the next frame.
+pub async fn nothing_came(connection: &mut Connection) {
+    connection.send_text(r#"{"type":"ping"}"#).await.unwrap();
+    next_of_type(connection, "pong").await;
+}
+
+/// Waits until every command has come to its end.
+pub async fn no_command_is_left(operator: &Client) {
+    for state in ["queued", "sent", "in_progress"] {
+        until(async || {
+            let (status, list) = get(operator, &format!("/api/commands?state={state}")).await;
+            assert_eq!(status, 200, "{list}");
+            list["count"] == 0
+        })
+        .await;
+    }
+}
+
 /// A handshake with these headers; later ones win.
 pub fn handshake(client: &Client, path: &str, headers: &[(&'static str, &str)]) -> reqwest::RequestBuilder {
     let usual = [
