@@ -69,6 +69,9 @@ pub enum ApiError {
     /// A body over `limits.body_bytes`.
     #[error("Request body over {0} bytes (limits.body_bytes)")]
     BodyTooLarge(usize),
+    /// A command that is too large for the sockets of its targets.
+    #[error("Command over {0} bytes (half of limits.outbound_bytes)")]
+    CommandTooLarge(usize),
     /// A body that did not come in time.
     #[error("The request body did not arrive in time")]
     BodyTimeout,
@@ -143,6 +146,7 @@ impl ApiError {
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UuidClaimed => "uuid_claimed",
             Self::BodyTooLarge(_) => "body_too_large",
+            Self::CommandTooLarge(_) => "command_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
             Self::UpgradeRequired(_) => "upgrade_required",
@@ -183,7 +187,7 @@ impl ResponseError for ApiError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UuidClaimed | Self::CommandCancelled => StatusCode::CONFLICT,
-            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge(_) | Self::CommandTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,

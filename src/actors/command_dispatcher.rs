@@ -14,7 +14,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
@@ -43,6 +43,9 @@ const MAILBOX: usize = 4096;
 
 /// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end.
 const MOMENT: Duration = Duration::from_millis(100);
+
+/// How long to wait for a socket that has no room for what is queued.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// Changes that a watcher may be behind before it misses some.
 const WATCHED: usize = 1024;
@@ -102,36 +105,38 @@ impl CommandDispatcher {
 
     /// Asks all targets that are connected; those that are not wait, or are over.
     fn ask_all(&mut self, command: &Command, context: &mut Context<Self>) {
-        let frame = outbound::command(command);
         for target in &command.targets {
-            if let Some(session) = self.directory.commandable(target.client)
-                && self.ask(command.id, target.client, &session, &frame, context)
-            {
-                continue;
+            if let Some(session) = self.directory.commandable(target.client) {
+                self.ask_queued(target.client, &session, context);
             }
-            if command.deliver_until.is_none() {
-                let changed = self.pending.offline(command.id, target.client, Utc::now());
+            if command.deliver_until.is_none() && self.pending.is_queued(command.id, target.client) {
+                let changed = self.pending.offline(command.id, target.client, now());
                 self.tell(changed);
             }
         }
     }
 
-    /// Sends a command to a socket. False: the socket takes nothing any more.
-    fn ask(
-        &mut self,
-        command: Uuid,
-        client: ClientId,
-        session: &SessionHandle,
-        frame: &str,
-        context: &mut Context<Self>,
-    ) -> bool {
-        if !self.relays.deliver(session, &[frame.as_bytes()]) {
-            return false;
+    /// Sends a client all that waits for it, in order, as far as its socket has room. The rest goes when the socket has
+    /// answered something, or a second later.
+    fn ask_queued(&mut self, client: ClientId, session: &SessionHandle, context: &mut Context<Self>) {
+        for id in self.pending.queued_for(client) {
+            let Some(command) = self.pending.command(id) else { continue };
+            let frame = outbound::command(command);
+            if command.deliver_until.is_some() && !self.relays.has_room(session, frame.len()) {
+                context.run_later(ROOM_AGAIN, move |dispatcher, context| {
+                    if let Some(session) = dispatcher.directory.commandable(client) {
+                        dispatcher.ask_queued(client, &session, context);
+                    }
+                });
+                return;
+            }
+            if !self.relays.deliver(session, &[frame.as_bytes()]) {
+                return;
+            }
+            let changed = self.pending.sent(id, client, session, Instant::now(), now());
+            self.tell(changed);
         }
-        let changed = self.pending.sent(command, client, session, Instant::now(), Utc::now());
-        self.tell(changed);
         self.set_timer(context);
-        true
     }
 
     /// Records changes, and tells them to those who watch and wait.
@@ -143,13 +148,13 @@ impl CommandDispatcher {
                 // it began and ended within a moment: written once
                 (Some(finished), true) => {
                     self.unrecorded.remove(&changed.command);
-                    records.extend(whole(finished));
+                    records.extend(Record::all_of(finished));
                 }
                 (None, true) if changed.progress.is_none() => {}
                 _ => {
                     patient = false;
                     if self.unrecorded.remove(&changed.command) {
-                        records.extend(self.pending.command(changed.command).into_iter().flat_map(whole));
+                        records.extend(self.pending.command(changed.command).into_iter().flat_map(Record::all_of));
                     }
                     self.record(&changed, &mut records);
                 }
@@ -176,13 +181,13 @@ impl CommandDispatcher {
 
     fn record(&self, changed: &Changed, records: &mut Vec<Record>) {
         let command = changed.finished.as_deref().or_else(|| self.pending.command(changed.command));
-        let created_at = command.map_or_else(Utc::now, |command| command.created_at);
+        let created_at = command.map_or_else(now, |command| command.created_at);
         if let Some(progress) = &changed.progress {
             records.push(Record::Progress {
                 command: changed.command,
                 client: changed.target.client,
                 version: changed.target.version,
-                at: Utc::now(),
+                at: now(),
                 progress: progress.clone(),
             });
         }
@@ -196,7 +201,7 @@ impl CommandDispatcher {
     fn record_begun(&mut self) {
         let begun = std::mem::take(&mut self.unrecorded);
         let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
-        let records: Vec<_> = commands.flat_map(whole).collect();
+        let records: Vec<_> = commands.flat_map(Record::all_of).collect();
         if !records.is_empty() {
             self.journal.do_send(Write { records, patient: false });
         }
@@ -214,7 +219,7 @@ impl CommandDispatcher {
         let wait = next.saturating_duration_since(Instant::now());
         let timer = context.run_later(wait, |dispatcher, context| {
             dispatcher.timer = None;
-            let changes = dispatcher.pending.expire(Instant::now(), Utc::now());
+            let changes = dispatcher.pending.expire(Instant::now(), now());
             dispatcher.tell(changes);
             dispatcher.set_timer(context);
         });
@@ -232,11 +237,13 @@ impl Actor for CommandDispatcher {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
-        let now = Utc::now();
+        let started = now();
         for mut command in std::mem::take(&mut self.recovered) {
             let mut changes = Vec::new();
-            command.version += 1;
-            let waits = command.deliver_until.is_some_and(|until| until > now);
+            // beyond all that a watcher may have seen; the row of the command is older than those of its targets
+            let seen = command.targets.iter().map(|target| target.version).chain([command.version]).max();
+            command.version = seen.unwrap_or(0) + 1;
+            let waits = command.deliver_until.is_some_and(|until| until > started);
             // the sockets that had been asked went with the process
             for target in command.targets.iter_mut().filter(|target| !target.state.is_final()) {
                 use crate::domain::commands::State;
@@ -245,7 +252,7 @@ impl Actor for CommandDispatcher {
                     State::Queued => State::Expired,
                     _ => State::Disconnected,
                 };
-                target.ended_at = Some(now);
+                target.ended_at = Some(started);
                 target.version = command.version;
                 changes.push(Record::Target {
                     command: command.id,
@@ -254,7 +261,7 @@ impl Actor for CommandDispatcher {
                 });
             }
             if command.targets.iter().all(|target| target.state.is_final()) {
-                command.finished_at = Some(now);
+                command.finished_at = Some(started);
             }
             changes.push(Record::Command(Arc::new(command.clone())));
             self.journal.do_send(Write { records: changes, patient: false });
@@ -266,21 +273,14 @@ impl Actor for CommandDispatcher {
     }
 }
 
-/// A command and all its targets, to be recorded.
-fn whole(command: &Command) -> Vec<Record> {
-    let targets = command.targets.iter().map(|target| Record::Target {
-        command: command.id,
-        created_at: command.created_at,
-        target: target.clone(),
-    });
-    // its targets are recorded one by one
-    let alone = Command { targets: Vec::new(), ..command.clone() };
-    [Record::Command(Arc::new(alone))].into_iter().chain(targets).collect()
+/// The present time as exact as every database keeps it, so that it is the same before and after.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
 }
 
 /// `deliver_until` on the clock of this process.
 fn deliver_by(command: &Command) -> Option<Instant> {
-    let wait = (command.deliver_until? - Utc::now()).to_std().unwrap_or(Duration::ZERO);
+    let wait = (command.deliver_until? - now()).to_std().unwrap_or(Duration::ZERO);
     Some(Instant::now() + wait)
 }
 
@@ -311,10 +311,15 @@ impl Handler<Dispatch> for CommandDispatcher {
 impl Handler<Answer> for CommandDispatcher {
     type Result = ();
 
-    fn handle(&mut self, answer: Answer, _: &mut Self::Context) {
+    fn handle(&mut self, answer: Answer, context: &mut Self::Context) {
         let Answer { session, client, command, result, failed } = answer;
-        match self.pending.answer(command, client, &session, result.clone(), failed, Utc::now()) {
-            Answered::Changed(changed) => self.tell([*changed]),
+        match self.pending.answer(command, client, &session, result.clone(), failed, now()) {
+            Answered::Changed(changed) => {
+                self.tell([*changed]);
+                if self.pending.has_queued(client) {
+                    self.ask_queued(client, &session, context);
+                }
+            }
             Answered::Late => self
                 .journal
                 .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
@@ -328,7 +333,7 @@ impl Handler<Progress> for CommandDispatcher {
 
     fn handle(&mut self, progress: Progress, _: &mut Self::Context) {
         let Progress { session, client, command, progress } = progress;
-        match self.pending.progress(command, client, &session, progress, Utc::now()) {
+        match self.pending.progress(command, client, &session, progress, now()) {
             Some(changed) => self.tell([changed]),
             None => self.drop_answer(&session, command),
         }
@@ -339,12 +344,7 @@ impl Handler<ClientReady> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, ready: ClientReady, context: &mut Self::Context) {
-        for id in self.pending.queued_for(ready.client) {
-            let Some(frame) = self.pending.command(id).map(outbound::command) else { continue };
-            if !self.ask(id, ready.client, &ready.session, &frame, context) {
-                break;
-            }
-        }
+        self.ask_queued(ready.client, &ready.session, context);
     }
 }
 
@@ -352,7 +352,7 @@ impl Handler<SessionGone> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
-        let changes = self.pending.session_gone(gone.client, &gone.session, Utc::now());
+        let changes = self.pending.session_gone(gone.client, &gone.session, now());
         self.tell(changes);
     }
 }
@@ -361,7 +361,7 @@ impl Handler<Cancel> for CommandDispatcher {
     type Result = bool;
 
     fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        let (changes, asked) = self.pending.cancel(id, Utc::now());
+        let (changes, asked) = self.pending.cancel(id, now());
         let frame = outbound::cancel(id);
         for session in asked {
             self.relays.deliver(&session, &[frame.as_bytes()]);

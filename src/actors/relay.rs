@@ -152,6 +152,16 @@ impl Relays {
         }
     }
 
+    /// Whether a session could take a text of so many bytes without being a slow consumer.
+    pub fn has_room(&self, session: &SessionHandle, text: usize) -> bool {
+        let frame = wire::frame_len(text);
+        let fits = session.reserve(frame, self.outbound_bytes);
+        if fits {
+            session.release(frame);
+        }
+        fits
+    }
+
     /// Closes a session after what waits for it.
     pub fn close(self: &Arc<Self>, session: &SessionHandle, code: CloseCode) {
         match local::outbox(session) {

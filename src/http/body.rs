@@ -95,7 +95,7 @@ impl<T: FromFields> FromRequest for QueryOf<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let read = broker(request)
-            .and_then(|broker| Fields::read(&pairs(request.query_string()), "query", &broker.settings.limits));
+            .and_then(|broker| Fields::read(&pairs(request.query_string()), None, "query", &broker.settings.limits));
         std::future::ready(read.map(QueryOf))
     }
 }
@@ -122,7 +122,8 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
                 .await
                 .map_err(|_| ApiError::BodyTimeout)??;
             let object = F::parse(&bytes)?;
-            let content = Fields::read(&object, "body", limits)?;
+            let text = std::str::from_utf8(&bytes).ok();
+            let content = Fields::read(&object, text, "body", limits)?;
             Ok(Self { content, format: std::marker::PhantomData })
         })
     }

@@ -39,11 +39,11 @@ use crate::{
         extract::UserIdentity,
     },
     domain::{
-        commands::{Command, Target},
+        commands::{Command, State, Target},
         ids::{ClientId, Role, TopicId},
     },
     error::ApiError,
-    protocol::outbound::rfc3339,
+    protocol::outbound::{self, rfc3339},
     store::{CommandFilter, Created, Record},
 };
 
@@ -64,7 +64,7 @@ pub(super) fn command(
     accounts: &[Arc<Account>],
     request: Request,
     options: Options,
-) -> Command {
+) -> Result<Command, ApiError> {
     let Request { method, url, data } = request;
     // what PostgreSQL keeps of a time, so that it is the same everywhere
     let created_at = Utc::now().trunc_subsecs(6);
@@ -73,7 +73,10 @@ pub(super) fn command(
         secs => secs,
     };
     let wait = (options.deliver_within_secs > 0).then(|| TimeDelta::seconds(options.deliver_within_secs as i64));
-    Command {
+    let mut targets: Vec<_> = accounts.iter().map(|account| target(account)).collect();
+    // in the order in which they are read again
+    targets.sort_by(|a, b| (&a.name, a.client).cmp(&(&b.name, b.client)));
+    let command = Command {
         id: new_id(created_at),
         requested_by: requester.account.id,
         requester: requester.account.name().to_owned(),
@@ -85,8 +88,14 @@ pub(super) fn command(
         created_at,
         finished_at: None,
         version: 0,
-        targets: accounts.iter().map(|account| target(account)).collect(),
+        targets,
+    };
+    // more than a socket may have waiting would make a slow consumer of any target
+    let limit = broker.settings.limits.outbound_bytes;
+    if limit > 0 && outbound::command(&command).len() > limit / 2 {
+        return Err(ApiError::CommandTooLarge(limit / 2));
     }
+    Ok(command)
 }
 
 /// A UUID of version 4, as the contract has it, whose first 48 bits are the time: rows that belong together are written
@@ -140,6 +149,12 @@ pub async fn create(
     let idempotency_key = idempotency_key(&http)?;
     let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest } =
         body.content;
+    // a retry first: what it asks for may be as little possible now as it was possible then
+    if let Some(key) = &idempotency_key
+        && let Some(existing) = broker.store.command_of_key(identity.0.account.id, key).await?
+    {
+        return answer_retry(&broker, existing, &digest, wait).await;
+    }
     let accounts = match select {
         Some(select) => {
             if identity.0.account.role() < Role::Operator {
@@ -151,32 +166,71 @@ pub async fn create(
     };
     check_right(&identity.0, &accounts)?;
     let options = Options { timeout_secs, deliver_within_secs: deliver_within_secs.unwrap_or(0) };
-    let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options);
+    let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
     let id = command.id;
     check_room(&broker, command.targets.len()).await?;
-    // stored before it is sent
+    // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
+    let begun = actix_web::rt::spawn(begin(broker.clone(), command, idempotency_key, digest.clone()));
+    match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
+        Begun::New(finished) => answer(&broker, id, wait.then_some(finished)).await,
+        Begun::Retry(existing) => answer_retry(&broker, existing, &digest, wait).await,
+    }
+}
+
+enum Begun {
+    New(oneshot::Receiver<Arc<Command>>),
+    Retry(Created),
+}
+
+/// Stores a command and sends it, in this order.
+async fn begin(
+    broker: web::Data<Broker>,
+    command: Command,
+    idempotency_key: Option<String>,
+    digest: String,
+) -> Result<Begun, ApiError> {
     if let Some(key) = idempotency_key {
-        if let Created::Existing { id, body_digest } = broker.store.create_command_once(&command, &key, &digest).await?
-        {
-            if body_digest != digest {
-                return Err(ApiError::IdempotencyKeyReused);
-            }
-            let finished = if wait { broker.command_dispatcher.send(Await(id)).await? } else { None };
-            return answer(&broker, id, finished).await;
+        let created = broker.store.create_command_once(&command, &key, &digest).await?;
+        if let Created::Existing { .. } = created {
+            return Ok(Begun::Retry(created));
         }
     } else {
-        let command_record = Record::Command(Arc::new(command.clone()));
-        let targets = command.targets.iter().map(|target| Record::Target {
-            command: id,
-            created_at: command.created_at,
-            target: target.clone(),
-        });
-        let records = [command_record].into_iter().chain(targets).collect();
-        broker.journal.do_send(Write { records, patient: false });
-        broker.journal.send(Flush).await??;
+        broker.journal.do_send(Write { records: Record::all_of(&command), patient: false });
+        if broker.journal.send(Flush).await?.is_err() {
+            // the journal goes on trying: what it will write must not look as if it were still to be sent
+            let mut given_up = command;
+            given_up.finished_at = Some(given_up.created_at);
+            for target in &mut given_up.targets {
+                target.state = State::Cancelled;
+                target.ended_at = given_up.finished_at;
+            }
+            broker.journal.do_send(Write { records: Record::all_of(&given_up), patient: false });
+            return Err(NotWritten.into());
+        }
     }
-    let finished = broker.command_dispatcher.send(Dispatch { command, recorded: true }).await??;
-    answer(&broker, id, wait.then_some(finished)).await
+    Ok(Begun::New(broker.command_dispatcher.send(Dispatch { command, recorded: true }).await??))
+}
+
+/// Answers a retry with the command that it retries.
+async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bool) -> Result<HttpResponse, ApiError> {
+    let Created::Existing { id, body_digest } = existing else {
+        return Err(ApiError::Internal("a retry of nothing".to_owned()));
+    };
+    if body_digest != digest {
+        return Err(ApiError::IdempotencyKeyReused);
+    }
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while wait && tokio::time::Instant::now() < patience {
+        if let Some(finished) = broker.command_dispatcher.send(Await(id)).await? {
+            return answer(broker, id, Some(finished)).await;
+        }
+        // stored, but not yet sent by the request that was first; or over
+        if read(broker, id).await?.is_none_or(|command| command.finished_at.is_some()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    answer(broker, id, None).await
 }
 
 fn prefers_async(request: &HttpRequest) -> bool {
@@ -344,10 +398,13 @@ pub async fn list(
         target,
         since,
         before: cursor,
-        limit,
+        limit: limit + 1,
     };
-    let commands = broker.store.commands(filter).await?;
-    let next_cursor = if commands.len() as u64 == limit { commands.last().map(|last| last.id) } else { None };
+    let mut commands = broker.store.commands(filter).await?;
+    // one more than asked for tells whether there is another page
+    let more = commands.len() as u64 > limit;
+    commands.truncate(limit as usize);
+    let next_cursor = if more { commands.last().map(|last| last.id) } else { None };
     let commands: Vec<_> = commands.iter().map(CommandInfo::of).collect();
     Ok(web::Json(CommandList { count: commands.len(), commands, next_cursor }))
 }

@@ -75,6 +75,20 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// A command and all its targets.
+    pub fn all_of(command: &Command) -> Vec<Self> {
+        let targets = command.targets.iter().map(|target| Self::Target {
+            command: command.id,
+            created_at: command.created_at,
+            target: target.clone(),
+        });
+        // its targets are recorded one by one
+        let alone = Command { targets: Vec::new(), ..command.clone() };
+        [Self::Command(Arc::new(alone))].into_iter().chain(targets).collect()
+    }
+}
+
 /// A progress report as stored.
 #[derive(Debug, Clone)]
 pub struct StoredProgress {
@@ -268,6 +282,16 @@ impl Store {
         upsert_targets(&transaction, rows.collect()).await?;
         transaction.commit().await?;
         Ok(Created::New)
+    }
+
+    /// The command that a requester's idempotency key stands for.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn command_of_key(&self, requester: ClientId, key: &str) -> Result<Option<Created>, StoreError> {
+        let id = (requester.uuid(), key.to_owned());
+        let row = idempotency_keys::Entity::find_by_id(id).one(&self.read).await?;
+        Ok(row.map(|row| Created::Existing { id: row.command_id, body_digest: row.body_digest }))
     }
 
     /// A command with its targets.

@@ -119,6 +119,16 @@ impl<S: Socket> PendingCommands<S> {
         self.queued.get(&client).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
     }
 
+    /// Whether anything waits for this client.
+    pub fn has_queued(&self, client: ClientId) -> bool {
+        self.queued.contains_key(&client)
+    }
+
+    /// Whether this command waits for this client.
+    pub fn is_queued(&self, id: Uuid, client: ClientId) -> bool {
+        self.active.get(&id).and_then(|active| active.waiting.get(&client)).is_some_and(|one| one.session.is_none())
+    }
+
     /// A queued command is on its way to this socket.
     pub fn sent(
         &mut self,

@@ -1,8 +1,8 @@
 //! The fields of an object that a client gave, read and checked one by one.
 
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, collections::HashMap, ops::RangeInclusive};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     domain::ids::ClientId,
@@ -30,6 +30,8 @@ pub trait FromFields: Sized + 'static {
 #[derive(Debug)]
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
+    /// the text that the object was read from, if it was JSON
+    text: Option<&'a str>,
     part: &'static str,
     faults: Vec<Fault>,
     /// The limits that apply.
@@ -43,10 +45,11 @@ impl<'a> Fields<'a> {
     /// All faults.
     pub fn read<T: FromFields>(
         object: &'a Map<String, Value>,
+        text: Option<&'a str>,
         part: &'static str,
         limits: &'a Limits,
     ) -> Result<T, ApiError> {
-        let mut fields = Self { object, part, faults: Vec::new(), limits };
+        let mut fields = Self { object, text, part, faults: Vec::new(), limits };
         T::from_fields(&mut fields).map_err(|Invalid| ApiError::Validation(fields.faults))
     }
 
@@ -182,6 +185,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A field's JSON as it was written, spellings of numbers included, on one line; null counts as left out.
+    pub fn optional_json(&self, name: &str) -> Option<String> {
+        self.optional_value(name)?;
+        let fields: HashMap<Cow<'a, str>, &'a RawValue> = serde_json::from_str(self.text?).ok()?;
+        // line breaks stand between tokens alone
+        fields.get(name).map(|raw| raw.get().replace(['\n', '\r'], ""))
+    }
+
     /// The whole object as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self.object).unwrap_or_default()
@@ -218,7 +229,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn optional_number(&mut self, name: &str, range: RangeInclusive<u64>) -> Checked<Option<u64>> {
-        let Some(value) = self.object.get(name) else { return Ok(None) };
+        let Some(value) = self.optional_value(name) else { return Ok(None) };
         let number = value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok());
         let Some(number) = number else {
             return Err(self.fault("int_parsing", name, "Input should be a valid integer"));

@@ -100,7 +100,10 @@ impl Watcher {
     async fn catch_up(&mut self) -> Result<Result<bool, Gone>, ApiError> {
         let Some(command) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
         let mut missed: Vec<(i64, &str, Event<'_>)> = Vec::new();
-        let reports = self.broker.store.progress_of(self.id, self.last).await?;
+        let mut reports = self.broker.store.progress_of(self.id, self.last).await?;
+        // what came after the command was read is still to be heard
+        let newest = command.targets.iter().map(|target| target.version).max().unwrap_or(0);
+        reports.retain(|report| report.version <= newest);
         for report in &reports {
             let Some(target) = command.targets.iter().find(|target| target.client == report.client) else { continue };
             let progress = serde_json::from_str(&report.progress).ok();
@@ -167,8 +170,8 @@ impl Watcher {
     }
 
     async fn send<T: Serialize>(&mut self, version: i64, name: &str, data: &T) -> Result<(), Gone> {
-        // JSON has no line breaks, so one line of data is enough
-        let data = serde_json::to_string(data).map_err(|_| Gone)?;
+        // what clients sent is in here as they wrote it; line breaks, which only stand between tokens, would end the data
+        let data = serde_json::to_string(data).map_err(|_| Gone)?.replace(['\n', '\r'], "");
         let event = format!("id: {version}\nevent: {name}\ndata: {data}\n\n");
         self.last = self.last.max(version);
         self.sender.send(event.into()).await.map_err(|_| Gone)

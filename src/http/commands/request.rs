@@ -75,7 +75,7 @@ impl FromFields for Request {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let method = fields.text("method", 1..=32);
         let url = fields.text("url", 1..=2048);
-        let data = fields.optional_value("data").map(|data| data.to_string().into());
+        let data = fields.optional_json("data").map(Into::into);
         Ok(Self { method: method?, url: url?, data })
     }
 }

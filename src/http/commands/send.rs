@@ -46,7 +46,7 @@ pub async fn send(
     })?;
     let account = target.account(&broker).await?;
     check_right(&identity.0, std::slice::from_ref(&account))?;
-    let command = command(&broker, &identity.0, &[account], body.content, Options::default());
+    let command = command(&broker, &identity.0, &[account], body.content, Options::default())?;
     let finished = run(&broker, command).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
@@ -92,7 +92,7 @@ pub async fn broadcast(
     let mut results = BTreeMap::new();
     let mut command_id = None;
     if !accounts.is_empty() {
-        let command = command(&broker, &operator.0, &accounts, body.content, Options::default());
+        let command = command(&broker, &operator.0, &accounts, body.content, Options::default())?;
         let finished = run(&broker, command).await?;
         command_id = Some(finished.id);
         for target in &finished.targets {
