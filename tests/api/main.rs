@@ -10,6 +10,7 @@ mod support;
 
 mod bounds;
 mod command_life;
+mod command_line;
 mod commands;
 mod configuration;
 mod http_rules;

@@ -113,7 +113,10 @@ impl ChangeBroker {
             let database = create_database(&server).await;
             self = self.env("DATABASE_URL", &database);
         }
-        let mut arguments = vec!["serve".to_owned(), "--bind".to_owned(), "127.0.0.1:0".to_owned()];
+        let mut arguments = vec!["serve".to_owned()];
+        if !self.arguments.iter().any(|argument| argument == "--bind") {
+            arguments.extend(["--bind".to_owned(), "127.0.0.1:0".to_owned()]);
+        }
         arguments.extend(self.arguments.clone());
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let mut command = Command::from(self.command(&arguments));

@@ -1,0 +1,168 @@
+//! The sub-commands that talk to a running broker.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+use uuid::Uuid;
+
+use crate::support::{Broker, get, next, until, within};
+
+/// A running `switchboard agent`; it dies with its test.
+struct Agent {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Agent {
+    async fn start(broker: &mut Broker, uuid: Uuid, script: &str) -> Self {
+        let path = broker.data_dir().join(format!("answer-{uuid}"));
+        std::fs::write(&path, script).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+            .args(["agent", "--url", &broker.url, "--name", "box", "--uuid", &uuid.to_string()])
+            .args(["--exec", "/bin/sh", "--"])
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut agent = Self { _child: child, lines };
+        agent.says("Connected to").await;
+        agent
+    }
+
+    /// Reads until a line has this in it.
+    async fn says(&mut self, what: &str) -> String {
+        within(async {
+            loop {
+                let line = self.lines.next_line().await.unwrap().expect("the agent goes on");
+                if line.contains(what) {
+                    return line;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Runs `switchboard send` as the first admin.
+fn send(broker: &mut Broker, arguments: &[&str]) -> (Option<i32>, String) {
+    let url = broker.url.clone();
+    let mut all = vec!["send", "--url", &url];
+    all.extend(arguments);
+    let output = broker.command(&all, "");
+    (output.code, output.stdout + &output.stderr)
+}
+
+#[tokio::test]
+async fn an_agent_answers_commands_with_what_its_program_prints() {
+    let mut broker = Broker::start().await;
+    let uuid = Uuid::new_v4();
+    let script =
+        r#"read command; case "$command" in */fail*) exit 3;; */text*) echo plain;; *) echo '{"ok": true}';; esac"#;
+    let mut agent = Agent::start(&mut broker, uuid, script).await;
+    let target = uuid.to_string();
+    let (code, output) = send(&mut broker, &[&target, "GET", "/status", "--json"]);
+    assert_eq!(code, Some(0), "{output}");
+    let command: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((&command["state"], &command["targets"][0]["result"]), (&json!("finished"), &json!({ "ok": true })));
+    agent.says("answered").await;
+    let (code, output) = send(&mut broker, &[&target, "GET", "/text"]);
+    assert!(code == Some(0) && output.contains("plain"), "{output}");
+    let (code, output) = send(&mut broker, &[&target, "GET", "/fail"]);
+    assert!(code == Some(2) || code == Some(3), "{code:?} {output}");
+    assert!(output.contains("failed") && output.contains("exit status: 3"), "{output}");
+}
+
+#[tokio::test]
+async fn the_exit_code_of_send_tells_how_it_went() {
+    let mut broker = Broker::start().await;
+    let online = Uuid::new_v4();
+    let _agent = Agent::start(&mut broker, online, "echo 1").await;
+    let (_, offline) = broker.device("offline").await;
+    let (online, offline) = (online.to_string(), offline.uuid.to_string());
+    assert_eq!(send(&mut broker, &[&online, "GET", "/"]).0, Some(0));
+    assert_eq!(send(&mut broker, &[&format!("{online},{offline}"), "GET", "/"]).0, Some(2));
+    assert_eq!(send(&mut broker, &[&offline, "GET", "/"]).0, Some(3));
+    let (code, output) = send(&mut broker, &["nobody", "GET", "/"]);
+    assert!(code == Some(1) && output.contains("targets: "), "{output}");
+    let (code, output) = send(&mut broker, &[&online, "GET", "/", "--data", "{"]);
+    assert!(code == Some(1) && output.contains("--data is not JSON"), "{output}");
+}
+
+#[tokio::test]
+async fn a_command_is_listed_shown_followed_and_called_off() {
+    let mut broker = Broker::start().await;
+    let (client, device) = broker.device("sleeper").await;
+    let target = device.uuid.to_string();
+    let (code, id) = send(&mut broker, &[&target, "GET", "/later", "--async", "--deliver-within", "600"]);
+    assert_eq!(code, Some(0), "{id}");
+    let id = id.trim().to_owned();
+    let url = broker.url.clone();
+    let mut commands = |action: &[&str]| {
+        let mut all = vec!["commands"];
+        all.extend(action);
+        all.extend(["--url", &url]);
+        let output = broker.command(&all, "");
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.stdout
+    };
+    assert!(commands(&["list"]).contains(&id));
+    assert!(commands(&["list", "--state", "queued", "--json"]).contains(&id));
+    assert!(!commands(&["list", "--state", "succeeded"]).contains(&id));
+    assert!(commands(&["show", &id]).contains("queued"));
+    let mut socket = client.connect("/ws").await.unwrap();
+    next(&mut socket).await;
+    let asked = next(&mut socket).await;
+    assert_eq!((&asked["command_id"], &asked["url"]), (&json!(id), &json!("/later")));
+    assert!(commands(&["cancel", &id]).contains("cancelled"));
+    assert_eq!(next(&mut socket).await, json!({ "type": "cancel", "command_id": id }));
+    assert!(commands(&["watch", &id]).contains("cancelled"));
+}
+
+#[tokio::test]
+async fn an_agent_comes_back_when_the_broker_does_and_ends_the_program_of_a_command_that_is_called_off() {
+    let mut broker = Broker::with().argument("--bind").argument(&free_address()).start().await;
+    let uuid = Uuid::new_v4();
+    let mut agent = Agent::start(&mut broker, uuid, "exec sleep 600").await;
+    let (code, id) = send(&mut broker, &[&uuid.to_string(), "GET", "/", "--async"]);
+    assert_eq!(code, Some(0), "{id}");
+    let url = broker.url.clone();
+    let output = broker.command(&["commands", "cancel", id.trim(), "--url", &url], "");
+    assert!(output.stdout.contains("cancelled"), "{output:?}");
+    agent.says("cancelled").await;
+    let mut broker = broker.kill().await.start().await;
+    agent.says("lost the broker").await;
+    agent.says("Connected to").await;
+    let admin = broker.admin().await;
+    until(async || get(&admin, "/clients").await.1["clients"].get(uuid.to_string()).is_some()).await;
+}
+
+/// An address that a broker can take twice.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn the_demo_works_and_says_so() {
+    let mut broker = Broker::start().await;
+    let url = broker.url.clone();
+    for _ in 0..2 {
+        let output = broker.command(&["demo", "--url", &url], "");
+        assert!(output.code == Some(0) && output.stdout.contains("All of it worked."), "{output:?}");
+    }
+    let output = broker.command(&["demo", "--url", "http://127.0.0.1:1"], "");
+    assert!(output.code == Some(1) && output.stderr.contains("no broker at http://127.0.0.1:1"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_second_broker_on_the_same_data_is_refused() {
+    let mut broker = Broker::start().await;
+    let output = broker.command(&["serve", "--bind", "127.0.0.1:0"], "");
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("another broker (process ") && output.stderr.lines().count() == 1, "{output:?}");
+}
