@@ -104,13 +104,13 @@ impl CommandDispatcher {
     }
 
     /// Asks all targets that are connected; those that are not wait, or are over.
-    fn ask_all(&mut self, command: &Command, context: &mut Context<Self>) {
-        for target in &command.targets {
-            if let Some(session) = self.directory.commandable(target.client) {
-                self.ask_queued(target.client, &session, context);
+    fn ask_all(&mut self, id: Uuid, clients: &[ClientId], waits: bool, context: &mut Context<Self>) {
+        for &client in clients {
+            if let Some(session) = self.directory.commandable(client) {
+                self.ask_queued(client, &session, context);
             }
-            if command.deliver_until.is_none() && self.pending.is_queued(command.id, target.client) {
-                let changed = self.pending.offline(command.id, target.client, now());
+            if !waits && self.pending.is_queued(id, client) {
+                let changed = self.pending.offline(id, client, now());
                 self.tell(changed);
             }
         }
@@ -148,13 +148,13 @@ impl CommandDispatcher {
                 // it began and ended within a moment: written once
                 (Some(finished), true) => {
                     self.unrecorded.remove(&changed.command);
-                    records.extend(Record::all_of(finished));
+                    records.push(Record::Whole(finished.clone()));
                 }
                 (None, true) if changed.progress.is_none() => {}
                 _ => {
                     patient = false;
                     if self.unrecorded.remove(&changed.command) {
-                        records.extend(self.pending.command(changed.command).into_iter().flat_map(Record::all_of));
+                        records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
                     }
                     self.record(&changed, &mut records);
                 }
@@ -201,7 +201,7 @@ impl CommandDispatcher {
     fn record_begun(&mut self) {
         let begun = std::mem::take(&mut self.unrecorded);
         let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
-        let records: Vec<_> = commands.flat_map(Record::all_of).collect();
+        let records: Vec<_> = commands.cloned().map(Arc::new).map(Record::Whole).collect();
         if !records.is_empty() {
             self.journal.do_send(Write { records, patient: false });
         }
@@ -299,10 +299,13 @@ impl Handler<Dispatch> for CommandDispatcher {
             }
             self.unrecorded.insert(command.id);
         }
+        let (id, waits) = (command.id, command.deliver_until.is_some());
+        let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
         let (done, finished) = oneshot::channel();
-        self.waiters.entry(command.id).or_default().push(done);
-        self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
-        self.ask_all(&command, context);
+        self.waiters.entry(id).or_default().push(done);
+        let deliver_by = deliver_by(&command);
+        self.pending.insert(command, deliver_by, Instant::now());
+        self.ask_all(id, &clients, waits, context);
         self.set_timer(context);
         Ok(finished)
     }

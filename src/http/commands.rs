@@ -195,7 +195,7 @@ async fn begin(
             return Ok(Begun::Retry(created));
         }
     } else {
-        broker.journal.do_send(Write { records: Record::all_of(&command), patient: false });
+        broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(command.clone()))], patient: false });
         if broker.journal.send(Flush).await?.is_err() {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
             let mut given_up = command;
@@ -204,7 +204,7 @@ async fn begin(
                 target.state = State::Cancelled;
                 target.ended_at = given_up.finished_at;
             }
-            broker.journal.do_send(Write { records: Record::all_of(&given_up), patient: false });
+            broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(given_up))], patient: false });
             return Err(NotWritten.into());
         }
     }

@@ -26,13 +26,12 @@ const ROWS: usize = 1000;
 /// parameters at most.
 const PIECES: [usize; 4] = [256, 32, 4, 1];
 
-/// Rows in pieces of those sizes, the largest first.
-fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+/// The sizes of the pieces that so many rows are written in, the largest first.
+fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
-        let size = PIECES.into_iter().find(|size| *size <= rows.len())?;
-        let (piece, rest) = rows.split_at(size);
-        rows = rest;
-        Some(piece)
+        let size = PIECES.into_iter().find(|size| *size <= rows)?;
+        rows -= size;
+        Some(size)
     })
 }
 
@@ -40,6 +39,8 @@ fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 /// counts.
 #[derive(Debug, Clone)]
 pub enum Record {
+    /// A command with all its targets.
+    Whole(Arc<Command>),
     /// The command itself, without its targets.
     Command(Arc<Command>),
     /// A target as it is now.
@@ -73,20 +74,6 @@ pub enum Record {
         /// JSON.
         result: Arc<str>,
     },
-}
-
-impl Record {
-    /// A command and all its targets.
-    pub fn all_of(command: &Command) -> Vec<Self> {
-        let targets = command.targets.iter().map(|target| Self::Target {
-            command: command.id,
-            created_at: command.created_at,
-            target: target.clone(),
-        });
-        // its targets are recorded one by one
-        let alone = Command { targets: Vec::new(), ..command.clone() };
-        [Self::Command(Arc::new(alone))].into_iter().chain(targets).collect()
-    }
 }
 
 /// A progress report as stored.
@@ -212,6 +199,13 @@ impl Store {
         let mut late = Vec::new();
         for record in records {
             match record {
+                Record::Whole(command) => {
+                    commands.insert(command.id, command_row(command));
+                    for target in &command.targets {
+                        let row = target_row(command.id, command.created_at, target);
+                        targets.insert((command.id, target.client), row);
+                    }
+                }
                 Record::Command(command) => {
                     commands.insert(command.id, command_row(command));
                 }
@@ -442,8 +436,10 @@ async fn upsert_commands(
     connection: &impl ConnectionTrait,
     rows: Vec<commands::ActiveModel>,
 ) -> Result<(), StoreError> {
-    for rows in pieces(&rows) {
-        commands::Entity::insert_many(rows.iter().cloned())
+    let sizes = pieces(rows.len());
+    let mut rows = rows.into_iter();
+    for size in sizes {
+        commands::Entity::insert_many(rows.by_ref().take(size))
             .on_conflict(
                 OnConflict::column(commands::Column::Id)
                     .update_columns([commands::Column::FinishedAt, commands::Column::Version])
@@ -460,8 +456,10 @@ async fn upsert_targets(
     rows: Vec<command_targets::ActiveModel>,
 ) -> Result<(), StoreError> {
     use command_targets::Column;
-    for rows in pieces(&rows) {
-        command_targets::Entity::insert_many(rows.iter().cloned())
+    let sizes = pieces(rows.len());
+    let mut rows = rows.into_iter();
+    for size in sizes {
+        command_targets::Entity::insert_many(rows.by_ref().take(size))
             .on_conflict(
                 OnConflict::columns([Column::CommandId, Column::ClientUuid])
                     .update_columns([
@@ -490,8 +488,10 @@ async fn write_progress(
     }
     let mut written: Vec<(Uuid, Uuid)> =
         rows.iter().map(|row| (*row.command_id.as_ref(), *row.client_uuid.as_ref())).collect();
-    for rows in pieces(&rows) {
-        Entity::insert_many(rows.iter().cloned()).exec_without_returning(connection).await?;
+    let sizes = pieces(rows.len());
+    let mut rows = rows.into_iter();
+    for size in sizes {
+        Entity::insert_many(rows.by_ref().take(size)).exec_without_returning(connection).await?;
     }
     written.sort_unstable();
     written.dedup();
