@@ -26,7 +26,7 @@ use server::{listen, serve, warn_of_risks};
 
 use crate::{
     actors::{
-        command_dispatcher::{CommandDispatcher, RecordBegun},
+        command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
@@ -115,7 +115,7 @@ impl Application {
             let journal = Journal::new(store.clone(), backlog.clone());
             Journal::start_in_arbiter(&control.handle(), |_| journal)
         };
-        let command_dispatcher = {
+        let (command_dispatcher, under_way) = {
             let dispatcher = CommandDispatcher::new(
                 directory.clone(),
                 relays.clone(),
@@ -124,8 +124,10 @@ impl Application {
                 settings.limits.pending_commands,
                 store.unfinished_commands().await?,
             );
-            CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher)
+            let under_way = dispatcher.under_way();
+            (CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher), under_way)
         };
+        let inlet = Inlet::new(command_dispatcher.clone(), under_way);
         let registry = {
             let neighbours = Neighbours {
                 presence_changed: topic_manager.clone().recipient(),
@@ -164,6 +166,7 @@ impl Application {
             registry,
             topic_manager,
             command_dispatcher,
+            inlet,
             journal,
             relays,
             backplane,

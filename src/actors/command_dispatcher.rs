@@ -5,11 +5,15 @@
 //! comes and goes. Every change it records with the Journal, tells to those who watch, and, if it was the last one, to
 //! those who wait.
 
+mod inlet;
 mod messages;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +22,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
+pub use inlet::{Inlet, Item, Items};
 pub use messages::{
     Answer, Await, Cancel, ClientReady, CountPending, Dispatch, Progress, RecordBegun, SessionGone, TooManyPending,
     Watch,
@@ -38,9 +43,6 @@ use crate::{
     store::Record,
 };
 
-/// Answers that may wait here; sessions whose answers find no room are not read until there is.
-const MAILBOX: usize = 4096;
-
 /// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end.
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -59,6 +61,8 @@ pub struct CommandDispatcher {
     watchers: HashMap<Uuid, broadcast::Sender<Arc<Changed>>>,
     /// the one timer, and what it is set to
     timer: Option<(Instant, SpawnHandle)>,
+    /// items of the inlet that are not handled yet
+    under_way: Arc<AtomicUsize>,
     /// answers and progress that nobody asked for
     dropped: u64,
     /// what was not over when the last process ended
@@ -93,6 +97,7 @@ impl CommandDispatcher {
             waiters: HashMap::new(),
             watchers: HashMap::new(),
             timer: None,
+            under_way: Arc::default(),
             dropped: 0,
             recovered,
             directory,
@@ -101,6 +106,11 @@ impl CommandDispatcher {
             backlog,
             limit,
         }
+    }
+
+    /// The count that an [`Inlet`] counts up.
+    pub fn under_way(&self) -> Arc<AtomicUsize> {
+        self.under_way.clone()
     }
 
     /// Asks all targets that are connected; those that are not wait, or are over.
@@ -236,7 +246,6 @@ impl Actor for CommandDispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(MAILBOX);
         let started = now();
         for mut command in std::mem::take(&mut self.recovered) {
             let mut changes = Vec::new();
@@ -284,10 +293,8 @@ fn deliver_by(command: &Command) -> Option<Instant> {
     Some(Instant::now() + wait)
 }
 
-impl Handler<Dispatch> for CommandDispatcher {
-    type Result = Result<oneshot::Receiver<Arc<Command>>, TooManyPending>;
-
-    fn handle(&mut self, dispatch: Dispatch, context: &mut Self::Context) -> Self::Result {
+impl CommandDispatcher {
+    fn dispatch(&mut self, dispatch: Dispatch, context: &mut Context<Self>) -> inlet::Dispatched {
         let Dispatch { command, recorded } = dispatch;
         let over = self.limit > 0 && self.pending.len() + command.targets.len() > self.limit;
         if !recorded {
@@ -309,12 +316,8 @@ impl Handler<Dispatch> for CommandDispatcher {
         self.set_timer(context);
         Ok(finished)
     }
-}
 
-impl Handler<Answer> for CommandDispatcher {
-    type Result = ();
-
-    fn handle(&mut self, answer: Answer, context: &mut Self::Context) {
+    fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
         let Answer { session, client, command, result, failed } = answer;
         match self.pending.answer(command, client, &session, result.clone(), failed, now()) {
             Answered::Changed(changed) => {
@@ -329,16 +332,30 @@ impl Handler<Answer> for CommandDispatcher {
             Answered::Dropped => self.drop_answer(&session, command),
         }
     }
-}
 
-impl Handler<Progress> for CommandDispatcher {
-    type Result = ();
-
-    fn handle(&mut self, progress: Progress, _: &mut Self::Context) {
+    fn progress(&mut self, progress: Progress) {
         let Progress { session, client, command, progress } = progress;
         match self.pending.progress(command, client, &session, progress, now()) {
             Some(changed) => self.tell([changed]),
             None => self.drop_answer(&session, command),
+        }
+    }
+}
+
+impl Handler<Items> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Items(items): Items, context: &mut Self::Context) {
+        self.under_way.fetch_sub(items.len(), Ordering::Relaxed);
+        for item in items {
+            match item {
+                Item::Dispatch(dispatch, begun) => {
+                    // a caller that hung up meanwhile does not stop its command
+                    let _ = begun.send(self.dispatch(dispatch, context));
+                }
+                Item::Answer(answer) => self.answer(answer, context),
+                Item::Progress(progress) => self.progress(progress),
+            }
         }
     }
 }

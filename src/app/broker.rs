@@ -13,7 +13,7 @@ use actix::Addr;
 
 use crate::{
     actors::{
-        command_dispatcher::CommandDispatcher,
+        command_dispatcher::{CommandDispatcher, Inlet},
         journal::Journal,
         registry::{Apply, Directory, Registry},
         relay::Relays,
@@ -48,6 +48,8 @@ pub struct Broker {
     pub topic_manager: Addr<TopicManager>,
     /// Commands and what becomes of them.
     pub command_dispatcher: Addr<CommandDispatcher>,
+    /// The quick way to the CommandDispatcher.
+    pub inlet: Inlet,
     /// What writes in groups.
     pub journal: Addr<Journal>,
     /// The way to any session.

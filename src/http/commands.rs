@@ -208,7 +208,7 @@ async fn begin(
             return Err(NotWritten.into());
         }
     }
-    Ok(Begun::New(broker.command_dispatcher.send(Dispatch { command, recorded: true }).await??))
+    Ok(Begun::New(broker.inlet.dispatch(Dispatch { command, recorded: true }).await?))
 }
 
 /// Answers a retry with the command that it retries.

@@ -15,8 +15,6 @@ use crate::{
 };
 
 /// A command begins. Its targets are queued; those that are connected are asked at once.
-#[derive(Message)]
-#[rtype(result = "Result<oneshot::Receiver<Arc<Command>>, TooManyPending>")]
 pub struct Dispatch {
     /// The command.
     pub command: Command,
@@ -29,8 +27,6 @@ pub struct Dispatch {
 pub struct TooManyPending;
 
 /// A socket answers a command.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub struct Answer {
     /// The socket.
     pub session: SessionHandle,
@@ -45,8 +41,6 @@ pub struct Answer {
 }
 
 /// A socket tells how far it is.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub struct Progress {
     /// The socket.
     pub session: SessionHandle,

@@ -18,6 +18,7 @@ use crate::actors::session::outbox::Outbox;
 thread_local! {
     static WAKE: RefCell<Option<Rc<Notify>>> = const { RefCell::new(None) };
     static DIRTY: RefCell<Vec<Rc<Outbox>>> = const { RefCell::new(Vec::new()) };
+    static LAST: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
     static STARTED: Instant = Instant::now();
     static CLOCK: Cell<u32> = const { Cell::new(0) };
 }
@@ -39,6 +40,12 @@ pub fn at_end(outbox: Rc<Outbox>) {
     schedule();
 }
 
+/// Does something at the end of the tick.
+pub fn at_end_do(what: impl FnOnce() + 'static) {
+    LAST.with_borrow_mut(|last| last.push(Box::new(what)));
+    schedule();
+}
+
 /// Ends the tick soon, at the latest after all that is ready now.
 pub(super) fn schedule() {
     WAKE.with_borrow_mut(|wake| wake.get_or_insert_with(start).notify_one());
@@ -53,6 +60,7 @@ fn start() -> Rc<Notify> {
         loop {
             woken.notified().await;
             local::flush();
+            LAST.take().into_iter().for_each(|last| last());
             DIRTY.with_borrow_mut(|dirty| std::mem::swap(dirty, &mut batch));
             batch.drain(..).for_each(|outbox| outbox.flush(&mut scratch));
         }

@@ -1,19 +1,13 @@
 //! What a socket says about a command that it was asked: the answer, and progress before it (contract section 6). Neither
 //! is ever answered, whatever it holds.
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Handler, Message, WrapFuture,
-    dev::{SendError, ToEnvelope},
-};
+use actix::{Actor, AsyncContext, WrapFuture};
 use uuid::Uuid;
 
 use super::Session;
 use crate::{
-    actors::command_dispatcher::{Answer, CommandDispatcher, Progress},
-    protocol::{
-        close_code::CloseCode,
-        inbound::{Frame, as_text, command_result},
-    },
+    actors::command_dispatcher::{Answer, Item, Progress},
+    protocol::inbound::{Frame, as_text, command_result},
 };
 
 impl Session {
@@ -24,35 +18,29 @@ impl Session {
         };
         let (result, failed) = command_result(frame.result);
         let session = self.outbox.handle().clone();
-        self.dispatch(Answer { session, client, command, result, failed }, context);
+        self.hand_over(Item::Answer(Answer { session, client, command, result, failed }), context);
     }
 
     pub(super) fn on_progress(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let (Some(client), Some(command)) = (self.client(), command_id(frame)) else { return };
         let progress = frame.progress.map_or("null", |progress| progress.get()).into();
         let session = self.outbox.handle().clone();
-        self.dispatch(Progress { session, client, command, progress }, context);
+        self.hand_over(Item::Progress(Progress { session, client, command, progress }), context);
     }
 
     /// Hands something to the CommandDispatcher; while that has no room, this socket is not read.
-    fn dispatch<M>(&mut self, message: M, context: &mut <Self as Actor>::Context)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        CommandDispatcher: Handler<M>,
-        <CommandDispatcher as Actor>::Context: ToEnvelope<CommandDispatcher, M>,
-    {
-        match self.broker.command_dispatcher.try_send(message) {
-            Ok(()) => {}
-            Err(SendError::Full(message)) => {
-                let sent = self.broker.command_dispatcher.send(message);
-                context.wait(sent.into_actor(self).map(|sent, session, _| {
-                    if sent.is_err() {
-                        session.outbox.close(CloseCode::ServerError);
-                    }
-                }));
-            }
-            Err(SendError::Closed(_)) => self.outbox.close(CloseCode::ServerError),
+    fn hand_over(&mut self, item: Item, context: &mut <Self as Actor>::Context) {
+        let inlet = self.broker.inlet.clone();
+        if inlet.has_room() {
+            return inlet.push(item);
         }
+        let wait = async move {
+            while !inlet.has_room() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            inlet.push(item);
+        };
+        context.wait(wait.into_actor(self));
     }
 }
 

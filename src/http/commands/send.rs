@@ -112,7 +112,7 @@ pub async fn broadcast(
 /// Gives a command and waits for its end, which comes with its timeout at the latest. A caller that hangs up stops
 /// waiting, and the command goes on.
 async fn run(broker: &Broker, command: Command) -> Result<Arc<Command>, ApiError> {
-    let finished = broker.command_dispatcher.send(Dispatch { command, recorded: false }).await??;
+    let finished = broker.inlet.dispatch(Dispatch { command, recorded: false }).await?;
     finished.await.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned()))
 }
 
