@@ -18,7 +18,6 @@ pub struct Model {
     pub result: Option<String>,
     #[sea_orm(column_type = "Text", nullable)]
     pub late_result: Option<String>,
-    pub created_at: DateTimeWithTimeZone,
     pub sent_at: Option<DateTimeWithTimeZone>,
     pub in_progress_at: Option<DateTimeWithTimeZone>,
     pub ended_at: Option<DateTimeWithTimeZone>,

@@ -41,7 +41,6 @@ enum CommandTargets {
     State,
     Result,
     LateResult,
-    CreatedAt,
     SentAt,
     InProgressAt,
     EndedAt,
@@ -119,7 +118,6 @@ impl MigrationTrait for Migration {
                     // JSON as the target gave it
                     .col(text_null(CommandTargets::Result))
                     .col(text_null(CommandTargets::LateResult))
-                    .col(timestamp_with_time_zone(CommandTargets::CreatedAt))
                     .col(timestamp_with_time_zone_null(CommandTargets::SentAt))
                     .col(timestamp_with_time_zone_null(CommandTargets::InProgressAt))
                     .col(timestamp_with_time_zone_null(CommandTargets::EndedAt))

@@ -166,7 +166,7 @@ impl CommandDispatcher {
                     if self.unrecorded.remove(&changed.command) {
                         records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
                     }
-                    self.record(&changed, &mut records);
+                    Self::record(&changed, &mut records);
                 }
             }
             if let Some(finished) = &changed.finished {
@@ -189,9 +189,7 @@ impl CommandDispatcher {
         }
     }
 
-    fn record(&self, changed: &Changed, records: &mut Vec<Record>) {
-        let command = changed.finished.as_deref().or_else(|| self.pending.command(changed.command));
-        let created_at = command.map_or_else(now, |command| command.created_at);
+    fn record(changed: &Changed, records: &mut Vec<Record>) {
         if let Some(progress) = &changed.progress {
             records.push(Record::Progress {
                 command: changed.command,
@@ -201,7 +199,7 @@ impl CommandDispatcher {
                 progress: progress.clone(),
             });
         }
-        records.push(Record::Target { command: changed.command, created_at, target: changed.target.clone() });
+        records.push(Record::Target { command: changed.command, target: changed.target.clone() });
         if let Some(finished) = &changed.finished {
             records.push(Record::Command(finished.clone()));
         }
@@ -263,11 +261,7 @@ impl Actor for CommandDispatcher {
                 };
                 target.ended_at = Some(started);
                 target.version = command.version;
-                changes.push(Record::Target {
-                    command: command.id,
-                    created_at: command.created_at,
-                    target: target.clone(),
-                });
+                changes.push(Record::Target { command: command.id, target: target.clone() });
             }
             if command.targets.iter().all(|target| target.state.is_final()) {
                 command.finished_at = Some(started);

@@ -22,7 +22,7 @@ use crate::store::{Record, Store};
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long patient records wait for company.
-const GATHERING: Duration = Duration::from_millis(100);
+const GATHERING: Duration = Duration::from_millis(200);
 
 /// Records of which so many wait are too many: who causes them should be told to come again.
 const BEHIND: usize = 100_000;

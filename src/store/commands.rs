@@ -47,8 +47,6 @@ pub enum Record {
     Target {
         /// The command.
         command: Uuid,
-        /// When the command was given.
-        created_at: DateTime<Utc>,
         /// The target.
         target: Target,
     },
@@ -136,7 +134,7 @@ fn command_row(command: &Command) -> commands::ActiveModel {
     }
 }
 
-fn target_row(command: Uuid, created_at: DateTime<Utc>, target: &Target) -> command_targets::ActiveModel {
+fn target_row(command: Uuid, target: &Target) -> command_targets::ActiveModel {
     command_targets::ActiveModel {
         command_id: Set(command),
         client_uuid: Set(target.client.into()),
@@ -146,7 +144,6 @@ fn target_row(command: Uuid, created_at: DateTime<Utc>, target: &Target) -> comm
         state: Set(target.state.as_str().to_owned()),
         result: Set(target.result.as_deref().map(str::to_owned)),
         late_result: Set(target.late_result.as_deref().map(str::to_owned)),
-        created_at: Set(created_at.into()),
         sent_at: Set(target.sent_at.map(Into::into)),
         in_progress_at: Set(target.in_progress_at.map(Into::into)),
         ended_at: Set(target.ended_at.map(Into::into)),
@@ -202,15 +199,15 @@ impl Store {
                 Record::Whole(command) => {
                     commands.insert(command.id, command_row(command));
                     for target in &command.targets {
-                        let row = target_row(command.id, command.created_at, target);
+                        let row = target_row(command.id, target);
                         targets.insert((command.id, target.client), row);
                     }
                 }
                 Record::Command(command) => {
                     commands.insert(command.id, command_row(command));
                 }
-                Record::Target { command, created_at, target } => {
-                    targets.insert((*command, target.client), target_row(*command, *created_at, target));
+                Record::Target { command, target } => {
+                    targets.insert((*command, target.client), target_row(*command, target));
                 }
                 Record::Progress { command, client, version, at, progress: report } => {
                     progress.push(command_progress::ActiveModel {
@@ -272,7 +269,7 @@ impl Store {
                 .ok_or_else(|| DbErr::RecordNotFound("an idempotency key that was just there".to_owned()).into());
         }
         upsert_commands(&transaction, vec![command_row(command)]).await?;
-        let rows = command.targets.iter().map(|target| target_row(command.id, command.created_at, target));
+        let rows = command.targets.iter().map(|target| target_row(command.id, target));
         upsert_targets(&transaction, rows.collect()).await?;
         transaction.commit().await?;
         Ok(Created::New)
