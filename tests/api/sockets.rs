@@ -28,7 +28,7 @@ async fn ping(socket: &mut Connection) {
     let pong = next_of_type(socket, "pong").await;
     // seconds for devices and agents, RFC 3339 for chat
     let timestamp = &pong["timestamp"];
-    let is_time = |text: &str| text.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(text).is_ok();
+    let is_time = |text: &str| text.ends_with('Z') && DateTime::parse_from_rfc3339(text).is_ok();
     assert!(timestamp.is_f64() || timestamp.as_str().is_some_and(is_time), "{pong}");
 }
 
