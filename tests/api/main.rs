@@ -16,4 +16,6 @@ mod configuration;
 mod http_rules;
 mod identity;
 mod messaging;
+mod room_rest;
+mod rooms;
 mod sockets;
