@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Broker, answer,
-    chat::{Person, call, ids, next_event, nothing_happened, without_time},
+    chat::{Person, call, ids, next_event, nothing_happened, send, without_time},
     faults, next_of_type, posting, within,
 };
 
@@ -224,9 +224,9 @@ async fn rooms_that_are_not_there_and_ids_that_are_none_are_told_apart() {
         }
         let body = Some(json!({ "role": "member" }));
         for (id, detail) in [
-            ("999999", "User not found"),
-            ("-1", "User not found"),
-            ("00000000-0000-4000-8000-000000000000", "Client not found"),
+            ("999999", "Member not found"),
+            ("-1", "Member not found"),
+            ("00000000-0000-4000-8000-000000000000", "Member not found"),
         ] {
             let path = format!("/api/rooms/{room}/members/{id}");
             let refused = refused(&anna, method.clone(), &path, body.clone()).await;
@@ -263,6 +263,7 @@ async fn every_fault_in_a_body_or_query_is_told_by_its_field() {
         (Method::POST, &rooms, r#"{"name":["x"]}"#, vec!["string_type body.name"]),
         (Method::POST, &rooms, &deep, vec!["string_type body.name"]),
         (Method::POST, &rooms, r#"{"name":""}"#, vec!["string_too_short body.name"]),
+        (Method::POST, &rooms, r#"{"name":" \t\u3000"}"#, vec!["value_error body.name"]),
         (Method::POST, &rooms, r#"{"name":"a\u0000b"}"#, vec!["value_error body.name"]),
         (Method::POST, &rooms, &long_name, vec!["string_too_long body.name"]),
         (Method::POST, &rooms, r#"{"name":"x","description":5}"#, vec!["string_type body.description"]),
@@ -603,24 +604,26 @@ async fn owners_and_moderators_may_what_their_roles_say() {
     assert_eq!(next_event(&mut watching).await, changed);
     let add = Some(json!({ "user_id": mod1.id() }));
     let only_owner = (403, "Only the owner of this room may do that".to_owned());
-    let not_allowed = (403, "Your role in this room does not allow that".to_owned());
     for person in [&mod1, &member, &extra] {
         assert_eq!(refused(person, Method::POST, &members, add.clone()).await, only_owner);
         assert_eq!(refused(person, Method::PATCH, &path(&extra), set("moderator")).await, only_owner);
     }
-    for (remover, removed) in [
-        (&member, &extra),
-        (&member, &mod1),
-        (&member, &owner),
-        (&member, &member),
-        (&mod1, &mod2),
-        (&mod1, &owner),
-        (&mod1, &mod1),
-        (&owner, &owner),
+    let role_needed = "Only the owner or a moderator of this room may do that";
+    let too_low = "Only somebody of a higher role may remove this member";
+    let stays = "The owner stays the owner; leaving passes the room on";
+    for (remover, removed, text) in [
+        (&member, &extra, role_needed),
+        (&member, &mod1, role_needed),
+        (&member, &owner, role_needed),
+        (&member, &member, role_needed),
+        (&mod1, &mod2, too_low),
+        (&mod1, &owner, too_low),
+        (&owner, &owner, stays),
     ] {
         let refusal = refused(remover, Method::DELETE, &path(removed), None).await;
-        assert_eq!(refusal, not_allowed, "{} removes {}", remover.name, removed.name);
+        assert_eq!(refusal, (403, text.to_owned()), "{} removes {}", remover.name, removed.name);
     }
+    assert_eq!(refused(&mod1, Method::DELETE, &path(&mod1), None).await.0, 403, "to leave, one leaves");
     // there is one owner, who stays it
     assert_eq!(refused(&owner, Method::PATCH, &path(&owner), set("member")).await.0, 403);
     assert_eq!(mod1.done(Method::DELETE, &path(&extra), None).await, json!({ "message": "Member removed" }));
@@ -784,7 +787,7 @@ async fn what_others_have_said_is_unread_until_it_is_marked_and_marks_never_go_b
 }
 
 #[tokio::test]
-async fn a_limit_that_is_off_limits_nothing() {
+async fn a_limit_that_is_off_limits_no_more_than_the_database_does() {
     let broker = Broker::with()
         .set("LIMITS__ROOM_NAME_CHARS", "0")
         .set("LIMITS__MESSAGE_BYTES", "0")
@@ -792,7 +795,10 @@ async fn a_limit_that_is_off_limits_nothing() {
         .start()
         .await;
     let anna = Person::user(&broker, "anna").await;
-    let name = "é".repeat(1000);
+    // an index holds no longer one
+    let name = "é".repeat(500);
+    let (status, body) = anna.call(Method::POST, "/api/rooms/", Some(json!({ "name": format!("{name}x") }))).await;
+    assert_eq!((status, faults(&body)), (422, vec!["string_too_long body.name".to_owned()]));
     let room = anna.room(&name).await;
     assert_eq!(anna.get(&format!("/api/rooms/{room}")).await["name"], name);
     let content = "x".repeat(500_000);
@@ -807,4 +813,101 @@ async fn a_limit_of_names_is_named_when_it_is_hit() {
     let (status, body) = anna.call(Method::POST, "/api/rooms/", Some(json!({ "name": "éééé" }))).await;
     assert_eq!((status, faults(&body)), (422, vec!["string_too_long body.name".to_owned()]));
     assert!(body["detail"][0]["msg"].as_str().unwrap().contains("limits.room_name_chars"), "{body}");
+}
+
+#[tokio::test]
+async fn joining_and_leaving_many_times_at_once_happens_once() {
+    let broker = Broker::start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    let mut watching = anna.chat_in(room).await;
+    for _ in 0..5 {
+        for (way, event, done, again) in [
+            ("join", "user_joined", "Successfully joined the room", "Already a member of this room"),
+            ("leave", "user_left", "Successfully left the room", NOT_A_MEMBER),
+        ] {
+            let path = format!("/api/rooms/{room}/{way}");
+            let asking: Vec<_> = (0..8).map(|_| posting(&bert.client, &path, &json!({}))).collect();
+            let mut texts = Vec::new();
+            for one in asking {
+                let (_, body) = within(one).await.unwrap();
+                texts.push(body.get("message").unwrap_or(&body["detail"]).as_str().unwrap().to_owned());
+            }
+            assert_eq!(texts.iter().filter(|text| *text == done).count(), 1, "{texts:?}");
+            assert_eq!(texts.iter().filter(|text| *text == again).count(), 7, "{texts:?}");
+            next_of_type(&mut watching, event).await;
+            nothing_happened(&mut watching).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn there_is_one_owner_whoever_comes_and_goes_at_once() {
+    let broker = Broker::start().await;
+    let mut people = Vec::new();
+    for n in 0..5 {
+        people.push(Person::user(&broker, &format!("user{n}")).await);
+    }
+    let room = people[0].room("lobby").await;
+    for _ in 0..10 {
+        let mut asking = Vec::new();
+        for (n, person) in people.iter().enumerate() {
+            for way in if n % 2 == 0 { ["leave", "join"] } else { ["join", "leave"] } {
+                asking.push(posting(&person.client, &format!("/api/rooms/{room}/{way}"), &json!({})));
+            }
+        }
+        for one in asking {
+            within(one).await.unwrap();
+        }
+        let mut member = None;
+        for person in &people {
+            if person.get(&format!("/api/rooms/{room}")).await["role"].is_string() {
+                member = Some(person);
+            }
+        }
+        let Some(member) = member else { continue };
+        let roles = roles(member, room).await;
+        assert_eq!(roles.iter().filter(|(_, role)| role == "owner").count(), 1, "{roles:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_limit_of_rooms_holds_for_whoever_asks_for_many_at_once() {
+    let broker = Broker::with().set("LIMITS__ROOMS_PER_USER", "3").start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let bodies = (0..10).map(|n| json!({ "name": n.to_string(), "private": n % 2 == 0 }));
+    let creating: Vec<_> = bodies.map(|body| posting(&anna.client, "/api/rooms/", &body)).collect();
+    let mut statuses = Vec::new();
+    for one in creating {
+        statuses.push(within(one).await.unwrap().0);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429, 429, 429, 429, 429]);
+    assert_eq!(anna.get("/api/rooms/").await.as_array().unwrap().len(), 3);
+    let public: Vec<_> = bert.get("/api/rooms/").await.as_array().unwrap().clone();
+    assert!(public.iter().all(|room| room["role"].is_null()));
+}
+
+#[tokio::test]
+async fn unread_messages_are_counted_up_to_a_thousand() {
+    let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    bert.join(room).await;
+    let mut socket = anna.chat_in(room).await;
+    for _ in 0..1005 {
+        send(&mut socket, json!({ "content": "x", "room_id": room })).await;
+    }
+    let mut first = None;
+    for _ in 0..1005 {
+        let id = next_of_type(&mut socket, "message").await["id"].clone();
+        first.get_or_insert(id);
+    }
+    assert_eq!(unread(&bert, room).await, 1000);
+    let path = format!("/api/rooms/{room}/read");
+    bert.post(&path, json!({ "message_id": first })).await;
+    assert_eq!(unread(&bert, room).await, 1000);
+    let last = anna.history(room).await[1000]["id"].clone();
+    bert.post(&path, json!({ "message_id": last })).await;
+    assert_eq!((unread(&bert, room).await, unread(&anna, room).await), (json!(4), json!(0)));
 }

@@ -176,7 +176,7 @@ async fn a_join_is_answered_then_told_to_all_then_followed_by_what_was_said() {
 }
 
 #[tokio::test]
-async fn joining_once_more_on_the_same_socket_is_answered_and_told_to_nobody() {
+async fn joining_once_more_on_the_same_socket_is_answered_and_changes_nothing() {
     let broker = Broker::start().await;
     let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
     let room = anna.room("lobby").await;
@@ -185,6 +185,9 @@ async fn joining_once_more_on_the_same_socket_is_answered_and_told_to_nobody() {
     next_of_type(&mut annas, "user_joined").await;
     let again = ask(&mut berts, json!({ "type": "join_room", "room_id": room })).await;
     assert_eq!(again["type"], "room_joined");
+    for socket in [&mut berts, &mut annas] {
+        assert_eq!(next_event(socket).await, event("user_joined", &bert, room));
+    }
     next_of_type(&mut berts, "message_history").await;
     let said = anna.say(room, "hi").await;
     // once, not twice
@@ -337,12 +340,15 @@ async fn every_faulty_frame_on_a_chat_socket_is_answered_with_what_is_wrong() {
         (format!(r#"{{"type":"join_room","room_id":{room},"since_id":{{}}}}"#), &since_id),
         (format!(r#"{{"type":"join_room","room_id":{room},"since_id":9223372036854775808}}"#), &since_id),
         (format!(r#"{{"content":"x","room_id":{room}}}"#), not_a_member),
-        (format!(r#"{{"content":"x","room_id":{hidden}}}"#), &hidden_text),
+        (format!(r#"{{"content":"x","room_id":{hidden}}}"#), not_a_member),
+        (r#"{"content":"x","room_id":999999}"#.to_owned(), not_a_member),
         (format!(r#"{{"type":"typing","room_id":{room}}}"#), not_a_member),
-        (format!(r#"{{"type":"typing","room_id":{hidden}}}"#), &hidden_text),
+        (format!(r#"{{"type":"typing","room_id":{hidden}}}"#), not_a_member),
+        (r#"{"type":"typing","room_id":999999}"#.to_owned(), not_a_member),
         (r#"{"type":"typing","room_id":[]}"#.to_owned(), &room_id),
         (format!(r#"{{"type":"read","room_id":{room},"message_id":1}}"#), not_a_member),
-        (format!(r#"{{"type":"read","room_id":{hidden},"message_id":1}}"#), &hidden_text),
+        (format!(r#"{{"type":"read","room_id":{hidden},"message_id":1}}"#), not_a_member),
+        (r#"{"type":"read","room_id":999999,"message_id":1}"#.to_owned(), not_a_member),
         (format!(r#"{{"type":"read","room_id":{room}}}"#), "Missing message_id"),
         (r#"{"type":"read","message_id":1}"#.to_owned(), "Missing room_id"),
         (format!(r#"{{"type":"read","room_id":{room},"message_id":"x"}}"#), &message_id),
@@ -582,16 +588,19 @@ async fn a_removed_member_is_told_so_and_gets_nothing_more() {
     nothing_happened(&mut joined).await;
     assert_eq!(close_code(&mut dedicated).await, 4403);
     // the room is not there any more for him
-    let text = format!("Room {room} does not exist");
-    for frame in [
-        json!({ "content": "x", "room_id": room }),
-        json!({ "type": "join_room", "room_id": room }),
-        json!({ "type": "leave_room", "room_id": room }),
-        json!({ "type": "typing", "room_id": room }),
-        json!({ "type": "read", "room_id": room, "message_id": 1 }),
+    let (none, not_a_member) = (format!("Room {room} does not exist"), "You are not a member of this room");
+    for (frame, text) in [
+        (json!({ "content": "x", "room_id": room }), not_a_member),
+        (json!({ "type": "typing", "room_id": room }), not_a_member),
+        (json!({ "type": "read", "room_id": room, "message_id": 1 }), not_a_member),
+        (json!({ "type": "join_room", "room_id": room }), &none),
     ] {
         assert_eq!(error_text(&ask(&mut joined, frame.clone()).await), text, "{frame}");
     }
+    // nor was he ever in it, as far as others can tell
+    let left = ask(&mut joined, json!({ "type": "leave_room", "room_id": room })).await;
+    assert_eq!(left, json!({ "type": "room_left", "room_id": room }));
+    nothing_happened(&mut annas).await;
     assert_eq!(bert.call(Method::GET, &format!("/api/rooms/{room}"), None).await.0, 404);
 }
 
@@ -1113,7 +1122,8 @@ async fn a_client_is_in_as_many_rooms_as_the_limit_says_and_no_more() {
     }
     let body = json!({ "user_id": anna.id() });
     let (status, body) = bert.call(Method::POST, &format!("/api/rooms/{three}/members"), Some(body)).await;
-    assert_eq!((status, &body["detail"]), (429, &json!(limited)));
+    let of_her = "Too many requests (limits.rooms_per_user of the new member)";
+    assert_eq!((status, &body["detail"]), (429, &json!(of_her)));
     let mut socket = anna.chat().await;
     let error = ask(&mut socket, json!({ "type": "join_room", "room_id": three })).await;
     assert_eq!((error_text(&error), &error["room_id"]), (limited, &json!(three)));
@@ -1221,10 +1231,15 @@ async fn a_private_room_is_not_there_for_those_who_are_not_in_it() {
             })
             .await;
             // in every word as if there was none
-            expected["message"] = json!(text);
-            expected["content"] = json!(text);
+            if frame["type"] == "join_room" {
+                assert_eq!(error_text(&error), text);
+                expected["message"] = json!(text);
+                expected["content"] = json!(text);
+            }
             expected["room_id"] = json!(room);
-            expected["timestamp"] = error["timestamp"].clone();
+            if error["type"] == "error" {
+                expected["timestamp"] = error["timestamp"].clone();
+            }
             assert_eq!(error, expected, "{frame}");
         }
     }
@@ -1360,4 +1375,156 @@ async fn one_person_cannot_open_more_room_sockets_than_the_limit_and_frees_them_
     }
     until(async || get(&broker.client(), "/connections").await.1["total_connections"] == 0).await;
     let _socket = bert.room_socket(room).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_on_one_socket_happens_in_that_order() {
+    let broker = Broker::start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    let mut berts = bert.chat().await;
+    // all at once, without waiting for answers
+    for n in 0..5 {
+        for frame in [
+            json!({ "type": "join_room", "room_id": room }),
+            json!({ "content": n.to_string(), "room_id": room }),
+            json!({ "type": "leave_room", "room_id": room }),
+            json!({ "content": "too late", "room_id": room }),
+        ] {
+            send(&mut berts, frame).await;
+        }
+    }
+    for n in 0..5 {
+        next_of_type(&mut berts, "room_joined").await;
+        assert_eq!(next_event(&mut berts).await, presence_event("user_joined", &bert, room, "online"));
+        let history = next_of_type(&mut berts, "message_history").await;
+        assert_eq!(history["messages"].as_array().unwrap().len(), n);
+        assert_eq!(next_of_type(&mut berts, "message").await["content"], n.to_string());
+        next_of_type(&mut berts, "room_left").await;
+        assert_eq!(error_text(&next(&mut berts).await), "You are not a member of this room");
+    }
+    nothing_happened(&mut berts).await;
+    assert_eq!(anna.history(room).await.len(), 5);
+}
+
+#[tokio::test]
+async fn who_is_let_in_again_gets_messages_when_the_socket_joins_again() {
+    let broker = Broker::start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.private_room("lobby").await;
+    let members = format!("/api/rooms/{room}/members");
+    anna.post(&members, json!({ "user_id": bert.id() })).await;
+    let mut berts = bert.chat_in(room).await;
+    let uuid = bert.get("/api/users/me").await["uuid"].as_str().unwrap().to_owned();
+    anna.done(Method::DELETE, &format!("{members}/{uuid}"), None).await;
+    next_of_type(&mut berts, "room_left").await;
+    anna.say(room, "while he was away").await;
+    anna.post(&members, json!({ "uuid": uuid })).await;
+    anna.say(room, "before he joined").await;
+    nothing_happened(&mut berts).await;
+    let history = join(&mut berts, room).await;
+    assert_eq!(history["messages"].as_array().unwrap().len(), 2);
+    anna.say(room, "now").await;
+    assert_eq!(next(&mut berts).await["content"], "now");
+}
+
+#[tokio::test]
+async fn a_member_who_reads_nothing_is_closed_and_holds_nobody_up() {
+    let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    let mut annas = anna.chat_in(room).await;
+    let mut stalled = RawSocket::connect_narrow(&broker).await;
+    let path = format!("/ws/room/{room}?token={}", bert.client.token().unwrap());
+    assert!(stalled.handshake(&path, "").await.starts_with("HTTP/1.1 101"));
+    next_of_type(&mut annas, "user_joined").await;
+    let content = "x".repeat(32 * 1024);
+    let mut sent = 0;
+    loop {
+        send(&mut annas, json!({ "content": content, "room_id": room })).await;
+        sent += 1;
+        let frame = next(&mut annas).await;
+        if frame["type"] == "user_disconnected" {
+            let expected = presence_event("user_disconnected", &bert, room, "offline");
+            assert_eq!(without_time(frame, "timestamp"), expected);
+            next_of_type(&mut annas, "message").await;
+            break;
+        }
+        assert_eq!(frame["type"], "message");
+        assert!(sent < 10_000, "nobody is closed");
+    }
+    assert_eq!(anna.history(room).await.len(), sent);
+}
+
+#[tokio::test]
+async fn a_message_sent_again_comes_back_as_it_is_now_and_to_members_alone() {
+    let broker = Broker::start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    bert.join(room).await;
+    let path = format!("/api/rooms/{room}/messages");
+    let body = json!({ "content": "first", "room_id": room, "client_msg_id": "1" });
+    let said = bert.post(&path, body.clone()).await;
+    let message = format!("{path}/{}", said["id"]);
+    let edited = bert.done(Method::PATCH, &message, Some(json!({ "content": "better" }))).await;
+    assert_eq!(bert.post(&path, body.clone()).await, edited);
+    bert.done(Method::DELETE, &message, None).await;
+    let again = bert.post(&path, body.clone()).await;
+    assert_eq!((&again["id"], &again["content"]), (&said["id"], &json!("")));
+    assert!(again["deleted_at"].is_string());
+    bert.leave(room).await;
+    let (status, refused) = bert.call(Method::POST, &path, Some(body.clone())).await;
+    assert_eq!((status, &refused["detail"]), (403, &json!("You are not a member of this room")));
+    let mut socket = bert.chat().await;
+    assert_eq!(error_text(&ask(&mut socket, body).await), "You are not a member of this room");
+}
+
+#[tokio::test]
+async fn whoever_comes_back_to_many_rooms_at_once_is_no_slow_consumer() {
+    let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let anna = Person::user(&broker, "anna").await;
+    let long = "x".repeat(32 * 1024);
+    let mut rooms = Vec::new();
+    for n in 0..30 {
+        let room = anna.room(&n.to_string()).await;
+        for _ in 0..14 {
+            anna.say(room, &long).await;
+        }
+        rooms.push(room);
+    }
+    // over a connection that takes little at a time
+    let mut socket = RawSocket::connect_narrow(&broker).await;
+    let head = socket.handshake(&format!("/ws/auth?token={}", anna.client.token().unwrap()), "").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    for room in &rooms {
+        let frame = json!({ "type": "join_room", "room_id": room, "since_id": 0 });
+        socket.send_frame(0x81, frame.to_string().as_bytes()).await;
+    }
+    for room in &rooms {
+        let history = loop {
+            let frame = socket.next().await.expect("all histories");
+            assert_eq!(frame.close_code(), None);
+            if frame.json()["type"] == "message_history" {
+                break frame.json();
+            }
+        };
+        assert_eq!((&history["room_id"], ids(&history["messages"]).len() > 5), (&json!(room), true));
+    }
+}
+
+#[tokio::test]
+async fn typing_right_after_joining_is_told_to_the_room() {
+    let broker = Broker::start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    let mut annas = anna.chat_in(room).await;
+    let mut berts = bert.chat().await;
+    for _ in 0..10 {
+        for kind in ["join_room", "typing", "leave_room"] {
+            send(&mut berts, json!({ "type": kind, "room_id": room })).await;
+        }
+        for kind in ["user_joined", "user_typing", "user_left"] {
+            assert_eq!(next(&mut annas).await["type"], kind);
+        }
+    }
 }
