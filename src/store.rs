@@ -5,6 +5,7 @@
 
 mod commands;
 mod devices;
+mod gateways;
 mod tokens;
 mod topics;
 mod users;
@@ -19,7 +20,8 @@ use sea_orm::{
 };
 
 pub use commands::{CommandFilter, Created, Record, StoredProgress};
-pub use devices::{Claim, RegisteredDevice};
+pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
+pub use gateways::{GatewayHistory, GatewayRecord};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;
 pub use users::{Duplicate, NewUser, User};

@@ -2,7 +2,7 @@
 //! accepted its connection; what it says depends on its [`Dialect`].
 //!
 //! It asks the Registry in, publishes through the TopicManager, and delivers direct messages through
-//! [`Relays`](super::relay::Relays). Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
+//! [`Relays`](super::relay::Relays); status sockets hear from the GatewayMonitor. Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
 //! folder is the only place that knows actix-web-actors.
 //!
 //! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
@@ -27,6 +27,7 @@ use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
 use self::{handle::SessionKind, outbox::Outbox};
 use super::{
+    gateway_monitor::Unwatch,
     registry::Disconnect,
     relay::{self, Permit, tick},
 };
@@ -57,6 +58,8 @@ pub enum Dialect {
     Chat,
     /// `/ws` of nobody.
     Public,
+    /// `/ws/status`: how the gateways are. What the client sends is passed over.
+    Status,
     /// `/ws/echo`.
     Echo {
         /// Text and binary come back unchanged.
@@ -70,7 +73,7 @@ impl Dialect {
             Self::Device => SessionKind::Device,
             Self::Agent => SessionKind::Agent,
             Self::Chat => SessionKind::Chat,
-            Self::Public | Self::Echo { .. } => SessionKind::Public,
+            Self::Public | Self::Status | Self::Echo { .. } => SessionKind::Public,
         }
     }
 }
@@ -140,6 +143,7 @@ impl Session {
             Dialect::Agent => self.on_agent_text(text, context),
             Dialect::Chat => self.on_chat_text(text, context),
             Dialect::Public => self.on_public_text(text, context),
+            Dialect::Status => {}
             Dialect::Echo { raw: true } => self.send(text),
             Dialect::Echo { raw: false } => {
                 self.outbox.text(&[b"Echo: ", text.as_bytes()]);
@@ -148,10 +152,12 @@ impl Session {
     }
 
     fn on_binary(&mut self, bytes: &[u8]) {
-        if self.dialect == (Dialect::Echo { raw: true }) {
-            self.outbox.send(Opcode::Binary, &[bytes]);
-        } else {
-            self.outbox.close(CloseCode::Unsupported);
+        match self.dialect {
+            Dialect::Status => {}
+            Dialect::Echo { raw: true } => {
+                self.outbox.send(Opcode::Binary, &[bytes]);
+            }
+            _ => self.outbox.close(CloseCode::Unsupported),
         }
     }
 
@@ -271,6 +277,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.outbox.finish();
         relay::remove(self.outbox.handle());
+        if self.dialect == Dialect::Status {
+            self.broker.gateway_monitor.do_send(Unwatch(self.outbox.handle().clone()));
+        }
         if let Some(client) = self.outbox.handle().client() {
             self.broker.registry.do_send(Disconnect { session: self.outbox.handle().clone(), client });
         }

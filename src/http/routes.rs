@@ -10,11 +10,11 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{clients, commands, docs, health, register, root, tokens, topics, users, websocket};
+use super::{clients, commands, devices, docs, gateways, health, register, root, tokens, topics, users, websocket};
 use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
-pub const WEBSOCKETS: [&str; 3] = ["/ws", "/ws/auth", "/ws/echo"];
+pub const WEBSOCKETS: [&str; 4] = ["/ws", "/ws/auth", "/ws/status", "/ws/echo"];
 
 /// Other names of the same route, for clients of the systems before.
 const ALIASES: [(&str, &str); 2] = [("/api/token", "/token"), ("/api/connections", "/connections")];
@@ -23,6 +23,7 @@ const ALIASES: [(&str, &str); 2] = [("/api/token", "/token"), ("/api/connections
 pub fn configure(config: &mut ServiceConfig) {
     let get = || Method::GET;
     let post = || Method::POST;
+    let put = || Method::PUT;
     let patch = || Method::PATCH;
     let delete = || Method::DELETE;
 
@@ -32,6 +33,7 @@ pub fn configure(config: &mut ServiceConfig) {
     // WebSocket
     add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
     add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
+    add(config, "/ws/status", vec![(get(), web::to(websocket::status))]);
     add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
 
     // operations
@@ -67,6 +69,23 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe)), (get(), web::to(topics::show))]);
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
+    // devices
+    add(config, "/devices", vec![(get(), web::to(devices::list))]);
+    let device =
+        vec![(get(), web::to(devices::show)), (put(), web::to(devices::update)), (delete(), web::to(devices::remove))];
+    add(config, "/devices/{device_id}", device);
+
+    // gateways
+    add(config, "/device_status", vec![(get(), web::to(gateways::device_status))]);
+    add(config, "/api/gateways", vec![(get(), web::to(gateways::list)), (post(), web::to(gateways::create))]);
+    let gateway = vec![
+        (get(), web::to(gateways::show)),
+        (put(), web::to(gateways::update)),
+        (delete(), web::to(gateways::remove)),
+    ];
+    add(config, "/api/gateways/{id}", gateway);
+    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history))]);
+
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
     add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
@@ -82,6 +101,8 @@ pub fn configure(config: &mut ServiceConfig) {
     tags(
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),
+        (name = "devices", description = "What devices say of themselves, and which are connected"),
+        (name = "gateways", description = "What can be reached, as it changes"),
         (name = "commands", description = "Calling devices and users over HTTP"),
         (name = "operations", description = "Health and documentation"),
     ),
@@ -90,6 +111,8 @@ pub fn configure(config: &mut ServiceConfig) {
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
         clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        devices::list, devices::show, devices::update, devices::remove,
+        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history,
         commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),
@@ -117,6 +140,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         let methods = [
             ("get", &mut item.get),
             ("post", &mut item.post),
+            ("put", &mut item.put),
             ("patch", &mut item.patch),
             ("delete", &mut item.delete),
         ];

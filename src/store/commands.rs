@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{GatewayRecord, Store, StoreError, devices, gateways};
 use crate::domain::{
     commands::{Command, State, Target},
     ids::{ClientId, ClientKind},
@@ -35,8 +35,7 @@ fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Something to be written about a command. The Journal writes many at once; of several about the same thing the last
-/// counts.
+/// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A command with all its targets.
@@ -72,6 +71,15 @@ pub enum Record {
         /// JSON.
         result: Arc<str>,
     },
+    /// A device came or went.
+    DeviceSeen {
+        /// The device.
+        device: ClientId,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// Something of a gateway's history.
+    Gateway(GatewayRecord),
 }
 
 /// A progress report as stored.
@@ -194,6 +202,8 @@ impl Store {
         let mut targets = HashMap::new();
         let mut progress = Vec::new();
         let mut late = Vec::new();
+        let mut seen = Vec::new();
+        let mut of_gateways = Vec::new();
         for record in records {
             match record {
                 Record::Whole(command) => {
@@ -219,12 +229,16 @@ impl Store {
                     });
                 }
                 Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
+                Record::DeviceSeen { device, at } => seen.push((*device, *at)),
+                Record::Gateway(record) => of_gateways.push(record),
             }
         }
         let transaction = self.begin().await?;
         upsert_commands(&transaction, commands.into_values().collect()).await?;
         upsert_targets(&transaction, targets.into_values().collect()).await?;
         write_progress(&transaction, progress).await?;
+        devices::write_seen(&transaction, &seen).await?;
+        gateways::write(&transaction, &of_gateways).await?;
         for (command, client, result) in late {
             command_targets::Entity::update_many()
                 .filter(command_targets::Column::CommandId.eq(command))

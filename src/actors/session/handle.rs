@@ -24,7 +24,7 @@ pub enum SessionKind {
     Agent,
     /// `/ws/auth`: any number per client.
     Chat,
-    /// Nobody's.
+    /// Nobody's, or one that only hears how the gateways are.
     Public,
 }
 

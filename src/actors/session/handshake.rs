@@ -10,6 +10,7 @@ use socket2::Socket;
 use super::{BEARER_PROTOCOL, Dialect, Session, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox};
 use crate::{
     actors::{
+        gateway_monitor::Watch,
         registry::{Connect, TooManyConnections},
         relay,
     },
@@ -88,6 +89,9 @@ pub async fn accept(
         })?;
         session.adopt(dialect, identity);
     }
+    if dialect == Dialect::Status {
+        broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
+    }
     let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
     let frame_bytes = broker.settings.limits.frame_bytes;
@@ -110,7 +114,7 @@ pub(super) async fn join(
     let greeting = match dialect {
         Dialect::Device => Some(outbound::connection(account.id, account.name())),
         Dialect::Chat => Some(chat::greeting(&account)),
-        Dialect::Agent | Dialect::Public | Dialect::Echo { .. } => None,
+        Dialect::Agent | Dialect::Public | Dialect::Status | Dialect::Echo { .. } => None,
     };
     if let Some(greeting) = greeting {
         outbox.text(&[greeting.as_bytes()]);
