@@ -26,12 +26,13 @@ use std::{
 };
 
 use actix_web::HttpRequest;
+use tracing::Instrument;
 
 use crate::{error::ApiError, settings::Settings};
 
 /// Does something to its end, also when the caller hangs up: what is stored must be told.
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
-    actix_web::rt::spawn(work).await.map_err(|error| ApiError::Internal(error.to_string()))?
+    actix_web::rt::spawn(work.in_current_span()).await.map_err(|error| ApiError::Internal(error.to_string()))?
 }
 
 /// The address a request came from: the peer's, or what a trusted proxy says.

@@ -196,7 +196,7 @@ impl GatewayMonitor {
     fn tell_trouble(&self) {
         let mut trouble = Vec::new();
         if let Some(unable) = &self.unable {
-            trouble.push(format!("{} of {} are not probed: {unable}", self.not_probed.len(), self.table.len()));
+            trouble.push(format!("not probed: {} ({unable})", self.not_probed.len()));
         }
         if self.late {
             trouble.push(
@@ -214,8 +214,13 @@ impl GatewayMonitor {
         for (id, change) in news.changes {
             let Some(known) = self.table.known(id) else { continue };
             if change.event {
-                let status = known.status.as_str();
-                tracing::info!(gateway = id, name = %known.gateway.name, status, reason = ?known.reason, "gateway changed");
+                let (status, reason) = (known.status.as_str(), known.reason.map(|reason| reason.as_str()));
+                let name = &known.gateway.name;
+                // at the first start this is thousands of lines that nobody needs
+                match self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
+                    true => tracing::info!(gateway = id, %name, status, reason, "gateway changed"),
+                    false => tracing::debug!(gateway = id, %name, status, reason, "gateway changed"),
+                }
                 self.announce.do_send(Announce(Event::Gateway { known: known.clone(), at: time() }));
             }
             if let Some(transition) = change.transition {
