@@ -27,7 +27,7 @@ use server::{listen, serve, warn_of_risks};
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
-        gateway_monitor::{Board, GatewayMonitor, RecordAll},
+        gateway_monitor::{self, Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
         registry::{self, Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
@@ -164,6 +164,8 @@ impl Application {
             );
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
         };
+        // the first request finds all gateways
+        gateway_monitor.send(gateway_monitor::Ping).await?;
         control.spawn({
             let (accounts, registry) = (accounts.clone(), registry.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);

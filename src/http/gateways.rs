@@ -16,7 +16,10 @@ use crate::{
         journal::Flush,
     },
     app::Broker,
-    auth::extract::{Operator, PublicRead},
+    auth::{
+        accounts::Account,
+        extract::{Operator, PublicRead},
+    },
     domain::gateways::{
         Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, Transition, is_name, is_percent, is_rtt,
         uptime_percent,
@@ -323,7 +326,9 @@ pub async fn remove(
     undisturbed(async move {
         let _one_at_a_time = broker.gateway_changes.lock().await;
         let id = changeable(&broker, &path)?.gateway.id;
-        broker.store.delete_gateway(id).await?;
+        for device in broker.store.delete_gateway(id).await? {
+            broker.accounts.put(Account::from(device));
+        }
         broker.gateway_monitor.send(Remove(id)).await?;
         tracing::info!(gateway = id, operator = %operator.0.account.id, "gateway deleted");
         // what the journal still has of it would come after the deletion

@@ -323,13 +323,19 @@ pub(super) async fn write_seen(
     Ok(())
 }
 
-/// Devices that were behind a gateway are behind none.
-pub(super) async fn forget_gateway(connection: &impl ConnectionTrait, gateway: i64) -> Result<(), StoreError> {
+/// Devices that were behind a gateway are behind none. Answers these, as they are now.
+pub(super) async fn forget_gateway(
+    connection: &impl ConnectionTrait,
+    gateway: i64,
+) -> Result<Vec<RegisteredDevice>, StoreError> {
+    let now = Utc::now().trunc_subsecs(6);
+    let behind = Devices::find().filter(Column::GatewayId.eq(gateway)).lock_exclusive().all(connection).await?;
     Devices::update_many()
         .filter(Column::GatewayId.eq(gateway))
         .col_expr(Column::GatewayId, Expr::value(Option::<i64>::None))
-        .col_expr(Column::ChangedAt, Expr::value(Utc::now().trunc_subsecs(6)))
+        .col_expr(Column::ChangedAt, Expr::value(now))
         .exec(connection)
         .await?;
-    Ok(())
+    let behind_none = |row| RegisteredDevice { gateway_id: None, changed_at: now, ..RegisteredDevice::from(row) };
+    Ok(behind.into_iter().map(behind_none).collect())
 }

@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::{Expr, OnConflict},
 };
 
-use super::{Store, StoreError, devices, is_unique_violation};
+use super::{RegisteredDevice, Store, StoreError, devices, is_unique_violation};
 use crate::domain::gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition};
 
 /// Rows per statement.
@@ -153,21 +153,21 @@ impl Store {
     }
 
     /// Deletes a gateway; what was behind it is behind nothing. Its history stays until [`Store::forget_gateway`].
-    /// Answers whether there was one with this id.
+    /// Answers the devices that were behind it, as they are now.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_gateway(&self, id: i64) -> Result<bool, StoreError> {
+    pub async fn delete_gateway(&self, id: i64) -> Result<Vec<RegisteredDevice>, StoreError> {
         let transaction = self.begin().await?;
-        let deleted = gateways::Entity::delete_by_id(id).exec(&transaction).await?;
+        gateways::Entity::delete_by_id(id).exec(&transaction).await?;
         gateways::Entity::update_many()
             .filter(gateways::Column::ParentId.eq(id))
             .col_expr(gateways::Column::ParentId, Expr::value(Option::<i64>::None))
             .exec(&transaction)
             .await?;
-        devices::forget_gateway(&transaction, id).await?;
+        let devices = devices::forget_gateway(&transaction, id).await?;
         transaction.commit().await?;
-        Ok(deleted.rows_affected > 0)
+        Ok(devices)
     }
 
     /// Deletes the history of a gateway.

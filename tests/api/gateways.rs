@@ -6,9 +6,14 @@ use std::{
     path::Path,
 };
 
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::client::{Client, Connection};
+use switchboard::{
+    client::{Client, Connection},
+    domain::gateways::{Hour, Status, Transition},
+    store::{GatewayRecord, Record},
+};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
@@ -520,6 +525,75 @@ async fn what_is_known_of_a_gateway_outlives_the_process() {
     let operator = broker.admin().await;
     let known = has_status(&operator, up, "disconnected").await;
     assert_ne!(known["since"], since);
+}
+
+#[tokio::test]
+async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let id = create(&operator, json!({ "name": "x", "address": "tcp://127.0.0.1:1", "id": 1 })).await;
+    has_status(&operator, id, "disconnected").await;
+    let (_, history) = get(&operator, "/api/gateways/1/history").await;
+    assert_eq!(history["transitions"].as_array().unwrap().len(), 1);
+    let mut setup = broker.kill().await;
+    let store = setup.store().await;
+    let now = Utc::now().trunc_subsecs(6);
+    let ago = |hours: i64| now - TimeDelta::hours(hours);
+    let hour = |began_at, samples: Vec<(u32, Option<f64>)>| {
+        let answered: Vec<_> = samples.iter().filter_map(|(_, rtt)| *rtt).collect();
+        let rtt_ms = Some(answered.iter().sum::<f64>() / answered.len() as f64);
+        let (probes, answered) = (samples.len() as u32, answered.len() as u32);
+        Record::Gateway(GatewayRecord::Hour {
+            gateway: 1,
+            hour: Hour { began_at, probes, answered, rtt_ms, samples: Some(samples) },
+        })
+    };
+    let turned = |gateway, hours, status| {
+        let transition = Transition { at: ago(hours), status, reason: None };
+        Record::Gateway(GatewayRecord::Transition { gateway, transition })
+    };
+    let full = || (0..3600).map(|second| (second * 1000, Some(f64::from(second)))).collect::<Vec<_>>();
+    let mut records = vec![
+        hour(ago(24 * 31), full()),
+        hour(ago(48), vec![(0, Some(1.0)), (1000, None), (2000, Some(2.0))]),
+        turned(1, 24 * 40, Status::Connected),
+        turned(1, 24 * 31, Status::Disconnected),
+        turned(1, 24 * 29, Status::Connected),
+        turned(2, 24 * 40, Status::Connected),
+        turned(2, 24 * 35, Status::Disconnected),
+    ];
+    records.extend((2..=5).map(|hours| hour(ago(hours), full())));
+    store.write_records(&records).await.unwrap();
+    let two = json!({ "name": "two", "address": "tcp://127.0.0.1:1", "id": 2 });
+    let mut broker = setup.start().await;
+    let operator = broker.admin().await;
+    let span = |from: i64, to: i64| {
+        let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+        format!("/api/gateways/1/history?from={}&to={}", text(ago(from)), text(ago(to)))
+    };
+    // it begins with the start
+    until(async || get(&operator, &span(24 * 60, 47)).await.1["samples"].as_array().unwrap().len() == 1).await;
+    let (_, old) = get(&operator, &span(24 * 60, 47)).await;
+    let sample = &old["samples"][0];
+    assert_eq!(
+        (&sample["rtt_ms"], &sample["probes"], &sample["answered"]),
+        (&json!(1.5), &json!(3), &json!(2)),
+        "{old}"
+    );
+    until(async || get(&operator, &span(24 * 60, 47)).await.1["transitions"].as_array().unwrap().len() == 1).await;
+    assert_eq!(get(&operator, &span(24 * 60, 47)).await.1["transitions"][0]["status"], "connected");
+    // each of the probes of today, the newest first if there are too many
+    let (_, today) = get(&operator, &span(4, 3)).await;
+    assert_eq!((today["samples"].as_array().unwrap().len(), &today["truncated"]), (3601, &json!(false)));
+    assert_eq!((&today["samples"][1]["rtt_ms"], &today["uptime_percent"]), (&json!(1.0), &json!(100.0)));
+    let (_, today) = get(&operator, &span(10, 1)).await;
+    let samples = today["samples"].as_array().unwrap();
+    assert_eq!((samples.len(), &today["truncated"], &samples[9_999]["rtt_ms"]), (10_000, &json!(true), &json!(3599.0)));
+    // of a gateway of which there is nothing newer, the last change stays
+    let (_, created) = post(&operator, "/api/gateways", two).await;
+    assert_eq!(created["id"], 2);
+    let (_, kept) = get(&operator, "/api/gateways/2/history?from=2020-01-01T00:00:00Z").await;
+    assert_eq!(kept["transitions"][0]["status"], "disconnected", "{kept}");
 }
 
 #[tokio::test]
