@@ -5,7 +5,7 @@
 //!   device ─ws→ Session actor ────────── asks, tells ───────────────→ Registry           who is connected, by UUID
 //!   agent  ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       who is subscribed to what
 //!   operator ─http→ handlers ─────────── asks ──────────────────────→ CommandDispatcher  who was asked what, until the end
-//!   status ─ws→ Session actor ←─ frames ─ Relay  ←───────────────── GatewayMonitor      what can be reached (own thread)
+//!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     what can be reached (a thread of its own)
 //!                      store (SQLite | PostgreSQL) ←───────────────── Journal            writes in groups
 //!                      cluster (other nodes)
 //! ```

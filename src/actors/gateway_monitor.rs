@@ -350,6 +350,10 @@ impl Handler<Remove> for GatewayMonitor {
         self.schedule.remove(id);
         self.hours.remove(id);
         self.notice_unable(id, None);
+        if self.table.is_empty() {
+            self.late = false;
+            self.tell_trouble();
+        }
         self.board.remove(id);
         self.tell(news, context);
         self.push_soon(context);

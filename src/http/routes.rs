@@ -7,7 +7,10 @@ use actix_web::{
 };
 use utoipa::{
     OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::{
+        RefOr,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 
 use super::{clients, commands, devices, docs, gateways, health, register, root, tokens, topics, users, websocket};
@@ -149,6 +152,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
                 // handlers of different resources share names, operations must not
                 let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
                 operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+                for response in operation.responses.responses.values_mut() {
+                    // OpenAPI wants one where the body says it all
+                    if let RefOr::T(response) = response
+                        && response.description.is_empty()
+                    {
+                        response.description = "OK".to_owned();
+                    }
+                }
             }
         }
     }

@@ -55,6 +55,11 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         .iter()
         .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (same(path), method.clone())))
         .collect();
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    for response in operations.filter_map(|one| one["responses"].as_object()).flat_map(|all| all.values()) {
+        assert!(response["description"].is_string(), "{response}");
+    }
     let table = include_str!("../../src/http/routes.rs").split("\n    add(").skip(1);
     let mut count = 0;
     for line in table.map(|rest| rest.split(';').next().unwrap()) {

@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 
 /// How many attempts are looked at.
-pub const WINDOW: usize = 20;
+const ATTEMPTS: usize = 20;
 
-/// Round trips in milliseconds of the last [`WINDOW`] attempts; None for one that was lost.
+/// Round trips in milliseconds of the last 20 attempts; None for one that was lost.
 #[derive(Debug, Clone, Default)]
 pub struct Window(VecDeque<Option<f64>>);
 
 impl Window {
     /// Adds an attempt.
     pub fn push(&mut self, rtt_ms: Option<f64>) {
-        if self.0.len() == WINDOW {
+        if self.0.len() == ATTEMPTS {
             self.0.pop_front();
         }
         self.0.push_back(rtt_ms);
