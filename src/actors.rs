@@ -3,6 +3,7 @@
 //! To add a message: a struct with named fields in the file of the actor that receives it, and its `Handler` there.
 
 pub mod command_dispatcher;
+pub mod gateway_monitor;
 pub mod journal;
 pub mod registry;
 pub mod relay;

@@ -27,24 +27,25 @@ use server::{listen, serve, warn_of_risks};
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
+        gateway_monitor::{self, Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
-        registry::{Apply, Directory, Neighbours, Registry},
+        registry::{self, Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
         room_manager::{RoomManager, Rooms},
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
-    domain::rate_limit::PerMinute,
+    domain::{gateways::Gateway, rate_limit::PerMinute},
     protocol::close_code::CloseCode,
-    settings::Settings,
+    settings::{self, Settings},
     store::Store,
 };
 
 /// How long a stopping server waits for the database.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often old commands are looked for.
+/// How often is looked for what is too old to be kept.
 const CLEANING: Duration = Duration::from_secs(3600);
 
 /// A broker that listens and has not been asked to stop.
@@ -52,6 +53,7 @@ pub struct Application {
     broker: web::Data<Broker>,
     server: Server,
     control: Arbiter,
+    probing: Arbiter,
     address: SocketAddr,
     first_password: Option<PathBuf>,
     /// held until the end
@@ -103,6 +105,7 @@ impl Application {
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
         let topic_manager = {
             let manager = TopicManager::new(
+                directory.clone(),
                 relays.clone(),
                 backplane.clone(),
                 store.clone(),
@@ -138,6 +141,10 @@ impl Application {
                 presence_changed: topic_manager.clone().recipient(),
                 client_ready: command_dispatcher.clone().recipient(),
                 session_gone: [command_dispatcher.clone().recipient(), room_manager.clone().recipient()],
+                client_deleted: command_dispatcher.clone().recipient(),
+                announce: topic_manager.clone().recipient(),
+                unsubscribe: topic_manager.clone().recipient(),
+                record: journal.clone().recipient(),
             };
             let registry = Registry::new(
                 directory.clone(),
@@ -148,6 +155,22 @@ impl Application {
             );
             Registry::start_in_arbiter(&control.handle(), |_| registry)
         };
+        let probing = Arbiter::new();
+        let gateways = Arc::new(Board::default());
+        let gateway_monitor = {
+            let monitor = GatewayMonitor::new(
+                all_gateways(&settings, &store).await?,
+                store.last_gateway_transitions().await?.into_iter().collect(),
+                settings.probes.clone(),
+                gateways.clone(),
+                relays.clone(),
+                journal.clone(),
+                topic_manager.clone().recipient(),
+            );
+            GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
+        };
+        // the first request finds all gateways
+        gateway_monitor.send(gateway_monitor::Ping).await?;
         control.spawn({
             let (accounts, registry) = (accounts.clone(), registry.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
@@ -158,6 +181,8 @@ impl Application {
             let (store, days) = (store.clone(), settings.commands.retention_days);
             async move { delete_old_commands(store, days).await }
         });
+
+        control.spawn(thin_gateway_history(store.clone(), settings.probes.clone()));
 
         let broker = web::Data::new(Broker {
             registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
@@ -173,12 +198,15 @@ impl Application {
             command_dispatcher,
             inlet,
             rooms: Rooms::new(room_manager, relays.clone()),
+            gateways,
+            gateway_monitor,
+            gateway_changes: tokio::sync::Mutex::default(),
             journal,
             relays,
             backplane,
         });
         let server = serve(broker.clone(), listener, workers)?;
-        Ok(Self { broker, server, control, address, first_password, _lock: lock })
+        Ok(Self { broker, server, control, probing, address, first_password, _lock: lock })
     }
 
     /// Where it listens.
@@ -223,15 +251,47 @@ impl Application {
         server.await??;
         // what has been answered is written, whatever comes
         let written = async {
+            // it has heard of the end of every session
+            self.broker.registry.send(registry::Ping).await?;
             self.broker.command_dispatcher.send(RecordBegun).await?;
+            self.broker.gateway_monitor.send(RecordAll).await?;
             self.broker.journal.send(Flush).await
         };
         if tokio::time::timeout(JOURNAL_PATIENCE, written).await.is_err() {
             tracing::error!("the database does not take what is left to write");
         }
+        self.probing.stop();
         self.control.stop();
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// The gateways of the configuration and those that were created over HTTP, which share one space of ids.
+async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Gateway>> {
+    let configured = settings.gateways();
+    let created = store.gateways().await?;
+    if let Some(taken) = created.iter().find(|created| configured.iter().any(|one| one.id == created.id)) {
+        anyhow::bail!(
+            "bad value for `gateways`: gateway {} has been created over HTTP already, as \"{}\": give yours another id",
+            taken.id,
+            taken.name
+        );
+    }
+    Ok(configured.into_iter().chain(created).collect())
+}
+
+/// Thins the gateways' history out, now and then, for ever.
+async fn thin_gateway_history(store: Store, probes: settings::Probes) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        ticks.tick().await;
+        let now = chrono::Utc::now();
+        let raw = now - TimeDelta::hours(probes.samples_hours.into());
+        let all = now - TimeDelta::days(probes.history_days.into());
+        if let Err(error) = store.thin_gateway_history(raw, all).await {
+            tracing::warn!(%error, "cannot thin the history of gateways out");
+        }
     }
 }
 

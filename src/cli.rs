@@ -6,8 +6,11 @@ mod agent;
 mod client;
 mod commands;
 mod demo;
+mod devices;
+mod gateways;
 mod login;
 mod migrate;
+mod output;
 mod send;
 mod serve;
 mod user;
@@ -44,6 +47,10 @@ enum Command {
     Send(send::Arguments),
     /// List, show, follow or cancel commands
     Commands(commands::Arguments),
+    /// List, add, remove or watch gateways
+    Gateways(gateways::Arguments),
+    /// List, show or remove devices
+    Devices(devices::Arguments),
     /// Connect as a device that answers commands by running a program
     Agent(agent::Arguments),
 }
@@ -88,6 +95,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Client(arguments) => system.block_on(client::run(arguments)),
         Command::Send(arguments) => return system.block_on(send::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
+        Command::Gateways(arguments) => system.block_on(gateways::run(arguments)),
+        Command::Devices(arguments) => system.block_on(devices::run(arguments)),
         Command::Agent(arguments) => system.block_on(agent::run(arguments)),
     };
     done.map(|()| ExitCode::SUCCESS)

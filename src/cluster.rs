@@ -34,6 +34,9 @@ pub trait Backplane: Send + Sync + 'static {
     /// Hands a publication to the members on other nodes, except for its sender. Answers how many those are.
     fn publish(&self, topic: &TopicId, sender: ClientId, frame: &Bytes) -> usize;
 
+    /// Hands an event, a JSON text, to the members of `$status` on other nodes.
+    fn announce(&self, event: &str);
+
     /// Subscribes a client where its socket is. False: on no other node.
     async fn subscribe(&self, client: ClientId, topic: &TopicId) -> bool;
 

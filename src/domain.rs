@@ -2,6 +2,7 @@
 //! can be tested at any moment.
 
 pub mod commands;
+pub mod gateways;
 pub mod ids;
 pub mod liveness;
 pub mod rate_limit;

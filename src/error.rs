@@ -63,6 +63,9 @@ pub enum ApiError {
     /// The target did not answer in time.
     #[error("Timeout waiting for command response.")]
     CommandTimeout,
+    /// The target is behind a gateway that is down; its name.
+    #[error("Gateway {0} is down")]
+    GatewayDown(String),
     /// Somebody called the command off.
     #[error("Command was cancelled")]
     CommandCancelled,
@@ -152,6 +155,7 @@ impl ApiError {
             Self::NotConnected(_) => "not_connected",
             Self::ConnectionLost => "connection_lost",
             Self::CommandTimeout => "command_timeout",
+            Self::GatewayDown(_) => "gateway_down",
             Self::CommandCancelled => "command_cancelled",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::UuidClaimed => "uuid_claimed",
@@ -227,7 +231,9 @@ impl ResponseError for ApiError {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::AtLimit(_) | Self::NotStored | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AtLimit(_) | Self::NotStored | Self::Draining | Self::GatewayDown(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -255,6 +261,9 @@ impl ResponseError for ApiError {
             }
             Self::AtLimit(_) | Self::NotStored => {
                 response.insert_header((header::RETRY_AFTER, 1));
+            }
+            Self::GatewayDown(_) => {
+                response.insert_header((header::RETRY_AFTER, 10));
             }
             Self::Draining => {
                 response.insert_header((header::RETRY_AFTER, 5));

@@ -6,6 +6,8 @@
 pub mod body;
 mod clients;
 mod commands;
+mod devices;
+mod gateways;
 mod register;
 pub use register::check_username;
 mod docs;
@@ -19,11 +21,20 @@ mod topics;
 mod users;
 mod websocket;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+};
 
 use actix_web::HttpRequest;
+use tracing::Instrument;
 
-use crate::settings::Settings;
+use crate::{error::ApiError, settings::Settings};
+
+/// Does something to its end, also when the caller hangs up: what is stored must be told.
+async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
+    actix_web::rt::spawn(work.in_current_span()).await.map_err(|error| ApiError::Internal(error.to_string()))?
+}
 
 /// The address a request came from: the peer's, or what a trusted proxy says.
 fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {

@@ -6,6 +6,7 @@
 //!   agent  ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       who is subscribed to what
 //!   chat   ─ws→ Session actor                                    ←─── RoomManager        who is in which room
 //!   operator ─http→ handlers ─────────── asks ──────────────────────→ CommandDispatcher  who was asked what, until the end
+//!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     what can be reached (a thread of its own)
 //!                      store (SQLite | PostgreSQL) ←───────────────── Journal            writes in groups
 //!                      cluster (other nodes)
 //! ```

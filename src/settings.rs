@@ -3,6 +3,7 @@
 //! To add a setting: a commented line in `config/default.toml`, a field here, and a check in `Settings::validate`
 //! if not every value of its type is good.
 
+mod gateways;
 mod layers;
 
 use std::{
@@ -14,6 +15,8 @@ use std::{
 use serde::Deserialize;
 
 pub use layers::{Flags, SettingsError, load};
+
+use crate::domain::gateways::Gateway;
 
 /// All settings, as the layers gave them.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,6 +34,10 @@ pub struct Settings {
     pub sessions: Sessions,
     /// Limits; 0 switches one off.
     pub limits: Limits,
+    /// Gateways of the configuration, `[[gateways]]`.
+    pub gateways: Vec<GatewayEntry>,
+    /// Probes of gateways.
+    pub probes: Probes,
     /// Commands.
     pub commands: Commands,
     /// Redis between nodes.
@@ -137,12 +144,51 @@ pub struct Limits {
     pub room_name_chars: usize,
     pub metadata_bytes: usize,
     pub message_bytes: usize,
+    pub gateways: usize,
     pub pending_commands: usize,
     pub command_timeout_secs: u64,
     pub registrations_per_minute: u32,
     pub login_failures_per_minute: u32,
     pub body_bytes: usize,
     pub password_hashes_queued: usize,
+}
+
+/// One of `[[gateways]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // as in `domain::gateways::Gateway`
+pub struct GatewayEntry {
+    pub id: i64,
+    pub name: String,
+    pub address: String,
+    pub parent_id: Option<i64>,
+    pub max_rtt_ms: Option<f64>,
+    pub max_loss_percent: Option<f64>,
+}
+
+/// `[probes]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Probes {
+    pub period_secs: u32,
+    pub timeout_secs: u32,
+    pub retries: u32,
+    pub icmp: Icmp,
+    pub samples_hours: u32,
+    pub history_days: u32,
+}
+
+/// How gateways are pinged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Icmp {
+    /// By socket where the system allows it, else by the program.
+    Auto,
+    /// By a datagram socket.
+    Socket,
+    /// By the system's `ping`.
+    Ping,
 }
 
 /// `[commands]`
@@ -260,6 +306,22 @@ impl Settings {
                 "must be greater than 0 while limits.frames_per_second is on".to_owned(),
             ));
         }
+        positive("probes.period_secs", self.probes.period_secs > 0)?;
+        positive("probes.timeout_secs", self.probes.timeout_secs > 0)?;
+        positive("probes.samples_hours", self.probes.samples_hours > 0)?;
+        positive("probes.history_days", self.probes.history_days > 0)?;
+        for (key, value, most) in [
+            ("probes.period_secs", self.probes.period_secs, 86_400),
+            ("probes.timeout_secs", self.probes.timeout_secs, 60),
+            ("probes.retries", self.probes.retries, 10),
+            ("probes.samples_hours", self.probes.samples_hours, 8_760),
+            ("probes.history_days", self.probes.history_days, 3_650),
+        ] {
+            if value > most {
+                return Err((key, format!("must be at most {most}")));
+            }
+        }
+        gateways::read(self)?;
         for origin in &self.http.cors_origins {
             let known = origin == "localhost" || origin.starts_with("http://") || origin.starts_with("https://");
             if !known || origin.ends_with('/') {
@@ -270,6 +332,12 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// The gateways of the configuration.
+    pub fn gateways(&self) -> Vec<Gateway> {
+        // they were read when the settings were checked
+        gateways::read(self).unwrap_or_default()
     }
 
     /// Refuses a missing or weak secret where the policy asks for a strong one.

@@ -5,6 +5,7 @@
 
 mod commands;
 mod devices;
+mod gateways;
 mod rooms;
 mod tokens;
 mod topics;
@@ -20,7 +21,8 @@ use sea_orm::{
 };
 
 pub use commands::{CommandFilter, Created, Record, StoredProgress};
-pub use devices::{Claim, RegisteredDevice};
+pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
+pub use gateways::{GatewayHistory, GatewayRecord};
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;

@@ -13,6 +13,10 @@ pub struct Model {
     pub token_generation: i64,
     pub created_at: DateTimeWithTimeZone,
     pub changed_at: DateTimeWithTimeZone,
+    pub metadata: Json,
+    pub gateway_id: Option<i64>,
+    pub last_seen: Option<DateTimeWithTimeZone>,
+    pub deleted_at: Option<DateTimeWithTimeZone>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -12,6 +12,8 @@ mod m20261120_000004_create_revocations;
 mod m20261120_000005_create_topics;
 mod m20261120_000006_create_commands;
 mod m20261120_000007_create_rooms;
+mod m20261120_000008_add_device_details;
+mod m20261120_000009_create_gateways;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -27,6 +29,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000005_create_topics::Migration),
             Box::new(m20261120_000006_create_commands::Migration),
             Box::new(m20261120_000007_create_rooms::Migration),
+            Box::new(m20261120_000008_add_device_details::Migration),
+            Box::new(m20261120_000009_create_gateways::Migration),
         ]
     }
 }

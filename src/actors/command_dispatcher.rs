@@ -24,8 +24,8 @@ use uuid::Uuid;
 
 pub use inlet::{Inlet, Item, Items};
 pub use messages::{
-    Answer, Await, Cancel, ClientReady, CountPending, Dispatch, Progress, RecordBegun, SessionGone, TooManyPending,
-    Watch,
+    Answer, Await, Cancel, ClientDeleted, ClientReady, CountPending, Dispatch, Progress, RecordBegun, SessionGone,
+    TooManyPending, Watch,
 };
 
 use super::{
@@ -367,6 +367,16 @@ impl Handler<SessionGone> for CommandDispatcher {
 
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
         let changes = self.pending.session_gone(gone.client, &gone.session, now());
+        self.tell(changes);
+    }
+}
+
+impl Handler<ClientDeleted> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
+        let queued = self.pending.queued_for(client);
+        let changes: Vec<_> = queued.into_iter().filter_map(|id| self.pending.offline(id, client, now())).collect();
         self.tell(changes);
     }
 }

@@ -1,25 +1,28 @@
 //! The role of the Registry is to know who is connected, by UUID. It alone writes the [`Directory`]; everyone reads it
 //! without asking.
 //!
-//! Handlers tell it of a session before the 101 goes out; the session tells it of its end. It tells the TopicManager and
-//! the other nodes who came and went, and closes sessions whose account or token changed.
+//! Handlers tell it of a session before the 101 goes out; the session tells it of its end. It tells the TopicManager, the
+//! Journal and the other nodes who came and went, and closes sessions whose account or token changed.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, Recipient};
+use chrono::{SubsecRound, Utc};
 use papaya::HashMap;
 
 use super::{
-    command_dispatcher::{ClientReady, SessionGone},
+    command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
+    journal::Write,
     relay::Relays,
     session::handle::{SessionHandle, SessionKind},
-    topic_manager::PresenceChanged,
+    topic_manager::{Announce, PresenceChanged, Unsubscribe},
 };
 use crate::{
     auth::accounts::{Account, Change},
     cluster::Backplane,
-    domain::ids::ClientId,
-    protocol::close_code::CloseCode,
+    domain::ids::{ClientId, ClientKind, Role, TopicId},
+    protocol::{close_code::CloseCode, outbound::Event},
+    store::Record,
 };
 
 /// A session of an authenticated client begins. Whom it takes over from is closed.
@@ -64,6 +67,7 @@ pub struct Directory {
 pub struct Connected {
     /// A device's name, a user's username.
     pub name: String,
+    kind: ClientKind,
     sessions: Vec<(SessionKind, SessionHandle)>,
 }
 
@@ -85,6 +89,14 @@ impl Connected {
 }
 
 impl Directory {
+    /// The session that gets what happens, if its client is subscribed to that: where topic messages go, else the
+    /// agent's, since the broker's own events do not look like commands.
+    pub fn observer(&self, id: ClientId) -> Option<SessionHandle> {
+        let clients = self.clients.pin();
+        let client = clients.get(&id)?;
+        client.subscriber().or_else(|| client.of_kind(SessionKind::Agent)).cloned()
+    }
+
     /// The session that gets a device's direct messages.
     pub fn device(&self, id: ClientId) -> Option<SessionHandle> {
         self.clients.pin().get(&id).and_then(|client| client.of_kind(SessionKind::Device)).cloned()
@@ -140,6 +152,14 @@ pub struct Neighbours {
     pub client_ready: Recipient<ClientReady>,
     /// The CommandDispatcher and the RoomManager.
     pub session_gone: [Recipient<SessionGone>; 2],
+    /// The CommandDispatcher.
+    pub client_deleted: Recipient<ClientDeleted>,
+    /// The TopicManager.
+    pub announce: Recipient<Announce>,
+    /// The TopicManager.
+    pub unsubscribe: Recipient<Unsubscribe>,
+    /// The Journal.
+    pub record: Recipient<Write>,
 }
 
 impl Registry {
@@ -166,6 +186,9 @@ impl Registry {
             let subscriber = subscriber.cloned();
             self.neighbours.presence_changed.do_send(PresenceChanged { client: id, subscriber, is_connected });
         }
+        if before.is_none() || !is_connected {
+            self.announce(id, &after, is_connected);
+        }
         let clients = self.directory.clients.pin();
         if !is_connected {
             clients.remove(&id);
@@ -180,6 +203,36 @@ impl Registry {
 
     fn gone(&self, gone: SessionGone) {
         self.neighbours.session_gone.iter().for_each(|neighbour| neighbour.do_send(gone.clone()));
+    }
+
+    /// Tells who watches, and the record, that a client came or went.
+    fn announce(&self, id: ClientId, client: &Connected, is_connected: bool) {
+        let at = Utc::now().trunc_subsecs(6);
+        let (kind, name) = (client.kind, client.name.clone());
+        self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected, at }));
+        if kind == ClientKind::Device {
+            let records = vec![Record::DeviceSeen { device: id, at }];
+            self.neighbours.record.do_send(Write { records, patient: true });
+        }
+    }
+
+    /// A client is there no more: its sessions are nobody's at once, and close.
+    fn forget(&self, id: ClientId) -> usize {
+        self.neighbours.client_deleted.do_send(ClientDeleted(id));
+        let Some(before) = self.get(id) else {
+            // it may be expected, with subscriptions that wait for it
+            self.neighbours.presence_changed.do_send(PresenceChanged {
+                client: id,
+                subscriber: None,
+                is_connected: false,
+            });
+            return 0;
+        };
+        for (_, session) in &before.sessions {
+            self.gone(SessionGone { client: id, session: session.clone() });
+        }
+        self.put(id, Some(&before), Connected { sessions: Vec::new(), ..before.clone() });
+        self.close(before.sessions.into_iter().map(|(_, session)| session), CloseCode::Unauthorized)
     }
 
     fn close(&self, sessions: impl Iterator<Item = SessionHandle>, code: CloseCode) -> usize {
@@ -202,7 +255,11 @@ impl Handler<Connect> for Registry {
     fn handle(&mut self, connect: Connect, _: &mut Self::Context) -> Self::Result {
         let id = connect.account.id;
         let before = self.get(id);
-        let mut after = before.clone().unwrap_or(Connected { name: String::new(), sessions: Vec::new() });
+        let mut after = before.clone().unwrap_or_else(|| Connected {
+            name: String::new(),
+            kind: connect.account.kind(),
+            sessions: Vec::new(),
+        });
         after.name = connect.account.name().to_owned();
         // there is one device socket per device and one agent socket per user: a new one takes over
         let takeover = match connect.kind {
@@ -251,7 +308,13 @@ impl Handler<Apply> for Registry {
 
     fn handle(&mut self, Apply(change): Apply, _: &mut Self::Context) -> usize {
         match change {
+            Change::Account(account) if account.is_deleted => self.forget(account.id),
             Change::Account(account) => {
+                let may_watch = account.is_active() && account.role() >= Role::Operator;
+                if account.kind() == ClientKind::User && !may_watch {
+                    let topic = TopicId::from(TopicId::STATUS);
+                    self.neighbours.unsubscribe.do_send(Unsubscribe { client: account.id, topic });
+                }
                 let Some(mut connected) = self.get(account.id) else { return 0 };
                 if connected.name != account.name() {
                     connected.name = account.name().to_owned();

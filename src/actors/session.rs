@@ -2,7 +2,7 @@
 //! accepted its connection; what it says depends on its [`Dialect`].
 //!
 //! It asks the Registry in, publishes through the TopicManager, and delivers direct messages through
-//! [`Relays`](super::relay::Relays). Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
+//! [`Relays`](super::relay::Relays); status sockets hear from the GatewayMonitor. Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
 //! folder is the only place that knows actix-web-actors.
 //!
 //! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
@@ -27,6 +27,7 @@ use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
 use self::{handle::SessionKind, outbox::Outbox};
 use super::{
+    gateway_monitor::Unwatch,
     registry::Disconnect,
     relay::{self, Permit, tick},
 };
@@ -69,6 +70,8 @@ pub enum Dialect {
     Plain(RoomId),
     /// `/ws` of nobody.
     Public,
+    /// `/ws/status`: how the gateways are. What the client sends is passed over.
+    Status,
     /// `/ws/echo`.
     Echo {
         /// Text and binary come back unchanged.
@@ -83,7 +86,7 @@ impl Dialect {
             Self::Agent => SessionKind::Agent,
             Self::Chat => SessionKind::Chat,
             Self::Room { .. } | Self::Plain(_) => SessionKind::Room,
-            Self::Public | Self::Echo { .. } => SessionKind::Public,
+            Self::Public | Self::Status | Self::Echo { .. } => SessionKind::Public,
         }
     }
 }
@@ -153,6 +156,7 @@ impl Session {
             Dialect::Agent => self.on_agent_text(text, context),
             Dialect::Chat | Dialect::Room { .. } | Dialect::Plain(_) => self.on_chat_text(text, context),
             Dialect::Public => self.on_public_text(text, context),
+            Dialect::Status => {}
             Dialect::Echo { raw: true } => self.send(text),
             Dialect::Echo { raw: false } => {
                 self.outbox.text(&[b"Echo: ", text.as_bytes()]);
@@ -161,10 +165,12 @@ impl Session {
     }
 
     fn on_binary(&mut self, bytes: &[u8]) {
-        if self.dialect == (Dialect::Echo { raw: true }) {
-            self.outbox.send(Opcode::Binary, &[bytes]);
-        } else {
-            self.outbox.close(CloseCode::Unsupported);
+        match self.dialect {
+            Dialect::Status => {}
+            Dialect::Echo { raw: true } => {
+                self.outbox.send(Opcode::Binary, &[bytes]);
+            }
+            _ => self.outbox.close(CloseCode::Unsupported),
         }
     }
 
@@ -287,6 +293,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.outbox.finish();
         relay::remove(self.outbox.handle());
+        if self.dialect == Dialect::Status {
+            self.broker.gateway_monitor.do_send(Unwatch(self.outbox.handle().clone()));
+        }
         if let Some(client) = self.outbox.handle().client() {
             self.broker.registry.do_send(Disconnect { session: self.outbox.handle().clone(), client });
         }

@@ -1,7 +1,8 @@
 //! The role of the TopicManager is to know who is subscribed to what, and to give each topic's publications their order.
 //!
 //! Sessions publish through it, handlers subscribe through it, the Registry tells it who comes and goes. It hands each
-//! publication once to every Relay that has members, and the receipt to the sender. Which topics exist is in the database.
+//! publication once to every Relay that has members, and the receipt to the sender. Which topics exist is in the database,
+//! except for `$status`, to which the Registry and the GatewayMonitor announce what happens.
 
 use std::{
     collections::HashMap,
@@ -13,14 +14,14 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{relay::Relays, session::handle::SessionHandle};
+use super::{registry::Directory, relay::Relays, session::handle::SessionHandle};
 use crate::{
     cluster::Backplane,
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::{Location, Subscriptions, TooManySubscriptions},
     },
-    protocol::outbound::{self, About},
+    protocol::outbound::{self, About, Event},
     store::Store,
 };
 
@@ -75,6 +76,11 @@ pub struct Publish {
     pub frame: Bytes,
 }
 
+/// Something happened: those who are subscribed to `$status` are told, except for the client it is about.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Announce(pub Event);
+
 /// Who is subscribed to a topic on this node, connected or not.
 #[derive(Message)]
 #[rtype(result = "Vec<ClientId>")]
@@ -95,6 +101,7 @@ pub struct TopicManager {
     subscriptions: Subscriptions<SessionHandle>,
     /// how long a subscription waits for its client
     wait: Duration,
+    directory: Arc<Directory>,
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     store: Store,
@@ -105,6 +112,7 @@ pub struct TopicManager {
 impl TopicManager {
     /// With nobody subscribed to anything.
     pub fn new(
+        directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
         store: Store,
@@ -113,7 +121,7 @@ impl TopicManager {
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client);
         let refusals = Arc::new(Semaphore::new(MAILBOX));
-        Self { subscriptions, wait, relays, backplane, store, refusals }
+        Self { subscriptions, wait, directory, relays, backplane, store, refusals }
     }
 
     /// Tells a sender why it can't publish: the topic is not there, or it is not subscribed.
@@ -130,9 +138,13 @@ impl TopicManager {
         actix::spawn(async move {
             let _place = place;
             let topic = topic.as_str();
-            let (code, text) = match store.topic(topic).await {
-                Ok(Some(_)) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
-                Ok(None) => ("topic_not_found", format!("Topic {topic} not found")),
+            let found = match topic {
+                TopicId::STATUS => Ok(true),
+                topic => store.topic(topic).await.map(|found| found.is_some()),
+            };
+            let (code, text) = match found {
+                Ok(true) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
+                Ok(false) => ("topic_not_found", format!("Topic {topic} not found")),
                 Err(error) => {
                     tracing::error!(%error, "cannot look a topic up");
                     ("internal_error", "Internal server error".to_owned())
@@ -188,7 +200,8 @@ impl Handler<Publish> for TopicManager {
 
     fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
         let topic = publish.topic.as_str();
-        if !self.subscriptions.is_subscribed(publish.client, topic) {
+        // to the broker's own topics it alone publishes
+        if publish.topic.is_reserved() || !self.subscriptions.is_subscribed(publish.client, topic) {
             self.refuse(publish);
             return;
         }
@@ -202,6 +215,23 @@ impl Handler<Publish> for TopicManager {
         let reached = audience.connected.saturating_sub(1) + elsewhere;
         let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
         self.relays.deliver(&publish.session, &[receipt.as_bytes()]);
+    }
+}
+
+impl Handler<Announce> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, Announce(event): Announce, _: &mut Self::Context) {
+        let frame = outbound::event(&event);
+        self.backplane.announce(&frame);
+        // operators are few, and some have no socket for other topics
+        for member in self.subscriptions.members(TopicId::STATUS) {
+            if event.client() != Some(member)
+                && let Some(session) = self.directory.observer(member)
+            {
+                self.relays.deliver(&session, &[frame.as_bytes()]);
+            }
+        }
     }
 }
 

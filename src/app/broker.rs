@@ -14,6 +14,7 @@ use actix::Addr;
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
+        gateway_monitor::{Board, GatewayMonitor},
         journal::Journal,
         registry::{Apply, Directory, Registry},
         relay::Relays,
@@ -53,6 +54,12 @@ pub struct Broker {
     pub inlet: Inlet,
     /// The way to the RoomManager: who is in which room.
     pub rooms: Rooms,
+    /// How the gateways are: to be asked.
+    pub gateways: Arc<Board>,
+    /// How the gateways are: to be told.
+    pub gateway_monitor: Addr<GatewayMonitor>,
+    /// One change of the gateways at a time: each is checked against the others, stored, and told.
+    pub gateway_changes: tokio::sync::Mutex<()>,
     /// What writes in groups.
     pub journal: Addr<Journal>,
     /// The way to any session.

@@ -40,6 +40,8 @@ pub struct Account {
     pub generation: i64,
     /// When its row was last changed.
     pub changed_at: DateTime<Utc>,
+    /// It is there no more; its tokens are those of nobody.
+    pub is_deleted: bool,
     /// Device or user.
     pub holder: Holder,
 }
@@ -47,10 +49,12 @@ pub struct Account {
 /// What differs between the kinds of clients.
 #[derive(Debug, Clone)]
 pub enum Holder {
-    /// A device has a name and nothing else.
+    /// A device has a name, and may be behind a gateway.
     Device {
         /// The name; may be empty.
         name: String,
+        /// The gateway.
+        gateway_id: Option<i64>,
     },
     /// A user has what the table of users says.
     User {
@@ -81,7 +85,7 @@ impl Account {
     /// A device's name, a user's username.
     pub fn name(&self) -> &str {
         match &self.holder {
-            Holder::Device { name } => name,
+            Holder::Device { name, .. } => name,
             Holder::User { username, .. } => username,
         }
     }
@@ -118,6 +122,7 @@ impl From<User> for Account {
             id: user.uuid,
             generation: user.token_generation,
             changed_at: user.changed_at,
+            is_deleted: false,
             holder: Holder::User {
                 id: user.id,
                 username: user.username,
@@ -136,7 +141,8 @@ impl From<RegisteredDevice> for Account {
             id: device.uuid,
             generation: device.token_generation,
             changed_at: device.changed_at,
-            holder: Holder::Device { name: device.name },
+            is_deleted: device.is_deleted,
+            holder: Holder::Device { name: device.name, gateway_id: device.gateway_id },
         }
     }
 }
@@ -157,7 +163,7 @@ pub struct Authenticated {
 /// Something that concerns live sockets.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// An account is another than it was: disabled, or in a new token generation.
+    /// An account is another than it was: disabled, deleted, of another role, or in a new token generation.
     Account(Arc<Account>),
     /// Tokens with this `jti` or family are revoked.
     Token(Uuid),
@@ -249,13 +255,14 @@ impl Accounts {
     /// When the database fails.
     pub async fn account(&self, id: ClientId, kind: ClientKind) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(account) = self.cache.get(&id) {
-            return Ok(Some(account));
+            // kept for a while, so that whoever read the row before the deletion does not bring it back
+            return Ok(Some(account).filter(|account| !account.is_deleted));
         }
         let account: Option<Account> = match kind {
             ClientKind::Device => self.store.device(id).await?.map(Into::into),
             ClientKind::User => self.store.user_by_uuid(id).await?.map(Into::into),
         };
-        Ok(account.map(|account| self.put(account)))
+        Ok(account.map(|account| self.put(account)).filter(|account| !account.is_deleted))
     }
 
     /// A client's account, whatever kind of client it is.
@@ -368,7 +375,8 @@ pub(crate) mod tests {
             id: ClientId::random(),
             generation: 0,
             changed_at: Utc::now(),
-            holder: Holder::Device { name: name.to_owned() },
+            is_deleted: false,
+            holder: Holder::Device { name: name.to_owned(), gateway_id: None },
         }
     }
 }

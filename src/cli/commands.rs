@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::login::LoginArguments;
+use super::output::{Output, print_json, table, text};
 use crate::client::Client;
 
 #[derive(Args)]
@@ -58,15 +57,6 @@ enum Action {
     },
 }
 
-#[derive(Args)]
-struct Output {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    login: LoginArguments,
-}
-
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.action {
         Action::List { state, target, since, limit, output } => {
@@ -75,7 +65,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let query: Vec<_> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
             let list: Value = client.answer(client.request(Method::GET, "/api/commands").query(&query)).await?;
             if output.json {
-                println!("{}", serde_json::to_string_pretty(&list)?);
+                print_json(&list)?;
             } else {
                 print_list(&list);
             }
@@ -96,8 +86,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn print(command: &Value, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(command)?);
-        return Ok(());
+        return print_json(command);
     }
     println!(
         "{}  {} {}  by {}  {}",
@@ -109,20 +98,6 @@ fn print(command: &Value, json: bool) -> anyhow::Result<()> {
     );
     print_targets(command);
     Ok(())
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
-    table
 }
 
 /// A line per target: who, what became of it, and the answer.

@@ -33,6 +33,8 @@ impl Backplane for LocalBackplane {
         0
     }
 
+    fn announce(&self, _: &str) {}
+
     async fn subscribe(&self, _: ClientId, _: &TopicId) -> bool {
         false
     }

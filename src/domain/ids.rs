@@ -120,6 +120,14 @@ impl Role {
 pub struct TopicId(Arc<str>);
 
 impl TopicId {
+    /// What happens to gateways and clients, for operators.
+    pub const STATUS: &str = "$status";
+
+    /// Whether it is the broker's own: nobody else creates or publishes there.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
-use crate::{app::Broker, error::ApiError};
+use crate::{app::Broker, domain::ids::ClientId, error::ApiError};
 
 pub use fields::{Checked, Fields, FromFields, Invalid, is_email};
 
@@ -25,6 +25,15 @@ pub fn path_int(name: &'static str, text: &str) -> Result<i64, ApiError> {
         let msg = "Input should be a valid integer, unable to parse string as an integer";
         ApiError::invalid("int_parsing", &["path", name], msg, text.into())
     })
+}
+
+/// A UUID in a path, in any spelling.
+///
+/// # Errors
+/// A fault at `["path", name]`.
+pub fn path_uuid(name: &'static str, text: &str) -> Result<ClientId, ApiError> {
+    ClientId::parse(text)
+        .ok_or_else(|| ApiError::invalid("uuid_parsing", &["path", name], "Input should be a valid UUID", text.into()))
 }
 
 /// What can be in a body, by content type.

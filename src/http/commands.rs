@@ -26,7 +26,10 @@ use self::{
     info::{ProgressInfo, raw},
     request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, Select},
 };
-use super::body::{Body, QueryOf};
+use super::{
+    body::{Body, QueryOf},
+    devices::check_gateways,
+};
 use crate::{
     actors::{
         command_dispatcher::{Await, Cancel, CountPending, Dispatch, RecordBegun, TooManyPending},
@@ -108,7 +111,7 @@ fn new_id(time: DateTime<Utc>) -> Uuid {
 
 fn target(account: &Account) -> Target {
     let (name, user_id) = match &account.holder {
-        Holder::Device { name } => (name.clone(), None),
+        Holder::Device { name, .. } => (name.clone(), None),
         Holder::User { id, username, email, .. } => (email.clone().unwrap_or_else(|| username.clone()), Some(*id)),
     };
     Target::new(account.id, account.kind(), name, user_id)
@@ -138,7 +141,7 @@ impl From<NotWritten> for ApiError {
 
 /// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
 /// `Prefer: respond-async` at once.
-#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 503, description = "limits.pending_commands, or Gateway … is down")), security(("bearer" = [])))]
 pub async fn create(
     http: HttpRequest,
     broker: web::Data<Broker>,
@@ -155,6 +158,7 @@ pub async fn create(
     {
         return answer_retry(&broker, existing, &digest, wait).await;
     }
+    let by_name = select.is_none();
     let accounts = match select {
         Some(select) => {
             if identity.0.account.role() < Role::Operator {
@@ -166,6 +170,9 @@ pub async fn create(
     };
     check_right(&identity.0, &accounts)?;
     let options = Options { timeout_secs, deliver_within_secs: deliver_within_secs.unwrap_or(0) };
+    if by_name && options.deliver_within_secs == 0 {
+        check_gateways(&broker, &accounts)?;
+    }
     let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
     let id = command.id;
     check_room(&broker, command.targets.len()).await?;

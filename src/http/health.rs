@@ -16,7 +16,8 @@ pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     let registry = broker.registry.send(actors::registry::Ping);
     let topic_manager = broker.topic_manager.send(actors::topic_manager::Ping);
     let room_manager = broker.rooms.manager().send(actors::room_manager::Ping);
-    let all = futures_util::future::try_join3(registry, topic_manager, room_manager);
+    let gateway_monitor = broker.gateway_monitor.send(actors::gateway_monitor::Ping);
+    let all = futures_util::future::try_join4(registry, topic_manager, room_manager, gateway_monitor);
     match tokio::time::timeout(PATIENCE, all).await {
         Ok(Ok(_)) => HttpResponse::Ok().json(json!({ "status": "alive" })),
         _ => HttpResponse::ServiceUnavailable().json(json!({ "status": "an actor does not answer" })),
@@ -24,7 +25,7 @@ pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
 }
 
 /// Ready for traffic, with a detail for each part.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready"), (status = 503, description = "Draining, or the database is away")))]
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait"), (status = 503, description = "Draining, or the database is away")))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = match tokio::time::timeout(PATIENCE, broker.store.ping()).await {
         Ok(Ok(())) => "ok",
@@ -36,9 +37,15 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     };
     let draining = broker.is_draining();
     let ready = database == "ok" && !draining;
-    let status = if ready { "ready" } else { "unavailable" };
+    let trouble = broker.gateways.trouble();
+    let status = match (ready, &trouble) {
+        (false, _) => "unavailable",
+        (true, Some(_)) => "degraded",
+        (true, None) => "ready",
+    };
+    let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
     let parts = json!({
-        "status": status, "database": database, "redis": "disabled", "gateways": "none", "draining": draining,
+        "status": status, "database": database, "redis": "disabled", "gateways": gateways, "draining": draining,
     });
     if ready { HttpResponse::Ok().json(parts) } else { HttpResponse::ServiceUnavailable().json(parts) }
 }

@@ -7,14 +7,19 @@ use actix_web::{
 };
 use utoipa::{
     OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::{
+        RefOr,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 
-use super::{clients, commands, docs, health, register, rooms, root, tokens, topics, users, websocket};
+use super::{
+    clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users, websocket,
+};
 use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
-pub const WEBSOCKETS: [&str; 4] = ["/ws", "/ws/auth", "/ws/room/{id}", "/ws/echo"];
+pub const WEBSOCKETS: [&str; 5] = ["/ws", "/ws/auth", "/ws/room/{id}", "/ws/status", "/ws/echo"];
 
 /// Other names of the same route, for clients of the systems before.
 const ALIASES: [(&str, &str); 3] =
@@ -24,6 +29,7 @@ const ALIASES: [(&str, &str); 3] =
 pub fn configure(config: &mut ServiceConfig) {
     let get = || Method::GET;
     let post = || Method::POST;
+    let put = || Method::PUT;
     let patch = || Method::PATCH;
     let delete = || Method::DELETE;
 
@@ -34,6 +40,7 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
     add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
     add(config, "/ws/room/{id}", vec![(get(), web::to(websocket::room))]);
+    add(config, "/ws/status", vec![(get(), web::to(websocket::status))]);
     add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
 
     // operations
@@ -86,6 +93,23 @@ pub fn configure(config: &mut ServiceConfig) {
     let set_or_remove = vec![(patch(), web::to(rooms::members::set_role)), (delete(), web::to(rooms::members::remove))];
     add(config, "/api/rooms/{room_id}/members/{user_id}", set_or_remove);
 
+    // devices
+    add(config, "/devices", vec![(get(), web::to(devices::list))]);
+    let device =
+        vec![(get(), web::to(devices::show)), (put(), web::to(devices::update)), (delete(), web::to(devices::remove))];
+    add(config, "/devices/{device_id}", device);
+
+    // gateways
+    add(config, "/device_status", vec![(get(), web::to(gateways::device_status))]);
+    add(config, "/api/gateways", vec![(get(), web::to(gateways::list)), (post(), web::to(gateways::create))]);
+    let gateway = vec![
+        (get(), web::to(gateways::show)),
+        (put(), web::to(gateways::update)),
+        (delete(), web::to(gateways::remove)),
+    ];
+    add(config, "/api/gateways/{id}", gateway);
+    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history))]);
+
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
     add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
@@ -102,6 +126,8 @@ pub fn configure(config: &mut ServiceConfig) {
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),
         (name = "rooms", description = "Chat rooms, their members and messages"),
+        (name = "devices", description = "What devices say of themselves, and which are connected"),
+        (name = "gateways", description = "What can be reached, as it changes"),
         (name = "commands", description = "Calling devices and users over HTTP"),
         (name = "operations", description = "Health and documentation"),
     ),
@@ -113,6 +139,8 @@ pub fn configure(config: &mut ServiceConfig) {
         rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
         rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
         rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
+        devices::list, devices::show, devices::update, devices::remove,
+        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history,
         commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),
@@ -144,6 +172,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         let methods = [
             ("get", &mut item.get),
             ("post", &mut item.post),
+            ("put", &mut item.put),
             ("patch", &mut item.patch),
             ("delete", &mut item.delete),
         ];
@@ -152,6 +181,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
                 // handlers of different resources share names, operations must not
                 let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
                 operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+                for response in operation.responses.responses.values_mut() {
+                    // OpenAPI wants one where the body says it all
+                    if let RefOr::T(response) = response
+                        && response.description.is_empty()
+                    {
+                        response.description = "OK".to_owned();
+                    }
+                }
             }
         }
     }

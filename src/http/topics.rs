@@ -9,9 +9,12 @@ use super::body::{Body, Checked, Fields, FromFields};
 use crate::{
     actors::topic_manager::{GetCounts, GetMembers, Subscribe, Unsubscribe},
     app::Broker,
-    auth::extract::{PublicRead, TopicIdentity},
+    auth::{
+        accounts::Account,
+        extract::{PublicRead, TopicIdentity},
+    },
     domain::{
-        ids::{ClientId, TopicId},
+        ids::{ClientId, Role, TopicId},
         subscriptions::TooManySubscriptions,
     },
     error::ApiError,
@@ -33,7 +36,7 @@ impl FromFields for CreateTopic {
         let topic_id = topic_id(fields);
         let metadata = fields.optional_object("metadata", fields.limits.metadata_bytes, "limits.metadata_bytes");
         let topic_id = topic_id?;
-        if topic_id.as_str().starts_with('$') {
+        if topic_id.is_reserved() {
             return Err(fields.fault("value_error", "topic_id", "Value error, names that begin with $ are reserved"));
         }
         Ok(Self { topic_id, metadata: metadata? })
@@ -155,7 +158,8 @@ pub async fn show(
 }
 
 /// Subscribe to a topic, also before the socket connects. Doing so twice is doing it once.
-#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
+/// To `$status`, operators alone.
+#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed"), (status = 403, description = "Operator role required"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
 pub async fn subscribe(
     broker: web::Data<Broker>,
     identity: TopicIdentity,
@@ -163,6 +167,10 @@ pub async fn subscribe(
 ) -> Result<web::Json<Value>, ApiError> {
     let (client, topic) = (identity.0.account.id, body.content.topic_id);
     existing(&broker, topic.as_str()).await?;
+    let is_status = topic.as_str() == TopicId::STATUS;
+    if is_status && !may_watch(&identity.0.account) {
+        return Err(ApiError::Forbidden("Operator role required"));
+    }
     // where the client's socket is, there its subscription is; a client that is nowhere is expected here
     let elsewhere = !broker.directory.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
     if !elsewhere {
@@ -171,6 +179,11 @@ pub async fn subscribe(
             limit: "limits.subscriptions_per_client",
             retry_after: 60,
         })?;
+    }
+    if is_status && !still_may_watch(&broker, client).await? {
+        // who lost the role while this was under way was not yet subscribed when the subscription was to end
+        broker.topic_manager.send(Unsubscribe { client, topic }).await?;
+        return Err(ApiError::Forbidden("Operator role required"));
     }
     Ok(answer("Subscribed successfully", &topic, client))
 }
@@ -190,7 +203,20 @@ pub async fn unsubscribe(
     Ok(answer("Unsubscribed successfully", &topic, client))
 }
 
+fn may_watch(account: &Account) -> bool {
+    account.is_active() && account.role() >= Role::Operator
+}
+
+async fn still_may_watch(broker: &Broker, client: ClientId) -> Result<bool, ApiError> {
+    Ok(broker.accounts.find(client).await?.is_some_and(|account| may_watch(&account)))
+}
+
 async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiError> {
+    if id == TopicId::STATUS {
+        let description = "What happens to gateways and clients, for operators";
+        let metadata = json!({ "description": description });
+        return Ok(crate::store::Topic { id: id.to_owned(), creator: uuid::Uuid::nil().into(), metadata });
+    }
     broker.store.topic(id).await?.ok_or(ApiError::NotFound("Topic not found"))
 }
 

@@ -112,6 +112,19 @@ pub async fn echo(
     session::accept(&request, payload, broker, Dialect::Echo { raw: options.0.raw }, None).await
 }
 
+/// `/ws/status`: how the gateways are, now and at each change.
+pub async fn status(
+    request: HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+) -> Result<HttpResponse, ApiError> {
+    let identity = identity(&request, &broker).await?;
+    if identity.is_none() && !broker.settings.http.public_reads {
+        return Err(ApiError::NotAuthenticated);
+    }
+    session::accept(&request, payload, broker, Dialect::Status, identity).await
+}
+
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
     // whoever is not speaking WebSocket should hear that first
     session::check_handshake(request)?;

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::domain::{
     commands::Command,
-    ids::{ClientId, RoomId},
+    gateways::Known,
+    ids::{ClientId, ClientKind, RoomId, TopicId},
 };
 
 /// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
@@ -125,6 +126,68 @@ pub fn command(command: &Command) -> String {
 /// A command that was asked and is not wanted any more.
 pub fn cancel(command: Uuid) -> String {
     format!(r#"{{"type":"cancel","command_id":"{command}"}}"#)
+}
+
+/// Something that operators may want to know, as the members of `$status` get it. Without `method`, so that no client
+/// takes it for a command.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A gateway came or went by itself.
+    Gateway {
+        /// The gateway and how it is now.
+        known: Known,
+        /// When that was found.
+        at: DateTime<Utc>,
+    },
+    /// A client has its first socket, or its last one is gone.
+    Client {
+        /// The client.
+        id: ClientId,
+        /// Device or user.
+        kind: ClientKind,
+        /// A device's name, a user's username.
+        name: String,
+        /// It came.
+        is_connected: bool,
+        /// When.
+        at: DateTime<Utc>,
+    },
+}
+
+impl Event {
+    /// The client it is about.
+    pub fn client(&self) -> Option<ClientId> {
+        match self {
+            Self::Gateway { .. } => None,
+            Self::Client { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// The frame of an event.
+pub fn event(event: &Event) -> String {
+    let word = |subject: &str, is_up: bool| format!("{subject}_{}", if is_up { "connected" } else { "disconnected" });
+    let frame = match event {
+        Event::Gateway { known, at } => json!({
+            "event": word("gateway", known.status.is_up() == Some(true)),
+            "topic_id": TopicId::STATUS,
+            "gateway_id": known.gateway.id,
+            "name": known.gateway.name,
+            "address": known.gateway.address.as_str(),
+            "status": known.status.as_str(),
+            "reason": known.reason.map(|reason| reason.as_str()),
+            "at": rfc3339(*at),
+        }),
+        Event::Client { id, kind, name, is_connected, at } => json!({
+            "event": word("client", *is_connected),
+            "topic_id": TopicId::STATUS,
+            "uuid": id,
+            "name": name,
+            "kind": kind.as_str(),
+            "at": rfc3339(*at),
+        }),
+    };
+    frame.to_string()
 }
 
 /// What an error is about, where that is known.

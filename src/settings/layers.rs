@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
-use super::Settings;
+use super::{GatewayEntry, Settings};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
+const GATEWAYS: &str = "gateways";
 
 /// Names that the systems before Switchboard read from the environment, and the keys they stand for.
 const UNPREFIXED: [(&str, &str); 9] = [
@@ -128,6 +129,10 @@ impl Layers {
             SettingsError::new(format!("{name}: line {line}: {}", one_line(error.message())))
         })?;
         for (section, keys) in table {
+            if section == GATEWAYS {
+                self.set_gateways(keys, name)?;
+                continue;
+            }
             let Value::Table(keys) = keys else {
                 return Err(SettingsError::new(format!("{name}: unknown key `{section}` outside of any section")));
             };
@@ -135,6 +140,21 @@ impl Layers {
                 self.set(&format!("{section}.{key}"), value, name)?;
             }
         }
+        Ok(())
+    }
+
+    /// `[[gateways]]`, the only key that is a list of tables: the last file that has it wins as a whole.
+    fn set_gateways(&mut self, gateways: Value, layer: &str) -> Result<(), SettingsError> {
+        let bad = |why: &str| SettingsError::new(format!("bad value for `{GATEWAYS}` ({layer}): {why}"));
+        let Value::Array(entries) = gateways else {
+            return Err(bad("expected a list of gateways, each as [[gateways]]"));
+        };
+        for (index, entry) in entries.iter().enumerate() {
+            let read: Result<GatewayEntry, _> = entry.clone().try_into();
+            read.map_err(|error| bad(&format!("entry {}: {}", index + 1, one_line(error.message()))))?;
+        }
+        self.values.insert(GATEWAYS.to_owned(), Value::Array(entries));
+        self.origins.insert(GATEWAYS.to_owned(), layer.to_owned());
         Ok(())
     }
 
@@ -334,6 +354,41 @@ mod tests {
         assert_eq!(error.to_string(), "unknown key `http.bindd` (my.toml)");
         let error = Layers::new().file("my.toml", "[http\n").unwrap_err();
         assert!(error.to_string().starts_with("my.toml: ") && !error.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn gateways_are_a_list_of_tables() {
+        let load = |text: &str| {
+            let mut layers = Layers::new();
+            layers.file("my.toml", text)?;
+            layers.finish()
+        };
+        let entry = |rest: &str| format!("[[gateways]]\nid = 1\nname = \"a\"\naddress = \"192.0.2.1\"\n{rest}");
+        let gateways =
+            load(&entry("max_rtt_ms = 5\n[[gateways]]\nid = 2\nname = \"b\"\naddress = \"tcp://b:1\"\nparent_id = 1"));
+        let gateways = gateways.unwrap().gateways();
+        assert_eq!((gateways.len(), gateways[0].max_rtt_ms, gateways[1].parent_id), (2, Some(5.0), Some(1)));
+        let table = [
+            (
+                "gateways = 1".to_owned(),
+                "bad value for `gateways` (my.toml): expected a list of gateways, each as [[gateways]]",
+            ),
+            (entry("nmae = 1"), "entry 1: unknown field `nmae`"),
+            ("[[gateways]]\nid = 1\nname = \"a\"".to_owned(), "entry 1: missing field `address`"),
+            (entry("parent_id = 2"), "gateway 1: parent_id: there is no gateway 2"),
+            (entry("parent_id = 1"), "gateway 1: parent_id: it would be behind itself"),
+            (entry("max_rtt_ms = 0"), "gateway 1: max_rtt_ms: "),
+            (entry("max_loss_percent = 101"), "gateway 1: max_loss_percent: "),
+            (entry("").repeat(2), "gateway 1: the id is there twice"),
+            (entry("").replace("192.0.2.1", "-c 1"), "gateway 1: address: expected a host name"),
+            (entry("").replace("\"a\"", "\"\""), "gateway 1: name: "),
+            (entry("").replace("= 1", "= -1"), "gateway -1: id: "),
+            ("[limits]\ngateways = 1\n".to_owned() + &entry("") + &entry("").replace("= 1", "= 2"), "limits.gateways"),
+        ];
+        for (text, expected) in table {
+            let error = refusal(load(&text));
+            assert!(error.contains("(my.toml)") && error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, pieces};
+use super::{GatewayRecord, Store, StoreError, devices, gateways, pieces};
 use crate::domain::{
     commands::{Command, State, Target},
     ids::{ClientId, ClientKind},
@@ -22,8 +22,7 @@ const PROGRESS_KEPT: u64 = 100;
 /// Ids per query.
 const ROWS: usize = 1000;
 
-/// Something to be written about a command. The Journal writes many at once; of several about the same thing the last
-/// counts.
+/// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A command with all its targets.
@@ -59,6 +58,15 @@ pub enum Record {
         /// JSON.
         result: Arc<str>,
     },
+    /// A device came or went.
+    DeviceSeen {
+        /// The device.
+        device: ClientId,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// Something of a gateway's history.
+    Gateway(GatewayRecord),
 }
 
 /// A progress report as stored.
@@ -180,6 +188,8 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
     let mut targets = HashMap::new();
     let mut progress = Vec::new();
     let mut late = Vec::new();
+    let mut seen = Vec::new();
+    let mut of_gateways = Vec::new();
     for record in records {
         match record {
             Record::Whole(command) => {
@@ -205,11 +215,15 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
                 });
             }
             Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
+            Record::DeviceSeen { device, at } => seen.push((*device, *at)),
+            Record::Gateway(record) => of_gateways.push(record),
         }
     }
     upsert_commands(transaction, commands.into_values().collect()).await?;
     upsert_targets(transaction, targets.into_values().collect()).await?;
     write_progress(transaction, progress).await?;
+    devices::write_seen(transaction, &seen).await?;
+    gateways::write(transaction, &of_gateways).await?;
     for (command, client, result) in late {
         command_targets::Entity::update_many()
             .filter(command_targets::Column::CommandId.eq(command))

@@ -252,6 +252,21 @@ impl Store {
         Ok(of_room.count(&self.read).await?)
     }
 
+    /// The rooms that a client is a member of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rooms_of(&self, client: ClientId) -> Result<Vec<RoomId>, StoreError> {
+        let ids = room_members::Entity::find()
+            .select_only()
+            .column(room_members::Column::RoomId)
+            .filter(room_members::Column::ClientUuid.eq(client.uuid()))
+            .into_tuple::<i64>()
+            .all(&self.read)
+            .await?;
+        Ok(ids.into_iter().map(RoomId).collect())
+    }
+
     /// The identities of all members of a room.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ mod command_life;
 mod command_line;
 mod commands;
 mod configuration;
+mod devices;
+mod gateways;
 mod http_rules;
 mod identity;
 mod messaging;

@@ -72,6 +72,11 @@ pub struct SessionGone {
     pub session: SessionHandle,
 }
 
+/// A client is there no more: nothing waits for it any longer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ClientDeleted(pub ClientId);
+
 /// Calls off what has not ended of a command. Answers whether it was at work here.
 #[derive(Message)]
 #[rtype(result = "bool")]

@@ -26,7 +26,7 @@ pub enum SessionKind {
     Chat,
     /// A socket that a room is all that it is for: any number per client.
     Room,
-    /// Nobody's.
+    /// Nobody's, or one that only hears how the gateways are.
     Public,
 }
 

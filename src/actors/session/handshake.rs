@@ -10,6 +10,7 @@ use socket2::Socket;
 use super::{BEARER_PROTOCOL, Dialect, Session, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox};
 use crate::{
     actors::{
+        gateway_monitor::Watch,
         registry::{Connect, TooManyConnections},
         relay,
     },
@@ -92,6 +93,9 @@ pub async fn accept(
             broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await?;
         }
         session.adopt(dialect, identity);
+    }
+    if dialect == Dialect::Status {
+        broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
     }
     let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;

@@ -273,6 +273,24 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A number, or left out or null.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_decimal(
+        &mut self,
+        name: &str,
+        is_good: impl FnOnce(f64) -> bool,
+        expected: &str,
+    ) -> Checked<Option<f64>> {
+        let Some(value) = self.optional_value(name) else { return Ok(None) };
+        match value.as_f64() {
+            None => Err(self.fault("float_type", name, "Input should be a valid number")),
+            Some(number) if is_good(number) => Ok(Some(number)),
+            Some(_) => Err(self.fault("value_error", name, format!("Value error, expected {expected}"))),
+        }
+    }
+
     /// A whole number in a query string, or left out.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::{
         ids::ClientKind,
     },
     error::ApiError,
-    http::body::Body,
+    http::{body::Body, devices::check_gateways},
 };
 
 /// A target's answer.
@@ -33,7 +33,7 @@ pub struct Sent {
 }
 
 /// Call a device or user and get its answer.
-#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 503, description = "limits.pending_commands"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 503, description = "limits.pending_commands, or Gateway … is down"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
 pub async fn send(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -46,6 +46,7 @@ pub async fn send(
     })?;
     let account = target.account(&broker).await?;
     check_right(&identity.0, std::slice::from_ref(&account))?;
+    check_gateways(&broker, std::slice::from_ref(&account))?;
     let command = command(&broker, &identity.0, &[account], body.content, Options::default())?;
     let finished = run(&broker, command).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;

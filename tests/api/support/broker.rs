@@ -7,7 +7,11 @@ use std::{
 };
 
 use sea_orm::ConnectionTrait;
-use switchboard::client::{Client, Connection, Device};
+use serde_json::json;
+use switchboard::{
+    client::{Client, Connection, Device},
+    store::Store,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -84,6 +88,13 @@ impl ChangeBroker {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// The database of a broker that does not run.
+    pub async fn store(&mut self) -> Store {
+        let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map_or("", |(_, url)| url.as_str());
+        let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2 });
+        Store::connect(&serde_json::from_value(settings).unwrap()).await.unwrap()
     }
 
     /// Runs a command of the binary to its end.

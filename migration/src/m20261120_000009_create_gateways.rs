@@ -1,0 +1,104 @@
+//! Gateways that were created over HTTP, and the history of all gateways.
+
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[derive(DeriveIden)]
+enum Gateways {
+    Table,
+    Id,
+    Name,
+    Address,
+    ParentId,
+    MaxRttMs,
+    MaxLossPercent,
+    CreatedAt,
+}
+
+#[derive(DeriveIden)]
+enum GatewayTransitions {
+    Table,
+    GatewayId,
+    At,
+    Status,
+    Reason,
+}
+
+#[derive(DeriveIden)]
+enum GatewayHours {
+    Table,
+    GatewayId,
+    BeganAt,
+    Probes,
+    Answered,
+    RttMs,
+    Samples,
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table(Gateways::Table)
+                    // given by the client or by the store, in one number space with those of the configuration
+                    .col(big_integer(Gateways::Id).primary_key())
+                    .col(string(Gateways::Name))
+                    .col(string(Gateways::Address))
+                    .col(big_integer_null(Gateways::ParentId))
+                    .col(double_null(Gateways::MaxRttMs))
+                    .col(double_null(Gateways::MaxLossPercent))
+                    .col(timestamp_with_time_zone(Gateways::CreatedAt))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table(GatewayTransitions::Table)
+                    .col(big_integer(GatewayTransitions::GatewayId))
+                    .col(timestamp_with_time_zone(GatewayTransitions::At))
+                    .col(string(GatewayTransitions::Status))
+                    .col(string_null(GatewayTransitions::Reason))
+                    .primary_key(Index::create().col(GatewayTransitions::GatewayId).col(GatewayTransitions::At))
+                    .to_owned(),
+            )
+            .await?;
+        // about an hour of a gateway's probes in one row: a row per probe would be a page written per probe
+        manager
+            .create_table(
+                Table::create()
+                    .table(GatewayHours::Table)
+                    .col(big_integer(GatewayHours::GatewayId))
+                    .col(timestamp_with_time_zone(GatewayHours::BeganAt))
+                    .col(big_integer(GatewayHours::Probes))
+                    .col(big_integer(GatewayHours::Answered))
+                    // the mean of those that were answered
+                    .col(double_null(GatewayHours::RttMs))
+                    // JSON: for each probe the milliseconds since began_at and its round trip, null if it was lost;
+                    // null as a whole when only the figures above are kept
+                    .col(text_null(GatewayHours::Samples))
+                    .primary_key(Index::create().col(GatewayHours::GatewayId).col(GatewayHours::BeganAt))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_gateway_hours_began_at")
+                    .table(GatewayHours::Table)
+                    .col(GatewayHours::BeganAt)
+                    .to_owned(),
+            )
+            .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table(GatewayHours::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(GatewayTransitions::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(Gateways::Table).to_owned()).await
+    }
+}

@@ -1,0 +1,107 @@
+//! `switchboard devices`: which devices there are.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::output::{Output, items, print_json, table, text};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: ListArguments,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// List devices by name (also without any action)
+    List(ListArguments),
+    /// Show one device with what it says of itself
+    Show {
+        uuid: Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a device: its tokens end, its sockets are closed
+    Rm {
+        uuid: Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+struct ListArguments {
+    /// Only those with this in their name, or whose UUID begins like this
+    #[arg(long)]
+    search: Option<String>,
+    /// Only those behind this gateway
+    #[arg(long, value_name = "ID")]
+    gateway: Option<i64>,
+    /// How many to pass over
+    #[arg(long, default_value_t = 0)]
+    skip: u64,
+    /// How many at most
+    #[arg(long, default_value_t = 100)]
+    limit: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.action.unwrap_or(Action::List(arguments.list)) {
+        Action::List(ListArguments { search, gateway, skip, limit, output }) => {
+            let client = output.login.client().await?;
+            let gateway = gateway.map(|id| id.to_string());
+            let query = [
+                ("search", search),
+                ("gateway_id", gateway),
+                ("skip", Some(skip.to_string())),
+                ("limit", Some(limit.to_string())),
+            ];
+            let query: Vec<_> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            let list: Value = client.answer(client.request(Method::GET, "/devices").query(&query)).await?;
+            if output.json {
+                return print_json(&list);
+            }
+            print_table(items(&list, "devices"));
+            let shown = skip + items(&list, "devices").len() as u64;
+            if list["total"].as_u64().is_some_and(|total| shown < total) {
+                println!("{shown} of {}; the next ones with --skip {shown}", list["total"]);
+            }
+        }
+        Action::Show { uuid, output } => {
+            let device: Value = output.login.client().await?.get(&format!("/devices/{uuid}")).await?;
+            if output.json {
+                return print_json(&device);
+            }
+            print_table(std::slice::from_ref(&device));
+            print_json(&device["metadata"])?;
+        }
+        Action::Rm { uuid, output } => {
+            let client = output.login.client().await?;
+            let done: Value = client.answer(client.request(Method::DELETE, &format!("/devices/{uuid}"))).await?;
+            if output.json { print_json(&done)? } else { println!("{}", text(&done["message"])) }
+        }
+    }
+    Ok(())
+}
+
+fn print_table(devices: &[Value]) {
+    let mut table = table(&["UUID", "NAME", "ONLINE", "LAST SEEN", "GATEWAY"]);
+    for device in devices {
+        let online = if device["online"] == true { "yes" } else { "no" };
+        table.add_row([
+            text(&device["uuid"]),
+            text(&device["name"]),
+            online.to_owned(),
+            text(&device["last_seen"]),
+            text(&device["gateway_id"]),
+        ]);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,278 @@
+//! Gateways: where they are, and how they are.
+
+mod address;
+mod hours;
+mod schedule;
+mod table;
+mod window;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+pub use address::{Address, EXPECTED, Host, Target};
+pub use hours::{Hour, Hours};
+pub use schedule::Schedule;
+pub use table::{Change, Gateways, News};
+pub use window::Window;
+
+/// The largest id: what every program reads as a number without loss.
+pub const MAX_ID: i64 = (1 << 53) - 1;
+
+/// The longest name in characters.
+pub const MAX_NAME_CHARS: usize = 100;
+
+/// Whether a gateway may be called so.
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control)
+}
+
+/// Whether it can be a `max_rtt_ms`.
+pub fn is_rtt(ms: f64) -> bool {
+    ms.is_finite() && ms > 0.0
+}
+
+/// Whether it can be a `max_loss_percent`.
+pub fn is_percent(percent: f64) -> bool {
+    (0.0..=100.0).contains(&percent)
+}
+
+/// Where a gateway comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration, where alone it can be changed.
+    Config,
+    /// HTTP.
+    Api,
+}
+
+impl Source {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// Something that is probed, and that devices may be behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Unique among all gateways.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// Where it is probed.
+    pub address: Address,
+    /// The gateway that it is behind.
+    pub parent_id: Option<i64>,
+    /// Above this mean round trip it is degraded.
+    pub max_rtt_ms: Option<f64>,
+    /// Above this loss it is degraded.
+    pub max_loss_percent: Option<f64>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// How a gateway is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet probed.
+    Unknown,
+    /// It answers.
+    Connected,
+    /// It answers, but beyond one of its thresholds.
+    Degraded,
+    /// It does not answer, or what it is behind does not.
+    Disconnected,
+}
+
+impl Status {
+    /// The word on the wire and in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Connected => "connected",
+            Self::Degraded => "degraded",
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    /// The status of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Unknown, Self::Connected, Self::Degraded, Self::Disconnected]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+
+    /// The two-word answer (contract section 4): None before the first probe.
+    pub fn is_up(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::Connected | Self::Degraded => Some(true),
+            Self::Disconnected => Some(false),
+        }
+    }
+}
+
+/// Why a gateway is not simply connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No answer in time.
+    Timeout,
+    /// Nobody listens at the port.
+    Refused,
+    /// No way to it.
+    Unreachable,
+    /// Its name does not resolve.
+    Unresolvable,
+    /// What it is behind is down.
+    ParentDown,
+    /// The mean round trip is above `max_rtt_ms`.
+    HighRtt,
+    /// The loss is above `max_loss_percent`.
+    HighLoss,
+}
+
+impl Reason {
+    const ALL: [Self; 7] = [
+        Self::Timeout,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Unresolvable,
+        Self::ParentDown,
+        Self::HighRtt,
+        Self::HighLoss,
+    ];
+
+    /// The word on the wire and in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Unresolvable => "unresolvable",
+            Self::ParentDown => "parent_down",
+            Self::HighRtt => "high_rtt",
+            Self::HighLoss => "high_loss",
+        }
+    }
+
+    /// The reason of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a probe, its retries included, came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Attempts that were not answered.
+    pub lost: u32,
+    /// The round trip of the attempt that was answered, or why the last one was not.
+    pub answer: Result<Duration, Reason>,
+}
+
+/// A change of a gateway's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// When it was found.
+    pub at: DateTime<Utc>,
+    /// To what.
+    pub status: Status,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// The part of the time between `from` and `to` for which a gateway is known in which it was up; None if it is not known
+/// for any. `before` is the last change before `transitions`.
+pub fn uptime_percent(
+    before: Option<Transition>,
+    transitions: &[Transition],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> Option<f64> {
+    let (mut up, mut known) = (0.0, 0.0);
+    let ends = transitions.iter().map(|transition| transition.at).chain([to]);
+    let spans = before.iter().chain(transitions).zip(ends.skip(usize::from(before.is_none())));
+    for (transition, end) in spans {
+        let secs = (end.min(to) - transition.at.max(from)).as_seconds_f64().max(0.0);
+        if let Some(is_up) = transition.status.is_up() {
+            known += secs;
+            up += if is_up { secs } else { 0.0 };
+        }
+    }
+    (known > 0.0).then(|| up * 100.0 / known)
+}
+
+/// A gateway and how it is now.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// How it is.
+    pub status: Status,
+    /// Why it is not simply connected.
+    pub reason: Option<Reason>,
+    /// Since when it has this status.
+    pub since: DateTime<Utc>,
+    /// The last probe.
+    pub probed_at: Option<DateTime<Utc>>,
+    /// The last round trip in milliseconds; None if the last probe was lost.
+    pub rtt_ms: Option<f64>,
+    /// Of the last attempts; None before the first.
+    pub loss_percent: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn at(secs: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(secs)
+    }
+
+    fn turned(secs: i64, status: Status) -> Transition {
+        Transition { at: at(secs), status, reason: None }
+    }
+
+    #[test]
+    fn uptime_is_a_part_of_the_time_that_is_known() {
+        use Status::{Connected, Degraded, Disconnected};
+        let changes = [turned(20, Disconnected), turned(30, Degraded), turned(40, Connected)];
+        let table = [
+            (Some(turned(0, Connected)), &changes[..], 10, 50, Some(75.0)),
+            (None, &changes[..], 10, 50, Some(100.0 * 20.0 / 30.0)),
+            (None, &changes[..], 10, 20, None),
+            (Some(turned(0, Connected)), &[][..], 10, 20, Some(100.0)),
+            (Some(turned(0, Disconnected)), &[][..], 10, 20, Some(0.0)),
+            (None, &[][..], 10, 20, None),
+            (Some(turned(0, Connected)), &[][..], 20, 20, None),
+        ];
+        for (index, (before, transitions, from, to, expected)) in table.into_iter().enumerate() {
+            let found = uptime_percent(before, transitions, at(from), at(to));
+            assert_eq!(found.map(f64::round), expected.map(f64::round), "case {index}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        for status in [Status::Unknown, Status::Connected, Status::Degraded, Status::Disconnected] {
+            assert_eq!(Status::parse(status.as_str()), Some(status));
+        }
+        assert!(is_name("ü") && !is_name("") && !is_name("a\n") && !is_name(&"a".repeat(101)));
+        assert!(is_rtt(0.1) && !is_rtt(0.0) && !is_rtt(f64::INFINITY) && is_percent(0.0) && !is_percent(100.1));
+    }
+}

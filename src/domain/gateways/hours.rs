@@ -1,0 +1,129 @@
+//! The probes of each gateway, gathered by the hour: what is kept of them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// How long probes go into the same hour.
+const SPAN: TimeDelta = TimeDelta::hours(1);
+
+/// How old an hour's record may be while there are new probes: what a crash may cost.
+const UNRECORDED: TimeDelta = TimeDelta::seconds(60);
+
+/// The probes of about an hour.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hour {
+    /// The time of the first.
+    pub began_at: DateTime<Utc>,
+    /// How many there were.
+    pub probes: u32,
+    /// How many were answered.
+    pub answered: u32,
+    /// Their mean round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Each of them: milliseconds since the first, and its round trip in milliseconds. None: thinned out.
+    pub samples: Option<Vec<(u32, Option<f64>)>>,
+}
+
+#[derive(Debug)]
+struct Gathering {
+    began_at: DateTime<Utc>,
+    samples: Vec<(u32, Option<f64>)>,
+    /// when it was last recorded, or began
+    recorded_at: DateTime<Utc>,
+    is_recorded: bool,
+}
+
+/// The hours that go on.
+#[derive(Debug, Default)]
+pub struct Hours(HashMap<i64, Gathering>);
+
+impl Hours {
+    /// Adds a probe. Answers what is to be recorded now.
+    pub fn add(&mut self, id: i64, at: DateTime<Utc>, rtt_ms: Option<f64>) -> Vec<Hour> {
+        let mut due = Vec::new();
+        if self.0.get(&id).is_some_and(|hour| !(TimeDelta::zero()..SPAN).contains(&(at - hour.began_at))) {
+            due.extend(self.record(id));
+            self.0.remove(&id);
+        }
+        let hour = self.0.entry(id).or_insert_with(|| Gathering {
+            began_at: at,
+            samples: Vec::new(),
+            recorded_at: at,
+            is_recorded: false,
+        });
+        let offset = (at - hour.began_at).num_milliseconds().try_into().unwrap_or(0);
+        // microseconds are finer than any probe is exact, and shorter to write
+        hour.samples.push((offset, rtt_ms.map(|ms| (ms * 1000.0).round() / 1000.0)));
+        hour.is_recorded = false;
+        if at - hour.recorded_at >= UNRECORDED {
+            hour.recorded_at = at;
+            due.extend(self.record(id));
+        }
+        due
+    }
+
+    /// What is not recorded of a gateway.
+    pub fn record(&mut self, id: i64) -> Option<Hour> {
+        let hour = self.0.get_mut(&id).filter(|hour| !hour.is_recorded)?;
+        hour.is_recorded = true;
+        let answered: Vec<f64> = hour.samples.iter().filter_map(|(_, rtt)| *rtt).collect();
+        Some(Hour {
+            began_at: hour.began_at,
+            probes: hour.samples.len() as u32,
+            answered: answered.len() as u32,
+            rtt_ms: (!answered.is_empty()).then(|| answered.iter().sum::<f64>() / answered.len() as f64),
+            samples: Some(hour.samples.clone()),
+        })
+    }
+
+    /// Everything that is not recorded, by gateway.
+    pub fn record_all(&mut self) -> Vec<(i64, Hour)> {
+        let ids: Vec<i64> = self.0.keys().copied().collect();
+        ids.into_iter().filter_map(|id| Some((id, self.record(id)?))).collect()
+    }
+
+    /// Forgets a gateway.
+    pub fn remove(&mut self, id: i64) {
+        self.0.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_recorded_once_a_minute_when_it_is_over_and_when_asked() {
+        let mut hours = Hours::default();
+        let mut recorded = Vec::new();
+        for second in (0..=3600).step_by(10) {
+            let at = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
+            let rtt = (second % 20 == 0).then_some(second as f64);
+            recorded.extend(hours.add(1, at, rtt));
+        }
+        let sizes: Vec<_> = recorded.iter().map(|hour| hour.probes).collect();
+        let expected: Vec<_> = (1..=59).map(|minute| minute * 6 + 1).chain([360]).collect();
+        assert_eq!(sizes, expected);
+        let whole = recorded.last().unwrap();
+        assert_eq!((whole.began_at, whole.answered, whole.rtt_ms), (DateTime::UNIX_EPOCH, 180, Some(1790.0)));
+        assert_eq!(whole.samples.as_ref().unwrap()[..2], [(0, Some(0.0)), (10_000, None)]);
+        let next = hours.record(1).unwrap();
+        assert_eq!((next.probes, next.began_at), (1, DateTime::UNIX_EPOCH + TimeDelta::hours(1)));
+        assert_eq!((hours.record(1), hours.record_all().len()), (None, 0));
+        hours.add(2, next.began_at, None);
+        assert_eq!(hours.record_all()[0].0, 2);
+        hours.add(2, next.began_at, None);
+        hours.remove(2);
+        assert_eq!(hours.record_all(), []);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_a_new_hour() {
+        let mut hours = Hours::default();
+        let at = DateTime::UNIX_EPOCH + TimeDelta::hours(5);
+        hours.add(1, at, None);
+        assert_eq!(hours.add(1, at - TimeDelta::hours(1), None).len(), 1);
+        assert_eq!(hours.record(1).unwrap().began_at, at - TimeDelta::hours(1));
+    }
+}

@@ -1,0 +1,180 @@
+//! When each gateway is probed: at once when it is new, then at its own moment of each period, so that the probes of many
+//! gateways are spread over the period.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+/// The golden ratio: its multiples, taken modulo 1, are spread evenly however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+#[derive(Debug)]
+struct Slot {
+    /// its moment of the next period
+    next: Instant,
+    /// when it is due; None while it is probed
+    due: Option<Instant>,
+    /// as soon as the present probe is over, another one is due
+    again: bool,
+}
+
+/// Which gateway is due when.
+#[derive(Debug)]
+pub struct Schedule {
+    period: Duration,
+    slots: HashMap<i64, Slot>,
+    due: BTreeSet<(Instant, i64)>,
+    added: u32,
+}
+
+impl Schedule {
+    /// Everyone once in a period.
+    pub fn new(period: Duration) -> Self {
+        Self { period, slots: HashMap::new(), due: BTreeSet::new(), added: 0 }
+    }
+
+    /// A gateway is new, or another than it was: it is due now.
+    pub fn add(&mut self, id: i64, now: Instant) {
+        if self.slots.contains_key(&id) {
+            return self.at_once(id, now);
+        }
+        self.added = self.added.wrapping_add(1);
+        let next = now + self.period.mul_f64((f64::from(self.added) * GOLDEN).fract());
+        self.slots.insert(id, Slot { next, due: Some(now), again: false });
+        self.due.insert((now, id));
+    }
+
+    /// A gateway is gone.
+    pub fn remove(&mut self, id: i64) {
+        if let Some(Slot { due: Some(due), .. }) = self.slots.remove(&id) {
+            self.due.remove(&(due, id));
+        }
+    }
+
+    /// A gateway is due now, or again if it is being probed.
+    pub fn at_once(&mut self, id: i64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        match &mut slot.due {
+            None => slot.again = true,
+            Some(due) => {
+                self.due.remove(&(*due, id));
+                *due = now.min(*due);
+                self.due.insert((*due, id));
+            }
+        }
+    }
+
+    /// When the next one is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Takes the one that has been due the longest, with when that was; it is due again only when it is
+    /// [`done`](Self::done).
+    pub fn take(&mut self, now: Instant) -> Option<(i64, Instant)> {
+        let (due, id) = self.due.first().copied().filter(|(due, _)| *due <= now)?;
+        self.due.remove(&(due, id));
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.due = None;
+        }
+        Some((id, due))
+    }
+
+    /// A probe is over.
+    pub fn done(&mut self, id: i64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.due.is_none()) else { return };
+        if slot.next <= now {
+            // moments that passed meanwhile are left out, not made up for
+            let missed = (now - slot.next).as_nanos() / self.period.as_nanos().max(1) + 1;
+            slot.next += self.period * u32::try_from(missed).unwrap_or(u32::MAX);
+        }
+        let due = if std::mem::take(&mut slot.again) { now } else { slot.next };
+        slot.due = Some(due);
+        self.due.insert((due, id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_new_gateway_is_due_at_once_and_then_once_per_period() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD);
+        schedule.add(1, start);
+        let mut dues = Vec::new();
+        for _ in 0..4 {
+            let due = schedule.next().unwrap();
+            assert_eq!(schedule.take(due), Some((1, due)));
+            assert_eq!((schedule.take(due), schedule.next()), (None, None));
+            schedule.done(1, due);
+            dues.push(due);
+        }
+        assert_eq!(dues[0], start);
+        assert!(dues[1] - dues[0] <= PERIOD);
+        assert_eq!((dues[2] - dues[1], dues[3] - dues[2]), (PERIOD, PERIOD));
+    }
+
+    #[test]
+    fn many_gateways_are_spread_over_the_period() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD);
+        (0..1000).for_each(|id| schedule.add(id, start));
+        while let Some((id, _)) = schedule.take(start) {
+            schedule.done(id, start);
+        }
+        let mut per_second = [0; 10];
+        while let Some((_, due)) = schedule.take(start + PERIOD) {
+            per_second[(due - start).as_secs().min(9) as usize] += 1;
+        }
+        assert!(per_second.iter().all(|count| (98..=102).contains(count)), "{per_second:?}");
+    }
+
+    #[test]
+    fn moments_that_were_missed_are_left_out() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD);
+        schedule.add(1, start);
+        schedule.take(start).unwrap();
+        schedule.done(1, start);
+        let moment = schedule.next().unwrap();
+        schedule.take(moment).unwrap();
+        schedule.done(1, moment + PERIOD * 3 + Duration::from_secs(1));
+        assert_eq!(schedule.next(), Some(moment + PERIOD * 4));
+    }
+
+    #[test]
+    fn a_probe_at_once_comes_after_the_one_under_way_and_moves_no_moment() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD);
+        schedule.add(1, start);
+        schedule.take(start).unwrap();
+        schedule.at_once(1, start);
+        assert_eq!(schedule.next(), None);
+        schedule.done(1, start);
+        assert_eq!(schedule.take(start), Some((1, start)));
+        schedule.done(1, start);
+        let moment = schedule.next().unwrap();
+        schedule.at_once(1, start);
+        assert_eq!(schedule.take(start), Some((1, start)));
+        schedule.done(1, start);
+        assert_eq!(schedule.next(), Some(moment));
+    }
+
+    #[test]
+    fn a_removed_gateway_is_never_due() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD);
+        schedule.add(1, start);
+        schedule.add(2, start);
+        assert_eq!(schedule.take(start), Some((1, start)));
+        schedule.remove(1);
+        schedule.remove(2);
+        schedule.done(1, start);
+        assert_eq!(schedule.next(), None);
+    }
+}

@@ -1,0 +1,566 @@
+//! The gateways and how they are, as their probes tell.
+//!
+//! What is behind a gateway that is down is down with it (`parent_down`), and nobody is told of that twice. A failure
+//! of a gateway that has a parent is believed only when the parent has been probed after it: else the first sign of a
+//! site that lost its power would be an event for each machine in it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::{Gateway, Known, Outcome, Reason, Status, Transition, Window};
+
+#[derive(Debug)]
+struct Entry {
+    gateway: Arc<Gateway>,
+    /// changes with the address: what a probe of another address found says nothing
+    version: u64,
+    window: Window,
+    status: Status,
+    reason: Option<Reason>,
+    since: DateTime<Utc>,
+    probed_at: Option<DateTime<Utc>>,
+    /// when the last probe that is over began
+    began_at: Option<DateTime<Utc>>,
+    /// how it was before the process started; goes on if the first probe says the same
+    before: Option<Transition>,
+    /// up or down, as the events have it
+    told: Option<bool>,
+    /// a failure that waits for the parent's probe, and when its own began
+    suspect: Option<(Reason, DateTime<Utc>)>,
+}
+
+/// What is different now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The gateways of which something changed, be it a figure.
+    pub changes: BTreeMap<i64, Change>,
+    /// Gateways that should be probed at once.
+    pub probe: Vec<i64>,
+}
+
+/// What changed of a gateway.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Its status changed.
+    pub transition: Option<Transition>,
+    /// It came or went by itself: an event for those who watch.
+    pub event: bool,
+}
+
+/// All gateways.
+#[derive(Debug, Default)]
+pub struct Gateways {
+    entries: HashMap<i64, Entry>,
+    children: HashMap<i64, BTreeSet<i64>>,
+}
+
+impl Gateways {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A gateway and how it is.
+    pub fn known(&self, id: i64) -> Option<Known> {
+        let entry = self.entries.get(&id)?;
+        Some(Known {
+            gateway: entry.gateway.clone(),
+            status: entry.status,
+            reason: entry.reason,
+            since: entry.since,
+            probed_at: entry.probed_at,
+            rtt_ms: entry.window.last(),
+            loss_percent: entry.window.loss_percent(),
+        })
+    }
+
+    /// What a probe of it needs: the gateway, its version, and whether it is down. None: it is not to be probed, since
+    /// what it is behind is down.
+    pub fn to_probe(&self, id: i64) -> Option<(Arc<Gateway>, u64, bool)> {
+        let entry = self.entries.get(&id).filter(|_| !self.is_behind_down(id))?;
+        Some((entry.gateway.clone(), entry.version, entry.status == Status::Disconnected))
+    }
+
+    /// Whether a gateway would be behind itself with this parent.
+    pub fn is_cycle(&self, id: i64, parent: i64) -> bool {
+        let mut above = Some(parent);
+        while let Some(one) = above {
+            if one == id {
+                return true;
+            }
+            above = self.entries.get(&one).and_then(|entry| entry.gateway.parent_id);
+        }
+        false
+    }
+
+    /// Adds a gateway, or changes one. `before` is how it was when the last process ended.
+    pub fn put(&mut self, mut gateway: Gateway, before: Option<Transition>, now: DateTime<Utc>) -> News {
+        let id = gateway.id;
+        gateway.parent_id = gateway.parent_id.filter(|parent| !self.is_cycle(id, *parent));
+        let parent = gateway.parent_id;
+        let mut news = News { changes: BTreeMap::new(), probe: vec![id] };
+        let gateway = Arc::new(gateway);
+        match self.entries.get_mut(&id) {
+            Some(entry) => {
+                let old = std::mem::replace(&mut entry.gateway, gateway.clone());
+                if old.address != gateway.address {
+                    entry.version += 1;
+                    entry.window = Window::default();
+                    (entry.status, entry.reason, entry.since) = (Status::Unknown, None, now);
+                    (entry.probed_at, entry.began_at, entry.before) = (None, None, None);
+                    // what is behind it was down with it, or waits for a probe that will not count
+                    news.probe.extend(self.children_of(id));
+                }
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.suspect = None;
+                }
+                if old.parent_id != parent {
+                    self.unlink(id, old.parent_id);
+                }
+            }
+            None => {
+                // what went down with something else was not told
+                let told = before.and_then(|before| match before.reason {
+                    Some(Reason::ParentDown) => Some(true),
+                    _ => before.status.is_up(),
+                });
+                let entry = Entry {
+                    gateway,
+                    version: 0,
+                    window: Window::default(),
+                    status: Status::Unknown,
+                    reason: None,
+                    since: now,
+                    probed_at: None,
+                    began_at: None,
+                    before,
+                    told,
+                    suspect: None,
+                };
+                self.entries.insert(id, entry);
+                // gateways that name it as their parent may have been here first
+                news.probe.extend(self.children_of(id));
+            }
+        }
+        if let Some(parent) = parent {
+            self.children.entry(parent).or_default().insert(id);
+        }
+        news.touch(id);
+        if self.is_behind_down(id) {
+            self.drag_down(id, now, &mut news);
+        }
+        news
+    }
+
+    /// Removes a gateway. What is behind it is behind nothing then.
+    pub fn remove(&mut self, id: i64) -> News {
+        let mut news = News::default();
+        let Some(entry) = self.entries.remove(&id) else { return news };
+        self.unlink(id, entry.gateway.parent_id);
+        for child in self.children.remove(&id).unwrap_or_default() {
+            let Some(entry) = self.entries.get_mut(&child) else { continue };
+            Arc::make_mut(&mut entry.gateway).parent_id = None;
+            entry.suspect = None;
+            news.touch(child);
+            news.probe.push(child);
+        }
+        news
+    }
+
+    /// A probe that began at that time is over.
+    pub fn probed(
+        &mut self,
+        id: i64,
+        version: u64,
+        began: DateTime<Utc>,
+        outcome: Outcome,
+        now: DateTime<Utc>,
+    ) -> News {
+        let mut news = News::default();
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.version == version) else { return news };
+        (0..outcome.lost).for_each(|_| entry.window.push(None));
+        if let Ok(rtt) = outcome.answer {
+            entry.window.push(Some(rtt.as_secs_f64() * 1000.0));
+        }
+        (entry.probed_at, entry.began_at) = (Some(now), Some(began));
+        news.touch(id);
+        if self.is_behind_down(id) {
+            return news;
+        }
+        match outcome.answer {
+            Ok(_) => self.up(id, now, &mut news),
+            Err(reason) => self.failed(id, reason, began, now, &mut news),
+        }
+        news
+    }
+
+    /// A probe that began at that time could not be made, which says nothing of the gateway; but who waits for it waits
+    /// no longer.
+    pub fn not_probed(&mut self, id: i64, began: DateTime<Utc>, now: DateTime<Utc>) -> News {
+        let mut news = News::default();
+        self.settle_suspects(id, began, now, &mut news);
+        news
+    }
+
+    fn up(&mut self, id: i64, now: DateTime<Utc>, news: &mut News) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.suspect = None;
+        let was_down = entry.status == Status::Disconnected;
+        let (status, reason) = entry.verdict();
+        let began = entry.began_at;
+        self.set(id, status, reason, true, now, news);
+        if was_down {
+            // each of them is as it is found now
+            news.probe.extend(self.children_of(id));
+        }
+        if let Some(began) = began {
+            self.settle_suspects(id, began, now, news);
+        }
+    }
+
+    fn failed(&mut self, id: i64, reason: Reason, began: DateTime<Utc>, now: DateTime<Utc>, news: &mut News) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let is_told = entry.status == Status::Disconnected && entry.told == Some(false);
+        let parent = entry.gateway.parent_id.filter(|parent| {
+            let parent = self.entries.get(parent);
+            parent.is_some_and(|parent| parent.began_at.is_none_or(|probed| probed < began))
+        });
+        match parent {
+            Some(parent) if !is_told => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.suspect = Some((reason, began));
+                }
+                news.probe.push(parent);
+            }
+            _ => self.down(id, reason, now, news),
+        }
+    }
+
+    /// The parent has been probed and is not down: failures from before that are their own.
+    fn settle_suspects(&mut self, parent: i64, began: DateTime<Utc>, now: DateTime<Utc>, news: &mut News) {
+        for child in self.children_of(parent) {
+            let Some(entry) = self.entries.get(&child) else { continue };
+            if let Some((reason, _)) = entry.suspect.filter(|(_, failed)| *failed <= began) {
+                self.down(child, reason, now, news);
+            }
+        }
+    }
+
+    fn down(&mut self, id: i64, reason: Reason, now: DateTime<Utc>, news: &mut News) {
+        self.set(id, Status::Disconnected, Some(reason), true, now, news);
+        for child in self.children_of(id) {
+            self.drag_down(child, now, news);
+        }
+    }
+
+    /// What it is behind is down.
+    fn drag_down(&mut self, id: i64, now: DateTime<Utc>, news: &mut News) {
+        self.set(id, Status::Disconnected, Some(Reason::ParentDown), false, now, news);
+        for child in self.children_of(id) {
+            self.drag_down(child, now, news);
+        }
+    }
+
+    fn set(
+        &mut self,
+        id: i64,
+        status: Status,
+        reason: Option<Reason>,
+        is_own: bool,
+        now: DateTime<Utc>,
+        news: &mut News,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if status == Status::Disconnected {
+            entry.suspect = None;
+        }
+        entry.reason = reason;
+        let mut transition = None;
+        if entry.status != status {
+            let was_unknown = entry.status == Status::Unknown;
+            let continued = entry.before.take().filter(|before| was_unknown && before.status == status);
+            entry.status = status;
+            entry.since = continued.map_or(now, |before| before.at);
+            transition = continued.is_none().then_some(Transition { at: now, status, reason });
+        }
+        let event = is_own && entry.told != status.is_up();
+        if event {
+            entry.told = status.is_up();
+        }
+        let change = news.touch(id);
+        change.transition = transition.or(change.transition);
+        change.event |= event;
+    }
+
+    fn is_behind_down(&self, id: i64) -> bool {
+        let parent = self.entries.get(&id).and_then(|entry| self.entries.get(&entry.gateway.parent_id?));
+        parent.is_some_and(|parent| parent.status == Status::Disconnected)
+    }
+
+    fn children_of(&self, id: i64) -> Vec<i64> {
+        self.children.get(&id).map(|children| children.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn unlink(&mut self, id: i64, parent: Option<i64>) {
+        if let Some(parent) = parent
+            && let Some(children) = self.children.get_mut(&parent)
+        {
+            children.remove(&id);
+            if children.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// What the window says of a gateway that answers.
+    fn verdict(&self) -> (Status, Option<Reason>) {
+        let over = |value: Option<f64>, most: Option<f64>| value.zip(most).is_some_and(|(value, most)| value > most);
+        if over(self.window.loss_percent(), self.gateway.max_loss_percent) {
+            (Status::Degraded, Some(Reason::HighLoss))
+        } else if over(self.window.mean_rtt_ms(), self.gateway.max_rtt_ms) {
+            (Status::Degraded, Some(Reason::HighRtt))
+        } else {
+            (Status::Connected, None)
+        }
+    }
+}
+
+impl News {
+    fn touch(&mut self, id: i64) -> &mut Change {
+        self.changes.entry(id).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::domain::gateways::{Address, Source};
+
+    fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
+        Gateway {
+            id,
+            name: format!("gateway {id}"),
+            address: Address::parse("192.0.2.1").unwrap(),
+            parent_id,
+            max_rtt_ms: None,
+            max_loss_percent: None,
+            source: Source::Api,
+        }
+    }
+
+    const ANSWERED: Outcome = Outcome { lost: 0, answer: Ok(Duration::from_millis(5)) };
+    const LOST: Outcome = Outcome { lost: 2, answer: Err(Reason::Timeout) };
+
+    /// A table with a clock that moves on a second with each probe.
+    struct Lab {
+        table: Gateways,
+        now: DateTime<Utc>,
+    }
+
+    impl Lab {
+        fn with(gateways: &[(i64, Option<i64>)]) -> Self {
+            let mut lab = Self { table: Gateways::default(), now: DateTime::UNIX_EPOCH };
+            for (id, parent) in gateways {
+                lab.table.put(gateway(*id, *parent), None, lab.now);
+            }
+            lab
+        }
+
+        fn probe(&mut self, id: i64, outcome: Outcome) -> News {
+            let began = self.now;
+            self.now += TimeDelta::seconds(1);
+            let version = self.table.entries[&id].version;
+            self.table.probed(id, version, began, outcome, self.now)
+        }
+
+        fn status(&self, id: i64) -> (Status, Option<Reason>) {
+            let known = self.table.known(id).unwrap();
+            (known.status, known.reason)
+        }
+    }
+
+    fn events(news: &News) -> Vec<i64> {
+        news.changes.iter().filter(|(_, change)| change.event).map(|(id, _)| *id).collect()
+    }
+
+    fn transitions(news: &News) -> Vec<(i64, Status)> {
+        news.changes.iter().filter_map(|(id, change)| Some((*id, change.transition?.status))).collect()
+    }
+
+    #[test]
+    fn a_gateway_is_unknown_until_its_first_probe_and_changes_are_told_once() {
+        let mut lab = Lab::with(&[(1, None)]);
+        assert_eq!(lab.status(1), (Status::Unknown, None));
+        let news = lab.probe(1, ANSWERED);
+        assert_eq!((events(&news), transitions(&news)), (vec![1], vec![(1, Status::Connected)]));
+        let known = lab.table.known(1).unwrap();
+        assert_eq!((known.rtt_ms, known.loss_percent, known.since), (Some(5.0), Some(0.0), lab.now));
+        let news = lab.probe(1, ANSWERED);
+        assert_eq!((events(&news), transitions(&news), news.changes.len()), (vec![], vec![], 1));
+        let news = lab.probe(1, LOST);
+        assert_eq!((events(&news), transitions(&news)), (vec![1], vec![(1, Status::Disconnected)]));
+        assert_eq!(lab.status(1), (Status::Disconnected, Some(Reason::Timeout)));
+        let since = lab.table.known(1).unwrap().since;
+        let news = lab.probe(1, Outcome { lost: 1, answer: Err(Reason::Refused) });
+        assert_eq!((events(&news), transitions(&news)), (vec![], vec![]));
+        let known = lab.table.known(1).unwrap();
+        assert_eq!((known.reason, known.since, known.rtt_ms), (Some(Reason::Refused), since, None));
+        let news = lab.probe(1, ANSWERED);
+        assert_eq!((events(&news), lab.status(1)), (vec![1], (Status::Connected, None)));
+    }
+
+    #[test]
+    fn a_retry_that_is_answered_counts_as_loss_and_not_as_disconnected() {
+        let mut lab = Lab::with(&[(1, None)]);
+        lab.probe(1, ANSWERED);
+        let news = lab.probe(1, Outcome { lost: 1, answer: Ok(Duration::from_millis(5)) });
+        assert_eq!((events(&news), lab.status(1)), (vec![], (Status::Connected, None)));
+        assert!((lab.table.known(1).unwrap().loss_percent.unwrap() - 100.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn thresholds_degrade_without_an_event() {
+        let mut lab = Lab::with(&[]);
+        let mut slow = gateway(1, None);
+        (slow.max_rtt_ms, slow.max_loss_percent) = (Some(10.0), Some(20.0));
+        lab.table.put(slow, None, lab.now);
+        assert_eq!(events(&lab.probe(1, Outcome { lost: 0, answer: Ok(Duration::from_millis(30)) })), [1]);
+        assert_eq!(lab.status(1), (Status::Degraded, Some(Reason::HighRtt)));
+        assert_eq!(Status::Degraded.is_up(), Some(true));
+        lab.probe(1, Outcome { lost: 1, answer: Ok(Duration::from_millis(1)) });
+        assert_eq!(lab.status(1), (Status::Degraded, Some(Reason::HighLoss)));
+        for _ in 0..20 {
+            let news = lab.probe(1, ANSWERED);
+            assert!(events(&news).is_empty());
+        }
+        assert_eq!(lab.status(1), (Status::Connected, None));
+    }
+
+    #[test]
+    fn children_go_down_with_their_parent_and_are_found_again_after_it_without_events() {
+        let mut lab = Lab::with(&[(1, None), (2, Some(1)), (3, Some(2)), (4, None)]);
+        for id in 1..=4 {
+            lab.probe(id, ANSWERED);
+        }
+        let news = lab.probe(1, LOST);
+        assert_eq!(events(&news), [1]);
+        let down = |id| (id, Status::Disconnected);
+        assert_eq!(transitions(&news), [down(1), down(2), down(3)]);
+        for id in [2, 3] {
+            assert_eq!(lab.status(id), (Status::Disconnected, Some(Reason::ParentDown)));
+            assert!(lab.table.to_probe(id).is_none());
+        }
+        assert_eq!(lab.status(4).0, Status::Connected);
+        // a probe that was under way when the parent went down changes nothing
+        let news = lab.probe(2, ANSWERED);
+        assert_eq!((transitions(&news), lab.status(2).1), (vec![], Some(Reason::ParentDown)));
+        let news = lab.probe(1, ANSWERED);
+        assert_eq!((events(&news), news.probe), (vec![1], vec![2]));
+        assert_eq!(lab.status(2).1, Some(Reason::ParentDown));
+        let news = lab.probe(2, ANSWERED);
+        assert_eq!((events(&news), transitions(&news), news.probe), (vec![], vec![(2, Status::Connected)], vec![3]));
+        // what is found to be down by itself is told
+        lab.probe(3, LOST);
+        let news = lab.probe(2, ANSWERED);
+        assert_eq!((events(&news), transitions(&news)), (vec![3], vec![]));
+        assert_eq!(lab.status(3), (Status::Disconnected, Some(Reason::Timeout)));
+    }
+
+    #[test]
+    fn a_failure_waits_for_the_parents_probe() {
+        let mut lab = Lab::with(&[(1, None), (2, Some(1)), (3, Some(2))]);
+        for id in 1..=3 {
+            lab.probe(id, ANSWERED);
+        }
+        let news = lab.probe(3, LOST);
+        assert_eq!((events(&news), transitions(&news), news.probe), (vec![], vec![], vec![2]));
+        let news = lab.probe(2, LOST);
+        assert_eq!((events(&news), transitions(&news), news.probe), (vec![], vec![], vec![1]));
+        let news = lab.probe(1, LOST);
+        assert_eq!(events(&news), [1]);
+        assert_eq!((lab.status(2).1, lab.status(3).1), (Some(Reason::ParentDown), Some(Reason::ParentDown)));
+    }
+
+    #[test]
+    fn a_failure_is_its_own_when_the_parent_answers_or_can_not_be_probed() {
+        let mut lab = Lab::with(&[(1, None), (2, Some(1))]);
+        lab.probe(1, ANSWERED);
+        lab.probe(2, ANSWERED);
+        assert_eq!(lab.probe(2, LOST).probe, [1]);
+        // a parent's probe that began before the failure proves nothing
+        let early = lab.table.probed(1, 0, DateTime::UNIX_EPOCH, ANSWERED, lab.now);
+        assert!(events(&early).is_empty());
+        assert_eq!(events(&lab.probe(1, ANSWERED)), [2]);
+        assert_eq!(lab.status(2), (Status::Disconnected, Some(Reason::Timeout)));
+        lab.probe(2, ANSWERED);
+        lab.probe(2, LOST);
+        let news = lab.table.not_probed(1, lab.now, lab.now);
+        assert_eq!(events(&news), [2]);
+    }
+
+    #[test]
+    fn what_was_so_before_the_start_goes_on() {
+        let mut lab = Lab::with(&[]);
+        let at = lab.now - TimeDelta::days(1);
+        let before = Transition { at, status: Status::Disconnected, reason: Some(Reason::Timeout) };
+        lab.table.put(gateway(1, None), Some(before), lab.now);
+        lab.table.put(gateway(2, None), Some(before), lab.now);
+        assert_eq!(lab.status(1).0, Status::Unknown);
+        let news = lab.probe(1, LOST);
+        assert_eq!((events(&news), transitions(&news)), (vec![], vec![]));
+        assert_eq!(lab.table.known(1).unwrap().since, at);
+        let news = lab.probe(2, ANSWERED);
+        assert_eq!((events(&news), transitions(&news)), (vec![2], vec![(2, Status::Connected)]));
+    }
+
+    #[test]
+    fn another_address_begins_anew_and_probes_of_the_old_one_do_not_count() {
+        let mut lab = Lab::with(&[(1, None), (2, Some(1))]);
+        lab.probe(1, LOST);
+        let moved = Gateway { address: Address::parse("192.0.2.2").unwrap(), ..gateway(1, None) };
+        let news = lab.table.put(moved, None, lab.now);
+        assert_eq!((lab.status(1).0, news.probe), (Status::Unknown, vec![1, 2]));
+        assert_eq!(lab.table.probed(1, 0, lab.now, LOST, lab.now), News::default());
+        assert_eq!(lab.status(1).0, Status::Unknown);
+        // another name is no reason to doubt what is known
+        lab.probe(1, ANSWERED);
+        let renamed = Gateway { name: "x".into(), ..Gateway::clone(&lab.table.known(1).unwrap().gateway) };
+        lab.table.put(renamed, None, lab.now);
+        assert_eq!(lab.status(1).0, Status::Connected);
+    }
+
+    #[test]
+    fn parents_can_be_given_taken_and_removed_but_not_in_a_circle() {
+        let mut lab = Lab::with(&[(1, None), (2, Some(1)), (3, Some(2))]);
+        assert!(lab.table.is_cycle(1, 3) && lab.table.is_cycle(1, 1) && !lab.table.is_cycle(3, 1));
+        lab.table.put(gateway(1, Some(3)), None, lab.now);
+        assert_eq!(lab.table.known(1).unwrap().gateway.parent_id, None);
+        lab.probe(2, ANSWERED);
+        lab.probe(1, LOST);
+        assert_eq!(lab.status(2).1, Some(Reason::ParentDown));
+        // one that comes to be behind what is down is down
+        assert_eq!(transitions(&lab.table.put(gateway(4, Some(1)), None, lab.now)), [(4, Status::Disconnected)]);
+        assert_eq!(lab.table.put(gateway(4, None), None, lab.now).probe, [4]);
+        assert!(lab.table.to_probe(4).is_some());
+        let news = lab.table.remove(1);
+        assert_eq!(news.probe, [2]);
+        assert_eq!(lab.table.known(2).unwrap().gateway.parent_id, None);
+        assert!(lab.table.to_probe(2).is_some() && lab.table.known(1).is_none());
+        assert_eq!(lab.table.len(), 3);
+    }
+}

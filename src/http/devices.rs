@@ -1,0 +1,242 @@
+//! Devices as a resource (contract section 4).
+
+use std::{collections::HashSet, sync::Arc};
+
+use actix_web::web;
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
+    undisturbed,
+};
+use crate::{
+    app::Broker,
+    auth::{
+        accounts::{Account, Authenticated, Change, Holder},
+        extract::{Identity, Operator},
+    },
+    domain::{
+        gateways::MAX_ID,
+        ids::{ClientId, Role},
+        rooms::{self, Refusal},
+    },
+    error::ApiError,
+    protocol::outbound::rfc3339,
+    store::{DeviceChange, DeviceFilter, RegisteredDevice},
+};
+
+/// A device, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct DeviceInfo {
+    #[schema(value_type = uuid::Uuid)]
+    uuid: ClientId,
+    name: String,
+    /// What it says of itself.
+    #[schema(value_type = Object)]
+    metadata: Value,
+    /// Whether it is connected.
+    online: bool,
+    /// When it was last connected: now, if it is online; null: never.
+    last_seen: Option<String>,
+    /// The gateway that it is behind.
+    gateway_id: Option<i64>,
+}
+
+impl DeviceInfo {
+    fn of(device: RegisteredDevice, online: bool, now: DateTime<Utc>) -> Self {
+        let last_seen = if online { Some(now) } else { device.last_seen };
+        Self {
+            uuid: device.uuid,
+            name: device.name,
+            metadata: device.metadata,
+            online,
+            last_seen: last_seen.map(rfc3339),
+            gateway_id: device.gateway_id,
+        }
+    }
+}
+
+/// A page of devices by name.
+#[derive(Serialize, ToSchema)]
+pub struct DeviceList {
+    /// On this page.
+    count: usize,
+    devices: Vec<DeviceInfo>,
+    /// On all pages.
+    total: u64,
+}
+
+/// Which devices to list.
+#[derive(Debug)]
+pub struct ListQuery(DeviceFilter);
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let search = fields.optional_text("search", 0..=200);
+        let gateway_id = fields.optional_number("gateway_id", 0..=MAX_ID as u64);
+        let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
+        let limit = fields.optional_number("limit", 1..=1000);
+        Ok(Self(DeviceFilter {
+            search: search?.filter(|search| !search.is_empty()),
+            gateway_id: gateway_id?.map(|id| id as i64),
+            skip: skip?.unwrap_or(0),
+            limit: limit?.unwrap_or(100),
+        }))
+    }
+}
+
+/// What to change of a device; what is left out stays.
+#[derive(Debug, ToSchema)]
+pub struct UpdateDevice {
+    /// May be empty.
+    name: Option<String>,
+    /// An object of at most 4 KiB as JSON, in place of the one before.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+    /// The gateway that it is behind; null: none.
+    #[schema(value_type = Option<i64>)]
+    gateway_id: Option<Option<i64>>,
+}
+
+impl FromFields for UpdateDevice {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let name = fields.optional_text("name", 0..=200);
+        let bytes = fields.limits.metadata_bytes;
+        let metadata = fields
+            .has("metadata")
+            .then(|| fields.optional_object("metadata", bytes, "limits.metadata_bytes"))
+            .transpose();
+        let gateway_id =
+            fields.has("gateway_id").then(|| fields.optional_number("gateway_id", 0..=MAX_ID as u64)).transpose();
+        Ok(Self {
+            name: name?,
+            metadata: metadata?,
+            gateway_id: gateway_id?.map(|gateway_id| gateway_id.map(|id| id as i64)),
+        })
+    }
+}
+
+const NOT_FOUND: ApiError = ApiError::NotFound("Device not found");
+
+/// The device of a path, which is the asker, or the asker is an operator.
+fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, ApiError> {
+    let id = path_uuid("device_id", path)?;
+    if identity.account.id == id || identity.account.role() >= Role::Operator {
+        Ok(id)
+    } else {
+        Err(ApiError::Forbidden("Operator role required for other devices"))
+    }
+}
+
+async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo> {
+    let id = device.uuid;
+    let online = broker.directory.is_connected(id)
+        || broker.backplane.clients().await.into_iter().any(|(elsewhere, _)| elsewhere == id);
+    web::Json(DeviceInfo::of(device, online, Utc::now().trunc_subsecs(0)))
+}
+
+/// Devices by name, a page at a time.
+#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+pub async fn list(
+    broker: web::Data<Broker>,
+    _: Operator,
+    query: QueryOf<ListQuery>,
+) -> Result<web::Json<DeviceList>, ApiError> {
+    let (devices, total) = broker.store.devices(&query.0.0).await?;
+    let elsewhere: HashSet<_> = broker.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
+    let now = Utc::now().trunc_subsecs(0);
+    let devices: Vec<_> = devices
+        .into_iter()
+        .map(|device| {
+            let online = broker.directory.is_connected(device.uuid) || elsewhere.contains(&device.uuid);
+            DeviceInfo::of(device, online, now)
+        })
+        .collect();
+    Ok(web::Json(DeviceList { count: devices.len(), devices, total }))
+}
+
+/// A device: itself, or any for operators.
+#[utoipa::path(get, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+pub async fn show(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<DeviceInfo>, ApiError> {
+    let id = own_or_operator(&identity, &path)?;
+    let device = broker.store.device(id).await?.ok_or(NOT_FOUND)?;
+    Ok(info(&broker, device).await)
+}
+
+/// Change a device: its name, what it says of itself, the gateway that it is behind.
+#[utoipa::path(put, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), request_body = UpdateDevice, responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found, or Gateway not found")), security(("bearer" = [])))]
+pub async fn update(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+    body: Body<UpdateDevice>,
+) -> Result<web::Json<DeviceInfo>, ApiError> {
+    let id = own_or_operator(&identity, &path)?;
+    let UpdateDevice { name, metadata, gateway_id } = body.content;
+    undisturbed(async move {
+        // a gateway must not go between the look and the link
+        let _unchanged = broker.gateway_changes.lock().await;
+        if let Some(Some(gateway)) = gateway_id
+            && broker.gateways.get(gateway).is_none()
+        {
+            return Err(ApiError::NotFound("Gateway not found"));
+        }
+        let change = DeviceChange { name, metadata, gateway_id };
+        let device = broker.store.update_device(id, change).await?.ok_or(NOT_FOUND)?;
+        put(&broker, device.clone()).await?;
+        tracing::info!(device = %id, by = %identity.account.id, "device changed");
+        Ok(info(&broker, device).await)
+    })
+    .await
+}
+
+/// Delete a device. Its tokens end, its sockets are closed (4401), its subscriptions and memberships of rooms and what waits for it end. The UUID may
+/// be registered again.
+#[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", example = json!({"message": "Device deleted"})), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+pub async fn remove(
+    broker: web::Data<Broker>,
+    operator: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<Value>, ApiError> {
+    let id = path_uuid("device_id", &path)?;
+    undisturbed(async move {
+        // first its rooms, whose other members are told
+        for room in broker.store.rooms_of(id).await? {
+            match broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await {
+                Err(Refusal::NotStored) => return Err(ApiError::NotStored),
+                // who has left meanwhile has left
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let deleted = broker.store.delete_device(id).await?.ok_or(NOT_FOUND)?;
+        put(&broker, deleted).await?;
+        tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
+        Ok(web::Json(json!({ "message": "Device deleted" })))
+    })
+    .await
+}
+
+/// What follows from a change that is in the database: here at once, and on other nodes.
+async fn put(broker: &Broker, device: RegisteredDevice) -> Result<(), ApiError> {
+    let account = broker.accounts.put(Account::from(device));
+    broker.apply(Change::Account(account)).await
+}
+
+/// Refuses what is meant for devices alone that are behind gateways that are down: nobody needs to wait for that.
+pub(super) fn check_gateways(broker: &Broker, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
+    let down = accounts.iter().map(|account| match &account.holder {
+        Holder::Device { gateway_id: Some(gateway), .. } => broker.gateways.is_down(*gateway),
+        Holder::Device { .. } | Holder::User { .. } => None,
+    });
+    match down.collect::<Option<Vec<String>>>().and_then(|names| names.into_iter().next()) {
+        Some(name) => Err(ApiError::GatewayDown(name)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,479 @@
+//! Gateways as a resource, and the two-word answer (contract section 4).
+
+use actix_web::{HttpResponse, http::header, web};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    undisturbed,
+};
+use crate::{
+    actors::{
+        gateway_monitor::{Put, Record, Remove},
+        journal::Flush,
+    },
+    app::Broker,
+    auth::{
+        accounts::Account,
+        extract::{Operator, PublicRead},
+    },
+    domain::gateways::{
+        Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, Transition, is_name, is_percent, is_rtt,
+        uptime_percent,
+    },
+    error::ApiError,
+    protocol::outbound::rfc3339,
+    store::GatewayHistory,
+};
+
+/// Changes that one answer tells at most.
+const MAX_TRANSITIONS: usize = 1_000;
+
+/// Samples that one answer tells at most.
+const MAX_SAMPLES: usize = 10_000;
+
+/// A gateway and how it is.
+#[derive(Serialize, ToSchema)]
+pub struct GatewayInfo {
+    id: i64,
+    name: String,
+    #[schema(example = "tcp://192.0.2.1:443")]
+    address: String,
+    /// `unknown` before the first probe, `connected`, `degraded` or `disconnected`.
+    status: &'static str,
+    /// `timeout`, `refused`, `unreachable`, `unresolvable`, `parent_down`, `high_rtt` or `high_loss`.
+    reason: Option<&'static str>,
+    /// Since when it has this status.
+    since: String,
+    /// The last round trip; null if the last probe was lost.
+    rtt_ms: Option<f64>,
+    /// Of the last 20 attempts; null before the first.
+    loss_percent: Option<f64>,
+    /// The gateway that it is behind.
+    parent_id: Option<i64>,
+    /// Degraded above this mean round trip.
+    max_rtt_ms: Option<f64>,
+    /// Degraded above this loss.
+    max_loss_percent: Option<f64>,
+    probed_at: Option<String>,
+    /// `config` or `api`; those of the configuration can't be changed here.
+    source: &'static str,
+}
+
+impl GatewayInfo {
+    fn of(known: &Known) -> Self {
+        let gateway = &known.gateway;
+        Self {
+            id: gateway.id,
+            name: gateway.name.clone(),
+            address: gateway.address.as_str().to_owned(),
+            status: known.status.as_str(),
+            reason: known.reason.map(|reason| reason.as_str()),
+            since: rfc3339(known.since),
+            rtt_ms: known.rtt_ms.map(rounded),
+            loss_percent: known.loss_percent.map(rounded),
+            parent_id: gateway.parent_id,
+            max_rtt_ms: gateway.max_rtt_ms,
+            max_loss_percent: gateway.max_loss_percent,
+            probed_at: known.probed_at.map(rfc3339),
+            source: gateway.source.as_str(),
+        }
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// All gateways.
+#[derive(Serialize, ToSchema)]
+pub struct GatewayList {
+    count: usize,
+    gateways: Vec<GatewayInfo>,
+}
+
+/// A gateway to be created.
+#[derive(Debug, ToSchema)]
+pub struct CreateGateway {
+    /// 1 to 100 characters.
+    #[schema(example = "Plant north")]
+    name: String,
+    /// A host name or IP address, pinged by ICMP; or `tcp://host:port`.
+    #[schema(value_type = String, example = "tcp://192.0.2.1:443")]
+    address: Address,
+    /// Assigned if left out.
+    id: Option<i64>,
+    /// The gateway that it is behind: while that is down, this one is `disconnected` (`parent_down`).
+    parent_id: Option<i64>,
+    /// Degraded above this mean round trip.
+    max_rtt_ms: Option<f64>,
+    /// Degraded above this loss.
+    max_loss_percent: Option<f64>,
+}
+
+impl FromFields for CreateGateway {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let name = name(fields);
+        let address = address(fields);
+        let own_id = id(fields, "id");
+        let parent_id = id(fields, "parent_id");
+        let max_rtt_ms = max_rtt_ms(fields);
+        let max_loss_percent = max_loss_percent(fields);
+        Ok(Self {
+            name: name?,
+            address: address?,
+            id: own_id?,
+            parent_id: parent_id?,
+            max_rtt_ms: max_rtt_ms?,
+            max_loss_percent: max_loss_percent?,
+        })
+    }
+}
+
+/// What to change of a gateway; what is left out stays.
+#[derive(Debug, ToSchema)]
+pub struct UpdateGateway {
+    name: Option<String>,
+    #[schema(value_type = Option<String>)]
+    address: Option<Address>,
+    /// Null: behind none.
+    #[schema(value_type = Option<i64>)]
+    parent_id: Option<Option<i64>>,
+    /// Null: no threshold.
+    #[schema(value_type = Option<f64>)]
+    max_rtt_ms: Option<Option<f64>>,
+    /// Null: no threshold.
+    #[schema(value_type = Option<f64>)]
+    max_loss_percent: Option<Option<f64>>,
+}
+
+impl FromFields for UpdateGateway {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let name = fields.optional_value("name").is_some().then(|| name(fields)).transpose();
+        let address = fields.optional_value("address").is_some().then(|| address(fields)).transpose();
+        let parent_id = fields.has("parent_id").then(|| id(fields, "parent_id")).transpose();
+        let max_rtt_ms = fields.has("max_rtt_ms").then(|| max_rtt_ms(fields)).transpose();
+        let max_loss_percent = fields.has("max_loss_percent").then(|| max_loss_percent(fields)).transpose();
+        Ok(Self {
+            name: name?,
+            address: address?,
+            parent_id: parent_id?,
+            max_rtt_ms: max_rtt_ms?,
+            max_loss_percent: max_loss_percent?,
+        })
+    }
+}
+
+fn name(fields: &mut Fields<'_>) -> Checked<String> {
+    let name = fields.text("name", 1..=MAX_NAME_CHARS)?;
+    if is_name(&name) {
+        Ok(name)
+    } else {
+        Err(fields.fault("value_error", "name", "Value error, must not contain control characters"))
+    }
+}
+
+fn address(fields: &mut Fields<'_>) -> Checked<Address> {
+    let text = fields.text("address", 1..=300)?;
+    Address::parse(&text).ok_or_else(|| fields.fault("value_error", "address", format!("Value error, {EXPECTED}")))
+}
+
+fn id(fields: &mut Fields<'_>, name: &str) -> Checked<Option<i64>> {
+    Ok(fields.optional_number(name, 0..=MAX_ID as u64)?.map(|id| id as i64))
+}
+
+fn max_rtt_ms(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
+    fields.optional_decimal("max_rtt_ms", is_rtt, "a number greater than 0")
+}
+
+fn max_loss_percent(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
+    fields.optional_decimal("max_loss_percent", is_percent, "a number from 0 to 100")
+}
+
+fn existing(broker: &Broker, path: &str) -> Result<std::sync::Arc<Known>, ApiError> {
+    broker.gateways.get(path_int("id", path)?).ok_or(NOT_FOUND)
+}
+
+const NOT_FOUND: ApiError = ApiError::NotFound("Gateway not found");
+
+/// The gateway, which must not be one of the configuration.
+fn changeable(broker: &Broker, path: &str) -> Result<std::sync::Arc<Known>, ApiError> {
+    let known = existing(broker, path)?;
+    match known.gateway.source {
+        Source::Api => Ok(known),
+        Source::Config => Err(ApiError::Forbidden("Gateway is from the configuration and can be changed there alone")),
+    }
+}
+
+fn check_parent(broker: &Broker, id: Option<i64>, parent: Option<i64>) -> Result<(), ApiError> {
+    let Some(parent) = parent else { return Ok(()) };
+    if id.is_some_and(|id| broker.gateways.is_cycle(id, parent)) {
+        let msg = "Value error, the gateway would be behind itself";
+        return Err(ApiError::invalid("value_error", &["body", "parent_id"], msg, parent.into()));
+    }
+    broker.gateways.get(parent).map(|_| ()).ok_or(ApiError::NotFound("Parent gateway not found"))
+}
+
+async fn told(broker: &Broker, gateway: Gateway) -> Result<web::Json<GatewayInfo>, ApiError> {
+    let id = gateway.id;
+    broker.gateway_monitor.send(Put(gateway)).await?;
+    Ok(web::Json(GatewayInfo::of(&*broker.gateways.get(id).ok_or(NOT_FOUND)?)))
+}
+
+/// All gateways and how they are, by id.
+#[utoipa::path(get, path = "/api/gateways", tag = "gateways", responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+pub async fn list(broker: web::Data<Broker>, _: Operator) -> web::Json<GatewayList> {
+    let gateways: Vec<_> = broker.gateways.all().iter().map(|known| GatewayInfo::of(known)).collect();
+    web::Json(GatewayList { count: gateways.len(), gateways })
+}
+
+/// Create a gateway. It is probed at once.
+#[utoipa::path(post, path = "/api/gateways", tag = "gateways", request_body = CreateGateway, responses((status = 200, body = GatewayInfo), (status = 400, description = "Gateway id already exists"), (status = 404, description = "Parent gateway not found"), (status = 429, description = "limits.gateways")), security(("bearer" = [])))]
+pub async fn create(
+    broker: web::Data<Broker>,
+    operator: Operator,
+    body: Body<CreateGateway>,
+) -> Result<web::Json<GatewayInfo>, ApiError> {
+    let CreateGateway { name, address, id, parent_id, max_rtt_ms, max_loss_percent } = body.content;
+    undisturbed(async move {
+        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let taken = ApiError::AlreadyExists("Gateway id already exists");
+        if id.is_some_and(|id| broker.gateways.get(id).is_some()) {
+            return Err(taken);
+        }
+        let limit = broker.settings.limits.gateways;
+        if limit > 0 && broker.gateways.len() >= limit {
+            return Err(ApiError::TooMany { limit: "limits.gateways", retry_after: 60 });
+        }
+        check_parent(&broker, id, parent_id)?;
+        let id = match id {
+            Some(id) => id,
+            None => unused_id(&broker).await?,
+        };
+        let source = Source::Api;
+        let gateway = Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source };
+        if !broker.store.create_gateway(&gateway).await? {
+            return Err(taken);
+        }
+        tracing::info!(gateway = id, address = %gateway.address, operator = %operator.0.account.id, "gateway created");
+        told(&broker, gateway).await
+    })
+    .await
+}
+
+async fn unused_id(broker: &Broker) -> Result<i64, ApiError> {
+    let highest = broker.settings.gateways.iter().map(|gateway| gateway.id).max();
+    match broker.store.unused_gateway_id(highest.unwrap_or(0)).await? {
+        id if id <= MAX_ID => Ok(id),
+        _ => Err(ApiError::AlreadyExists("The highest gateway id is taken: give an id that is free")),
+    }
+}
+
+/// A gateway and how it is.
+#[utoipa::path(get, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, body = GatewayInfo), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+pub async fn show(
+    broker: web::Data<Broker>,
+    _: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<GatewayInfo>, ApiError> {
+    Ok(web::Json(GatewayInfo::of(&*existing(&broker, &path)?)))
+}
+
+/// Change a gateway. It is probed at once; at another address it begins anew as `unknown`.
+#[utoipa::path(put, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), request_body = UpdateGateway, responses((status = 200, body = GatewayInfo), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found, or Parent gateway not found")), security(("bearer" = [])))]
+pub async fn update(
+    broker: web::Data<Broker>,
+    operator: Operator,
+    path: web::Path<String>,
+    body: Body<UpdateGateway>,
+) -> Result<web::Json<GatewayInfo>, ApiError> {
+    let change = body.content;
+    undisturbed(async move {
+        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let known = changeable(&broker, &path)?;
+        let old = &known.gateway;
+        if let Some(parent_id) = change.parent_id {
+            check_parent(&broker, Some(old.id), parent_id)?;
+        }
+        let gateway = Gateway {
+            id: old.id,
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            address: change.address.unwrap_or_else(|| old.address.clone()),
+            parent_id: change.parent_id.unwrap_or(old.parent_id),
+            max_rtt_ms: change.max_rtt_ms.unwrap_or(old.max_rtt_ms),
+            max_loss_percent: change.max_loss_percent.unwrap_or(old.max_loss_percent),
+            source: Source::Api,
+        };
+        if !broker.store.update_gateway(&gateway).await? {
+            return Err(NOT_FOUND);
+        }
+        tracing::info!(gateway = gateway.id, address = %gateway.address, operator = %operator.0.account.id, "gateway changed");
+        told(&broker, gateway).await
+    })
+    .await
+}
+
+/// Delete a gateway with its history. What was behind it is behind none.
+#[utoipa::path(delete, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", example = json!({"message": "Gateway deleted"})), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+pub async fn remove(
+    broker: web::Data<Broker>,
+    operator: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<Value>, ApiError> {
+    undisturbed(async move {
+        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let id = changeable(&broker, &path)?.gateway.id;
+        for device in broker.store.delete_gateway(id).await? {
+            broker.accounts.put(Account::from(device));
+        }
+        broker.gateway_monitor.send(Remove(id)).await?;
+        tracing::info!(gateway = id, operator = %operator.0.account.id, "gateway deleted");
+        // what the journal still has of it would come after the deletion
+        broker.journal.send(Flush).await??;
+        broker.store.forget_gateway(id).await?;
+        Ok(web::Json(json!({ "message": "Gateway deleted" })))
+    })
+    .await
+}
+
+/// Which part of a history.
+#[derive(Debug)]
+pub struct Span {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+}
+
+impl FromFields for Span {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let time = |text: &str| {
+            // a plus that was not escaped is a space
+            let read = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+            read(text)
+                .or_else(|| read(&text.replace(' ', "+")))
+                .filter(|time| (0..=253_402_300_799).contains(&time.timestamp()))
+        };
+        let expected = "a time such as 2026-01-31T12:00:00Z";
+        let from = fields.parsed("from", time, expected);
+        let to = fields.parsed("to", time, expected);
+        let to = to?.unwrap_or_else(Utc::now).trunc_subsecs(6);
+        let from = from?.unwrap_or(to - TimeDelta::hours(24)).trunc_subsecs(6);
+        if from > to {
+            return Err(fields.fault("value_error", "from", "Value error, must not be after to"));
+        }
+        Ok(Self { from, to })
+    }
+}
+
+/// What became of a gateway.
+#[derive(Serialize, ToSchema)]
+pub struct History {
+    id: i64,
+    from: String,
+    to: String,
+    /// Of the time for which it is known; null if there is none.
+    uptime_percent: Option<f64>,
+    /// Oldest first.
+    transitions: Vec<TransitionInfo>,
+    /// Oldest first: one for each probe, and one for each hour where only that is kept.
+    samples: Vec<Sample>,
+    /// There was more: the oldest were left out. Ask for a shorter span.
+    truncated: bool,
+}
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+pub struct TransitionInfo {
+    at: String,
+    status: &'static str,
+    reason: Option<&'static str>,
+}
+
+impl TransitionInfo {
+    fn of(transition: &Transition) -> Self {
+        Self {
+            at: rfc3339(transition.at),
+            status: transition.status.as_str(),
+            reason: transition.reason.map(|reason| reason.as_str()),
+        }
+    }
+}
+
+/// A probe, or an hour of them.
+#[derive(Serialize, ToSchema)]
+pub struct Sample {
+    at: String,
+    /// Null: it was lost. Of an hour, the mean of what was answered.
+    rtt_ms: Option<f64>,
+    /// Of an hour: how many probes there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes: Option<u32>,
+    /// Of an hour: how many of them were answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<u32>,
+}
+
+/// What became of a gateway, by default in the last 24 hours. Each probe's round trip is kept for `probes.samples_hours`,
+/// a figure per hour for `probes.history_days`.
+#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+pub async fn history(
+    broker: web::Data<Broker>,
+    _: Operator,
+    path: web::Path<String>,
+    span: QueryOf<Span>,
+) -> Result<web::Json<History>, ApiError> {
+    let id = existing(&broker, &path)?.gateway.id;
+    let Span { from, to } = span.0;
+    // what has been seen is what is read
+    broker.gateway_monitor.send(Record(id)).await?;
+    broker.journal.send(Flush).await??;
+    let GatewayHistory { before, mut transitions, hours } =
+        broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
+    let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));
+    let mut samples = Vec::new();
+    let mut truncated = false;
+    // from the newest back, as far as there is room
+    'hours: for hour in hours.into_iter().rev() {
+        let whole = [Sample {
+            at: rfc3339(hour.began_at),
+            rtt_ms: hour.rtt_ms.map(rounded),
+            probes: Some(hour.probes),
+            answered: Some(hour.answered),
+        }];
+        let each = hour.samples.iter().flatten().rev().filter_map(|(offset, rtt_ms)| {
+            let at = hour.began_at + TimeDelta::milliseconds((*offset).into());
+            let sample = || Sample { at: rfc3339(at), rtt_ms: *rtt_ms, probes: None, answered: None };
+            (from..=to).contains(&at).then(sample)
+        });
+        let whole = whole.into_iter().filter(|_| hour.samples.is_none() && (from..=to).contains(&hour.began_at));
+        for sample in each.chain(whole) {
+            if samples.len() == MAX_SAMPLES {
+                truncated = true;
+                break 'hours;
+            }
+            samples.push(sample);
+        }
+    }
+    samples.reverse();
+    if transitions.len() > MAX_TRANSITIONS {
+        truncated = true;
+        transitions.remove(0);
+    }
+    Ok(web::Json(History {
+        id,
+        from: rfc3339(from),
+        to: rfc3339(to),
+        uptime_percent: uptime.map(rounded),
+        transitions: transitions.iter().map(TransitionInfo::of).collect(),
+        samples,
+        truncated,
+    }))
+}
+
+/// How the gateways are, in two words: `connected` or `disconnected`, by id, for those that have been probed.
+#[utoipa::path(get, path = "/device_status/", tag = "gateways", responses((status = 200, description = "By id", example = json!({"1": "connected", "2": "disconnected"}))), security((), ("bearer" = [])))]
+pub async fn device_status(broker: web::Data<Broker>, _: PublicRead) -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(broker.gateways.statuses())
+}

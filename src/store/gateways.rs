@@ -1,0 +1,328 @@
+//! Gateways that were created over HTTP, and the history of all gateways: what the Journal writes, and what operators
+//! read.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use entity::{gateway_hours, gateway_transitions, gateways};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+    sea_query::{Expr, OnConflict},
+};
+
+use super::{RegisteredDevice, Store, StoreError, devices, is_unique_violation};
+use crate::domain::gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition};
+
+/// Rows per statement.
+const ROWS: usize = 256;
+
+/// Gateways whose samples go in one transaction, so that nothing else waits long.
+const THINNED: u64 = 200;
+
+/// Something to be written about a gateway.
+#[derive(Debug, Clone)]
+pub enum GatewayRecord {
+    /// Its status changed.
+    Transition {
+        /// The gateway.
+        gateway: i64,
+        /// The change.
+        transition: Transition,
+    },
+    /// An hour of its probes, which may be written again when there are more of them.
+    Hour {
+        /// The gateway.
+        gateway: i64,
+        /// The probes.
+        hour: Hour,
+    },
+}
+
+/// What is kept of a gateway in a span of time.
+#[derive(Debug, Default)]
+pub struct GatewayHistory {
+    /// The last change before it.
+    pub before: Option<Transition>,
+    /// The changes in it, oldest first.
+    pub transitions: Vec<Transition>,
+    /// The hours that touch it, oldest first.
+    pub hours: Vec<Hour>,
+}
+
+impl From<gateway_hours::Model> for Hour {
+    fn from(row: gateway_hours::Model) -> Self {
+        Self {
+            began_at: row.began_at.to_utc(),
+            probes: row.probes.try_into().unwrap_or(0),
+            answered: row.answered.try_into().unwrap_or(0),
+            rtt_ms: row.rtt_ms,
+            samples: row.samples.and_then(|samples| serde_json::from_str(&samples).ok()),
+        }
+    }
+}
+
+fn read_transition(row: gateway_transitions::Model) -> Transition {
+    Transition {
+        at: row.at.to_utc(),
+        // a word of a newer version
+        status: Status::parse(&row.status).unwrap_or(Status::Unknown),
+        reason: row.reason.as_deref().and_then(Reason::parse),
+    }
+}
+
+/// A row whose address no version of the program would have written is passed over.
+fn read_gateway(row: gateways::Model) -> Option<Gateway> {
+    Some(Gateway {
+        id: row.id,
+        name: row.name,
+        address: Address::parse(&row.address)?,
+        parent_id: row.parent_id,
+        max_rtt_ms: row.max_rtt_ms,
+        max_loss_percent: row.max_loss_percent,
+        source: Source::Api,
+    })
+}
+
+fn gateway_row(gateway: &Gateway) -> gateways::ActiveModel {
+    gateways::ActiveModel {
+        id: Set(gateway.id),
+        name: Set(gateway.name.clone()),
+        address: Set(gateway.address.as_str().to_owned()),
+        parent_id: Set(gateway.parent_id),
+        max_rtt_ms: Set(gateway.max_rtt_ms),
+        max_loss_percent: Set(gateway.max_loss_percent),
+        created_at: Set(Utc::now().trunc_subsecs(6).into()),
+    }
+}
+
+impl Store {
+    /// The gateways that were created over HTTP.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
+        let rows = gateways::Entity::find().order_by_asc(gateways::Column::Id).all(&self.read).await?;
+        Ok(rows.into_iter().filter_map(read_gateway).collect())
+    }
+
+    /// An id that no gateway has, has had within the history that is kept, or has in the configuration: above all of
+    /// these.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn unused_gateway_id(&self, configured: i64) -> Result<i64, StoreError> {
+        let stored = gateways::Entity::find()
+            .select_only()
+            .column_as(Expr::col(gateways::Column::Id).max(), "id")
+            .into_tuple::<Option<i64>>()
+            .one(&self.read);
+        let remembered = gateway_transitions::Entity::find()
+            .select_only()
+            .column_as(Expr::col(gateway_transitions::Column::GatewayId).max(), "id")
+            .into_tuple::<Option<i64>>()
+            .one(&self.read);
+        let taken = [stored.await?.flatten(), remembered.await?.flatten(), Some(configured), Some(0)];
+        Ok(taken.into_iter().flatten().max().unwrap_or(0) + 1)
+    }
+
+    /// Creates a gateway. Answers false if there is one with this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
+        match gateways::Entity::insert(gateway_row(gateway)).exec_without_returning(&self.write).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_unique_violation(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes a gateway. Answers whether there is one with this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn update_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
+        let done = gateways::Entity::update_many()
+            .filter(gateways::Column::Id.eq(gateway.id))
+            .col_expr(gateways::Column::Name, Expr::value(gateway.name.as_str()))
+            .col_expr(gateways::Column::Address, Expr::value(gateway.address.as_str()))
+            .col_expr(gateways::Column::ParentId, Expr::value(gateway.parent_id))
+            .col_expr(gateways::Column::MaxRttMs, Expr::value(gateway.max_rtt_ms))
+            .col_expr(gateways::Column::MaxLossPercent, Expr::value(gateway.max_loss_percent))
+            .exec(&self.write)
+            .await?;
+        Ok(done.rows_affected > 0)
+    }
+
+    /// Deletes a gateway; what was behind it is behind nothing. Its history stays until [`Store::forget_gateway`].
+    /// Answers the devices that were behind it, as they are now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_gateway(&self, id: i64) -> Result<Vec<RegisteredDevice>, StoreError> {
+        let transaction = self.begin().await?;
+        gateways::Entity::delete_by_id(id).exec(&transaction).await?;
+        gateways::Entity::update_many()
+            .filter(gateways::Column::ParentId.eq(id))
+            .col_expr(gateways::Column::ParentId, Expr::value(Option::<i64>::None))
+            .exec(&transaction)
+            .await?;
+        let devices = devices::forget_gateway(&transaction, id).await?;
+        transaction.commit().await?;
+        Ok(devices)
+    }
+
+    /// Deletes the history of a gateway.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_gateway(&self, id: i64) -> Result<(), StoreError> {
+        let transaction = self.begin().await?;
+        gateway_transitions::Entity::delete_many()
+            .filter(gateway_transitions::Column::GatewayId.eq(id))
+            .exec(&transaction)
+            .await?;
+        gateway_hours::Entity::delete_many().filter(gateway_hours::Column::GatewayId.eq(id)).exec(&transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The last change of each gateway.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_gateway_transitions(&self) -> Result<Vec<(i64, Transition)>, StoreError> {
+        let rows = gateway_transitions::Entity::find().filter(last_of_each()).all(&self.read).await?;
+        Ok(rows.into_iter().map(|row| (row.gateway_id, read_transition(row))).collect())
+    }
+
+    /// What is kept of a gateway between two times, with at most so many changes, the latest.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gateway_history(
+        &self,
+        id: i64,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        most_transitions: u64,
+    ) -> Result<GatewayHistory, StoreError> {
+        use gateway_hours::Column as Hours;
+        use gateway_transitions::Column as Transitions;
+        let of_gateway = || gateway_transitions::Entity::find().filter(Transitions::GatewayId.eq(id));
+        let mut transitions: Vec<_> = of_gateway()
+            .filter(Transitions::At.gt(from))
+            .filter(Transitions::At.lte(to))
+            .order_by_desc(Transitions::At)
+            .limit(most_transitions)
+            .all(&self.read)
+            .await?
+            .into_iter()
+            .map(read_transition)
+            .collect();
+        transitions.reverse();
+        // before those that are told
+        let first = transitions.first().map_or(to, |first| first.at);
+        let before = of_gateway().filter(Transitions::At.lt(first)).order_by_desc(Transitions::At);
+        let before = before.one(&self.read).await?.map(read_transition);
+        let hours = gateway_hours::Entity::find()
+            .filter(Hours::GatewayId.eq(id))
+            // one that began before may reach into it
+            .filter(Hours::BeganAt.gte(from - chrono::TimeDelta::hours(1)))
+            .filter(Hours::BeganAt.lte(to))
+            .order_by_asc(Hours::BeganAt)
+            .all(&self.read)
+            .await?;
+        Ok(GatewayHistory { before, transitions, hours: hours.into_iter().map(Hour::from).collect() })
+    }
+
+    /// Thins the history out: of hours before `raw` only the figures stay, and nothing of what is older than `all`,
+    /// except for the last change of each gateway.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn thin_gateway_history(&self, raw: DateTime<Utc>, all: DateTime<Utc>) -> Result<(), StoreError> {
+        use gateway_hours::Column;
+        let old = || Column::BeganAt.lt(raw).and(Column::Samples.is_not_null());
+        loop {
+            let found = gateway_hours::Entity::find().select_only().column(Column::GatewayId).distinct();
+            let found: Vec<i64> = found.filter(old()).limit(THINNED).into_tuple().all(&self.read).await?;
+            if found.is_empty() {
+                break;
+            }
+            gateway_hours::Entity::update_many()
+                .filter(Column::GatewayId.is_in(found))
+                .filter(old())
+                .col_expr(Column::Samples, Expr::value(Option::<String>::None))
+                .exec(&self.write)
+                .await?;
+        }
+        gateway_hours::Entity::delete_many().filter(Column::BeganAt.lt(all)).exec(&self.write).await?;
+        gateway_transitions::Entity::delete_many()
+            .filter(gateway_transitions::Column::At.lt(all))
+            .filter(last_of_each().not())
+            .exec(&self.write)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Whether a row is the last change of its gateway.
+fn last_of_each() -> Expr {
+    use gateway_transitions::Column;
+    let last = gateway_transitions::Entity::find()
+        .select_only()
+        .column(Column::GatewayId)
+        .column_as(Expr::col(Column::At).max(), "at")
+        .group_by(Column::GatewayId)
+        .into_query();
+    Expr::tuple([Expr::col(Column::GatewayId), Expr::col(Column::At)]).in_subquery(last)
+}
+
+/// Writes changes and hours.
+pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&GatewayRecord]) -> Result<(), StoreError> {
+    use gateway_hours::Column as Hours;
+    let mut transitions = Vec::new();
+    // of an hour that is there twice the last counts
+    let mut hours = std::collections::BTreeMap::new();
+    for record in records {
+        match record {
+            GatewayRecord::Transition { gateway, transition } => transitions.push(gateway_transitions::ActiveModel {
+                gateway_id: Set(*gateway),
+                at: Set(transition.at.into()),
+                status: Set(transition.status.as_str().to_owned()),
+                reason: Set(transition.reason.map(|reason| reason.as_str().to_owned())),
+            }),
+            GatewayRecord::Hour { gateway, hour } => {
+                let samples = hour.samples.as_ref().and_then(|samples| serde_json::to_string(samples).ok());
+                let row = gateway_hours::ActiveModel {
+                    gateway_id: Set(*gateway),
+                    began_at: Set(hour.began_at.into()),
+                    probes: Set(hour.probes.into()),
+                    answered: Set(hour.answered.into()),
+                    rtt_ms: Set(hour.rtt_ms),
+                    samples: Set(samples),
+                };
+                hours.insert((*gateway, hour.began_at), row);
+            }
+        }
+    }
+    for piece in transitions.chunks(ROWS) {
+        use gateway_transitions::Column;
+        gateway_transitions::Entity::insert_many(piece.iter().cloned())
+            // written before the database said that it could not
+            .on_conflict(OnConflict::columns([Column::GatewayId, Column::At]).do_nothing().to_owned())
+            .exec_without_returning(connection)
+            .await?;
+    }
+    let hours: Vec<_> = hours.into_values().collect();
+    for piece in hours.chunks(ROWS) {
+        gateway_hours::Entity::insert_many(piece.iter().cloned())
+            .on_conflict(
+                OnConflict::columns([Hours::GatewayId, Hours::BeganAt])
+                    .update_columns([Hours::Probes, Hours::Answered, Hours::RttMs, Hours::Samples])
+                    .to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    Ok(())
+}
