@@ -3,6 +3,7 @@
 //! To add a sub-command: a variant of `Command`, a file here, an arm in `run`.
 
 mod agent;
+mod bench;
 mod client;
 mod commands;
 mod demo;
@@ -46,6 +47,8 @@ enum Command {
     Commands(commands::Arguments),
     /// Connect as a device that answers commands by running a program
     Agent(agent::Arguments),
+    /// Measure how much a broker carries, and how fast
+    Bench(bench::Arguments),
 }
 
 /// Where settings come from.
@@ -89,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(arguments) => return system.block_on(send::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
         Command::Agent(arguments) => system.block_on(agent::run(arguments)),
+        Command::Bench(arguments) => system.block_on(bench::run(arguments)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
