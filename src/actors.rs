@@ -6,5 +6,6 @@ pub mod command_dispatcher;
 pub mod journal;
 pub mod registry;
 pub mod relay;
+pub mod room_manager;
 pub mod session;
 pub mod topic_manager;

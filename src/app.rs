@@ -30,6 +30,7 @@ use crate::{
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
+        room_manager::{RoomManager, Rooms},
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
@@ -112,8 +113,12 @@ impl Application {
         };
         let backlog = Backlog::default();
         let journal = {
-            let journal = Journal::new(store.clone(), backlog.clone());
+            let journal = Journal::new(store.clone(), backlog.clone(), settings.limits.rooms_per_user);
             Journal::start_in_arbiter(&control.handle(), |_| journal)
+        };
+        let room_manager = {
+            let manager = RoomManager::new(journal.clone(), relays.clone(), store.clone());
+            RoomManager::start_in_arbiter(&control.handle(), |_| manager)
         };
         let (command_dispatcher, under_way) = {
             let dispatcher = CommandDispatcher::new(
@@ -132,7 +137,7 @@ impl Application {
             let neighbours = Neighbours {
                 presence_changed: topic_manager.clone().recipient(),
                 client_ready: command_dispatcher.clone().recipient(),
-                session_gone: command_dispatcher.clone().recipient(),
+                session_gone: [command_dispatcher.clone().recipient(), room_manager.clone().recipient()],
             };
             let registry = Registry::new(
                 directory.clone(),
@@ -167,6 +172,7 @@ impl Application {
             topic_manager,
             command_dispatcher,
             inlet,
+            rooms: Rooms::new(room_manager),
             journal,
             relays,
             backplane,

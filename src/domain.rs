@@ -5,4 +5,5 @@ pub mod commands;
 pub mod ids;
 pub mod liveness;
 pub mod rate_limit;
+pub mod rooms;
 pub mod subscriptions;

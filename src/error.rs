@@ -7,7 +7,7 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::store::StoreError;
+use crate::{domain::rooms::Refusal, store::StoreError};
 
 /// Why a request is refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,9 @@ pub enum ApiError {
     /// Something of that name is there already; the text says what.
     #[error("{0}")]
     AlreadyExists(&'static str),
+    /// Somebody wants to leave a room without being in it.
+    #[error("You are not a member of this room")]
+    NotInRoom,
     /// The target of a command has no socket; the text says what it is.
     #[error("{0}")]
     NotConnected(&'static str),
@@ -92,6 +95,9 @@ pub enum ApiError {
     /// A limit of the server's was hit; its key.
     #[error("Server is at its limit ({0})")]
     AtLimit(&'static str),
+    /// The database failed; nothing has happened.
+    #[error("The database does not take this now, try again")]
+    NotStored,
     /// The server is stopping.
     #[error("Server is shutting down")]
     Draining,
@@ -139,6 +145,7 @@ impl ApiError {
             Self::NotFound(_) => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::AlreadyExists(_) => "already_exists",
+            Self::NotInRoom => "not_a_member",
             Self::NotConnected(_) => "not_connected",
             Self::ConnectionLost => "connection_lost",
             Self::CommandTimeout => "command_timeout",
@@ -152,8 +159,26 @@ impl ApiError {
             Self::UpgradeRequired(_) => "upgrade_required",
             Self::TooMany { .. } => "too_many_requests",
             Self::AtLimit(_) => "at_limit",
+            Self::NotStored => "not_stored",
             Self::Draining => "draining",
             Self::Internal(_) => "internal_error",
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSuchRoom => Self::NotFound("Chat room not found"),
+            Refusal::NoSuchMember => Self::NotFound("Member not found"),
+            Refusal::NoSuchMessage => Self::NotFound("Message not found"),
+            Refusal::NameTaken => Self::AlreadyExists("Room name already exists"),
+            Refusal::NotAMember => Self::Forbidden("You are not a member of this room"),
+            Refusal::NotTheAuthor => Self::Forbidden("Only its author may edit a message"),
+            Refusal::ModeratorRequired => Self::Forbidden("Your role in this room does not allow that"),
+            Refusal::OwnerRequired => Self::Forbidden("Only the owner of this room may do that"),
+            Refusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
+            Refusal::NotStored => Self::NotStored,
         }
     }
 }
@@ -179,9 +204,11 @@ impl ResponseError for ApiError {
             | Self::InvalidToken
             | Self::IncorrectLogin
             | Self::InvalidRefreshToken => StatusCode::UNAUTHORIZED,
-            Self::InactiveUser | Self::AlreadyExists(_) | Self::NotConnected(_) | Self::ConnectionLost => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InactiveUser
+            | Self::AlreadyExists(_)
+            | Self::NotInRoom
+            | Self::NotConnected(_)
+            | Self::ConnectionLost => StatusCode::BAD_REQUEST,
             Self::CommandTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Forbidden(_) | Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
@@ -192,7 +219,7 @@ impl ResponseError for ApiError {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::AtLimit(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AtLimit(_) | Self::NotStored | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -218,7 +245,7 @@ impl ResponseError for ApiError {
             Self::TooMany { retry_after, .. } => {
                 response.insert_header((header::RETRY_AFTER, *retry_after));
             }
-            Self::AtLimit(_) => {
+            Self::AtLimit(_) | Self::NotStored => {
                 response.insert_header((header::RETRY_AFTER, 1));
             }
             Self::Draining => {

@@ -11,6 +11,7 @@ pub use register::check_username;
 mod docs;
 mod health;
 pub mod request_id;
+pub mod rooms;
 pub mod root;
 pub mod routes;
 mod tokens;

@@ -4,6 +4,7 @@
 //!               actix-web workers, one thread each                    one control arbiter
 //!   device ─ws→ Session actor ────────── asks, tells ───────────────→ Registry           who is connected, by UUID
 //!   agent  ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       who is subscribed to what
+//!   chat   ─ws→ Session actor                                    ←─── RoomManager        who is in which room
 //!   operator ─http→ handlers ─────────── asks ──────────────────────→ CommandDispatcher  who was asked what, until the end
 //!                      store (SQLite | PostgreSQL) ←───────────────── Journal            writes in groups
 //!                      cluster (other nodes)

@@ -5,6 +5,7 @@
 
 mod commands;
 mod devices;
+mod rooms;
 mod tokens;
 mod topics;
 mod users;
@@ -20,11 +21,12 @@ use sea_orm::{
 
 pub use commands::{CommandFilter, Created, Record, StoredProgress};
 pub use devices::{Claim, RegisteredDevice};
+pub use rooms::{Page, RoomView, UNREAD_COUNTED, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;
 pub use users::{Duplicate, NewUser, User};
 
-use crate::settings;
+use crate::{domain::rooms::Change, settings};
 
 /// The database could not do what it was asked; the cause is in the log, not in the answer.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +122,23 @@ impl Store {
         Ok(self.read.execute_unprepared("SELECT 1").await.map(|_| ())?)
     }
 
+    /// Writes what the Journal has gathered, in one transaction. Answers what came of each change of a room.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing is written.
+    pub async fn write_journal(
+        &self,
+        records: &[Record],
+        changes: &[Change],
+        rooms_per_user: usize,
+    ) -> Result<Vec<Decided>, StoreError> {
+        let transaction = self.begin().await?;
+        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user).await?;
+        commands::write(&transaction, records).await?;
+        transaction.commit().await?;
+        Ok(decided)
+    }
+
     /// A transaction for writing. Never hold it across a message to an actor.
     async fn begin(&self) -> Result<DatabaseTransaction, StoreError> {
         let options = TransactionOptions {
@@ -129,6 +148,19 @@ impl Store {
         };
         Ok(self.write.begin_with_options(options).await?)
     }
+}
+
+/// Rows per statement. Few sizes make few statements, which the connection keeps prepared; and SQLite takes 32,766
+/// parameters at most.
+const PIECES: [usize; 4] = [256, 32, 4, 1];
+
+/// The sizes of the pieces that so many rows are written in, the largest first.
+fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let size = PIECES.into_iter().find(|size| *size <= rows)?;
+        rows -= size;
+        Some(size)
+    })
 }
 
 /// Which database a `database_url` means.

@@ -11,6 +11,7 @@ mod m20261120_000003_create_refresh_tokens;
 mod m20261120_000004_create_revocations;
 mod m20261120_000005_create_topics;
 mod m20261120_000006_create_commands;
+mod m20261120_000007_create_rooms;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000004_create_revocations::Migration),
             Box::new(m20261120_000005_create_topics::Migration),
             Box::new(m20261120_000006_create_commands::Migration),
+            Box::new(m20261120_000007_create_rooms::Migration),
         ]
     }
 }

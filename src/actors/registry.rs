@@ -138,8 +138,8 @@ pub struct Neighbours {
     pub presence_changed: Recipient<PresenceChanged>,
     /// The CommandDispatcher.
     pub client_ready: Recipient<ClientReady>,
-    /// The CommandDispatcher.
-    pub session_gone: Recipient<SessionGone>,
+    /// The CommandDispatcher and the RoomManager.
+    pub session_gone: [Recipient<SessionGone>; 2],
 }
 
 impl Registry {
@@ -178,6 +178,10 @@ impl Registry {
         }
     }
 
+    fn gone(&self, gone: SessionGone) {
+        self.neighbours.session_gone.iter().for_each(|neighbour| neighbour.do_send(gone.clone()));
+    }
+
     fn close(&self, sessions: impl Iterator<Item = SessionHandle>, code: CloseCode) -> usize {
         sessions.filter(SessionHandle::is_open).map(|session| self.relays.close(&session, code)).count()
     }
@@ -204,13 +208,13 @@ impl Handler<Connect> for Registry {
         let takeover = match connect.kind {
             SessionKind::Device => Some(CloseCode::Replaced),
             SessionKind::Agent => Some(CloseCode::GoingAway),
-            SessionKind::Chat | SessionKind::Public => None,
+            SessionKind::Chat | SessionKind::Room | SessionKind::Public => None,
         };
         if let Some(code) = takeover {
             let (old, rest): (Vec<_>, Vec<_>) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
             after.sessions = rest;
             for (_, session) in &old {
-                self.neighbours.session_gone.do_send(SessionGone { client: id, session: session.clone() });
+                self.gone(SessionGone { client: id, session: session.clone() });
             }
             self.close(old.into_iter().map(|(_, session)| session), code);
         }
@@ -231,7 +235,7 @@ impl Handler<Disconnect> for Registry {
 
     fn handle(&mut self, disconnect: Disconnect, _: &mut Self::Context) {
         let gone = SessionGone { client: disconnect.client, session: disconnect.session.clone() };
-        self.neighbours.session_gone.do_send(gone);
+        self.gone(gone);
         // after a takeover the session is not in here any more, and its end changes nothing
         let Some(before) = self.get(disconnect.client) else { return };
         let mut after = before.clone();

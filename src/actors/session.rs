@@ -33,7 +33,10 @@ use super::{
 use crate::{
     app::Broker,
     auth::accounts::Authenticated,
-    domain::ids::ClientId,
+    domain::{
+        ids::{ClientId, RoomId},
+        rooms::Wanted,
+    },
     error::ApiError,
     protocol::{
         close_code::{self, CloseCode},
@@ -53,8 +56,17 @@ pub enum Dialect {
     Device,
     /// `/ws` of a user: commands.
     Agent,
-    /// `/ws/auth`: chat.
+    /// `/ws/auth`: chat in any number of rooms.
     Chat,
+    /// `/ws/room/{id}`: chat in one room.
+    Room {
+        /// Which.
+        room: RoomId,
+        /// What of the past it begins with.
+        wanted: Wanted,
+    },
+    /// `/ws?chat_id=`: chat in one room, messages alone.
+    Plain(RoomId),
     /// `/ws` of nobody.
     Public,
     /// `/ws/echo`.
@@ -70,6 +82,7 @@ impl Dialect {
             Self::Device => SessionKind::Device,
             Self::Agent => SessionKind::Agent,
             Self::Chat => SessionKind::Chat,
+            Self::Room { .. } | Self::Plain(_) => SessionKind::Room,
             Self::Public | Self::Echo { .. } => SessionKind::Public,
         }
     }
@@ -138,7 +151,7 @@ impl Session {
         match self.dialect {
             Dialect::Device => self.on_device_text(text, context),
             Dialect::Agent => self.on_agent_text(text, context),
-            Dialect::Chat => self.on_chat_text(text, context),
+            Dialect::Chat | Dialect::Room { .. } | Dialect::Plain(_) => self.on_chat_text(text, context),
             Dialect::Public => self.on_public_text(text, context),
             Dialect::Echo { raw: true } => self.send(text),
             Dialect::Echo { raw: false } => {
@@ -211,7 +224,10 @@ impl Session {
             return Err(Handled);
         }
         match frame.kind().as_deref() {
-            Some("ping") if frame.to.is_none() && frame.topic_id.is_none() => self.send(&outbound::pong()),
+            Some("ping") if frame.to.is_none() && frame.topic_id.is_none() => self.send(&match self.dialect {
+                Dialect::Device | Dialect::Agent => outbound::pong(),
+                _ => outbound::chat_pong(),
+            }),
             Some("pong") if frame.to.is_none() && frame.topic_id.is_none() => {}
             Some("auth") if frame.to.is_none() && frame.topic_id.is_none() => self.on_auth(&frame, context),
             Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),

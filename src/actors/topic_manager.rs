@@ -122,7 +122,7 @@ impl TopicManager {
         // the frame can be large, and this may wait for the database
         let Publish { session, topic, msgid, .. } = publish;
         let Ok(place) = self.refusals.clone().try_acquire_owned() else {
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()) };
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
             let text = "Server is at its limit, try again later";
             relays.deliver(&session, &[outbound::error("at_limit", text, about).as_bytes()]);
             return;
@@ -138,7 +138,7 @@ impl TopicManager {
                     ("internal_error", "Internal server error".to_owned())
                 }
             };
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic) };
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
             relays.deliver(&session, &[outbound::error(code, &text, about).as_bytes()]);
         });
     }

@@ -17,6 +17,7 @@ use crate::{
         journal::Journal,
         registry::{Apply, Directory, Registry},
         relay::Relays,
+        room_manager::Rooms,
         topic_manager::TopicManager,
     },
     auth::{
@@ -50,6 +51,8 @@ pub struct Broker {
     pub command_dispatcher: Addr<CommandDispatcher>,
     /// The quick way to the CommandDispatcher.
     pub inlet: Inlet,
+    /// The way to the RoomManager: who is in which room.
+    pub rooms: Rooms,
     /// What writes in groups.
     pub journal: Addr<Journal>,
     /// The way to any session.

@@ -17,7 +17,10 @@ use uuid::Uuid;
 
 use super::tokens::{Claims, Tokens};
 use crate::{
-    domain::ids::{ClientId, ClientKind, Role},
+    domain::{
+        ids::{ClientId, ClientKind, Role},
+        rooms::Participant,
+    },
     error::ApiError,
     store::{RegisteredDevice, Store, StoreError, User},
 };
@@ -81,6 +84,15 @@ impl Account {
             Holder::Device { name } => name,
             Holder::User { username, .. } => username,
         }
+    }
+
+    /// As rooms know it.
+    pub fn participant(&self) -> Participant {
+        let user_id = match self.holder {
+            Holder::Device { .. } => None,
+            Holder::User { id, .. } => Some(id),
+        };
+        Participant { client: self.id, user_id, username: self.name().into() }
     }
 
     /// A device has the least role.

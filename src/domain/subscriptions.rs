@@ -15,6 +15,9 @@ use super::ids::{ClientId, TopicId};
 pub trait Location {
     /// The index of the worker.
     fn worker(&self) -> usize;
+
+    /// Unique among all sessions, since keys are used again.
+    fn id(&self) -> u64;
 }
 
 /// The members of one topic whose sockets one worker has. Shared with every publication, built anew only after a change.
@@ -27,6 +30,23 @@ pub struct Audience<S> {
     pub workers: Vec<(usize, Members<S>)>,
     /// How many connected members there are in all.
     pub connected: usize,
+}
+
+impl<S: Location> Audience<S> {
+    /// Sorts sessions by worker.
+    pub fn of(sessions: impl Iterator<Item = S>) -> Self {
+        let mut by_worker: Vec<(usize, Vec<S>)> = Vec::new();
+        for session in sessions {
+            let worker = session.worker();
+            match by_worker.iter_mut().find(|(index, _)| *index == worker) {
+                Some((_, members)) => members.push(session),
+                None => by_worker.push((worker, vec![session])),
+            }
+        }
+        let connected = by_worker.iter().map(|(_, members)| members.len()).sum();
+        let workers = by_worker.into_iter().map(|(worker, members)| (worker, members.into())).collect();
+        Self { workers, connected }
+    }
 }
 
 #[derive(Debug)]
@@ -147,18 +167,8 @@ impl<S: Location + Clone> Subscriptions<S> {
     pub fn audience(&mut self, topic: &str) -> Option<Arc<Audience<S>>> {
         let topic = self.topics.get_mut(topic)?;
         if topic.audience.is_none() {
-            let mut by_worker: Vec<(usize, Vec<S>)> = Vec::new();
             let sessions = topic.members.iter().filter_map(|member| self.clients.get(member)?.session.clone());
-            for session in sessions {
-                let worker = session.worker();
-                match by_worker.iter_mut().find(|(index, _)| *index == worker) {
-                    Some((_, members)) => members.push(session),
-                    None => by_worker.push((worker, vec![session])),
-                }
-            }
-            let connected = by_worker.iter().map(|(_, members)| members.len()).sum();
-            let workers = by_worker.into_iter().map(|(worker, members)| (worker, members.into())).collect();
-            topic.audience = Some(Arc::new(Audience { workers, connected }));
+            topic.audience = Some(Arc::new(Audience::of(sessions)));
         }
         topic.audience.clone()
     }
@@ -193,6 +203,9 @@ mod tests {
     impl Location for At {
         fn worker(&self) -> usize {
             self.0
+        }
+        fn id(&self) -> u64 {
+            0
         }
     }
 

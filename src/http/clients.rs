@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::web;
 use serde::Serialize;
 
-use crate::{app::Broker, auth::extract::PublicRead};
+use crate::{actors::room_manager::GetSocketCounts, app::Broker, auth::extract::PublicRead, error::ApiError};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -30,14 +30,15 @@ pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> web::Json<Clients
 pub struct Connections {
     total_connections: usize,
     active_connections: usize,
-    /// by room id
+    /// by room id, private rooms left out
     connections_by_room: BTreeMap<String, usize>,
 }
 
 /// How many sockets are open on this node, those of nobody included.
 #[utoipa::path(get, path = "/connections", tag = "messaging", responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
-pub async fn connections(broker: web::Data<Broker>, _: PublicRead) -> web::Json<Connections> {
+pub async fn connections(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<Connections>, ApiError> {
     let open = broker.relays.session_count();
-    // no socket is in a room as long as there are no rooms
-    web::Json(Connections { total_connections: open, active_connections: open, connections_by_room: BTreeMap::new() })
+    let counts = broker.rooms.manager().send(GetSocketCounts).await?;
+    let connections_by_room = counts.into_iter().map(|(room, sockets)| (room.to_string(), sockets)).collect();
+    Ok(web::Json(Connections { total_connections: open, active_connections: open, connections_by_room }))
 }

@@ -5,7 +5,7 @@ mod info;
 mod request;
 pub mod send;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -40,7 +40,7 @@ use crate::{
     },
     domain::{
         commands::{Command, State, Target},
-        ids::{ClientId, Role, TopicId},
+        ids::{ClientId, Role, RoomId, TopicId},
     },
     error::ApiError,
     protocol::outbound::{self, rfc3339},
@@ -160,7 +160,7 @@ pub async fn create(
             if identity.0.account.role() < Role::Operator {
                 return Err(ApiError::Forbidden("Operator role required to command others"));
             }
-            selected(&broker, select).await?
+            selected(&broker, select, identity.0.account.id).await?
         }
         None => listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?,
     };
@@ -288,7 +288,7 @@ pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<Command>, A
 
 async fn listed(broker: &Broker, targets: impl Iterator<Item = TargetRef>) -> Result<Vec<Arc<Account>>, ApiError> {
     let mut accounts: Vec<Arc<Account>> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for target in targets {
         let account = target.account(broker).await?;
         if seen.insert(account.id) {
@@ -298,19 +298,26 @@ async fn listed(broker: &Broker, targets: impl Iterator<Item = TargetRef>) -> Re
     Ok(accounts)
 }
 
-async fn selected(broker: &Broker, select: Select) -> Result<Vec<Arc<Account>>, ApiError> {
-    let subscribers: Option<std::collections::HashSet<ClientId>> = match &select.topic {
+async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
+    let subscribers: Option<HashSet<ClientId>> = match &select.topic {
         Some(topic) => {
             let members = broker.topic_manager.send(GetMembers(TopicId::from(topic.as_str()))).await?;
             Some(members.into_iter().collect())
         }
         None => None,
     };
+    let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
+        // a private room is there for its members alone
+        Some(room) => match broker.store.room(room, asker).await? {
+            Some(_) => Some(broker.store.members(room).await?.into_iter().map(|member| member.who.client).collect()),
+            None => Some(HashSet::new()),
+        },
+        None => None,
+    };
     let mut accounts = Vec::new();
     for client in broker.directory.all_commandable() {
-        let subscribed = subscribers.as_ref().is_none_or(|subscribers| subscribers.contains(&client));
-        // there are no rooms yet that anybody could be a member of
-        if !subscribed || select.room.is_some() {
+        let fits = |group: &Option<HashSet<ClientId>>| group.as_ref().is_none_or(|group| group.contains(&client));
+        if !fits(&subscribers) || !fits(&members) {
             continue;
         }
         let Some(account) = broker.accounts.find(client).await? else { continue };

@@ -15,8 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     let registry = broker.registry.send(actors::registry::Ping);
     let topic_manager = broker.topic_manager.send(actors::topic_manager::Ping);
-    let both = async { futures_util::future::try_join(registry, topic_manager).await };
-    match tokio::time::timeout(PATIENCE, both).await {
+    let room_manager = broker.rooms.manager().send(actors::room_manager::Ping);
+    let all = futures_util::future::try_join3(registry, topic_manager, room_manager);
+    match tokio::time::timeout(PATIENCE, all).await {
         Ok(Ok(_)) => HttpResponse::Ok().json(json!({ "status": "alive" })),
         _ => HttpResponse::ServiceUnavailable().json(json!({ "status": "an actor does not answer" })),
     }

@@ -10,14 +10,15 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{clients, commands, docs, health, register, root, tokens, topics, users, websocket};
+use super::{clients, commands, docs, health, register, rooms, root, tokens, topics, users, websocket};
 use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
-pub const WEBSOCKETS: [&str; 3] = ["/ws", "/ws/auth", "/ws/echo"];
+pub const WEBSOCKETS: [&str; 4] = ["/ws", "/ws/auth", "/ws/room/{id}", "/ws/echo"];
 
 /// Other names of the same route, for clients of the systems before.
-const ALIASES: [(&str, &str); 2] = [("/api/token", "/token"), ("/api/connections", "/connections")];
+const ALIASES: [(&str, &str); 3] =
+    [("/api/token", "/token"), ("/api/connections", "/connections"), ("/rooms", "/api/rooms/")];
 
 /// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
 pub fn configure(config: &mut ServiceConfig) {
@@ -32,6 +33,7 @@ pub fn configure(config: &mut ServiceConfig) {
     // WebSocket
     add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
     add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
+    add(config, "/ws/room/{id}", vec![(get(), web::to(websocket::room))]);
     add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
 
     // operations
@@ -67,6 +69,23 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe)), (get(), web::to(topics::show))]);
     add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
 
+    // rooms
+    add(config, "/rooms", vec![(post(), web::to(rooms::create))]);
+    add(config, "/api/rooms", vec![(get(), web::to(rooms::list)), (post(), web::to(rooms::create))]);
+    add(config, "/api/rooms/{room_id}", vec![(get(), web::to(rooms::show))]);
+    add(config, "/api/rooms/{room_id}/join", vec![(post(), web::to(rooms::join))]);
+    add(config, "/api/rooms/{room_id}/leave", vec![(post(), web::to(rooms::leave))]);
+    add(config, "/api/rooms/{room_id}/presence", vec![(get(), web::to(rooms::presence))]);
+    add(config, "/api/rooms/{room_id}/read", vec![(post(), web::to(rooms::read))]);
+    let list_or_post = vec![(get(), web::to(rooms::messages::list)), (post(), web::to(rooms::messages::post))];
+    add(config, "/api/rooms/{room_id}/messages", list_or_post);
+    let edit_or_delete = vec![(patch(), web::to(rooms::messages::edit)), (delete(), web::to(rooms::messages::delete))];
+    add(config, "/api/rooms/{room_id}/messages/{message_id}", edit_or_delete);
+    let list_or_add = vec![(get(), web::to(rooms::members::list)), (post(), web::to(rooms::members::add))];
+    add(config, "/api/rooms/{room_id}/members", list_or_add);
+    let set_or_remove = vec![(patch(), web::to(rooms::members::set_role)), (delete(), web::to(rooms::members::remove))];
+    add(config, "/api/rooms/{room_id}/members/{user_id}", set_or_remove);
+
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
     add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
@@ -78,10 +97,11 @@ pub fn configure(config: &mut ServiceConfig) {
 /// The same as an OpenAPI document, generated from the handlers.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Switchboard", description = "A message broker: devices, topics and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
+    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
     tags(
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),
+        (name = "rooms", description = "Chat rooms, their members and messages"),
         (name = "commands", description = "Calling devices and users over HTTP"),
         (name = "operations", description = "Health and documentation"),
     ),
@@ -90,6 +110,9 @@ pub fn configure(config: &mut ServiceConfig) {
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
         clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
+        rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
+        rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
         commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),
@@ -104,6 +127,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         if let Some(item) = document.paths.paths.get(path).cloned() {
             document.paths.paths.insert(alias.to_owned(), item);
         }
+    }
+    // rooms are created there, and no more
+    if let Some(item) = document.paths.paths.get_mut("/rooms") {
+        item.get = None;
     }
     // a topic may be called like one of these
     let show = document.paths.paths.get("/topics/{topic_id}").and_then(|item| item.get.clone());

@@ -54,8 +54,7 @@ impl FromFields for TopicName {
 }
 
 fn topic_id(fields: &mut Fields<'_>) -> Checked<TopicId> {
-    let most = if fields.limits.topic_id_chars == 0 { usize::MAX } else { fields.limits.topic_id_chars };
-    fields.text("topic_id", 1..=most).map(TopicId::from)
+    fields.limited_text("topic_id", fields.limits.topic_id_chars, "limits.topic_id_chars").map(TopicId::from)
 }
 
 /// A topic, seen from outside.

@@ -2,22 +2,43 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::body::{Checked, Fields, FromFields, QueryOf};
+use super::body::{Checked, Fields, FromFields, QueryOf, path_int};
 use crate::{
     actors::session::{self, Dialect},
     app::Broker,
     auth::{accounts::Authenticated, credentials},
-    domain::ids::ClientKind,
+    domain::{
+        ids::{ClientKind, MessageId, RoomId},
+        rooms::Wanted,
+    },
     error::ApiError,
 };
 
-/// `/ws`: a device's, an agent's, or nobody's, by the credentials that come with it.
+/// The room of `/ws?chat_id=`.
+#[derive(Debug)]
+pub struct ChatId(Option<i64>);
+
+impl FromFields for ChatId {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        fields.optional_id("chat_id").map(Self)
+    }
+}
+
+/// `/ws`: a device's, an agent's, or nobody's, by the credentials that come with it; with `chat_id` a user's in a room.
 pub async fn ws(
     request: HttpRequest,
     payload: web::Payload,
     broker: web::Data<Broker>,
+    chat: QueryOf<ChatId>,
 ) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?;
+    if let Some(room) = chat.0.0 {
+        let identity = identity.ok_or(ApiError::NotAuthenticated)?;
+        if identity.account.kind() == ClientKind::Device {
+            return Err(ApiError::Forbidden("chat_id is for users, not for devices; devices use /ws/room/{id}"));
+        }
+        return session::accept(&request, payload, broker, Dialect::Plain(RoomId(room)), Some(identity)).await;
+    }
     let dialect = match identity.as_ref().map(|identity| identity.account.kind()) {
         Some(ClientKind::Device) => Dialect::Device,
         Some(ClientKind::User) => Dialect::Agent,
@@ -34,6 +55,32 @@ pub async fn auth(
 ) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
     session::accept(&request, payload, broker, Dialect::Chat, Some(identity)).await
+}
+
+/// What `/ws/room/{id}` can be asked for.
+#[derive(Debug)]
+pub struct RoomOptions {
+    wanted: Wanted,
+}
+
+impl FromFields for RoomOptions {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let since = fields.optional_id("since_id")?;
+        Ok(Self { wanted: since.map_or(Wanted::Recent, |since| Wanted::Since(MessageId(since))) })
+    }
+}
+
+/// `/ws/room/{id}`: chat in one room.
+pub async fn room(
+    request: HttpRequest,
+    payload: web::Payload,
+    broker: web::Data<Broker>,
+    path: web::Path<String>,
+    options: QueryOf<RoomOptions>,
+) -> Result<HttpResponse, ApiError> {
+    let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
+    let dialect = Dialect::Room { room: RoomId(path_int("room_id", &path)?), wanted: options.0.wanted };
+    session::accept(&request, payload, broker, dialect, Some(identity)).await
 }
 
 /// What `/ws/echo` can be asked for.

@@ -28,6 +28,11 @@ pub struct Frame<'a> {
     pub command_id: Option<&'a RawValue>,
     pub result: Option<&'a RawValue>,
     pub progress: Option<&'a RawValue>,
+    pub room_id: Option<&'a RawValue>,
+    pub message: Option<&'a RawValue>,
+    pub message_id: Option<&'a RawValue>,
+    pub since_id: Option<&'a RawValue>,
+    pub client_msg_id: Option<&'a RawValue>,
     /// a key that is there twice
     pub duplicate: Option<Cow<'a, str>>,
 }
@@ -98,6 +103,21 @@ pub fn as_text(raw: &RawValue) -> Option<Cow<'_, str>> {
     if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
+/// The id that a JSON value stands for: an integer, or a text that is one. None: it is null.
+///
+/// # Errors
+/// It is something else, or more than an id can be.
+pub fn as_id(raw: &RawValue) -> Result<Option<i64>, NotAnId> {
+    match raw.get() {
+        "null" => Ok(None),
+        json => as_text(raw).as_deref().unwrap_or(json).parse().map(Some).map_err(|_| NotAnId),
+    }
+}
+
+/// See [`as_id`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAnId;
+
 impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(FrameVisitor)
@@ -128,6 +148,11 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "command_id" => Some(&mut frame.command_id),
                 "result" => Some(&mut frame.result),
                 "progress" => Some(&mut frame.progress),
+                "room_id" => Some(&mut frame.room_id),
+                "message" => Some(&mut frame.message),
+                "message_id" => Some(&mut frame.message_id),
+                "since_id" => Some(&mut frame.since_id),
+                "client_msg_id" => Some(&mut frame.client_msg_id),
                 _ => None,
             };
             match field {

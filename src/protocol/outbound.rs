@@ -5,11 +5,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::domain::{commands::Command, ids::ClientId};
+use crate::domain::{
+    commands::Command,
+    ids::{ClientId, RoomId},
+};
 
 /// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +37,7 @@ pub fn rfc3339(time: DateTime<Utc>) -> String {
 }
 
 /// A text as a JSON string.
-struct Quoted<'a>(&'a str);
+pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,9 +88,14 @@ pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str) -> String {
     )
 }
 
-/// The answer to a ping.
+/// The answer to a ping on sockets of devices and agents.
 pub fn pong() -> String {
     format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp::now())
+}
+
+/// The answer to a ping on chat and public sockets, whose times are all RFC 3339 (contract section 7).
+pub fn chat_pong() -> String {
+    format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(Utc::now().trunc_subsecs(6)))
 }
 
 /// The sign of life that agent sockets get.
@@ -125,6 +133,7 @@ pub fn cancel(command: Uuid) -> String {
 pub struct About<'a> {
     pub msgid: Option<&'a str>,
     pub topic_id: Option<&'a str>,
+    pub room_id: Option<RoomId>,
 }
 
 /// The error frame (contract section 8): `message` and `content` are the same text, for clients of either origin.
@@ -139,6 +148,9 @@ pub fn error(code: &str, text: &str, about: About<'_>) -> String {
             // writing to a String does not fail
             let _ = write!(frame, r#","{key}":{}"#, Quoted(value));
         }
+    }
+    if let Some(room) = about.room_id {
+        let _ = write!(frame, r#","room_id":{room}"#);
     }
     frame.push('}');
     frame
@@ -158,7 +170,7 @@ mod tests {
             connection(uuid, nasty),
             sent(nasty),
             topic_sent(nasty, 1, nasty),
-            error("code", nasty, About { msgid: Some(nasty), topic_id: Some(nasty) }),
+            error("code", nasty, About { msgid: Some(nasty), topic_id: Some(nasty), room_id: Some(RoomId(1)) }),
             echo(nasty),
         ] {
             let value: Value = serde_json::from_str(&frame).unwrap();

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, pieces};
 use crate::domain::{
     commands::{Command, State, Target},
     ids::{ClientId, ClientKind},
@@ -21,19 +21,6 @@ const PROGRESS_KEPT: u64 = 100;
 
 /// Ids per query.
 const ROWS: usize = 1000;
-
-/// Rows per statement. Few sizes make few statements, which the connection keeps prepared; and SQLite takes 32,766
-/// parameters at most.
-const PIECES: [usize; 4] = [256, 32, 4, 1];
-
-/// The sizes of the pieces that so many rows are written in, the largest first.
-fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let size = PIECES.into_iter().find(|size| *size <= rows)?;
-        rows -= size;
-        Some(size)
-    })
-}
 
 /// Something to be written about a command. The Journal writes many at once; of several about the same thing the last
 /// counts.
@@ -184,61 +171,59 @@ fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
     }
 }
 
-impl Store {
-    /// Writes all records in one transaction.
-    ///
-    /// # Errors
-    /// When the database fails; then none of them is written.
-    pub async fn write_records(&self, records: &[Record]) -> Result<(), StoreError> {
-        let mut commands = HashMap::new();
-        let mut targets = HashMap::new();
-        let mut progress = Vec::new();
-        let mut late = Vec::new();
-        for record in records {
-            match record {
-                Record::Whole(command) => {
-                    commands.insert(command.id, command_row(command));
-                    for target in &command.targets {
-                        let row = target_row(command.id, target);
-                        targets.insert((command.id, target.client), row);
-                    }
+/// Writes all records.
+///
+/// # Errors
+/// When the database fails; then the transaction is not to be committed.
+pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]) -> Result<(), StoreError> {
+    let mut commands = HashMap::new();
+    let mut targets = HashMap::new();
+    let mut progress = Vec::new();
+    let mut late = Vec::new();
+    for record in records {
+        match record {
+            Record::Whole(command) => {
+                commands.insert(command.id, command_row(command));
+                for target in &command.targets {
+                    let row = target_row(command.id, target);
+                    targets.insert((command.id, target.client), row);
                 }
-                Record::Command(command) => {
-                    commands.insert(command.id, command_row(command));
-                }
-                Record::Target { command, target } => {
-                    targets.insert((*command, target.client), target_row(*command, target));
-                }
-                Record::Progress { command, client, version, at, progress: report } => {
-                    progress.push(command_progress::ActiveModel {
-                        command_id: Set(*command),
-                        client_uuid: Set((*client).into()),
-                        version: Set(*version),
-                        at: Set((*at).into()),
-                        progress: Set(report.to_string()),
-                    });
-                }
-                Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
             }
+            Record::Command(command) => {
+                commands.insert(command.id, command_row(command));
+            }
+            Record::Target { command, target } => {
+                targets.insert((*command, target.client), target_row(*command, target));
+            }
+            Record::Progress { command, client, version, at, progress: report } => {
+                progress.push(command_progress::ActiveModel {
+                    command_id: Set(*command),
+                    client_uuid: Set((*client).into()),
+                    version: Set(*version),
+                    at: Set((*at).into()),
+                    progress: Set(report.to_string()),
+                });
+            }
+            Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
         }
-        let transaction = self.begin().await?;
-        upsert_commands(&transaction, commands.into_values().collect()).await?;
-        upsert_targets(&transaction, targets.into_values().collect()).await?;
-        write_progress(&transaction, progress).await?;
-        for (command, client, result) in late {
-            command_targets::Entity::update_many()
-                .filter(command_targets::Column::CommandId.eq(command))
-                .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
-                .filter(command_targets::Column::State.eq(State::TimedOut.as_str()))
-                .filter(command_targets::Column::LateResult.is_null())
-                .col_expr(command_targets::Column::LateResult, Expr::value(result))
-                .exec(&transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(())
     }
+    upsert_commands(transaction, commands.into_values().collect()).await?;
+    upsert_targets(transaction, targets.into_values().collect()).await?;
+    write_progress(transaction, progress).await?;
+    for (command, client, result) in late {
+        command_targets::Entity::update_many()
+            .filter(command_targets::Column::CommandId.eq(command))
+            .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
+            .filter(command_targets::Column::State.eq(State::TimedOut.as_str()))
+            .filter(command_targets::Column::LateResult.is_null())
+            .col_expr(command_targets::Column::LateResult, Expr::value(result))
+            .exec(transaction)
+            .await?;
+    }
+    Ok(())
+}
 
+impl Store {
     /// Creates a command with an idempotency key, unless there is one of its requester with that key.
     ///
     /// # Errors

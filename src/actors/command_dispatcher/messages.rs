@@ -63,7 +63,7 @@ pub struct ClientReady {
 }
 
 /// A socket is gone, or has been taken over.
-#[derive(Message)]
+#[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct SessionGone {
     /// Whose it was.

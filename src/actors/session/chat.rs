@@ -1,27 +1,168 @@
-//! The chat dialect (contract section 7): `/ws/auth`, and a public socket that has authenticated.
+//! The chat dialects (contract section 7): `/ws/auth`, `/ws/room/{id}`, `/ws?chat_id=`, and a public socket that has
+//! authenticated. What a frame asks of a room goes to the RoomManager, which also answers.
 
-use actix::Actor;
+use std::borrow::Cow;
 
-use super::Session;
+use actix::{Actor, AsyncContext, WrapFuture};
+use serde_json::value::RawValue;
+
+use super::{Dialect, Session};
 use crate::{
-    auth::accounts::{Account, Holder},
-    protocol::outbound::{self, About},
+    actors::room_manager::Said,
+    auth::accounts::Account,
+    domain::{
+        ids::{MessageId, RoomId},
+        rooms::{Attachment, CLIENT_MSG_ID_CHARS, Change, Participant, Wanted},
+    },
+    protocol::{
+        inbound::{Frame, as_id, as_text},
+        outbound::{self, About},
+    },
 };
 
-/// The first frame.
+/// The first frame on `/ws/auth`.
 pub(super) fn greeting(account: &Account) -> String {
-    let user_id = match &account.holder {
-        Holder::User { id, .. } => Some(*id),
-        Holder::Device { .. } => None,
-    };
+    let user_id = account.participant().user_id;
     outbound::connection_established(user_id, account.name(), uuid::Uuid::new_v4(), account.id)
+}
+
+/// A frame is refused: the code and the text of the error frame.
+struct Refused(&'static str, String);
+
+impl Dialect {
+    /// The room that a socket is for, how it is in there, and what of the past it begins with.
+    pub(super) fn room(self) -> Option<(RoomId, Attachment, Wanted)> {
+        match self {
+            Self::Room { room, wanted } => Some((room, Attachment::Dedicated, wanted)),
+            Self::Plain(room) => Some((room, Attachment::Plain, Wanted::Nothing)),
+            _ => None,
+        }
+    }
+
+    fn attachment(self) -> Attachment {
+        self.room().map_or(Attachment::Joined, |(_, attachment, _)| attachment)
+    }
 }
 
 impl Session {
     pub(super) fn on_chat_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
-        // no type means message
-        let kind = frame.kind().unwrap_or_else(|| "message".into());
-        self.bad_frame("unknown_type", &format!("Unknown message type: {kind}"), About::default());
+        let Some(who) = self.identity.as_ref().map(|identity| identity.account.participant()) else { return };
+        let own_room = self.dialect.room().map(|(room, ..)| room);
+        // on a socket that is for a room, that room counts whatever the frame says
+        let named_room = match own_room {
+            None => id(frame.room_id, "room_id").map(|id| id.map(RoomId)),
+            own => Ok(own),
+        };
+        let about = About { room_id: named_room.as_ref().ok().copied().flatten(), ..About::default() };
+        match named_room.and_then(|room| self.read_chat(&frame, who, room)) {
+            Ok(said) => {
+                self.bad_frames = 0;
+                if let Some(said) = said {
+                    self.say(said, context);
+                }
+            }
+            Err(Refused(code, why)) => self.bad_frame(code, &why, about),
+        }
     }
+
+    /// What a frame asks for; None: nothing.
+    fn read_chat(&self, frame: &Frame<'_>, who: Participant, room: Option<RoomId>) -> Result<Option<Said>, Refused> {
+        let is_dedicated = self.dialect.room().is_some();
+        let kind = match (frame.kind, frame.kind()) {
+            (_, Some(kind)) => kind,
+            (None, None) => Cow::Borrowed("message"),
+            (Some(other), None) if other.get() == "null" => Cow::Borrowed("message"),
+            (Some(other), None) => Cow::Borrowed(other.get()),
+        };
+        let missing_room = || missing("Missing room_id");
+        let change = match &*kind {
+            "message" => self.read_message(frame, who, room)?,
+            "join_room" if !is_dedicated => {
+                let wanted = match id(frame.since_id, "since_id")? {
+                    None => Wanted::Recent,
+                    Some(id) => Wanted::Since(MessageId(id)),
+                };
+                Change::Join { room: room.ok_or_else(missing_room)?, who, wanted }
+            }
+            "leave_room" if !is_dedicated => Change::Leave { room: room.ok_or_else(missing_room)?, who: who.client },
+            "read" => {
+                let message = id(frame.message_id, "message_id")?;
+                Change::Read {
+                    room: room.ok_or_else(missing_room)?,
+                    message: MessageId(message.ok_or_else(|| missing("Missing message_id"))?),
+                    by: who.client,
+                }
+            }
+            "typing" => return Ok(room.map(|room| Said::Typing(room, who))),
+            _ => return Err(Refused("unknown_type", format!("Unknown message type: {kind}"))),
+        };
+        Ok(Some(Said::Change(change, self.dialect.attachment())))
+    }
+
+    fn read_message(&self, frame: &Frame<'_>, author: Participant, room: Option<RoomId>) -> Result<Change, Refused> {
+        let is_dedicated = self.dialect.room().is_some();
+        let (content, name) = match self.dialect {
+            Dialect::Plain(_) => (frame.message.or(frame.content), "message"),
+            _ => (frame.content, "content"),
+        };
+        let content = text(content, name)?.filter(|content| !content.is_empty());
+        let (Some(content), Some(room)) = (content, room) else {
+            return Err(missing(if is_dedicated { "Missing content" } else { "Missing content or room_id" }));
+        };
+        let limit = self.broker.settings.limits.message_bytes;
+        if limit > 0 && content.len() > limit {
+            let why = format!("Message {name} over {limit} bytes (limits.message_bytes)");
+            return Err(Refused("message_too_large", why));
+        }
+        let client_msg_id = text(frame.client_msg_id, "client_msg_id")?.map(Cow::into_owned);
+        if client_msg_id.as_ref().is_some_and(|id| id.chars().count() > CLIENT_MSG_ID_CHARS) {
+            return Err(shape("client_msg_id", "expected a text of at most 64 characters"));
+        }
+        Ok(Change::Post { room, author, content: content.into(), client_msg_id })
+    }
+
+    /// Hands something to the RoomManager; while that, or a worker, has no room, this socket is not read.
+    fn say(&mut self, said: Said, context: &mut <Self as Actor>::Context) {
+        let session = self.outbox.handle().clone();
+        let said = if self.broker.relays.is_congested() {
+            said
+        } else {
+            match self.broker.rooms.say(said, &session) {
+                Ok(()) => return,
+                Err(said) => said,
+            }
+        };
+        let broker = self.broker.clone();
+        let later = async move {
+            while broker.relays.is_congested() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            broker.rooms.say_later(said, session).await;
+        };
+        context.wait(later.into_actor(self));
+    }
+}
+
+fn shape(field: &str, expected: &str) -> Refused {
+    Refused("invalid_message", format!("Invalid message format: {field}: {expected}"))
+}
+
+fn missing(why: &str) -> Refused {
+    Refused("missing_field", why.to_owned())
+}
+
+/// An id that may be missing.
+fn id(raw: Option<&RawValue>, field: &str) -> Result<Option<i64>, Refused> {
+    raw.map_or(Ok(None), |raw| as_id(raw).map_err(|_| shape(field, "expected an integer")))
+}
+
+/// A text that may be missing or null, without what no database can hold.
+fn text<'a>(raw: Option<&'a RawValue>, field: &str) -> Result<Option<Cow<'a, str>>, Refused> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let text = as_text(raw).ok_or_else(|| shape(field, "expected a text"))?;
+    if text.contains('\0') {
+        return Err(shape(field, "must not contain NUL characters"));
+    }
+    Ok(Some(text))
 }

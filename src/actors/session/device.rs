@@ -56,7 +56,7 @@ impl Session {
             if delivered {
                 session.send(&outbound::sent(&msgid));
             } else {
-                let about = About { msgid: Some(&msgid), topic_id: None };
+                let about = About { msgid: Some(&msgid), ..About::default() };
                 session.error("recipient_not_connected", &format!("Recipient {to} not connected"), about);
             }
         }));
@@ -110,7 +110,7 @@ impl Session {
 
     fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id());
-        let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref() };
+        let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
             BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
             BadMessage::ForeignSender => {

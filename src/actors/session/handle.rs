@@ -24,6 +24,8 @@ pub enum SessionKind {
     Agent,
     /// `/ws/auth`: any number per client.
     Chat,
+    /// A socket that a room is all that it is for: any number per client.
+    Room,
     /// Nobody's.
     Public,
 }
@@ -136,6 +138,10 @@ impl SessionHandle {
 impl Location for SessionHandle {
     fn worker(&self) -> usize {
         self.0.worker
+    }
+
+    fn id(&self) -> u64 {
+        self.0.id
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     },
     app::Broker,
     auth::accounts::Authenticated,
+    domain::rooms::Change,
     error::ApiError,
     protocol::outbound,
 };
@@ -86,6 +87,10 @@ pub async fn accept(
             ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
             error => error,
         })?;
+        if let Some((room, attachment, wanted)) = dialect.room() {
+            let join = Change::Join { room, who: identity.account.participant(), wanted };
+            broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await?;
+        }
         session.adopt(dialect, identity);
     }
     let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
@@ -110,7 +115,7 @@ pub(super) async fn join(
     let greeting = match dialect {
         Dialect::Device => Some(outbound::connection(account.id, account.name())),
         Dialect::Chat => Some(chat::greeting(&account)),
-        Dialect::Agent | Dialect::Public | Dialect::Echo { .. } => None,
+        _ => None,
     };
     if let Some(greeting) = greeting {
         outbox.text(&[greeting.as_bytes()]);

@@ -16,7 +16,7 @@ impl Session {
     pub(super) fn on_public_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         match Frame::parse(text) {
             Ok(frame) => match frame.kind().as_deref() {
-                Some("ping") => self.send(&outbound::pong()),
+                Some("ping") => self.send(&outbound::chat_pong()),
                 Some("auth") => self.on_public_auth(&frame, context),
                 _ => self.send(&outbound::echo(text)),
             },

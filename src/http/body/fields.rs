@@ -101,6 +101,19 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Checked<String> {
+        self.text_within(name, chars, "")
+    }
+
+    /// A text of at least one character, and at most as many as a limit says (0: any); its key is named if it is hit.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn limited_text(&mut self, name: &str, most: usize, limit: &str) -> Checked<String> {
+        let most = if most == 0 { usize::MAX } else { most };
+        self.text_within(name, 1..=most, &format!(" ({limit})"))
+    }
+
+    fn text_within(&mut self, name: &str, chars: RangeInclusive<usize>, limit: &str) -> Checked<String> {
         let Value::String(text) = self.value(name)? else {
             return Err(self.fault("string_type", name, "Input should be a valid string"));
         };
@@ -110,7 +123,6 @@ impl<'a> Fields<'a> {
             return Err(self.fault("string_too_short", name, msg));
         }
         if count > *chars.end() {
-            let limit = if name == "topic_id" { " (limits.topic_id_chars)" } else { "" };
             let msg = format!("String should have at most {} characters{limit}", chars.end());
             return Err(self.fault("string_too_long", name, msg));
         }
@@ -222,6 +234,43 @@ impl<'a> Fields<'a> {
             return Err(self.fault("value_error", name, "Value error, must not contain NUL characters"));
         }
         Ok(value.clone())
+    }
+
+    /// A text of at most so many bytes (0: any) and at least one character, such as a chat message.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn content(&mut self, name: &str) -> Checked<String> {
+        let text = self.text(name, 1..=usize::MAX)?;
+        let most = self.limits.message_bytes;
+        if most > 0 && text.len() > most {
+            let msg = format!("String should have at most {most} bytes (limits.message_bytes)");
+            return Err(self.fault("string_too_long", name, msg));
+        }
+        Ok(text)
+    }
+
+    /// An integer id, as a number or as a text of digits.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn id(&mut self, name: &str) -> Checked<i64> {
+        let value = self.value(name)?;
+        value
+            .as_str()
+            .map_or_else(|| value.as_i64(), |text| text.parse().ok())
+            .ok_or_else(|| self.fault("int_parsing", name, "Input should be a valid integer"))
+    }
+
+    /// An integer id, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_id(&mut self, name: &str) -> Checked<Option<i64>> {
+        match self.optional_value(name) {
+            None => Ok(None),
+            Some(_) => self.id(name).map(Some),
+        }
     }
 
     /// A whole number in a query string, or left out.

@@ -1,0 +1,143 @@
+//! Rooms, their members, and what was said in them.
+
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[derive(DeriveIden)]
+enum Rooms {
+    Table,
+    Id,
+    Name,
+    Description,
+    IsPrivate,
+    CreatedAt,
+}
+
+#[derive(DeriveIden)]
+enum RoomMembers {
+    Table,
+    RoomId,
+    ClientUuid,
+    UserId,
+    Username,
+    Role,
+    JoinedAt,
+    LastReadId,
+}
+
+#[derive(DeriveIden)]
+enum Messages {
+    Table,
+    Id,
+    RoomId,
+    ClientUuid,
+    UserId,
+    Username,
+    Content,
+    ClientMsgId,
+    CreatedAt,
+    EditedAt,
+    DeletedAt,
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table(Rooms::Table)
+                    .col(big_pk_auto(Rooms::Id))
+                    .col(string(Rooms::Name))
+                    .col(text_null(Rooms::Description))
+                    .col(boolean(Rooms::IsPrivate))
+                    .col(timestamp_with_time_zone(Rooms::CreatedAt))
+                    .to_owned(),
+            )
+            .await?;
+        // the name of a private room must not tell that there is one
+        manager
+            .get_connection()
+            .execute_unprepared("CREATE UNIQUE INDEX idx_rooms_public_name ON rooms (name) WHERE NOT is_private")
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table(RoomMembers::Table)
+                    .col(big_integer(RoomMembers::RoomId))
+                    .col(uuid(RoomMembers::ClientUuid))
+                    // devices have none
+                    .col(big_integer_null(RoomMembers::UserId))
+                    // the name at the time of joining
+                    .col(string(RoomMembers::Username))
+                    .col(string(RoomMembers::Role))
+                    .col(timestamp_with_time_zone(RoomMembers::JoinedAt))
+                    // the read mark: the newest message that the member has seen
+                    .col(big_integer(RoomMembers::LastReadId))
+                    .primary_key(Index::create().col(RoomMembers::RoomId).col(RoomMembers::ClientUuid))
+                    .foreign_key(
+                        ForeignKey::create().from(RoomMembers::Table, RoomMembers::RoomId).to(Rooms::Table, Rooms::Id),
+                    )
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_room_members_client_uuid")
+                    .table(RoomMembers::Table)
+                    .col(RoomMembers::ClientUuid)
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table(Messages::Table)
+                    .col(big_pk_auto(Messages::Id))
+                    .col(big_integer(Messages::RoomId))
+                    .col(uuid(Messages::ClientUuid))
+                    .col(big_integer_null(Messages::UserId))
+                    // the name at the time of writing
+                    .col(string(Messages::Username))
+                    .col(text(Messages::Content))
+                    // the sender's own name for it: the same one again is the same message again
+                    .col(string_null(Messages::ClientMsgId))
+                    .col(timestamp_with_time_zone(Messages::CreatedAt))
+                    .col(timestamp_with_time_zone_null(Messages::EditedAt))
+                    .col(timestamp_with_time_zone_null(Messages::DeletedAt))
+                    .foreign_key(
+                        ForeignKey::create().from(Messages::Table, Messages::RoomId).to(Rooms::Table, Rooms::Id),
+                    )
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_index(
+                Index::create()
+                    .name("idx_messages_room_id_id")
+                    .table(Messages::Table)
+                    .col(Messages::RoomId)
+                    .col(Messages::Id)
+                    .to_owned(),
+            )
+            .await?;
+        // most messages have no name of their sender's, and take no room in this index
+        manager
+            .get_connection()
+            .execute_unprepared(
+                "CREATE UNIQUE INDEX idx_messages_client_msg_id ON messages (room_id, client_uuid, client_msg_id) \
+                 WHERE client_msg_id IS NOT NULL",
+            )
+            .await
+            .map(|_| ())
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table(Messages::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(RoomMembers::Table).to_owned()).await?;
+        manager.drop_table(Table::drop().table(Rooms::Table).to_owned()).await
+    }
+}

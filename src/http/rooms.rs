@@ -1,0 +1,265 @@
+//! Rooms: create, list, join, leave, who is there (contract section 7).
+
+pub mod members;
+pub mod messages;
+
+use actix_web::web;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::body::{Body, Checked, Fields, FromFields, QueryOf, path_int};
+use crate::{
+    actors::room_manager::GetPresence,
+    app::Broker,
+    auth::extract::Identity,
+    domain::{
+        ids::{ClientId, MessageId, RoomId},
+        rooms::{Change, Member, Outcome, Participant, Refusal, Room, Wanted},
+    },
+    error::ApiError,
+    protocol::outbound::rfc3339,
+};
+
+/// Rooms and messages in one answer at most.
+const MOST: u64 = 1000;
+
+/// What an answer has if nothing else is asked for.
+const USUAL: u64 = 100;
+
+/// A room to be created.
+#[derive(Debug, ToSchema)]
+pub struct CreateRoom {
+    /// 1 to 100 characters.
+    #[schema(example = "lobby")]
+    name: String,
+    /// At most 4096 characters.
+    description: Option<String>,
+    /// Only members know that it exists, and only the owner lets others in.
+    #[schema(default = false)]
+    private: Option<bool>,
+}
+
+impl FromFields for CreateRoom {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let name = fields.limited_text("name", fields.limits.room_name_chars, "limits.room_name_chars");
+        let description = fields.optional_text("description", 0..=4096);
+        let private = fields.optional_bool("private");
+        Ok(Self { name: name?, description: description?, private: private? })
+    }
+}
+
+/// Which part of a list.
+#[derive(Debug)]
+pub struct Paging {
+    skip: u64,
+    limit: u64,
+}
+
+impl FromFields for Paging {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
+        let limit = fields.optional_number("limit", 0..=MOST);
+        Ok(Self { skip: skip?.unwrap_or(0), limit: limit?.unwrap_or(USUAL) })
+    }
+}
+
+/// A room, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct RoomInfo {
+    name: String,
+    description: Option<String>,
+    id: i64,
+    #[schema(example = "2026-01-31T12:00:00Z")]
+    created_at: String,
+    private: bool,
+    /// The asker's role: `owner`, `moderator`, `member`; null: not a member.
+    role: Option<&'static str>,
+    /// How many messages of others the asker has not marked as read, up to 1000; null: not a member.
+    unread_count: Option<u64>,
+}
+
+impl RoomInfo {
+    fn new(room: &Room, membership: Option<(&Member, u64)>) -> Self {
+        Self {
+            name: room.name.clone(),
+            description: room.description.clone(),
+            id: room.id.0,
+            created_at: rfc3339(room.created_at),
+            private: room.is_private,
+            role: membership.map(|(member, _)| member.role.as_str()),
+            unread_count: membership.map(|(_, unread)| unread),
+        }
+    }
+}
+
+/// A client with sockets in a room.
+#[derive(Serialize, ToSchema)]
+pub struct PresentInfo {
+    #[serde(flatten)]
+    who: ParticipantInfo,
+    /// How many.
+    sockets: usize,
+}
+
+/// A participant: a user has an id, a device its UUID instead.
+#[derive(Serialize, ToSchema)]
+pub struct ParticipantInfo {
+    user_id: Option<i64>,
+    username: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<uuid::Uuid>)]
+    uuid: Option<ClientId>,
+}
+
+impl From<&Participant> for ParticipantInfo {
+    fn from(who: &Participant) -> Self {
+        let uuid = who.user_id.is_none().then_some(who.client);
+        Self { user_id: who.user_id, username: who.username.to_string(), uuid }
+    }
+}
+
+/// Who is in a room with open sockets.
+#[derive(Serialize, ToSchema)]
+pub struct PresenceInfo {
+    room_id: i64,
+    count: usize,
+    users: Vec<PresentInfo>,
+}
+
+fn room_id(text: &str) -> Result<RoomId, ApiError> {
+    path_int("room_id", text).map(RoomId)
+}
+
+/// The room and the asker's membership.
+async fn membership(broker: &Broker, room: RoomId, client: ClientId) -> Result<(Room, Member), ApiError> {
+    let (room, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
+    Ok((room, member.ok_or(Refusal::NotAMember)?))
+}
+
+/// Create a room. Its creator becomes a member, and its owner.
+#[utoipa::path(post, path = "/api/rooms/", tag = "rooms", request_body = CreateRoom, responses((status = 200, body = RoomInfo), (status = 400, description = "Room name already exists"), (status = 429, description = "limits.rooms_per_user")), security(("bearer" = [])))]
+pub async fn create(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    body: Body<CreateRoom>,
+) -> Result<web::Json<RoomInfo>, ApiError> {
+    let CreateRoom { name, description, private } = body.content;
+    let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
+    let client = creator.client;
+    let created = broker.rooms.ask(Change::Create { creator, name, description, is_private }, None).await?;
+    let Outcome::Created(room) = created else { return Err(ApiError::NotStored) };
+    tracing::info!(room = %room.id, creator = %client, "room created");
+    show_to(&broker, room.id, client).await.map(web::Json)
+}
+
+/// The rooms that exist for the asker: all public ones, and the private ones that it is a member of.
+#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Vec<RoomInfo>)), security(("bearer" = [])))]
+pub async fn list(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    query: QueryOf<Paging>,
+) -> Result<web::Json<Vec<RoomInfo>>, ApiError> {
+    let Paging { skip, limit } = query.0;
+    let rooms = broker.store.rooms(identity.account.id, skip, limit).await?;
+    let info = |membership: &Option<(Member, u64)>, room| {
+        RoomInfo::new(room, membership.as_ref().map(|(member, unread)| (member, *unread)))
+    };
+    Ok(web::Json(rooms.iter().map(|view| info(&view.membership, &view.room)).collect()))
+}
+
+/// A room.
+#[utoipa::path(get, path = "/api/rooms/{room_id}", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = RoomInfo), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+pub async fn show(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<RoomInfo>, ApiError> {
+    show_to(&broker, room_id(&path)?, identity.account.id).await.map(web::Json)
+}
+
+async fn show_to(broker: &Broker, id: RoomId, client: ClientId) -> Result<RoomInfo, ApiError> {
+    let (room, member) = broker.store.room(id, client).await?.ok_or(Refusal::NoSuchRoom)?;
+    let unread = match &member {
+        Some(_) => broker.store.unread(id, client).await?,
+        None => 0,
+    };
+    Ok(RoomInfo::new(&room, member.as_ref().map(|member| (member, unread))))
+}
+
+/// Become a member of a room.
+#[utoipa::path(post, path = "/api/rooms/{room_id}/join", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully joined the room, or already a member of it"), (status = 404, description = "Chat room not found"), (status = 429, description = "limits.rooms_per_user")), security(("bearer" = [])))]
+pub async fn join(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<Value>, ApiError> {
+    let join = Change::Join { room: room_id(&path)?, who: identity.account.participant(), wanted: Wanted::Nothing };
+    let message = match broker.rooms.ask(join, None).await? {
+        Outcome::Joined { newly: false, .. } => "Already a member of this room",
+        _ => "Successfully joined the room",
+    };
+    Ok(web::Json(json!({ "message": message })))
+}
+
+/// End one's membership. One's open sockets leave the room at once.
+#[utoipa::path(post, path = "/api/rooms/{room_id}/leave", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully left the room"), (status = 400, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+pub async fn leave(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<Value>, ApiError> {
+    let leave = Change::Leave { room: room_id(&path)?, who: identity.account.id };
+    broker.rooms.ask(leave, None).await.map_err(|refusal| match refusal {
+        Refusal::NotAMember => ApiError::NotInRoom,
+        refusal => refusal.into(),
+    })?;
+    Ok(web::Json(json!({ "message": "Successfully left the room" })))
+}
+
+/// Who is in a room with open sockets, for its members.
+#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+pub async fn presence(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<PresenceInfo>, ApiError> {
+    let id = room_id(&path)?;
+    membership(&broker, id, identity.account.id).await?;
+    let mut present = broker.rooms.manager().send(GetPresence(id)).await?;
+    present.sort_by(|(one, _), (other, _)| one.username.cmp(&other.username));
+    let users: Vec<_> =
+        present.iter().map(|(who, sockets)| PresentInfo { who: who.into(), sockets: *sockets }).collect();
+    Ok(web::Json(PresenceInfo { room_id: id.0, count: users.len(), users }))
+}
+
+/// A read mark to be set.
+#[derive(Debug, ToSchema)]
+pub struct MarkRead {
+    /// All messages up to this one are read.
+    message_id: i64,
+}
+
+impl FromFields for MarkRead {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        fields.id("message_id").map(|message_id| Self { message_id })
+    }
+}
+
+/// Mark all messages up to one as read. A mark never goes back.
+#[utoipa::path(post, path = "/api/rooms/{room_id}/read", tag = "rooms", params(("room_id" = i64, Path)), request_body = MarkRead, responses((status = 200, description = "Where the mark is now", example = json!({"room_id": 1, "message_id": 7})), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
+pub async fn read(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+    body: Body<MarkRead>,
+) -> Result<web::Json<Value>, ApiError> {
+    let message = MessageId(body.content.message_id);
+    let read = Change::Read { room: room_id(&path)?, message, by: identity.account.id };
+    match broker.rooms.ask(read, None).await? {
+        Outcome::MarkedRead { room, message, .. } => {
+            Ok(web::Json(json!({ "room_id": room.0, "message_id": message.0 })))
+        }
+        _ => Err(ApiError::NotStored),
+    }
+}

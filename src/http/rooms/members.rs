@@ -1,0 +1,178 @@
+//! Members of a room: list, add, give roles, remove.
+
+use std::sync::Arc;
+
+use actix_web::web;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{ParticipantInfo, membership, room_id};
+use crate::{
+    app::Broker,
+    auth::accounts::Account,
+    auth::extract::Identity,
+    domain::{
+        ids::ClientId,
+        rooms::{Change, Member, Outcome, RoomRole},
+    },
+    error::ApiError,
+    http::body::{Body, Checked, Fields, FromFields},
+    protocol::outbound::rfc3339,
+};
+
+/// A member, seen from outside.
+#[derive(Serialize, ToSchema)]
+pub struct MemberInfo {
+    #[serde(flatten)]
+    who: ParticipantInfo,
+    #[schema(example = "member")]
+    role: &'static str,
+    #[schema(example = "2026-01-31T12:00:00Z")]
+    joined_at: String,
+    /// The newest message that the member has marked as read; 0 if none.
+    last_read_id: i64,
+}
+
+impl From<&Member> for MemberInfo {
+    fn from(member: &Member) -> Self {
+        Self {
+            who: (&member.who).into(),
+            role: member.role.as_str(),
+            joined_at: rfc3339(member.joined_at),
+            last_read_id: member.last_read.0,
+        }
+    }
+}
+
+/// All members.
+#[derive(Serialize, ToSchema)]
+pub struct Members {
+    count: usize,
+    members: Vec<MemberInfo>,
+}
+
+/// Who is to be added, as a user or as a device.
+#[derive(Debug, ToSchema)]
+pub struct AddMember {
+    /// A user's integer id.
+    user_id: Option<i64>,
+    /// The UUID of a user or device.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    uuid: Option<ClientId>,
+    /// `member` or `moderator`.
+    #[schema(value_type = Option<String>, default = "member")]
+    role: Option<RoomRole>,
+}
+
+impl FromFields for AddMember {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let user_id = fields.optional_id("user_id");
+        let uuid = fields.optional_value("uuid").map(|_| fields.uuid("uuid")).transpose();
+        let role = role(fields);
+        let (user_id, uuid) = (user_id?, uuid?);
+        if user_id.is_some() == uuid.is_some() {
+            return Err(fields.fault_of_all("value_error", "Value error, expected one of user_id and uuid"));
+        }
+        Ok(Self { user_id, uuid, role: role? })
+    }
+}
+
+/// A role to be given.
+#[derive(Debug, ToSchema)]
+pub struct SetRole {
+    /// `member` or `moderator`.
+    #[schema(value_type = String, example = "moderator")]
+    role: RoomRole,
+}
+
+impl FromFields for SetRole {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        match role(fields)? {
+            Some(role) => Ok(Self { role }),
+            None => Err(fields.fault("missing", "role", "Field required")),
+        }
+    }
+}
+
+fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
+    // there is one owner; that role passes on when the owner leaves
+    let parse = |text: &str| RoomRole::parse(text).filter(|role| *role != RoomRole::Owner);
+    fields.parsed("role", parse, "member or moderator")
+}
+
+/// The client that a path or body means: a user by the integer id, any client by its UUID.
+async fn account(broker: &Broker, text: &str) -> Result<Arc<Account>, ApiError> {
+    if let Ok(id) = text.parse() {
+        return broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found"));
+    }
+    let Some(uuid) = ClientId::parse(text) else {
+        let why = "Input should be a user's integer id or a UUID";
+        return Err(ApiError::invalid("value_error", &["path", "user_id"], why, text.into()));
+    };
+    broker.accounts.find(uuid).await?.ok_or(ApiError::NotFound("Client not found"))
+}
+
+/// The members of a room, for its members.
+#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+pub async fn list(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+) -> Result<web::Json<Members>, ApiError> {
+    let room = room_id(&path)?;
+    membership(&broker, room, identity.account.id).await?;
+    let members: Vec<_> = broker.store.members(room).await?.iter().map(MemberInfo::from).collect();
+    Ok(web::Json(Members { count: members.len(), members }))
+}
+
+/// Make somebody a member: the only way into a private room. For the owner.
+#[utoipa::path(post, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), request_body = AddMember, responses((status = 200, description = "Member added, or a member already"), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, User not found, Client not found"), (status = 429, description = "limits.rooms_per_user of the new member")), security(("bearer" = [])))]
+pub async fn add(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<String>,
+    body: Body<AddMember>,
+) -> Result<web::Json<Value>, ApiError> {
+    let (room, by) = (room_id(&path)?, identity.account.id);
+    // whoever may not know of the room should not learn who exists either
+    membership(&broker, room, by).await?;
+    let AddMember { user_id, uuid, role } = body.content;
+    let target = user_id.map(|id| id.to_string()).or_else(|| uuid.map(|uuid| uuid.to_string())).unwrap_or_default();
+    let who = account(&broker, &target).await?.participant();
+    let add = Change::Add { room, by, who, role: role.unwrap_or(RoomRole::Member) };
+    let message = match broker.rooms.ask(add, None).await? {
+        Outcome::Joined { newly: false, .. } => "Already a member of this room",
+        _ => "Member added",
+    };
+    Ok(web::Json(json!({ "message": message })))
+}
+
+/// Give a member another role. For the owner.
+#[utoipa::path(patch, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), request_body = SetRole, responses((status = 200, description = "Role set"), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
+pub async fn set_role(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<(String, String)>,
+    body: Body<SetRole>,
+) -> Result<web::Json<Value>, ApiError> {
+    let (room, by) = (room_id(&path.0)?, identity.account.id);
+    membership(&broker, room, by).await?;
+    let whose = account(&broker, &path.1).await?.id;
+    broker.rooms.ask(Change::SetRole { room, by, whose, role: body.content.role }, None).await?;
+    Ok(web::Json(json!({ "message": "Role set" })))
+}
+
+/// Remove a member; its sockets leave the room at once. Moderators remove members, the owner everyone else.
+#[utoipa::path(delete, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), responses((status = 200, description = "Member removed"), (status = 403, description = "Neither the owner nor a moderator, or the other's role is as high"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
+pub async fn remove(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: web::Path<(String, String)>,
+) -> Result<web::Json<Value>, ApiError> {
+    let (room, by) = (room_id(&path.0)?, identity.account.id);
+    membership(&broker, room, by).await?;
+    let whose = account(&broker, &path.1).await?.id;
+    broker.rooms.ask(Change::Remove { room, by, whose }, None).await?;
+    Ok(web::Json(json!({ "message": "Member removed" })))
+}

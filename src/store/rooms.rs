@@ -1,0 +1,251 @@
+//! Rooms, their members and their messages: what is read here, what is changed in `changes`.
+
+pub(super) mod changes;
+
+use std::collections::HashMap;
+
+use entity::{messages, room_members, rooms};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+    sea_query::{Alias, Expr, Query},
+};
+
+use super::{Store, StoreError};
+use crate::domain::{
+    ids::{ClientId, MessageId, RoomId},
+    rooms::{History, Member, Message, Participant, Room, RoomRole},
+};
+
+/// Unread messages are counted up to so many.
+pub const UNREAD_COUNTED: u64 = 1000;
+
+/// Messages that are read at once.
+const CHUNK: u64 = 100;
+
+/// Bytes of content in a page at most; whoever wants more asks for the next one.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Which part of a room's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The newest, after so many have been passed over.
+    Newest {
+        /// How many to pass over.
+        skip: u64,
+    },
+    /// The newest of those before this one.
+    Before(MessageId),
+    /// The oldest of those after this one.
+    After(MessageId),
+}
+
+/// A room as one client sees it.
+#[derive(Debug, Clone)]
+pub struct RoomView {
+    /// The room.
+    pub room: Room,
+    /// The client's membership, and how many messages of others it has not marked as read, up to [`UNREAD_COUNTED`].
+    pub membership: Option<(Member, u64)>,
+}
+
+impl From<rooms::Model> for Room {
+    fn from(row: rooms::Model) -> Self {
+        Self {
+            id: RoomId(row.id),
+            name: row.name,
+            description: row.description,
+            is_private: row.is_private,
+            created_at: row.created_at.to_utc(),
+        }
+    }
+}
+
+impl From<room_members::Model> for Member {
+    fn from(row: room_members::Model) -> Self {
+        Self {
+            who: Participant { client: row.client_uuid.into(), user_id: row.user_id, username: row.username.into() },
+            role: RoomRole::parse(&row.role).unwrap_or(RoomRole::Member),
+            joined_at: row.joined_at.to_utc(),
+            last_read: MessageId(row.last_read_id),
+        }
+    }
+}
+
+impl From<messages::Model> for Message {
+    fn from(row: messages::Model) -> Self {
+        Self {
+            id: MessageId(row.id),
+            room: RoomId(row.room_id),
+            author: Participant { client: row.client_uuid.into(), user_id: row.user_id, username: row.username.into() },
+            content: row.content.into(),
+            client_msg_id: row.client_msg_id,
+            created_at: row.created_at.to_utc(),
+            edited_at: row.edited_at.map(|time| time.to_utc()),
+            deleted_at: row.deleted_at.map(|time| time.to_utc()),
+        }
+    }
+}
+
+/// A page of a room's messages, oldest first: at most so many, and about so many bytes of content.
+async fn read_page(
+    connection: &impl ConnectionTrait,
+    room: RoomId,
+    page: Page,
+    limit: u64,
+    bytes: usize,
+) -> Result<History, StoreError> {
+    use messages::{Column, Entity};
+    let recent = !matches!(page, Page::After(_));
+    let mut history = History { messages: Vec::new(), truncated: false, recent };
+    let (mut page, mut size) = (page, 0);
+    'reading: loop {
+        let of_room = Entity::find().filter(Column::RoomId.eq(room.0));
+        let query = match page {
+            Page::Newest { skip } => of_room.order_by_desc(Column::Id).offset(skip),
+            Page::Before(id) => of_room.filter(Column::Id.lt(id.0)).order_by_desc(Column::Id),
+            Page::After(id) => of_room.filter(Column::Id.gt(id.0)).order_by_asc(Column::Id),
+        };
+        let want = std::cmp::min(limit - history.messages.len() as u64, CHUNK);
+        let mut rows = query.limit(want + 1).all(connection).await?;
+        let more = rows.len() as u64 > want;
+        rows.truncate(want as usize);
+        for row in rows {
+            size += row.content.len();
+            if size > bytes && !history.messages.is_empty() {
+                history.truncated = true;
+                break 'reading;
+            }
+            history.messages.push(row.into());
+        }
+        history.truncated = more;
+        match history.messages.last() {
+            Some(last) if more && (history.messages.len() as u64) < limit => {
+                page = if recent { Page::Before(last.id) } else { Page::After(last.id) };
+            }
+            _ => break,
+        }
+    }
+    if recent {
+        history.messages.reverse();
+    }
+    Ok(history)
+}
+
+impl Store {
+    /// The room, if the client may know that it exists, and the client's membership.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn room(&self, id: RoomId, client: ClientId) -> Result<Option<(Room, Option<Member>)>, StoreError> {
+        let Some(room) = rooms::Entity::find_by_id(id.0).one(&self.read).await? else { return Ok(None) };
+        let member = room_members::Entity::find_by_id((id.0, client.uuid())).one(&self.read).await?;
+        Ok((member.is_some() || !room.is_private).then(|| (room.into(), member.map(Member::from))))
+    }
+
+    /// The rooms that a client may know of, in the order of their ids, with what is unread.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rooms(&self, client: ClientId, skip: u64, limit: u64) -> Result<Vec<RoomView>, StoreError> {
+        let own = room_members::Entity::find()
+            .select_only()
+            .column(room_members::Column::RoomId)
+            .filter(room_members::Column::ClientUuid.eq(client.uuid()))
+            .into_query();
+        let found = rooms::Entity::find()
+            .filter(Condition::any().add(rooms::Column::IsPrivate.eq(false)).add(rooms::Column::Id.in_subquery(own)))
+            .order_by_asc(rooms::Column::Id)
+            .offset(skip)
+            .limit(limit)
+            .all(&self.read)
+            .await?;
+        let mut memberships = self.memberships(client, found.iter().map(|room| room.id).collect()).await?;
+        Ok(found
+            .into_iter()
+            .map(|room| RoomView { membership: memberships.remove(&room.id), room: room.into() })
+            .collect())
+    }
+
+    /// What is unread for a client in one room.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn unread(&self, room: RoomId, client: ClientId) -> Result<u64, StoreError> {
+        Ok(self.memberships(client, vec![room.0]).await?.remove(&room.0).map_or(0, |(_, unread)| unread))
+    }
+
+    async fn memberships(&self, client: ClientId, rooms: Vec<i64>) -> Result<HashMap<i64, (Member, u64)>, StoreError> {
+        use messages::Column;
+        #[derive(FromQueryResult)]
+        struct Unread {
+            room_id: i64,
+            unread: i64,
+        }
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let of_client = room_members::Entity::find()
+            .filter(room_members::Column::ClientUuid.eq(client.uuid()))
+            .filter(room_members::Column::RoomId.is_in(rooms));
+        // for each room a count that ends early: somebody who never reads must not make everybody wait
+        let newer = messages::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(
+                Expr::col((messages::Entity, Column::RoomId))
+                    .equals((room_members::Entity, room_members::Column::RoomId)),
+            )
+            .filter(
+                Expr::col((messages::Entity, Column::Id))
+                    .gt(Expr::col((room_members::Entity, room_members::Column::LastReadId))),
+            )
+            .filter(Column::ClientUuid.ne(client.uuid()))
+            .filter(Column::DeletedAt.is_null())
+            .limit(UNREAD_COUNTED)
+            .into_query();
+        let counted = Query::select()
+            .expr(Expr::col(Alias::new("id")).count())
+            .from_subquery(newer, Alias::new("newer"))
+            .to_owned();
+        let unread = of_client
+            .clone()
+            .select_only()
+            .column(room_members::Column::RoomId)
+            .expr_as(Expr::SubQuery(None, Box::new(counted.into())), "unread")
+            .into_model::<Unread>()
+            .all(&self.read)
+            .await?;
+        let mut unread: HashMap<i64, i64> = unread.into_iter().map(|row| (row.room_id, row.unread)).collect();
+        let members = of_client.all(&self.read).await?;
+        Ok(members
+            .into_iter()
+            .map(|row| {
+                let room = row.room_id;
+                (room, (Member::from(row), unread.remove(&room).unwrap_or_default().unsigned_abs()))
+            })
+            .collect())
+    }
+
+    /// All members of a room, those who came first before the others.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn members(&self, room: RoomId) -> Result<Vec<Member>, StoreError> {
+        let rows = room_members::Entity::find()
+            .filter(room_members::Column::RoomId.eq(room.0))
+            .order_by_asc(room_members::Column::JoinedAt)
+            .order_by_asc(room_members::Column::Username)
+            .all(&self.read)
+            .await?;
+        Ok(rows.into_iter().map(Member::from).collect())
+    }
+
+    /// A page of a room's messages, oldest first; shorter than asked for if they are very long.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn history(&self, room: RoomId, page: Page, limit: u64) -> Result<History, StoreError> {
+        read_page(&self.read, room, page, limit, PAGE_BYTES).await
+    }
+}

@@ -1,0 +1,41 @@
+//! What people do in a browser, done in Chromium against the built broker.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
+
+mod chromium;
+#[path = "../api"]
+mod api {
+    #[expect(dead_code, unused_imports, reason = "the tests of the API use all of it")]
+    pub mod support;
+}
+
+use api::support::Broker;
+use chromium::Browser;
+
+/// The code blocks of the README in this language.
+fn readme_blocks(language: &str) -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let fence = format!("```{language}\n");
+    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_chat_example_of_the_readme_works_as_written() {
+    let broker = Broker::start().await;
+    let example = readme_blocks("javascript").pop().expect("an example");
+    let browser = Browser::start().await;
+    let mut alice = browser.open(&format!("{}/docs", broker.url)).await;
+    alice.run(&example).await;
+    assert_eq!(alice.next_line().await, "alice is here");
+    assert_eq!(alice.next_line().await, "alice: Hello from alice!");
+
+    let mut bob = browser.open_private(&format!("{}/docs", broker.url)).await;
+    bob.run(&example.replace("\"alice\"", "\"bob\"")).await;
+    assert_eq!(bob.next_line().await, "bob is here");
+    assert_eq!(bob.next_line().await, "bob: Hello from bob!");
+    assert_eq!(alice.next_line().await, "bob is here");
+    assert_eq!(alice.next_line().await, "bob: Hello from bob!");
+
+    drop(broker);
+    assert_eq!(alice.next_line().await, "closed with 1006");
+}
