@@ -99,6 +99,27 @@ async fn commands_are_answered() {
 }
 
 #[tokio::test]
+async fn chat_messages_reach_every_member_of_the_room() {
+    let report = report(&["room", "--clients", "4", "--publishers", "2"]);
+    adds_up(&report, 4);
+    assert_eq!((&report["clients"], &report["publishers"]), (&4.into(), &2.into()));
+    let mut broker = Broker::start().await;
+    let url = broker.url.clone();
+    // the second time the room is there already
+    for _ in 0..2 {
+        let output = broker
+            .command(&["bench", "room", "--url", &url, "--clients", "2", "--rate", "50", "--duration", "0.2"], "");
+        assert_eq!(output.code, Some(0), "{output:?}");
+    }
+    let admin = broker.admin().await;
+    let (_, rooms) = get(&admin, "/api/rooms/").await;
+    assert_eq!(rooms.as_array().map(Vec::len), Some(1), "{rooms}");
+    // nobody is a member any more, its creator neither
+    let (status, _) = get(&admin, &format!("/api/rooms/{}/messages", rooms[0]["id"])).await;
+    assert_eq!(status, 403);
+}
+
+#[tokio::test]
 async fn connections_are_opened_counted_and_closed() {
     let idle = report(&["idle", "--clients", "20"]);
     assert_eq!((&idle["handshakes"], &idle["errors"]), (&20.into(), &0.into()), "{idle}");
