@@ -175,7 +175,7 @@ impl Bench {
         let mut control = Control { progress: progress.clone(), stop: Stop::listen()?, process: None, spin };
         let target = match &url {
             Some(url) => Target::running(url, pid)?,
-            None => control.unless_stopped(Target::start(workers)).await?,
+            None => Target::start(workers, &control).await?,
         };
         control.process = target.process;
         let token = credentials.token().map(str::to_owned);

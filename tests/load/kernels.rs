@@ -32,6 +32,10 @@ impl Location for At {
     fn worker(&self) -> usize {
         self.0 % 2
     }
+
+    fn id(&self) -> u64 {
+        self.0 as u64
+    }
 }
 
 impl Socket for At {

@@ -68,6 +68,8 @@ struct Run {
     /// senders whose message arrived
     again: Vec<usize>,
     login: Vec<u8>,
+    /// what arrives now was not waited for
+    is_draining: bool,
     stalled_cut: usize,
     failure: Option<String>,
 }
@@ -93,6 +95,7 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
         turn: 0,
         again: Vec::new(),
         login: login.into_bytes(),
+        is_draining: false,
         stalled_cut: 0,
         failure: None,
     };
@@ -223,7 +226,7 @@ impl Run {
 
     #[inline]
     fn arrived(&mut self, id: usize, message: &[u8], now: u64) {
-        let Some(meter) = &mut self.meter else { return };
+        let Some(meter) = self.meter.as_mut().filter(|_| !self.is_draining) else { return };
         let Some(sent_at) = self.stamps.find(message) else { return };
         meter.counts.delivered += 1;
         if meter.is_measuring() {
@@ -238,6 +241,7 @@ impl Run {
 
     /// Reads what is left for those that did not read, until the broker's close or nothing more comes.
     fn drain(&mut self, engine: &mut Engine, stalled: &[usize], control: &Control) -> anyhow::Result<()> {
+        self.is_draining = true;
         for seat in stalled {
             if let Some(id) = self.entrance.socket(*seat) {
                 engine.drain(id, self);

@@ -202,8 +202,11 @@ impl Meter {
             let since = |time: u64| Duration::from_nanos(time.saturating_sub(self.begin));
             self.control.progress.running(since(now), since(self.end), format!("{} delivered/s", thousands(rate)));
         }
-        let done = self.counts.delivered + self.errors;
-        if done != self.progress.0 || self.counts.delivered >= expected {
+        let Counts { sent, accepted, delivered, .. } = self.counts;
+        let done = delivered + accepted + self.errors;
+        // not every server gives receipts
+        let is_all_here = delivered >= expected && (accepted == 0 || accepted >= sent);
+        if done != self.progress.0 || is_all_here {
             self.progress = (done, now);
         }
         let is_stuck = now.saturating_sub(self.progress.1) > PATIENCE;
@@ -212,7 +215,7 @@ impl Meter {
             self.phase = Phase::WaitingForTheLast;
             self.last = self.snapshot(engine, now);
         }
-        !(is_stuck || self.is_over() && self.counts.delivered >= expected)
+        !(is_stuck || self.is_over() && is_all_here)
     }
 
     fn snapshot(&self, engine: &Engine, at: u64) -> Snapshot {

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::process::Process;
+use super::{meter::Control, process::Process};
 
 /// The longest that a broker may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl Target {
     }
 
     /// Starts a broker of its own, with this many workers.
-    pub(super) async fn start(workers: usize) -> anyhow::Result<Self> {
+    pub(super) async fn start(workers: usize, control: &Control) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("switchboard-bench-").context("cannot make a temporary directory")?;
         let log = std::fs::File::create(dir.path().join("log"))?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -104,18 +104,17 @@ impl Target {
         for limit in LIFTED {
             command.env(format!("SWITCHBOARD__LIMITS__{limit}"), "0");
         }
-        let mut child = command.spawn().context("cannot start a broker")?;
-        let stdout = child.stdout.take().context("the broker has no stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(START, lines.next_line()).await.context("the broker does not start")??;
-        let url = first.as_deref().and_then(|line| line.split_whitespace().find(|word| word.starts_with("http://")));
-        let Some(url) = url else {
-            let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
-            bail!("the broker does not start: {}", log.trim());
-        };
-        let mut target = Self::running(url, child.id())?;
-        target.own = Some(Own { child, dir });
-        Ok(target)
+        let mut own = Own { child: command.spawn().context("cannot start a broker")?, dir };
+        match control.unless_stopped(own.url()).await {
+            Ok(url) => {
+                let process = own.child.id().map(Process);
+                Ok(Self { process, own: Some(own), ..Self::running(&url, None)? })
+            }
+            Err(error) => {
+                own.stop().await;
+                Err(error)
+            }
+        }
     }
 
     /// Whether it will be gone with all its data.
@@ -129,10 +128,28 @@ impl Target {
     }
 
     /// Ends a broker of its own.
-    pub(super) async fn stop(mut self) {
-        if let Some(own) = &mut self.own {
-            // there is nothing worth a graceful end
-            let _ = own.child.kill().await;
+    pub(super) async fn stop(self) {
+        if let Some(own) = self.own {
+            own.stop().await;
         }
+    }
+}
+
+impl Own {
+    /// Where it listens, once it does.
+    async fn url(&mut self) -> anyhow::Result<String> {
+        let stdout = self.child.stdout.take().context("the broker has no stdout")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first = tokio::time::timeout(START, lines.next_line()).await.context("the broker does not start")??;
+        let url = first.as_deref().and_then(|line| line.split_whitespace().find(|word| word.starts_with("http://")));
+        url.map(str::to_owned).with_context(|| {
+            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            format!("the broker does not start: {}", log.trim())
+        })
+    }
+
+    /// Ends it, before its data go: there is nothing worth a graceful end.
+    async fn stop(mut self) {
+        let _ = self.child.kill().await;
     }
 }
