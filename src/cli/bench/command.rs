@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { clients, in_flight, load, target } = arguments;
     let mut bench = Bench::prepare(target).await?;
-    let mut report = Report { benchmark: "command", clients, in_flight: Some(in_flight), ..load.report() };
+    let report = Report { benchmark: "command", clients, in_flight: Some(in_flight), ..load.report() };
     let control = bench.control.clone();
     let done = async {
         let protocol = bench.protocol;
@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         });
         let (host, seats) = (bench.target.host.clone(), seats.collect());
         bench
-            .engine(report_of(&mut report), move |engine, control, report| {
+            .engine(report, move |engine, control, report| {
                 let mut run = Run {
                     protocol,
                     entrance: Entrance::new(protocol, &host, seats)?,
@@ -80,11 +80,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let done = control.unless_stopped(done).await;
     bench.finish(done).await
-}
-
-/// The report, handed over.
-fn report_of(report: &mut Report) -> Report {
-    std::mem::take(report)
 }
 
 /// Somebody who gives commands.
