@@ -117,7 +117,7 @@ impl Application {
             Journal::start_in_arbiter(&control.handle(), |_| journal)
         };
         let room_manager = {
-            let manager = RoomManager::new(journal.clone(), relays.clone(), store.clone());
+            let manager = RoomManager::new(journal.clone(), relays.clone());
             RoomManager::start_in_arbiter(&control.handle(), |_| manager)
         };
         let (command_dispatcher, under_way) = {
@@ -172,7 +172,7 @@ impl Application {
             topic_manager,
             command_dispatcher,
             inlet,
-            rooms: Rooms::new(room_manager),
+            rooms: Rooms::new(room_manager, relays.clone()),
             journal,
             relays,
             backplane,

@@ -48,9 +48,12 @@ pub enum ApiError {
     /// Something of that name is there already; the text says what.
     #[error("{0}")]
     AlreadyExists(&'static str),
-    /// Somebody wants to leave a room without being in it.
+    /// Somebody wants something of a room without being a member.
     #[error("You are not a member of this room")]
-    NotInRoom,
+    NotAMember,
+    /// Somebody wants to leave a room without being a member.
+    #[error("You are not a member of this room")]
+    CannotLeave,
     /// The target of a command has no socket; the text says what it is.
     #[error("{0}")]
     NotConnected(&'static str),
@@ -95,7 +98,7 @@ pub enum ApiError {
     /// A limit of the server's was hit; its key.
     #[error("Server is at its limit ({0})")]
     AtLimit(&'static str),
-    /// The database failed; nothing has happened.
+    /// The database failed, or its answer was lost.
     #[error("The database does not take this now, try again")]
     NotStored,
     /// The server is stopping.
@@ -145,7 +148,7 @@ impl ApiError {
             Self::NotFound(_) => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::AlreadyExists(_) => "already_exists",
-            Self::NotInRoom => "not_a_member",
+            Self::NotAMember | Self::CannotLeave => "not_a_member",
             Self::NotConnected(_) => "not_connected",
             Self::ConnectionLost => "connection_lost",
             Self::CommandTimeout => "command_timeout",
@@ -173,11 +176,16 @@ impl From<Refusal> for ApiError {
             Refusal::NoSuchMember => Self::NotFound("Member not found"),
             Refusal::NoSuchMessage => Self::NotFound("Message not found"),
             Refusal::NameTaken => Self::AlreadyExists("Room name already exists"),
-            Refusal::NotAMember => Self::Forbidden("You are not a member of this room"),
+            Refusal::NotAMember => Self::NotAMember,
             Refusal::NotTheAuthor => Self::Forbidden("Only its author may edit a message"),
-            Refusal::ModeratorRequired => Self::Forbidden("Your role in this room does not allow that"),
+            Refusal::ModeratorRequired => Self::Forbidden("Only the owner or a moderator of this room may do that"),
+            Refusal::HigherRoleRequired => Self::Forbidden("Only somebody of a higher role may remove this member"),
+            Refusal::OwnerStays => Self::Forbidden("The owner stays the owner; leaving passes the room on"),
             Refusal::OwnerRequired => Self::Forbidden("Only the owner of this room may do that"),
             Refusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
+            Refusal::TheyHaveTooManyRooms => {
+                Self::TooMany { limit: "limits.rooms_per_user of the new member", retry_after: 60 }
+            }
             Refusal::NotStored => Self::NotStored,
         }
     }
@@ -206,11 +214,11 @@ impl ResponseError for ApiError {
             | Self::InvalidRefreshToken => StatusCode::UNAUTHORIZED,
             Self::InactiveUser
             | Self::AlreadyExists(_)
-            | Self::NotInRoom
+            | Self::CannotLeave
             | Self::NotConnected(_)
             | Self::ConnectionLost => StatusCode::BAD_REQUEST,
             Self::CommandTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Forbidden(_) | Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::NotAMember | Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UuidClaimed | Self::CommandCancelled => StatusCode::CONFLICT,

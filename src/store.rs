@@ -21,7 +21,7 @@ use sea_orm::{
 
 pub use commands::{CommandFilter, Created, Record, StoredProgress};
 pub use devices::{Claim, RegisteredDevice};
-pub use rooms::{Page, RoomView, UNREAD_COUNTED, changes::Decided};
+pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;
 pub use users::{Duplicate, NewUser, User};
@@ -68,7 +68,11 @@ impl Store {
                     .max_connections(settings.max_connections)
                     .acquire_timeout(Duration::from_secs(5))
                     .connect_timeout(Duration::from_secs(5))
-                    .sqlx_logging(false);
+                    .sqlx_logging(false)
+                    // a node that vanishes in the middle of a transaction must not stop the others
+                    .map_sqlx_postgres_opts(|options| {
+                        options.options([("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s")])
+                    });
                 // what the driver says of a URL that it can't read holds the password
                 if sea_orm::sqlx::postgres::PgConnectOptions::from_str(&url).is_err() {
                     return Err(StoreError::Url(
@@ -133,8 +137,9 @@ impl Store {
         rooms_per_user: usize,
     ) -> Result<Vec<Decided>, StoreError> {
         let transaction = self.begin().await?;
-        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user).await?;
         commands::write(&transaction, records).await?;
+        // last, since it locks rooms
+        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user).await?;
         transaction.commit().await?;
         Ok(decided)
     }

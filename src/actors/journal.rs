@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     domain::rooms::Change,
-    store::{Decided, Record, Store},
+    store::{Decided, Record, Store, StoreError},
 };
 
 /// How long to wait before the database is tried again.
@@ -48,7 +48,7 @@ pub struct Flush;
 /// Decide and write these, in order. Answers for each what came of it, when that is written.
 #[derive(Message)]
 #[rtype(result = "Result<Vec<Decided>, NotWritten>")]
-pub struct Perform(pub Vec<Change>);
+pub struct Perform(pub Arc<[Change]>);
 
 /// The database failed. Records are kept and tried again, changes of rooms are not: whoever asked for them is told.
 #[derive(Debug)]
@@ -76,9 +76,11 @@ pub struct Journal {
     rooms_per_user: usize,
     waiting: Vec<Record>,
     /// from the RoomManager, which asks anew when it has been answered
-    changes: Vec<(Vec<Change>, Asker)>,
+    changes: Option<(Arc<[Change]>, Asker)>,
     flushes: Vec<oneshot::Sender<Result<(), NotWritten>>>,
     writing: bool,
+    /// the records have failed, and wait for a timer
+    retrying: bool,
     /// a timer is set for what is patient
     gathering: bool,
     /// something of what waits is not patient
@@ -93,67 +95,83 @@ impl Journal {
             backlog,
             rooms_per_user,
             waiting: Vec::new(),
-            changes: Vec::new(),
+            changes: None,
             flushes: Vec::new(),
             writing: false,
+            retrying: false,
             gathering: false,
             urgent: false,
         }
     }
 
     fn write(&mut self, context: &mut Context<Self>) {
-        if self.writing || (self.waiting.is_empty() && self.changes.is_empty() && self.flushes.is_empty()) {
+        if self.writing {
+            return;
+        }
+        let records = if self.retrying {
+            self.flushes.drain(..).for_each(|flush| drop(flush.send(Err(NotWritten))));
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.waiting)
+        };
+        if records.is_empty() && self.changes.is_none() && self.flushes.is_empty() {
             return;
         }
         self.writing = true;
         self.urgent = false;
-        let records = std::mem::take(&mut self.waiting);
-        let (changes, askers): (Vec<_>, Vec<_>) = self
-            .changes
-            .drain(..)
-            .map(|(changes, asker)| {
-                let count = changes.len();
-                (changes, (count, asker))
-            })
-            .unzip();
-        let changes = changes.concat();
-        let flushes = std::mem::take(&mut self.flushes);
+        let (changes, flushes) = (self.changes.take(), std::mem::take(&mut self.flushes));
         let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
         let commit = async move {
-            let nothing = records.is_empty() && changes.is_empty();
-            let result =
-                if nothing { Ok(Vec::new()) } else { store.write_journal(&records, &changes, rooms_per_user).await };
-            (records, askers, flushes, result)
+            let asked = changes.as_ref().map_or(&[][..], |(changes, _)| changes);
+            let mut written = write(&store, &records, asked, rooms_per_user).await;
+            let mut decided = None;
+            if let (Err(_), false, false) = (&written, records.is_empty(), asked.is_empty()) {
+                // what is wrong with the one must not stop the other
+                decided = write(&store, &[], asked, rooms_per_user).await.ok();
+            } else if let Ok(all) = &mut written {
+                decided = Some(std::mem::take(all));
+            }
+            if let Some((_, asker)) = changes {
+                // whoever asked may be gone
+                let _ = asker.send(decided.ok_or(NotWritten));
+            }
+            (records, flushes, written.is_ok())
         };
-        context.spawn(commit.into_actor(self).map(|(records, askers, flushes, result), journal, context| {
+        context.spawn(commit.into_actor(self).map(|(records, flushes, written), journal, context| {
             journal.writing = false;
-            // whoever asked may be gone
-            match result {
-                Ok(decided) => {
-                    let mut decided = decided.into_iter();
-                    for (count, asker) in askers {
-                        let _ = asker.send(Ok(decided.by_ref().take(count).collect()));
-                    }
-                    flushes.into_iter().for_each(|flush| drop(flush.send(Ok(()))));
-                    if journal.urgent
-                        || !journal.changes.is_empty()
-                        || !journal.flushes.is_empty()
-                        || !journal.gathering
-                    {
-                        journal.write(context);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, records = records.len(), "cannot write the journal, trying again");
-                    askers.into_iter().for_each(|(_, asker)| drop(asker.send(Err(NotWritten))));
-                    flushes.into_iter().for_each(|flush| drop(flush.send(Err(NotWritten))));
-                    journal.waiting.splice(0..0, records);
-                    context.run_later(RETRY, |journal, context| journal.write(context));
-                }
+            for flush in flushes {
+                let _ = flush.send(if written { Ok(()) } else { Err(NotWritten) });
+            }
+            if !written && !records.is_empty() {
+                journal.waiting.splice(0..0, records);
+                journal.retrying = true;
+                context.run_later(RETRY, |journal, context| {
+                    journal.retrying = false;
+                    journal.write(context);
+                });
+            }
+            if journal.urgent || journal.changes.is_some() || !journal.flushes.is_empty() || !journal.gathering {
+                journal.write(context);
             }
             journal.backlog.0.store(journal.waiting.len(), Ordering::Relaxed);
         }));
     }
+}
+
+async fn write(
+    store: &Store,
+    records: &[Record],
+    changes: &[Change],
+    rooms_per_user: usize,
+) -> Result<Vec<Decided>, StoreError> {
+    if records.is_empty() && changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let result = store.write_journal(records, changes, rooms_per_user).await;
+    if let Err(error) = &result {
+        tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
+    }
+    result
 }
 
 impl Actor for Journal {
@@ -184,7 +202,7 @@ impl Handler<Perform> for Journal {
 
     fn handle(&mut self, Perform(changes): Perform, context: &mut Self::Context) -> Self::Result {
         let (done, decided) = oneshot::channel();
-        self.changes.push((changes, done));
+        self.changes = Some((changes, done));
         self.write(context);
         Box::pin(async move { decided.await.unwrap_or(Err(NotWritten)) })
     }

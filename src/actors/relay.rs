@@ -58,6 +58,16 @@ enum Delivery {
     Publication(Publication),
 }
 
+/// What has its place among the publications of a tick.
+enum Queued {
+    Publication(Publication),
+    /// the end of a session, after what was published before
+    Close {
+        session: SessionHandle,
+        code: CloseCode,
+    },
+}
+
 struct Publication {
     members: Members<SessionHandle>,
     /// the session that gets no copy
@@ -191,6 +201,20 @@ impl Relays {
         self.workers.iter().any(|worker| worker.backlog.load(Ordering::Relaxed) > PUBLICATION_BACKLOG)
     }
 
+    /// Waits until no worker has more publications on their way than it keeps up with.
+    pub async fn uncongested(&self) {
+        while self.is_congested() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until a session has less waiting than a quarter of what it may, or is closed.
+    pub async fn drained(&self, session: &SessionHandle) {
+        while session.is_open() && self.outbound_bytes > 0 && session.queued() > self.outbound_bytes / 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Closes all sessions, spread over some time.
     pub fn close_all(&self, close: CloseAll) {
         self.workers.iter().filter_map(|worker| worker.relay.get()).for_each(|relay| relay.do_send(close));
@@ -274,17 +298,15 @@ impl Handler<Batch> for Relay {
                     Where::Here(outbox) => outbox.send_reserved(frame),
                     Where::Gone | Where::Elsewhere => to.release(frame.len()),
                 },
-                Delivery::Close { session, code } => {
+                Delivery::Close { session, code: CloseCode::SlowConsumer } => {
                     if let Where::Here(outbox) = local::outbox(&session) {
-                        match code {
-                            CloseCode::SlowConsumer => outbox.overrun(),
-                            code => outbox.close(code),
-                        }
+                        outbox.overrun();
                     }
                 }
+                Delivery::Close { session, code } => local::queue(Queued::Close { session, code }),
                 Delivery::Publication(publication) => {
                     self.relays.workers[self.worker].backlog.fetch_sub(publication.frame.len(), Ordering::Relaxed);
-                    local::publish(publication);
+                    local::queue(Queued::Publication(publication));
                 }
             }
         }

@@ -12,20 +12,17 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use chrono::{SubsecRound, Utc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub use self::entrance::{Rooms, Said};
+pub use self::entrance::Rooms;
 use super::{
     command_dispatcher::SessionGone,
     journal::{Journal, Perform},
-    relay::Relays,
+    relay::{Relays, tick},
     session::handle::SessionHandle,
 };
 use crate::{
     domain::{
         ids::RoomId,
-        rooms::{
-            Attachment, Change, HISTORY_BYTES, History, Message as ChatMessage, Occupancy, Outcome, Participant,
-            Refusal, Room, RoomRole,
-        },
+        rooms::{Attachment, Change, HISTORY_BYTES, History, Occupancy, Outcome, Participant, Refusal, Room, RoomRole},
         subscriptions::{Audience, Location},
     },
     error::ApiError,
@@ -35,7 +32,7 @@ use crate::{
         outbound::{self, About},
         wire,
     },
-    store::{Decided, Store},
+    store::Decided,
 };
 
 /// Changes that are written at once.
@@ -47,24 +44,10 @@ const BATCH: usize = 1000;
 pub struct Ask {
     /// What.
     pub change: Change,
-    /// The socket that asks; it gets the frames that are the answer.
+    /// The socket that asks; it gets the frames that are the answer, or say why it was refused.
     pub socket: Option<(SessionHandle, Attachment)>,
-    /// Where to tell what came of it; without it, a refusal goes to the socket.
+    /// Where to tell what came of it.
     pub answer: Option<oneshot::Sender<Decided>>,
-    /// Its share of what may wait.
-    pub place: OwnedSemaphorePermit,
-}
-
-/// A member is typing.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Typing {
-    /// Where.
-    pub room: RoomId,
-    /// Who.
-    pub who: Participant,
-    /// From which session.
-    pub session: SessionHandle,
     /// Its share of what may wait.
     pub place: OwnedSemaphorePermit,
 }
@@ -86,7 +69,6 @@ pub struct Ping;
 
 /// An [`Ask`] whose change is with the Journal.
 struct Asked {
-    room: Option<RoomId>,
     socket: Option<(SessionHandle, Attachment)>,
     answer: Option<oneshot::Sender<Decided>>,
     _place: OwnedSemaphorePermit,
@@ -103,19 +85,18 @@ pub struct RoomManager {
     history_bytes: usize,
     journal: Addr<Journal>,
     relays: Arc<Relays>,
-    store: Store,
 }
 
 impl RoomManager {
     /// With nobody in any room.
-    pub fn new(journal: Addr<Journal>, relays: Arc<Relays>, store: Store) -> Self {
-        // at most half of what may wait for a socket, so that nobody is a slow consumer by joining
+    pub fn new(journal: Addr<Journal>, relays: Arc<Relays>) -> Self {
+        // at most a quarter of what may wait for a socket, so that nobody is a slow consumer by joining
         let history_bytes = match relays.outbox_limits().bytes {
             0 => HISTORY_BYTES,
-            bytes => HISTORY_BYTES.min(bytes / 2),
+            bytes => HISTORY_BYTES.min(bytes / 4),
         };
         let occupancy = Occupancy::default();
-        Self { occupancy, waiting: Vec::new(), writing: false, history_bytes, journal, relays, store }
+        Self { occupancy, waiting: Vec::new(), writing: false, history_bytes, journal, relays }
     }
 
     fn write(&mut self, context: &mut Context<Self>) {
@@ -127,64 +108,90 @@ impl RoomManager {
         let (changes, asked): (Vec<_>, Vec<_>) = self
             .waiting
             .drain(..count)
-            .map(|Ask { change, socket, answer, place }| {
-                let asked = Asked { room: change.room(), socket, answer, _place: place };
-                (change, asked)
-            })
+            .map(|Ask { change, socket, answer, place }| (change, Asked { socket, answer, _place: place }))
             .unzip();
-        context.spawn(self.journal.send(Perform(changes)).into_actor(self).map(|decided, manager, context| {
-            manager.writing = false;
-            let decided = match decided {
-                Ok(Ok(decided)) => decided,
-                _ => asked.iter().map(|_| Err(Refusal::NotStored)).collect(),
-            };
-            for (asked, decided) in asked.into_iter().zip(decided) {
-                manager.announce(asked, decided);
-            }
-            manager.write(context);
-        }));
+        let changes: Arc<[Change]> = changes.into();
+        context.spawn(self.journal.send(Perform(changes.clone())).into_actor(self).map(
+            move |decided, manager, context| {
+                manager.writing = false;
+                let decided = match decided {
+                    Ok(Ok(decided)) => decided,
+                    _ => vec![Err(Refusal::NotStored); changes.len()],
+                };
+                for ((change, asked), decided) in changes.iter().zip(asked).zip(decided) {
+                    manager.announce(change, asked, decided);
+                }
+                manager.write(context);
+            },
+        ));
     }
 
     /// Tells everyone concerned what has happened.
-    fn announce(&mut self, asked: Asked, decided: Decided) {
-        let Asked { room, socket, answer, _place } = asked;
+    fn announce(&mut self, change: &Change, asked: Asked, decided: Decided) {
+        let Asked { socket, answer, _place } = asked;
         match &decided {
-            Ok(Outcome::Created(_)) => {}
-            Ok(Outcome::Joined { room, who, newly, history }) => {
-                self.joined(room, who, *newly, history.as_ref(), socket.as_ref());
+            Ok(outcome) => self.tell_outcome(outcome, socket.as_ref()),
+            Err(refusal) => self.tell_refusal(*refusal, change, socket.as_ref()),
+        }
+        if let Some(answer) = answer {
+            // after the frames, which leave at the end of the tick; whoever asked may be gone
+            tick::at_end_do(move || drop(answer.send(decided)));
+        }
+    }
+
+    fn tell_outcome(&mut self, outcome: &Outcome, socket: Option<&(SessionHandle, Attachment)>) {
+        match outcome {
+            Outcome::Created(_) => {}
+            Outcome::Joined { room, who, newly, history } => self.joined(room, who, *newly, history.as_ref(), socket),
+            Outcome::Left { room, who, removed, new_owner } => {
+                self.left(*room, who, *removed, socket);
+                if let Some(owner) = new_owner {
+                    self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now()));
+                }
             }
-            Ok(Outcome::Left { room, who, removed, new_owner }) => {
-                self.left(*room, who, *removed, new_owner.as_ref(), socket.as_ref());
-            }
-            Ok(Outcome::RoleSet { room, who, role }) => {
+            Outcome::RoleSet { room, who, role } => {
                 self.broadcast(*room, || chat::role_changed(*room, who, *role, now()));
             }
-            Ok(Outcome::Posted { message, newly: true }) => self.posted(message),
-            Ok(Outcome::Posted { message, newly: false }) => match &socket {
+            Outcome::Posted { message, newly: true } => {
+                self.broadcast(message.room, || chat::message(message));
+                if let Some(audience) = self.occupancy.plain_audience(message.room, message.author.client) {
+                    self.publish(&audience, || chat::plain_message(message));
+                }
+            }
+            Outcome::Posted { message, newly: false } => match socket {
                 Some((session, Attachment::Plain)) => self.tell(session, &chat::plain_message(message)),
                 Some((session, _)) => self.tell(session, &chat::message(message)),
                 None => {}
             },
-            Ok(Outcome::Edited(message)) => self.broadcast(message.room, || chat::message_edited(message)),
-            Ok(Outcome::Deleted { message, newly }) => {
-                if *newly {
-                    self.broadcast(message.room, || chat::message_deleted(message));
-                }
+            Outcome::Edited(message) => self.broadcast(message.room, || chat::message_edited(message)),
+            Outcome::Deleted { message, newly: true } => {
+                self.broadcast(message.room, || chat::message_deleted(message));
             }
-            Ok(Outcome::MarkedRead { room, who, message, newly }) => {
-                if *newly {
-                    self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
-                }
+            Outcome::MarkedRead { room, who, message, newly: true } => {
+                self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
             }
-            Err(refusal) => {
-                if let (Some((session, _)), None) = (&socket, &answer) {
-                    self.tell(session, &refused(*refusal, room));
-                }
+            Outcome::Deleted { newly: false, .. } | Outcome::MarkedRead { newly: false, .. } => {}
+            Outcome::Typing { room, who } => {
+                self.broadcast(*room, || chat::event(Event::Typing, *room, who, None, now()));
             }
         }
-        if let Some(answer) = answer {
-            // whoever asked may be gone
-            let _ = answer.send(decided);
+    }
+
+    fn tell_refusal(&mut self, refusal: Refusal, change: &Change, socket: Option<&(SessionHandle, Attachment)>) {
+        let (by, other) = change.clients();
+        // whoever is no member has no sockets in the room: a leave whose answer was lost, or one on another node
+        let gone = match refusal {
+            Refusal::NotAMember | Refusal::NoSuchRoom => Some(by),
+            Refusal::NoSuchMember => other,
+            _ => None,
+        };
+        if let (Some(room), Some(gone)) = (change.room(), gone)
+            && let Some(who) = self.occupancy.participant(room, gone)
+        {
+            self.left(room, &who, false, None);
+        }
+        if let Some((session, _)) = socket {
+            self.tell(session, &refused(refusal, change));
         }
     }
 
@@ -211,23 +218,15 @@ impl RoomManager {
             Attachment::Dedicated => history.iter().for_each(|history| self.tell(session, history)),
             Attachment::Plain => {}
         }
-        if let Some(first) = self.occupancy.attach(room, who, session.clone(), *attachment) {
-            let presence = first.then_some(Presence::Online);
-            self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, presence, now()));
-        }
+        let first = self.occupancy.attach(room, who, session.clone(), *attachment);
+        let presence = (first == Some(true)).then_some(Presence::Online);
+        self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, presence, now()));
         if *attachment == Attachment::Joined {
             history.iter().for_each(|history| self.tell(session, history));
         }
     }
 
-    fn left(
-        &mut self,
-        room: RoomId,
-        who: &Participant,
-        removed: bool,
-        new_owner: Option<&Participant>,
-        socket: Option<&(SessionHandle, Attachment)>,
-    ) {
+    fn left(&mut self, room: RoomId, who: &Participant, removed: bool, socket: Option<&(SessionHandle, Attachment)>) {
         let sockets = self.occupancy.detach_client(room, who.client);
         let farewell = chat::room_left(room, removed);
         for (session, attachment) in &sockets {
@@ -244,16 +243,6 @@ impl RoomManager {
         }
         let presence = (!sockets.is_empty()).then_some(Presence::Offline);
         self.broadcast(room, || chat::event(Event::Left, room, who, presence, now()));
-        if let Some(owner) = new_owner {
-            self.broadcast(room, || chat::role_changed(room, owner, RoomRole::Owner, now()));
-        }
-    }
-
-    fn posted(&mut self, message: &ChatMessage) {
-        self.broadcast(message.room, || chat::message(message));
-        if let Some(audience) = self.occupancy.plain_audience(message.room, message.author.client) {
-            self.publish(&audience, || chat::plain_message(message));
-        }
     }
 
     /// Tells all sockets in a room that understand more than messages.
@@ -284,9 +273,19 @@ fn now() -> chrono::DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// The error frame of a refusal.
-fn refused(refusal: Refusal, room: Option<RoomId>) -> String {
-    let error = ApiError::from(refusal);
+/// What a socket is told that was refused.
+fn refused(refusal: Refusal, change: &Change) -> String {
+    let refusal = match (refusal, change) {
+        // whoever is not there has left
+        (Refusal::NotAMember | Refusal::NoSuchRoom, Change::Leave { room, .. }) => {
+            return chat::room_left(*room, false);
+        }
+        (Refusal::NoSuchRoom, Change::Join { .. }) => refusal,
+        // nobody is a member of a room that does not exist
+        (Refusal::NoSuchRoom, _) => Refusal::NotAMember,
+        (refusal, _) => refusal,
+    };
+    let (room, error) = (change.room(), ApiError::from(refusal));
     let text = match (refusal, room) {
         (Refusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
         _ => error.to_string(),
@@ -302,36 +301,14 @@ impl Handler<Ask> for RoomManager {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, context: &mut Self::Context) {
+        // whoever has a socket in the room is a member: leaving takes the sockets out
+        if let Change::Type { room, who } = &ask.change
+            && self.occupancy.participant(*room, who.client).is_some()
+        {
+            return self.tell_outcome(&Outcome::Typing { room: *room, who: who.clone() }, None);
+        }
         self.waiting.push(ask);
         self.write(context);
-    }
-}
-
-impl Handler<Typing> for RoomManager {
-    type Result = ();
-
-    fn handle(&mut self, Typing { room, who, session, place }: Typing, context: &mut Self::Context) {
-        // whoever has a socket in the room is a member: leaving takes the sockets out
-        if self.occupancy.is_present(room, who.client) {
-            self.broadcast(room, || chat::event(Event::Typing, room, &who, None, now()));
-            return;
-        }
-        let (store, client) = (self.store.clone(), who.client);
-        let look = async move { (place, store.room(room, client).await) };
-        context.spawn(look.into_actor(self).map(move |(_place, found), manager, _| {
-            let refusal = match found {
-                Ok(Some((_, Some(_)))) => {
-                    return manager.broadcast(room, || chat::event(Event::Typing, room, &who, None, now()));
-                }
-                Ok(Some((_, None))) => Refusal::NotAMember,
-                Ok(None) => Refusal::NoSuchRoom,
-                Err(error) => {
-                    tracing::error!(%error, "cannot look a membership up");
-                    Refusal::NotStored
-                }
-            };
-            manager.tell(&session, &refused(refusal, Some(room)));
-        }));
     }
 }
 

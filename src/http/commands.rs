@@ -309,7 +309,7 @@ async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Ve
     let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
         // a private room is there for its members alone
         Some(room) => match broker.store.room(room, asker).await? {
-            Some(_) => Some(broker.store.members(room).await?.into_iter().map(|member| member.who.client).collect()),
+            Some(_) => Some(broker.store.member_ids(room).await?.into_iter().collect()),
             None => Some(HashSet::new()),
         },
         None => None,

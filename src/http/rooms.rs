@@ -42,7 +42,12 @@ pub struct CreateRoom {
 
 impl FromFields for CreateRoom {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let name = fields.limited_text("name", fields.limits.room_name_chars, "limits.room_name_chars");
+        // a longer one would not fit into PostgreSQL's index
+        let most = if fields.limits.room_name_chars == 0 { 500 } else { fields.limits.room_name_chars.min(500) };
+        let name = fields.limited_text("name", most, "limits.room_name_chars").and_then(|name| {
+            let blank = name.trim().is_empty();
+            if blank { Err(fields.fault("value_error", "name", "Value error, must not be blank")) } else { Ok(name) }
+        });
         let description = fields.optional_text("description", 0..=4096);
         let private = fields.optional_bool("private");
         Ok(Self { name: name?, description: description?, private: private? })
@@ -131,10 +136,11 @@ fn room_id(text: &str) -> Result<RoomId, ApiError> {
     path_int("room_id", text).map(RoomId)
 }
 
-/// The room and the asker's membership.
-async fn membership(broker: &Broker, room: RoomId, client: ClientId) -> Result<(Room, Member), ApiError> {
-    let (room, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
-    Ok((room, member.ok_or(Refusal::NotAMember)?))
+/// Whether the client is a member.
+async fn check_membership(broker: &Broker, room: RoomId, client: ClientId) -> Result<(), ApiError> {
+    let (_, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
+    member.ok_or(Refusal::NotAMember)?;
+    Ok(())
 }
 
 /// Create a room. Its creator becomes a member, and its owner.
@@ -211,7 +217,7 @@ pub async fn leave(
 ) -> Result<web::Json<Value>, ApiError> {
     let leave = Change::Leave { room: room_id(&path)?, who: identity.account.id };
     broker.rooms.ask(leave, None).await.map_err(|refusal| match refusal {
-        Refusal::NotAMember => ApiError::NotInRoom,
+        Refusal::NotAMember => ApiError::CannotLeave,
         refusal => refusal.into(),
     })?;
     Ok(web::Json(json!({ "message": "Successfully left the room" })))
@@ -225,7 +231,7 @@ pub async fn presence(
     path: web::Path<String>,
 ) -> Result<web::Json<PresenceInfo>, ApiError> {
     let id = room_id(&path)?;
-    membership(&broker, id, identity.account.id).await?;
+    check_membership(&broker, id, identity.account.id).await?;
     let mut present = broker.rooms.manager().send(GetPresence(id)).await?;
     present.sort_by(|(one, _), (other, _)| one.username.cmp(&other.username));
     let users: Vec<_> =

@@ -141,8 +141,10 @@ pub fn message_history(room: RoomId, history: &History, bytes: usize) -> String 
         })
         .collect();
     let mut left = bytes;
+    let mut first = true;
     let mut fits = |message: &&String| {
-        let fits = message.len() < left;
+        // one at least, or whoever asks again would get nothing for ever
+        let fits = std::mem::take(&mut first) || message.len() < left;
         left = left.saturating_sub(message.len() + 1);
         fits
     };
@@ -271,6 +273,6 @@ mod tests {
         assert_eq!(ids(true, 10_000), (vec![1, 2, 3], false));
         assert_eq!(ids(true, 500), (vec![2, 3], true));
         assert_eq!(ids(false, 500), (vec![1, 2], true));
-        assert_eq!(ids(false, 0), (vec![], true));
+        assert_eq!(ids(false, 0), (vec![1], true));
     }
 }

@@ -6,10 +6,12 @@ use std::collections::HashMap;
 
 use entity::{messages, room_members, rooms};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
     sea_query::{Alias, Expr, Query},
 };
+
+use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::domain::{
@@ -17,14 +19,11 @@ use crate::domain::{
     rooms::{History, Member, Message, Participant, Room, RoomRole},
 };
 
-/// Unread messages are counted up to so many.
-pub const UNREAD_COUNTED: u64 = 1000;
+/// What is unread is counted among so many messages.
+const UNREAD_COUNTED: u64 = 1000;
 
 /// Messages that are read at once.
 const CHUNK: u64 = 100;
-
-/// Bytes of content in a page at most; whoever wants more asks for the next one.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which part of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub enum Page {
 pub struct RoomView {
     /// The room.
     pub room: Room,
-    /// The client's membership, and how many messages of others it has not marked as read, up to [`UNREAD_COUNTED`].
+    /// The client's membership, and how many messages of others it has not marked as read, up to 1000.
     pub membership: Option<(Member, u64)>,
 }
 
@@ -87,7 +86,7 @@ impl From<messages::Model> for Message {
     }
 }
 
-/// A page of a room's messages, oldest first: at most so many, and about so many bytes of content.
+/// A page of a room's messages, oldest first: at most so many, and so many bytes of content.
 async fn read_page(
     connection: &impl ConnectionTrait,
     room: RoomId,
@@ -191,7 +190,7 @@ impl Store {
         // for each room a count that ends early: somebody who never reads must not make everybody wait
         let newer = messages::Entity::find()
             .select_only()
-            .column(Column::Id)
+            .columns([Column::ClientUuid, Column::DeletedAt])
             .filter(
                 Expr::col((messages::Entity, Column::RoomId))
                     .equals((room_members::Entity, room_members::Column::RoomId)),
@@ -200,13 +199,14 @@ impl Store {
                 Expr::col((messages::Entity, Column::Id))
                     .gt(Expr::col((room_members::Entity, room_members::Column::LastReadId))),
             )
-            .filter(Column::ClientUuid.ne(client.uuid()))
-            .filter(Column::DeletedAt.is_null())
+            .order_by_asc(Column::Id)
             .limit(UNREAD_COUNTED)
             .into_query();
         let counted = Query::select()
-            .expr(Expr::col(Alias::new("id")).count())
+            .expr(Expr::col(Column::ClientUuid).count())
             .from_subquery(newer, Alias::new("newer"))
+            .and_where(Expr::col(Column::ClientUuid).ne(client.uuid()))
+            .and_where(Expr::col(Column::DeletedAt).is_null())
             .to_owned();
         let unread = of_client
             .clone()
@@ -227,25 +227,62 @@ impl Store {
             .collect())
     }
 
-    /// All members of a room, those who came first before the others.
+    /// Members of a room, those who came first before the others.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn members(&self, room: RoomId) -> Result<Vec<Member>, StoreError> {
+    pub async fn members(&self, room: RoomId, skip: u64, limit: u64) -> Result<Vec<Member>, StoreError> {
         let rows = room_members::Entity::find()
             .filter(room_members::Column::RoomId.eq(room.0))
             .order_by_asc(room_members::Column::JoinedAt)
-            .order_by_asc(room_members::Column::Username)
+            .order_by_asc(room_members::Column::ClientUuid)
+            .offset(skip)
+            .limit(limit)
             .all(&self.read)
             .await?;
         Ok(rows.into_iter().map(Member::from).collect())
     }
 
-    /// A page of a room's messages, oldest first; shorter than asked for if they are very long.
+    /// How many members a room has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_members(&self, room: RoomId) -> Result<u64, StoreError> {
+        let of_room = room_members::Entity::find().filter(room_members::Column::RoomId.eq(room.0));
+        Ok(of_room.count(&self.read).await?)
+    }
+
+    /// The identities of all members of a room.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn member_ids(&self, room: RoomId) -> Result<Vec<ClientId>, StoreError> {
+        let ids = room_members::Entity::find()
+            .select_only()
+            .column(room_members::Column::ClientUuid)
+            .filter(room_members::Column::RoomId.eq(room.0))
+            .into_tuple::<Uuid>()
+            .all(&self.read)
+            .await?;
+        Ok(ids.into_iter().map(ClientId::from).collect())
+    }
+
+    /// The member of a room that is the user of this integer id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn member_of_user(&self, room: RoomId, user: i64) -> Result<Option<Member>, StoreError> {
+        let of_user = room_members::Entity::find()
+            .filter(room_members::Column::RoomId.eq(room.0))
+            .filter(room_members::Column::UserId.eq(user));
+        Ok(of_user.one(&self.read).await?.map(Member::from))
+    }
+
+    /// A page of a room's messages, oldest first.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn history(&self, room: RoomId, page: Page, limit: u64) -> Result<History, StoreError> {
-        read_page(&self.read, room, page, limit, PAGE_BYTES).await
+        read_page(&self.read, room, page, limit, usize::MAX).await
     }
 }

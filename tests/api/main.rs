@@ -17,4 +17,7 @@ mod configuration;
 mod http_rules;
 mod identity;
 mod messaging;
+mod room_durability;
+mod room_rest;
+mod rooms;
 mod sockets;

@@ -1,6 +1,7 @@
 //! A broker per test, and clients for it.
 
 mod broker;
+pub mod chat;
 mod raw;
 
 pub use broker::{Broker, ChangeBroker, Output};

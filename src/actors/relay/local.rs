@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
-use super::{Batch, Delivery, Publication, Relays, tick};
+use super::{Batch, Delivery, Publication, Queued, Relays, tick};
 use crate::{
     actors::session::{handle::SessionHandle, outbox::Outbox},
     domain::subscriptions::Location,
@@ -20,8 +20,8 @@ struct Local {
     worker: Option<usize>,
     relays: Option<Arc<Relays>>,
     sessions: Slab<Rc<Outbox>>,
-    /// publications that came in during this tick
-    publications: Vec<Publication>,
+    /// what came in during this tick, in order
+    queued: Vec<Queued>,
     /// for each worker what it is to get
     outgoing: Vec<Vec<Delivery>>,
 }
@@ -104,26 +104,39 @@ pub(super) fn hand_over(worker: usize, delivery: Delivery, relays: &Arc<Relays>)
     tick::schedule();
 }
 
-/// Queues a publication for members on this thread.
-pub(super) fn publish(publication: Publication) {
-    LOCAL.with_borrow_mut(|local| local.publications.push(publication));
+/// Queues something for the end of the tick.
+pub(super) fn queue(queued: Queued) {
+    LOCAL.with_borrow_mut(|local| local.queued.push(queued));
     tick::schedule();
 }
 
 /// Hands everything over that gathered during the tick.
 pub(super) fn flush() {
-    let publications = LOCAL.with_borrow_mut(|local| std::mem::take(&mut local.publications));
-    let mut rest = publications.as_slice();
-    while let Some(first) = rest.first() {
-        let mut bytes = 0;
-        let same = rest.iter().take_while(|next| {
-            bytes += next.frame.len();
-            Arc::ptr_eq(&next.members, &first.members) && (bytes <= RUN_BYTES || bytes == next.frame.len())
-        });
-        let (run, later) = rest.split_at(same.count().max(1));
-        publish_run(run);
-        rest = later;
+    let queued = LOCAL.with_borrow_mut(|local| std::mem::take(&mut local.queued));
+    let (mut run, mut bytes): (Vec<Publication>, usize) = (Vec::new(), 0);
+    for queued in queued {
+        match queued {
+            Queued::Publication(next) => {
+                bytes += next.frame.len();
+                let joins = run.first().is_none_or(|first| Arc::ptr_eq(&next.members, &first.members));
+                if !joins || bytes > RUN_BYTES {
+                    publish_run(&run);
+                    run.clear();
+                    bytes = next.frame.len();
+                }
+                run.push(next);
+            }
+            Queued::Close { session, code } => {
+                publish_run(&run);
+                run.clear();
+                bytes = 0;
+                if let Where::Here(outbox) = outbox(&session) {
+                    outbox.close(code);
+                }
+            }
+        }
     }
+    publish_run(&run);
     LOCAL.with_borrow_mut(|local| {
         let Some(relays) = &local.relays else { return };
         for (worker, deliveries) in local.outgoing.iter_mut().enumerate() {

@@ -1,18 +1,15 @@
-//! The way to the RoomManager. What may wait there is bounded: whoever asks for more waits outside, a session without
-//! reading from its peer.
+//! The way to the RoomManager. What may wait there is bounded, and nobody adds to what the workers do not keep up with:
+//! whoever asks for more waits outside, a session without reading from its peer.
 
 use std::{fmt, sync::Arc};
 
 use actix::Addr;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Ask, RoomManager, Typing};
+use super::{Ask, RoomManager};
 use crate::{
-    actors::session::handle::SessionHandle,
-    domain::{
-        ids::RoomId,
-        rooms::{Attachment, Change, Outcome, Participant, Refusal},
-    },
+    actors::{relay::Relays, session::handle::SessionHandle},
+    domain::rooms::{Attachment, Change, Outcome, Refusal},
 };
 
 /// Kilobytes that may wait.
@@ -22,6 +19,7 @@ const PLACES: usize = 16 * 1024;
 #[derive(Clone)]
 pub struct Rooms {
     manager: Addr<RoomManager>,
+    relays: Arc<Relays>,
     places: Arc<Semaphore>,
 }
 
@@ -31,32 +29,14 @@ impl fmt::Debug for Rooms {
     }
 }
 
-/// What a session has for the RoomManager.
-#[derive(Debug)]
-pub enum Said {
-    /// A change; its answer goes to the socket.
-    Change(Change, Attachment),
-    /// Somebody is typing.
-    Typing(RoomId, Participant),
-}
-
-impl Said {
-    fn places(&self) -> u32 {
-        match self {
-            Self::Change(change, _) => places(change),
-            Self::Typing(..) => 1,
-        }
-    }
-}
-
 fn places(change: &Change) -> u32 {
     (change.size() / 1024 + 1).min(PLACES) as u32
 }
 
 impl Rooms {
     /// To this RoomManager.
-    pub fn new(manager: Addr<RoomManager>) -> Self {
-        Self { manager, places: Arc::new(Semaphore::new(PLACES)) }
+    pub fn new(manager: Addr<RoomManager>, relays: Arc<Relays>) -> Self {
+        Self { manager, relays, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
     /// The RoomManager itself, for questions.
@@ -64,34 +44,28 @@ impl Rooms {
         &self.manager
     }
 
-    /// Hands over what a session has, if there is room.
+    /// Hands over what a socket asks for, if there is room. The answer goes to the socket.
     ///
     /// # Errors
-    /// There is none: what was said, for [`Rooms::say_later`].
-    pub fn say(&self, said: Said, session: &SessionHandle) -> Result<(), Said> {
-        match self.places.clone().try_acquire_many_owned(said.places()) {
+    /// The change, for [`Rooms::tell_later`]: there is no room.
+    pub fn tell(&self, change: Change, session: &SessionHandle, attachment: Attachment) -> Result<(), Change> {
+        if self.relays.is_congested() {
+            return Err(change);
+        }
+        match self.places.clone().try_acquire_many_owned(places(&change)) {
             Ok(place) => {
-                self.hand_over(said, session.clone(), place);
+                let socket = Some((session.clone(), attachment));
+                self.manager.do_send(Ask { change, socket, answer: None, place });
                 Ok(())
             }
-            Err(_) => Err(said),
+            Err(_) => Err(change),
         }
     }
 
-    /// Hands over what a session has when there is room.
-    pub async fn say_later(&self, said: Said, session: SessionHandle) {
-        // fails only when the semaphore is closed, which nobody does
-        if let Ok(place) = self.places.clone().acquire_many_owned(said.places()).await {
-            self.hand_over(said, session, place);
-        }
-    }
-
-    fn hand_over(&self, said: Said, session: SessionHandle, place: OwnedSemaphorePermit) {
-        match said {
-            Said::Change(change, attachment) => {
-                self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
-            }
-            Said::Typing(room, who) => self.manager.do_send(Typing { room, who, session, place }),
+    /// Hands over what a socket asks for, when there is room.
+    pub async fn tell_later(&self, change: Change, session: SessionHandle, attachment: Attachment) {
+        if let Ok(place) = self.place(&change).await {
+            self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
         }
     }
 
@@ -100,9 +74,15 @@ impl Rooms {
     /// # Errors
     /// Why it was refused.
     pub async fn ask(&self, change: Change, socket: Option<(SessionHandle, Attachment)>) -> Result<Outcome, Refusal> {
-        let place = self.places.clone().acquire_many_owned(places(&change)).await.map_err(|_| Refusal::NotStored)?;
+        let place = self.place(&change).await?;
         let (answer, decided) = oneshot::channel();
         self.manager.do_send(Ask { change, socket, answer: Some(answer), place });
         decided.await.unwrap_or(Err(Refusal::NotStored))
+    }
+
+    async fn place(&self, change: &Change) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.relays.uncongested().await;
+        // fails only when the semaphore is closed, which nobody does
+        self.places.clone().acquire_many_owned(places(change)).await.map_err(|_| Refusal::NotStored)
     }
 }

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 
 use super::{Dialect, Session};
 use crate::{
-    actors::room_manager::Said,
     auth::accounts::Account,
     domain::{
         ids::{MessageId, RoomId},
@@ -56,10 +55,10 @@ impl Session {
         };
         let about = About { room_id: named_room.as_ref().ok().copied().flatten(), ..About::default() };
         match named_room.and_then(|room| self.read_chat(&frame, who, room)) {
-            Ok(said) => {
+            Ok(change) => {
                 self.bad_frames = 0;
-                if let Some(said) = said {
-                    self.say(said, context);
+                if let Some(change) = change {
+                    self.ask(change, context);
                 }
             }
             Err(Refused(code, why)) => self.bad_frame(code, &why, about),
@@ -67,7 +66,7 @@ impl Session {
     }
 
     /// What a frame asks for; None: nothing.
-    fn read_chat(&self, frame: &Frame<'_>, who: Participant, room: Option<RoomId>) -> Result<Option<Said>, Refused> {
+    fn read_chat(&self, frame: &Frame<'_>, who: Participant, room: Option<RoomId>) -> Result<Option<Change>, Refused> {
         let is_dedicated = self.dialect.room().is_some();
         let kind = match (frame.kind, frame.kind()) {
             (_, Some(kind)) => kind,
@@ -94,10 +93,10 @@ impl Session {
                     by: who.client,
                 }
             }
-            "typing" => return Ok(room.map(|room| Said::Typing(room, who))),
+            "typing" => return Ok(room.map(|room| Change::Type { room, who })),
             _ => return Err(Refused("unknown_type", format!("Unknown message type: {kind}"))),
         };
-        Ok(Some(Said::Change(change, self.dialect.attachment())))
+        Ok(Some(change))
     }
 
     fn read_message(&self, frame: &Frame<'_>, author: Participant, room: Option<RoomId>) -> Result<Change, Refused> {
@@ -123,24 +122,22 @@ impl Session {
     }
 
     /// Hands something to the RoomManager; while that, or a worker, has no room, this socket is not read.
-    fn say(&mut self, said: Said, context: &mut <Self as Actor>::Context) {
-        let session = self.outbox.handle().clone();
-        let said = if self.broker.relays.is_congested() {
-            said
-        } else {
-            match self.broker.rooms.say(said, &session) {
-                Ok(()) => return,
-                Err(said) => said,
-            }
-        };
-        let broker = self.broker.clone();
-        let later = async move {
-            while broker.relays.is_congested() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            broker.rooms.say_later(said, session).await;
-        };
-        context.wait(later.into_actor(self));
+    fn ask(&mut self, change: Change, context: &mut <Self as Actor>::Context) {
+        let (broker, session, attachment) =
+            (self.broker.clone(), self.outbox.handle().clone(), self.dialect.attachment());
+        if matches!(change, Change::Join { .. }) {
+            // the past can be long: not more of it at once than the socket takes
+            let join = async move {
+                // a refusal has gone to the socket
+                let _ = broker.rooms.ask(change, Some((session.clone(), attachment))).await;
+                broker.relays.drained(&session).await;
+            };
+            context.wait(join.into_actor(self));
+            return;
+        }
+        if let Err(change) = broker.rooms.tell(change, &session, attachment) {
+            context.wait(async move { broker.rooms.tell_later(change, session, attachment).await }.into_actor(self));
+        }
     }
 }
 

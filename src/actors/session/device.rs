@@ -96,9 +96,7 @@ impl Session {
     fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
         let broker = self.broker.clone();
         let publish = async move {
-            while broker.relays.is_congested() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
+            broker.relays.uncongested().await;
             broker.topic_manager.send(publish).await
         };
         context.wait(publish.into_actor(self).map(|sent, session, _| {

@@ -99,6 +99,11 @@ impl SessionHandle {
         fits
     }
 
+    /// Bytes that wait for its socket.
+    pub fn queued(&self) -> usize {
+        self.0.queued.load(Ordering::Relaxed)
+    }
+
     /// Counts bytes as no longer queued.
     pub(crate) fn release(&self, bytes: usize) {
         self.0.queued.fetch_sub(bytes, Ordering::Relaxed);

@@ -168,9 +168,9 @@ impl<S: Location + Clone> Occupancy<S> {
         occupied.plain_audience.clone()
     }
 
-    /// Whether a client has a socket in a room.
-    pub fn is_present(&self, room: RoomId, client: ClientId) -> bool {
-        self.rooms.get(&room).is_some_and(|occupied| occupied.occupants.contains_key(&client))
+    /// A client, if it has a socket in a room.
+    pub fn participant(&self, room: RoomId, client: ClientId) -> Option<Participant> {
+        self.rooms.get(&room)?.occupants.get(&client).map(|occupant| occupant.who.clone())
     }
 
     /// Who has sockets in a room, and how many.
@@ -237,7 +237,8 @@ mod tests {
         occupancy.attach(&here, &alice, At(2), Attachment::Plain);
         let gone = occupancy.detach_client(here.id, alice.client);
         assert_eq!(gone, [(At(1), Attachment::Joined), (At(2), Attachment::Plain)]);
-        assert!(!occupancy.is_present(here.id, alice.client) && occupancy.is_present(there.id, alice.client));
+        assert_eq!(occupancy.participant(here.id, alice.client), None);
+        assert_eq!(occupancy.participant(there.id, alice.client), Some(alice.clone()));
         assert_eq!(occupancy.detach_session(2), []);
         assert_eq!(occupancy.detach_session(1).len(), 1);
         assert!(occupancy.rooms.is_empty() && occupancy.sessions.is_empty());

@@ -1,23 +1,20 @@
 //! Members of a room: list, add, give roles, remove.
 
-use std::sync::Arc;
-
 use actix_web::web;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{ParticipantInfo, membership, room_id};
+use super::{Paging, ParticipantInfo, check_membership, room_id};
 use crate::{
     app::Broker,
-    auth::accounts::Account,
     auth::extract::Identity,
     domain::{
-        ids::ClientId,
-        rooms::{Change, Member, Outcome, RoomRole},
+        ids::{ClientId, RoomId},
+        rooms::{Change, Member, Outcome, Refusal, RoomRole},
     },
     error::ApiError,
-    http::body::{Body, Checked, Fields, FromFields},
+    http::body::{Body, Checked, Fields, FromFields, QueryOf},
     protocol::outbound::rfc3339,
 };
 
@@ -45,10 +42,11 @@ impl From<&Member> for MemberInfo {
     }
 }
 
-/// All members.
+/// Members.
 #[derive(Serialize, ToSchema)]
 pub struct Members {
-    count: usize,
+    /// How many there are in all.
+    count: u64,
     members: Vec<MemberInfo>,
 }
 
@@ -101,29 +99,31 @@ fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
     fields.parsed("role", parse, "member or moderator")
 }
 
-/// The client that a path or body means: a user by the integer id, any client by its UUID.
-async fn account(broker: &Broker, text: &str) -> Result<Arc<Account>, ApiError> {
-    if let Ok(id) = text.parse() {
-        return broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found"));
+/// The member that a path means: a user by the integer id, any client by its UUID.
+async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, ApiError> {
+    if let Ok(user) = text.parse() {
+        let member = broker.store.member_of_user(room, user).await?.ok_or(Refusal::NoSuchMember)?;
+        return Ok(member.who.client);
     }
-    let Some(uuid) = ClientId::parse(text) else {
+    ClientId::parse(text).ok_or_else(|| {
         let why = "Input should be a user's integer id or a UUID";
-        return Err(ApiError::invalid("value_error", &["path", "user_id"], why, text.into()));
-    };
-    broker.accounts.find(uuid).await?.ok_or(ApiError::NotFound("Client not found"))
+        ApiError::invalid("value_error", &["path", "user_id"], why, text.into())
+    })
 }
 
 /// The members of a room, for its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
+    query: QueryOf<Paging>,
 ) -> Result<web::Json<Members>, ApiError> {
-    let room = room_id(&path)?;
-    membership(&broker, room, identity.account.id).await?;
-    let members: Vec<_> = broker.store.members(room).await?.iter().map(MemberInfo::from).collect();
-    Ok(web::Json(Members { count: members.len(), members }))
+    let (room, Paging { skip, limit }) = (room_id(&path)?, query.0);
+    let members = broker.store.members(room, skip, limit).await?.iter().map(MemberInfo::from).collect();
+    let count = broker.store.count_members(room).await?;
+    check_membership(&broker, room, identity.account.id).await?;
+    Ok(web::Json(Members { count, members }))
 }
 
 /// Make somebody a member: the only way into a private room. For the owner.
@@ -136,10 +136,14 @@ pub async fn add(
 ) -> Result<web::Json<Value>, ApiError> {
     let (room, by) = (room_id(&path)?, identity.account.id);
     // whoever may not know of the room should not learn who exists either
-    membership(&broker, room, by).await?;
+    check_membership(&broker, room, by).await?;
     let AddMember { user_id, uuid, role } = body.content;
-    let target = user_id.map(|id| id.to_string()).or_else(|| uuid.map(|uuid| uuid.to_string())).unwrap_or_default();
-    let who = account(&broker, &target).await?.participant();
+    let account = match (user_id, uuid) {
+        (Some(id), _) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
+        (None, Some(uuid)) => broker.accounts.find(uuid).await?.ok_or(ApiError::NotFound("Client not found")),
+        (None, None) => Err(ApiError::NotFound("User not found")),
+    };
+    let who = account?.participant();
     let add = Change::Add { room, by, who, role: role.unwrap_or(RoomRole::Member) };
     let message = match broker.rooms.ask(add, None).await? {
         Outcome::Joined { newly: false, .. } => "Already a member of this room",
@@ -157,8 +161,8 @@ pub async fn set_role(
     body: Body<SetRole>,
 ) -> Result<web::Json<Value>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    membership(&broker, room, by).await?;
-    let whose = account(&broker, &path.1).await?.id;
+    check_membership(&broker, room, by).await?;
+    let whose = member(&broker, room, &path.1).await?;
     broker.rooms.ask(Change::SetRole { room, by, whose, role: body.content.role }, None).await?;
     Ok(web::Json(json!({ "message": "Role set" })))
 }
@@ -171,8 +175,8 @@ pub async fn remove(
     path: web::Path<(String, String)>,
 ) -> Result<web::Json<Value>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    membership(&broker, room, by).await?;
-    let whose = account(&broker, &path.1).await?.id;
+    check_membership(&broker, room, by).await?;
+    let whose = member(&broker, room, &path.1).await?;
     broker.rooms.ask(Change::Remove { room, by, whose }, None).await?;
     Ok(web::Json(json!({ "message": "Member removed" })))
 }

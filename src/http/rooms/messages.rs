@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{MOST, ParticipantInfo, USUAL, membership, room_id};
+use super::{MOST, ParticipantInfo, USUAL, check_membership, room_id};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -119,7 +119,7 @@ fn path_ids(path: &(String, String)) -> Result<(RoomId, MessageId), ApiError> {
 }
 
 /// The room's messages, oldest to newest: the newest page (`skip` counts from the newest), or the page before or after a
-/// message. A page of very long messages can be shorter than asked for.
+/// message.
 #[utoipa::path(get, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("before_id" = Option<i64>, Query), ("after_id" = Option<i64>, Query)), responses((status = 200, body = Vec<MessageInfo>), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
@@ -128,8 +128,9 @@ pub async fn list(
     query: QueryOf<Which>,
 ) -> Result<web::Json<Vec<MessageInfo>>, ApiError> {
     let room = room_id(&path)?;
-    membership(&broker, room, identity.account.id).await?;
     let history = broker.store.history(room, query.0.page, query.0.limit).await?;
+    // afterwards: whoever is removed meanwhile gets nothing that was said after that
+    check_membership(&broker, room, identity.account.id).await?;
     Ok(web::Json(history.messages.iter().map(MessageInfo::from).collect()))
 }
 
