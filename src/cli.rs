@@ -3,6 +3,7 @@
 //! To add a sub-command: a variant of `Command`, a file here, an arm in `run`.
 
 mod agent;
+mod bench;
 mod client;
 mod commands;
 mod demo;
@@ -53,6 +54,8 @@ enum Command {
     Devices(devices::Arguments),
     /// Connect as a device that answers commands by running a program
     Agent(agent::Arguments),
+    /// Measure how much a broker carries, and how fast
+    Bench(bench::Arguments),
 }
 
 /// Where settings come from.
@@ -98,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Gateways(arguments) => system.block_on(gateways::run(arguments)),
         Command::Devices(arguments) => system.block_on(devices::run(arguments)),
         Command::Agent(arguments) => system.block_on(agent::run(arguments)),
+        Command::Bench(arguments) => system.block_on(bench::run(arguments)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

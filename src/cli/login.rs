@@ -7,12 +7,22 @@ use clap::Args;
 
 use crate::client::Client;
 
+/// Where the first admin's password lies in a data directory.
+const FIRST_PASSWORD: &str = "initial-admin-password";
+
 #[derive(Args)]
 pub(super) struct LoginArguments {
     /// Where the broker listens
     #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
     #[arg(default_value = "http://127.0.0.1:8000")]
     broker: String,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// Who is asking.
+#[derive(Args)]
+pub(super) struct Credentials {
     /// An access token of an operator
     #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -27,11 +37,35 @@ pub(super) struct LoginArguments {
 impl LoginArguments {
     /// A client that is somebody.
     pub(super) async fn client(self) -> anyhow::Result<Client> {
-        let mut client = Client::new(&self.broker)?;
+        self.credentials.client(&self.broker).await
+    }
+}
+
+impl Credentials {
+    /// A token that was given.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Whether somebody was named, be it only by a first password that lies there.
+    pub(super) fn are_given(&self, broker: &str) -> bool {
+        self.token.is_some()
+            || self.username.is_some()
+            || (is_local(broker) && self.data_dir.join(FIRST_PASSWORD).exists())
+    }
+
+    /// For a broker whose data lie here.
+    pub(super) fn of_data_dir(data_dir: PathBuf) -> Self {
+        Self { token: None, username: None, data_dir }
+    }
+
+    /// A client of this broker that is somebody.
+    pub(super) async fn client(self, broker: &str) -> anyhow::Result<Client> {
+        let mut client = Client::new(broker)?;
         if let Some(token) = self.token {
             return Ok(client.with_token(&token));
         }
-        let first_password = self.data_dir.join("initial-admin-password");
+        let first_password = self.data_dir.join(FIRST_PASSWORD);
         let (username, password) = match self.username {
             Some(username) => {
                 let password = match std::env::var("SWITCHBOARD_PASSWORD") {
@@ -42,7 +76,7 @@ impl LoginArguments {
                 (username, password)
             }
             // a password from this machine is for a broker on this machine
-            None if first_password.exists() && is_local(&self.broker) => {
+            None if first_password.exists() && is_local(broker) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
                 ("admin".to_owned(), password.trim().to_owned())

@@ -209,10 +209,10 @@ pub async fn remove(
     undisturbed(async move {
         // first its rooms, whose other members are told
         for room in broker.store.rooms_of(id).await? {
-            match broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await {
-                Err(Refusal::NotStored) => return Err(ApiError::NotStored),
-                // who has left meanwhile has left
-                Ok(_) | Err(_) => {}
+            let left = broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await;
+            // who has left meanwhile has left
+            if let Err(Refusal::NotStored) = left {
+                return Err(ApiError::NotStored);
             }
         }
         let deleted = broker.store.delete_device(id).await?.ok_or(NOT_FOUND)?;

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod bench;
 mod bounds;
 mod command_life;
 mod command_line;

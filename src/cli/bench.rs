@@ -1,0 +1,257 @@
+//! `switchboard bench`: how much a broker carries, how fast, and what that costs it.
+//!
+//! A benchmark makes its identities over HTTP ([`identities`]), lets its sockets in ([`entrance`]), sends and counts on one
+//! thread ([`engine`], [`meter`]), and tells what came of it ([`report`]). Throughput is what arrived, not what was sent.
+//!
+//! To add a benchmark: a file here, a variant of `Benchmark`, an arm in `run`.
+
+mod command;
+mod direct;
+mod engine;
+mod entrance;
+mod fanout;
+mod frames;
+mod identities;
+mod messages;
+mod meter;
+mod pace;
+mod process;
+mod progress;
+mod report;
+mod room;
+mod sockets;
+mod stamp;
+mod target;
+mod wire;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand, builder::TypedValueParser};
+
+use super::login::Credentials;
+use crate::client::Client;
+use engine::Engine;
+use identities::{Identities, Identity};
+use meter::{Control, Stop};
+use progress::Progress;
+use report::Report;
+use target::Target;
+use wire::Protocol;
+
+#[derive(Args)]
+#[command(after_help = "\
+Without --url a broker is started on a free port of this machine, with its data in a temporary directory and without the \
+limits that guard against many clients from one address; it is gone when the benchmark ends. To measure another \
+configuration, start a broker with it and give --url.\n\n\
+A running broker's default limits are in the way of most benchmarks (limits.registrations_per_minute, \
+limits.frames_per_second, limits.connections, limits.topics_per_client); where one is hit, the error names it.\n\n\
+Load and broker share this machine's cores if both run on it: the load takes one.")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Publish to topics with many subscribers
+    Fanout(fanout::Arguments),
+    /// Send direct messages with receipts between pairs of devices
+    Direct(direct::Arguments),
+    /// Send commands over HTTP to devices that answer at once
+    Command(command::Arguments),
+    /// Write to a chat room with many members
+    Room(room::Arguments),
+    /// Open connections and keep them: the memory each takes, and whether it comes back
+    Idle(sockets::IdleArguments),
+    /// Open and close connections: handshakes per second
+    Connect(sockets::ConnectArguments),
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.benchmark {
+        Benchmark::Fanout(arguments) => fanout::run(arguments).await,
+        Benchmark::Direct(arguments) => direct::run(arguments).await,
+        Benchmark::Command(arguments) => command::run(arguments).await,
+        Benchmark::Room(arguments) => room::run(arguments).await,
+        Benchmark::Idle(arguments) => sockets::idle(arguments).await,
+        Benchmark::Connect(arguments) => sockets::connect(arguments).await,
+    }
+}
+
+/// What is measured, and how that is told.
+#[derive(Args)]
+struct TargetArguments {
+    // not from the environment: nobody should load a broker by accident
+    /// A broker that runs already, as http://host:port [default: one of its own]
+    #[arg(long)]
+    url: Option<String>,
+    /// Worker threads of a broker of its own; 0 takes one per core
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "url")]
+    workers: usize,
+    /// The process at --url, if it runs on this machine, to tell its memory and its share of the processors
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// What the server at --url speaks
+    #[arg(long, value_enum, default_value = "switchboard")]
+    protocol: Protocol,
+    /// Wait without sleeping: steadier figures where a core is free for it
+    #[arg(long)]
+    spin: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// How much is sent.
+#[derive(Args)]
+struct LoadArguments {
+    /// Messages per second in all, before they are multiplied by subscribers [default: as fast as it goes]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// Bytes of content of each message (25 to 60,000)
+    #[arg(long, value_name = "B", default_value_t = 128, value_parser = size())]
+    size: usize,
+    /// Seconds to measure, after a warming up
+    #[arg(long, value_name = "SECS", default_value_t = 5.0, value_parser = seconds)]
+    duration: f64,
+}
+
+impl LoadArguments {
+    /// A report with these.
+    fn report(&self) -> Report {
+        Report { rate_per_s: self.rate, size_bytes: Some(self.size), ..Report::default() }
+    }
+}
+
+/// Parses a number of at least one.
+fn count() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u32).range(1..=1_000_000).map(|count| count as usize)
+}
+
+/// Parses a size of content: there has to be room for a time stamp, and with its envelope it has to fit into a frame.
+fn size() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u32).range(stamp::LEN as i64..=60_000).map(|size| size as usize)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    positive(text, 3_600.0, "seconds, at most 3600")
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    positive(text, 10_000_000.0, "messages per second, at most 10000000")
+}
+
+fn positive(text: &str, most: f64, what: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= most);
+    number.ok_or_else(|| format!("expected a number of {what}, greater than 0"))
+}
+
+/// A benchmark with its target and what it made there.
+struct Bench {
+    target: Target,
+    protocol: Protocol,
+    /// Tells this run from any other.
+    run: String,
+    identities: Identities,
+    url: Option<String>,
+    workers: usize,
+    json: bool,
+    /// for servers that take the same from everybody
+    token: Option<String>,
+    operator: Option<Client>,
+    control: Control,
+}
+
+impl Bench {
+    /// Finds or starts the target.
+    async fn prepare(arguments: TargetArguments) -> anyhow::Result<Self> {
+        let TargetArguments { url, workers, pid, protocol, spin, json, credentials } = arguments;
+        ensure!(protocol == Protocol::Switchboard || url.is_some(), "--protocol nats needs the --url of a nats-server");
+        // as many sockets as the system allows
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        let progress = Progress::new();
+        progress.wait("starting");
+        let mut control = Control { progress: progress.clone(), stop: Stop::listen()?, process: None, spin };
+        let target = match &url {
+            Some(url) => Target::running(url, pid)?,
+            None => Target::start(workers, &control).await?,
+        };
+        control.process = target.process;
+        let token = credentials.token().map(str::to_owned);
+        let operator = match target.data_dir() {
+            Some(data_dir) => Some(Credentials::of_data_dir(data_dir).client(&target.url).await?),
+            None if protocol == Protocol::Switchboard && credentials.are_given(&target.url) => {
+                Some(credentials.client(&target.url).await?)
+            }
+            None => None,
+        };
+        let identities = Identities::new(&target, protocol, operator.clone(), &progress)?;
+        let run = format!("{:08x}", rand::random::<u32>());
+        Ok(Self { target, protocol, run, identities, url, workers, json, token, operator, control })
+    }
+
+    /// Somebody who may give commands and make rooms.
+    async fn operator(&self) -> anyhow::Result<Client> {
+        self.operator.clone().with_context(
+            || "this needs an operator: give --token or --username; or, for a broker on this machine, --data-dir",
+        )
+    }
+
+    /// So many new devices. Fails after Ctrl-C.
+    async fn devices(&mut self, count: usize) -> anyhow::Result<Vec<Identity>> {
+        // a socket takes a descriptor here, and two at a broker of our own; some are for the rest
+        let most = rlimit::getrlimit(rlimit::Resource::NOFILE)?.0.saturating_sub(100);
+        let most = if self.target.is_own() { most / 2 } else { most };
+        ensure!(count as u64 <= most, "{count} sockets: the limit of open files allows {most} (ulimit -n)");
+        self.identities.devices(&self.run, count, self.token.as_deref()).await
+    }
+
+    /// Runs a plan of messages.
+    async fn messages(&self, plan: messages::Plan, report: Report) -> anyhow::Result<Report> {
+        self.engine(report, move |engine, control, report| messages::run(engine, plan, control, report)).await
+    }
+
+    /// Does the work on a thread of its own, and waits for it or for Ctrl-C.
+    async fn engine(
+        &self,
+        mut report: Report,
+        work: impl FnOnce(&mut Engine, &Control, &mut Report) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Report> {
+        let (address, control) = (self.target.address, self.control.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let mut engine = Engine::new(address)?;
+            work(&mut engine, &control, &mut report)?;
+            anyhow::Ok(report)
+        });
+        work.await?
+    }
+
+    /// Cleans up, whatever came of it, and tells what did.
+    async fn finish(self, done: anyhow::Result<Report>) -> anyhow::Result<()> {
+        let Self { target, protocol, identities, url, workers, json, control, .. } = self;
+        let is_own = target.is_own();
+        let kept = if is_own { None } else { identities.clean_up().await };
+        target.stop().await;
+        control.progress.done();
+        if let Some(kept) = kept {
+            eprintln!("{kept}");
+        }
+        let report = done?;
+        let protocol = match protocol {
+            Protocol::Switchboard => "switchboard",
+            Protocol::Nats => "nats",
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let report = Report { version, protocol, workers: is_own.then_some(workers), url, ..report };
+        if json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{}", report.text());
+        }
+        if report.delivered == Some(0) && report.sent > Some(0) {
+            bail!("nothing arrived");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! `bench direct`: pairs of devices, one sends to the other and gets a receipt.
+
+use clap::Args;
+
+use super::{
+    Bench, LoadArguments, TargetArguments,
+    entrance::Seat,
+    messages::{Outgoing, Plan, Sender, Window},
+    report::Report,
+    stamp::{self, Template},
+    wire::To,
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Clients, half of which send to the other half
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = super::count())]
+    clients: usize,
+    /// Messages on their way at once of each pair, where no rate is given
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
+    in_flight: usize,
+    /// HTTP connections that keep logging in with a wrong password meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    login_flood: usize,
+    #[command(flatten)]
+    load: LoadArguments,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { clients, in_flight, login_flood, load, target } = arguments;
+    anyhow::ensure!(clients.is_multiple_of(2), "--clients {clients}: pairs need an even number");
+    anyhow::ensure!(
+        login_flood == 0 || target.protocol == super::wire::Protocol::Switchboard,
+        "--login-flood: nobody logs in over HTTP at a nats-server"
+    );
+    let mut bench = Bench::prepare(target).await?;
+    let report =
+        Report { benchmark: "direct", clients, in_flight: load.rate.is_none().then_some(in_flight), ..load.report() };
+    let control = bench.control.clone();
+    let done = async {
+        let all = bench.devices(clients).await?;
+        // even ones send to the odd ones after them
+        let senders = (0..clients / 2).map(|pair| {
+            let (from, to) = (all[2 * pair].uuid, all[2 * pair + 1].uuid);
+            let message = bench.protocol.message(from, To::Client(to), &stamp::content(&bench.run, load.size));
+            let message = Outgoing { template: Template::new(&bench.run, message), copies: 1 };
+            Sender { seat: 2 * pair, messages: vec![message], next: 0 }
+        });
+        let senders = senders.collect();
+        let arrives = (0..clients).map(|seat| (seat % 2 == 1).then_some(seat / 2)).collect();
+        let seats = all.into_iter().map(|identity| {
+            let subjects = bench.protocol.own_subject(identity.uuid);
+            Seat::device(identity, subjects)
+        });
+        let plan = Plan {
+            protocol: bench.protocol,
+            host: bench.target.host.clone(),
+            run: bench.run.clone(),
+            seats: seats.collect(),
+            senders,
+            window: Window::EachSender(in_flight, arrives),
+            rate: load.rate,
+            duration: load.duration,
+            login_flood,
+        };
+        bench.messages(plan, report).await
+    };
+    let done = control.unless_stopped(done).await;
+    bench.finish(done).await
+}

@@ -1,0 +1,129 @@
+//! `bench fanout`: publishers to the subscribers of topics.
+
+use clap::Args;
+
+use super::{
+    Bench, LoadArguments, TargetArguments,
+    entrance::Seat,
+    messages::{Outgoing, Plan, Sender, Window},
+    report::Report,
+    stamp::{self, Template},
+    wire::To,
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::count())]
+    clients: usize,
+    /// Publishers; each is a client of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
+    publishers: usize,
+    /// Topics, shared out among the publishers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
+    topics: usize,
+    /// Subscribers of each topic [default: the clients shared out among the topics, but at least one]
+    #[arg(long, value_name = "N", value_parser = super::count())]
+    subscribers: Option<usize>,
+    /// Further subscribers that never read, for a broker to get along with
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    stalled: usize,
+    /// Publications on their way at once, where no rate is given [default: as many as make 16,000 copies, from 8 to 64
+    /// and at most 256 KiB]
+    #[arg(long, value_name = "N", value_parser = super::count())]
+    in_flight: Option<usize>,
+    #[command(flatten)]
+    load: LoadArguments,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+/// Publications on their way that keep a broker busy and no socket's budget overrun.
+pub(super) fn window(copies: usize, size: usize) -> usize {
+    (16_000 / copies).clamp(8, 64).min((256 * 1024 / size).max(1))
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { clients, publishers, topics, subscribers, stalled, in_flight, load, target } = arguments;
+    let each = subscribers.unwrap_or((clients / topics).max(1));
+    anyhow::ensure!(each <= clients, "--subscribers {each} needs as many --clients");
+    let in_flight = in_flight.unwrap_or(window(each, load.size));
+    let mut bench = Bench::prepare(target).await?;
+    let report = Report {
+        benchmark: "fanout",
+        clients,
+        publishers: Some(publishers),
+        topics: Some(topics),
+        subscribers_per_topic: Some(each),
+        in_flight: load.rate.is_none().then_some(in_flight),
+        ..load.report()
+    };
+    let control = bench.control.clone();
+    let done = async {
+        let names: Vec<_> = (0..topics).map(|number| format!("bench-{number:05}")).collect();
+        let all = bench.devices(publishers + clients + stalled).await?;
+        bench.identities.topics(&all[0], &names).await?;
+
+        // publisher i sends to topic i, as long as there are any of either; who publishes has to be subscribed
+        let mut topics_of = vec![Vec::new(); all.len()];
+        for number in 0..publishers.max(topics) {
+            topics_of[number % publishers].push(number % topics);
+        }
+        for (number, topic) in (0..topics * each).map(|number| (number % clients, number / each)) {
+            topics_of[publishers + number].push(topic);
+        }
+        for (number, topics_of) in topics_of[publishers + clients..].iter_mut().enumerate() {
+            topics_of.push(number % topics);
+        }
+        let pairs = all.iter().zip(&topics_of);
+        let pairs = pairs.flat_map(|(who, topics)| topics.iter().map(|topic| (who.clone(), names[*topic].clone())));
+        bench.identities.subscribe(pairs.collect()).await?;
+
+        // a stalled subscriber's copies are not waited for
+        let mut members = vec![0_u64; topics];
+        topics_of[..publishers + clients].iter().flatten().for_each(|topic| members[*topic] += 1);
+        let senders = (0..publishers).map(|number| Sender {
+            seat: number,
+            next: 0,
+            messages: topics_of[number]
+                .iter()
+                .map(|topic| {
+                    let content = stamp::content(&bench.run, load.size);
+                    let message = bench.protocol.message(all[number].uuid, To::Topic(&names[*topic]), &content);
+                    Outgoing { template: Template::new(&bench.run, message), copies: members[*topic] - 1 }
+                })
+                .collect(),
+        });
+        let senders = senders.collect();
+        let seats = all.into_iter().zip(&topics_of).enumerate().map(|(number, (identity, topics))| Seat {
+            is_stalled: number >= publishers + clients,
+            ..Seat::device(identity, topics.iter().map(|topic| names[*topic].clone()).collect())
+        });
+        let plan = Plan {
+            protocol: bench.protocol,
+            host: bench.target.host.clone(),
+            run: bench.run.clone(),
+            seats: seats.collect(),
+            senders,
+            window: Window::Together(in_flight),
+            rate: load.rate,
+            duration: load.duration,
+            login_flood: 0,
+        };
+        bench.messages(plan, report).await
+    };
+    let done = control.unless_stopped(done).await;
+    bench.finish(done).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::window;
+
+    #[test]
+    fn the_window_keeps_a_broker_busy_and_fits_into_a_socket() {
+        assert_eq!([1, 100, 1_000, 5_000].map(|copies| window(copies, 128)), [64, 64, 16, 8]);
+        assert_eq!(window(100, 32 * 1024), 8);
+        assert_eq!(window(100, 1024 * 1024), 1);
+    }
+}

@@ -1,0 +1,53 @@
+//! When messages are due at a constant rate, whatever became of those before: that is what corrects latencies for
+//! coordinated omission.
+
+/// A constant rate.
+#[derive(Debug)]
+pub(super) struct Pace {
+    begin: u64,
+    per_second: f64,
+    taken: u64,
+}
+
+impl Pace {
+    /// From this time on, in nanoseconds.
+    pub(super) fn new(begin: u64, per_second: f64) -> Self {
+        Self { begin, per_second, taken: 0 }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> u64 {
+        self.begin + ((self.taken + 1) as f64 * 1e9 / self.per_second) as u64
+    }
+
+    /// Takes the next one if it is due by now, and tells when it was.
+    pub(super) fn take(&mut self, now: u64) -> Option<u64> {
+        let next = self.next();
+        (next <= now).then(|| {
+            self.taken += 1;
+            next
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_due_at_its_own_time() {
+        let mut pace = Pace::new(1_000_000_000, 4.0);
+        assert_eq!(pace.take(1_249_999_999), None);
+        assert_eq!(pace.take(1_700_000_000), Some(1_250_000_000));
+        assert_eq!(pace.take(1_700_000_000), Some(1_500_000_000));
+        assert_eq!(pace.take(1_700_000_000), None);
+        assert_eq!(pace.next(), 1_750_000_000);
+    }
+
+    #[test]
+    fn a_rate_does_not_drift() {
+        let mut pace = Pace::new(0, 3.0);
+        let taken: Vec<_> = std::iter::from_fn(|| pace.take(10_000_000_000)).collect();
+        assert_eq!((taken.len(), taken[29]), (30, 10_000_000_000));
+    }
+}

@@ -1,0 +1,261 @@
+//! `bench idle` and `bench connect`: what sockets cost that say nothing, and how fast they come.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{
+    Bench, TargetArguments,
+    engine::{Ended, Engine, Handler},
+    entrance::{Entrance, Seat, explain},
+    meter::{Control, PATIENCE},
+    process::Process,
+    report::{Latency, Report},
+    wire::{Incoming, Protocol},
+};
+
+/// How long the broker may take to tidy up after its sockets, and how often we look, in nanoseconds.
+const TIDYING_UP: u64 = 5_000_000_000;
+const LOOK: u64 = 20_000_000;
+
+#[derive(Args)]
+pub(super) struct IdleArguments {
+    /// Connections, all opened as fast as it goes
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = super::count())]
+    clients: usize,
+    /// Seconds that they stay open
+    #[arg(long, value_name = "SECS", default_value_t = 2.0, value_parser = super::seconds)]
+    duration: f64,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+#[derive(Args)]
+pub(super) struct ConnectArguments {
+    /// Connections, each opened, greeted, closed, and opened again
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::count())]
+    clients: usize,
+    /// Seconds to measure
+    #[arg(long, value_name = "SECS", default_value_t = 5.0, value_parser = super::seconds)]
+    duration: f64,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+pub(super) async fn idle(arguments: IdleArguments) -> anyhow::Result<()> {
+    let IdleArguments { clients, duration, target } = arguments;
+    let report = Report { benchmark: "idle", clients, duration_s: duration, ..Report::default() };
+    run(target, report, move |run, engine, control, report| run.idle(engine, duration, control, report)).await
+}
+
+pub(super) async fn connect(arguments: ConnectArguments) -> anyhow::Result<()> {
+    let ConnectArguments { clients, duration, target } = arguments;
+    let report = Report { benchmark: "connect", clients, duration_s: duration, ..Report::default() };
+    run(target, report, move |run, engine, control, report| run.connect(engine, duration, control, report)).await
+}
+
+async fn run(
+    target: TargetArguments,
+    report: Report,
+    work: impl FnOnce(&mut Run, &mut Engine, &Control, &mut Report) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let mut bench = Bench::prepare(target).await?;
+    let control = bench.control.clone();
+    let done = async {
+        let devices = bench.devices(report.clients).await?;
+        let (protocol, host) = (bench.protocol, bench.target.host.clone());
+        let seats = devices.into_iter().map(|identity| {
+            let subjects = protocol.own_subject(identity.uuid);
+            Seat::device(identity, subjects)
+        });
+        let seats = seats.collect();
+        bench
+            .engine(report, move |engine, control, report| {
+                let entrance = Entrance::new(protocol, &host, seats)?;
+                let mut run = Run { protocol, entrance, is_churning: false, failure: None };
+                work(&mut run, engine, control, report)?;
+                let of = "from opening a connection to the greeting";
+                report.latency = Latency::of(of, false, &run.entrance.handshakes);
+                Ok(())
+            })
+            .await
+    };
+    let done = control.unless_stopped(done).await;
+    bench.finish(done).await
+}
+
+struct Run {
+    protocol: Protocol,
+    entrance: Entrance,
+    /// sockets are closed as soon as they have been greeted
+    is_churning: bool,
+    failure: Option<String>,
+}
+
+impl Run {
+    fn check(&mut self, control: &Control) -> anyhow::Result<()> {
+        control.check()?;
+        self.failure.take().map_or(Ok(()), |failure| bail!(failure))
+    }
+
+    fn idle(
+        &mut self,
+        engine: &mut Engine,
+        duration: f64,
+        control: &Control,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let count = self.entrance.seats.len();
+        let memory = || control.process.and_then(Process::memory);
+        let before = memory();
+        let mut peak = before;
+        control.progress.step("connecting", count);
+        let (begin, mut seats) = (engine.now(), 0..count);
+        let (cpu, mut looked_at) = (control.process.and_then(Process::cpu), begin);
+        let mut progress = (0, begin);
+        while self.entrance.ready < count {
+            self.entrance.open(engine, &mut seats).context("cannot open a socket")?;
+            engine.poll(control.timeout(), self)?;
+            self.check(control)?;
+            if engine.now() - looked_at > LOOK {
+                looked_at = engine.now();
+                peak = peak.max(memory());
+                control.progress.at(self.entrance.ready);
+            }
+            if self.entrance.ready != progress.0 {
+                progress = (self.entrance.ready, engine.now());
+            } else if engine.now() - progress.1 > 10 * PATIENCE {
+                bail!("the server does not greet: {} of {count} sockets are open", self.entrance.ready);
+            }
+        }
+        let seconds = (engine.now() - begin) as f64 / 1e9;
+        report.handshakes = Some(self.entrance.taken);
+        report.handshakes_per_s = Some(self.entrance.taken as f64 / seconds);
+        if let (Some(first), Some(last)) = (cpu, control.process.and_then(Process::cpu)) {
+            report.broker_cpu_cores = Some((last.saturating_sub(first)).as_secs_f64() / seconds);
+        }
+        self.hold(engine, duration, control)?;
+        let open = memory();
+        report.memory_before_bytes = before;
+        report.memory_open_bytes = open;
+        report.memory_peak_bytes = peak.max(open);
+        if let (Some(before), Some(open)) = (before, open) {
+            report.memory_per_connection_bytes = Some((open as f64 - before as f64) / count as f64);
+        }
+        for seat in 0..count {
+            self.entrance.close(engine, seat);
+        }
+        // until it has come to rest: no less than at the last look
+        control.progress.wait("looking whether the memory comes back");
+        let (closed, mut least) = (engine.now(), memory());
+        while engine.now() - closed < TIDYING_UP && least.is_some() {
+            engine.poll(Duration::from_millis(100), self)?;
+            control.check()?;
+            least = least.min(memory());
+        }
+        report.memory_after_bytes = least;
+        Ok(())
+    }
+
+    fn hold(&mut self, engine: &mut Engine, duration: f64, control: &Control) -> anyhow::Result<()> {
+        let begin = engine.now();
+        let (whole, mut elapsed) = (Duration::from_secs_f64(duration), Duration::ZERO);
+        while elapsed < whole {
+            control.progress.running(elapsed, whole, "connected".to_owned());
+            engine.poll((whole - elapsed).min(Duration::from_millis(50)), self)?;
+            self.check(control)?;
+            elapsed = Duration::from_nanos(engine.now() - begin);
+        }
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        engine: &mut Engine,
+        duration: f64,
+        control: &Control,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let count = self.entrance.seats.len();
+        let memory = || control.process.and_then(Process::memory);
+        report.memory_before_bytes = memory();
+        self.is_churning = true;
+        let begin = engine.now();
+        let (whole, cpu) = (Duration::from_secs_f64(duration), control.process.and_then(Process::cpu));
+        let mut peak = memory();
+        let (mut seats, mut elapsed, mut looked_at) = (0..0, Duration::ZERO, begin);
+        let mut progress = (0, begin);
+        while elapsed < whole {
+            if seats.is_empty() {
+                seats = 0..count;
+            }
+            // a seat is taken again when its last socket is gone
+            while !seats.is_empty() && self.entrance.socket(seats.start).is_none() {
+                let mut one = seats.start..seats.start + 1;
+                self.entrance.open(engine, &mut one).context("cannot open a socket")?;
+                if !one.is_empty() {
+                    break;
+                }
+                seats.start += 1;
+            }
+            engine.poll(control.timeout(), self)?;
+            self.check(control)?;
+            let now = engine.now();
+            elapsed = Duration::from_nanos(now - begin);
+            if now - looked_at > LOOK {
+                looked_at = now;
+                peak = peak.max(memory());
+                let doing = format!("{} handshakes", self.entrance.taken);
+                control.progress.running(elapsed, whole, doing);
+            }
+            if self.entrance.taken != progress.0 {
+                progress = (self.entrance.taken, now);
+            } else if now - progress.1 > 10 * PATIENCE {
+                bail!("the server greets no more, after {} handshakes", self.entrance.taken);
+            }
+        }
+        report.duration_s = elapsed.as_secs_f64();
+        report.handshakes = Some(self.entrance.taken);
+        let rate = self.entrance.taken as f64 / report.duration_s;
+        report.handshakes_per_s = Some(rate);
+        if let (Some(first), Some(last)) = (cpu, control.process.and_then(Process::cpu)) {
+            let cores = (last.saturating_sub(first)).as_secs_f64() / report.duration_s;
+            report.broker_cpu_cores = Some(cores);
+            if cores > 0.05 {
+                report.per_core_per_s = Some(rate / cores);
+            }
+        }
+        report.memory_peak_bytes = peak;
+        for seat in 0..count {
+            self.entrance.close(engine, seat);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Run {
+    fn opened(&mut self, _: &mut Engine, _: usize) {}
+
+    fn frame(&mut self, engine: &mut Engine, id: usize, payload: &[u8]) {
+        let mut rest = self.entrance.rest(id);
+        let mut is_greeted = false;
+        self.protocol.read(&mut rest, payload, |incoming| {
+            if let Incoming::Error(text) = &incoming {
+                self.failure.get_or_insert(format!("the server says: {text}"));
+            }
+            is_greeted |= self.entrance.take(engine, id, &incoming);
+        });
+        self.entrance.keep(id, rest);
+        if self.is_churning && is_greeted && self.entrance.is_ready(id) {
+            self.entrance.close(engine, self.entrance.seat(id));
+        }
+    }
+
+    fn answer(&mut self, _: &mut Engine, _: usize, _: u16, _: &[u8]) {}
+
+    fn ended(&mut self, _: &mut Engine, id: usize, why: Ended) {
+        self.entrance.ended(id);
+        self.failure.get_or_insert(explain(&why));
+    }
+}

@@ -1,0 +1,103 @@
+//! The time at which a message was meant to be sent, inside its content.
+//!
+//! A stamp is `@`, eight characters that tell this run from any other, and the nanoseconds since the run began as sixteen
+//! hexadecimal digits. It looks the same in JSON and outside.
+
+use memchr::memmem;
+
+/// Characters of a stamp; no content can be shorter.
+pub(super) const LEN: usize = 1 + RUN + DIGITS;
+const RUN: usize = 8;
+const DIGITS: usize = 16;
+
+/// Content of this many bytes, with a stamp to be filled in.
+pub(super) fn content(run: &str, size: usize) -> String {
+    let mut content = format!("@{run}{}", "0".repeat(DIGITS));
+    content.extend((content.len()..size).map(|at| char::from(b'a' + (at % 26) as u8)));
+    content
+}
+
+/// A message to be sent again and again, each time with another stamp.
+pub(super) struct Template {
+    bytes: Vec<u8>,
+    digits: usize,
+}
+
+impl Template {
+    /// Of a message that has the run's [`content`] in it.
+    pub(super) fn new(run: &str, message: String) -> Self {
+        let digits = message.find(&format!("@{run}")).map_or(0, |at| at + 1 + RUN);
+        Self { bytes: message.into_bytes(), digits }
+    }
+
+    /// The message with this time.
+    pub(super) fn stamped(&mut self, mut time: u64) -> &[u8] {
+        for digit in self.bytes[self.digits..][..DIGITS].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(time & 15) as usize];
+            time >>= 4;
+        }
+        &self.bytes
+    }
+}
+
+/// Finds the stamps of one run.
+pub(super) struct Stamps {
+    prefix: Vec<u8>,
+    /// where the last one was: most messages are alike
+    offset: usize,
+    /// the last one, since one publication comes back many times
+    last: ([u8; DIGITS], u64),
+}
+
+impl Stamps {
+    /// Of this run.
+    pub(super) fn new(run: &str) -> Self {
+        Self { prefix: format!("@{run}").into_bytes(), offset: 0, last: ([b'0'; DIGITS], 0) }
+    }
+
+    /// The stamp in this message, if it is one of the run.
+    #[inline]
+    pub(super) fn find(&mut self, message: &[u8]) -> Option<u64> {
+        let is_there = |at: usize| message.get(at..at + self.prefix.len()) == Some(&*self.prefix);
+        if !is_there(self.offset) {
+            self.offset = memmem::find(message, &self.prefix)?;
+        }
+        let begin = self.offset + self.prefix.len();
+        let digits: [u8; DIGITS] = message.get(begin..begin + DIGITS)?.try_into().ok()?;
+        if digits != self.last.0 {
+            let text = std::str::from_utf8(&digits).ok()?;
+            self.last = (digits, u64::from_str_radix(text, 16).ok()?);
+        }
+        Some(self.last.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_found_wherever_it_is() {
+        let mut template = Template::new("12345678", format!("{{\"content\":\"{}\"}}", content("12345678", 64)));
+        let mut stamps = Stamps::new("12345678");
+        for time in [0, 1, u64::MAX] {
+            assert_eq!(stamps.find(template.stamped(time)), Some(time));
+            let longer = [b"more before it ", template.stamped(time)].concat();
+            assert_eq!(stamps.find(&longer), Some(time));
+        }
+    }
+
+    #[test]
+    fn messages_of_others_have_none() {
+        let mut stamps = Stamps::new("12345678");
+        assert_eq!(stamps.find(content("87654321", 64).as_bytes()), None);
+        assert_eq!(stamps.find(b"@12345678"), None);
+        assert_eq!(stamps.find(b"@12345678000000000000000g"), None);
+    }
+
+    #[test]
+    fn content_has_the_size_that_was_asked_for() {
+        assert_eq!(content("12345678", LEN).len(), LEN);
+        assert_eq!(content("12345678", 1_000).len(), 1_000);
+    }
+}

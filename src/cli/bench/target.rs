@@ -1,0 +1,155 @@
+//! The server that is measured: one that runs already, or a broker of its own.
+
+use std::{
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use reqwest::Url;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{meter::Control, process::Process};
+
+/// The longest that a broker may take to start.
+const START: Duration = Duration::from_secs(60);
+
+/// The longest that it takes to find out whether somebody listens.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Limits that guard against what a benchmark does from one address and with few identities. Those that guard the
+/// broker's memory stay as they are.
+const LIFTED: [&str; 7] = [
+    "CONNECTIONS",
+    "FRAMES_PER_SECOND",
+    "LOGIN_FAILURES_PER_MINUTE",
+    "REGISTRATIONS_PER_MINUTE",
+    "ROOMS_PER_USER",
+    "SUBSCRIPTIONS_PER_CLIENT",
+    "TOPICS_PER_CLIENT",
+];
+
+/// The server under test.
+pub(super) struct Target {
+    /// Where it listens.
+    pub url: String,
+    /// The same, resolved.
+    pub address: SocketAddr,
+    /// The same, for the `Host` header.
+    pub host: String,
+    /// The process, if it is on this machine and known.
+    pub process: Option<Process>,
+    own: Option<Own>,
+}
+
+/// A broker of its own. Dropped, it is killed and its data is gone.
+struct Own {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Target {
+    /// The server at this URL.
+    pub(super) fn running(url: &str, pid: Option<u32>) -> anyhow::Result<Self> {
+        let parsed = Url::parse(url).ok().filter(Url::has_host);
+        let Some(parsed) = parsed else {
+            bail!("bad URL {url}: expected something like http://127.0.0.1:8000");
+        };
+        ensure!(
+            matches!(parsed.scheme(), "http" | "ws"),
+            "bad URL {url}: a benchmark speaks no TLS, so it has to reach the broker itself, as http://host:port"
+        );
+        let host = parsed.host_str().unwrap_or_default();
+        let port = parsed.port_or_known_default().unwrap_or(80);
+        let candidates = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .with_context(|| format!("cannot resolve {host}"))?;
+        // of several addresses of a name, the one where somebody listens
+        let address = candidates.into_iter().find(|address| TcpStream::connect_timeout(address, CONNECT).is_ok());
+        let address = address.with_context(|| format!("nobody listens at {url}: is it running?"))?;
+        let process = pid.map(Process);
+        ensure!(
+            process.is_none_or(|process| process.memory().is_some()),
+            "no process {} here, or this system does not tell about it",
+            pid.unwrap_or_default()
+        );
+        let url = format!("http://{host}:{port}");
+        Ok(Self { url, address, host: format!("{host}:{port}"), process, own: None })
+    }
+
+    /// Starts a broker of its own, with this many workers.
+    pub(super) async fn start(workers: usize, control: &Control) -> anyhow::Result<Self> {
+        let dir = TempDir::with_prefix("switchboard-bench-").context("cannot make a temporary directory")?;
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(program);
+        command
+            .args(["serve", "--bind", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.path().join("data"))
+            // neither a .env nor a variable may lead it to real data
+            .current_dir(dir.path())
+            .env_clear()
+            .env("RUST_LOG", "warn")
+            .env("SWITCHBOARD__HTTP__WORKERS", workers.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        for limit in LIFTED {
+            command.env(format!("SWITCHBOARD__LIMITS__{limit}"), "0");
+        }
+        let mut own = Own { child: command.spawn().context("cannot start a broker")?, dir };
+        match control.unless_stopped(own.url()).await {
+            Ok(url) => {
+                let process = own.child.id().map(Process);
+                Ok(Self { process, own: Some(own), ..Self::running(&url, None)? })
+            }
+            Err(error) => {
+                own.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it will be gone with all its data.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Where a broker of its own has its data.
+    pub(super) fn data_dir(&self) -> Option<std::path::PathBuf> {
+        self.own.as_ref().map(|own| own.dir.path().join(Path::new("data")))
+    }
+
+    /// Ends a broker of its own.
+    pub(super) async fn stop(self) {
+        if let Some(own) = self.own {
+            own.stop().await;
+        }
+    }
+}
+
+impl Own {
+    /// Where it listens, once it does.
+    async fn url(&mut self) -> anyhow::Result<String> {
+        let stdout = self.child.stdout.take().context("the broker has no stdout")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first = tokio::time::timeout(START, lines.next_line()).await.context("the broker does not start")??;
+        let url = first.as_deref().and_then(|line| line.split_whitespace().find(|word| word.starts_with("http://")));
+        url.map(str::to_owned).with_context(|| {
+            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            format!("the broker does not start: {}", log.trim())
+        })
+    }
+
+    /// Ends it, before its data go: there is nothing worth a graceful end.
+    async fn stop(mut self) {
+        let _ = self.child.kill().await;
+    }
+}

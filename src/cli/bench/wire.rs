@@ -1,0 +1,209 @@
+//! What is said to the server under test, and what its words mean.
+
+mod nats;
+
+use std::borrow::Cow;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::frames::Opcode;
+pub(super) use nats::OPCODE as NATS_OPCODE;
+
+/// What the server under test speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Protocol {
+    /// Switchboard's protocol
+    Switchboard,
+    /// NATS over WebSocket, to measure a nats-server with the same client
+    Nats,
+}
+
+/// What came in, as a benchmark sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incoming<'a> {
+    /// The server's first words.
+    Greeting,
+    /// The answer to what [`Protocol::after_greeting`] sent.
+    Settled,
+    /// To be answered with [`Protocol::pong`].
+    Ping,
+    /// Somebody's message, or the result of a command.
+    Message(&'a [u8]),
+    /// The sender's own message was accepted.
+    Receipt,
+    /// A command, and what names it in the answer.
+    Command(&'a [u8]),
+    /// The server's complaint.
+    Error(Cow<'a, str>),
+    /// Nothing that counts.
+    Other,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum To<'a> {
+    /// The subscribers of a topic.
+    Topic(&'a str),
+    /// A client.
+    Client(Uuid),
+    /// The members of a room.
+    Room(i64),
+}
+
+impl Protocol {
+    /// The opcode of what clients send.
+    pub(super) fn opcode(self) -> Opcode {
+        match self {
+            Self::Switchboard => Opcode::Text,
+            Self::Nats => NATS_OPCODE,
+        }
+    }
+
+    /// The handshake of a socket at this path.
+    pub(super) fn upgrade(self, host: &str, path: &str, token: Option<&str>) -> Vec<u8> {
+        let path = if self == Self::Nats { "/" } else { path };
+        let key: [u8; 16] = rand::random();
+        let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key);
+        let authorization = match token {
+            Some(token) if self == Self::Switchboard => format!("Authorization: Bearer {token}\r\n"),
+            _ => String::new(),
+        };
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
+    /// What has to be said after the greeting: nothing to Switchboard, where subscriptions are made over HTTP.
+    pub(super) fn after_greeting(self, token: Option<&str>, subjects: &[String]) -> Option<Vec<u8>> {
+        (self == Self::Nats).then(|| nats::connect(token, subjects))
+    }
+
+    /// The answer to a ping of the server's own protocol.
+    pub(super) fn pong(self) -> &'static [u8] {
+        nats::PONG
+    }
+
+    /// A message with this content.
+    pub(super) fn message(self, from: Uuid, to: To<'_>, content: &str) -> String {
+        // 36 characters, as a client would have it
+        let msgid = "00000000-0000-4000-8000-000000000000";
+        match (self, to) {
+            (Self::Switchboard, To::Topic(topic)) => {
+                format!(r#"{{"topic_id":"{topic}","from":"{from}","msgid":"{msgid}","content":"{content}"}}"#)
+            }
+            (Self::Switchboard, To::Client(to)) => {
+                format!(r#"{{"to":"{to}","from":"{from}","msgid":"{msgid}","content":"{content}"}}"#)
+            }
+            (Self::Switchboard, To::Room(room)) => {
+                format!(r#"{{"type":"message","room_id":{room},"content":"{content}"}}"#)
+            }
+            (Self::Nats, To::Topic(topic)) => nats::publish(topic, content),
+            (Self::Nats, To::Client(to)) => nats::publish(&nats::direct(to), content),
+            (Self::Nats, To::Room(room)) => nats::publish(&format!("room.{room}"), content),
+        }
+    }
+
+    /// What a client subscribes to for its own messages and commands, where the server does not do it by itself.
+    pub(super) fn own_subject(self, client: Uuid) -> Vec<String> {
+        match self {
+            Self::Switchboard => Vec::new(),
+            Self::Nats => vec![nats::direct(client)],
+        }
+    }
+
+    /// A request of `caller` that `target` has to answer: HTTP to Switchboard, a message to NATS.
+    pub(super) fn request(self, host: &str, token: &str, caller: Uuid, target: Uuid, content: &str) -> Vec<u8> {
+        match self {
+            Self::Switchboard => {
+                let body = format!(r#"{{"method":"GET","url":"/status","data":"{content}"}}"#);
+                format!(
+                    "POST /send-command/{target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .into_bytes()
+            }
+            Self::Nats => nats::request(caller, target, content).into_bytes(),
+        }
+    }
+
+    /// The answer to a command.
+    pub(super) fn reply(self, command: &[u8]) -> Vec<u8> {
+        let result = r#"{"status":"ok","value":21.375,"unit":"C"}"#;
+        let name = String::from_utf8_lossy(command);
+        match self {
+            Self::Switchboard => format!(r#"{{"command_id":"{name}","result":{result}}}"#).into_bytes(),
+            Self::Nats => nats::publish(&name, result).into_bytes(),
+        }
+    }
+
+    /// Tells what a frame says. NATS' messages may be several in one frame or go over several; what is not complete
+    /// stays in `rest`.
+    #[inline]
+    pub(super) fn read(self, rest: &mut Vec<u8>, payload: &[u8], mut each: impl FnMut(Incoming<'_>)) {
+        match self {
+            Self::Switchboard => each(switchboard(payload)),
+            Self::Nats => nats::read(rest, payload, each),
+        }
+    }
+}
+
+#[inline]
+fn switchboard(frame: &[u8]) -> Incoming<'_> {
+    // what a client sent comes back as it was sent
+    if frame.starts_with(br#"{"topic_id":"#) || frame.starts_with(br#"{"to":"#) {
+        return Incoming::Message(frame);
+    }
+    if frame.starts_with(br#"{"type":"topic_sent""#) || frame.starts_with(br#"{"type":"sent""#) {
+        return Incoming::Receipt;
+    }
+    if frame.starts_with(br#"{"type":"message","#) {
+        return Incoming::Message(frame);
+    }
+    by_fields(frame)
+}
+
+/// The fields that tell frames apart.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    command_id: Option<&'a str>,
+    #[serde(borrow, default)]
+    message: Option<Cow<'a, str>>,
+}
+
+fn by_fields(frame: &[u8]) -> Incoming<'_> {
+    let Ok(Fields { kind, command_id, message }) = serde_json::from_slice(frame) else { return Incoming::Other };
+    match (kind.as_deref(), command_id) {
+        (None, Some(id)) => Incoming::Command(id.as_bytes()),
+        (Some("connection" | "connection_established" | "message_history"), _) => Incoming::Greeting,
+        (Some("error"), _) => Incoming::Error(message.unwrap_or_default()),
+        (Some("sent" | "topic_sent"), _) => Incoming::Receipt,
+        (Some("message"), _) => Incoming::Message(frame),
+        _ => Incoming::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_told_apart() {
+        let message = Protocol::Switchboard.message(Uuid::nil(), To::Topic("t"), "x");
+        assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
+        let message = Protocol::Switchboard.message(Uuid::nil(), To::Client(Uuid::nil()), "x");
+        assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
+        assert_eq!(switchboard(br#"{"type":"sent","msgid":"1"}"#), Incoming::Receipt);
+        assert_eq!(switchboard(br#"{"msgid":"1","type":"topic_sent"}"#), Incoming::Receipt);
+        assert_eq!(switchboard(br#"{"command_id":"7","method":"GET","url":"/","data":null}"#), Incoming::Command(b"7"));
+        assert_eq!(switchboard(br#"{"type":"cancel","command_id":"7"}"#), Incoming::Other);
+        assert_eq!(switchboard(br#"{"type":"connection","uuid":"u"}"#), Incoming::Greeting);
+        assert_eq!(switchboard(br#"{"type":"error","message":"no"}"#), Incoming::Error("no".into()));
+        assert_eq!(switchboard(b"no JSON"), Incoming::Other);
+    }
+}
