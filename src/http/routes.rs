@@ -87,7 +87,7 @@ pub fn configure(config: &mut ServiceConfig) {
         (delete(), web::to(gateways::remove)),
     ];
     add(config, "/api/gateways/{id}", gateway);
-    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history))]);
+    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history::history))]);
 
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
@@ -115,7 +115,7 @@ pub fn configure(config: &mut ServiceConfig) {
         users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
         clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
         devices::list, devices::show, devices::update, devices::remove,
-        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history,
+        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
         commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),
