@@ -108,7 +108,7 @@ pub fn configure(config: &mut ServiceConfig) {
         (delete(), web::to(gateways::remove)),
     ];
     add(config, "/api/gateways/{id}", gateway);
-    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history))]);
+    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history::history))]);
 
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
@@ -140,7 +140,7 @@ pub fn configure(config: &mut ServiceConfig) {
         rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
         rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
         devices::list, devices::show, devices::update, devices::remove,
-        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history,
+        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
         commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),

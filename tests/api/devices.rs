@@ -1,9 +1,12 @@
 //! Devices as a resource (contract section 4), and the command line for devices and gateways.
 
+use std::process::Stdio;
+
 use chrono::{DateTime, FixedOffset};
 use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::client::Client;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 
 use crate::support::{
@@ -296,4 +299,33 @@ async fn the_command_line_lists_adds_shows_and_removes() {
     assert_eq!((code, removed.as_str()), (Some(0), "Device deleted\n"));
     let (code, _, error) = run(&["devices", "show", &uuid]);
     assert!(code == Some(1) && error.contains("Device not found"), "{error}");
+}
+
+#[tokio::test]
+async fn the_command_line_follows_gateways_as_they_change() {
+    let mut broker = Broker::with().set("PROBES__PERIOD_SECS", "1").start().await;
+    let operator = broker.admin().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let (_, gateway) = post(&operator, "/api/gateways", json!({ "name": "Plant north", "address": address })).await;
+    let path = format!("/api/gateways/{}", gateway["id"]);
+    until(async || get(&operator, &path).await.1["status"] == "connected").await;
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["gateways", "watch", "--url", &broker.url])
+        .env("SWITCHBOARD_TOKEN", operator.token().unwrap())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut says = async |what: &[&str]| {
+        let line = within(lines.next_line()).await.unwrap().expect("it goes on");
+        assert!(what.iter().all(|one| line.contains(one)), "{line}");
+    };
+    says(&["ID", "STATUS"]).await;
+    says(&["Plant north", "connected"]).await;
+    drop(listener);
+    says(&["Plant north", "disconnected", "refused"]).await;
+    assert_eq!(delete(&operator, &path).await.0, 200);
+    says(&["removed"]).await;
 }

@@ -1,0 +1,157 @@
+//! What became of a gateway (contract section 4).
+
+use actix_web::web;
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{existing, rounded};
+use crate::{
+    actors::{gateway_monitor::Record, journal::Flush},
+    app::Broker,
+    auth::extract::Operator,
+    domain::gateways::{Transition, uptime_percent},
+    error::ApiError,
+    http::body::{Checked, Fields, FromFields, QueryOf},
+    protocol::outbound::rfc3339,
+    store::GatewayHistory,
+};
+
+/// Changes that one answer tells at most.
+const MAX_TRANSITIONS: usize = 1_000;
+
+/// Samples that one answer tells at most.
+const MAX_SAMPLES: usize = 10_000;
+
+/// Which part of a history.
+#[derive(Debug)]
+pub struct Span {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+}
+
+impl FromFields for Span {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let time = |text: &str| {
+            // a plus that was not escaped is a space
+            let read = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+            read(text)
+                .or_else(|| read(&text.replace(' ', "+")))
+                .filter(|time| (0..=253_402_300_799).contains(&time.timestamp()))
+        };
+        let expected = "a time such as 2026-01-31T12:00:00Z";
+        let from = fields.parsed("from", time, expected);
+        let to = fields.parsed("to", time, expected);
+        let to = to?.unwrap_or_else(Utc::now).trunc_subsecs(6);
+        let from = from?.unwrap_or(to - TimeDelta::hours(24)).trunc_subsecs(6);
+        if from > to {
+            return Err(fields.fault("value_error", "from", "Value error, must not be after to"));
+        }
+        Ok(Self { from, to })
+    }
+}
+
+/// What became of a gateway.
+#[derive(Serialize, ToSchema)]
+pub struct History {
+    id: i64,
+    from: String,
+    to: String,
+    /// Of the time for which it is known; null if there is none.
+    uptime_percent: Option<f64>,
+    /// Oldest first.
+    transitions: Vec<TransitionInfo>,
+    /// Oldest first: one for each probe, and one for each hour where only that is kept.
+    samples: Vec<Sample>,
+    /// There was more: the oldest were left out. Ask for a shorter span.
+    truncated: bool,
+}
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+pub struct TransitionInfo {
+    at: String,
+    status: &'static str,
+    reason: Option<&'static str>,
+}
+
+impl TransitionInfo {
+    fn of(transition: &Transition) -> Self {
+        Self {
+            at: rfc3339(transition.at),
+            status: transition.status.as_str(),
+            reason: transition.reason.map(|reason| reason.as_str()),
+        }
+    }
+}
+
+/// A probe, or an hour of them.
+#[derive(Serialize, ToSchema)]
+pub struct Sample {
+    at: String,
+    /// Null: it was lost. Of an hour, the mean of what was answered.
+    rtt_ms: Option<f64>,
+    /// Of an hour: how many probes there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes: Option<u32>,
+    /// Of an hour: how many of them were answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<u32>,
+}
+
+/// What became of a gateway, by default in the last 24 hours. Each probe's round trip is kept for `probes.samples_hours`,
+/// a figure per hour for `probes.history_days`.
+#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+pub async fn history(
+    broker: web::Data<Broker>,
+    _: Operator,
+    path: web::Path<String>,
+    span: QueryOf<Span>,
+) -> Result<web::Json<History>, ApiError> {
+    let id = existing(&broker, &path)?.gateway.id;
+    let Span { from, to } = span.0;
+    // what has been seen is what is read
+    broker.gateway_monitor.send(Record(id)).await?;
+    broker.journal.send(Flush).await??;
+    let GatewayHistory { before, mut transitions, hours } =
+        broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
+    let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));
+    let mut samples = Vec::new();
+    let mut truncated = false;
+    // from the newest back, as far as there is room
+    'hours: for hour in hours.into_iter().rev() {
+        let whole = [Sample {
+            at: rfc3339(hour.began_at),
+            rtt_ms: hour.rtt_ms.map(rounded),
+            probes: Some(hour.probes),
+            answered: Some(hour.answered),
+        }];
+        let each = hour.samples.iter().flatten().rev().filter_map(|(offset, rtt_ms)| {
+            let at = hour.began_at + TimeDelta::milliseconds((*offset).into());
+            let sample = || Sample { at: rfc3339(at), rtt_ms: *rtt_ms, probes: None, answered: None };
+            (from..=to).contains(&at).then(sample)
+        });
+        let whole = whole.into_iter().filter(|_| hour.samples.is_none() && (from..=to).contains(&hour.began_at));
+        for sample in each.chain(whole) {
+            if samples.len() == MAX_SAMPLES {
+                truncated = true;
+                break 'hours;
+            }
+            samples.push(sample);
+        }
+    }
+    samples.reverse();
+    if transitions.len() > MAX_TRANSITIONS {
+        truncated = true;
+        transitions.remove(0);
+    }
+    Ok(web::Json(History {
+        id,
+        from: rfc3339(from),
+        to: rfc3339(to),
+        uptime_percent: uptime.map(rounded),
+        transitions: transitions.iter().map(TransitionInfo::of).collect(),
+        samples,
+        truncated,
+    }))
+}
