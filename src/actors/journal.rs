@@ -2,8 +2,9 @@
 //! recorded gathers, and goes into the next; under load the groups grow by themselves. What nobody waits for may gather a
 //! little longer: a thousand rows in one transaction cost a fraction of a thousand transactions.
 //!
-//! The CommandDispatcher records commands and what becomes of them; the RoomManager has changes of rooms decided and
-//! written. Whoever must not go on before something is written asks for [`Flush`].
+//! The CommandDispatcher records commands and what becomes of them, the GatewayMonitor what its probes found, the Registry
+//! when devices were seen; the RoomManager has changes of rooms decided and written. Whoever must not go on before something
+//! is written asks for [`Flush`].
 
 use std::{
     sync::{
