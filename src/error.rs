@@ -98,6 +98,9 @@ pub enum ApiError {
         /// Seconds.
         retry_after: u64,
     },
+    /// A client that is to be added to a room is in as many as it may.
+    #[error("The new member is in as many rooms as it may (limits.rooms_per_user)")]
+    NewMemberAtLimit,
     /// A limit of the server's was hit; its key.
     #[error("Server is at its limit ({0})")]
     AtLimit(&'static str),
@@ -164,7 +167,7 @@ impl ApiError {
             Self::BodyTimeout => "body_timeout",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
             Self::UpgradeRequired(_) => "upgrade_required",
-            Self::TooMany { .. } => "too_many_requests",
+            Self::TooMany { .. } | Self::NewMemberAtLimit => "too_many_requests",
             Self::AtLimit(_) => "at_limit",
             Self::NotStored => "not_stored",
             Self::Draining => "draining",
@@ -187,9 +190,7 @@ impl From<Refusal> for ApiError {
             Refusal::OwnerStays => Self::Forbidden("The owner stays the owner; leaving passes the room on"),
             Refusal::OwnerRequired => Self::Forbidden("Only the owner of this room may do that"),
             Refusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
-            Refusal::TheyHaveTooManyRooms => {
-                Self::TooMany { limit: "limits.rooms_per_user of the new member", retry_after: 60 }
-            }
+            Refusal::TheyHaveTooManyRooms => Self::NewMemberAtLimit,
             Refusal::NotStored => Self::NotStored,
         }
     }
@@ -230,7 +231,7 @@ impl ResponseError for ApiError {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::NewMemberAtLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::AtLimit(_) | Self::NotStored | Self::Draining | Self::GatewayDown(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -258,6 +259,9 @@ impl ResponseError for ApiError {
             }
             Self::TooMany { retry_after, .. } => {
                 response.insert_header((header::RETRY_AFTER, *retry_after));
+            }
+            Self::NewMemberAtLimit => {
+                response.insert_header((header::RETRY_AFTER, 60));
             }
             Self::AtLimit(_) | Self::NotStored => {
                 response.insert_header((header::RETRY_AFTER, 1));

@@ -360,7 +360,10 @@ pub async fn show(
     let command = visible(&broker, &identity.0, &path).await?;
     let mut info = CommandInfo::of(&command);
     for report in broker.store.progress_of(command.id, 0).await? {
-        let Some(progress) = raw(Some(&report.progress)) else { continue };
+        // one that came after the command was read belongs to a later state
+        let Some(progress) = raw(Some(&report.progress)).filter(|_| report.version <= command.version) else {
+            continue;
+        };
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
             target.progress.push(ProgressInfo { at: rfc3339(report.at), progress });
         }

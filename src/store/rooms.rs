@@ -19,7 +19,7 @@ use crate::domain::{
     rooms::{History, Member, Message, Participant, Room, RoomRole},
 };
 
-/// What is unread is counted among so many messages.
+/// What is unread is counted among so many messages, the newest.
 const UNREAD_COUNTED: u64 = 1000;
 
 /// Messages that are read at once.
@@ -199,7 +199,7 @@ impl Store {
                 Expr::col((messages::Entity, Column::Id))
                     .gt(Expr::col((room_members::Entity, room_members::Column::LastReadId))),
             )
-            .order_by_asc(Column::Id)
+            .order_by_desc(Column::Id)
             .limit(UNREAD_COUNTED)
             .into_query();
         let counted = Query::select()

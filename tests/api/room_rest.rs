@@ -911,3 +911,21 @@ async fn unread_messages_are_counted_up_to_a_thousand() {
     bert.post(&path, json!({ "message_id": last })).await;
     assert_eq!((unread(&bert, room).await, unread(&anna, room).await), (json!(4), json!(0)));
 }
+
+#[tokio::test]
+async fn what_others_say_is_unread_however_much_one_has_said_oneself() {
+    let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
+    let room = anna.room("lobby").await;
+    bert.join(room).await;
+    let mut socket = bert.chat_in(room).await;
+    for _ in 0..1001 {
+        send(&mut socket, json!({ "content": "x", "room_id": room })).await;
+    }
+    for _ in 0..1001 {
+        next_of_type(&mut socket, "message").await;
+    }
+    anna.say(room, "are you there?").await;
+    let unread = bert.get(&format!("/api/rooms/{room}")).await["unread_count"].clone();
+    assert_eq!(unread, 1);
+}

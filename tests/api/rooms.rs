@@ -1122,7 +1122,7 @@ async fn a_client_is_in_as_many_rooms_as_the_limit_says_and_no_more() {
     }
     let body = json!({ "user_id": anna.id() });
     let (status, body) = bert.call(Method::POST, &format!("/api/rooms/{three}/members"), Some(body)).await;
-    let of_her = "Too many requests (limits.rooms_per_user of the new member)";
+    let of_her = "The new member is in as many rooms as it may (limits.rooms_per_user)";
     assert_eq!((status, &body["detail"]), (429, &json!(of_her)));
     let mut socket = anna.chat().await;
     let error = ask(&mut socket, json!({ "type": "join_room", "room_id": three })).await;
@@ -1532,4 +1532,21 @@ async fn typing_right_after_joining_is_told_to_the_room() {
             assert_eq!(next(&mut annas).await["type"], kind);
         }
     }
+}
+
+#[tokio::test]
+async fn a_refused_handshake_into_a_room_changes_nothing_for_the_client() {
+    let broker = Broker::start().await;
+    let (sender, _, mut sending) = broker.connected("sender").await;
+    sender.create_topic("t").await.unwrap();
+    sender.subscribe("t").await.unwrap();
+    let (device, _) = broker.device("subscriber").await;
+    // waits for its first socket
+    device.subscribe("t").await.unwrap();
+    assert_eq!(refusal(within(device.connect("/ws/room/999999")).await).0, 404);
+    let mut socket = within(device.connect("/ws")).await.unwrap();
+    next_of_type(&mut socket, "connection").await;
+    sending.publish("t", "x").await.unwrap();
+    assert_eq!(next_of_type(&mut sending, "topic_sent").await["message"], "Message sent to 1 subscribers");
+    assert_eq!(next(&mut socket).await["content"], "x");
 }

@@ -16,7 +16,10 @@ use crate::{
     },
     app::Broker,
     auth::accounts::Authenticated,
-    domain::rooms::Change,
+    domain::{
+        ids::{ClientId, RoomId},
+        rooms::{Change, Refusal},
+    },
     error::ApiError,
     protocol::outbound,
 };
@@ -84,6 +87,9 @@ pub async fn accept(
         return Err(ApiError::Draining);
     }
     if let Some(identity) = identity {
+        if let Some((room, ..)) = dialect.room() {
+            check_room(&broker, room, identity.account.id).await?;
+        }
         let identity = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
             ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
             error => error,
@@ -106,6 +112,17 @@ pub async fn accept(
     // runs when the connection's task has yielded, which it does only after it has written the head
     actix::spawn(async move { outbox.head_out() });
     Ok(response.streaming(body))
+}
+
+/// Whether the client may join the room. Joining decides; but a client that is refused there was connected for a moment,
+/// and its subscriptions end with that.
+async fn check_room(broker: &Broker, room: RoomId, client: ClientId) -> Result<(), ApiError> {
+    let (_, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
+    let limit = broker.settings.limits.rooms_per_user;
+    if member.is_none() && limit > 0 && broker.store.rooms_of(client).await?.len() >= limit {
+        return Err(Refusal::TooManyRooms.into());
+    }
+    Ok(())
 }
 
 /// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.

@@ -327,7 +327,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             return Err(Refusal::ModeratorRequired);
         }
         let member = self.members.get(&(room, whose)).ok_or(Refusal::NoSuchMember)?;
-        if whose == by {
+        if member.role == RoomRole::Owner && whose == by {
             return Err(Refusal::OwnerStays);
         }
         if member.role >= remover { Err(Refusal::HigherRoleRequired) } else { Ok(member.clone()) }
