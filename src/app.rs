@@ -128,7 +128,7 @@ impl Application {
                 directory.clone(),
                 relays.clone(),
                 journal.clone(),
-                backlog,
+                backlog.clone(),
                 settings.limits.pending_commands,
                 store.unfinished_commands().await?,
             );
@@ -151,6 +151,7 @@ impl Application {
                 relays.clone(),
                 backplane.clone(),
                 neighbours,
+                backlog.clone(),
                 settings.limits.connections_per_identity,
             );
             Registry::start_in_arbiter(&control.handle(), |_| registry)
@@ -164,7 +165,7 @@ impl Application {
                 settings.probes.clone(),
                 gateways.clone(),
                 relays.clone(),
-                journal.clone(),
+                (journal.clone(), backlog),
                 topic_manager.clone().recipient(),
             );
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)

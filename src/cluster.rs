@@ -34,6 +34,9 @@ pub trait Backplane: Send + Sync + 'static {
     /// Hands a publication to the members on other nodes, except for its sender. Answers how many those are.
     fn publish(&self, topic: &TopicId, sender: ClientId, frame: &Bytes) -> usize;
 
+    /// Whether `$status` has members on other nodes.
+    fn has_observers(&self) -> bool;
+
     /// Hands an event, a JSON text, to the members of `$status` on other nodes.
     fn announce(&self, event: &str);
 

@@ -93,7 +93,15 @@ impl MigrationTrait for Migration {
                     .col(GatewayHours::BeganAt)
                     .to_owned(),
             )
+            .await?;
+        // what is to be thinned is looked for among what is not
+        manager
+            .get_connection()
+            .execute_unprepared(
+                "CREATE INDEX idx_gateway_hours_raw ON gateway_hours (began_at) WHERE samples IS NOT NULL",
+            )
             .await
+            .map(|_| ())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

@@ -26,7 +26,7 @@ use probe::{Prober, Unable};
 use watchers::Watchers;
 
 use super::{
-    journal::{Journal, Write},
+    journal::{Backlog, Journal, Write},
     relay::Relays,
     topic_manager::Announce,
 };
@@ -74,6 +74,7 @@ pub struct GatewayMonitor {
     board: Arc<Board>,
     relays: Arc<Relays>,
     journal: Addr<Journal>,
+    backlog: Backlog,
     announce: Recipient<Announce>,
 }
 
@@ -85,7 +86,7 @@ impl GatewayMonitor {
         settings: settings::Probes,
         board: Arc<Board>,
         relays: Arc<Relays>,
-        journal: Addr<Journal>,
+        (journal, backlog): (Addr<Journal>, Backlog),
         announce: Recipient<Announce>,
     ) -> Self {
         let initial = gateways.into_iter().map(|gateway| {
@@ -110,6 +111,7 @@ impl GatewayMonitor {
             board,
             relays,
             journal,
+            backlog,
             announce,
         }
     }
@@ -250,18 +252,24 @@ impl GatewayMonitor {
             return;
         }
         match GATHERING.checked_sub(self.pushed.elapsed()) {
-            None => self.push(),
-            Some(wait) => {
-                self.pushing = true;
-                context.run_later(wait, |monitor, _| monitor.push());
-            }
+            None => self.push(context),
+            Some(wait) => self.push_later(wait, context),
         }
     }
 
-    fn push(&mut self) {
+    fn push_later(&mut self, wait: Duration, context: &mut Context<Self>) {
+        self.pushing = true;
+        context.run_later(wait, |monitor, context| monitor.push(context));
+    }
+
+    fn push(&mut self, context: &mut Context<Self>) {
         self.pushing = false;
-        // when workers are behind, the next frame says all that this one would have said
-        if self.watchers.is_empty() || self.relays.is_congested() {
+        if self.watchers.is_empty() {
+            return;
+        }
+        if self.relays.is_congested() {
+            // the next frame says all that this one would have said
+            self.push_later(GATHERING, context);
             return;
         }
         self.pushed = Instant::now();
@@ -294,7 +302,7 @@ impl Actor for GatewayMonitor {
             self.schedule.add(id, now);
             self.tell(news, context);
         }
-        context.run_interval(REFRESH, |monitor, _| monitor.push());
+        context.run_interval(REFRESH, |monitor, context| monitor.push_soon(context));
         self.probe_due(context);
     }
 }
@@ -313,13 +321,14 @@ impl Handler<Probed> for GatewayMonitor {
                 if news.changes.contains_key(&id) {
                     self.notice_unable(id, None);
                     let rtt_ms = outcome.answer.ok().map(|rtt| rtt.as_secs_f64() * 1000.0);
-                    let due = self.hours.add(id, began, rtt_ms);
+                    let due = self.hours.add(id, began, rtt_ms, !self.backlog.is_busy());
                     self.record(hours_of(id, due));
                 }
                 news
             }
             Err(unable) => {
-                if self.table.known(id).is_some() {
+                // else it is another gateway now, or none
+                if self.table.is_current(id, version) {
                     self.notice_unable(id, Some(unable));
                 }
                 self.table.not_probed(id, began, now)

@@ -31,6 +31,9 @@ const GATHERING: Duration = Duration::from_millis(200);
 /// Records of which so many wait are too many: who causes them should be told to come again.
 const BEHIND: usize = 100_000;
 
+/// Records of which so many wait are many: what can wait where it is should wait there.
+const BUSY: usize = 5_000;
+
 /// Write this.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -63,6 +66,11 @@ type Asker = oneshot::Sender<Result<Vec<Decided>, NotWritten>>;
 pub struct Backlog(Arc<AtomicUsize>);
 
 impl Backlog {
+    /// Whether what can wait should.
+    pub fn is_busy(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > BUSY
+    }
+
     /// Whether the database does not keep up.
     pub fn is_behind(&self) -> bool {
         self.0.load(Ordering::Relaxed) > BEHIND

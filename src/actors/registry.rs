@@ -12,7 +12,7 @@ use papaya::HashMap;
 
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
-    journal::Write,
+    journal::{Backlog, Write},
     relay::Relays,
     session::handle::{SessionHandle, SessionKind},
     topic_manager::{Announce, PresenceChanged, Unsubscribe},
@@ -140,6 +140,7 @@ pub struct Registry {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     neighbours: Neighbours,
+    backlog: Backlog,
     /// `limits.connections_per_identity`; 0 is none
     per_identity: usize,
 }
@@ -169,9 +170,10 @@ impl Registry {
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
         neighbours: Neighbours,
+        backlog: Backlog,
         per_identity: usize,
     ) -> Self {
-        Self { directory, relays, backplane, neighbours, per_identity }
+        Self { directory, relays, backplane, neighbours, backlog, per_identity }
     }
 
     fn get(&self, client: ClientId) -> Option<Connected> {
@@ -210,7 +212,8 @@ impl Registry {
         let at = Utc::now().trunc_subsecs(6);
         let (kind, name) = (client.kind, client.name.clone());
         self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected, at }));
-        if kind == ClientKind::Device {
+        // not worth its memory while the database is away
+        if kind == ClientKind::Device && !self.backlog.is_behind() {
             let records = vec![Record::DeviceSeen { device: id, at }];
             self.neighbours.record.do_send(Write { records, patient: true });
         }

@@ -222,10 +222,14 @@ impl Handler<Announce> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, Announce(event): Announce, _: &mut Self::Context) {
+        let members = self.subscriptions.members(TopicId::STATUS);
+        if members.is_empty() && !self.backplane.has_observers() {
+            return;
+        }
         let frame = outbound::event(&event);
         self.backplane.announce(&frame);
         // operators are few, and some have no socket for other topics
-        for member in self.subscriptions.members(TopicId::STATUS) {
+        for member in members {
             if event.client() != Some(member)
                 && let Some(session) = self.directory.observer(member)
             {

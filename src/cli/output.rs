@@ -18,6 +18,8 @@ pub(super) struct Output {
 /// A value as a person reads it; null is nothing.
 pub(super) fn text(value: &Value) -> String {
     match value {
+        // names are other people's: nothing of them is a command to the terminal
+        Value::String(text) if text.contains(char::is_control) => text.escape_debug().to_string(),
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),

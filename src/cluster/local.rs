@@ -33,6 +33,10 @@ impl Backplane for LocalBackplane {
         0
     }
 
+    fn has_observers(&self) -> bool {
+        false
+    }
+
     fn announce(&self, _: &str) {}
 
     async fn subscribe(&self, _: ClientId, _: &TopicId) -> bool {

@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-pub use address::{Address, EXPECTED, Host, Target};
+pub use address::{Address, EXPECTED, Host, Target, is_one_machine};
 pub use hours::{Hour, Hours};
 pub use schedule::Schedule;
 pub use table::{Change, Gateways, News};

@@ -182,7 +182,10 @@ pub async fn update(
     let UpdateDevice { name, metadata, gateway_id } = body.content;
     undisturbed(async move {
         // a gateway must not go between the look and the link
-        let _unchanged = broker.gateway_changes.lock().await;
+        let _unchanged = match gateway_id {
+            Some(Some(_)) => Some(broker.gateway_changes.lock().await),
+            _ => None,
+        };
         if let Some(Some(gateway)) = gateway_id
             && broker.gateways.get(gateway).is_none()
         {
@@ -197,8 +200,8 @@ pub async fn update(
     .await
 }
 
-/// Delete a device. Its tokens end, its sockets are closed (4401), its subscriptions and memberships of rooms and what waits for it end. The UUID may
-/// be registered again.
+/// Delete a device. Its tokens end, its sockets are closed (4401), its subscriptions, its memberships of rooms and what
+/// waits for it end. The UUID may be registered again.
 #[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", example = json!({"message": "Device deleted"})), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
@@ -207,20 +210,27 @@ pub async fn remove(
 ) -> Result<web::Json<Value>, ApiError> {
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
-        // first its rooms, whose other members are told
-        for room in broker.store.rooms_of(id).await? {
-            let left = broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await;
-            // who has left meanwhile has left
-            if let Err(Refusal::NotStored) = left {
-                return Err(ApiError::NotStored);
-            }
-        }
+        broker.store.device(id).await?.ok_or(NOT_FOUND)?;
+        leave_rooms(&broker, id).await?;
         let deleted = broker.store.delete_device(id).await?.ok_or(NOT_FOUND)?;
         put(&broker, deleted).await?;
+        // what it joined in the meantime must not be the next one's who registers the UUID
+        leave_rooms(&broker, id).await?;
         tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
         Ok(web::Json(json!({ "message": "Device deleted" })))
     })
     .await
+}
+
+async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
+    for room in broker.store.rooms_of(id).await? {
+        let left = broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await;
+        // who has left meanwhile has left
+        if let Err(Refusal::NotStored) = left {
+            return Err(ApiError::NotStored);
+        }
+    }
+    Ok(())
 }
 
 /// What follows from a change that is in the database: here at once, and on other nodes.

@@ -148,12 +148,12 @@ pub async fn show(
     let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
     subscribers.extend(broker.backplane.members(&topic.id).await);
     subscribers.sort_unstable();
-    let info = TopicInfo {
-        id: topic.id,
-        creator: topic.creator,
-        metadata: topic.metadata,
-        subscriber_count: subscribers.len(),
-    };
+    let subscriber_count = subscribers.len();
+    // who the operators are is nobody's business
+    if topic.id == TopicId::STATUS {
+        subscribers.clear();
+    }
+    let info = TopicInfo { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count };
     Ok(web::Json(TopicDetail { info, subscribers }))
 }
 

@@ -1,23 +1,20 @@
 //! Devices.
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use entity::{
     devices::{ActiveModel, Column, Entity as Devices, Model},
     refresh_tokens,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, Set, TryIntoModel,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, IntoActiveModel,
+    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, TryIntoModel,
     sea_query::{Expr, Func, LikeExpr},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{NewRefreshToken, Store, StoreError, is_unique_violation};
+use super::{NewRefreshToken, Store, StoreError, is_unique_violation, pieces};
 use crate::domain::ids::ClientId;
-
-/// Devices per statement.
-const ROWS: usize = 1000;
 
 /// A part of a UUID is searched for from so many digits on; fewer are more likely meant for names.
 const UUID_DIGITS: usize = 4;
@@ -126,8 +123,11 @@ impl Store {
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin().await?;
         let now = Utc::now().trunc_subsecs(6);
-        let device = match Devices::find_by_id(uuid).one(&transaction).await? {
+        // nobody deletes it in the meantime
+        let device = match Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await? {
             Some(row) => {
+                // also where clocks differ, what comes later looks later
+                let now = std::cmp::max(now, row.changed_at.to_utc() + TimeDelta::microseconds(1));
                 // whoever had it before it was deleted has no claim on it any more
                 let is_new = row.deleted_at.is_some();
                 // digests of random keys: nothing to learn from how long the comparison takes
@@ -300,7 +300,7 @@ pub(super) async fn advance_generation(connection: &impl ConnectionTrait, uuid: 
         .filter(Column::Uuid.eq(uuid.uuid()))
         .filter(Column::DeletedAt.is_null())
         .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
-        .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
+        .col_expr(Column::ChangedAt, Expr::value(Utc::now().trunc_subsecs(6)))
         .exec(connection)
         .await?;
     Ok(done.rows_affected > 0)
@@ -311,10 +311,19 @@ pub(super) async fn write_seen(
     connection: &impl ConnectionTrait,
     seen: &[(ClientId, DateTime<Utc>)],
 ) -> Result<(), StoreError> {
-    for piece in seen.chunks(ROWS) {
+    let mut rest = seen;
+    for size in pieces(seen.len()) {
+        let (piece, later) = rest.split_at(size);
+        rest = later;
         let Some(latest) = piece.iter().map(|(_, at)| *at).max() else { continue };
+        let devices = || Column::Uuid.is_in(piece.iter().map(|(device, _)| device.uuid()));
+        if connection.get_database_backend() == DbBackend::Postgres {
+            // in one order, as everywhere: else two of them could wait for each other
+            let locked = Devices::find().select_only().column(Column::Uuid).filter(devices());
+            locked.order_by_asc(Column::Uuid).lock_exclusive().into_tuple::<Uuid>().all(connection).await?;
+        }
         Devices::update_many()
-            .filter(Column::Uuid.is_in(piece.iter().map(|(device, _)| device.uuid())))
+            .filter(devices())
             .filter(Column::DeletedAt.is_null())
             .col_expr(Column::LastSeen, Expr::value(latest))
             .exec(connection)
@@ -329,7 +338,13 @@ pub(super) async fn forget_gateway(
     gateway: i64,
 ) -> Result<Vec<RegisteredDevice>, StoreError> {
     let now = Utc::now().trunc_subsecs(6);
-    let behind = Devices::find().filter(Column::GatewayId.eq(gateway)).lock_exclusive().all(connection).await?;
+    // in one order, as everywhere: else two of them could wait for each other
+    let behind = Devices::find()
+        .filter(Column::GatewayId.eq(gateway))
+        .order_by_asc(Column::Uuid)
+        .lock_exclusive()
+        .all(connection)
+        .await?;
     Devices::update_many()
         .filter(Column::GatewayId.eq(gateway))
         .col_expr(Column::GatewayId, Expr::value(Option::<i64>::None))

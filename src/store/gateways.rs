@@ -8,11 +8,8 @@ use sea_orm::{
     sea_query::{Expr, OnConflict},
 };
 
-use super::{RegisteredDevice, Store, StoreError, devices, is_unique_violation};
+use super::{RegisteredDevice, Store, StoreError, devices, is_unique_violation, pieces};
 use crate::domain::gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition};
-
-/// Rows per statement.
-const ROWS: usize = 256;
 
 /// Gateways whose samples go in one transaction, so that nothing else waits long.
 const THINNED: u64 = 200;
@@ -103,8 +100,7 @@ impl Store {
         Ok(rows.into_iter().filter_map(read_gateway).collect())
     }
 
-    /// An id that no gateway has, has had within the history that is kept, or has in the configuration: above all of
-    /// these.
+    /// An id that no gateway has, has in the configuration, or had of which there is history: above all of these.
     ///
     /// # Errors
     /// When the database fails.
@@ -123,16 +119,20 @@ impl Store {
         Ok(taken.into_iter().flatten().max().unwrap_or(0) + 1)
     }
 
-    /// Creates a gateway. Answers false if there is one with this id.
+    /// Creates a gateway, without what is left of the history of an earlier one. Answers false if there is one with this id.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn create_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
-        match gateways::Entity::insert(gateway_row(gateway)).exec_without_returning(&self.write).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_unique_violation(&error) => Ok(false),
-            Err(error) => Err(error.into()),
+        let transaction = self.begin().await?;
+        match gateways::Entity::insert(gateway_row(gateway)).exec_without_returning(&transaction).await {
+            Ok(_) => {}
+            Err(error) if is_unique_violation(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
+        forget_history(&transaction, gateway.id).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Changes a gateway. Answers whether there is one with this id.
@@ -176,11 +176,7 @@ impl Store {
     /// When the database fails.
     pub async fn forget_gateway(&self, id: i64) -> Result<(), StoreError> {
         let transaction = self.begin().await?;
-        gateway_transitions::Entity::delete_many()
-            .filter(gateway_transitions::Column::GatewayId.eq(id))
-            .exec(&transaction)
-            .await?;
-        gateway_hours::Entity::delete_many().filter(gateway_hours::Column::GatewayId.eq(id)).exec(&transaction).await?;
+        forget_history(&transaction, id).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -265,6 +261,15 @@ impl Store {
     }
 }
 
+async fn forget_history(connection: &impl ConnectionTrait, id: i64) -> Result<(), StoreError> {
+    gateway_transitions::Entity::delete_many()
+        .filter(gateway_transitions::Column::GatewayId.eq(id))
+        .exec(connection)
+        .await?;
+    gateway_hours::Entity::delete_many().filter(gateway_hours::Column::GatewayId.eq(id)).exec(connection).await?;
+    Ok(())
+}
+
 /// Whether a row is the last change of its gateway.
 fn last_of_each() -> Expr {
     use gateway_transitions::Column;
@@ -305,17 +310,20 @@ pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&Gateway
             }
         }
     }
-    for piece in transitions.chunks(ROWS) {
+    let sizes = pieces(transitions.len());
+    let mut transitions = transitions.into_iter();
+    for size in sizes {
         use gateway_transitions::Column;
-        gateway_transitions::Entity::insert_many(piece.iter().cloned())
+        gateway_transitions::Entity::insert_many(transitions.by_ref().take(size))
             // written before the database said that it could not
             .on_conflict(OnConflict::columns([Column::GatewayId, Column::At]).do_nothing().to_owned())
             .exec_without_returning(connection)
             .await?;
     }
-    let hours: Vec<_> = hours.into_values().collect();
-    for piece in hours.chunks(ROWS) {
-        gateway_hours::Entity::insert_many(piece.iter().cloned())
+    let sizes = pieces(hours.len());
+    let mut hours = hours.into_values();
+    for size in sizes {
+        gateway_hours::Entity::insert_many(hours.by_ref().take(size))
             .on_conflict(
                 OnConflict::columns([Hours::GatewayId, Hours::BeganAt])
                     .update_columns([Hours::Probes, Hours::Answered, Hours::RttMs, Hours::Samples])

@@ -329,3 +329,34 @@ async fn the_command_line_follows_gateways_as_they_change() {
     assert_eq!(delete(&operator, &path).await.0, 200);
     says(&["removed"]).await;
 }
+
+#[tokio::test]
+async fn a_deleted_device_leaves_its_rooms_and_no_user_can_be_deleted_as_a_device() {
+    let mut broker = Broker::start().await;
+    let operator = broker.user("olga", "operator").await;
+    let (mut device, registered) = broker.device("box").await;
+    let (_, room) = post(&operator, "/api/rooms/", json!({ "name": "lobby" })).await;
+    let members = format!("/api/rooms/{}/members", room["id"]);
+    assert_eq!(post(&device, &format!("/api/rooms/{}/join", room["id"]), json!({})).await.0, 200);
+    assert_eq!(get(&operator, &members).await.1["count"], 2);
+
+    let (_, me) = get(&operator, "/api/users/me").await;
+    let path = format!("/devices/{}", me["uuid"].as_str().unwrap());
+    assert_eq!(delete(&operator, &path).await, text_error(404, "Device not found", "not_found"));
+    assert_eq!(get(&operator, &members).await.1["count"], 2);
+
+    assert_eq!(delete(&operator, &format!("/devices/{}", registered.uuid)).await.0, 200);
+    let (_, left) = get(&operator, &members).await;
+    assert_eq!((&left["count"], &left["members"][0]["username"]), (&json!(1), &json!("olga")));
+    device.register_device("box", registered.uuid).await.unwrap();
+    assert_eq!(get(&device, &members).await.0, 403);
+}
+
+#[tokio::test]
+async fn who_watches_the_broker_is_told_to_nobody() {
+    let mut broker = Broker::start().await;
+    let operator = broker.user("olga", "operator").await;
+    assert_eq!(post(&operator, "/topics/subscribe", json!({ "topic_id": "$status" })).await.0, 200);
+    let (status, topic) = get(&broker.client(), "/topics/$status").await;
+    assert_eq!((status, &topic["subscriber_count"], &topic["subscribers"]), (200, &json!(1), &json!([])));
+}

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::gateways::{Host, Outcome, Reason, Target},
+    domain::gateways::{Host, Outcome, Reason, Target, is_one_machine},
     settings::Icmp,
 };
 
@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Names that may be looked up at a time. A lookup can't be stopped: it takes a thread for as long as the system likes.
 const LOOKUPS: usize = 64;
+
+/// Addresses of a name that are tried.
+const ADDRESSES: usize = 4;
 
 /// How much longer than a probe `ping` may live.
 const GRACE: Duration = Duration::from_millis(500);
@@ -95,41 +98,60 @@ impl Prober {
     async fn attempt(&self, target: &Target) -> Attempt {
         let deadline = Instant::now() + self.timeout;
         let (Target::Icmp(host) | Target::Tcp(host, _)) = target;
-        let Some(ips) = self.look_up(host, deadline).await else { return Ok(Err(Reason::Unresolvable)) };
-        let mut last = Ok(Err(Reason::Unresolvable));
-        for ip in ips {
-            last = match target {
-                Target::Tcp(_, port) => connect(SocketAddr::new(ip, *port), deadline).await,
-                Target::Icmp(_) => self.ping(ip, deadline).await,
+        let ips = self.look_up(host, deadline).await?;
+        let mut result = Ok(Err(Reason::Unresolvable));
+        for (index, ip) in ips.iter().enumerate() {
+            // one address that is silent must not take the time of those that would answer
+            let left = (ips.len() - index) as u32;
+            let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+            let answer = match target {
+                Target::Tcp(_, port) => connect(SocketAddr::new(*ip, *port), until).await,
+                Target::Icmp(_) => self.ping(*ip, until).await,
             };
-            // of the other addresses one may be reachable, as long as there is time
-            if !matches!(last, Ok(Err(Reason::Refused | Reason::Unreachable))) {
-                break;
+            match answer {
+                Ok(Ok(rtt)) => return Ok(Ok(rtt)),
+                // the gateway's own failure says more than that another address can't be tried
+                Err(_) if index > 0 && result.is_ok() => {}
+                failure => result = failure,
             }
         }
-        last
+        result
     }
 
-    async fn look_up(&self, host: &Host, deadline: Instant) -> Option<Vec<IpAddr>> {
+    /// The addresses to be tried; none: the name does not resolve to any.
+    async fn look_up(&self, host: &Host, deadline: Instant) -> Result<Vec<IpAddr>, Unable> {
         let name = match host {
-            Host::Ip(ip) => return Some(vec![*ip]),
+            Host::Ip(ip) => return Ok(vec![*ip]),
             Host::Name(name) => name.clone(),
         };
-        let lookups = self.lookups.clone();
+        let Ok(Ok(place)) = timeout_at(deadline, self.lookups.clone().acquire_owned()).await else {
+            return Err(Unable::System("too many names are being looked up".to_owned()));
+        };
         // in a task of its own: one that takes longer than anyone waits still takes its place until it is over
         let lookup = actix::spawn(async move {
-            let _place = lookups.acquire_owned().await.ok()?;
-            let found = tokio::net::lookup_host((name, 0)).await.ok()?;
-            Some(found.map(|address| address.ip()).collect::<Vec<_>>())
+            let _place = place;
+            tokio::net::lookup_host((name, 0)).await.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
         });
-        timeout_at(deadline, lookup).await.ok()?.ok()?.filter(|ips| !ips.is_empty())
+        match timeout_at(deadline, lookup).await {
+            Ok(Ok(Ok(mut ips))) => {
+                ips.retain(|ip| is_one_machine(*ip));
+                ips.truncate(ADDRESSES);
+                Ok(ips)
+            }
+            Ok(Ok(Err(error))) if is_own_fault(&error) => {
+                Err(Unable::System(format!("the system can't look names up: {error}")))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     async fn ping(&self, ip: IpAddr, deadline: Instant) -> Attempt {
         match (&self.sockets[usize::from(ip.is_ipv6())], self.icmp) {
             (Some(socket), _) => self.ping_by_socket(socket, ip, deadline).await,
             (None, Icmp::Socket) => Err(Unable::NoSocket),
-            (None, Icmp::Auto | Icmp::Ping) => ping_by_program(ip, self.timeout).await,
+            (None, Icmp::Auto | Icmp::Ping) => {
+                ping_by_program(ip, deadline.saturating_duration_since(Instant::now())).await
+            }
         }
     }
 
@@ -187,6 +209,12 @@ fn failed(error: &io::Error) -> Attempt {
     }
 }
 
+/// Whether a lookup failed for want of something that the broker itself lacks.
+fn is_own_fault(error: &io::Error) -> bool {
+    // no more files here or in the system, no memory (EMFILE, ENFILE, ENOMEM)
+    matches!(error.raw_os_error(), Some(24 | 23 | 12))
+}
+
 /// The program and its arguments. The timeout it has in whole seconds where it takes no other.
 fn ping_command(ip: IpAddr, timeout: Duration) -> (&'static str, Vec<String>) {
     let millis = timeout.as_millis().to_string();
@@ -225,7 +253,7 @@ async fn ping_by_program(ip: IpAddr, timeout: Duration) -> Attempt {
         return Ok(Err(Reason::Timeout));
     };
     let status = status.map_err(|error| Unable::System(format!("cannot run ping: {error}")))?;
-    judge(status.success(), &out, &err, began.elapsed())
+    judge(status.code(), &out, &err, began.elapsed())
 }
 
 async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
@@ -238,22 +266,21 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// What a `ping` that has ended found.
-fn judge(success: bool, out: &str, err: &str, took: Duration) -> Attempt {
+fn judge(code: Option<i32>, out: &str, err: &str, took: Duration) -> Attempt {
     // that of Windows calls it a success when a router answers that it can't be reached
-    if success && (!cfg!(windows) || out.contains("TTL=")) {
+    if code == Some(0) && (!cfg!(windows) || out.contains("TTL=")) {
         return Ok(Ok(printed_rtt(out).unwrap_or(took)));
     }
     let said = format!("{err}\n{out}").to_lowercase();
     let own_fault = ["permitted", "permission denied", "privileged", "invalid option", "unrecognized", "usage:"];
-    if own_fault.iter().any(|sign| said.contains(sign)) {
+    let is_unreachable = said.contains("unreachable") || said.contains("no route");
+    // that of Linux ends with 1 when nobody answered, and with something else when it could not ask
+    let could_not_ask = cfg!(target_os = "linux") && code != Some(1) && !is_unreachable;
+    if could_not_ask || own_fault.iter().any(|sign| said.contains(sign)) {
         let line = err.lines().chain(out.lines()).find(|line| !line.trim().is_empty()).unwrap_or_default();
         return Err(Unable::System(format!("ping does not work: {}", line.trim())));
     }
-    Ok(Err(if said.contains("unreachable") || said.contains("no route") {
-        Reason::Unreachable
-    } else {
-        Reason::Timeout
-    }))
+    Ok(Err(if is_unreachable { Reason::Unreachable } else { Reason::Timeout }))
 }
 
 /// `time=0.045 ms`, or `time<1ms` on Windows.
@@ -273,18 +300,22 @@ mod tests {
     #[test]
     fn what_ping_prints_is_understood() {
         let iputils = "64 bytes from 127.0.0.1: icmp_seq=1 ttl=64 time=0.045 ms\n";
-        assert_eq!(judge(true, iputils, "", TOOK), Ok(Ok(Duration::from_micros(45))));
-        assert_eq!(judge(true, "", "", TOOK), Ok(Ok(TOOK)));
-        assert_eq!(judge(true, "time=x", "", TOOK), Ok(Ok(TOOK)));
-        assert_eq!(judge(false, "1 packets transmitted, 0 received", "", TOOK), Ok(Err(Reason::Timeout)));
+        assert_eq!(judge(Some(0), iputils, "", TOOK), Ok(Ok(Duration::from_micros(45))));
+        assert_eq!(judge(Some(0), "", "", TOOK), Ok(Ok(TOOK)));
+        assert_eq!(judge(Some(0), "time=x", "", TOOK), Ok(Ok(TOOK)));
+        assert_eq!(judge(Some(1), "1 packets transmitted, 0 received", "", TOOK), Ok(Err(Reason::Timeout)));
         let router = "From 192.0.2.9 icmp_seq=1 Destination Host Unreachable";
-        assert_eq!(judge(false, router, "", TOOK), Ok(Err(Reason::Unreachable)));
+        assert_eq!(judge(Some(1), router, "", TOOK), Ok(Err(Reason::Unreachable)));
         let no_way = "ping: connect: Network is unreachable";
-        assert_eq!(judge(false, "", no_way, TOOK), Ok(Err(Reason::Unreachable)));
-        for fault in ["ping: socket: Operation not permitted", "ping: permission denied (are you root?)", "Usage: ping"]
-        {
+        assert_eq!(judge(Some(2), "", no_way, TOOK), Ok(Err(Reason::Unreachable)));
+        for fault in [
+            "ping: socket: Operation not permitted",
+            "ping: permission denied (are you root?)",
+            "Usage: ping",
+            "ping: sendmsg: No buffer space available",
+        ] {
             let expected = Unable::System(format!("ping does not work: {fault}"));
-            assert_eq!(judge(false, "", &format!("{fault}\nmore"), TOOK), Err(expected));
+            assert_eq!(judge(Some(2), "", &format!("{fault}\nmore"), TOOK), Err(expected));
         }
     }
 }

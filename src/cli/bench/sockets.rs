@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long the broker may take to tidy up after its sockets, and how often we look, in nanoseconds.
-const TIDYING_UP: u64 = 5_000_000_000;
+const TIDYING_UP: u64 = 15_000_000_000;
 const LOOK: u64 = 20_000_000;
 
 #[derive(Args)]
@@ -146,10 +146,11 @@ impl Run {
         for seat in 0..count {
             self.entrance.close(engine, seat);
         }
-        // until it has come to rest: no less than at the last look
+        // until it is about what it was, or has had its time
         control.progress.wait("looking whether the memory comes back");
         let (closed, mut least) = (engine.now(), memory());
-        while engine.now() - closed < TIDYING_UP && least.is_some() {
+        let is_back = |least: Option<u64>| least.zip(before).is_none_or(|(least, before)| least <= before / 10 * 11);
+        while engine.now() - closed < TIDYING_UP && !is_back(least) {
             engine.poll(Duration::from_millis(100), self)?;
             control.check()?;
             least = least.min(memory());

@@ -88,9 +88,19 @@ impl Host {
 
     /// An address of one machine; what stands for none or for many would be answered by anyone.
     fn of_ip(ip: IpAddr) -> Option<Self> {
-        let many = ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        (!many && !ip.is_unspecified()).then_some(Self::Ip(ip))
+        is_one_machine(ip).then_some(Self::Ip(ip))
     }
+}
+
+/// Whether an address stands for one machine that can be reached by it alone; a link-local one of IPv6 would need to say by
+/// which interface.
+pub fn is_one_machine(ip: IpAddr) -> bool {
+    let many = |ip: IpAddr| {
+        let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        ip.is_multicast() || ip.is_unspecified() || is_broadcast
+    };
+    let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    !many(ip) && !many(ip.to_canonical()) && !is_link_local
 }
 
 /// A host name (RFC 1123, section 2.1), with underscores, which some networks use.
@@ -210,6 +220,10 @@ mod tests {
             "ff02::1",
             "tcp://0.0.0.0:80",
             "tcp://[::]:80",
+            "::ffff:224.0.0.1",
+            "::ffff:0.0.0.0",
+            "fe80::1",
+            "tcp://[fe80::1]:80",
             &long,
             &"a".repeat(64),
         ];

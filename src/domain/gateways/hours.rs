@@ -39,8 +39,8 @@ struct Gathering {
 pub struct Hours(HashMap<i64, Gathering>);
 
 impl Hours {
-    /// Adds a probe. Answers what is to be recorded now.
-    pub fn add(&mut self, id: i64, at: DateTime<Utc>, rtt_ms: Option<f64>) -> Vec<Hour> {
+    /// Adds a probe. Answers what is to be recorded now: an hour that is over, and one that goes on if `may_record`.
+    pub fn add(&mut self, id: i64, at: DateTime<Utc>, rtt_ms: Option<f64>, may_record: bool) -> Vec<Hour> {
         let mut due = Vec::new();
         if self.0.get(&id).is_some_and(|hour| !(TimeDelta::zero()..SPAN).contains(&(at - hour.began_at))) {
             due.extend(self.record(id));
@@ -56,7 +56,7 @@ impl Hours {
         // microseconds are finer than any probe is exact, and shorter to write
         hour.samples.push((offset, rtt_ms.map(|ms| (ms * 1000.0).round() / 1000.0)));
         hour.is_recorded = false;
-        if at - hour.recorded_at >= UNRECORDED {
+        if may_record && at - hour.recorded_at >= UNRECORDED {
             hour.recorded_at = at;
             due.extend(self.record(id));
         }
@@ -100,7 +100,7 @@ mod tests {
         for second in (0..=3600).step_by(10) {
             let at = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
             let rtt = (second % 20 == 0).then_some(second as f64);
-            recorded.extend(hours.add(1, at, rtt));
+            recorded.extend(hours.add(1, at, rtt, true));
         }
         let sizes: Vec<_> = recorded.iter().map(|hour| hour.probes).collect();
         let expected: Vec<_> = (1..=59).map(|minute| minute * 6 + 1).chain([360]).collect();
@@ -111,9 +111,9 @@ mod tests {
         let next = hours.record(1).unwrap();
         assert_eq!((next.probes, next.began_at), (1, DateTime::UNIX_EPOCH + TimeDelta::hours(1)));
         assert_eq!((hours.record(1), hours.record_all().len()), (None, 0));
-        hours.add(2, next.began_at, None);
+        hours.add(2, next.began_at, None, true);
         assert_eq!(hours.record_all()[0].0, 2);
-        hours.add(2, next.began_at, None);
+        hours.add(2, next.began_at, None, true);
         hours.remove(2);
         assert_eq!(hours.record_all(), []);
     }
@@ -122,8 +122,8 @@ mod tests {
     fn a_clock_that_is_set_back_begins_a_new_hour() {
         let mut hours = Hours::default();
         let at = DateTime::UNIX_EPOCH + TimeDelta::hours(5);
-        hours.add(1, at, None);
-        assert_eq!(hours.add(1, at - TimeDelta::hours(1), None).len(), 1);
+        hours.add(1, at, None, true);
+        assert_eq!(hours.add(1, at - TimeDelta::hours(1), None, true).len(), 1);
         assert_eq!(hours.record(1).unwrap().began_at, at - TimeDelta::hours(1));
     }
 }

@@ -55,6 +55,8 @@ pub struct Change {
 #[derive(Debug, Default)]
 pub struct Gateways {
     entries: HashMap<i64, Entry>,
+    /// versions given so far; none is given twice, also not to another gateway of the same id
+    versions: u64,
     children: HashMap<i64, BTreeSet<i64>>,
 }
 
@@ -90,6 +92,11 @@ impl Gateways {
         Some((entry.gateway.clone(), entry.version, entry.status == Status::Disconnected))
     }
 
+    /// Whether this is still the version of a gateway that counts.
+    pub fn is_current(&self, id: i64, version: u64) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.version == version)
+    }
+
     /// Whether a gateway would be behind itself with this parent.
     pub fn is_cycle(&self, id: i64, parent: i64) -> bool {
         let mut above = Some(parent);
@@ -109,11 +116,13 @@ impl Gateways {
         let parent = gateway.parent_id;
         let mut news = News { changes: BTreeMap::new(), probe: vec![id] };
         let gateway = Arc::new(gateway);
+        self.versions += 1;
+        let version = self.versions;
         match self.entries.get_mut(&id) {
             Some(entry) => {
                 let old = std::mem::replace(&mut entry.gateway, gateway.clone());
                 if old.address != gateway.address {
-                    entry.version += 1;
+                    entry.version = version;
                     entry.window = Window::default();
                     (entry.status, entry.reason, entry.since) = (Status::Unknown, None, now);
                     (entry.probed_at, entry.began_at, entry.before) = (None, None, None);
@@ -135,7 +144,7 @@ impl Gateways {
                 });
                 let entry = Entry {
                     gateway,
-                    version: 0,
+                    version,
                     window: Window::default(),
                     status: Status::Unknown,
                     reason: None,
@@ -264,9 +273,11 @@ impl Gateways {
 
     /// What it is behind is down.
     fn drag_down(&mut self, id: i64, now: DateTime<Utc>, news: &mut News) {
-        self.set(id, Status::Disconnected, Some(Reason::ParentDown), false, now, news);
-        for child in self.children_of(id) {
-            self.drag_down(child, now, news);
+        // however long the chain of parents is, the stack is not
+        let mut dragged = vec![id];
+        while let Some(id) = dragged.pop() {
+            self.set(id, Status::Disconnected, Some(Reason::ParentDown), false, now, news);
+            dragged.extend(self.children_of(id));
         }
     }
 
@@ -562,5 +573,30 @@ mod tests {
         assert_eq!(lab.table.known(2).unwrap().gateway.parent_id, None);
         assert!(lab.table.to_probe(2).is_some() && lab.table.known(1).is_none());
         assert_eq!(lab.table.len(), 3);
+    }
+
+    #[test]
+    fn what_a_probe_of_a_deleted_gateway_found_says_nothing_of_the_next_one_with_its_id() {
+        let mut lab = Lab::with(&[(1, None)]);
+        let (_, version, _) = lab.table.to_probe(1).unwrap();
+        lab.table.remove(1);
+        lab.table.put(gateway(1, None), None, lab.now);
+        assert!(!lab.table.is_current(1, version));
+        assert_eq!(lab.table.probed(1, version, lab.now, LOST, lab.now), News::default());
+        assert_eq!(lab.status(1), (Status::Unknown, None));
+    }
+
+    #[test]
+    fn a_chain_of_gateways_of_any_length_goes_down_with_its_first() {
+        const LENGTH: i64 = 100_000;
+        let mut lab = Lab::with(&[(1, None)]);
+        for id in 2..=LENGTH {
+            // a check for cycles would walk the whole chain each time
+            lab.table.put(gateway(id, None), None, lab.now);
+            lab.table.children.entry(id - 1).or_default().insert(id);
+        }
+        lab.probe(1, ANSWERED);
+        lab.probe(1, LOST);
+        assert_eq!(lab.status(LENGTH), (Status::Disconnected, Some(Reason::ParentDown)));
     }
 }
