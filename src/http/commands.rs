@@ -357,13 +357,15 @@ pub async fn show(
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
-    let command = visible(&broker, &identity.0, &path).await?;
-    let mut info = CommandInfo::of(&command);
-    for report in broker.store.progress_of(command.id, 0).await? {
-        // one that came after the command was read belongs to a later state
-        let Some(progress) = raw(Some(&report.progress)).filter(|_| report.version <= command.version) else {
-            continue;
-        };
+    settle(&broker).await?;
+    // before the command itself, which must not be older than what its targets are shown to have reported
+    let reports = match Uuid::try_parse(&path) {
+        Ok(id) => broker.store.progress_of(id, 0).await?,
+        Err(_) => Vec::new(),
+    };
+    let mut info = CommandInfo::of(&visible(&broker, &identity.0, &path).await?);
+    for report in reports {
+        let Some(progress) = raw(Some(&report.progress)) else { continue };
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
             target.progress.push(ProgressInfo { at: rfc3339(report.at), progress });
         }
