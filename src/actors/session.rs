@@ -1,9 +1,10 @@
 //! The role of the Session is to speak with one client over its WebSocket. Each is an actor on the worker thread that
 //! accepted its connection; what it says depends on its [`Dialect`].
 //!
-//! It asks the Registry in, publishes through the TopicManager, and delivers direct messages through
-//! [`Relays`](super::relay::Relays); status sockets hear from the GatewayMonitor. Frames reach it through the guard in `inbound`, its own leave through `outbox`. This
-//! folder is the only place that knows actix-web-actors.
+//! It asks the Registry in, publishes through the TopicManager, has the RoomManager do what chat asks for, and delivers
+//! direct messages through [`Relays`](super::relay::Relays); status sockets hear from the GatewayMonitor. Frames reach it
+//! through the guard in `inbound`, its own leave through `outbox`. This folder is the only place that knows
+//! actix-web-actors.
 //!
 //! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
 

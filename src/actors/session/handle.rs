@@ -24,7 +24,8 @@ pub enum SessionKind {
     Agent,
     /// `/ws/auth`: any number per client.
     Chat,
-    /// A socket that a room is all that it is for: any number per client.
+    /// A socket that a room is all that it is for: any number per client. It gets no topic messages, which its clients
+    /// would take for chat.
     Room,
     /// Nobody's, or one that only hears how the gateways are.
     Public,
