@@ -72,7 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             if let Some(email) = &email {
                 ensure!(is_email(email), "--email: {email} is not an email address");
             }
-            let store = open(config).await?;
+            let store = open(config, true).await?;
             let password = read_password(password_stdin)?;
             let chars = password.chars().count();
             ensure!(
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 Err(Duplicate::Email) => bail!("Email already registered"),
             }
         }
-        Action::List { config } => list(&open(config).await?).await?,
+        Action::List { config } => list(&open(config, false).await?).await?,
         Action::SetRole { username, role, config } => update(config, &username, Some(role), None).await?,
         Action::Disable { username, config } => update(config, &username, None, Some(false)).await?,
         Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
@@ -97,10 +97,18 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(config: ConfigArguments) -> anyhow::Result<Store> {
+/// Opens the database. Where there are no data at all it is only created for somebody who creates something: else a
+/// mistyped directory would look like one without users.
+async fn open(config: ConfigArguments, create: bool) -> anyhow::Result<Store> {
     let settings = config.load(None)?;
     start_logging(&settings.log)?;
-    bootstrap::create_data_dir(&settings.storage.data_dir)?;
+    let data_dir = &settings.storage.data_dir;
+    ensure!(
+        create || data_dir.exists() || !settings.storage.database_url.expose().is_empty(),
+        "there is no data directory {}: give --data-dir, or DATABASE_URL",
+        data_dir.display()
+    );
+    bootstrap::create_data_dir(data_dir)?;
     let store = Store::connect(&settings.storage).await?;
     store.migrate_up().await.context("cannot bring the database's schema up to date")?;
     Ok(store)
@@ -112,7 +120,7 @@ async fn update(
     role: Option<Role>,
     is_active: Option<bool>,
 ) -> anyhow::Result<()> {
-    let store = open(config).await?;
+    let store = open(config, false).await?;
     let user = store.user_by_login(username).await?;
     let user = user.with_context(|| format!("there is no user {username}"))?;
     let user = store.update_user(user.id, role, is_active).await?;

@@ -223,6 +223,16 @@ async fn the_first_start_makes_private_files_and_the_second_one_keeps_them() {
 }
 
 #[tokio::test]
+async fn a_mistyped_data_directory_is_not_one_without_users() {
+    let mut setup = Broker::with();
+    for command in [&["user", "list"][..], &["user", "disable", "anna"]] {
+        let output = setup.run(&[command, &["--data-dir", "mistyped"]].concat(), "");
+        assert!(output.code != Some(0) && output.stderr.contains("there is no data directory mistyped"), "{output:?}");
+        assert!(!setup.dir().join("mistyped").exists());
+    }
+}
+
+#[tokio::test]
 async fn users_are_managed_on_the_command_line_with_and_without_a_running_broker() {
     let mut setup = Broker::with().env("DATABASE_URL", "sqlite:///./app.db");
     let create =
