@@ -15,8 +15,8 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqlErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    IsolationLevel, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -144,6 +144,16 @@ impl Store {
         let decided = rooms::changes::apply(&transaction, changes, rooms_per_user).await?;
         transaction.commit().await?;
         Ok(decided)
+    }
+
+    /// A transaction for several reads that have to fit together.
+    async fn snapshot(&self) -> Result<DatabaseTransaction, StoreError> {
+        // SQLite's transactions are that by themselves
+        let isolation = match self.read.get_database_backend() {
+            DbBackend::Postgres => Some(IsolationLevel::RepeatableRead),
+            _ => None,
+        };
+        Ok(self.read.begin_with_config(isolation, None).await?)
     }
 
     /// A transaction for writing. Never hold it across a message to an actor.

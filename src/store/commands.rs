@@ -289,8 +289,11 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn command(&self, id: Uuid) -> Result<Option<Command>, StoreError> {
-        let Some(row) = commands::Entity::find_by_id(id).one(&self.read).await? else { return Ok(None) };
-        Ok(self.with_targets(vec![row]).await?.pop())
+        let snapshot = self.snapshot().await?;
+        let Some(row) = commands::Entity::find_by_id(id).one(&snapshot).await? else { return Ok(None) };
+        let command = with_targets(&snapshot, vec![row]).await?.pop();
+        snapshot.commit().await?;
+        Ok(command)
     }
 
     /// The progress reports of a command after that version, oldest first.
@@ -341,13 +344,16 @@ impl Store {
         if let Some(before) = filter.before {
             query = query.filter(commands::Column::Id.lt(before));
         }
+        let snapshot = self.snapshot().await?;
         let rows = query
             // ids begin with the time
             .order_by_desc(commands::Column::Id)
             .limit(filter.limit)
-            .all(&self.read)
+            .all(&snapshot)
             .await?;
-        self.with_targets(rows).await
+        let commands = with_targets(&snapshot, rows).await?;
+        snapshot.commit().await?;
+        Ok(commands)
     }
 
     /// Commands that were not over when the process ended.
@@ -360,7 +366,7 @@ impl Store {
             .order_by_asc(commands::Column::Id)
             .all(&self.read)
             .await?;
-        self.with_targets(rows).await
+        with_targets(&self.read, rows).await
     }
 
     /// Deletes commands that are over and were given before that time.
@@ -397,28 +403,31 @@ impl Store {
         transaction.commit().await?;
         Ok(deleted.rows_affected)
     }
+}
 
-    async fn with_targets(&self, rows: Vec<commands::Model>) -> Result<Vec<Command>, StoreError> {
-        let mut targets: HashMap<Uuid, Vec<Target>> = HashMap::new();
-        for ids in rows.iter().map(|row| row.id).collect::<Vec<_>>().chunks(ROWS) {
-            let found = command_targets::Entity::find()
-                .filter(command_targets::Column::CommandId.is_in(ids.iter().copied()))
-                .order_by_asc(command_targets::Column::Name)
-                .order_by_asc(command_targets::Column::ClientUuid)
-                .all(&self.read)
-                .await?;
-            for row in found {
-                targets.entry(row.command_id).or_default().push(read_target(row));
-            }
+async fn with_targets(
+    connection: &impl ConnectionTrait,
+    rows: Vec<commands::Model>,
+) -> Result<Vec<Command>, StoreError> {
+    let mut targets: HashMap<Uuid, Vec<Target>> = HashMap::new();
+    for ids in rows.iter().map(|row| row.id).collect::<Vec<_>>().chunks(ROWS) {
+        let found = command_targets::Entity::find()
+            .filter(command_targets::Column::CommandId.is_in(ids.iter().copied()))
+            .order_by_asc(command_targets::Column::Name)
+            .order_by_asc(command_targets::Column::ClientUuid)
+            .all(connection)
+            .await?;
+        for row in found {
+            targets.entry(row.command_id).or_default().push(read_target(row));
         }
-        Ok(rows
-            .into_iter()
-            .map(|row| {
-                let targets = targets.remove(&row.id).unwrap_or_default();
-                read_command(row, targets)
-            })
-            .collect())
     }
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let targets = targets.remove(&row.id).unwrap_or_default();
+            read_command(row, targets)
+        })
+        .collect())
 }
 
 /// The least id that a command of that moment can have.
