@@ -8,10 +8,11 @@
 mod board;
 mod messages;
 mod probe;
+mod trouble;
 mod watchers;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +23,8 @@ use chrono::{DateTime, SubsecRound, Utc};
 pub use board::Board;
 use messages::Probed;
 pub use messages::{Ping, Put, Record, RecordAll, Remove, Unwatch, Watch};
-use probe::{Prober, Unable};
+use probe::Prober;
+use trouble::Trouble;
 use watchers::Watchers;
 
 use super::{
@@ -58,12 +60,7 @@ pub struct GatewayMonitor {
     prober: Option<Arc<Prober>>,
     /// how many probes are under way, at most [`AT_A_TIME`]
     probing: usize,
-    /// those whose last probe could not be made
-    not_probed: HashSet<i64>,
-    /// why not
-    unable: Option<Unable>,
-    /// a probe came a whole period late
-    late: bool,
+    trouble: Trouble,
     /// the one timer, and what it is set to
     timer: Option<(Instant, SpawnHandle)>,
     watchers: Watchers,
@@ -89,6 +86,7 @@ impl GatewayMonitor {
         (journal, backlog): (Addr<Journal>, Backlog),
         announce: Recipient<Announce>,
     ) -> Self {
+        let period = Duration::from_secs(settings.period_secs.into());
         let initial = gateways.into_iter().map(|gateway| {
             let before = before.remove(&gateway.id);
             (gateway, before)
@@ -96,14 +94,12 @@ impl GatewayMonitor {
         Self {
             initial: initial.collect(),
             table: Gateways::default(),
-            schedule: Schedule::new(Duration::from_secs(settings.period_secs.into())),
+            schedule: Schedule::new(period),
             hours: Hours::default(),
             settings,
             prober: None,
             probing: 0,
-            not_probed: HashSet::new(),
-            unable: None,
-            late: false,
+            trouble: Trouble::new(period, board.clone()),
             timer: None,
             watchers: Watchers::default(),
             pushed: Instant::now(),
@@ -126,7 +122,7 @@ impl GatewayMonitor {
                 self.schedule.done(id, now);
                 continue;
             };
-            self.notice_delay(now - due);
+            self.trouble.delayed(now - due);
             self.probing += 1;
             // one that is down needs no second chance to stay so
             let attempts = if is_down { 1 } else { 1 + self.settings.retries };
@@ -155,57 +151,6 @@ impl GatewayMonitor {
             monitor.probe_due(context);
         });
         self.timer = Some((next, timer));
-    }
-
-    /// More gateways than can be probed in a period are probed less often; that should be known.
-    fn notice_delay(&mut self, delay: Duration) {
-        let period = Duration::from_secs(self.settings.period_secs.into());
-        let late = if self.late { delay > period / 2 } else { delay > period };
-        if late != self.late {
-            self.late = late;
-            if late {
-                tracing::warn!(
-                    delay_secs = delay.as_secs(),
-                    "gateways are probed less often than probes.period_secs says"
-                );
-            }
-            self.tell_trouble();
-        }
-    }
-
-    fn notice_unable(&mut self, id: i64, unable: Option<Unable>) {
-        let before = (self.not_probed.len(), self.unable.clone());
-        match unable {
-            Some(unable) => {
-                self.not_probed.insert(id);
-                // once for all of them, until all are probed again
-                if self.unable.replace(unable.clone()).is_none() {
-                    tracing::warn!(gateway = id, "a gateway is not probed: {unable}");
-                }
-            }
-            None => {
-                self.not_probed.remove(&id);
-                if self.not_probed.is_empty() && self.unable.take().is_some() {
-                    tracing::info!("all gateways are probed again");
-                }
-            }
-        }
-        if before != (self.not_probed.len(), self.unable.clone()) {
-            self.tell_trouble();
-        }
-    }
-
-    fn tell_trouble(&self) {
-        let mut trouble = Vec::new();
-        if let Some(unable) = &self.unable {
-            trouble.push(format!("not probed: {} ({unable})", self.not_probed.len()));
-        }
-        if self.late {
-            trouble.push(
-                "probed less often than probes.period_secs says: there are too many that do not answer".to_owned(),
-            );
-        }
-        self.board.set_trouble((!trouble.is_empty()).then(|| trouble.join("; ")));
     }
 
     /// Tells everyone concerned what is different.
@@ -319,7 +264,7 @@ impl Handler<Probed> for GatewayMonitor {
                 let news = self.table.probed(id, version, began, outcome, now);
                 // else it is another gateway now, or none
                 if news.changes.contains_key(&id) {
-                    self.notice_unable(id, None);
+                    self.trouble.probed(id);
                     let rtt_ms = outcome.answer.ok().map(|rtt| rtt.as_secs_f64() * 1000.0);
                     let due = self.hours.add(id, began, rtt_ms, !self.backlog.is_busy());
                     self.record(hours_of(id, due));
@@ -329,7 +274,7 @@ impl Handler<Probed> for GatewayMonitor {
             Err(unable) => {
                 // else it is another gateway now, or none
                 if self.table.is_current(id, version) {
-                    self.notice_unable(id, Some(unable));
+                    self.trouble.not_probed(id, unable);
                 }
                 self.table.not_probed(id, began, now)
             }
@@ -358,10 +303,9 @@ impl Handler<Remove> for GatewayMonitor {
         let news = self.table.remove(id);
         self.schedule.remove(id);
         self.hours.remove(id);
-        self.notice_unable(id, None);
+        self.trouble.probed(id);
         if self.table.is_empty() {
-            self.late = false;
-            self.tell_trouble();
+            self.trouble.delayed(Duration::ZERO);
         }
         self.board.remove(id);
         self.tell(news, context);

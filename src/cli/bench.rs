@@ -30,7 +30,9 @@ use clap::{Args, Subcommand, builder::TypedValueParser};
 use super::login::Credentials;
 use crate::client::Client;
 use engine::Engine;
+use entrance::Seat;
 use identities::{Identities, Identity};
+use messages::{Plan, Sender, Window};
 use meter::{Control, Stop};
 use progress::Progress;
 use report::Report;
@@ -207,8 +209,23 @@ impl Bench {
         self.identities.devices(&self.run, count, self.token.as_deref()).await
     }
 
+    /// What is to be sent and received, without a flood of logins beside it.
+    fn plan(&self, load: &LoadArguments, seats: Vec<Seat>, senders: Vec<Sender>, window: Window) -> Plan {
+        Plan {
+            protocol: self.protocol,
+            host: self.target.host.clone(),
+            run: self.run.clone(),
+            seats,
+            senders,
+            window,
+            rate: load.rate,
+            duration: load.duration,
+            login_flood: 0,
+        }
+    }
+
     /// Runs a plan of messages.
-    async fn messages(&self, plan: messages::Plan, report: Report) -> anyhow::Result<Report> {
+    async fn messages(&self, plan: Plan, report: Report) -> anyhow::Result<Report> {
         self.engine(report, move |engine, control, report| messages::run(engine, plan, control, report)).await
     }
 

@@ -4,8 +4,9 @@ pub mod events;
 mod info;
 mod request;
 pub mod send;
+mod targets;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -24,7 +25,7 @@ pub use self::{
 };
 use self::{
     info::{ProgressInfo, raw},
-    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, Select},
+    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS},
 };
 use super::{
     body::{Body, QueryOf},
@@ -34,7 +35,6 @@ use crate::{
     actors::{
         command_dispatcher::{Await, Cancel, CountPending, Dispatch, RecordBegun, TooManyPending},
         journal::{Flush, NotWritten, Write},
-        topic_manager::GetMembers,
     },
     app::Broker,
     auth::{
@@ -43,7 +43,7 @@ use crate::{
     },
     domain::{
         commands::{Command, State, Target},
-        ids::{ClientId, Role, RoomId, TopicId},
+        ids::Role,
     },
     error::ApiError,
     protocol::outbound::{self, rfc3339},
@@ -52,6 +52,8 @@ use crate::{
 
 /// How long a caller waits for the end of its command.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const NOT_FOUND: ApiError = ApiError::NotFound("Command not found");
 
 /// How a command is to be carried out.
 #[derive(Debug, Default)]
@@ -164,9 +166,9 @@ pub async fn create(
             if identity.0.account.role() < Role::Operator {
                 return Err(ApiError::Forbidden("Operator role required to command others"));
             }
-            selected(&broker, select, identity.0.account.id).await?
+            targets::selected(&broker, select, identity.0.account.id).await?
         }
-        None => listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?,
+        None => targets::listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?,
     };
     check_right(&identity.0, &accounts)?;
     let options = Options { timeout_secs, deliver_within_secs: deliver_within_secs.unwrap_or(0) };
@@ -275,7 +277,7 @@ async fn answer(
     {
         return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
     }
-    let command = read(broker, id).await?.ok_or(ApiError::NotFound("Command not found"))?;
+    let command = read(broker, id).await?.ok_or(NOT_FOUND)?;
     let mut response = if command.finished_at.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     let location = format!("/api/commands/{id}");
     Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of(&command)))
@@ -293,61 +295,19 @@ pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<Command>, A
     Ok(broker.store.command(id).await?)
 }
 
-async fn listed(broker: &Broker, targets: impl Iterator<Item = TargetRef>) -> Result<Vec<Arc<Account>>, ApiError> {
-    let mut accounts: Vec<Arc<Account>> = Vec::new();
-    let mut seen = HashSet::new();
-    for target in targets {
-        let account = target.account(broker).await?;
-        if seen.insert(account.id) {
-            accounts.push(account);
-        }
-    }
-    Ok(accounts)
-}
-
-async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
-    let subscribers: Option<HashSet<ClientId>> = match &select.topic {
-        Some(topic) => {
-            let members = broker.topic_manager.send(GetMembers(TopicId::from(topic.as_str()))).await?;
-            Some(members.into_iter().collect())
-        }
-        None => None,
-    };
-    let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
-        // a private room is there for its members alone
-        Some(room) => match broker.store.room(room, asker).await? {
-            Some(_) => Some(broker.store.member_ids(room).await?.into_iter().collect()),
-            None => Some(HashSet::new()),
-        },
-        None => None,
-    };
-    let mut accounts = Vec::new();
-    for client in broker.directory.all_commandable() {
-        let fits = |group: &Option<HashSet<ClientId>>| group.as_ref().is_none_or(|group| group.contains(&client));
-        if !fits(&subscribers) || !fits(&members) {
-            continue;
-        }
-        let Some(account) = broker.accounts.find(client).await? else { continue };
-        let kind = select.kind.is_none_or(|kind| kind == account.kind());
-        let name = select.name_prefix.as_ref().is_none_or(|prefix| account.name().starts_with(prefix));
-        if kind && name {
-            accounts.push(account);
-        }
-    }
-    if accounts.is_empty() {
-        return Err(ApiError::NotFound("No matching clients"));
-    }
-    Ok(accounts)
-}
-
 /// The command of a path, if the asker may see it: operators see all, others their own.
 pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
-    let id = Uuid::try_parse(path)
-        .map_err(|_| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))?;
-    let command = read(broker, id).await?;
-    command
-        .filter(|command| identity.account.role() >= Role::Operator || command.requested_by == identity.account.id)
-        .ok_or(ApiError::NotFound("Command not found"))
+    let command = read(broker, command_id(path)?).await?;
+    command.filter(|command| may_see(identity, command)).ok_or(NOT_FOUND)
+}
+
+fn command_id(path: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(path)
+        .map_err(|_| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))
+}
+
+fn may_see(identity: &Authenticated, command: &Command) -> bool {
+    identity.account.role() >= Role::Operator || command.requested_by == identity.account.id
 }
 
 /// How a command stands, with the last reports of each target's progress.
@@ -357,13 +317,11 @@ pub async fn show(
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
+    let id = command_id(&path)?;
     settle(&broker).await?;
-    // before the command itself, which must not be older than what its targets are shown to have reported
-    let reports = match Uuid::try_parse(&path) {
-        Ok(id) => broker.store.progress_of(id, 0).await?,
-        Err(_) => Vec::new(),
-    };
-    let mut info = CommandInfo::of(&visible(&broker, &identity.0, &path).await?);
+    let found = broker.store.command_with_progress(id).await?;
+    let (command, reports) = found.filter(|(command, _)| may_see(&identity.0, command)).ok_or(NOT_FOUND)?;
+    let mut info = CommandInfo::of(&command);
     for report in reports {
         let Some(progress) = raw(Some(&report.progress)) else { continue };
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
@@ -384,7 +342,7 @@ pub async fn cancel(
     if broker.command_dispatcher.send(Cancel(command.id)).await? {
         tracing::info!(command = %command.id, by = %identity.0.account.id, "command cancelled");
     }
-    let command = read(&broker, command.id).await?.ok_or(ApiError::NotFound("Command not found"))?;
+    let command = read(&broker, command.id).await?.ok_or(NOT_FOUND)?;
     Ok(web::Json(CommandInfo::of(&command)))
 }
 

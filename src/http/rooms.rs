@@ -15,10 +15,11 @@ use crate::{
     auth::extract::Identity,
     domain::{
         ids::{ClientId, MessageId, RoomId},
-        rooms::{Change, Member, Outcome, Participant, Refusal, Room, Wanted},
+        rooms::{Change, Outcome, Participant, Refusal, Wanted},
     },
     error::ApiError,
     protocol::outbound::rfc3339,
+    store::RoomView,
 };
 
 /// Rooms and messages in one answer at most.
@@ -84,15 +85,15 @@ pub struct RoomInfo {
     unread_count: Option<u64>,
 }
 
-impl RoomInfo {
-    fn new(room: &Room, membership: Option<(&Member, u64)>) -> Self {
+impl From<RoomView> for RoomInfo {
+    fn from(RoomView { room, membership }: RoomView) -> Self {
         Self {
-            name: room.name.clone(),
-            description: room.description.clone(),
+            name: room.name,
+            description: room.description,
             id: room.id.0,
             created_at: rfc3339(room.created_at),
             private: room.is_private,
-            role: membership.map(|(member, _)| member.role.as_str()),
+            role: membership.as_ref().map(|(member, _)| member.role.as_str()),
             unread_count: membership.map(|(_, unread)| unread),
         }
     }
@@ -168,10 +169,7 @@ pub async fn list(
 ) -> Result<web::Json<Vec<RoomInfo>>, ApiError> {
     let Paging { skip, limit } = query.0;
     let rooms = broker.store.rooms(identity.account.id, skip, limit).await?;
-    let info = |membership: &Option<(Member, u64)>, room| {
-        RoomInfo::new(room, membership.as_ref().map(|(member, unread)| (member, *unread)))
-    };
-    Ok(web::Json(rooms.iter().map(|view| info(&view.membership, &view.room)).collect()))
+    Ok(web::Json(rooms.into_iter().map(RoomInfo::from).collect()))
 }
 
 /// A room.
@@ -185,12 +183,7 @@ pub async fn show(
 }
 
 async fn show_to(broker: &Broker, id: RoomId, client: ClientId) -> Result<RoomInfo, ApiError> {
-    let (room, member) = broker.store.room(id, client).await?.ok_or(Refusal::NoSuchRoom)?;
-    let unread = match &member {
-        Some(_) => broker.store.unread(id, client).await?,
-        None => 0,
-    };
-    Ok(RoomInfo::new(&room, member.as_ref().map(|member| (member, unread))))
+    Ok(broker.store.room_view(id, client).await?.ok_or(Refusal::NoSuchRoom)?.into())
 }
 
 /// Become a member of a room.

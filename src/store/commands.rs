@@ -290,10 +290,21 @@ impl Store {
     /// When the database fails.
     pub async fn command(&self, id: Uuid) -> Result<Option<Command>, StoreError> {
         let snapshot = self.snapshot().await?;
-        let Some(row) = commands::Entity::find_by_id(id).one(&snapshot).await? else { return Ok(None) };
-        let command = with_targets(&snapshot, vec![row]).await?.pop();
+        let command = find(&snapshot, id).await?;
         snapshot.commit().await?;
         Ok(command)
+    }
+
+    /// A command with its targets and the reports of their progress, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn command_with_progress(&self, id: Uuid) -> Result<Option<(Command, Vec<StoredProgress>)>, StoreError> {
+        let snapshot = self.snapshot().await?;
+        let Some(command) = find(&snapshot, id).await? else { return Ok(None) };
+        let progress = read_progress(&snapshot, id, 0).await?;
+        snapshot.commit().await?;
+        Ok(Some((command, progress)))
     }
 
     /// The progress reports of a command after that version, oldest first.
@@ -301,21 +312,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn progress_of(&self, id: Uuid, after: i64) -> Result<Vec<StoredProgress>, StoreError> {
-        let rows = command_progress::Entity::find()
-            .filter(command_progress::Column::CommandId.eq(id))
-            .filter(command_progress::Column::Version.gt(after))
-            .order_by_asc(command_progress::Column::Version)
-            .all(&self.read)
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| StoredProgress {
-                client: row.client_uuid.into(),
-                version: row.version,
-                at: row.at.to_utc(),
-                progress: row.progress,
-            })
-            .collect())
+        read_progress(&self.read, id, after).await
     }
 
     /// Commands with their targets, newest first.
@@ -403,6 +400,33 @@ impl Store {
         transaction.commit().await?;
         Ok(deleted.rows_affected)
     }
+}
+
+async fn find(connection: &impl ConnectionTrait, id: Uuid) -> Result<Option<Command>, StoreError> {
+    let row = commands::Entity::find_by_id(id).one(connection).await?;
+    Ok(with_targets(connection, row.into_iter().collect()).await?.pop())
+}
+
+async fn read_progress(
+    connection: &impl ConnectionTrait,
+    id: Uuid,
+    after: i64,
+) -> Result<Vec<StoredProgress>, StoreError> {
+    let rows = command_progress::Entity::find()
+        .filter(command_progress::Column::CommandId.eq(id))
+        .filter(command_progress::Column::Version.gt(after))
+        .order_by_asc(command_progress::Column::Version)
+        .all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| StoredProgress {
+            client: row.client_uuid.into(),
+            version: row.version,
+            at: row.at.to_utc(),
+            progress: row.progress,
+        })
+        .collect())
 }
 
 async fn with_targets(

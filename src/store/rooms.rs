@@ -166,12 +166,14 @@ impl Store {
             .collect())
     }
 
-    /// What is unread for a client in one room.
+    /// A room as a client sees it, if it may know that it exists.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn unread(&self, room: RoomId, client: ClientId) -> Result<u64, StoreError> {
-        Ok(self.memberships(client, vec![room.0]).await?.remove(&room.0).map_or(0, |(_, unread)| unread))
+    pub async fn room_view(&self, id: RoomId, client: ClientId) -> Result<Option<RoomView>, StoreError> {
+        let Some(room) = rooms::Entity::find_by_id(id.0).one(&self.read).await? else { return Ok(None) };
+        let membership = self.memberships(client, vec![id.0]).await?.remove(&id.0);
+        Ok((membership.is_some() || !room.is_private).then(|| RoomView { room: room.into(), membership }))
     }
 
     async fn memberships(&self, client: ClientId, rooms: Vec<i64>) -> Result<HashMap<i64, (Member, u64)>, StoreError> {

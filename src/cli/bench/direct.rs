@@ -54,17 +54,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let subjects = bench.protocol.own_subject(identity.uuid);
             Seat::device(identity, subjects)
         });
-        let plan = Plan {
-            protocol: bench.protocol,
-            host: bench.target.host.clone(),
-            run: bench.run.clone(),
-            seats: seats.collect(),
-            senders,
-            window: Window::EachSender(in_flight, arrives),
-            rate: load.rate,
-            duration: load.duration,
-            login_flood,
-        };
+        let plan =
+            Plan { login_flood, ..bench.plan(&load, seats.collect(), senders, Window::EachSender(in_flight, arrives)) };
         bench.messages(plan, report).await
     };
     let done = control.unless_stopped(done).await;

@@ -5,7 +5,7 @@ use clap::Args;
 use super::{
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
-    messages::{Outgoing, Plan, Sender, Window},
+    messages::{Outgoing, Sender, Window},
     report::Report,
     stamp::{self, Template},
     wire::To,
@@ -99,17 +99,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             is_stalled: number >= publishers + clients,
             ..Seat::device(identity, topics.iter().map(|topic| names[*topic].clone()).collect())
         });
-        let plan = Plan {
-            protocol: bench.protocol,
-            host: bench.target.host.clone(),
-            run: bench.run.clone(),
-            seats: seats.collect(),
-            senders,
-            window: Window::Together(in_flight),
-            rate: load.rate,
-            duration: load.duration,
-            login_flood: 0,
-        };
+        let plan = bench.plan(&load, seats.collect(), senders, Window::Together(in_flight));
         bench.messages(plan, report).await
     };
     let done = control.unless_stopped(done).await;

@@ -7,7 +7,7 @@ use super::{
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     fanout::window,
-    messages::{Outgoing, Plan, Sender, Window},
+    messages::{Outgoing, Sender, Window},
     report::Report,
     stamp::{self, Template},
     wire::{Protocol, To},
@@ -57,17 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let senders = senders.collect();
         let path = format!("/ws/room/{room}");
         let seats = all.into_iter().map(|identity| Seat { path: path.clone(), ..Seat::device(identity, Vec::new()) });
-        let plan = Plan {
-            protocol: bench.protocol,
-            host: bench.target.host.clone(),
-            run: bench.run.clone(),
-            seats: seats.collect(),
-            senders,
-            window: Window::Together(in_flight),
-            rate: load.rate,
-            duration: load.duration,
-            login_flood: 0,
-        };
+        let plan = bench.plan(&load, seats.collect(), senders, Window::Together(in_flight));
         bench.messages(plan, report).await
     };
     let done = control.unless_stopped(done).await;

@@ -1,0 +1,64 @@
+//! Whom a command is for.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::request::{Select, TargetRef};
+use crate::{
+    actors::topic_manager::GetMembers,
+    app::Broker,
+    auth::accounts::Account,
+    domain::ids::{ClientId, RoomId, TopicId},
+    error::ApiError,
+};
+
+/// Those that are named, each once.
+pub(super) async fn listed(
+    broker: &Broker,
+    targets: impl Iterator<Item = TargetRef>,
+) -> Result<Vec<Arc<Account>>, ApiError> {
+    let mut accounts: Vec<Arc<Account>> = Vec::new();
+    let mut seen = HashSet::new();
+    for target in targets {
+        let account = target.account(broker).await?;
+        if seen.insert(account.id) {
+            accounts.push(account);
+        }
+    }
+    Ok(accounts)
+}
+
+/// Those that are connected and fit.
+pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
+    let subscribers: Option<HashSet<ClientId>> = match &select.topic {
+        Some(topic) => {
+            let members = broker.topic_manager.send(GetMembers(TopicId::from(topic.as_str()))).await?;
+            Some(members.into_iter().collect())
+        }
+        None => None,
+    };
+    let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
+        // a private room is there for its members alone
+        Some(room) => match broker.store.room(room, asker).await? {
+            Some(_) => Some(broker.store.member_ids(room).await?.into_iter().collect()),
+            None => Some(HashSet::new()),
+        },
+        None => None,
+    };
+    let mut accounts = Vec::new();
+    for client in broker.directory.all_commandable() {
+        let fits = |group: &Option<HashSet<ClientId>>| group.as_ref().is_none_or(|group| group.contains(&client));
+        if !fits(&subscribers) || !fits(&members) {
+            continue;
+        }
+        let Some(account) = broker.accounts.find(client).await? else { continue };
+        let kind = select.kind.is_none_or(|kind| kind == account.kind());
+        let name = select.name_prefix.as_ref().is_none_or(|prefix| account.name().starts_with(prefix));
+        if kind && name {
+            accounts.push(account);
+        }
+    }
+    if accounts.is_empty() {
+        return Err(ApiError::NotFound("No matching clients"));
+    }
+    Ok(accounts)
+}
