@@ -229,6 +229,8 @@ fn sqlite(path: &str, connections: u32) -> ConnectOptions {
                 .foreign_keys(true)
                 // 16 MB: under load the default would copy the log into the file several times a second
                 .pragma("wal_autocheckpoint", "4000")
+                // what a statement of many rows would have to undo is kept in memory, not in a file
+                .pragma("temp_store", "MEMORY")
         });
     options
 }

@@ -65,9 +65,7 @@ pub struct Directory {
 /// A connected client.
 #[derive(Debug, Clone)]
 pub struct Connected {
-    /// A device's name, a user's username.
-    pub name: String,
-    kind: ClientKind,
+    account: Arc<Account>,
     sessions: Vec<(SessionKind, SessionHandle)>,
 }
 
@@ -125,7 +123,7 @@ impl Directory {
 
     /// Everyone, with names.
     pub fn clients(&self) -> Vec<(ClientId, String)> {
-        self.clients.pin().iter().map(|(id, client)| (*id, client.name.clone())).collect()
+        self.clients.pin().iter().map(|(id, client)| (*id, client.account.name().to_owned())).collect()
     }
 }
 
@@ -197,7 +195,7 @@ impl Registry {
             self.backplane.disconnected(id);
         } else {
             if before.is_none() {
-                self.backplane.connected(id, &after.name);
+                self.backplane.connected(id, after.account.name());
             }
             clients.insert(id, Arc::new(after));
         }
@@ -210,7 +208,7 @@ impl Registry {
     /// Tells who watches, and the record, that a client came or went.
     fn announce(&self, id: ClientId, client: &Connected, is_connected: bool) {
         let at = Utc::now().trunc_subsecs(6);
-        let (kind, name) = (client.kind, client.name.clone());
+        let (kind, name) = (client.account.kind(), client.account.name().to_owned());
         self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected, at }));
         // not worth its memory while the database is away
         if kind == ClientKind::Device && !self.backlog.is_behind() {
@@ -258,12 +256,8 @@ impl Handler<Connect> for Registry {
     fn handle(&mut self, connect: Connect, _: &mut Self::Context) -> Self::Result {
         let id = connect.account.id;
         let before = self.get(id);
-        let mut after = before.clone().unwrap_or_else(|| Connected {
-            name: String::new(),
-            kind: connect.account.kind(),
-            sessions: Vec::new(),
-        });
-        after.name = connect.account.name().to_owned();
+        let sessions = before.as_ref().map(|before| before.sessions.clone()).unwrap_or_default();
+        let mut after = Connected { account: connect.account, sessions };
         // there is one device socket per device and one agent socket per user: a new one takes over
         let takeover = match connect.kind {
             SessionKind::Device => Some(CloseCode::Replaced),
@@ -281,6 +275,8 @@ impl Handler<Connect> for Registry {
         if self.per_identity > 0 && after.sessions.len() >= self.per_identity {
             return Err(TooManyConnections);
         }
+        // nearly all have one
+        after.sessions.reserve_exact(1);
         after.sessions.push((connect.kind, connect.session.clone()));
         self.put(id, before.as_ref(), after);
         if matches!(connect.kind, SessionKind::Device | SessionKind::Agent) {
@@ -319,8 +315,8 @@ impl Handler<Apply> for Registry {
                     self.neighbours.unsubscribe.do_send(Unsubscribe { client: account.id, topic });
                 }
                 let Some(mut connected) = self.get(account.id) else { return 0 };
-                if connected.name != account.name() {
-                    connected.name = account.name().to_owned();
+                if connected.account.name() != account.name() {
+                    connected.account = account.clone();
                     self.directory.clients.pin().insert(account.id, Arc::new(connected.clone()));
                 }
                 let sessions = connected.sessions.into_iter().map(|(_, session)| session);

@@ -24,6 +24,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, Wr
 use actix_http::ws::Item;
 use actix_web::web;
 use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
+use chrono::{DateTime, Utc};
 
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
 use self::{handle::SessionKind, outbox::Outbox};
@@ -34,7 +35,6 @@ use super::{
 };
 use crate::{
     app::Broker,
-    auth::accounts::Authenticated,
     domain::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
@@ -97,7 +97,6 @@ pub struct Session {
     broker: web::Data<Broker>,
     outbox: Rc<Outbox>,
     dialect: Dialect,
-    identity: Option<Authenticated>,
     /// the message whose first fragments are here
     assembling: Option<Assembling>,
     /// bad frames in a row
@@ -112,25 +111,24 @@ struct Assembling {
 }
 
 impl Session {
-    /// What counts from the moment on at which the session is a client's.
-    fn adopt(&mut self, dialect: Dialect, identity: Authenticated) {
+    /// What counts from the moment on at which the session is a client's, whose token expires then.
+    fn adopt(&mut self, dialect: Dialect, expires_at: DateTime<Utc>) {
         self.dialect = dialect;
         if dialect == Dialect::Agent {
             self.outbox.liveness.start_heartbeat(tick::clock());
         }
-        self.set_expiry(&identity);
-        self.identity = Some(identity);
+        self.set_expiry(expires_at);
     }
 
-    fn set_expiry(&self, identity: &Authenticated) {
+    fn set_expiry(&self, expires_at: DateTime<Utc>) {
         if self.broker.settings.auth.expire_live_sockets {
-            self.outbox.liveness.expire_at(Some(identity.expires_at.timestamp()));
+            self.outbox.liveness.expire_at(Some(expires_at.timestamp()));
         }
     }
 
     /// Whose socket it is.
     fn client(&self) -> Option<ClientId> {
-        self.identity.as_ref().map(|identity| identity.account.id)
+        self.outbox.handle().client()
     }
 
     fn send(&self, text: &str) {
@@ -250,29 +248,27 @@ impl Session {
             self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
             return;
         };
-        let Some(own) = self.identity.as_ref().map(|identity| identity.account.id) else { return };
+        let Some(own) = self.client() else { return };
         let (token, broker, handle) = (token.into_owned(), self.broker.clone(), self.outbox.handle().clone());
         let renew = async move {
             let identity = broker.accounts.authenticate(&token).await?;
             if identity.account.id != own {
                 return Err(ApiError::Forbidden("Token belongs to another client, nothing has changed"));
             }
-            handle.authenticated(&identity);
-            broker.accounts.confirm(&identity).await?;
-            Ok(identity)
+            let (account, expires_at) = (identity.account.id, identity.expires_at);
+            let before = handle.exchange(identity.clone());
+            if let Err(error) = broker.accounts.confirm(&identity).await {
+                before.map(|before| handle.exchange(before));
+                return Err(error);
+            }
+            Ok((account, expires_at))
         };
         context.wait(renew.into_actor(self).map(|result, session, _| match result {
-            Ok(identity) => {
-                session.set_expiry(&identity);
-                session.send(&outbound::authenticated(identity.account.id, identity.expires_at));
-                session.identity = Some(identity);
+            Ok((account, expires_at)) => {
+                session.set_expiry(expires_at);
+                session.send(&outbound::authenticated(account, expires_at));
             }
-            Err(error) => {
-                if let Some(identity) = &session.identity {
-                    session.outbox.handle().authenticated(identity);
-                }
-                session.error(error.code(), &error.to_string(), About::default());
-            }
+            Err(error) => session.error(error.code(), &error.to_string(), About::default()),
         }));
     }
 }
@@ -284,7 +280,7 @@ impl Actor for Session {
     type Context = WebsocketContext<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        let client = self.identity.as_ref().map(|identity| identity.account.id.to_string());
+        let client = self.client().map(|client| client.to_string());
         tracing::debug!(session = self.outbox.handle().id(), dialect = ?self.dialect, client, "session started");
     }
 }

@@ -32,7 +32,7 @@ const CACHED: usize = 100_000;
 const OVERLAP: TimeDelta = TimeDelta::seconds(60);
 
 /// A client's account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Its identity.
     pub id: ClientId,
@@ -47,7 +47,7 @@ pub struct Account {
 }
 
 /// What differs between the kinds of clients.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// A device has a name, and may be behind a gateway.
     Device {
@@ -208,8 +208,20 @@ impl Accounts {
     /// # Errors
     /// `InvalidCredentials` if it is bad, expired or revoked or its client is gone, `InactiveUser` if disabled.
     pub async fn authenticate(&self, token: &str) -> Result<Authenticated, ApiError> {
-        let claims = self.tokens.read(token).ok_or(ApiError::InvalidCredentials)?;
-        let account = self.account_of(&claims).await?.ok_or(ApiError::InvalidCredentials)?;
+        self.identify(self.tokens.read(token).as_ref()).await
+    }
+
+    /// Who holds this token, which may come again and again.
+    ///
+    /// # Errors
+    /// As for [`Accounts::authenticate`].
+    pub async fn authenticate_again(&self, token: &str) -> Result<Authenticated, ApiError> {
+        self.identify(self.tokens.read_again(token).as_deref()).await
+    }
+
+    async fn identify(&self, claims: Option<&Claims>) -> Result<Authenticated, ApiError> {
+        let claims = claims.ok_or(ApiError::InvalidCredentials)?;
+        let account = self.account_of(claims).await?.ok_or(ApiError::InvalidCredentials)?;
         if !account.is_active() {
             return Err(ApiError::InactiveUser);
         }
@@ -290,7 +302,8 @@ impl Accounts {
         // two that come at once must not pass each other between the look and the insertion
         let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         match self.cache.get(&account.id) {
-            Some(known) if known.changed_at > account.changed_at => known,
+            // the same once more stays the same: sessions share it
+            Some(known) if known.changed_at > account.changed_at || *known == account => known,
             _ => {
                 let account = Arc::new(account);
                 self.cache.insert(account.id, account.clone());

@@ -19,7 +19,7 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
         .app_data::<web::Data<Broker>>()
         .ok_or_else(|| ApiError::Internal("the broker is not in the app's data".to_owned()))?;
     match credentials::token(&request, &broker.settings.http.cors_origins)? {
-        Some(token) => broker.accounts.authenticate(&token).await.map(Some),
+        Some(token) => broker.accounts.authenticate_again(&token).await.map(Some),
         None => Ok(None),
     }
 }

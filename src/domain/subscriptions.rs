@@ -4,7 +4,7 @@
 //! and ends when the client unsubscribes or its last socket goes (contract section 5).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -58,7 +58,7 @@ struct Topic<S> {
 
 #[derive(Debug)]
 struct Client<S> {
-    topics: HashSet<TopicId>,
+    topics: BTreeSet<TopicId>,
     /// the socket that gets publications
     session: Option<S>,
     /// since when it is expected; None: it has a socket, be it one that gets none
@@ -89,7 +89,7 @@ impl<S: Location + Clone> Subscriptions<S> {
     /// The client has as many subscriptions as it may.
     pub fn subscribe(&mut self, client: ClientId, topic: TopicId, now: Instant) -> Result<(), TooManySubscriptions> {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
-            topics: HashSet::new(),
+            topics: BTreeSet::new(),
             session: None,
             absent_since: Some(now),
         });
@@ -125,7 +125,7 @@ impl<S: Location + Clone> Subscriptions<S> {
     /// A client has sockets; this is the one that gets publications now, if there is one.
     pub fn connected(&mut self, client: ClientId, session: Option<S>) {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
-            topics: HashSet::new(),
+            topics: BTreeSet::new(),
             session: None,
             absent_since: None,
         });

@@ -1,6 +1,10 @@
 //! Commands, their targets and their progress: what the Journal writes, and what operators read.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use entity::{command_progress, command_targets, commands, idempotency_keys};
@@ -184,8 +188,9 @@ fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
 /// # Errors
 /// When the database fails; then the transaction is not to be committed.
 pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]) -> Result<(), StoreError> {
-    let mut commands = HashMap::new();
-    let mut targets = HashMap::new();
+    // in the order of their ids, which begin with the time: so the database appends
+    let mut commands = BTreeMap::new();
+    let mut targets = BTreeMap::new();
     let mut progress = Vec::new();
     let mut late = Vec::new();
     let mut seen = Vec::new();
@@ -193,17 +198,14 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
     for record in records {
         match record {
             Record::Whole(command) => {
-                commands.insert(command.id, command_row(command));
-                for target in &command.targets {
-                    let row = target_row(command.id, target);
-                    targets.insert((command.id, target.client), row);
-                }
+                commands.insert(command.id, &**command);
+                targets.extend(command.targets.iter().map(|target| ((command.id, target.client.uuid()), target)));
             }
             Record::Command(command) => {
-                commands.insert(command.id, command_row(command));
+                commands.insert(command.id, &**command);
             }
             Record::Target { command, target } => {
-                targets.insert((*command, target.client), target_row(*command, target));
+                targets.insert((*command, target.client.uuid()), target);
             }
             Record::Progress { command, client, version, at, progress: report } => {
                 progress.push(command_progress::ActiveModel {
@@ -219,8 +221,8 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
             Record::Gateway(record) => of_gateways.push(record),
         }
     }
-    upsert_commands(transaction, commands.into_values().collect()).await?;
-    upsert_targets(transaction, targets.into_values().collect()).await?;
+    upsert_commands(transaction, commands.into_values()).await?;
+    upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
     write_progress(transaction, progress).await?;
     devices::write_seen(transaction, &seen).await?;
     gateways::write(transaction, &of_gateways).await?;
@@ -267,9 +269,8 @@ impl Store {
                 .map(|row| Created::Existing { id: row.command_id, body_digest: row.body_digest })
                 .ok_or_else(|| DbErr::RecordNotFound("an idempotency key that was just there".to_owned()).into());
         }
-        upsert_commands(&transaction, vec![command_row(command)]).await?;
-        let rows = command.targets.iter().map(|target| target_row(command.id, target));
-        upsert_targets(&transaction, rows.collect()).await?;
+        upsert_commands(&transaction, std::iter::once(command)).await?;
+        upsert_targets(&transaction, command.targets.iter().map(|target| (command.id, target))).await?;
         transaction.commit().await?;
         Ok(Created::New)
     }
@@ -463,12 +464,10 @@ fn first_id(time: DateTime<Utc>) -> Uuid {
 
 async fn upsert_commands(
     connection: &impl ConnectionTrait,
-    rows: Vec<commands::ActiveModel>,
+    mut commands: impl ExactSizeIterator<Item = &Command>,
 ) -> Result<(), StoreError> {
-    let sizes = pieces(rows.len());
-    let mut rows = rows.into_iter();
-    for size in sizes {
-        commands::Entity::insert_many(rows.by_ref().take(size))
+    for size in pieces(commands.len()) {
+        commands::Entity::insert_many(commands.by_ref().take(size).map(command_row))
             .on_conflict(
                 OnConflict::column(commands::Column::Id)
                     .update_columns([commands::Column::FinishedAt, commands::Column::Version])
@@ -482,13 +481,12 @@ async fn upsert_commands(
 
 async fn upsert_targets(
     connection: &impl ConnectionTrait,
-    rows: Vec<command_targets::ActiveModel>,
+    mut targets: impl ExactSizeIterator<Item = (Uuid, &Target)>,
 ) -> Result<(), StoreError> {
     use command_targets::Column;
-    let sizes = pieces(rows.len());
-    let mut rows = rows.into_iter();
-    for size in sizes {
-        command_targets::Entity::insert_many(rows.by_ref().take(size))
+    for size in pieces(targets.len()) {
+        let rows = targets.by_ref().take(size).map(|(command, target)| target_row(command, target));
+        command_targets::Entity::insert_many(rows)
             .on_conflict(
                 OnConflict::columns([Column::CommandId, Column::ClientUuid])
                     .update_columns([

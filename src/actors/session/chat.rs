@@ -46,7 +46,7 @@ impl Dialect {
 impl Session {
     pub(super) fn on_chat_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
-        let Some(who) = self.identity.as_ref().map(|identity| identity.account.participant()) else { return };
+        let Some(who) = self.outbox.handle().account().map(|account| account.participant()) else { return };
         let own_room = self.dialect.room().map(|(room, ..)| room);
         // on a socket that is for a room, that room counts whatever the frame says
         let named_room = match own_room {

@@ -11,7 +11,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    auth::accounts::Authenticated,
+    auth::accounts::{Account, Authenticated},
     domain::{ids::ClientId, subscriptions::Location},
 };
 
@@ -45,15 +45,7 @@ struct Inner {
     /// false from the moment on at which a close frame is queued
     open: AtomicBool,
     /// the token that counts for this socket; in-band authentication exchanges it
-    holder: Mutex<Option<Holder>>,
-}
-
-#[derive(Clone, Copy)]
-struct Holder {
-    client: ClientId,
-    jti: Uuid,
-    family: Uuid,
-    generation: i64,
+    holder: Mutex<Option<Authenticated>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -110,32 +102,32 @@ impl SessionHandle {
         self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// From now on this token counts for the session.
-    pub(super) fn authenticated(&self, identity: &Authenticated) {
-        *self.holder() = Some(Holder {
-            client: identity.account.id,
-            jti: identity.jti,
-            family: identity.family,
-            generation: identity.account.generation,
-        });
+    /// From now on this token counts for the session. Answers the one that did before.
+    pub(super) fn exchange(&self, identity: Authenticated) -> Option<Authenticated> {
+        self.holder().replace(identity)
+    }
+
+    /// The account of whose it is.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.holder().as_ref().map(|holder| holder.account.clone())
     }
 
     /// Whose it is.
     pub fn client(&self) -> Option<ClientId> {
-        self.holder().map(|holder| holder.client)
+        self.holder().as_ref().map(|holder| holder.account.id)
     }
 
     /// Whether its token is this one, or of this family.
     pub fn has_token(&self, id: Uuid) -> bool {
-        self.holder().is_some_and(|holder| holder.jti == id || holder.family == id)
+        self.holder().as_ref().is_some_and(|holder| holder.jti == id || holder.family == id)
     }
 
     /// The account's token generation at the time of its token.
     pub fn generation(&self) -> i64 {
-        self.holder().map_or(0, |holder| holder.generation)
+        self.holder().as_ref().map_or(0, |holder| holder.account.generation)
     }
 
-    fn holder(&self) -> std::sync::MutexGuard<'_, Option<Holder>> {
+    fn holder(&self) -> std::sync::MutexGuard<'_, Option<Authenticated>> {
         // plain data: whoever panicked while holding the lock left it whole
         self.0.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }

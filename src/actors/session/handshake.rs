@@ -5,6 +5,7 @@ use std::rc::Rc;
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
+use chrono::{DateTime, Utc};
 use socket2::Socket;
 
 use super::{BEARER_PROTOCOL, Dialect, Session, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox};
@@ -77,7 +78,6 @@ pub async fn accept(
         broker: broker.clone(),
         outbox: outbox.clone(),
         dialect,
-        identity: None,
         assembling: None,
         bad_frames: 0,
         _permit: permit,
@@ -90,15 +90,16 @@ pub async fn accept(
         if let Some((room, ..)) = dialect.room() {
             check_room(&broker, room, identity.account.id).await?;
         }
-        let identity = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
+        let account = identity.account.clone();
+        let expires_at = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
             ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
             error => error,
         })?;
         if let Some((room, attachment, wanted)) = dialect.room() {
-            let join = Change::Join { room, who: identity.account.participant(), wanted };
+            let join = Change::Join { room, who: account.participant(), wanted };
             broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await?;
         }
-        session.adopt(dialect, identity);
+        session.adopt(dialect, expires_at);
     }
     if dialect == Dialect::Status {
         broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
@@ -126,12 +127,13 @@ async fn check_room(broker: &Broker, room: RoomId, client: ClientId) -> Result<(
 }
 
 /// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
+/// Answers when the client's token expires.
 pub(super) async fn join(
     broker: &Broker,
     outbox: &Rc<Outbox>,
     dialect: Dialect,
     identity: Authenticated,
-) -> Result<Authenticated, ApiError> {
+) -> Result<DateTime<Utc>, ApiError> {
     let account = identity.account.clone();
     let greeting = match dialect {
         Dialect::Device => Some(outbound::connection(account.id, account.name())),
@@ -142,7 +144,7 @@ pub(super) async fn join(
         outbox.text(&[greeting.as_bytes()]);
     }
     let session = outbox.handle().clone();
-    session.authenticated(&identity);
+    session.exchange(identity.clone());
     let connect = Connect { session, kind: dialect.kind(), account };
     broker
         .registry
@@ -150,5 +152,5 @@ pub(super) async fn join(
         .await?
         .map_err(|TooManyConnections| ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 })?;
     broker.accounts.confirm(&identity).await?;
-    Ok(identity)
+    Ok(identity.expires_at)
 }

@@ -42,7 +42,7 @@ impl Session {
             join(&broker, &outbox, Dialect::Chat, identity).await
         };
         context.wait(join.into_actor(self).map(|result, session, _| match result {
-            Ok(identity) => session.adopt(Dialect::Chat, identity),
+            Ok(expires_at) => session.adopt(Dialect::Chat, expires_at),
             Err(error) => {
                 session.error(error.code(), &error.to_string(), About::default());
                 session.outbox.close(match error {
