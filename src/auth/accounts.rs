@@ -361,15 +361,24 @@ impl Accounts {
             }
             seen_now.insert(id, until);
         }
-        let users = self.store.users_changed_since(since).await?.into_iter().map(Account::from);
-        let devices = self.store.devices_changed_since(since).await?.into_iter().map(Account::from);
-        for account in users.chain(devices) {
-            let (id, changed_at) = (account.id.uuid(), account.changed_at);
-            let account = self.put(account);
+        for user in self.store.users_changed_since(since).await? {
+            let (id, changed_at) = (user.uuid.uuid(), user.changed_at);
+            let account = self.put(user.into());
             if seen.get(&id) != Some(&changed_at) {
                 changes.push(Change::Account(account));
             }
             seen_now.insert(id, changed_at);
+        }
+        for (id, changed_at) in self.store.devices_changed_since(since).await? {
+            // there may be thousands, most of them registered by this very process
+            if seen.get(&id.uuid()) != Some(&changed_at) {
+                let account = match self.cache.get(&id).filter(|known| known.changed_at >= changed_at) {
+                    None => self.store.device(id).await?.map(|device| self.put(device.into())),
+                    known => known,
+                };
+                changes.extend(account.map(Change::Account));
+            }
+            seen_now.insert(id.uuid(), changed_at);
         }
         *seen = seen_now;
         Ok(changes)

@@ -254,13 +254,22 @@ impl Store {
         Ok(Some(row.into()))
     }
 
-    /// Devices whose name, gateway, generation or existence changed since then; deleted ones too.
+    /// Devices whose name, gateway, generation or existence changed since then, and when; deleted ones too.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn devices_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<RegisteredDevice>, StoreError> {
-        let rows = Devices::find().filter(Column::ChangedAt.gte(since)).all(&self.read).await?;
-        Ok(rows.into_iter().map(RegisteredDevice::from).collect())
+    pub async fn devices_changed_since(
+        &self,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<(ClientId, DateTime<Utc>)>, StoreError> {
+        let rows: Vec<(Uuid, DateTime<Utc>)> = Devices::find()
+            .select_only()
+            .columns([Column::Uuid, Column::ChangedAt])
+            .filter(Column::ChangedAt.gte(since))
+            .into_tuple()
+            .all(&self.read)
+            .await?;
+        Ok(rows.into_iter().map(|(uuid, changed_at)| (uuid.into(), changed_at)).collect())
     }
 }
 
