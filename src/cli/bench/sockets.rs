@@ -15,9 +15,13 @@ use super::{
     wire::{Incoming, Protocol},
 };
 
-/// How long the broker may take to tidy up after its sockets, and how often we look, in nanoseconds.
-const TIDYING_UP: u64 = 15_000_000_000;
+/// How often we look how much memory the broker has, in nanoseconds.
 const LOOK: u64 = 20_000_000;
+
+/// An allocator gives back what is free little by little: how long that may take, and how long it may pause, in
+/// nanoseconds.
+const SETTLING: u64 = 20_000_000_000;
+const PAUSE: u64 = 2_000_000_000;
 
 #[derive(Args)]
 pub(super) struct IdleArguments {
@@ -108,7 +112,7 @@ impl Run {
     ) -> anyhow::Result<()> {
         let count = self.entrance.seats.len();
         let memory = || control.process.and_then(Process::memory);
-        let before = memory();
+        let before = self.settled_memory(engine, control)?;
         let mut peak = before;
         control.progress.step("connecting", count);
         let (begin, mut seats) = (engine.now(), 0..count);
@@ -136,27 +140,36 @@ impl Run {
             report.broker_cpu_cores = Some((last.saturating_sub(first)).as_secs_f64() / seconds);
         }
         self.hold(engine, duration, control)?;
-        let open = memory();
+        report.memory_peak_bytes = peak.max(memory());
+        let open = self.settled_memory(engine, control)?;
         report.memory_before_bytes = before;
         report.memory_open_bytes = open;
-        report.memory_peak_bytes = peak.max(open);
         if let (Some(before), Some(open)) = (before, open) {
             report.memory_per_connection_bytes = Some((open as f64 - before as f64) / count as f64);
         }
         for seat in 0..count {
             self.entrance.close(engine, seat);
         }
-        // until it is about what it was, or has had its time
-        control.progress.wait("looking whether the memory comes back");
-        let (closed, mut least) = (engine.now(), memory());
-        let is_back = |least: Option<u64>| least.zip(before).is_none_or(|(least, before)| least <= before / 10 * 11);
-        while engine.now() - closed < TIDYING_UP && !is_back(least) {
-            engine.poll(Duration::from_millis(100), self)?;
-            control.check()?;
-            least = least.min(memory());
-        }
-        report.memory_after_bytes = least;
+        report.memory_after_bytes = self.settled_memory(engine, control)?;
         Ok(())
+    }
+
+    /// The broker's memory when it does not fall any more.
+    fn settled_memory(&mut self, engine: &mut Engine, control: &Control) -> anyhow::Result<Option<u64>> {
+        let memory = || control.process.and_then(Process::memory);
+        let Some(mut least) = memory() else { return Ok(None) };
+        control.progress.wait("waiting until the broker's memory has settled");
+        let begin = engine.now();
+        let mut fell_at = begin;
+        while engine.now() - begin < SETTLING && engine.now() - fell_at < PAUSE {
+            engine.poll(Duration::from_millis(100), self)?;
+            self.check(control)?;
+            let now = memory().unwrap_or(least);
+            if now < least - least / 200 {
+                (least, fell_at) = (now, engine.now());
+            }
+        }
+        Ok(Some(least))
     }
 
     fn hold(&mut self, engine: &mut Engine, duration: f64, control: &Control) -> anyhow::Result<()> {
