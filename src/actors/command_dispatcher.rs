@@ -7,9 +7,10 @@
 
 mod inlet;
 mod messages;
+mod unrecorded;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,6 +29,7 @@ pub use messages::{
     TooManyPending, Watch,
 };
 
+use self::unrecorded::Unrecorded;
 use super::{
     journal::{Backlog, Journal, Write},
     registry::Directory,
@@ -43,8 +45,9 @@ use crate::{
     store::Record,
 };
 
-/// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end. What takes
+/// longer than twice this time is recorded as begun.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// How long to wait for a socket that has no room for what is queued.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +59,9 @@ const WATCHED: usize = 1024;
 pub struct CommandDispatcher {
     pending: PendingCommands<SessionHandle>,
     /// what began a moment ago and is in no record yet
-    unrecorded: HashSet<Uuid>,
+    unrecorded: Unrecorded,
+    /// the timer for the end of this moment is set
+    in_moment: bool,
     waiters: HashMap<Uuid, Vec<oneshot::Sender<Arc<Command>>>>,
     watchers: HashMap<Uuid, broadcast::Sender<Arc<Changed>>>,
     /// the one timer, and what it is set to
@@ -93,7 +98,8 @@ impl CommandDispatcher {
     ) -> Self {
         Self {
             pending: PendingCommands::default(),
-            unrecorded: HashSet::new(),
+            unrecorded: Unrecorded::default(),
+            in_moment: false,
             waiters: HashMap::new(),
             watchers: HashMap::new(),
             timer: None,
@@ -154,16 +160,16 @@ impl CommandDispatcher {
         let mut records = Vec::new();
         let mut patient = true;
         for changed in changes {
-            match (&changed.finished, self.unrecorded.contains(&changed.command)) {
+            match (&changed.finished, self.unrecorded.contains(changed.command)) {
                 // it began and ended within a moment: written once
                 (Some(finished), true) => {
-                    self.unrecorded.remove(&changed.command);
+                    self.unrecorded.remove(changed.command);
                     records.push(Record::Whole(finished.clone()));
                 }
                 (None, true) if changed.progress.is_none() => {}
                 _ => {
                     patient = false;
-                    if self.unrecorded.remove(&changed.command) {
+                    if self.unrecorded.remove(changed.command) {
                         records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
                     }
                     Self::record(&changed, &mut records);
@@ -205,9 +211,21 @@ impl CommandDispatcher {
         }
     }
 
-    /// Records what has begun and is not over.
+    /// Records, a moment after the other, what is not over a moment after it began.
+    fn await_moment(&mut self, context: &mut Context<Self>) {
+        self.in_moment = true;
+        context.run_later(MOMENT, |dispatcher, context| {
+            dispatcher.record_begun();
+            dispatcher.in_moment = false;
+            if !dispatcher.unrecorded.is_empty() {
+                dispatcher.await_moment(context);
+            }
+        });
+    }
+
+    /// Records what began before this moment and is not over.
     fn record_begun(&mut self) {
-        let begun = std::mem::take(&mut self.unrecorded);
+        let begun = self.unrecorded.next_moment();
         let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
         let records: Vec<_> = commands.cloned().map(Arc::new).map(Record::Whole).collect();
         if !records.is_empty() {
@@ -295,10 +313,10 @@ impl CommandDispatcher {
             if over || self.backlog.is_behind() {
                 return Err(TooManyPending);
             }
-            if self.unrecorded.is_empty() {
-                context.run_later(MOMENT, |dispatcher, _| dispatcher.record_begun());
-            }
             self.unrecorded.insert(command.id);
+            if !self.in_moment {
+                self.await_moment(context);
+            }
         }
         let (id, waits) = (command.id, command.deliver_until.is_some());
         let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
@@ -432,6 +450,8 @@ impl Handler<RecordBegun> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, _: RecordBegun, _: &mut Self::Context) {
+        // of the moment before, and of this one
+        self.record_begun();
         self.record_begun();
     }
 }

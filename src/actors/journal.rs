@@ -26,7 +26,7 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long patient records wait for company.
-const GATHERING: Duration = Duration::from_millis(200);
+const GATHERING: Duration = Duration::from_millis(50);
 
 /// Records of which so many wait are too many: who causes them should be told to come again.
 const BEHIND: usize = 100_000;
