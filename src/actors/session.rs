@@ -9,6 +9,7 @@
 //! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
 
 mod agent;
+mod body;
 mod chat;
 mod command_reply;
 mod device;
@@ -98,7 +99,7 @@ pub struct Session {
     outbox: Rc<Outbox>,
     dialect: Dialect,
     /// the message whose first fragments are here
-    assembling: Option<Assembling>,
+    assembling: Option<Box<Assembling>>,
     /// bad frames in a row
     bad_frames: u32,
     /// one of `limits.connections`
@@ -175,8 +176,12 @@ impl Session {
 
     fn on_fragment(&mut self, item: Item, context: &mut <Self as Actor>::Context) {
         match item {
-            Item::FirstText(bytes) => self.assembling = Some(Assembling { is_text: true, bytes: bytes.into() }),
-            Item::FirstBinary(bytes) => self.assembling = Some(Assembling { is_text: false, bytes: bytes.into() }),
+            Item::FirstText(bytes) => {
+                self.assembling = Some(Box::new(Assembling { is_text: true, bytes: bytes.into() }))
+            }
+            Item::FirstBinary(bytes) => {
+                self.assembling = Some(Box::new(Assembling { is_text: false, bytes: bytes.into() }))
+            }
             Item::Continue(bytes) => {
                 if let Some(message) = &mut self.assembling {
                     message.bytes.extend_from_slice(&bytes);

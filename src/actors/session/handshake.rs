@@ -8,7 +8,9 @@ use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
 use chrono::{DateTime, Utc};
 use socket2::Socket;
 
-use super::{BEARER_PROTOCOL, Dialect, Session, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox};
+use super::{
+    BEARER_PROTOCOL, Dialect, Session, body::Body, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox,
+};
 use crate::{
     actors::{
         gateway_monitor::Watch,
@@ -109,7 +111,7 @@ pub async fn accept(
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
-    let body = WebsocketContext::with_codec(session, guard, codec);
+    let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
     // runs when the connection's task has yielded, which it does only after it has written the head
     actix::spawn(async move { outbox.head_out() });
     Ok(response.streaming(body))

@@ -1,6 +1,6 @@
 //! The way out of a session, past the HTTP response body.
 //!
-//! The body carries the 101 head alone. Every frame after it is written to a duplicate of the connection's socket: what
+//! The body carries the 101 head and the greeting. Every frame after them is written to a duplicate of the connection's socket: what
 //! is queued while a worker's tick runs goes out in one non-blocking write at its end, and what the kernel does not take
 //! waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
 //! rule is one comparison (contract section 10, `outbound_bytes`).
@@ -29,6 +29,9 @@ use crate::{
 
 /// Largest piece that is gathered for one write, and largest chunk that frames are collected in.
 const GATHER: usize = 64 * 1024;
+
+/// Bytes that may go out with the head: the kernel takes them whole, since nothing else waits for the socket.
+const WITH_HEAD: usize = 1024;
 
 /// Seconds a closing handshake may take, the writing of what was queued before it included.
 const CLOSE_SECS: u32 = 5;
@@ -120,6 +123,20 @@ impl Outbox {
     /// Whether it still takes frames.
     pub fn is_open(&self) -> bool {
         self.state.borrow().phase == Phase::Open
+    }
+
+    /// Gives what is queued so far to go out with the head, if it is little; else nothing.
+    pub(super) fn take_for_head(&self) -> Vec<u8> {
+        let mut state = self.state.borrow_mut();
+        match (state.phase, state.chunks.front_mut()) {
+            (Phase::Open, Some(Chunk::Own(bytes))) if bytes.len() <= WITH_HEAD => {
+                let bytes = std::mem::take(bytes);
+                self.handle.release(bytes.len());
+                state.chunks.pop_front();
+                bytes
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The 101 head is out: frames may follow.
