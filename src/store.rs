@@ -168,7 +168,7 @@ impl Store {
 }
 
 /// Rows per statement. Few sizes make few statements, which the connection keeps prepared. SQLite takes 32,766 parameters
-/// at most, and no more rows than it writes in a fraction of a millisecond, so that sessions on the same core wait no longer.
+/// at most; and it writes the largest piece in a fraction of a millisecond, so that sessions on the same core wait no longer.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
 
 /// The sizes of the pieces that so many rows are written in, the largest first.

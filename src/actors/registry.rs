@@ -315,7 +315,7 @@ impl Handler<Apply> for Registry {
                     self.neighbours.unsubscribe.do_send(Unsubscribe { client: account.id, topic });
                 }
                 let Some(mut connected) = self.get(account.id) else { return 0 };
-                if connected.account.name() != account.name() {
+                if connected.account != account {
                     connected.account = account.clone();
                     self.directory.clients.pin().insert(account.id, Arc::new(connected.clone()));
                 }

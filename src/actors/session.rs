@@ -263,7 +263,9 @@ impl Session {
             let (account, expires_at) = (identity.account.id, identity.expires_at);
             let before = handle.exchange(identity.clone());
             if let Err(error) = broker.accounts.confirm(&identity).await {
-                before.map(|before| handle.exchange(before));
+                if let Some(before) = before {
+                    handle.exchange(before);
+                }
                 return Err(error);
             }
             Ok((account, expires_at))

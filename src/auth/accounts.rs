@@ -369,17 +369,19 @@ impl Accounts {
             }
             seen_now.insert(id, changed_at);
         }
+        // there may be thousands, most of them told already, or registered by this very process
+        let mut unknown = Vec::new();
         for (id, changed_at) in self.store.devices_changed_since(since).await? {
-            // there may be thousands, most of them registered by this very process
             if seen.get(&id.uuid()) != Some(&changed_at) {
-                let account = match self.cache.get(&id).filter(|known| known.changed_at >= changed_at) {
-                    None => self.store.device(id).await?.map(|device| self.put(device.into())),
-                    known => known,
-                };
-                changes.extend(account.map(Change::Account));
+                match self.cache.get(&id).filter(|known| known.changed_at >= changed_at) {
+                    Some(known) => changes.push(Change::Account(known)),
+                    None => unknown.push(id),
+                }
             }
             seen_now.insert(id.uuid(), changed_at);
         }
+        let read = self.store.devices_and_deleted(&unknown).await?;
+        changes.extend(read.into_iter().map(|device| Change::Account(self.put(device.into()))));
         *seen = seen_now;
         Ok(changes)
     }

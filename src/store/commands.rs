@@ -188,12 +188,13 @@ fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
 /// # Errors
 /// When the database fails; then the transaction is not to be committed.
 pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]) -> Result<(), StoreError> {
-    // in the order of their ids, which begin with the time: so the database appends
+    // in the order of their ids, so that no two nodes wait for each other's rows; those of commands begin with the time, so
+    // the database appends
     let mut commands = BTreeMap::new();
     let mut targets = BTreeMap::new();
     let mut progress = Vec::new();
     let mut late = Vec::new();
-    let mut seen = Vec::new();
+    let mut seen = BTreeMap::new();
     let mut of_gateways = Vec::new();
     for record in records {
         match record {
@@ -217,14 +218,16 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
                 });
             }
             Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
-            Record::DeviceSeen { device, at } => seen.push((*device, *at)),
+            Record::DeviceSeen { device, at } => {
+                seen.insert(*device, *at);
+            }
             Record::Gateway(record) => of_gateways.push(record),
         }
     }
     upsert_commands(transaction, commands.into_values()).await?;
     upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
     write_progress(transaction, progress).await?;
-    devices::write_seen(transaction, &seen).await?;
+    devices::write_seen(transaction, &seen.into_iter().collect::<Vec<_>>()).await?;
     gateways::write(transaction, &of_gateways).await?;
     for (command, client, result) in late {
         command_targets::Entity::update_many()

@@ -271,6 +271,22 @@ impl Store {
             .await?;
         Ok(rows.into_iter().map(|(uuid, changed_at)| (uuid.into(), changed_at)).collect())
     }
+
+    /// These devices, deleted ones too.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn devices_and_deleted(&self, uuids: &[ClientId]) -> Result<Vec<RegisteredDevice>, StoreError> {
+        let (mut found, mut rest) = (Vec::new(), uuids);
+        for size in pieces(uuids.len()) {
+            let (piece, later) = rest.split_at(size);
+            rest = later;
+            let uuids = piece.iter().map(|uuid| uuid.uuid());
+            let rows = Devices::find().filter(Column::Uuid.is_in(uuids)).all(&self.read).await?;
+            found.extend(rows.into_iter().map(RegisteredDevice::from));
+        }
+        Ok(found)
+    }
 }
 
 /// Devices with this in their name, in whatever case, or whose UUID begins like this.

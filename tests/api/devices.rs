@@ -224,6 +224,20 @@ async fn a_deleted_device_is_nobody_until_it_registers_again() {
 }
 
 #[tokio::test]
+async fn a_device_that_another_process_deleted_is_nobody_soon() {
+    let mut broker = Broker::with().set("AUTH__RECHECK_SECS", "1").start().await;
+    let (alice, device, mut socket) = broker.connected("Alice").await;
+    let (bert, other, mut still_open) = broker.connected("Bert").await;
+    // its look finds both as they were registered, and nothing is new about them
+    broker.store().await.delete_device(device.uuid.into()).await.unwrap().unwrap();
+    assert_eq!(close_code(&mut socket).await, 4401);
+    let bad = text_error(401, "Could not validate credentials", "invalid_credentials");
+    assert_eq!(get(&alice, "/clients").await, bad);
+    assert_eq!(get(&bert, &format!("/devices/{}", other.uuid)).await.0, 200);
+    nothing_came(&mut still_open).await;
+}
+
+#[tokio::test]
 async fn what_waits_for_a_device_ends_with_it() {
     let mut broker = Broker::start().await;
     let operator = broker.admin().await;

@@ -1,4 +1,4 @@
-//! What the framework writes of a session: the head of the 101 response, and with it what was queued meanwhile.
+//! What the framework writes of a session: the head of the 101 response, and with it the greeting.
 
 use std::{
     mem,
@@ -9,16 +9,18 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 
-/// The body of a handshake's response. The greeting goes out in one write with the head; after it the body only keeps the
-/// session's actor going, whose frames go another way, see [`Outbox`](super::outbox::Outbox).
+/// The body of a handshake's response. What was queued meanwhile goes out in one write with the head; after it the body only
+/// keeps the session's actor going, whose frames go another way, see [`Outbox`](super::outbox::Outbox).
+///
+/// A chain of streams would do the same, with a larger piece of memory for each idle connection.
 pub(super) struct Body<S> {
-    greeting: Box<[u8]>,
+    first: Box<[u8]>,
     session: S,
 }
 
 impl<S> Body<S> {
-    pub(super) fn new(greeting: Vec<u8>, session: S) -> Self {
-        Self { greeting: greeting.into(), session }
+    pub(super) fn new(first: Vec<u8>, session: S) -> Self {
+        Self { first: first.into(), session }
     }
 }
 
@@ -29,10 +31,10 @@ where
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.greeting.is_empty() {
+        if self.first.is_empty() {
             Pin::new(&mut self.session).poll_next(context)
         } else {
-            Poll::Ready(Some(Ok(mem::take(&mut self.greeting).into())))
+            Poll::Ready(Some(Ok(mem::take(&mut self.first).into())))
         }
     }
 }

@@ -112,7 +112,8 @@ pub async fn accept(
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
     let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
-    // runs when the connection's task has yielded, which it does only after it has written the head
+    // runs when the connection's task has yielded, which it does only after it has written the head and what goes with it:
+    // nothing else waits for a connection that begins with a handshake
     actix::spawn(async move { outbox.head_out() });
     Ok(response.streaming(body))
 }

@@ -1,8 +1,8 @@
 //! The way out of a session, past the HTTP response body.
 //!
-//! The body carries the 101 head and the greeting. Every frame after them is written to a duplicate of the connection's socket: what
-//! is queued while a worker's tick runs goes out in one non-blocking write at its end, and what the kernel does not take
-//! waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
+//! The body carries the 101 head and the greeting. Every frame after them is written to a duplicate of the connection's
+//! socket: what is queued while a worker's tick runs goes out in one non-blocking write at its end, and what the kernel
+//! does not take waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
 //! rule is one comparison (contract section 10, `outbound_bytes`).
 
 use std::{

@@ -157,19 +157,19 @@ impl Run {
     /// The broker's memory when it does not fall any more.
     fn settled_memory(&mut self, engine: &mut Engine, control: &Control) -> anyhow::Result<Option<u64>> {
         let memory = || control.process.and_then(Process::memory);
-        let Some(mut least) = memory() else { return Ok(None) };
+        let Some(mut now) = memory() else { return Ok(None) };
         control.progress.wait("waiting until the broker's memory has settled");
         let begin = engine.now();
-        let mut fell_at = begin;
+        let (mut fell_to, mut fell_at) = (now, begin);
         while engine.now() - begin < SETTLING && engine.now() - fell_at < PAUSE {
             engine.poll(Duration::from_millis(100), self)?;
             self.check(control)?;
-            let now = memory().unwrap_or(least);
-            if now < least - least / 200 {
-                (least, fell_at) = (now, engine.now());
+            now = memory().unwrap_or(now);
+            if now < fell_to - fell_to / 200 {
+                (fell_to, fell_at) = (now, engine.now());
             }
         }
-        Ok(Some(least))
+        Ok(Some(now))
     }
 
     fn hold(&mut self, engine: &mut Engine, duration: f64, control: &Control) -> anyhow::Result<()> {

@@ -90,7 +90,7 @@ impl ChangeBroker {
         command
     }
 
-    /// The database of a broker that does not run.
+    /// The database, behind the broker's back.
     pub async fn store(&mut self) -> Store {
         let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map_or("", |(_, url)| url.as_str());
         let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2 });
@@ -184,6 +184,11 @@ impl Broker {
     /// What it logged so far.
     pub fn log(&mut self) -> String {
         std::fs::read_to_string(self.setup.dir().join("log")).unwrap()
+    }
+
+    /// Its database, as another process has it.
+    pub async fn store(&mut self) -> Store {
+        self.setup.store().await
     }
 
     /// Its data directory.
