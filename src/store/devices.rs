@@ -341,7 +341,13 @@ pub(super) async fn write_seen(
         let (piece, later) = rest.split_at(size);
         rest = later;
         let Some(latest) = piece.iter().map(|(_, at)| *at).max() else { continue };
-        let devices = || Column::Uuid.is_in(piece.iter().map(|(device, _)| device.uuid()));
+        // a device that was deleted meanwhile and registered again is another one, which nobody has seen
+        let devices = || {
+            let seen = |(device, at): &(ClientId, DateTime<Utc>)| {
+                Condition::all().add(Column::Uuid.eq(device.uuid())).add(Column::CreatedAt.lte(*at))
+            };
+            piece.iter().map(seen).fold(Condition::any(), Condition::add)
+        };
         if connection.get_database_backend() == DbBackend::Postgres {
             // in one order, as everywhere: else two of them could wait for each other
             let locked = Devices::find().select_only().column(Column::Uuid).filter(devices());
