@@ -129,7 +129,7 @@ pub struct Fault {
     #[schema(example = "Field required")]
     pub msg: String,
     /// What was given.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub input: Value,
 }
 

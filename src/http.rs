@@ -12,6 +12,7 @@ mod register;
 pub use register::check_username;
 mod docs;
 mod health;
+mod openapi;
 pub mod request_id;
 pub mod rooms;
 pub mod root;
@@ -26,10 +27,24 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use actix_web::HttpRequest;
+use actix_web::{HttpRequest, web};
+use serde::Serialize;
 use tracing::Instrument;
+use utoipa::ToSchema;
 
 use crate::{error::ApiError, settings::Settings};
+
+/// An answer that only says what was done.
+#[derive(Serialize, ToSchema)]
+pub struct Confirmation {
+    message: String,
+}
+
+impl Confirmation {
+    fn of(message: impl Into<String>) -> web::Json<Self> {
+        web::Json(Self { message: message.into() })
+    }
+}
 
 /// Does something to its end, also when the caller hangs up: what is stored must be told.
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {

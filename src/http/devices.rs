@@ -5,10 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use actix_web::web;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
+    Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
     undisturbed,
 };
@@ -90,6 +91,7 @@ impl FromFields for ListQuery {
 
 /// What to change of a device; what is left out stays.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "Alice", "metadata": {"site": "north"}}))]
 pub struct UpdateDevice {
     /// May be empty.
     name: Option<String>,
@@ -202,12 +204,12 @@ pub async fn update(
 
 /// Delete a device. Its tokens end, its sockets are closed (4401), its subscriptions, its memberships of rooms and what
 /// waits for it end. The UUID may be registered again.
-#[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", example = json!({"message": "Device deleted"})), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
     operator: Operator,
     path: web::Path<String>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
         broker.store.device(id).await?.ok_or(NOT_FOUND)?;
@@ -217,7 +219,7 @@ pub async fn remove(
         // what it joined in the meantime must not be the next one's who registers the UUID
         leave_rooms(&broker, id).await?;
         tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
-        Ok(web::Json(json!({ "message": "Device deleted" })))
+        Ok(Confirmation::of("Device deleted"))
     })
     .await
 }

@@ -5,10 +5,9 @@ use std::sync::{Arc, LazyLock};
 use actix_web::{HttpResponse, http::header, web};
 use utoipa_swagger_ui::Config;
 
-use super::routes;
+use super::openapi;
 use crate::error::ApiError;
 
-static OPENAPI: LazyLock<String> = LazyLock::new(|| routes::openapi().to_json().unwrap_or_default());
 static REDOC: LazyLock<String> = LazyLock::new(|| {
     let page = aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html();
     // the page loads nothing from elsewhere, its maker's logo included
@@ -18,25 +17,25 @@ static SWAGGER: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
 
 /// This API as an OpenAPI document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1")))]
-pub async fn openapi() -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::json()).body(OPENAPI.as_str())
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+pub async fn openapi_json() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json())
 }
 
 /// This API, to read.
-#[utoipa::path(get, path = "/redoc", tag = "operations", responses((status = 200, description = "HTML")))]
+#[utoipa::path(get, path = "/redoc", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub async fn redoc() -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::html()).body(REDOC.as_str())
 }
 
 /// This API, to try.
-#[utoipa::path(get, path = "/docs", tag = "operations", responses((status = 200, description = "HTML")))]
+#[utoipa::path(get, path = "/docs", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub async fn swagger() -> Result<HttpResponse, ApiError> {
     swagger_file("index.html")
 }
 
 /// What the page at `/docs` is made of.
-#[utoipa::path(get, path = "/docs/{file}", tag = "operations", params(("file" = String, Path)), responses((status = 200, description = "A file"), (status = 404, description = "Not Found")))]
+#[utoipa::path(get, path = "/docs/{file}", tag = "operations", params(("file" = String, Path)), responses((status = 200, description = "A file", content_type = "*/*", body = [u8]), (status = 404, description = "Not Found")))]
 pub async fn swagger_asset(file: web::Path<String>) -> Result<HttpResponse, ApiError> {
     swagger_file(&file)
 }

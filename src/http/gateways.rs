@@ -4,10 +4,10 @@ pub mod history;
 
 use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    Confirmation,
     body::{Body, Checked, Fields, FromFields, path_int},
     undisturbed,
 };
@@ -90,6 +90,7 @@ pub struct GatewayList {
 
 /// A gateway to be created.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "Plant north", "address": "tcp://192.0.2.1:443"}))]
 pub struct CreateGateway {
     /// 1 to 100 characters.
     #[schema(example = "Plant north")]
@@ -128,6 +129,7 @@ impl FromFields for CreateGateway {
 
 /// What to change of a gateway; what is left out stays.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "Plant south"}))]
 pub struct UpdateGateway {
     name: Option<String>,
     #[schema(value_type = Option<String>)]
@@ -310,12 +312,12 @@ pub async fn update(
 }
 
 /// Delete a gateway with its history. What was behind it is behind none.
-#[utoipa::path(delete, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", example = json!({"message": "Gateway deleted"})), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
     operator: Operator,
     path: web::Path<String>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     undisturbed(async move {
         let _one_at_a_time = broker.gateway_changes.lock().await;
         let id = changeable(&broker, &path)?.gateway.id;
@@ -327,13 +329,13 @@ pub async fn remove(
         // what the journal still has of it would come after the deletion
         broker.journal.send(Flush).await??;
         broker.store.forget_gateway(id).await?;
-        Ok(web::Json(json!({ "message": "Gateway deleted" })))
+        Ok(Confirmation::of("Gateway deleted"))
     })
     .await
 }
 
 /// How the gateways are, in two words: `connected` or `disconnected`, by id, for those that have been probed.
-#[utoipa::path(get, path = "/device_status/", tag = "gateways", responses((status = 200, description = "By id", example = json!({"1": "connected", "2": "disconnected"}))), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/device_status/", tag = "gateways", responses((status = 200, description = "`connected` or `disconnected`, by id", body = BTreeMap<String, String>, example = json!({"1": "connected", "2": "disconnected"}))), security((), ("bearer" = [])))]
 pub async fn device_status(broker: web::Data<Broker>, _: PublicRead) -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(broker.gateways.statuses())
 }

@@ -3,15 +3,23 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{actors, app::Broker};
 
 /// An actor that does not answer for so long is not alive.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Whether the process is alive.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    #[schema(example = "alive")]
+    status: &'static str,
+}
+
 /// Alive: the actors answer.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive"), (status = 503, description = "An actor does not answer")))]
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive", body = Health), (status = 503, description = "An actor does not answer", body = Health)))]
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     let registry = broker.registry.send(actors::registry::Ping);
     let topic_manager = broker.topic_manager.send(actors::topic_manager::Ping);
@@ -19,13 +27,28 @@ pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     let gateway_monitor = broker.gateway_monitor.send(actors::gateway_monitor::Ping);
     let all = futures_util::future::try_join4(registry, topic_manager, room_manager, gateway_monitor);
     match tokio::time::timeout(PATIENCE, all).await {
-        Ok(Ok(_)) => HttpResponse::Ok().json(json!({ "status": "alive" })),
-        _ => HttpResponse::ServiceUnavailable().json(json!({ "status": "an actor does not answer" })),
+        Ok(Ok(_)) => HttpResponse::Ok().json(Health { status: "alive" }),
+        _ => HttpResponse::ServiceUnavailable().json(Health { status: "an actor does not answer" }),
     }
 }
 
+/// Whether the process should get traffic, with a detail for each part.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready`, `degraded` or `unavailable`.
+    status: &'static str,
+    /// `ok`, or what is wrong.
+    database: &'static str,
+    /// `disabled` on a node of its own.
+    redis: &'static str,
+    /// `ok`, `none`, or what is wrong.
+    gateways: String,
+    /// The server is shutting down.
+    draining: bool,
+}
+
 /// Ready for traffic, with a detail for each part.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait"), (status = 503, description = "Draining, or the database is away")))]
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away", body = Readiness)))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = match tokio::time::timeout(PATIENCE, broker.store.ping()).await {
         Ok(Ok(())) => "ok",
@@ -44,8 +67,6 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
         (true, None) => "ready",
     };
     let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
-    let parts = json!({
-        "status": status, "database": database, "redis": "disabled", "gateways": gateways, "draining": draining,
-    });
+    let parts = Readiness { status, database, redis: "disabled", gateways, draining };
     if ready { HttpResponse::Ok().json(parts) } else { HttpResponse::ServiceUnavailable().json(parts) }
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::{
     ToSchema,
     openapi::{Ref, RefOr, Schema, schema::OneOfBuilder},
@@ -56,6 +55,7 @@ impl ToSchema for Register {
 
 /// A device.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "Alice", "uuid": "123e4567-e89b-12d3-a456-426614174000"}))]
 pub struct RegisterDevice {
     /// May be empty.
     #[schema(example = "Alice")]
@@ -71,6 +71,7 @@ pub struct RegisterDevice {
 
 /// A user.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"username": "alice", "password": "a long password"}))]
 pub struct RegisterUser {
     /// 3 to 50 characters, or an email. Left out, it is the email.
     #[schema(required = false, example = "alice")]
@@ -175,6 +176,7 @@ pub fn check_username(username: &str) -> Result<(), &'static str> {
 
 /// A user for `POST /api/users/`, where the email is not optional.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"username": "alice", "email": "alice@example.org", "password": "a long password"}))]
 pub struct CreateUser {
     /// 3 to 50 characters, or an email.
     username: String,
@@ -208,45 +210,84 @@ pub struct RegisteredDevice {
     device_key: String,
 }
 
+/// The answer to a user.
+#[derive(Serialize, ToSchema)]
+pub struct RegisteredUser {
+    id: i64,
+    #[schema(value_type = Uuid)]
+    uuid: ClientId,
+    username: String,
+    email: Option<String>,
+    /// The same as `full_name`.
+    name: Option<String>,
+    full_name: Option<String>,
+    is_active: bool,
+    #[schema(example = "User registered successfully")]
+    message: &'static str,
+}
+
+/// The answer to a registration: of a device, or of a user.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Registered {
+    /// The body had a `uuid`.
+    Device(RegisteredDevice),
+    /// The body had none.
+    User(RegisteredUser),
+}
+
+/// The answer to `POST /api/users/`.
+#[derive(Serialize, ToSchema)]
+pub struct CreatedUser {
+    username: String,
+    email: Option<String>,
+    id: i64,
+    is_active: bool,
+}
+
 /// Register a device or a user; which one, the body tells.
-#[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = RegisteredDevice), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute")))]
+#[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute")))]
 pub async fn register(
     request: HttpRequest,
     broker: web::Data<Broker>,
     body: Body<Register>,
-) -> Result<web::Json<Value>, ApiError> {
-    match body.content {
-        Register::Device(device) => {
-            let registered = register_device(&request, &broker, device).await?;
-            Ok(web::Json(serde_json::to_value(registered).map_err(|error| ApiError::Internal(error.to_string()))?))
-        }
+) -> Result<web::Json<Registered>, ApiError> {
+    let registered = match body.content {
+        Register::Device(device) => Registered::Device(register_device(&request, &broker, device).await?),
         Register::User(user) => {
             let account = register_user(&request, &broker, user).await?;
-            let Holder::User { id, username, email, full_name, is_active, .. } = &account.holder else {
+            let Holder::User { id, username, email, full_name, is_active, .. } = account.holder.clone() else {
                 return Err(ApiError::Internal("a new user is no user".to_owned()));
             };
-            Ok(web::Json(json!({
-                "id": id, "uuid": account.id, "username": username, "email": email, "name": full_name,
-                "full_name": full_name, "is_active": is_active, "message": "User registered successfully",
-            })))
+            Registered::User(RegisteredUser {
+                id,
+                uuid: account.id,
+                username,
+                email,
+                name: full_name.clone(),
+                full_name,
+                is_active,
+                message: "User registered successfully",
+            })
         }
-    }
+    };
+    Ok(web::Json(registered))
 }
 
 /// Create a user.
-#[utoipa::path(post, path = "/api/users/", tag = "identity", request_body = CreateUser, responses((status = 200, description = "Created", example = json!({"username": "alice", "email": "alice@example.org", "id": 1, "is_active": true})), (status = 400, description = "Username or email already registered"), (status = 429, description = "limits.registrations_per_minute")))]
+#[utoipa::path(post, path = "/api/users/", tag = "identity", request_body = CreateUser, responses((status = 200, description = "Created", body = CreatedUser), (status = 400, description = "Username or email already registered"), (status = 429, description = "limits.registrations_per_minute")))]
 pub async fn create_user(
     request: HttpRequest,
     broker: web::Data<Broker>,
     body: Body<CreateUser>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<CreatedUser>, ApiError> {
     let CreateUser { username, email, password } = body.content;
     let user = RegisterUser { username, email: Some(email), password, full_name: None, job_title: None };
     let account = register_user(&request, &broker, user).await?;
-    let Holder::User { id, username, email, is_active, .. } = &account.holder else {
+    let Holder::User { id, username, email, is_active, .. } = account.holder.clone() else {
         return Err(ApiError::Internal("a new user is no user".to_owned()));
     };
-    Ok(web::Json(json!({ "username": username, "email": email, "id": id, "is_active": is_active })))
+    Ok(web::Json(CreatedUser { username, email, id, is_active }))
 }
 
 async fn register_device(

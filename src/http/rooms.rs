@@ -5,10 +5,12 @@ pub mod messages;
 
 use actix_web::web;
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::body::{Body, Checked, Fields, FromFields, QueryOf, path_int};
+use super::{
+    Confirmation,
+    body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+};
 use crate::{
     actors::room_manager::GetPresence,
     app::Broker,
@@ -30,6 +32,7 @@ const USUAL: u64 = 100;
 
 /// A room to be created.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"name": "lobby", "description": "For everyone"}))]
 pub struct CreateRoom {
     /// 1 to 100 characters.
     #[schema(example = "lobby")]
@@ -187,33 +190,33 @@ async fn show_to(broker: &Broker, id: RoomId, client: ClientId) -> Result<RoomIn
 }
 
 /// Become a member of a room.
-#[utoipa::path(post, path = "/api/rooms/{room_id}/join", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully joined the room, or already a member of it"), (status = 404, description = "Chat room not found"), (status = 429, description = "limits.rooms_per_user")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/rooms/{room_id}/join", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully joined the room, or already a member of it", body = Confirmation), (status = 404, description = "Chat room not found"), (status = 429, description = "limits.rooms_per_user")), security(("bearer" = [])))]
 pub async fn join(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let join = Change::Join { room: room_id(&path)?, who: identity.account.participant(), wanted: Wanted::Nothing };
     let message = match broker.rooms.ask(join, None).await? {
         Outcome::Joined { newly: false, .. } => "Already a member of this room",
         _ => "Successfully joined the room",
     };
-    Ok(web::Json(json!({ "message": message })))
+    Ok(Confirmation::of(message))
 }
 
 /// End one's membership. One's open sockets leave the room at once.
-#[utoipa::path(post, path = "/api/rooms/{room_id}/leave", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully left the room"), (status = 400, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/rooms/{room_id}/leave", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully left the room", body = Confirmation), (status = 400, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn leave(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let leave = Change::Leave { room: room_id(&path)?, who: identity.account.id };
     broker.rooms.ask(leave, None).await.map_err(|refusal| match refusal {
         Refusal::NotAMember => ApiError::CannotLeave,
         refusal => refusal.into(),
     })?;
-    Ok(web::Json(json!({ "message": "Successfully left the room" })))
+    Ok(Confirmation::of("Successfully left the room"))
 }
 
 /// Who is in a room with open sockets, for its members.
@@ -234,6 +237,7 @@ pub async fn presence(
 
 /// A read mark to be set.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"message_id": 1}))]
 pub struct MarkRead {
     /// All messages up to this one are read.
     message_id: i64,
@@ -245,20 +249,25 @@ impl FromFields for MarkRead {
     }
 }
 
+/// How far the caller has read in a room.
+#[derive(Serialize, ToSchema)]
+pub struct ReadMark {
+    room_id: i64,
+    message_id: i64,
+}
+
 /// Mark all messages up to one as read. A mark never goes back.
-#[utoipa::path(post, path = "/api/rooms/{room_id}/read", tag = "rooms", params(("room_id" = i64, Path)), request_body = MarkRead, responses((status = 200, description = "Where the mark is now", example = json!({"room_id": 1, "message_id": 7})), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/rooms/{room_id}/read", tag = "rooms", params(("room_id" = i64, Path)), request_body = MarkRead, responses((status = 200, description = "Where the mark is now", body = ReadMark), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
 pub async fn read(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
     body: Body<MarkRead>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<ReadMark>, ApiError> {
     let message = MessageId(body.content.message_id);
     let read = Change::Read { room: room_id(&path)?, message, by: identity.account.id };
     match broker.rooms.ask(read, None).await? {
-        Outcome::MarkedRead { room, message, .. } => {
-            Ok(web::Json(json!({ "room_id": room.0, "message_id": message.0 })))
-        }
+        Outcome::MarkedRead { room, message, .. } => Ok(web::Json(ReadMark { room_id: room.0, message_id: message.0 })),
         _ => Err(ApiError::NotStored),
     }
 }

@@ -1,13 +1,54 @@
 //! `GET /`: what this server is and where to go from here.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::routes;
 use crate::auth::extract::MaybeIdentity;
 
+/// Paths by what they are for.
+const ENDPOINTS: [(&str, &str); 21] = [
+    ("register", "/register"),
+    ("login", "/token"),
+    ("websocket", "/ws"),
+    ("clients", "/clients"),
+    ("topics", "/topics"),
+    ("create_topic", "/topics/create"),
+    ("subscribe", "/topics/subscribe"),
+    ("unsubscribe", "/topics/unsubscribe"),
+    ("rooms", "/api/rooms/"),
+    ("messages", "/api/rooms/{room_id}/messages"),
+    ("connections", "/connections"),
+    ("devices", "/devices"),
+    ("gateways", "/api/gateways"),
+    ("device_status", "/device_status/"),
+    ("send_command", "/send-command/{target}"),
+    ("broadcast_command", "/broadcast-command"),
+    ("commands", "/api/commands"),
+    ("users", "/api/users/"),
+    ("health", "/healthz"),
+    ("readiness", "/readyz"),
+    ("openapi", "/openapi.json"),
+];
+
+/// What this server is and where to go from here.
+#[derive(Serialize, ToSchema)]
+pub struct ServerInfo {
+    message: &'static str,
+    name: &'static str,
+    version: &'static str,
+    documentation: &'static str,
+    /// Paths that speak WebSocket.
+    websocket_endpoints: [&'static str; routes::WEBSOCKETS.len()],
+    /// Paths by what they are for.
+    endpoints: BTreeMap<&'static str, &'static str>,
+}
+
 /// What this server is; browsers are taken to its documentation.
-#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints"), (status = 303, description = "For browsers: where to read on")))]
+#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints", body = ServerInfo), (status = 303, description = "For browsers: where to read on")))]
 pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
     let wants_html = request
         .headers()
@@ -17,36 +58,14 @@ pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
     if wants_html {
         return HttpResponse::SeeOther().insert_header((header::LOCATION, "/docs")).finish();
     }
-    HttpResponse::Ok().json(json!({
-        "message": "Switchboard is running",
-        "name": "Switchboard",
-        "version": env!("CARGO_PKG_VERSION"),
-        "documentation": "/docs",
-        "websocket_endpoints": routes::WEBSOCKETS,
-        "endpoints": {
-            "register": "/register",
-            "login": "/token",
-            "websocket": "/ws",
-            "clients": "/clients",
-            "topics": "/topics",
-            "create_topic": "/topics/create",
-            "subscribe": "/topics/subscribe",
-            "unsubscribe": "/topics/unsubscribe",
-            "rooms": "/api/rooms/",
-            "messages": "/api/rooms/{room_id}/messages",
-            "connections": "/connections",
-            "devices": "/devices",
-            "gateways": "/api/gateways",
-            "device_status": "/device_status/",
-            "send_command": "/send-command/{target}",
-            "broadcast_command": "/broadcast-command",
-            "commands": "/api/commands",
-            "users": "/api/users/",
-            "health": "/healthz",
-            "readiness": "/readyz",
-            "openapi": "/openapi.json",
-        },
-    }))
+    HttpResponse::Ok().json(ServerInfo {
+        message: "Switchboard is running",
+        name: "Switchboard",
+        version: env!("CARGO_PKG_VERSION"),
+        documentation: "/docs",
+        websocket_endpoints: routes::WEBSOCKETS,
+        endpoints: ENDPOINTS.into(),
+    })
 }
 
 /// No such path.

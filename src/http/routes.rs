@@ -1,29 +1,17 @@
 //! The whole API as one table.
 
+use super::{
+    clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users, websocket,
+};
+use crate::error::ApiError;
 use actix_web::{
     Resource, Route, guard,
     http::Method,
     web::{self, ServiceConfig},
 };
-use utoipa::{
-    OpenApi,
-    openapi::{
-        RefOr,
-        security::{Http, HttpAuthScheme, SecurityScheme},
-    },
-};
-
-use super::{
-    clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users, websocket,
-};
-use crate::error::ApiError;
 
 /// The paths that speak WebSocket.
 pub const WEBSOCKETS: [&str; 5] = ["/ws", "/ws/auth", "/ws/room/{id}", "/ws/status", "/ws/echo"];
-
-/// Other names of the same route, for clients of the systems before.
-const ALIASES: [(&str, &str); 3] =
-    [("/api/token", "/token"), ("/api/connections", "/connections"), ("/rooms", "/api/rooms/")];
 
 /// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
 pub fn configure(config: &mut ServiceConfig) {
@@ -47,7 +35,7 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/", vec![(get(), web::to(root::index))]);
     add(config, "/healthz", vec![(get(), web::to(health::healthz))]);
     add(config, "/readyz", vec![(get(), web::to(health::readyz))]);
-    add(config, "/openapi.json", vec![(get(), web::to(docs::openapi))]);
+    add(config, "/openapi.json", vec![(get(), web::to(docs::openapi_json))]);
     add(config, "/redoc", vec![(get(), web::to(docs::redoc))]);
     add(config, "/docs", vec![(get(), web::to(docs::swagger))]);
     add(config, "/docs/{file}", vec![(get(), web::to(docs::swagger_asset))]);
@@ -116,85 +104,6 @@ pub fn configure(config: &mut ServiceConfig) {
     let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
     add(config, "/api/commands/{id}", show_or_cancel);
     add(config, "/api/commands/{id}/events", vec![(get(), web::to(commands::events::events))]);
-}
-
-/// The same as an OpenAPI document, generated from the handlers.
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
-    tags(
-        (name = "identity", description = "Registration, tokens, users"),
-        (name = "messaging", description = "Connected clients and topics"),
-        (name = "rooms", description = "Chat rooms, their members and messages"),
-        (name = "devices", description = "What devices say of themselves, and which are connected"),
-        (name = "gateways", description = "What can be reached, as it changes"),
-        (name = "commands", description = "Calling devices and users over HTTP"),
-        (name = "operations", description = "Health and documentation"),
-    ),
-    paths(
-        root::index, health::healthz, health::readyz, docs::openapi, docs::redoc, docs::swagger, docs::swagger_asset,
-        register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
-        users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
-        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
-        rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
-        rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
-        rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
-        devices::list, devices::show, devices::update, devices::remove,
-        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
-        commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
-        commands::cancel, commands::events::events,
-    ),
-    components(schemas(crate::error::Fault))
-)]
-struct Document;
-
-/// The OpenAPI document, aliases and the ways to authenticate included.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    let mut document = Document::openapi();
-    for (alias, path) in ALIASES {
-        if let Some(item) = document.paths.paths.get(path).cloned() {
-            document.paths.paths.insert(alias.to_owned(), item);
-        }
-    }
-    // rooms are created there, and no more
-    if let Some(item) = document.paths.paths.get_mut("/rooms") {
-        item.get = None;
-    }
-    // a topic may be called like one of these
-    let show = document.paths.paths.get("/topics/{topic_id}").and_then(|item| item.get.clone());
-    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
-        if let (Some(item), Some(mut show)) = (document.paths.paths.get_mut(path), show.clone()) {
-            show.parameters = None;
-            item.get = Some(show);
-        }
-    }
-    for (path, item) in &mut document.paths.paths {
-        let methods = [
-            ("get", &mut item.get),
-            ("post", &mut item.post),
-            ("put", &mut item.put),
-            ("patch", &mut item.patch),
-            ("delete", &mut item.delete),
-        ];
-        for (method, operation) in methods {
-            if let Some(operation) = operation {
-                // handlers of different resources share names, operations must not
-                let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-                operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
-                for response in operation.responses.responses.values_mut() {
-                    // OpenAPI wants one where the body says it all
-                    if let RefOr::T(response) = response
-                        && response.description.is_empty()
-                    {
-                        response.description = "OK".to_owned();
-                    }
-                }
-            }
-        }
-    }
-    let components = document.components.get_or_insert_default();
-    components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    document
 }
 
 fn add(config: &mut ServiceConfig, path: &str, methods: Vec<(Method, Route)>) {

@@ -9,11 +9,11 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
+    Confirmation,
     body::{Body, Checked, Fields, Form, FromFields},
     client_address, is_tls,
 };
@@ -73,6 +73,7 @@ impl TokenPair {
 
 /// A username (or email) and a password.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"username": "alice", "password": "a long password"}))]
 pub struct Login {
     /// May be an email.
     username: String,
@@ -167,6 +168,7 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
 
 /// A refresh token.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"refresh_token": "the refresh_token of a login"}))]
 pub struct Refresh {
     refresh_token: String,
 }
@@ -201,7 +203,7 @@ pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<w
 }
 
 /// Log out: the token and all tokens of its login end, and the sockets opened with them.
-#[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out", body = Confirmation)), security(("bearer" = [])))]
 pub async fn logout(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -210,11 +212,12 @@ pub async fn logout(
     end_family(&broker, identity.family, identity.account.kind()).await?;
     let mut cookie = session_cookie(&request, &broker, String::new());
     cookie.make_removal();
-    Ok(HttpResponse::Ok().cookie(cookie).json(json!({ "message": "Logged out" })))
+    Ok(HttpResponse::Ok().cookie(cookie).json(Confirmation::of("Logged out")))
 }
 
 /// Which tokens to revoke: one of the three.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"client_uuid": "123e4567-e89b-12d3-a456-426614174000"}))]
 pub enum Revoke {
     /// This access or refresh token.
     #[schema(rename = "token")]

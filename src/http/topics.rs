@@ -22,6 +22,7 @@ use crate::{
 
 /// A topic to be created.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"topic_id": "weather", "metadata": {"unit": "°C"}}))]
 pub struct CreateTopic {
     /// 1 to 100 characters.
     #[schema(value_type = String, example = "weather")]
@@ -45,6 +46,7 @@ impl FromFields for CreateTopic {
 
 /// A topic that is there.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"topic_id": "weather"}))]
 pub struct TopicName {
     #[schema(value_type = String, example = "weather")]
     topic_id: TopicId,
@@ -87,13 +89,33 @@ pub struct TopicDetail {
     subscribers: Vec<ClientId>,
 }
 
+/// The answer to a creation.
+#[derive(Serialize, ToSchema)]
+pub struct TopicCreated {
+    #[schema(example = "Topic created successfully")]
+    message: &'static str,
+    topic_id: String,
+    #[schema(value_type = uuid::Uuid)]
+    creator: ClientId,
+}
+
+/// The answer to a subscription or its end.
+#[derive(Serialize, ToSchema)]
+pub struct SubscriptionAnswer {
+    #[schema(example = "Subscribed successfully")]
+    message: &'static str,
+    topic_id: String,
+    #[schema(value_type = uuid::Uuid)]
+    client_uuid: ClientId,
+}
+
 /// Create a topic. It lasts; its creator is not subscribed by that.
-#[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", example = json!({"message": "Topic created successfully", "topic_id": "weather", "creator": "123e4567-e89b-12d3-a456-426614174000"})), (status = 400, description = "Topic already exists"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", body = TopicCreated), (status = 400, description = "Topic already exists"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
 pub async fn create(
     broker: web::Data<Broker>,
     identity: TopicIdentity,
     body: Body<CreateTopic>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<TopicCreated>, ApiError> {
     let creator = identity.0.account.id;
     let CreateTopic { topic_id, metadata } = body.content;
     let limit = broker.settings.limits.topics_per_client;
@@ -108,9 +130,8 @@ pub async fn create(
         return Err(ApiError::AlreadyExists("Topic already exists"));
     }
     tracing::info!(topic = %topic_id, %creator, "topic created");
-    Ok(web::Json(json!({
-        "message": "Topic created successfully", "topic_id": topic_id.as_str(), "creator": creator,
-    })))
+    let topic_id = topic_id.as_str().to_owned();
+    Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
 }
 
 /// All topics with the number of their subscribers.
@@ -159,12 +180,12 @@ pub async fn show(
 
 /// Subscribe to a topic, also before the socket connects. Doing so twice is doing it once.
 /// To `$status`, operators alone.
-#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed"), (status = 403, description = "Operator role required"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed", body = SubscriptionAnswer), (status = 403, description = "Operator role required"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
 pub async fn subscribe(
     broker: web::Data<Broker>,
     identity: TopicIdentity,
     body: Body<TopicName>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<SubscriptionAnswer>, ApiError> {
     let (client, topic) = (identity.0.account.id, body.content.topic_id);
     existing(&broker, topic.as_str()).await?;
     let is_status = topic.as_str() == TopicId::STATUS;
@@ -189,12 +210,12 @@ pub async fn subscribe(
 }
 
 /// Unsubscribe from a topic, subscribed or not.
-#[utoipa::path(post, path = "/topics/unsubscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Not subscribed any more")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/topics/unsubscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Not subscribed any more", body = SubscriptionAnswer)), security(("bearer" = [])))]
 pub async fn unsubscribe(
     broker: web::Data<Broker>,
     identity: TopicIdentity,
     body: Body<TopicName>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<SubscriptionAnswer>, ApiError> {
     let (client, topic) = (identity.0.account.id, body.content.topic_id);
     let elsewhere = !broker.directory.is_connected(client) && broker.backplane.unsubscribe(client, &topic).await;
     if !elsewhere {
@@ -220,6 +241,6 @@ async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiE
     broker.store.topic(id).await?.ok_or(ApiError::NotFound("Topic not found"))
 }
 
-fn answer(message: &str, topic: &TopicId, client: ClientId) -> web::Json<Value> {
-    web::Json(json!({ "message": message, "topic_id": topic.as_str(), "client_uuid": client }))
+fn answer(message: &'static str, topic: &TopicId, client: ClientId) -> web::Json<SubscriptionAnswer> {
+    web::Json(SubscriptionAnswer { message, topic_id: topic.as_str().to_owned(), client_uuid: client })
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use actix_web::web;
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::body::{Body, Checked, Fields, FromFields, QueryOf, path_int};
+use super::{
+    Confirmation,
+    body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+};
 use crate::{
     app::Broker,
     auth::{
@@ -58,17 +60,22 @@ pub async fn me(identity: UserIdentity) -> Result<web::Json<UserInfo>, ApiError>
 }
 
 /// A greeting for those who are logged in.
-#[utoipa::path(get, path = "/protected-data/", tag = "identity", responses((status = 200, description = "Hello")), security(("bearer" = [])))]
-pub async fn protected_data(identity: UserIdentity) -> web::Json<Value> {
-    let name = identity.0.account.name();
-    web::Json(json!({ "message": format!("Hello {name}, this is protected data!") }))
+#[utoipa::path(get, path = "/protected-data/", tag = "identity", responses((status = 200, description = "Hello", body = Confirmation)), security(("bearer" = [])))]
+pub async fn protected_data(identity: UserIdentity) -> web::Json<Confirmation> {
+    Confirmation::of(format!("Hello {}, this is protected data!", identity.0.account.name()))
 }
 
 /// The user who is logged in.
-#[utoipa::path(get, path = "/protected/", tag = "identity", responses((status = 200, description = "The user")), security(("bearer" = [])))]
-pub async fn protected(identity: UserIdentity) -> Result<web::Json<Value>, ApiError> {
+#[derive(Serialize, ToSchema)]
+pub struct LoggedIn {
+    user: UserInfo,
+}
+
+/// The user who is logged in.
+#[utoipa::path(get, path = "/protected/", tag = "identity", responses((status = 200, body = LoggedIn)), security(("bearer" = [])))]
+pub async fn protected(identity: UserIdentity) -> Result<web::Json<LoggedIn>, ApiError> {
     let web::Json(user) = info(&identity.0.account)?;
-    Ok(web::Json(json!({ "user": user })))
+    Ok(web::Json(LoggedIn { user }))
 }
 
 /// Which part of a list.
@@ -99,6 +106,7 @@ pub async fn list(
 
 /// What to change of a user.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"role": "operator"}))]
 pub struct UpdateUser {
     /// `user`, `operator` or `admin`.
     #[schema(value_type = Option<String>)]

@@ -19,6 +19,7 @@ mod gateways;
 mod http_rules;
 mod identity;
 mod messaging;
+mod openapi;
 mod room_durability;
 mod room_rest;
 mod rooms;

@@ -21,7 +21,7 @@ pub struct CommandInfo {
     state: &'static str,
     method: String,
     url: String,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
     #[schema(value_type = Uuid)]
     requested_by: ClientId,
@@ -45,10 +45,10 @@ pub struct TargetInfo {
     /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
     /// `cancelled`.
     state: &'static str,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Box<RawValue>>,
     /// An answer that came after the time was over.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     late_result: Option<Box<RawValue>>,
     sent_at: Option<String>,
     in_progress_at: Option<String>,
@@ -62,7 +62,7 @@ pub struct TargetInfo {
 #[derive(Serialize, ToSchema)]
 pub struct ProgressInfo {
     pub(super) at: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub(super) progress: Box<RawValue>,
 }
 

@@ -61,13 +61,14 @@ impl TargetRef {
 
 /// What is to be done.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"method": "GET", "url": "/status"}))]
 pub struct Request {
     #[schema(example = "GET")]
     pub(super) method: String,
     #[schema(example = "/status")]
     pub(super) url: String,
     /// Any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub(super) data: Option<Arc<str>>,
 }
 
@@ -96,6 +97,7 @@ pub struct Select {
 
 /// A command to be given: one of `target`, `targets` and `select`, and what is to be done.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"target": "123e4567-e89b-12d3-a456-426614174000", "method": "GET", "url": "/status"}))]
 pub struct CreateCommand {
     /// A user's integer id, or the UUID of a device or user.
     #[schema(value_type = Option<String>)]
@@ -110,7 +112,7 @@ pub struct CreateCommand {
     #[schema(example = "/status")]
     pub(super) url: String,
     /// Any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub(super) data: Option<Arc<str>>,
     /// 1 to 300; how long a target may take once it was sent. `limits.command_timeout_secs` if left out.
     pub(super) timeout_secs: Option<u64>,

@@ -27,7 +27,7 @@ use crate::{
 pub struct Sent {
     #[schema(example = "Command sent to client 'Alice'")]
     message: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     response: Box<RawValue>,
     command_id: Uuid,
 }
@@ -73,7 +73,7 @@ pub struct Broadcasted {
     #[schema(example = "Command broadcasted to all connected users.")]
     message: &'static str,
     /// By user id or device UUID.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     results: BTreeMap<String, Box<RawValue>>,
     /// Null: nobody was connected.
     command_id: Option<Uuid>,

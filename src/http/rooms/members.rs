@@ -2,10 +2,9 @@
 
 use actix_web::web;
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Paging, ParticipantInfo, check_membership, room_id};
+use super::{Confirmation, Paging, ParticipantInfo, check_membership, room_id};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -52,6 +51,7 @@ pub struct Members {
 
 /// Who is to be added, as a user or as a device.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"user_id": 2}))]
 pub struct AddMember {
     /// A user's integer id.
     user_id: Option<i64>,
@@ -78,6 +78,7 @@ impl FromFields for AddMember {
 
 /// A role to be given.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"role": "moderator"}))]
 pub struct SetRole {
     /// `member` or `moderator`.
     #[schema(value_type = String, example = "moderator")]
@@ -127,13 +128,13 @@ pub async fn list(
 }
 
 /// Make somebody a member: the only way into a private room. For the owner.
-#[utoipa::path(post, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), request_body = AddMember, responses((status = 200, description = "Member added, or a member already"), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, User not found, Client not found"), (status = 429, description = "limits.rooms_per_user of the new member")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), request_body = AddMember, responses((status = 200, description = "Member added, or a member already", body = Confirmation), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, User not found, Client not found"), (status = 429, description = "limits.rooms_per_user of the new member")), security(("bearer" = [])))]
 pub async fn add(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
     body: Body<AddMember>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path)?, identity.account.id);
     // whoever may not know of the room should not learn who exists either
     check_membership(&broker, room, by).await?;
@@ -149,34 +150,34 @@ pub async fn add(
         Outcome::Joined { newly: false, .. } => "Already a member of this room",
         _ => "Member added",
     };
-    Ok(web::Json(json!({ "message": message })))
+    Ok(Confirmation::of(message))
 }
 
 /// Give a member another role. For the owner.
-#[utoipa::path(patch, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), request_body = SetRole, responses((status = 200, description = "Role set"), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
+#[utoipa::path(patch, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), request_body = SetRole, responses((status = 200, description = "Role set", body = Confirmation), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
 pub async fn set_role(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<(String, String)>,
     body: Body<SetRole>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
     check_membership(&broker, room, by).await?;
     let whose = member(&broker, room, &path.1).await?;
     broker.rooms.ask(Change::SetRole { room, by, whose, role: body.content.role }, None).await?;
-    Ok(web::Json(json!({ "message": "Role set" })))
+    Ok(Confirmation::of("Role set"))
 }
 
 /// Remove a member; its sockets leave the room at once. Moderators remove members, the owner everyone else.
-#[utoipa::path(delete, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), responses((status = 200, description = "Member removed"), (status = 403, description = "Neither the owner nor a moderator, or the other's role is as high"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/api/rooms/{room_id}/members/{user_id}", tag = "rooms", params(("room_id" = i64, Path), ("user_id" = String, Path, description = "a user's integer id, or the UUID of a user or device")), responses((status = 200, description = "Member removed", body = Confirmation), (status = 403, description = "Neither the owner nor a moderator, or the other's role is as high"), (status = 404, description = "Chat room not found, Member not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<(String, String)>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
     check_membership(&broker, room, by).await?;
     let whose = member(&broker, room, &path.1).await?;
     broker.rooms.ask(Change::Remove { room, by, whose }, None).await?;
-    Ok(web::Json(json!({ "message": "Member removed" })))
+    Ok(Confirmation::of("Member removed"))
 }

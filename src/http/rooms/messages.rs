@@ -2,10 +2,9 @@
 
 use actix_web::web;
 use serde::Serialize;
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{MOST, ParticipantInfo, USUAL, check_membership, room_id};
+use super::{Confirmation, MOST, ParticipantInfo, USUAL, check_membership, room_id};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -81,6 +80,7 @@ impl FromFields for Which {
 
 /// A message to be posted.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"content": "Hello!", "room_id": 1}))]
 pub struct PostMessage {
     /// At most 32 KiB.
     #[schema(example = "Hello!")]
@@ -103,6 +103,7 @@ impl FromFields for PostMessage {
 
 /// Another content for a message.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({"content": "Hello again!"}))]
 pub struct EditMessage {
     /// At most 32 KiB.
     content: String,
@@ -167,13 +168,13 @@ pub async fn edit(
 }
 
 /// Delete one's own message, or as a moderator anybody's. It keeps its place and loses its content.
-#[utoipa::path(delete, path = "/api/rooms/{room_id}/messages/{message_id}", tag = "rooms", params(("room_id" = i64, Path), ("message_id" = i64, Path)), responses((status = 200, description = "Message deleted"), (status = 403, description = "Not a member, or neither its author nor a moderator"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/api/rooms/{room_id}/messages/{message_id}", tag = "rooms", params(("room_id" = i64, Path), ("message_id" = i64, Path)), responses((status = 200, description = "Message deleted", body = Confirmation), (status = 403, description = "Not a member, or neither its author nor a moderator"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
 pub async fn delete(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<(String, String)>,
-) -> Result<web::Json<Value>, ApiError> {
+) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, message) = path_ids(&path)?;
     broker.rooms.ask(Change::Delete { room, message, by: identity.account.id }, None).await?;
-    Ok(web::Json(json!({ "message": "Message deleted" })))
+    Ok(Confirmation::of("Message deleted"))
 }

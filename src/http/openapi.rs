@@ -1,0 +1,187 @@
+//! The OpenAPI document (contract section 9): generated from the handlers, then completed with what all routes share.
+//!
+//! A handler's `#[utoipa::path]` declares what is its own: parameters, body, answers, and errors with a meaning of their own.
+//! [`document`] adds the rest, so that no handler has to repeat it: the error schema, the errors of authentication, validation and
+//! limits where they can occur, aliases, operation ids and the ways to authenticate.
+
+use std::sync::LazyLock;
+
+use serde::Serialize;
+use utoipa::{
+    OpenApi, ToSchema,
+    openapi::{
+        Content, Ref, RefOr, Response,
+        path::{Operation, PathItem, PathsMap},
+        security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use super::{clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users};
+use crate::error::Fault;
+
+type Paths = PathsMap<String, PathItem>;
+
+/// The security scheme of a token in the `Authorization` header.
+const BEARER: &str = "bearer";
+
+/// The security scheme of a token got by username and password.
+const PASSWORD: &str = "password";
+
+const NO_SCOPES: [&str; 0] = [];
+
+/// Other names of the same route, for clients of the earlier systems.
+const ALIASES: [(&str, &str); 3] =
+    [("/api/token", "/token"), ("/api/connections", "/connections"), ("/rooms", "/api/rooms/")];
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
+    tags(
+        (name = "identity", description = "Registration, tokens, users"),
+        (name = "messaging", description = "Connected clients and topics"),
+        (name = "rooms", description = "Chat rooms, their members and messages"),
+        (name = "devices", description = "What devices say of themselves, and which are connected"),
+        (name = "gateways", description = "What can be reached, as it changes"),
+        (name = "commands", description = "Calling devices and users over HTTP"),
+        (name = "operations", description = "Health and documentation"),
+    ),
+    paths(
+        root::index, health::healthz, health::readyz, docs::openapi_json, docs::redoc, docs::swagger, docs::swagger_asset,
+        register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
+        users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
+        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
+        rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
+        rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
+        devices::list, devices::show, devices::update, devices::remove,
+        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
+        commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
+        commands::cancel, commands::events::events,
+    ),
+    components(schemas(Error, Fault))
+)]
+struct Declared;
+
+/// The error answer of every route (contract section 2).
+#[derive(Serialize, ToSchema)]
+struct Error {
+    /// What was wrong, as a text; for `validation_error` the list of faults.
+    detail: ErrorDetail,
+    /// A constant that programs can test for.
+    #[schema(example = "not_found")]
+    code: &'static str,
+}
+
+/// See [`Error`].
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes what ApiError writes")]
+enum ErrorDetail {
+    Text(String),
+    Faults(Vec<Fault>),
+}
+
+/// The document as JSON text. Made once, at the first request.
+pub fn json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| document().to_json().unwrap_or_default());
+    JSON.as_str()
+}
+
+/// The whole document.
+fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Declared::openapi();
+    add_aliases(&mut document.paths.paths);
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            let Some(operation) = operation else { continue };
+            // handlers of different resources share names, operations must not
+            let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+            operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+            complete(operation, method);
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let password = Flow::Password(Password::new("/token", Scopes::new()));
+    components.add_security_scheme(PASSWORD, SecurityScheme::OAuth2(OAuth2::new([password])));
+    document
+}
+
+fn operations(item: &mut PathItem) -> [(&'static str, &mut Option<Operation>); 5] {
+    [
+        ("get", &mut item.get),
+        ("post", &mut item.post),
+        ("put", &mut item.put),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+}
+
+fn add_aliases(paths: &mut Paths) {
+    for (alias, path) in ALIASES {
+        if let Some(item) = paths.get(path).cloned() {
+            paths.insert(alias.to_owned(), item);
+        }
+    }
+    // rooms are created there, and no more
+    if let Some(item) = paths.get_mut("/rooms") {
+        item.get = None;
+    }
+    // a topic may have the name of one of these routes
+    let show = paths.get("/topics/{topic_id}").and_then(|item| item.get.clone());
+    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
+        if let (Some(item), Some(mut show)) = (paths.get_mut(path), show.clone()) {
+            show.parameters = None;
+            item.get = Some(show);
+        }
+    }
+}
+
+/// Adds what an operation's declaration implies: the errors that can occur, and their schema.
+fn complete(operation: &mut Operation, method: &str) {
+    let needs_token = operation.security.as_ref().is_some_and(|security| !security.is_empty());
+    let has_body = operation.request_body.is_some();
+    let has_parameters = operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
+    let is_operations = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "operations"));
+    let mut add = |status: &str, description: &str| {
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
+    };
+    if needs_token {
+        add("401", "Not authenticated, or Could not validate credentials");
+        add("400", "Inactive user");
+    }
+    if needs_token && method != "get" {
+        add("403", "Origin not allowed: a cookie that came with another site's page");
+    }
+    if has_body || has_parameters {
+        add("422", "Input of the wrong shape; `detail` lists every fault");
+    }
+    if has_body {
+        add("408", "The body did not arrive in time");
+        add("413", "limits.body_bytes");
+        add("415", "Another content type than declared");
+    }
+    if method != "get" {
+        add("429", "A limit of the client's own; see Retry-After");
+    }
+    if !is_operations {
+        add("503", "The database is away or full, the server is at a limit or shutting down; see Retry-After");
+    }
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if response.description.is_empty() {
+            response.description = "OK".to_owned();
+        }
+        if response.content.is_empty() && status.starts_with(['4', '5']) {
+            let content = Content::new(Some(Ref::from_schema_name("Error")));
+            response.content.insert("application/json".to_owned(), content.into());
+        }
+    }
+    // whoever may use a token may get one by password first
+    if let Some(security) = &mut operation.security
+        && security.contains(&SecurityRequirement::new(BEARER, NO_SCOPES))
+    {
+        security.push(SecurityRequirement::new(PASSWORD, NO_SCOPES));
+    }
+}
