@@ -39,7 +39,7 @@ use crate::{
     domain::{gateways::Gateway, rate_limit::PerMinute},
     protocol::close_code::CloseCode,
     settings::{self, Settings},
-    store::Store,
+    store::{Location, Store},
 };
 
 /// How long a stopping server waits for the database.
@@ -55,7 +55,9 @@ pub struct Application {
     control: Arbiter,
     probing: Arbiter,
     address: SocketAddr,
+    database: Location,
     first_password: Option<PathBuf>,
+    has_accounts: bool,
     /// held until the end
     _lock: File,
 }
@@ -77,7 +79,9 @@ impl Application {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
             bootstrap::secret(&settings)?
         };
-        let lock = bootstrap::lock_data_dir(&settings.storage.data_dir)?;
+        let database = Location::of(&settings.storage)?;
+        let elsewhere = (!settings.storage.database_url.is_empty()).then_some(&database);
+        let lock = bootstrap::lock_data_dir(&settings.storage.data_dir, elsewhere)?;
         // before the database: a second server on the same address should not get as far as to migrate
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
@@ -90,6 +94,7 @@ impl Application {
         let store = Store::connect(&settings.storage).await?;
         store.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let first_password = bootstrap::create_first_admin(&store, &settings).await?;
+        let has_accounts = store.count_users().await? > 0;
         let tokens = Tokens::new(
             &secret,
             TimeDelta::minutes(settings.auth.access_token_minutes),
@@ -207,7 +212,7 @@ impl Application {
             backplane,
         });
         let server = serve(broker.clone(), listener, workers)?;
-        Ok(Self { broker, server, control, probing, address, first_password, _lock: lock })
+        Ok(Self { broker, server, control, probing, address, database, first_password, has_accounts, _lock: lock })
     }
 
     /// Where it listens.
@@ -218,6 +223,21 @@ impl Application {
     /// Where the password of the first account lies, if this start has created it.
     pub fn first_password(&self) -> Option<&PathBuf> {
         self.first_password.as_ref()
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its data is.
+    pub fn database(&self) -> &Location {
+        &self.database
+    }
+
+    /// Whether there was any account at the start.
+    pub fn has_accounts(&self) -> bool {
+        self.has_accounts
     }
 
     /// Serves until `stop` is ready, then lets everyone go: no new sockets, 1001 to all, what is queued is written.

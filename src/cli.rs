@@ -1,11 +1,19 @@
 //! The command line: parses, hands over, and says what happened.
 //!
-//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`.
+//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`. It prints with `say!`.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
+
+/// `println!` that ends the program quietly when nobody reads any more.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::cli::output::line(format_args!($($argument)*)) };
+}
 
 mod agent;
 mod bench;
 mod client;
 mod commands;
+mod database;
 mod demo;
 mod devices;
 mod gateways;
@@ -70,6 +78,14 @@ struct ConfigArguments {
 }
 
 impl ConfigArguments {
+    /// The same as it was given, for a command that is to be copied.
+    fn flags(&self) -> String {
+        let flag = |name: &str, value: &Option<PathBuf>| {
+            value.as_ref().map(|value| format!(" {name} {}", quoted(&value.display().to_string()))).unwrap_or_default()
+        };
+        flag("--config", &self.config) + &flag("--data-dir", &self.data_dir)
+    }
+
     fn load(self, bind: Option<String>) -> Result<Settings, SettingsError> {
         settings::load(&Flags { config: self.config, data_dir: self.data_dir, bind })
     }
@@ -81,8 +97,8 @@ pub fn main() -> ExitCode {
     match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
         Ok(code) => code,
         Err(error) => {
-            // one line with all that led to it; a broken pipe on stderr is nobody's concern
-            eprintln!("switchboard: {error:#}");
+            // with all that led to it
+            output::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -106,6 +122,16 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// Log lines go to stderr; what a command answers goes to stdout.
 fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt};
@@ -121,10 +147,14 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let directives = if bare { format!("warn,switchboard={given}") } else { given.to_owned() };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // what can't be written is not complained about: that would panic where stderr is closed
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match log.format {
         LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Json => {
+            output::use_json();
+            lines.json().init();
+        }
     }
     Ok(())
 }

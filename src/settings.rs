@@ -44,6 +44,9 @@ pub struct Settings {
     pub redis: Redis,
     /// Log output.
     pub log: Log,
+    /// Variables that look like settings and are none.
+    #[serde(skip)]
+    pub ignored_variables: Vec<String>,
 }
 
 /// `[http]`

@@ -6,6 +6,7 @@
 mod commands;
 mod devices;
 mod gateways;
+mod location;
 mod rooms;
 mod tokens;
 mod topics;
@@ -23,6 +24,7 @@ use sea_orm::{
 pub use commands::{CommandFilter, Created, Record, StoredProgress};
 pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
 pub use gateways::{GatewayHistory, GatewayRecord};
+pub use location::Location;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;

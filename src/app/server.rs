@@ -24,7 +24,7 @@ use crate::{
     auth::credentials,
     domain::liveness::Periods,
     http::{request_id, root, routes},
-    settings::{Registration, Settings},
+    settings::{self, Registration, Settings},
 };
 
 /// Connections that wait to be accepted.
@@ -46,6 +46,18 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
     let local = address.ip().is_loopback();
     if !local && settings.devices.registration == Registration::Open {
         tracing::warn!(%address, "anyone who reaches this address can register as any device: set devices.registration");
+    }
+    let secret = &settings.auth.secret;
+    if !secret.is_empty() && settings::is_weak_secret(secret.expose()) {
+        tracing::warn!(
+            "the secret that signs tokens is shorter than 32 bytes or well known, so tokens can be forged: set SECRET_KEY to 32 random bytes or more (openssl rand -base64 48)"
+        );
+    }
+    if !settings.ignored_variables.is_empty() {
+        tracing::warn!(
+            "these variables are no settings and are ignored: {}; a setting is SWITCHBOARD__SECTION__KEY, with two underscores",
+            settings.ignored_variables.join(", ")
+        );
     }
     // two descriptors per socket, and some for the rest
     let wanted = (settings.limits.connections as u64) * 2 + 256;

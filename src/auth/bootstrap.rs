@@ -14,7 +14,7 @@ use super::{passwords, tokens::random_text};
 use crate::{
     domain::ids::Role,
     settings::{SecretPolicy, Settings},
-    store::{NewUser, Store},
+    store::{Location, NewUser, Store},
 };
 
 /// Makes the data directory if it is not there, readable by its owner alone.
@@ -30,11 +30,12 @@ pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Holds the data directory for as long as the file is open: two brokers on one directory would both believe that they
-/// own what is in it. Commands such as `user` do not need it.
+/// own what is in it. Commands such as `user` do not need it. Where the database is not in the directory, the file says
+/// where, for [`database_in_use`].
 ///
 /// # Errors
 /// When another broker has it.
-pub fn lock_data_dir(dir: &Path) -> anyhow::Result<File> {
+pub fn lock_data_dir(dir: &Path, database_elsewhere: Option<&Location>) -> anyhow::Result<File> {
     let path = dir.join("lock");
     let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
@@ -44,13 +45,21 @@ pub fn lock_data_dir(dir: &Path) -> anyhow::Result<File> {
         let _ = lock.read_to_string(&mut holder);
         anyhow::bail!(
             "another broker{} is using {}: stop it, or give another --data-dir",
-            if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) },
+            holder.lines().next().map(|process| format!(" (process {process})")).unwrap_or_default(),
             dir.display()
         );
     }
     lock.set_len(0)?;
     writeln!(lock, "{}", std::process::id())?;
+    if let Some(database) = database_elsewhere {
+        writeln!(lock, "{database}")?;
+    }
     Ok(lock)
+}
+
+/// The database of the broker that started last with this data directory, if it is not in there.
+pub fn database_in_use(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join("lock")).ok()?.lines().nth(1).map(str::to_owned)
 }
 
 /// The secret that signs tokens: the one given, else the one in `jwt-secret`, which is made if it is not there.
@@ -129,11 +138,14 @@ mod tests {
     #[test]
     fn a_data_directory_has_one_broker_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let first = lock_data_dir(dir.path()).unwrap();
-        let refused = lock_data_dir(dir.path()).unwrap_err().to_string();
+        let elsewhere = Location::Postgres("host/name".to_owned());
+        let first = lock_data_dir(dir.path(), Some(&elsewhere)).unwrap();
+        assert_eq!(database_in_use(dir.path()).as_deref(), Some("PostgreSQL at host/name"));
+        let refused = lock_data_dir(dir.path(), None).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
-        lock_data_dir(dir.path()).unwrap();
+        lock_data_dir(dir.path(), None).unwrap();
+        assert_eq!(database_in_use(dir.path()), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         // up to half as long again, so that a thousand agents do not come back at once
         let wait = pause + pause.mul_f64(rand::random_range(0.0..0.5));
-        println!("lost the broker ({error}), trying again in {:.0} s", wait.as_secs_f64());
+        say!("lost the broker ({error}), trying again in {:.0} s", wait.as_secs_f64());
         tokio::time::sleep(wait).await;
         pause = (pause * 2).min(MAX_PAUSE);
     }
@@ -95,7 +95,7 @@ fn is_worth_another_try(error: &ClientError) -> bool {
 /// Answers commands until the socket ends.
 async fn serve(client: &Client, device: &Device, arguments: &Arc<Arguments>) -> Result<(), ClientError> {
     let mut socket = client.connect("/ws").await?;
-    println!("Connected to {} as {} ({}).", arguments.url, device.name, device.uuid);
+    say!("Connected to {} as {} ({}).", arguments.url, device.name, device.uuid);
     let places = Arc::new(Semaphore::new(arguments.parallel.max(1)));
     let (done, mut answers) = mpsc::channel::<(String, String)>(16);
     // the programs at work; dropping an entry ends its program
@@ -107,7 +107,7 @@ async fn serve(client: &Client, device: &Device, arguments: &Arc<Arguments>) -> 
                 let Some(id) = frame["command_id"].as_str().map(str::to_owned) else { continue };
                 if frame["type"] == "cancel" {
                     if running.remove(&id).is_some() {
-                        println!("{id}  cancelled");
+                        say!("{id}  cancelled");
                     }
                 } else if frame["method"].is_string() {
                     let (called_off, called_off_here) = oneshot::channel();
@@ -127,7 +127,7 @@ async fn serve(client: &Client, device: &Device, arguments: &Arc<Arguments>) -> 
                         };
                         let outcome = if result.is_ok() { "answered" } else { "failed" };
                         let text = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
-                        println!("{id}  {} {}  {outcome} in {} ms", text("method"), text("url"), began.elapsed().as_millis());
+                        say!("{id}  {} {}  {outcome} in {} ms", text("method"), text("url"), began.elapsed().as_millis());
                         let result = result.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
                         let answer = json!({ "command_id": frame["command_id"], "result": result });
                         let _ = done.send((id, answer.to_string())).await;

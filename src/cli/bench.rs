@@ -27,7 +27,7 @@ mod wire;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, builder::TypedValueParser};
 
-use super::login::Credentials;
+use super::{login::Credentials, output};
 use crate::client::Client;
 use engine::Engine;
 use entrance::Seat;
@@ -252,7 +252,7 @@ impl Bench {
         target.stop().await;
         control.progress.done();
         if let Some(kept) = kept {
-            eprintln!("{kept}");
+            output::complain(&kept);
         }
         let report = done?;
         let protocol = match protocol {
@@ -262,9 +262,9 @@ impl Bench {
         let version = env!("CARGO_PKG_VERSION");
         let report = Report { version, protocol, workers: is_own.then_some(workers), url, ..report };
         if json {
-            println!("{}", serde_json::to_string(&report)?);
+            say!("{}", serde_json::to_string(&report)?);
         } else {
-            print!("{}", report.text());
+            say!("{}", report.text().trim_end());
         }
         if report.delivered == Some(0) && report.sent > Some(0) {
             bail!("nothing arrived");

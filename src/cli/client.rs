@@ -54,7 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         )
         .await?;
     let mut socket = client.connect("/ws").await?;
-    println!("Connected to {} as {} ({}). /help tells what to type.", arguments.url, device.name, device.uuid);
+    say!("Connected to {} as {} ({}). /help tells what to type.", arguments.url, device.name, device.uuid);
 
     let mut lines = read_terminal();
     let mut target = None;
@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tokio::select! {
             frame = socket.next_frame() => match frame {
                 Ok(frame) => show(&mut socket, &device.name, &frame).await?,
-                Err(ClientError::NotJson(text)) => println!("< {text}"),
+                Err(ClientError::NotJson(text)) => say!("< {text}"),
                 Err(error) => return Err(error.into()),
             },
             line = lines.recv() => {
@@ -73,12 +73,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                         match &target {
                             Some(Target::Device(to)) => socket.send_direct(*to, &text).await.map(|_| ())?,
                             Some(Target::Topic(topic)) => publish(&client, &mut socket, topic, &text).await?,
-                            None => println!("  to whom? /to UUID TEXT or /topic ID TEXT"),
+                            None => say!("  to whom? /to UUID TEXT or /topic ID TEXT"),
                         }
                     }
-                    Line::Help => println!("{HELP}"),
+                    Line::Help => say!("{HELP}"),
                     Line::Quit => break,
-                    Line::Wrong(why) => println!("  {why}"),
+                    Line::Wrong(why) => say!("  {why}"),
                 }
             }
         }
@@ -131,7 +131,7 @@ async fn publish(client: &Client, socket: &mut Connection, topic: &str, text: &s
     };
     match subscribed {
         Ok(()) => socket.publish(topic, text).await.map(|_| ())?,
-        Err(error @ ClientError::Refused { .. }) => println!("  {error}"),
+        Err(error @ ClientError::Refused { .. }) => say!("  {error}"),
         Err(error) => return Err(error.into()),
     }
     Ok(())
@@ -143,16 +143,16 @@ async fn show(socket: &mut Connection, name: &str, frame: &Value) -> anyhow::Res
     let content = || frame["content"].as_str().map_or_else(|| frame["content"].to_string(), str::to_owned);
     match frame["type"].as_str() {
         Some("connection") => {}
-        Some("sent" | "topic_sent") => println!("  {}", text("message")),
-        Some("error") => println!("  error: {}", text("message")),
+        Some("sent" | "topic_sent") => say!("  {}", text("message")),
+        Some("error") => say!("  error: {}", text("message")),
         _ if frame["command_id"].is_string() && frame["method"].is_string() => {
-            println!("! {} {} {}", text("method"), text("url"), frame["data"]);
+            say!("! {} {} {}", text("method"), text("url"), frame["data"]);
             let result = json!({ "name": name, "method": frame["method"], "url": frame["url"] });
             socket.send_text(json!({ "command_id": frame["command_id"], "result": result }).to_string()).await?;
         }
-        _ if frame["topic_id"].is_string() => println!("#{} {}: {}", text("topic_id"), text("from"), content()),
-        _ if frame["from"].is_string() => println!("{}: {}", text("from"), content()),
-        _ => println!("< {frame}"),
+        _ if frame["topic_id"].is_string() => say!("#{} {}: {}", text("topic_id"), text("from"), content()),
+        _ if frame["from"].is_string() => say!("{}: {}", text("from"), content()),
+        _ => say!("< {frame}"),
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ fn print(command: &Value, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(command);
     }
-    println!(
+    say!(
         "{}  {} {}  by {}  {}",
         text(&command["id"]),
         text(&command["method"]),
@@ -107,7 +107,7 @@ pub(super) fn print_targets(command: &Value) {
         let result = if target["result"].is_null() { String::new() } else { target["result"].to_string() };
         table.add_row([text(&target["uuid"]), text(&target["name"]), text(&target["state"]), result]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn print_list(list: &Value) {
@@ -127,7 +127,7 @@ fn print_list(list: &Value) {
             },
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 /// Prints each event as it comes.
@@ -146,7 +146,7 @@ async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
             if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
                 if json {
-                    println!("{data}");
+                    say!("{data}");
                 } else {
                     print_event(name, &serde_json::from_str(data)?)?;
                 }
@@ -164,13 +164,13 @@ fn print_event(name: &str, event: &Value) -> anyhow::Result<()> {
     match name {
         "finished" => print(event, false),
         "progress" => {
-            println!("{}  progress  {}", text(&event["target"]["name"]), event["progress"]);
+            say!("{}  progress  {}", text(&event["target"]["name"]), event["progress"]);
             Ok(())
         }
         _ => {
             let result =
                 if event["target"]["result"].is_null() { String::new() } else { event["target"]["result"].to_string() };
-            println!("{}  {}  {result}", text(&event["target"]["name"]), text(&event["target"]["state"]));
+            say!("{}  {}  {result}", text(&event["target"]["name"]), text(&event["target"]["state"]));
             Ok(())
         }
     }

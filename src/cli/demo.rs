@@ -23,36 +23,36 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (mut alice, mut bob) = (Client::new(&arguments.url)?, Client::new(&arguments.url)?);
-    println!("Switchboard demo at {}\n", arguments.url);
+    say!("Switchboard demo at {}\n", arguments.url);
 
-    println!("1. Two devices register over HTTP");
+    say!("1. Two devices register over HTTP");
     let alice_id = alice.register_device("Alice", Uuid::new_v4()).await.context("POST /register failed")?.uuid;
     let bob_id = bob.register_device("Bob", Uuid::new_v4()).await.context("POST /register failed")?.uuid;
-    println!("   Alice is {alice_id}\n   Bob   is {bob_id}");
+    say!("   Alice is {alice_id}\n   Bob   is {bob_id}");
 
-    println!("2. Both connect by WebSocket");
+    say!("2. Both connect by WebSocket");
     let mut alice_socket = alice.connect("/ws").await.context("Alice can't connect")?;
     expect(&mut alice_socket, "Alice", |frame| frame["type"] == "connection").await?;
     let mut bob_socket = bob.connect("/ws").await.context("Bob can't connect")?;
     expect(&mut bob_socket, "Bob  ", |frame| frame["type"] == "connection").await?;
 
-    println!("3. Alice sends Bob a direct message, and gets a receipt");
+    say!("3. Alice sends Bob a direct message, and gets a receipt");
     let msgid = alice_socket.send_direct(bob_id, "Hello Bob!").await?;
     let message = expect(&mut bob_socket, "Bob  ", |frame| frame["msgid"] == msgid.as_str()).await?;
     ensure!(message["content"] == "Hello Bob!", "Bob got another text: {message}");
     ensure!(message["from"] == alice_id.to_string(), "the message is not from Alice: {message}");
     expect(&mut alice_socket, "Alice", |frame| frame["type"] == "sent" && frame["msgid"] == msgid.as_str()).await?;
 
-    println!("4. Alice creates the topic {TOPIC}, and both subscribe");
+    say!("4. Alice creates the topic {TOPIC}, and both subscribe");
     match alice.create_topic(TOPIC).await {
-        Ok(()) => println!("   created"),
-        Err(ClientError::Refused { code, .. }) if code == "already_exists" => println!("   it is there already"),
+        Ok(()) => say!("   created"),
+        Err(ClientError::Refused { code, .. }) if code == "already_exists" => say!("   it is there already"),
         Err(error) => return Err(error).context("POST /topics/create failed"),
     }
     alice.subscribe(TOPIC).await.context("POST /topics/subscribe failed")?;
     bob.subscribe(TOPIC).await.context("POST /topics/subscribe failed")?;
 
-    println!("5. Bob publishes: Alice gets it, Bob gets a receipt");
+    say!("5. Bob publishes: Alice gets it, Bob gets a receipt");
     let msgid = bob_socket.publish(TOPIC, "Hello everyone!").await?;
     let message = expect(&mut alice_socket, "Alice", |frame| frame["msgid"] == msgid.as_str()).await?;
     ensure!(message["content"] == "Hello everyone!", "Alice got another text: {message}");
@@ -60,7 +60,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     alice_socket.close().await?;
     bob_socket.close().await?;
-    println!("\nAll of it worked.");
+    say!("\nAll of it worked.");
     Ok(())
 }
 
@@ -70,7 +70,7 @@ async fn expect(socket: &mut Connection, who: &str, is_it: impl Fn(&Value) -> bo
         loop {
             let frame = socket.next_frame().await?;
             if is_it(&frame) {
-                println!("   {who} ← {frame}");
+                say!("   {who} ← {frame}");
                 return anyhow::Ok(frame);
             }
             ensure!(frame["type"] != "error", "{} got an error: {}", who.trim(), frame["message"]);

@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             print_table(items(&list, "devices"));
             let shown = skip + items(&list, "devices").len() as u64;
             if list["total"].as_u64().is_some_and(|total| shown < total) {
-                println!("{shown} of {}; the next ones with --skip {shown}", list["total"]);
+                say!("{shown} of {}; the next ones with --skip {shown}", list["total"]);
             }
         }
         Action::Show { uuid, output } => {
@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Action::Rm { uuid, output } => {
             let client = output.login.client().await?;
             let done: Value = client.answer(client.request(Method::DELETE, &format!("/devices/{uuid}"))).await?;
-            if output.json { print_json(&done)? } else { println!("{}", text(&done["message"])) }
+            if output.json { print_json(&done)? } else { say!("{}", text(&done["message"])) }
         }
     }
     Ok(())
@@ -103,5 +103,5 @@ fn print_table(devices: &[Value]) {
             text(&device["gateway_id"]),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }

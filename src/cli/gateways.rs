@@ -73,7 +73,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Action::Rm { id, output } => {
             let client = output.login.client().await?;
             let done: Value = client.answer(client.request(Method::DELETE, &format!("/api/gateways/{id}"))).await?;
-            if output.json { print_json(&done)? } else { println!("{}", text(&done["message"])) }
+            if output.json { print_json(&done)? } else { say!("{}", text(&done["message"])) }
         }
         Action::Watch { output } => watch(&output.login.client().await?, output.json).await?,
     }
@@ -88,7 +88,7 @@ fn print_table(gateways: &[Value]) {
             ["id", "name", "address", "status", "reason", "since", "rtt_ms", "loss_percent", "parent_id", "source"];
         table.add_row(keys.map(|key| text(&gateway[key])));
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 /// Prints all gateways, then those that change, until the broker goes.
@@ -97,7 +97,7 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
     let mut socket = client.connect("/ws/status").await?;
     let list: Value = client.get("/api/gateways").await?;
     if json {
-        items(&list, "gateways").iter().for_each(|gateway| println!("{gateway}"));
+        items(&list, "gateways").iter().for_each(|gateway| say!("{gateway}"));
     } else {
         print_table(items(&list, "gateways"));
     }
@@ -117,8 +117,8 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
                 continue;
             }
             match client.get::<Value>(&format!("/api/gateways/{id}")).await {
-                Ok(gateway) if json => println!("{gateway}"),
-                Ok(gateway) => println!(
+                Ok(gateway) if json => say!("{gateway}"),
+                Ok(gateway) => say!(
                     "{}  {id}  {}  {}  {}",
                     text(&gateway["since"]),
                     text(&gateway["name"]),
@@ -132,9 +132,9 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
         }
         for id in known.keys().filter(|id| !now.contains_key(*id)) {
             if json {
-                println!("{}", json!({ "id": id, "status": null }))
+                say!("{}", json!({ "id": id, "status": null }))
             } else {
-                println!("{id}  removed, or at another address")
+                say!("{id}  removed, or at another address")
             }
         }
         known = now;

@@ -2,8 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArguments, start_logging};
-use crate::{auth::bootstrap, store::Store};
+use super::{ConfigArguments, database::Database};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -25,17 +24,15 @@ enum Direction {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let settings = arguments.config.load(None)?;
-    start_logging(&settings.log)?;
-    bootstrap::create_data_dir(&settings.storage.data_dir)?;
-    let store = Store::connect(&settings.storage).await?;
+    let up = matches!(arguments.direction, Direction::Up);
+    let store = Database::open(arguments.config, up).await?.store;
     match arguments.direction {
         Direction::Up => store.migrate_up().await?,
         Direction::Down => store.migrate_down().await?,
         Direction::Status => {}
     }
     for (name, applied) in store.migration_status().await? {
-        println!("{}  {name}", if applied { "applied" } else { "pending" });
+        say!("{}  {name}", if applied { "applied" } else { "pending" });
     }
     Ok(())
 }

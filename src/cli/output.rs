@@ -1,8 +1,15 @@
-//! What sub-commands print that ask a running broker: a table, or JSON.
+//! What sub-commands print: lines, tables, JSON.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    process::exit,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::login::LoginArguments;
 
@@ -15,12 +22,58 @@ pub(super) struct Output {
     pub(super) login: LoginArguments,
 }
 
+/// Whether what goes to stderr is read by machines (`log.format = "json"`).
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From here on messages are JSON objects, as the log lines are.
+pub(super) fn use_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line; see `say!`. Ends the program quietly when nobody reads any more, as `head` does not after its lines.
+pub(super) fn line(text: fmt::Arguments<'_>) {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
+        Err(error) => {
+            complain(&format!("cannot write to stdout: {error}"));
+            exit(1);
+        }
+    }
+}
+
+/// Prints a message to stderr, on one line.
+pub(super) fn complain(message: &str) {
+    let message = one_line(message);
+    let line = if JSON.load(Ordering::Relaxed) {
+        log_line("ERROR", json!({ "message": message }))
+    } else {
+        format!("switchboard: {message}")
+    };
+    // where stderr is closed, nobody wants to know
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A JSON object in the form of the log lines.
+pub(super) fn log_line(level: &str, fields: Value) -> String {
+    let timestamp = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    json!({ "timestamp": timestamp, "level": level, "fields": fields, "target": "switchboard" }).to_string()
+}
+
+fn one_line(message: &str) -> String {
+    let words: Vec<_> = message.split_whitespace().collect();
+    printable(&words.join(" "))
+}
+
+/// A text of somebody else's, so that nothing in it is a command to the terminal.
+pub(super) fn printable(text: &str) -> String {
+    if text.contains(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
+}
+
 /// A value as a person reads it; null is nothing.
 pub(super) fn text(value: &Value) -> String {
     match value {
-        // names are other people's: nothing of them is a command to the terminal
-        Value::String(text) if text.contains(char::is_control) => text.escape_debug().to_string(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -40,6 +93,6 @@ pub(super) fn items<'a>(list: &'a Value, name: &str) -> &'a [Value] {
 
 /// Prints a value as JSON.
 pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

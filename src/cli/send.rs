@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     if arguments.is_async {
-        println!("{}", command["id"].as_str().unwrap_or_default());
+        say!("{}", command["id"].as_str().unwrap_or_default());
         return Ok(ExitCode::from(ALL));
     }
     // longer than the broker keeps a caller waiting
@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     spinner.finish_and_clear();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&command)?);
+        say!("{}", serde_json::to_string_pretty(&command)?);
     } else {
         print_targets(&command);
     }

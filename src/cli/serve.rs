@@ -1,12 +1,16 @@
 //! `switchboard serve`
 
-use std::io::Write;
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use clap::Args;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigArguments, start_logging};
-use crate::app::Application;
+use super::{ConfigArguments, output::log_line, start_logging};
+use crate::{app::Application, settings::LogFormat};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -18,28 +22,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let flags = arguments.config.flags();
     let settings = arguments.config.load(arguments.bind)?;
     start_logging(&settings.log)?;
-    let data_dir = settings.storage.data_dir.clone();
-    let database = if settings.storage.database_url.is_empty() {
-        format!("SQLite in {}", data_dir.join("switchboard.db").display())
-    } else {
-        "as database_url says".to_owned()
-    };
+    let (format, data_dir) = (settings.log.format, settings.storage.data_dir.display().to_string());
     // before anyone can send one
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
 
     let application = Application::build(settings).await?;
-    let url = application.url();
-    let mut banner = format!(
-        "Switchboard {} listens on {url}\n  data      {}\n  database  {database}\n",
-        env!("CARGO_PKG_VERSION"),
-        data_dir.display()
-    );
-    if let Some(path) = application.first_password() {
-        banner += &format!("  admin     user \"admin\", password in {}\n", path.display());
-    }
-    banner += &format!("  docs      {url}/docs\n  try it    switchboard demo --url {url}\n");
+    let banner = match format {
+        LogFormat::Text => text_banner(&application, &data_dir, &flags),
+        LogFormat::Json => json_banner(&application, &data_dir),
+    };
     // whoever started us may have closed our stdout: no reason to die
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
@@ -58,4 +52,52 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         });
     };
     application.run_until_stopped(stop).await
+}
+
+fn text_banner(application: &Application, data_dir: &str, flags: &str) -> String {
+    let (url, program) = (application.url(), program());
+    let here = format!("http://{}", reachable(application.address()));
+    let mut banner = format!(
+        "Switchboard {} listens on {url}\n  data      {data_dir}\n  database  {}\n",
+        env!("CARGO_PKG_VERSION"),
+        application.database()
+    );
+    if let Some(path) = application.first_password() {
+        banner += &format!("  admin     user \"admin\", password in {}\n", path.display());
+    } else if !application.has_accounts() {
+        banner += &format!(
+            "  accounts  none yet; to make one, with the environment of this broker:\n            {program} user create --username NAME --role admin{flags}\n"
+        );
+    }
+    banner += &format!("  docs      {here}/docs\n  try it    {program} demo --url {here}\n");
+    banner
+}
+
+fn json_banner(application: &Application, data_dir: &str) -> String {
+    let fields = json!({
+        "message": "listening",
+        "url": application.url(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "data_dir": data_dir,
+        "database": application.database().to_string(),
+        "initial_admin_password": application.first_password(),
+        "has_accounts": application.has_accounts(),
+    });
+    log_line("INFO", fields) + "\n"
+}
+
+/// This program as it was called, so that what the banner says can be copied into the same shell.
+fn program() -> String {
+    let program = std::env::args().next().unwrap_or_default();
+    if program.is_empty() { "switchboard".to_owned() } else { super::quoted(&program) }
+}
+
+/// An address that this machine can connect to.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }

@@ -1,13 +1,13 @@
 //! `switchboard user`: works on the same database as the broker, also while it runs.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 
-use super::{ConfigArguments, start_logging};
+use super::{ConfigArguments, database::Database};
 use crate::{
-    auth::{bootstrap, passwords},
+    auth::passwords,
     domain::ids::Role,
     http::body::is_email,
     store::{Duplicate, NewUser, Store},
@@ -72,7 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             if let Some(email) = &email {
                 ensure!(is_email(email), "--email: {email} is not an email address");
             }
-            let store = open(config, true).await?;
+            let database = Database::open_migrated(config, true).await?;
             let password = read_password(password_stdin)?;
             let chars = password.chars().count();
             ensure!(
@@ -83,13 +83,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             );
             let password_hash = passwords::hash(&password)?;
             let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
-            match store.create_user(new).await? {
-                Ok(user) => println!("created {} {} (id {})", user.role.as_str(), user.username, user.id),
+            match database.store.create_user(new).await? {
+                Ok(user) => {
+                    say!("created {} {} (id {}) in {}", user.role.as_str(), user.username, user.id, database.location)
+                }
                 Err(Duplicate::Username) => bail!("Username already registered"),
                 Err(Duplicate::Email) => bail!("Email already registered"),
             }
         }
-        Action::List { config } => list(&open(config, false).await?).await?,
+        Action::List { config } => list(&open(config).await?).await?,
         Action::SetRole { username, role, config } => update(config, &username, Some(role), None).await?,
         Action::Disable { username, config } => update(config, &username, None, Some(false)).await?,
         Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
@@ -97,21 +99,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the database. Where there are no data at all it is only created for somebody who creates something: else a
-/// mistyped directory would look like one without users.
-async fn open(config: ConfigArguments, create: bool) -> anyhow::Result<Store> {
-    let settings = config.load(None)?;
-    start_logging(&settings.log)?;
-    let data_dir = &settings.storage.data_dir;
-    ensure!(
-        create || data_dir.exists() || !settings.storage.database_url.expose().is_empty(),
-        "there is no data directory {}: give --data-dir, or DATABASE_URL",
-        data_dir.display()
-    );
-    bootstrap::create_data_dir(data_dir)?;
-    let store = Store::connect(&settings.storage).await?;
-    store.migrate_up().await.context("cannot bring the database's schema up to date")?;
-    Ok(store)
+async fn open(config: ConfigArguments) -> anyhow::Result<Store> {
+    Ok(Database::open_migrated(config, false).await?.store)
 }
 
 async fn update(
@@ -120,19 +109,18 @@ async fn update(
     role: Option<Role>,
     is_active: Option<bool>,
 ) -> anyhow::Result<()> {
-    let store = open(config, false).await?;
+    let store = open(config).await?;
     let user = store.user_by_login(username).await?;
     let user = user.with_context(|| format!("there is no user {username}"))?;
     let user = store.update_user(user.id, role, is_active).await?;
     let user = user.with_context(|| format!("there is no user {username}"))?;
     let state = if user.is_active { "active" } else { "disabled" };
-    println!("{}: {}, {state}", user.username, user.role.as_str());
+    say!("{}: {}, {state}", user.username, user.role.as_str());
     Ok(())
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{:>6}  {:<9}{:<10}{:<30}EMAIL", "ID", "ROLE", "STATE", "USERNAME")?;
+    say!("{:>6}  {:<9}{:<10}{:<30}EMAIL", "ID", "ROLE", "STATE", "USERNAME");
     let page = 1000;
     for skip in (0..).step_by(page) {
         let users = store.users(skip as u64, page as u64).await?;
@@ -140,7 +128,7 @@ async fn list(store: &Store) -> anyhow::Result<()> {
         for user in users {
             let state = if user.is_active { "active" } else { "disabled" };
             let email = user.email.unwrap_or_default();
-            writeln!(out, "{:>6}  {:<9}{state:<10}{:<30}{email}", user.id, user.role.as_str(), user.username)?;
+            say!("{:>6}  {:<9}{state:<10}{:<30}{email}", user.id, user.role.as_str(), user.username);
         }
         if last {
             break;

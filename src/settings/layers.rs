@@ -26,6 +26,17 @@ const UNPREFIXED: [(&str, &str); 9] = [
     ("REDIS_URL", "redis.url"),
 ];
 
+/// Variables of the command line and of the tests, which are no settings.
+const OTHER_VARIABLES: [&str; 7] = [
+    "SWITCHBOARD_CA",
+    "SWITCHBOARD_DEVICE_KEY",
+    "SWITCHBOARD_PASSWORD",
+    "SWITCHBOARD_TEST_POSTGRES",
+    "SWITCHBOARD_TOKEN",
+    "SWITCHBOARD_URL",
+    "SWITCHBOARD_USERNAME",
+];
+
 /// Why the settings can't be used: one line that names the key and the layer it came from.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -114,12 +125,18 @@ struct Layers {
     values: Table,
     /// key → the layer that last set it, for error messages
     origins: BTreeMap<String, String>,
+    /// variables that look like settings and are none
+    ignored: Vec<String>,
 }
 
 impl Layers {
     #[expect(clippy::expect_used, reason = "the built-in file is part of the program and read by every test")]
     fn new() -> Self {
-        Self { values: DEFAULTS.parse().expect("config/default.toml is valid TOML"), origins: BTreeMap::new() }
+        Self {
+            values: DEFAULTS.parse().expect("config/default.toml is valid TOML"),
+            origins: BTreeMap::new(),
+            ignored: Vec::new(),
+        }
     }
 
     fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
@@ -171,7 +188,10 @@ impl Layers {
             }
         }
         for (name, text) in variables {
-            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let Some(path) = name.strip_prefix(PREFIX) else {
+                self.check_ignored(name, layer)?;
+                continue;
+            };
             let origin = format!("{layer}, {name}");
             let Some((section, key)) = path.split_once("__") else {
                 return Err(SettingsError::new(format!(
@@ -180,6 +200,29 @@ impl Layers {
             };
             self.set_text(&format!("{section}.{key}").to_lowercase(), text, &origin)?;
         }
+        Ok(())
+    }
+
+    /// A `SWITCHBOARD_` variable without the second underscore. It stops the start if it is clear which setting is meant.
+    /// Others are told of and not refused: Kubernetes makes up some for a service of this name.
+    fn check_ignored(&mut self, name: &str, layer: &str) -> Result<(), SettingsError> {
+        let Some(path) = name.strip_prefix("SWITCHBOARD_") else { return Ok(()) };
+        if OTHER_VARIABLES.contains(&name) {
+            return Ok(());
+        }
+        let path = path.to_lowercase().replace("__", "_");
+        let meant = self.values.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?))).find_map(
+            |(section, keys)| {
+                Some((section, keys.get_key_value(path.strip_prefix(section.as_str())?.strip_prefix('_')?)?.0))
+            },
+        );
+        if let Some((section, key)) = meant {
+            let expected = format!("{PREFIX}{section}__{key}").to_uppercase();
+            return Err(SettingsError::new(format!(
+                "unknown key `{name}` ({layer}): expected {expected}, with two underscores"
+            )));
+        }
+        self.ignored.push(name.to_owned());
         Ok(())
     }
 
@@ -239,8 +282,9 @@ impl Layers {
                 "`{key}` ({layer}): this version runs as a single node and does not use Redis; remove the setting"
             )));
         }
-        let settings: Settings =
+        let mut settings: Settings =
             self.values.try_into().map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
+        settings.ignored_variables = self.ignored;
         settings.validate().map_err(|(key, why)| {
             let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
             SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"))
@@ -332,6 +376,14 @@ mod tests {
                 "bad value for `auth.access_token_minutes` (environment, ACCESS_TOKEN_EXPIRE_MINUTES): must be greater than 0",
             ),
             (vec![("ALGORITHM", "RS256")], "ALGORITHM (environment): only HS256 is supported"),
+            (
+                vec![("SWITCHBOARD_HTTP_BIND", "0.0.0.0:80")],
+                "unknown key `SWITCHBOARD_HTTP_BIND` (environment): expected SWITCHBOARD__HTTP__BIND, with two underscores",
+            ),
+            (
+                vec![("SWITCHBOARD_LIMITS__BODY_BYTES", "1")],
+                "unknown key `SWITCHBOARD_LIMITS__BODY_BYTES` (environment): expected SWITCHBOARD__LIMITS__BODY_BYTES, with two underscores",
+            ),
         ];
         for (given, expected) in table {
             assert_eq!(refusal(variables(&given)), expected);
@@ -339,6 +391,17 @@ mod tests {
         assert!(refusal(variables(&[("SWITCHBOARD__HTTP__BIND", "here")])).contains("`http.bind`"));
         assert!(refusal(variables(&[("SWITCHBOARD__DEVICES__REGISTRATION", "maybe")])).contains("`open`"));
         assert!(refusal(variables(&[("SWITCHBOARD__LIMITS__FRAME_BYTES", "-1")])).contains("`limits.frame_bytes`"));
+    }
+
+    #[test]
+    fn variables_with_one_underscore_that_are_no_setting_are_told_of() {
+        let settings = variables(&[
+            ("SWITCHBOARD_URL", "http://localhost"),
+            ("SWITCHBOARD_TEST_POSTGRES", "postgres://x"),
+            ("SWITCHBOARD_PORT", "tcp://10.0.0.1:8000"),
+            ("SWITCHBOARD_BIND", "0.0.0.0:80"),
+        ]);
+        assert_eq!(settings.unwrap().ignored_variables, ["SWITCHBOARD_PORT", "SWITCHBOARD_BIND"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sea_orm::ConnectionTrait;
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard::{
     client::{Client, Connection, Device},
     store::Store,
@@ -77,7 +77,7 @@ impl ChangeBroker {
     }
 
     /// A command of the binary, in the broker's directory and environment.
-    fn command(&mut self, arguments: &[&str]) -> std::process::Command {
+    pub fn command(&mut self, arguments: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command.args(arguments).current_dir(self.dir()).env_clear();
         // only what a process can't do without: nothing of the tester's own settings
@@ -141,13 +141,16 @@ impl ChangeBroker {
             .expect("the binary runs");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = within(lines.next_line()).await.unwrap().unwrap_or_default();
-        let url = first.split_whitespace().find(|word| word.starts_with("http://"));
-        let Some(url) = url.map(str::to_owned) else {
+        let url = match serde_json::from_str::<Value>(&first) {
+            Ok(line) => line["fields"]["url"].as_str().map(str::to_owned),
+            Err(_) => first.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned),
+        };
+        let Some(url) = url else {
             panic!("the broker did not start: {first} {}", std::fs::read_to_string(self.dir().join("log")).unwrap());
         };
         let mut banner = first;
         // the banner's last line tells how to try it
-        while !banner.contains("try it") {
+        while !banner.contains("try it") && !banner.starts_with('{') {
             banner += "\n";
             banner += &within(lines.next_line()).await.unwrap().expect("the whole banner");
         }
@@ -241,6 +244,11 @@ impl Broker {
     /// Runs a command of the binary with the same data, while the broker runs.
     pub fn command(&mut self, arguments: &[&str], stdin: &str) -> Output {
         self.setup.run(arguments, stdin)
+    }
+
+    /// What it was started with, to run other commands in the same place.
+    pub fn setup(&mut self) -> &mut ChangeBroker {
+        &mut self.setup
     }
 
     /// Sends a signal.

@@ -1,0 +1,73 @@
+//! The database, for sub-commands that work on it themselves, whether or not the broker runs.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+use super::{ConfigArguments, start_logging};
+use crate::{
+    auth::bootstrap,
+    settings::Settings,
+    store::{Location, Store},
+};
+
+/// A database and where it is.
+pub(super) struct Database {
+    /// Connected, not migrated.
+    pub(super) store: Store,
+    /// To be shown.
+    pub(super) location: Location,
+}
+
+impl Database {
+    /// Connects. A database that is not there is only created for who asks for that, and only where it was named: else it
+    /// would be one that no broker reads.
+    pub(super) async fn open(config: ConfigArguments, create: bool) -> anyhow::Result<Self> {
+        let data_dir_given = config.data_dir.is_some();
+        let settings = config.load(None)?;
+        start_logging(&settings.log)?;
+        let location = Location::of(&settings.storage)?;
+        check(&settings, &location, data_dir_given, create)?;
+        if create && settings.storage.database_url.is_empty() {
+            bootstrap::create_data_dir(&settings.storage.data_dir)?;
+        }
+        let store = Store::connect(&settings.storage).await?;
+        Ok(Self { store, location })
+    }
+
+    /// The same with the schema up to date.
+    pub(super) async fn open_migrated(config: ConfigArguments, create: bool) -> anyhow::Result<Self> {
+        let database = Self::open(config, create).await?;
+        database.store.migrate_up().await.context("cannot bring the database's schema up to date")?;
+        Ok(database)
+    }
+}
+
+/// Refuses a database that is most likely not the broker's.
+fn check(settings: &Settings, location: &Location, data_dir_given: bool, create: bool) -> anyhow::Result<()> {
+    let Location::Sqlite(file) = location else { return Ok(()) };
+    let storage = &settings.storage;
+    let url_given = !storage.database_url.is_empty();
+    if !url_given && let Some(used) = bootstrap::database_in_use(&storage.data_dir) {
+        bail!(
+            "the broker with the data directory {} uses {used}: give the same DATABASE_URL",
+            storage.data_dir.display()
+        );
+    }
+    if file.exists() {
+        return Ok(());
+    }
+    let place_given = url_given || data_dir_given || storage.data_dir != Path::new("./data");
+    ensure!(
+        url_given || create || storage.data_dir.exists(),
+        "there is no data directory {}: give --data-dir, or DATABASE_URL",
+        storage.data_dir.display()
+    );
+    ensure!(create, "there is no database {}: give the broker's --data-dir or DATABASE_URL", file.display());
+    ensure!(
+        place_given,
+        "there is no database {}: give the broker's --data-dir or DATABASE_URL; for a new broker, start it once, or say where its data is to be",
+        file.display()
+    );
+    settings.check_secret().context("a new database needs the broker's own environment")
+}
