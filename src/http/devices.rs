@@ -36,7 +36,7 @@ pub struct DeviceInfo {
     uuid: ClientId,
     name: String,
     /// What it says of itself.
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     metadata: Value,
     /// Whether it is connected.
     online: bool,
@@ -96,7 +96,7 @@ pub struct UpdateDevice {
     /// May be empty.
     name: Option<String>,
     /// An object of at most 4 KiB as JSON, in place of the one before.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     metadata: Option<Value>,
     /// The gateway that it is behind; null: none.
     #[schema(value_type = Option<i64>)]

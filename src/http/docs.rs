@@ -17,7 +17,7 @@ static SWAGGER: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
 
 /// This API as an OpenAPI document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = HashMap<String, serde_json::Value>)))]
 pub async fn openapi_json() -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json())
 }
@@ -35,7 +35,7 @@ pub async fn swagger() -> Result<HttpResponse, ApiError> {
 }
 
 /// What the page at `/docs` is made of.
-#[utoipa::path(get, path = "/docs/{file}", tag = "operations", params(("file" = String, Path)), responses((status = 200, description = "A file", content_type = "*/*", body = [u8]), (status = 404, description = "Not Found")))]
+#[utoipa::path(get, path = "/docs/{file}", tag = "operations", params(("file" = String, Path)), responses((status = 200, description = "A file", content((String = "text/html"), (String = "text/css"), (String = "text/javascript"), (String = "image/png"))), (status = 404, description = "Not Found")))]
 pub async fn swagger_asset(file: web::Path<String>) -> Result<HttpResponse, ApiError> {
     swagger_file(&file)
 }

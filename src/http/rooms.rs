@@ -40,7 +40,6 @@ pub struct CreateRoom {
     /// At most 4096 characters.
     description: Option<String>,
     /// Only members know that it exists, and only the owner lets others in.
-    #[schema(default = false)]
     private: Option<bool>,
 }
 

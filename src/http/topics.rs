@@ -28,7 +28,7 @@ pub struct CreateTopic {
     #[schema(value_type = String, example = "weather")]
     topic_id: TopicId,
     /// Whatever describes it: an object of at most 4 KiB as JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     metadata: Value,
 }
 
@@ -68,7 +68,7 @@ pub struct TopicInfo {
     id: String,
     #[schema(value_type = uuid::Uuid)]
     creator: ClientId,
-    #[schema(value_type = Object)]
+    #[schema(value_type = HashMap<String, Value>)]
     metadata: Value,
     subscriber_count: usize,
 }

@@ -58,8 +58,8 @@ pub struct AddMember {
     /// The UUID of a user or device.
     #[schema(value_type = Option<uuid::Uuid>)]
     uuid: Option<ClientId>,
-    /// `member` or `moderator`.
-    #[schema(value_type = Option<String>, default = "member")]
+    /// `member` or `moderator`; `member` if left out.
+    #[schema(value_type = Option<String>)]
     role: Option<RoomRole>,
 }
 
