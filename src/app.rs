@@ -1,6 +1,7 @@
 //! Start and stop, and the only place where actors meet.
 
 mod broker;
+mod readiness;
 mod server;
 
 use std::{
@@ -22,6 +23,7 @@ use anyhow::Context;
 use chrono::TimeDelta;
 
 pub use broker::{Broker, LoginKey};
+use readiness::Readiness;
 use server::{listen, serve, warn_of_risks};
 
 use crate::{
@@ -91,8 +93,9 @@ impl Application {
         };
         warn_of_risks(&settings, address);
 
-        let store = Store::connect(&settings.storage).await?;
+        let store = Store::connect_to_serve(&settings.storage).await?;
         store.migrate_up().await.context("cannot bring the database's schema up to date")?;
+        store.register_broker(&bootstrap::serving_broker(address)).await?;
         let first_password = bootstrap::create_first_admin(&store, &settings).await?;
         let has_accounts = store.count_users().await? > 0;
         let tokens = Tokens::new(
@@ -194,6 +197,7 @@ impl Application {
             registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
             login_failures: Mutex::new(PerMinute::new(settings.limits.login_failures_per_minute)),
             draining: AtomicBool::new(false),
+            readiness: Readiness::default(),
             settings,
             store,
             accounts,

@@ -104,9 +104,12 @@ pub enum ApiError {
     /// A limit of the server's was hit; its key.
     #[error("Server is at its limit ({0})")]
     AtLimit(&'static str),
-    /// The database failed, or its answer was lost.
-    #[error("The database does not take this now, try again")]
-    NotStored,
+    /// The database is away, locked or too slow, or its answer was lost.
+    #[error("Database unavailable")]
+    DatabaseUnavailable,
+    /// There is no space left, or less than `storage.min_free_bytes`.
+    #[error("Storage is nearly full")]
+    StorageFull,
     /// The server is stopping.
     #[error("Server is shutting down")]
     Draining,
@@ -169,7 +172,8 @@ impl ApiError {
             Self::UpgradeRequired(_) => "upgrade_required",
             Self::TooMany { .. } | Self::NewMemberAtLimit => "too_many_requests",
             Self::AtLimit(_) => "at_limit",
-            Self::NotStored => "not_stored",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::StorageFull => "storage_full",
             Self::Draining => "draining",
             Self::Internal(_) => "internal_error",
         }
@@ -191,14 +195,20 @@ impl From<Refusal> for ApiError {
             Refusal::OwnerRequired => Self::Forbidden("Only the owner of this room may do that"),
             Refusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
             Refusal::TheyHaveTooManyRooms => Self::NewMemberAtLimit,
-            Refusal::NotStored => Self::NotStored,
+            Refusal::DatabaseUnavailable => Self::DatabaseUnavailable,
+            Refusal::StorageFull => Self::StorageFull,
         }
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            // the log has been told when it began
+            StoreError::Unavailable(_) => Self::DatabaseUnavailable,
+            StoreError::Full(_) => Self::StorageFull,
+            error => Self::Internal(error.to_string()),
+        }
     }
 }
 
@@ -232,9 +242,11 @@ impl ResponseError for ApiError {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany { .. } | Self::NewMemberAtLimit => StatusCode::TOO_MANY_REQUESTS,
-            Self::AtLimit(_) | Self::NotStored | Self::Draining | Self::GatewayDown(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::AtLimit(_)
+            | Self::DatabaseUnavailable
+            | Self::StorageFull
+            | Self::Draining
+            | Self::GatewayDown(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -263,8 +275,11 @@ impl ResponseError for ApiError {
             Self::NewMemberAtLimit => {
                 response.insert_header((header::RETRY_AFTER, 60));
             }
-            Self::AtLimit(_) | Self::NotStored => {
+            Self::AtLimit(_) | Self::DatabaseUnavailable => {
                 response.insert_header((header::RETRY_AFTER, 1));
+            }
+            Self::StorageFull => {
+                response.insert_header((header::RETRY_AFTER, 60));
             }
             Self::GatewayDown(_) => {
                 response.insert_header((header::RETRY_AFTER, 10));

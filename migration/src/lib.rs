@@ -14,6 +14,7 @@ mod m20261120_000006_create_commands;
 mod m20261120_000007_create_rooms;
 mod m20261120_000008_add_device_details;
 mod m20261120_000009_create_gateways;
+mod m20261121_000010_create_brokers;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000007_create_rooms::Migration),
             Box::new(m20261120_000008_add_device_details::Migration),
             Box::new(m20261120_000009_create_gateways::Migration),
+            Box::new(m20261121_000010_create_brokers::Migration),
         ]
     }
 }

@@ -31,6 +31,9 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// Records of which so many wait are too many: who causes them should be told to come again.
 const BEHIND: usize = 100_000;
 
+/// Records per transaction: a backlog is written piece by piece, each in good time.
+const BATCH: usize = 5_000;
+
 /// Records of which so many wait are many: what can wait where it is should wait there.
 const BUSY: usize = 5_000;
 
@@ -46,20 +49,20 @@ pub struct Write {
 
 /// Answers when all that was recorded before is written.
 #[derive(Message)]
-#[rtype(result = "Result<(), NotWritten>")]
+#[rtype(result = "Result<(), StoreError>")]
 pub struct Flush;
 
-/// Decide and write these, in order. Answers for each what came of it, when that is written.
+/// Decide and write these, in order. Answers for each what came of it, when that is written. If the database fails they
+/// are not tried again, unlike records: whoever asked for them is told.
 #[derive(Message)]
-#[rtype(result = "Result<Vec<Decided>, NotWritten>")]
+#[rtype(result = "Result<Vec<Decided>, StoreError>")]
 pub struct Perform(pub Arc<[Change]>);
 
-/// The database failed. Records are kept and tried again, changes of rooms are not: whoever asked for them is told.
-#[derive(Debug)]
-pub struct NotWritten;
-
 /// Who waits for what comes of its changes.
-type Asker = oneshot::Sender<Result<Vec<Decided>, NotWritten>>;
+type Asker = oneshot::Sender<Result<Vec<Decided>, StoreError>>;
+
+/// Who waits until that many records are written.
+type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
 
 /// How many records wait, to be seen from anywhere.
 #[derive(Debug, Clone, Default)]
@@ -86,10 +89,14 @@ pub struct Journal {
     waiting: Vec<Record>,
     /// from the RoomManager, which asks anew when it has been answered
     changes: Option<(Arc<[Change]>, Asker)>,
-    flushes: Vec<oneshot::Sender<Result<(), NotWritten>>>,
+    /// how many records have been written, ever
+    written: u64,
+    /// how many records are being written
+    under_way: usize,
+    flushes: Vec<Flusher>,
     writing: bool,
-    /// the records have failed, and wait for a timer
-    retrying: bool,
+    /// why the records could not be written, which wait for a timer
+    retrying: Option<StoreError>,
     /// a timer is set for what is patient
     gathering: bool,
     /// something of what waits is not patient
@@ -105,9 +112,11 @@ impl Journal {
             rooms_per_user,
             waiting: Vec::new(),
             changes: None,
+            written: 0,
+            under_way: 0,
             flushes: Vec::new(),
             writing: false,
-            retrying: false,
+            retrying: None,
             gathering: false,
             urgent: false,
         }
@@ -117,53 +126,80 @@ impl Journal {
         if self.writing {
             return;
         }
-        let records = if self.retrying {
-            self.flushes.drain(..).for_each(|flush| drop(flush.send(Err(NotWritten))));
-            Vec::new()
-        } else {
-            std::mem::take(&mut self.waiting)
+        let records = match &self.retrying {
+            Some(error) => {
+                self.flushes.drain(..).for_each(|(_, flush)| drop(flush.send(Err(error.clone()))));
+                Vec::new()
+            }
+            None => {
+                let rest = self.waiting.split_off(self.waiting.len().min(BATCH));
+                std::mem::replace(&mut self.waiting, rest)
+            }
         };
-        if records.is_empty() && self.changes.is_none() && self.flushes.is_empty() {
-            return;
+        if records.is_empty() && self.changes.is_none() {
+            return self.answer_flushes();
         }
         self.writing = true;
+        self.under_way = records.len();
         self.urgent = false;
-        let (changes, flushes) = (self.changes.take(), std::mem::take(&mut self.flushes));
+        let changes = self.changes.take();
         let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
         let commit = async move {
             let asked = changes.as_ref().map_or(&[][..], |(changes, _)| changes);
             let mut written = write(&store, &records, asked, rooms_per_user).await;
-            let mut decided = None;
-            if let (Err(_), false, false) = (&written, records.is_empty(), asked.is_empty()) {
-                // what is wrong with the one must not stop the other
-                decided = write(&store, &[], asked, rooms_per_user).await.ok();
-            } else if let Ok(all) = &mut written {
-                decided = Some(std::mem::take(all));
-            }
+            let decided = match &mut written {
+                Ok(decided) => Ok(std::mem::take(decided)),
+                // what is wrong with a record must not stop the rooms
+                Err(StoreError::Database(_)) if !records.is_empty() && !asked.is_empty() => {
+                    write(&store, &[], asked, rooms_per_user).await
+                }
+                Err(error) => Err(error.clone()),
+            };
             if let Some((_, asker)) = changes {
                 // whoever asked may be gone
-                let _ = asker.send(decided.ok_or(NotWritten));
+                let _ = asker.send(decided);
             }
-            (records, flushes, written.is_ok())
+            (records, written.map(drop))
         };
-        context.spawn(commit.into_actor(self).map(|(records, flushes, written), journal, context| {
+        context.spawn(commit.into_actor(self).map(|(records, written), journal, context| {
             journal.writing = false;
-            for flush in flushes {
-                let _ = flush.send(if written { Ok(()) } else { Err(NotWritten) });
+            journal.under_way = 0;
+            match written {
+                Ok(()) => {
+                    journal.written += records.len() as u64;
+                    journal.answer_flushes();
+                }
+                Err(error) => {
+                    if !records.is_empty() {
+                        journal.waiting.splice(0..0, records);
+                        journal.retrying = Some(error.clone());
+                        context.run_later(RETRY, |journal, context| {
+                            journal.retrying = None;
+                            journal.write(context);
+                        });
+                    }
+                    // they would find the same, and wait for as long again
+                    if matches!(error, StoreError::Unavailable(_))
+                        && let Some((_, asker)) = journal.changes.take()
+                    {
+                        let _ = asker.send(Err(error));
+                    }
+                }
             }
-            if !written && !records.is_empty() {
-                journal.waiting.splice(0..0, records);
-                journal.retrying = true;
-                context.run_later(RETRY, |journal, context| {
-                    journal.retrying = false;
-                    journal.write(context);
-                });
-            }
-            if journal.urgent || journal.changes.is_some() || !journal.flushes.is_empty() || !journal.gathering {
+            let more = journal.urgent || journal.changes.is_some() || !journal.flushes.is_empty();
+            if more || !journal.gathering || journal.waiting.len() >= BATCH {
                 journal.write(context);
             }
             journal.backlog.0.store(journal.waiting.len(), Ordering::Relaxed);
         }));
+    }
+
+    /// Answers those whose records are written.
+    fn answer_flushes(&mut self) {
+        let written = self.written;
+        for (_, flush) in self.flushes.extract_if(.., |(until, _)| *until <= written) {
+            let _ = flush.send(Ok(()));
+        }
     }
 }
 
@@ -178,7 +214,7 @@ async fn write(
     }
     let result = store.write_journal(records, changes, rooms_per_user).await;
     if let Err(error) = &result {
-        tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
+        tracing::warn!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
     }
     result
 }
@@ -207,23 +243,25 @@ impl Handler<Write> for Journal {
 }
 
 impl Handler<Perform> for Journal {
-    type Result = ResponseFuture<Result<Vec<Decided>, NotWritten>>;
+    type Result = ResponseFuture<Result<Vec<Decided>, StoreError>>;
 
     fn handle(&mut self, Perform(changes): Perform, context: &mut Self::Context) -> Self::Result {
         let (done, decided) = oneshot::channel();
         self.changes = Some((changes, done));
         self.write(context);
-        Box::pin(async move { decided.await.unwrap_or(Err(NotWritten)) })
+        Box::pin(async move { decided.await.unwrap_or_else(|_| Err(StoreError::lost())) })
     }
 }
 
 impl Handler<Flush> for Journal {
-    type Result = ResponseFuture<Result<(), NotWritten>>;
+    type Result = ResponseFuture<Result<(), StoreError>>;
 
     fn handle(&mut self, _: Flush, context: &mut Self::Context) -> Self::Result {
         let (done, written) = oneshot::channel();
-        self.flushes.push(done);
+        // what is being written has left those that wait, and is not counted as written yet
+        let until = self.written + (self.under_way + self.waiting.len()) as u64;
+        self.flushes.push((until, done));
         self.write(context);
-        Box::pin(async move { written.await.unwrap_or(Err(NotWritten)) })
+        Box::pin(async move { written.await.unwrap_or_else(|_| Err(StoreError::lost())) })
     }
 }

@@ -32,7 +32,7 @@ use crate::{
         outbound::{self, About},
         wire,
     },
-    store::Decided,
+    store::{Decided, StoreError},
 };
 
 /// Changes that are written at once.
@@ -116,7 +116,12 @@ impl RoomManager {
                 manager.writing = false;
                 let decided = match decided {
                     Ok(Ok(decided)) => decided,
-                    _ => vec![Err(Refusal::NotStored); changes.len()],
+                    Ok(Err(StoreError::Full(_))) => vec![Err(Refusal::StorageFull); changes.len()],
+                    _ => {
+                        // what has waited meanwhile would find the same, and wait for as long again
+                        manager.refuse_waiting(Refusal::DatabaseUnavailable);
+                        vec![Err(Refusal::DatabaseUnavailable); changes.len()]
+                    }
                 };
                 for ((change, asked), decided) in changes.iter().zip(asked).zip(decided) {
                     manager.announce(change, asked, decided);
@@ -124,6 +129,12 @@ impl RoomManager {
                 manager.write(context);
             },
         ));
+    }
+
+    fn refuse_waiting(&mut self, refusal: Refusal) {
+        for Ask { change, socket, answer, place } in std::mem::take(&mut self.waiting) {
+            self.announce(&change, Asked { socket, answer, _place: place }, Err(refusal));
+        }
     }
 
     /// Tells everyone concerned what has happened.

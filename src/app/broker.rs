@@ -11,6 +11,7 @@ use std::{
 
 use actix::Addr;
 
+use super::readiness::Readiness;
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
@@ -69,6 +70,7 @@ pub struct Broker {
     pub(super) registrations: Mutex<PerMinute<IpAddr>>,
     pub(super) login_failures: Mutex<PerMinute<LoginKey>>,
     pub(super) draining: AtomicBool,
+    pub(super) readiness: Readiness,
 }
 
 /// By what failed logins are counted.
@@ -95,6 +97,11 @@ impl Broker {
     /// Failed logins by address and by account.
     pub fn login_failures(&self) -> MutexGuard<'_, PerMinute<LoginKey>> {
         self.login_failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `ok` if the database takes writes, else what is wrong with it in a word.
+    pub async fn database_readiness(&self) -> &'static str {
+        self.readiness.of_database(&self.store).await
     }
 
     /// Whether the server is stopping.

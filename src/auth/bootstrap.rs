@@ -4,17 +4,19 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
+use uuid::Uuid;
 
 use super::{passwords, tokens::random_text};
 use crate::{
     domain::ids::Role,
     settings::{SecretPolicy, Settings},
-    store::{Location, NewUser, Store},
+    store::{Location, NewUser, ServingBroker, Store},
 };
 
 /// Makes the data directory if it is not there, readable by its owner alone.
@@ -81,6 +83,17 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     let secret = secret.trim();
     anyhow::ensure!(secret.len() >= 32, "{} holds no secret: remove the file to get a new one", path.display());
     Ok(secret.as_bytes().to_vec())
+}
+
+/// Who this process is, for other brokers on the same database.
+pub fn serving_broker(address: SocketAddr) -> ServingBroker {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    ServingBroker {
+        instance: Uuid::new_v4(),
+        host: host.map_or_else(|| "unknown".to_owned(), |host| host.trim().to_owned()),
+        process_id: std::process::id(),
+        address: address.to_string(),
+    }
 }
 
 /// The account `admin`, if there is no user at all. Answers where its password lies.

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     actors::{
         command_dispatcher::{Await, Cancel, CountPending, Dispatch, RecordBegun, TooManyPending},
-        journal::{Flush, NotWritten, Write},
+        journal::{Flush, Write},
     },
     app::Broker,
     auth::{
@@ -135,12 +135,6 @@ impl From<TooManyPending> for ApiError {
     }
 }
 
-impl From<NotWritten> for ApiError {
-    fn from(_: NotWritten) -> Self {
-        Self::Internal("the journal is not written".to_owned())
-    }
-}
-
 /// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
 /// `Prefer: respond-async` at once.
 #[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 503, description = "limits.pending_commands, or Gateway … is down")), security(("bearer" = [])))]
@@ -205,7 +199,7 @@ async fn begin(
         }
     } else {
         broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(command.clone()))], patient: false });
-        if broker.journal.send(Flush).await?.is_err() {
+        if let Err(error) = broker.journal.send(Flush).await? {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
             let mut given_up = command;
             given_up.finished_at = Some(given_up.created_at);
@@ -214,7 +208,7 @@ async fn begin(
                 target.ended_at = given_up.finished_at;
             }
             broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(given_up))], patient: false });
-            return Err(NotWritten.into());
+            return Err(error.into());
         }
     }
     Ok(Begun::New(broker.inlet.dispatch(Dispatch { command, recorded: true }).await?))

@@ -228,8 +228,8 @@ async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
     for room in broker.store.rooms_of(id).await? {
         let left = broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await;
         // who has left meanwhile has left
-        if let Err(Refusal::NotStored) = left {
-            return Err(ApiError::NotStored);
+        if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
+            return Err(refusal.into());
         }
     }
     Ok(())

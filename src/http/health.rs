@@ -48,16 +48,9 @@ pub struct Readiness {
 }
 
 /// Ready for traffic, with a detail for each part.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away", body = Readiness)))]
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away or full", body = Readiness)))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
-    let database = match tokio::time::timeout(PATIENCE, broker.store.ping()).await {
-        Ok(Ok(())) => "ok",
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "database away");
-            "away"
-        }
-        Err(_) => "does not answer",
-    };
+    let database = tokio::time::timeout(PATIENCE, broker.database_readiness()).await.unwrap_or("away");
     let draining = broker.is_draining();
     let ready = database == "ok" && !draining;
     let trouble = broker.gateways.trouble();

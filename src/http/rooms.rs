@@ -157,7 +157,7 @@ pub async fn create(
     let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
     let client = creator.client;
     let created = broker.rooms.ask(Change::Create { creator, name, description, is_private }, None).await?;
-    let Outcome::Created(room) = created else { return Err(ApiError::NotStored) };
+    let Outcome::Created(room) = created else { return Err(unexpected_outcome()) };
     tracing::info!(room = %room.id, creator = %client, "room created");
     show_to(&broker, room.id, client).await.map(web::Json)
 }
@@ -267,6 +267,11 @@ pub async fn read(
     let read = Change::Read { room: room_id(&path)?, message, by: identity.account.id };
     match broker.rooms.ask(read, None).await? {
         Outcome::MarkedRead { room, message, .. } => Ok(web::Json(ReadMark { room_id: room.0, message_id: message.0 })),
-        _ => Err(ApiError::NotStored),
+        _ => Err(unexpected_outcome()),
     }
+}
+
+/// The RoomManager answered something else than what it was asked.
+fn unexpected_outcome() -> ApiError {
+    ApiError::Internal("the outcome of another change".to_owned())
 }

@@ -140,6 +140,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn update_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
+        let transaction = self.begin().await?;
         let done = gateways::Entity::update_many()
             .filter(gateways::Column::Id.eq(gateway.id))
             .col_expr(gateways::Column::Name, Expr::value(gateway.name.as_str()))
@@ -147,8 +148,9 @@ impl Store {
             .col_expr(gateways::Column::ParentId, Expr::value(gateway.parent_id))
             .col_expr(gateways::Column::MaxRttMs, Expr::value(gateway.max_rtt_ms))
             .col_expr(gateways::Column::MaxLossPercent, Expr::value(gateway.max_loss_percent))
-            .exec(&self.write)
+            .exec(&transaction)
             .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected > 0)
     }
 
@@ -244,20 +246,23 @@ impl Store {
             if found.is_empty() {
                 break;
             }
+            let transaction = self.begin().await?;
             gateway_hours::Entity::update_many()
                 .filter(Column::GatewayId.is_in(found))
                 .filter(old())
                 .col_expr(Column::Samples, Expr::value(Option::<String>::None))
-                .exec(&self.write)
+                .exec(&transaction)
                 .await?;
+            transaction.commit().await?;
         }
-        gateway_hours::Entity::delete_many().filter(Column::BeganAt.lt(all)).exec(&self.write).await?;
+        let transaction = self.begin().await?;
+        gateway_hours::Entity::delete_many().filter(Column::BeganAt.lt(all)).exec(&transaction).await?;
         gateway_transitions::Entity::delete_many()
             .filter(gateway_transitions::Column::At.lt(all))
             .filter(last_of_each().not())
-            .exec(&self.write)
+            .exec(&transaction)
             .await?;
-        Ok(())
+        Ok(transaction.commit().await?)
     }
 }
 

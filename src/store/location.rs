@@ -2,9 +2,9 @@
 
 use std::{fmt, path::PathBuf};
 
-use reqwest::Url;
+use sea_orm::sqlx::postgres::PgConnectOptions;
 
-use super::{DatabaseUrl, StoreError};
+use super::{Database, StoreError};
 use crate::settings;
 
 /// Where the data is.
@@ -22,9 +22,9 @@ impl Location {
     /// # Errors
     /// A URL of an unknown kind.
     pub fn of(settings: &settings::Storage) -> Result<Self, StoreError> {
-        Ok(match DatabaseUrl::parse(settings)? {
-            DatabaseUrl::Sqlite(path) => Self::Sqlite(path.into()),
-            DatabaseUrl::Postgres(url) => Self::Postgres(host_and_name(&url)),
+        Ok(match Database::parse(settings)? {
+            Database::Sqlite(path) => Self::Sqlite(path),
+            Database::Postgres(options) => Self::Postgres(host_and_name(&options)),
         })
     }
 }
@@ -38,14 +38,10 @@ impl fmt::Display for Location {
     }
 }
 
-fn host_and_name(url: &str) -> String {
-    let Ok(url) = Url::parse(url) else { return "storage.database_url".to_owned() };
-    let query = |key: &str| url.query_pairs().find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
-    let host = url.host_str().filter(|host| !host.is_empty()).map(str::to_owned).or_else(|| query("host"));
-    let host = host.unwrap_or_else(|| "localhost".to_owned());
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let name = url.path().trim_start_matches('/').to_owned();
-    format!("{host}{port}/{}", query("dbname").unwrap_or(name))
+fn host_and_name(options: &PgConnectOptions) -> String {
+    let host = options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.to_string_lossy());
+    let port = if options.get_port() == 5432 { String::new() } else { format!(":{}", options.get_port()) };
+    format!("{host}{port}/{}", options.get_database().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -65,7 +61,6 @@ mod tests {
             ("postgres://me:hush@db.example:6432/broker?sslmode=require", "PostgreSQL at db.example:6432/broker"),
             ("postgresql+asyncpg://me:hush@db/broker", "PostgreSQL at db/broker"),
             ("postgres:///broker?host=/run/postgresql&password=hush", "PostgreSQL at /run/postgresql/broker"),
-            ("postgres://me:hush@db:port/broker", "PostgreSQL at storage.database_url"),
         ] {
             assert_eq!(told(url), expected);
         }

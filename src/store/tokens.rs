@@ -3,12 +3,12 @@
 use chrono::{DateTime, Utc};
 use entity::{refresh_tokens, revocations};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, devices, users};
+use super::{Store, StoreError, Transaction, devices, users};
 use crate::{
     auth::{accounts::Account, tokens::RefreshToken},
     domain::ids::{ClientId, ClientKind},
@@ -73,7 +73,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn insert_refresh_token(&self, token: NewRefreshToken) -> Result<(), StoreError> {
-        token.insert(&self.write).await
+        let transaction = self.begin().await?;
+        token.insert(&transaction).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Exchanges a refresh token for its successor. One that was used before ends its family: whoever shows it a second
@@ -205,16 +207,17 @@ impl Store {
     /// When the database fails.
     pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
         let now = Utc::now();
+        let transaction = self.begin().await?;
         refresh_tokens::Entity::delete_many()
             .filter(refresh_tokens::Column::ExpiresAt.lte(now))
-            .exec(&self.write)
+            .exec(&transaction)
             .await?;
-        revocations::Entity::delete_many().filter(revocations::Column::ExpiresAt.lte(now)).exec(&self.write).await?;
-        Ok(())
+        revocations::Entity::delete_many().filter(revocations::Column::ExpiresAt.lte(now)).exec(&transaction).await?;
+        Ok(transaction.commit().await?)
     }
 }
 
-async fn end_family(transaction: &DatabaseTransaction, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
+async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
     // waits for a rotation that is under way, so that the deletion below sees its successor
     refresh_tokens::Entity::find()
         .filter(refresh_tokens::Column::Family.eq(family))
@@ -232,7 +235,7 @@ async fn end_family(transaction: &DatabaseTransaction, family: Uuid, until: Date
     Ok(live)
 }
 
-async fn revoke(transaction: &DatabaseTransaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
+async fn revoke(transaction: &Transaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
     let row = revocations::ActiveModel {
         id: Set(id),
         expires_at: Set(expires_at.into()),

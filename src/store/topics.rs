@@ -37,10 +37,12 @@ impl Store {
             metadata: Set(metadata),
             created_at: Set(Utc::now().into()),
         };
+        let transaction = self.begin().await?;
         let inserted = Topics::insert(row)
             .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
-            .exec_without_returning(&self.write)
+            .exec_without_returning(&transaction)
             .await?;
+        transaction.commit().await?;
         Ok(inserted > 0)
     }
 

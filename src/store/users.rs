@@ -180,8 +180,11 @@ impl Store {
         if let Some(is_active) = is_active {
             update = update.col_expr(Column::IsActive, Expr::value(is_active));
         }
-        update.exec(&self.write).await?;
-        self.user_by_id(id).await
+        let transaction = self.begin().await?;
+        update.exec(&transaction).await?;
+        let user = Users::find_by_id(id).one(&transaction).await?.map(User::from);
+        transaction.commit().await?;
+        Ok(user)
     }
 
     /// Users whose role, state or generation changed since then.

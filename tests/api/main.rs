@@ -25,4 +25,5 @@ mod room_durability;
 mod room_rest;
 mod rooms;
 mod sockets;
+mod storage;
 mod terminal;

@@ -77,12 +77,12 @@ impl Rooms {
         let place = self.place(&change).await?;
         let (answer, decided) = oneshot::channel();
         self.manager.do_send(Ask { change, socket, answer: Some(answer), place });
-        decided.await.unwrap_or(Err(Refusal::NotStored))
+        decided.await.unwrap_or(Err(Refusal::DatabaseUnavailable))
     }
 
     async fn place(&self, change: &Change) -> Result<OwnedSemaphorePermit, Refusal> {
         self.relays.uncongested().await;
         // fails only when the semaphore is closed, which nobody does
-        self.places.clone().acquire_many_owned(places(change)).await.map_err(|_| Refusal::NotStored)
+        self.places.clone().acquire_many_owned(places(change)).await.map_err(|_| Refusal::DatabaseUnavailable)
     }
 }

@@ -263,5 +263,7 @@ pub enum Refusal {
     /// The client that is to be added is in as many rooms as it may.
     TheyHaveTooManyRooms,
     /// The database does not take it now, or its answer was lost.
-    NotStored,
+    DatabaseUnavailable,
+    /// There is no space left to store it.
+    StorageFull,
 }

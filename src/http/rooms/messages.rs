@@ -4,7 +4,7 @@ use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Confirmation, MOST, ParticipantInfo, USUAL, check_membership, room_id};
+use super::{Confirmation, MOST, ParticipantInfo, USUAL, check_membership, room_id, unexpected_outcome};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -147,7 +147,7 @@ pub async fn post(
     let (room, author) = (room_id(&path)?, identity.account.participant());
     match broker.rooms.ask(Change::Post { room, author, content: content.into(), client_msg_id }, None).await? {
         Outcome::Posted { message, .. } => Ok(web::Json(MessageInfo::from(&*message))),
-        _ => Err(ApiError::NotStored),
+        _ => Err(unexpected_outcome()),
     }
 }
 
@@ -163,7 +163,7 @@ pub async fn edit(
     let edit = Change::Edit { room, message, by: identity.account.id, content: body.content.content.into() };
     match broker.rooms.ask(edit, None).await? {
         Outcome::Edited(message) => Ok(web::Json(MessageInfo::from(&*message))),
-        _ => Err(ApiError::NotStored),
+        _ => Err(unexpected_outcome()),
     }
 }
 

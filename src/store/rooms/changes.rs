@@ -153,7 +153,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             },
             Change::Post { .. } | Change::Read { .. } | Change::Type { .. } => {
                 let mut decided = self.talk(std::slice::from_ref(change)).await?;
-                Ok(decided.pop().unwrap_or(Err(Refusal::NotStored)))
+                Ok(decided.pop().unwrap_or(Err(Refusal::DatabaseUnavailable)))
             }
             Change::Edit { room, message, by, content } => self.edit(*room, *message, *by, content).await,
             Change::Delete { room, message, by } => self.delete(*room, *message, *by).await,

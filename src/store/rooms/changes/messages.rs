@@ -42,7 +42,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
     /// Posts, read marks and typing, in any mixture.
     pub(super) async fn talk(&mut self, changes: &[Change]) -> Result<Vec<Decided>, StoreError> {
         // each is decided below
-        let mut decided = vec![Err(Refusal::NotStored); changes.len()];
+        let mut decided = vec![Err(Refusal::DatabaseUnavailable); changes.len()];
         self.post_all(changes, &mut decided).await?;
         self.mark_all_read(changes, &mut decided).await?;
         for (change, decided) in changes.iter().zip(&mut decided) {

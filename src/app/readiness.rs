@@ -1,0 +1,39 @@
+//! Whether the database takes writes, proven by one.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use crate::store::{Store, StoreError};
+
+/// How long a proof is good: whoever asks more often costs the disk nothing.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The last proof that the database takes writes.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// held while it is being proven, so that all who ask share one write
+    last: Mutex<Option<(Instant, &'static str)>>,
+}
+
+impl Readiness {
+    /// `ok`, or what is wrong with the database in a word.
+    pub(super) async fn of_database(&self, store: &Store) -> &'static str {
+        let mut last = self.last.lock().await;
+        if let Some((at, known)) = *last
+            && at.elapsed() < FRESH
+        {
+            return known;
+        }
+        let found = match store.prove_write().await {
+            Ok(()) => "ok",
+            Err(StoreError::Full(_)) => "full",
+            Err(error) => {
+                tracing::debug!(%error, "the database takes no writes");
+                "away"
+            }
+        };
+        *last = Some((Instant::now(), found));
+        found
+    }
+}

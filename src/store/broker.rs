@@ -1,0 +1,79 @@
+//! The broker that serves the database: who it is, and whether it can write.
+
+use chrono::Utc;
+use entity::brokers::{ActiveModel, Column, Entity};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, Set,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// The only row.
+const ROW: i32 = 1;
+
+/// A broker that serves a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingBroker {
+    /// Another one with each start.
+    pub instance: Uuid,
+    /// The name of its machine.
+    pub host: String,
+    /// Its process there.
+    pub process_id: u32,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Store {
+    /// Records which broker serves the database, by the clock of the database.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn register_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
+        let transaction = self.begin().await?;
+        let now = Utc::now();
+        let row = ActiveModel {
+            id: Set(ROW),
+            instance: Set(broker.instance),
+            host: Set(broker.host.clone()),
+            process_id: Set(broker.process_id.into()),
+            address: Set(broker.address.clone()),
+            started_at: Set(now.into()),
+            seen_at: Set(now.into()),
+        };
+        let columns =
+            [Column::Instance, Column::Host, Column::ProcessId, Column::Address, Column::StartedAt, Column::SeenAt];
+        Entity::insert(row)
+            .on_conflict(OnConflict::column(Column::Id).update_columns(columns).to_owned())
+            .exec_without_returning(&transaction)
+            .await?;
+        if transaction.get_database_backend() == DbBackend::Postgres {
+            // the clocks of two brokers may differ
+            Entity::update_many()
+                .col_expr(Column::StartedAt, Expr::current_timestamp())
+                .col_expr(Column::SeenAt, Expr::current_timestamp())
+                .exec(&transaction)
+                .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Writes and commits something, which is the only proof that it can be done.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub async fn prove_write(&self) -> Result<(), StoreError> {
+        let transaction = self.begin().await?;
+        let done = Entity::update_many()
+            .filter(Column::Id.eq(ROW))
+            .col_expr(Column::SeenAt, Expr::value(Utc::now()))
+            .exec(&transaction)
+            .await?;
+        if done.rows_affected == 0 {
+            return Err(DbErr::Custom("no broker is registered".to_owned()).into());
+        }
+        Ok(transaction.commit().await?)
+    }
+}

@@ -1,0 +1,346 @@
+//! Connections with a deadline around every call, and the only transaction there is.
+//!
+//! sqlx counts how deep a connection is in transactions, and believes its count when the database has ended one by itself
+//! (SQLite does on FULL, IOERR and NOMEM): all later commits would release savepoints of a transaction that nobody commits.
+//! So BEGIN, COMMIT and ROLLBACK are statements here, the database alone knows where a transaction begins and ends, and
+//! a connection about which there is any doubt is closed.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values,
+    sqlx::{self, Executor, PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection},
+};
+use sea_query_sqlx::SqlxValues;
+use tokio::sync::Mutex;
+
+use super::error::is_outage;
+
+/// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any of them.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: Connections,
+    /// how long a call may take, acquiring a connection included
+    deadline: Duration,
+    /// the last call found no database
+    away: Arc<AtomicBool>,
+    /// for the log
+    purpose: &'static str,
+}
+
+#[derive(Clone)]
+enum Connections {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+enum Pooled {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+/// A connection that goes back to its pool if nothing is under way on it, and is closed else.
+struct Connection {
+    pooled: Pooled,
+    /// a call was begun and has not ended: it timed out, or whoever made it is gone
+    in_doubt: bool,
+    pool: Pool,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+/// The result, or an error if it does not come in time.
+async fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {} ms", deadline.as_millis())))),
+    }
+}
+
+fn acquire_error(error: sqlx::Error) -> DbErr {
+    match error {
+        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+        error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+    }
+}
+
+impl Pool {
+    pub(super) fn sqlite(pool: SqlitePool, deadline: Duration, purpose: &'static str) -> Self {
+        Self { connections: Connections::Sqlite(pool), deadline, away: Arc::default(), purpose }
+    }
+
+    pub(super) fn postgres(pool: PgPool, deadline: Duration, purpose: &'static str) -> Self {
+        Self { connections: Connections::Postgres(pool), deadline, away: Arc::default(), purpose }
+    }
+
+    pub(super) fn backend(&self) -> DbBackend {
+        match self.connections {
+            Connections::Sqlite(_) => DbBackend::Sqlite,
+            Connections::Postgres(_) => DbBackend::Postgres,
+        }
+    }
+
+    /// The same connections under another name in the log.
+    pub(super) fn for_purpose(&self, purpose: &'static str) -> Self {
+        Self { away: Arc::default(), purpose, ..self.clone() }
+    }
+
+    async fn acquire(&self) -> Result<Connection, DbErr> {
+        let pooled = match &self.connections {
+            Connections::Sqlite(pool) => pool.acquire().await.map(Pooled::Sqlite),
+            Connections::Postgres(pool) => pool.acquire().await.map(Pooled::Postgres),
+        };
+        let pooled = pooled.map_err(acquire_error)?;
+        Ok(Connection { pooled, in_doubt: false, pool: self.clone() })
+    }
+
+    /// One statement on any connection.
+    async fn run<T>(
+        &self,
+        call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
+        error: fn(RuntimeErr) -> DbErr,
+    ) -> Result<T, DbErr> {
+        let result = in_time(self.deadline, async {
+            let mut connection = self.acquire().await?;
+            connection.run(call, error).await
+        });
+        self.noted(result.await)
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&self, begin: &'static str) -> Result<Transaction, DbErr> {
+        let result = in_time(self.deadline, async {
+            let mut connection = self.acquire().await?;
+            connection.execute_plain(begin).await?;
+            Ok(connection)
+        });
+        let connection = self.noted_failure(result.await)?;
+        Ok(Transaction { connection: Mutex::new(Some(connection)), failed: AtomicBool::new(false), pool: self.clone() })
+    }
+
+    /// Logs when the database comes back, once.
+    fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if result.is_ok() && self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("the database takes {} again", self.purpose);
+        }
+        self.noted_failure(result)
+    }
+
+    /// Logs when the database goes away, once.
+    fn noted_failure<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if let Err(error) = &result
+            && is_outage(error)
+            && !self.away.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, "the database takes no {}", self.purpose);
+        }
+        result
+    }
+}
+
+impl Connection {
+    /// One call. If it is not awaited to its end, the connection is not used again.
+    async fn run<T>(
+        &mut self,
+        call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
+        error: fn(RuntimeErr) -> DbErr,
+    ) -> Result<T, DbErr> {
+        self.in_doubt = true;
+        let result = call(&mut self.pooled).await;
+        self.in_doubt = false;
+        result.map_err(|cause| error(RuntimeErr::SqlxError(cause.into())))
+    }
+
+    async fn execute_plain(&mut self, sql: &'static str) -> Result<(), DbErr> {
+        self.run(move |pooled| Box::pin(pooled.execute_plain(sql.to_owned())), DbErr::Exec).await.map(drop)
+    }
+
+    /// Ends what is left of a transaction, and closes the connection if that fails.
+    async fn roll_back(mut self) {
+        let deadline = self.pool.deadline;
+        if in_time(deadline, self.execute_plain("ROLLBACK")).await.is_err() {
+            // SQLite has rolled back by itself and says so, or the database is away
+            self.in_doubt = true;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.in_doubt {
+            match &mut self.pooled {
+                Pooled::Sqlite(connection) => connection.close_on_drop(),
+                Pooled::Postgres(connection) => connection.close_on_drop(),
+            }
+        }
+    }
+}
+
+/// An SQL text that was built here or by sea-query; what clients sent is in its values.
+fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(text)
+}
+
+fn values(values: Option<Values>) -> SqlxValues {
+    SqlxValues(values.unwrap_or_else(|| Values(Vec::new())))
+}
+
+impl Pooled {
+    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, sqlx::Error> {
+        let (text, values) = (sql(statement.sql), values(statement.values));
+        match self {
+            Self::Sqlite(connection) => sqlx::query_with(text, values).execute(&mut **connection).await.map(Into::into),
+            Self::Postgres(connection) => {
+                sqlx::query_with(text, values).execute(&mut **connection).await.map(Into::into)
+            }
+        }
+    }
+
+    async fn execute_plain(&mut self, text: String) -> Result<ExecResult, sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => connection.execute(sql(text)).await.map(Into::into),
+            Self::Postgres(connection) => connection.execute(sql(text)).await.map(Into::into),
+        }
+    }
+
+    async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, sqlx::Error> {
+        let (text, values) = (sql(statement.sql), values(statement.values));
+        match self {
+            Self::Sqlite(connection) => {
+                let row = sqlx::query_with(text, values).fetch_optional(&mut **connection).await?;
+                Ok(row.map(Into::into))
+            }
+            Self::Postgres(connection) => {
+                let row = sqlx::query_with(text, values).fetch_optional(&mut **connection).await?;
+                Ok(row.map(Into::into))
+            }
+        }
+    }
+
+    async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, sqlx::Error> {
+        let (text, values) = (sql(statement.sql), values(statement.values));
+        match self {
+            Self::Sqlite(connection) => {
+                let rows = sqlx::query_with(text, values).fetch_all(&mut **connection).await?;
+                Ok(rows.into_iter().map(Into::into).collect())
+            }
+            Self::Postgres(connection) => {
+                let rows = sqlx::query_with(text, values).fetch_all(&mut **connection).await?;
+                Ok(rows.into_iter().map(Into::into).collect())
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Pool {
+    fn get_database_backend(&self) -> DbBackend {
+        self.backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.execute(statement)), DbErr::Exec).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = sql.to_owned();
+        self.run(move |pooled| Box::pin(pooled.execute_plain(sql)), DbErr::Exec).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_one(statement)), DbErr::Query).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_all(statement)), DbErr::Query).await
+    }
+}
+
+/// A transaction. Dropped without a commit it is rolled back. One of whose statements has failed can't be committed:
+/// SQLite may have ended it, and PostgreSQL would answer a COMMIT by rolling back.
+pub(super) struct Transaction {
+    /// None: it has ended
+    connection: Mutex<Option<Connection>>,
+    failed: AtomicBool,
+    pool: Pool,
+}
+
+impl Transaction {
+    async fn run<T>(
+        &self,
+        call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
+        error: fn(RuntimeErr) -> DbErr,
+    ) -> Result<T, DbErr> {
+        let mut connection = self.connection.lock().await;
+        let connection = connection.as_mut().ok_or_else(ended)?;
+        let result = in_time(self.pool.deadline, connection.run(call, error)).await;
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        self.pool.noted_failure(result)
+    }
+
+    /// Commits. After an error nothing is stored, unless the answer to the COMMIT was lost.
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(DbErr::Custom(
+                "a transaction was to be committed after one of its statements failed".to_owned(),
+            ));
+        }
+        let mut connection = self.connection.lock().await.take().ok_or_else(ended)?;
+        let result = in_time(self.pool.deadline, connection.execute_plain("COMMIT")).await;
+        // a transaction may be open still, or not: nobody uses this connection again
+        connection.in_doubt |= result.is_err();
+        self.pool.noted(result)
+    }
+}
+
+fn ended() -> DbErr {
+    DbErr::Custom("the transaction has ended".to_owned())
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.get_mut().take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !connection.in_doubt => drop(runtime.spawn(connection.roll_back())),
+            _ => connection.in_doubt = true,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.pool.backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.execute(statement)), DbErr::Exec).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = sql.to_owned();
+        self.run(move |pooled| Box::pin(pooled.execute_plain(sql)), DbErr::Exec).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_one(statement)), DbErr::Query).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_all(statement)), DbErr::Query).await
+    }
+}

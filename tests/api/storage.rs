@@ -1,0 +1,169 @@
+//! When there is no space left.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use switchboard::client::Client;
+use tempfile::TempDir;
+
+use crate::support::{Broker, get, post, until};
+
+/// A small file system of its own.
+struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// None, and a word about it, where this may not be done.
+    fn mount(size: &str) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self { dir }),
+            refused => {
+                eprintln!(
+                    "\n*** NOT TESTED: a full disk, since no tmpfs can be mounted here (be root): {refused:?} ***\n"
+                );
+                None
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Takes all the space that there is but so much.
+    fn fill_up_to(&self, left: usize) {
+        let mut ballast = fs::File::create(self.path("ballast")).unwrap();
+        let mut written = 0;
+        while ballast.write_all(&[0; 4096]).is_ok() {
+            written += 4096;
+        }
+        ballast.set_len(u64::try_from(written - left.min(written)).unwrap()).unwrap();
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.path("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // lazily: a broker may be about to end
+        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
+    }
+}
+
+fn url(database: &Path) -> String {
+    format!("sqlite:///{}", database.display())
+}
+
+/// Creates a topic that takes some pages of the database.
+async fn create_topic(client: &Client, id: &str) -> (u16, Value) {
+    let body = json!({ "topic_id": id, "metadata": { "about": "x".repeat(4000) } });
+    post(client, "/topics/create", body).await
+}
+
+async fn topics(client: &Client) -> Vec<String> {
+    let (status, list) = get(client, "/topics").await;
+    assert_eq!(status, 200, "{list}");
+    list["topics"].as_array().unwrap().iter().map(|topic| topic["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[actix_web::test]
+async fn what_is_acknowledged_around_a_full_disk_is_stored() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let mut broker = Broker::with()
+        .env("DATABASE_URL", &url(&disk.path("switchboard.db")))
+        .set("LIMITS__TOPICS_PER_CLIENT", "0")
+        .start()
+        .await;
+    let (device, _) = broker.device("writer").await;
+    let user = json!({ "username": "somebody", "email": "somebody@example.org", "password": "a long password" });
+    assert_eq!(post(&device, "/api/users/", user.clone()).await.0, 200);
+
+    // the database rolls back by itself, then something is refused in the ordinary way, twice over
+    let mut acknowledged = Vec::new();
+    for round in 0..2 {
+        disk.fill_up_to(0);
+        let mut refused = None;
+        for number in 0.. {
+            let id = format!("full {round} {number}");
+            match create_topic(&device, &id).await {
+                (200, _) => acknowledged.push(id),
+                other => {
+                    refused = Some(other);
+                    break;
+                }
+            }
+        }
+        let (status, body) = refused.unwrap();
+        assert_eq!((status, &body["code"]), (503, &json!("storage_full")), "{body}");
+        assert_eq!(post(&device, "/api/users/", user.clone()).await.0, 400);
+        assert_eq!(create_topic(&device, "refused").await.0, 503);
+        // it proves a write; a small one may fit in where a larger one did not
+        until(async || get(&device, "/readyz").await.0 == 503).await;
+        let (_, ready) = get(&device, "/readyz").await;
+        assert_eq!(ready["database"], "full", "{ready}");
+
+        disk.free();
+        for number in 0..20 {
+            let id = format!("free {round} {number}");
+            let (status, body) = create_topic(&device, &id).await;
+            assert_eq!(status, 200, "{body}");
+            acknowledged.push(id);
+        }
+        until(async || get(&device, "/readyz").await.0 == 200).await;
+    }
+
+    acknowledged.sort();
+    let elsewhere = broker.store().await.topics().await.unwrap();
+    let mut stored: Vec<_> = elsewhere.iter().map(|topic| topic.id.as_str().to_owned()).collect();
+    stored.sort();
+    assert_eq!(stored, acknowledged, "as another process has it");
+    let broker = broker.kill().await.start().await;
+    let mut after = topics(&broker.client()).await;
+    after.sort();
+    assert_eq!(after, acknowledged, "after a restart");
+}
+
+#[actix_web::test]
+async fn a_room_that_can_not_store_a_message_shows_it_to_nobody() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let mut broker = Broker::with().env("DATABASE_URL", &url(&disk.path("switchboard.db"))).start().await;
+    let user = broker.user("alice", "user").await;
+    let (status, room) = post(&user, "/api/rooms/", json!({ "name": "lobby" })).await;
+    assert_eq!(status, 200, "{room}");
+    let path = format!("/api/rooms/{}/messages", room["id"]);
+    let say = async |content: String| post(&user, &path, json!({ "content": content, "room_id": room["id"] })).await;
+
+    disk.fill_up_to(0);
+    let mut said = Vec::new();
+    let refused = loop {
+        let content = format!("{} {}", said.len(), "x".repeat(20_000));
+        match say(content.clone()).await {
+            (200, _) => said.push(content),
+            (status, body) => break (status, body["code"].clone()),
+        }
+    };
+    assert_eq!(refused, (503, json!("storage_full")));
+    disk.free();
+    let (status, body) = say("there is space again".to_owned()).await;
+    assert_eq!(status, 200, "{body}");
+    said.push("there is space again".to_owned());
+
+    let broker = broker.kill().await.start().await;
+    let user = broker.login("alice", "password of alice").await;
+    let (_, messages) = get(&user, &format!("{path}?limit=1000")).await;
+    let contents: Vec<_> = messages.as_array().unwrap().iter().map(|one| one["content"].as_str().unwrap()).collect();
+    assert_eq!(contents, said);
+}
