@@ -12,60 +12,29 @@
 //! ```
 
 mod connection;
+mod error;
+mod tls;
 
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use reqwest::{Method, RequestBuilder, Response, Url, redirect};
+use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use connection::Connection;
+pub use error::{ClientError, Unreachable};
 
-/// What can go wrong between client and broker.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The URL is no URL of a broker.
-    #[error("bad URL {0}: expected something like http://127.0.0.1:8000")]
-    Url(String),
-    /// Nobody listens there.
-    #[error("no broker at {0}: is it running? else give --url")]
-    NotRunning(String),
-    /// No answer.
-    #[error("no answer from the broker")]
-    Http(#[source] reqwest::Error),
-    /// An answer that says no.
-    #[error("{status}: {detail}")]
-    Refused {
-        /// HTTP's status.
-        status: StatusCode,
-        /// The broker's constant.
-        code: String,
-        /// The broker's words.
-        detail: String,
-    },
-    /// The socket failed.
-    #[error("WebSocket: {0}")]
-    WebSocket(#[from] Box<tokio_tungstenite::tungstenite::Error>),
-    /// The broker closed the socket.
-    #[error("closed by the broker: {code} {reason}")]
-    Closed {
-        /// The close code; 1006 if there was none.
-        code: u16,
-        /// The broker's words.
-        reason: String,
-    },
-    /// A frame that is not JSON.
-    #[error("the broker sent something else than JSON: {0}")]
-    NotJson(String),
-}
+/// The longest that it may take to connect.
+const CONNECT: Duration = Duration::from_secs(10);
 
-impl From<reqwest::Error> for ClientError {
-    fn from(error: reqwest::Error) -> Self {
-        match error.url() {
-            Some(url) if error.is_connect() => Self::NotRunning(url.origin().ascii_serialization()),
-            _ => Self::Http(error),
-        }
-    }
-}
+/// The longest that a WebSocket handshake may take, connecting included.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// The longest that a broker may be silent while an answer is due. It tells of life every few seconds in event streams,
+/// and lets no caller wait longer than half a minute.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// A registered device.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,17 +45,21 @@ pub struct Device {
     pub name: String,
     /// The token to connect with.
     pub access_token: String,
+    /// Seconds until that expires.
+    pub access_token_expires_in: u64,
     /// For a new pair of tokens, once.
     pub refresh_token: String,
     /// Proof for a later registration of the same UUID.
     pub device_key: String,
 }
 
-/// A user's tokens.
+/// A pair of tokens, of a login or a renewal.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Login {
     /// The token to connect with.
     pub access_token: String,
+    /// Seconds until that expires.
+    pub access_token_expires_in: u64,
     /// For a new pair of tokens, once.
     pub refresh_token: String,
 }
@@ -95,21 +68,36 @@ pub struct Login {
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
+    tls: Arc<ClientConfig>,
+    /// Its path ends without a slash, and goes before every other path.
     base: Url,
     token: Option<String>,
 }
 
 impl Client {
-    /// For the broker at this URL, nobody yet.
+    /// For the broker at this URL, nobody yet. The URL may have a path, where a proxy has put the broker below one.
     ///
     /// # Errors
     /// The URL is not one of `http` or `https`.
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        // fails if there is a provider already, which is as good
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let base = base.ok_or_else(|| ClientError::Url(url.to_owned()))?;
-        Ok(Self { http: reqwest::Client::builder().build()?, base, token: None })
+        Self::with_ca(url, None)
+    }
+
+    /// The same, trusting the certificate authorities of this file (PEM) in place of the system's.
+    ///
+    /// # Errors
+    /// The URL is not one of `http` or `https`, or the file holds no certificates.
+    pub fn with_ca(url: &str, ca: Option<&Path>) -> Result<Self, ClientError> {
+        let base = base(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let tls = if base.scheme() == "https" || ca.is_some() { tls::trusting(ca)? } else { tls::trusting_nobody()? };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&tls))
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            // a redirected POST would become a GET
+            .redirect(redirect::Policy::none())
+            .build()?;
+        Ok(Self { http, tls, base, token: None })
     }
 
     /// The same broker with this token.
@@ -121,6 +109,16 @@ impl Client {
     /// The token in use.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
+    }
+
+    /// Where the broker is, without a slash at the end.
+    pub fn url(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// The broker's host.
+    pub fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
     }
 
     /// Registers a device and becomes it.
@@ -153,9 +151,19 @@ impl Client {
     /// The broker does not answer or refuses.
     pub async fn login(&mut self, username: &str, password: &str) -> Result<Login, ClientError> {
         let form = [("username", username), ("password", password)];
-        let login: Login = answer(self.request(Method::POST, "/token").form(&form)).await?;
-        self.token = Some(login.access_token.clone());
-        Ok(login)
+        let tokens: Login = self.answer(self.request(Method::POST, "/token").form(&form)).await?;
+        self.token = Some(tokens.access_token.clone());
+        Ok(tokens)
+    }
+
+    /// Exchanges a refresh token, which is good for nothing after that, and uses the new access token.
+    ///
+    /// # Errors
+    /// The broker does not answer or refuses.
+    pub async fn refresh(&mut self, refresh_token: &str) -> Result<Login, ClientError> {
+        let tokens: Login = self.post("/auth/refresh", &json!({ "refresh_token": refresh_token })).await?;
+        self.token = Some(tokens.access_token.clone());
+        Ok(tokens)
     }
 
     /// Creates a topic.
@@ -179,7 +187,7 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, ClientError> {
-        answer(self.request(Method::GET, path)).await
+        self.answer(self.request(Method::GET, path)).await
     }
 
     /// Posts JSON.
@@ -187,14 +195,14 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn post<T: for<'de> Deserialize<'de>>(&self, path: &str, body: &Value) -> Result<T, ClientError> {
-        answer(self.request(Method::POST, path).json(body)).await
+        self.answer(self.request(Method::POST, path).json(body)).await
     }
 
     /// A request with the client's token, to be completed.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        url.set_path(path);
+        url.set_path(&self.below(path));
         url.set_query(query);
         let request = self.http.request(method, url);
         match &self.token {
@@ -208,7 +216,22 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn answer<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        answer(request).await
+        let body = self.response(request).await?.bytes().await?;
+        serde_json::from_slice(&body).map_err(|_| ClientError::not_json(&String::from_utf8_lossy(&body)))
+    }
+
+    /// Sends a request. The answer's body is still to be read.
+    ///
+    /// # Errors
+    /// The broker does not answer or refuses.
+    pub async fn response(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        Err(ClientError::refused(status, &headers, &response.bytes().await?))
     }
 
     /// Opens a WebSocket at this path, with the client's token if it has one.
@@ -216,37 +239,67 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn connect(&self, path: &str) -> Result<Connection, ClientError> {
-        let scheme = if self.base.scheme() == "https" { "wss" } else { "ws" };
-        let authority = self.base.authority();
-        Connection::open(&format!("{scheme}://{authority}{path}"), self.token.as_deref()).await
+        // http becomes ws, https wss
+        let origin = self.base.origin().ascii_serialization();
+        let url = format!("ws{}{}", origin.trim_start_matches("http"), self.below(path));
+        Connection::open(&url, self.url(), self.token.as_deref(), self.tls.clone(), HANDSHAKE).await
+    }
+
+    fn below(&self, path: &str) -> String {
+        format!("{}{path}", self.base.path().trim_end_matches('/'))
     }
 }
 
-async fn answer<T: for<'de> Deserialize<'de>>(request: RequestBuilder) -> Result<T, ClientError> {
-    let response = request.send().await?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response.json().await?);
-    }
-    Err(refusal(status, &response.bytes().await?))
-}
-
-/// The broker's error body; anything else is told as it is.
-fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
-    let body: Value =
-        serde_json::from_slice(body).unwrap_or_else(|_| json!({ "detail": String::from_utf8_lossy(body) }));
-    let detail = match &body["detail"] {
-        Value::String(detail) => detail.clone(),
-        Value::Array(faults) => faults.iter().map(fault).collect::<Vec<_>>().join("; "),
-        other => other.to_string(),
+/// A broker's URL: without credentials, which go elsewhere, and without anything after its path.
+fn base(url: &str) -> Option<Url> {
+    let mut url = Url::parse(url).ok()?;
+    // the schemes of its sockets are as good
+    let scheme = match url.scheme() {
+        "ws" => "http",
+        "wss" => "https",
+        _ => "",
     };
-    ClientError::Refused { status, code: body["code"].as_str().unwrap_or_default().to_owned(), detail }
+    if !scheme.is_empty() {
+        let rest = url.as_str().split_once(':')?.1.to_owned();
+        url = Url::parse(&format!("{scheme}:{rest}")).ok()?;
+    }
+    let good = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    good.then_some(url)
 }
 
-/// A validation fault as a person reads it: where, and what.
-fn fault(fault: &Value) -> String {
-    let place = fault["loc"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let place: Vec<_> = place.iter().skip(1).filter_map(Value::as_str).collect();
-    let message = fault["msg"].as_str().unwrap_or_default();
-    if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_may_be_below_a_path() {
+        for (url, expected) in [
+            ("http://host:8000", "http://host:8000/clients?limit=1"),
+            ("http://host:8000/", "http://host:8000/clients?limit=1"),
+            ("https://host/switchboard", "https://host/switchboard/clients?limit=1"),
+            ("https://host/a/b/", "https://host/a/b/clients?limit=1"),
+            ("wss://host/a", "https://host/a/clients?limit=1"),
+        ] {
+            let client = Client::new(url).unwrap();
+            let request = client.request(Method::GET, "/clients?limit=1").build().unwrap();
+            assert_eq!(request.url().as_str(), expected);
+            assert_eq!(client.url(), expected.strip_suffix("/clients?limit=1").unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_broker_is_refused() {
+        for url in
+            ["", "host:8000", "ftp://host", "http://", "http://me:hush@host", "http://host/?a=b", "http://host/#a"]
+        {
+            assert!(matches!(Client::new(url), Err(ClientError::Url(_))), "{url}");
+        }
+    }
 }

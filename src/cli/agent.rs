@@ -1,43 +1,53 @@
 //! `switchboard agent`: a device that answers commands by running a program of the user's. It comes back when the broker
-//! was away.
+//! was away; programs go on meanwhile, and their results are sent when it is back.
 
-use std::{collections::HashMap, ffi::OsString, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    ffi::OsString,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
+    signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
-use uuid::Uuid;
 
-use crate::client::{Client, ClientError, Device};
+use super::{
+    device::{Identity, Link},
+    output::{printable, text},
+};
+use crate::client::{ClientError, Connection};
 
-/// The most that is kept of what a program prints.
+/// The most that a program may print.
 const OUTPUT: usize = 48 * 1024;
 
-/// The longest pause before the broker is tried again.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The most results that wait for the broker; the oldest go first.
+const UNSENT: usize = 1_000;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Where the broker listens
-    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
     /// The device's name
     #[arg(long, default_value = "agent")]
     name: String,
-    /// The device's UUID [default: a new one]
-    #[arg(long)]
-    uuid: Option<Uuid>,
-    /// From the first registration of that UUID, where the broker asks for it
-    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true)]
-    device_key: Option<String>,
+    #[command(flatten)]
+    identity: Identity,
+    #[command(flatten)]
+    program: Program,
+}
+
+#[derive(Args)]
+struct Program {
     /// The program that answers: it gets the command as JSON on stdin and prints the result, JSON or plain text. It is run
-    /// directly, never through a shell; if it fails, so does the command.
+    /// directly, never through a shell; if it fails, so does the command
     #[arg(long, value_name = "PROGRAM")]
     exec: OsString,
     /// Seconds the program may take
@@ -52,119 +62,152 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut client = Client::new(&arguments.url)?;
-    let uuid = arguments.uuid.unwrap_or_else(Uuid::new_v4);
-    let mut device_key = arguments.device_key.clone();
-    let arguments = Arc::new(arguments);
-    let mut pause = Duration::from_secs(1);
-    loop {
-        let began = Instant::now();
-        let registered = client.register_device_again(&arguments.name, uuid, device_key.as_deref()).await;
-        let ended = match registered {
-            Ok(device) => {
-                device_key = Some(device.device_key.clone());
-                serve(&client, &device, &arguments).await
-            }
-            Err(error) => Err(error),
-        };
-        let Err(error) = ended else { return Ok(()) };
-        if !is_worth_another_try(&error) {
-            bail!(error);
+    let Arguments { name, identity, program } = arguments;
+    let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut link = Link::new(identity, name, true)?;
+    let mut work = Work::new(program);
+    let serving = async {
+        let mut lost = None;
+        loop {
+            let mut socket = link.connect(lost.take()).await?;
+            let Err(error) = serve(&mut link, &mut socket, &mut work).await;
+            lost = Some(error);
         }
-        if began.elapsed() > MAX_PAUSE {
-            pause = Duration::from_secs(1);
-        }
-        // up to half as long again, so that a thousand agents do not come back at once
-        let wait = pause + pause.mul_f64(rand::random_range(0.0..0.5));
-        say!("lost the broker ({error}), trying again in {:.0} s", wait.as_secs_f64());
-        tokio::time::sleep(wait).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-    }
-}
-
-/// Whether the broker may take us in later.
-fn is_worth_another_try(error: &ClientError) -> bool {
-    match error {
-        ClientError::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007 | 1009 | 4400 | 4403 | 4409),
-        ClientError::Refused { status, .. } => status.is_server_error() || *status == 429,
-        ClientError::NotRunning(_) | ClientError::Http(_) | ClientError::WebSocket(_) => true,
-        ClientError::Url(_) | ClientError::NotJson(_) => false,
+    };
+    tokio::select! {
+        ended = serving => ended,
+        _ = stop.0.recv() => Ok(()),
+        _ = stop.1.recv() => Ok(()),
     }
 }
 
 /// Answers commands until the socket ends.
-async fn serve(client: &Client, device: &Device, arguments: &Arc<Arguments>) -> Result<(), ClientError> {
-    let mut socket = client.connect("/ws").await?;
-    say!("Connected to {} as {} ({}).", arguments.url, device.name, device.uuid);
-    let places = Arc::new(Semaphore::new(arguments.parallel.max(1)));
-    let (done, mut answers) = mpsc::channel::<(String, String)>(16);
-    // the programs at work; dropping an entry ends its program
-    let mut running: HashMap<String, oneshot::Sender<()>> = HashMap::new();
+async fn serve(link: &mut Link, socket: &mut Connection, work: &mut Work) -> Result<Infallible, ClientError> {
     loop {
+        while let Some(answer) = work.unsent.front() {
+            socket.send_text(answer.clone()).await?;
+            work.unsent.pop_front();
+        }
         tokio::select! {
             frame = socket.next_frame() => {
                 let frame = frame?;
-                let Some(id) = frame["command_id"].as_str().map(str::to_owned) else { continue };
-                if frame["type"] == "cancel" {
-                    if running.remove(&id).is_some() {
-                        say!("{id}  cancelled");
-                    }
-                } else if frame["method"].is_string() {
-                    let (called_off, called_off_here) = oneshot::channel();
-                    running.insert(id.clone(), called_off);
-                    let (arguments, places, done) = (arguments.clone(), places.clone(), done.clone());
-                    actix_web::rt::spawn(async move {
-                        let began = Instant::now();
-                        let work = async {
-                            // closed never
-                            let _place = places.acquire_owned().await;
-                            answer(&arguments, &frame).await
-                        };
-                        let result = tokio::select! {
-                            result = work => result,
-                            // called off, or the socket is gone and nobody waits any more
-                            _ = called_off_here => return,
-                        };
-                        let outcome = if result.is_ok() { "answered" } else { "failed" };
-                        let text = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
-                        say!("{id}  {} {}  {outcome} in {} ms", text("method"), text("url"), began.elapsed().as_millis());
-                        let result = result.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
-                        let answer = json!({ "command_id": frame["command_id"], "result": result });
-                        let _ = done.send((id, answer.to_string())).await;
-                    });
+                if frame["type"] == "connection" {
+                    say!("Connected to {} as {} ({}).", link.client().url(), text(&frame["name"]), text(&frame["uuid"]));
+                } else {
+                    work.take(frame);
                 }
             }
-            Some((id, answer)) = answers.recv() => {
-                running.remove(&id);
-                socket.send_text(answer).await?;
+            () = work.done() => {}
+            () = link.renewal_is_due() => link.renew(socket).await?,
+        }
+    }
+}
+
+/// Commands under way, whether or not the broker is there.
+struct Work {
+    program: Arc<Program>,
+    places: Arc<Semaphore>,
+    /// by command; dropping an entry ends its program
+    running: HashMap<String, oneshot::Sender<()>>,
+    done: mpsc::Sender<(String, String)>,
+    answers: mpsc::Receiver<(String, String)>,
+    unsent: VecDeque<String>,
+}
+
+impl Work {
+    fn new(program: Program) -> Self {
+        let (done, answers) = mpsc::channel(16);
+        Self {
+            places: Arc::new(Semaphore::new(program.parallel.clamp(1, Semaphore::MAX_PERMITS))),
+            program: Arc::new(program),
+            running: HashMap::new(),
+            done,
+            answers,
+            unsent: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the next program to end; its answer is to be sent.
+    async fn done(&mut self) {
+        // never `None`: a sender is kept here
+        if let Some((id, answer)) = self.answers.recv().await {
+            self.running.remove(&id);
+            if self.unsent.len() >= UNSENT {
+                self.unsent.pop_front();
             }
+            self.unsent.push_back(answer);
+        }
+    }
+
+    /// Begins or ends a command.
+    fn take(&mut self, frame: Value) {
+        let Some(id) = frame["command_id"].as_str().map(str::to_owned) else { return };
+        if frame["type"] == "cancel" {
+            if self.running.remove(&id).is_some() {
+                say!("{}  cancelled", printable(&id));
+            }
+        } else if frame["method"].is_string() && !self.running.contains_key(&id) {
+            let (called_off, called_off_here) = oneshot::channel();
+            self.running.insert(id.clone(), called_off);
+            let (program, places, done) = (self.program.clone(), self.places.clone(), self.done.clone());
+            actix_web::rt::spawn(async move {
+                let began = Instant::now();
+                let work = async {
+                    // closed never
+                    let _place = places.acquire_owned().await;
+                    answer(&program, &frame).await
+                };
+                let result = tokio::select! {
+                    result = work => result,
+                    _ = called_off_here => return,
+                };
+                let outcome = if result.is_ok() { "answered" } else { "failed" };
+                let (method, url) = (text(&frame["method"]), text(&frame["url"]));
+                say!("{}  {method} {url}  {outcome} in {} ms", printable(&id), began.elapsed().as_millis());
+                let result = result.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+                let answer = json!({ "command_id": frame["command_id"], "result": result });
+                let _ = done.send((id, answer.to_string())).await;
+            });
         }
     }
 }
 
 /// Runs the program on a command.
-async fn answer(arguments: &Arguments, command: &Value) -> anyhow::Result<Value> {
-    let mut child = Command::new(&arguments.exec)
-        .args(&arguments.arguments)
+async fn answer(program: &Program, command: &Value) -> anyhow::Result<Value> {
+    let mut child = Command::new(&program.exec)
+        .args(&program.arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("cannot run {}", arguments.exec.display()))?;
+        .with_context(|| format!("cannot run {}", program.exec.display()))?;
     let mut stdin = child.stdin.take().context("the program has no stdin")?;
+    let stdout = child.stdout.take().context("the program has no stdout")?;
     let input = command.to_string();
     let work = async {
-        // a program that does not read its input is no error
-        let _ = stdin.write_all(input.as_bytes()).await;
-        drop(stdin);
-        child.wait_with_output().await
+        let write = async move {
+            // a program that does not read its input is no error
+            let _ = stdin.write_all(input.as_bytes()).await;
+            drop(stdin);
+        };
+        let read = async {
+            let mut output = Vec::new();
+            // one more than it may be, and no more is kept
+            stdout.take(OUTPUT as u64 + 1).read_to_end(&mut output).await?;
+            ensure!(output.len() <= OUTPUT, "the program printed more than {OUTPUT} bytes");
+            Ok(output)
+        };
+        let (output, ()) = tokio::try_join!(read, async {
+            write.await;
+            Ok(())
+        })?;
+        anyhow::Ok((child.wait().await?, output))
     };
-    let output = tokio::time::timeout(Duration::from_secs(arguments.exec_timeout), work)
+    let (status, output) = tokio::time::timeout(Duration::from_secs(program.exec_timeout), work)
         .await
-        .with_context(|| format!("the program took longer than {} s", arguments.exec_timeout))??;
-    anyhow::ensure!(output.status.success(), "the program failed: {}", output.status);
-    anyhow::ensure!(output.stdout.len() <= OUTPUT, "the program printed more than {OUTPUT} bytes");
-    let text = String::from_utf8_lossy(&output.stdout);
+        .with_context(|| format!("the program took longer than {} s", program.exec_timeout))??;
+    ensure!(status.success(), "the program failed: {status}");
+    let text = String::from_utf8_lossy(&output);
     let text = text.trim();
     if text.is_empty() {
         return Ok(Value::Null);

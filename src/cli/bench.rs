@@ -181,10 +181,11 @@ impl Bench {
         };
         control.process = target.process;
         let token = credentials.token().map(str::to_owned);
+        let client = Client::new(&target.url)?;
         let operator = match target.data_dir() {
-            Some(data_dir) => Some(Credentials::of_data_dir(data_dir).client(&target.url).await?),
-            None if protocol == Protocol::Switchboard && credentials.are_given(&target.url) => {
-                Some(credentials.client(&target.url).await?)
+            Some(data_dir) => Some(Credentials::of_data_dir(data_dir).client(client).await?),
+            None if protocol == Protocol::Switchboard && credentials.are_given(&client) => {
+                Some(credentials.client(client).await?)
             }
             None => None,
         };

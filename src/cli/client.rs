@@ -1,90 +1,87 @@
 //! `switchboard client`: a device at the terminal.
 
+mod lines;
+
+use std::collections::{BTreeSet, HashMap};
+
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::client::{Client, ClientError, Connection};
+use super::{
+    device::{Identity, Link},
+    names,
+    output::{printable, text},
+};
+use crate::client::{ClientError, Connection};
+use lines::{Line, read};
 
-const HELP: &str = "  /to UUID TEXT     send a direct message
+const HELP: &str = "  /to NAME TEXT     send a direct message to the device of this name (\"…\" around spaces) or UUID
   /topic ID TEXT    publish to a topic, creating and subscribing to it first if need be
-  TEXT              the same again, to the last UUID or topic
+  TEXT              the same again, to the last device or topic
+  /subscribe ID     get what is published to a topic
+  /unsubscribe ID   get it no more
+  /who              list who is connected
   /help             this
   /quit             leave";
 
+/// The most that `/who` lists.
+const LISTED: usize = 50;
+
+/// The most names that are remembered.
+const NAMES: usize = 20_000;
+
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Where the broker listens
-    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
     /// The device's name
     #[arg(long)]
     name: String,
-    /// The device's UUID [default: a new one]
-    #[arg(long)]
-    uuid: Option<Uuid>,
-    /// From the first registration of that UUID, where the broker asks for it
-    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true)]
-    device_key: Option<String>,
+    #[command(flatten)]
+    identity: Identity,
 }
 
-/// Where the next line goes.
+/// Where a message goes.
 #[derive(Clone)]
 enum Target {
     Device(Uuid),
     Topic(String),
 }
 
-/// What a line from the terminal means.
-enum Line {
-    Send(Option<Target>, String),
-    Help,
+/// Why a socket is left.
+enum End {
     Quit,
-    Wrong(&'static str),
+    Lost(ClientError),
+}
+
+impl From<ClientError> for End {
+    fn from(error: ClientError) -> Self {
+        Self::Lost(error)
+    }
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut client = Client::new(&arguments.url)?;
-    let device = client
-        .register_device_again(
-            &arguments.name,
-            arguments.uuid.unwrap_or_else(Uuid::new_v4),
-            arguments.device_key.as_deref(),
-        )
-        .await?;
-    let mut socket = client.connect("/ws").await?;
-    say!("Connected to {} as {} ({}). /help tells what to type.", arguments.url, device.name, device.uuid);
-
+    let link = Link::new(arguments.identity, arguments.name.clone(), false)?;
+    let mut terminal =
+        Terminal { link, name: arguments.name, names: HashMap::new(), topics: BTreeSet::new(), target: None };
+    let mut socket = terminal.link.connect(None).await?;
+    // what is typed before that waits
     let mut lines = read_terminal();
-    let mut target = None;
     loop {
-        tokio::select! {
-            frame = socket.next_frame() => match frame {
-                Ok(frame) => show(&mut socket, &device.name, &frame).await?,
-                Err(ClientError::NotJson(text)) => say!("< {text}"),
-                Err(error) => return Err(error.into()),
-            },
-            line = lines.recv() => {
-                let Some(line) = line else { break };
-                match read(&line) {
-                    Line::Send(to, text) => {
-                        target = to.or(target);
-                        match &target {
-                            Some(Target::Device(to)) => socket.send_direct(*to, &text).await.map(|_| ())?,
-                            Some(Target::Topic(topic)) => publish(&client, &mut socket, topic, &text).await?,
-                            None => say!("  to whom? /to UUID TEXT or /topic ID TEXT"),
-                        }
-                    }
-                    Line::Help => say!("{HELP}"),
-                    Line::Quit => break,
-                    Line::Wrong(why) => say!("  {why}"),
-                }
+        match terminal.talk(&mut socket, &mut lines).await {
+            End::Quit => {
+                // what is on its way still arrives
+                let _ = socket.close().await;
+                return Ok(());
+            }
+            End::Lost(error) => {
+                socket = tokio::select! {
+                    socket = terminal.link.connect(Some(error)) => socket?,
+                    () = quit(&mut lines) => return Ok(()),
+                };
             }
         }
     }
-    socket.close().await?;
-    Ok(())
 }
 
 /// The lines of the terminal, read on a thread that the end of the program does not wait for.
@@ -101,58 +98,237 @@ fn read_terminal() -> mpsc::Receiver<String> {
     lines
 }
 
-fn read(line: &str) -> Line {
-    let line = line.trim();
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let (argument, text) = rest.trim_start().split_once(char::is_whitespace).unwrap_or((rest, ""));
-    match word {
-        "" => Line::Wrong("/help tells what to type"),
-        "/to" => match Uuid::try_parse(argument) {
-            Ok(to) if !text.is_empty() => Line::Send(Some(Target::Device(to)), text.to_owned()),
-            Ok(_) => Line::Wrong("what should it say? /to UUID TEXT"),
-            Err(_) => Line::Wrong("that is no UUID: /to UUID TEXT"),
-        },
-        "/topic" if text.is_empty() => Line::Wrong("what should it say? /topic ID TEXT"),
-        "/topic" => Line::Send(Some(Target::Topic(argument.to_owned())), text.to_owned()),
-        "/help" => Line::Help,
-        "/quit" => Line::Quit,
-        word if word.starts_with('/') => Line::Wrong("no such command, /help tells which there are"),
-        _ => Line::Send(None, line.to_owned()),
-    }
-}
-
-async fn publish(client: &Client, socket: &mut Connection, topic: &str, text: &str) -> anyhow::Result<()> {
-    let subscribed = match client.subscribe(topic).await {
-        Err(ClientError::Refused { status, .. }) if status == 404 => match client.create_topic(topic).await {
-            Ok(()) => client.subscribe(topic).await,
-            error => error,
-        },
-        result => result,
-    };
-    match subscribed {
-        Ok(()) => socket.publish(topic, text).await.map(|_| ())?,
-        Err(error @ ClientError::Refused { .. }) => say!("  {error}"),
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-/// Shows a frame, and answers it if it is a command.
-async fn show(socket: &mut Connection, name: &str, frame: &Value) -> anyhow::Result<()> {
-    let text = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
-    let content = || frame["content"].as_str().map_or_else(|| frame["content"].to_string(), str::to_owned);
-    match frame["type"].as_str() {
-        Some("connection") => {}
-        Some("sent" | "topic_sent") => say!("  {}", text("message")),
-        Some("error") => say!("  error: {}", text("message")),
-        _ if frame["command_id"].is_string() && frame["method"].is_string() => {
-            say!("! {} {} {}", text("method"), text("url"), frame["data"]);
-            let result = json!({ "name": name, "method": frame["method"], "url": frame["url"] });
-            socket.send_text(json!({ "command_id": frame["command_id"], "result": result }).to_string()).await?;
+/// Reads lines while there is no broker, until one of them says to leave.
+async fn quit(lines: &mut mpsc::Receiver<String>) {
+    while let Some(line) = lines.recv().await {
+        match read(&line) {
+            Line::Quit => return,
+            Line::Help => say!("{HELP}"),
+            _ => say!("  not connected, try again in a moment; or /quit"),
         }
-        _ if frame["topic_id"].is_string() => say!("#{} {}: {}", text("topic_id"), text("from"), content()),
-        _ if frame["from"].is_string() => say!("{}: {}", text("from"), content()),
-        _ => say!("< {frame}"),
     }
-    Ok(())
+}
+
+struct Terminal {
+    link: Link,
+    name: String,
+    /// of those who are or were connected
+    names: HashMap<Uuid, String>,
+    /// subscribed to; a new socket has to do so again
+    topics: BTreeSet<String>,
+    target: Option<Target>,
+}
+
+impl Terminal {
+    /// Shows frames and obeys lines until the socket ends or the user leaves.
+    async fn talk(&mut self, socket: &mut Connection, lines: &mut mpsc::Receiver<String>) -> End {
+        for topic in self.topics.clone() {
+            if let Err(end) = self.subscribe(&topic).await {
+                return end;
+            }
+        }
+        loop {
+            let done = tokio::select! {
+                frame = socket.next_frame() => match frame {
+                    Ok(frame) => self.show(socket, &frame).await,
+                    Err(error @ ClientError::NotJson(_)) => {
+                        say!("< {error}");
+                        Ok(())
+                    }
+                    Err(error) => Err(End::Lost(error)),
+                },
+                line = lines.recv() => match line {
+                    Some(line) => self.obey(socket, read(&line)).await,
+                    None => Err(End::Quit),
+                },
+                () = self.link.renewal_is_due() => self.link.renew(socket).await.map_err(End::Lost),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn obey(&mut self, socket: &mut Connection, line: Line) -> Result<(), End> {
+        match line {
+            Line::To(who, text) => {
+                let Some(uuid) = self.find(&who).await else { return Ok(()) };
+                self.send(socket, Target::Device(uuid), &text).await?;
+            }
+            Line::Topic(topic, text) => self.send(socket, Target::Topic(topic), &text).await?,
+            Line::Again(text) => match self.target.clone() {
+                Some(target) => self.send(socket, target, &text).await?,
+                None => say!("  to whom? /to NAME TEXT or /topic ID TEXT"),
+            },
+            Line::Subscribe(topic) => {
+                if self.subscribe(&topic).await? {
+                    say!("  subscribed to {}", printable(&topic));
+                }
+            }
+            Line::Unsubscribe(topic) => {
+                self.topics.remove(&topic);
+                let body = json!({ "topic_id": topic });
+                let done = self.link.post("/topics/unsubscribe", &body).await;
+                if let Some(done) = said(done)? {
+                    say!("  {}", text(&done["message"]));
+                }
+            }
+            Line::Who => self.who().await?,
+            Line::Help => say!("{HELP}"),
+            Line::Quit => return Err(End::Quit),
+            Line::Wrong(why) => say!("  {why}"),
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, socket: &mut Connection, target: Target, text: &str) -> Result<(), End> {
+        match &target {
+            Target::Device(uuid) => socket.send_direct(*uuid, text).await.map(|_| ())?,
+            Target::Topic(topic) => {
+                if !self.topics.contains(topic) && !self.subscribe_or_create(topic).await? {
+                    return Ok(());
+                }
+                socket.publish(topic, text).await.map(|_| ())?;
+            }
+        }
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// Subscribes; whether that worked. If not, the reason is shown.
+    async fn subscribe(&mut self, topic: &str) -> Result<bool, End> {
+        let done = self.link.post("/topics/subscribe", &json!({ "topic_id": topic })).await;
+        self.is_subscribed(topic, done)
+    }
+
+    async fn subscribe_or_create(&mut self, topic: &str) -> Result<bool, End> {
+        let body = json!({ "topic_id": topic });
+        let mut done = self.link.post("/topics/subscribe", &body).await;
+        if matches!(&done, Err(ClientError::Refused { status, .. }) if *status == 404) {
+            // somebody else may create it at the same moment, which is as good
+            match self.link.post("/topics/create", &body).await {
+                Err(ClientError::Refused { code, .. }) if code == "already_exists" => {}
+                Err(error) => return self.is_subscribed(topic, Err(error)),
+                Ok(_) => say!("  created the topic {}", printable(topic)),
+            }
+            done = self.link.post("/topics/subscribe", &body).await;
+        }
+        self.is_subscribed(topic, done)
+    }
+
+    fn is_subscribed(&mut self, topic: &str, done: Result<Value, ClientError>) -> Result<bool, End> {
+        let subscribed = said(done)?.is_some();
+        if subscribed {
+            self.topics.insert(topic.to_owned());
+        } else {
+            self.topics.remove(topic);
+        }
+        Ok(subscribed)
+    }
+
+    /// The UUID of a device by its name; if there is none, the reason is shown.
+    async fn find(&mut self, who: &str) -> Option<Uuid> {
+        if let Ok(uuid) = Uuid::try_parse(who) {
+            return Some(uuid);
+        }
+        self.look().await;
+        let candidates: names::Candidates = self.names.iter().map(|(uuid, name)| (*uuid, name.clone())).collect();
+        names::unique(who, &candidates).map_err(|why| say!("  {why}; /who lists who is connected")).ok()
+    }
+
+    /// Learns the names of those who are connected. Where that fails, UUIDs are shown.
+    async fn look(&mut self) {
+        if let Ok(connected) = names::connected(self.link.client()).await {
+            self.learn(connected);
+        }
+    }
+
+    fn learn(&mut self, names: names::Candidates) {
+        if self.names.len() + names.len() > NAMES {
+            self.names.clear();
+        }
+        self.names.extend(names);
+    }
+
+    async fn who(&mut self) -> Result<(), End> {
+        match names::connected(self.link.client()).await {
+            Ok(mut connected) => {
+                connected.sort_by(|a, b| a.1.cmp(&b.1));
+                for (uuid, name) in connected.iter().take(LISTED) {
+                    say!("  {uuid}  {}", printable(name));
+                }
+                if connected.len() > LISTED {
+                    say!("  and {} more", connected.len() - LISTED);
+                }
+                self.learn(connected);
+            }
+            Err(error) => {
+                said::<()>(Err(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who sent a frame, by name; two of one name are told apart by their UUIDs.
+    async fn sender(&mut self, frame: &Value) -> String {
+        let from = text(&frame["from"]);
+        let Ok(uuid) = Uuid::try_parse(&from) else { return from };
+        if !self.names.contains_key(&uuid) {
+            self.look().await;
+            // who is not connected is not looked for again
+            self.names.entry(uuid).or_insert_with(|| from.clone());
+        }
+        match self.names.get(&uuid) {
+            Some(name) if !name.is_empty() => {
+                let is_unique = self.names.values().filter(|other| *other == name).count() == 1;
+                let name = printable(name);
+                if is_unique { name } else { format!("{name} ({uuid})") }
+            }
+            _ => from,
+        }
+    }
+
+    /// Shows a frame, and answers it if it is a command.
+    async fn show(&mut self, socket: &mut Connection, frame: &Value) -> Result<(), End> {
+        match frame["type"].as_str() {
+            Some("connection") => {
+                let url = self.link.client().url().to_owned();
+                say!(
+                    "Connected to {url} as {} ({}). /help tells what to type.",
+                    text(&frame["name"]),
+                    text(&frame["uuid"])
+                );
+            }
+            Some("authenticated" | "heartbeat") => {}
+            Some("sent" | "topic_sent") => say!("  {}", text(&frame["message"])),
+            Some("error") => say!("  error: {}", text(&frame["message"])),
+            Some("topic_deleted") => {
+                self.topics.remove(frame["topic_id"].as_str().unwrap_or_default());
+                say!("  the topic {} was deleted", text(&frame["topic_id"]));
+            }
+            _ if frame["command_id"].is_string() && frame["method"].is_string() => {
+                say!("! {} {} {}", text(&frame["method"]), text(&frame["url"]), frame["data"]);
+                let result = json!({ "name": self.name, "method": frame["method"], "url": frame["url"] });
+                socket.send_text(json!({ "command_id": frame["command_id"], "result": result }).to_string()).await?;
+            }
+            _ if frame["topic_id"].is_string() => {
+                say!("#{} {}: {}", text(&frame["topic_id"]), self.sender(frame).await, text(&frame["content"]));
+            }
+            _ if frame["from"].is_string() => say!("{}: {}", self.sender(frame).await, text(&frame["content"])),
+            _ => say!("< {frame}"),
+        }
+        Ok(())
+    }
+}
+
+/// What the broker said; a refusal is shown.
+fn said<T>(answer: Result<T, ClientError>) -> Result<Option<T>, End> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error @ (ClientError::Refused { .. } | ClientError::NotJson(_))) => {
+            say!("  {}", printable(&error.to_string()));
+            Ok(None)
+        }
+        Err(error) => Err(End::Lost(error)),
+    }
 }

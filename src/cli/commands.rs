@@ -9,7 +9,10 @@ use reqwest::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::output::{Output, print_json, table, text};
+use super::{
+    names::resolve,
+    output::{Output, print_json, table, text},
+};
 use crate::client::Client;
 
 #[derive(Args)]
@@ -25,7 +28,7 @@ enum Action {
         /// Only those with a target in this state
         #[arg(long)]
         state: Option<String>,
-        /// Only those to this target
+        /// Only those to this target: a user's integer id, a UUID, or a name
         #[arg(long)]
         target: Option<String>,
         /// Only those since this time (RFC 3339)
@@ -61,6 +64,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.action {
         Action::List { state, target, since, limit, output } => {
             let client = output.login.client().await?;
+            let target = match target {
+                // a user's integer id is none of these, and the broker knows what it means
+                Some(target) if target.parse::<i64>().is_err() => Some(resolve(&client, &target).await?.to_string()),
+                target => target,
+            };
             let query = [("state", state), ("target", target), ("since", since), ("limit", Some(limit.to_string()))];
             let query: Vec<_> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
             let list: Value = client.answer(client.request(Method::GET, "/api/commands").query(&query)).await?;
@@ -137,7 +145,7 @@ async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
     if !json {
         print(&command, false)?;
     }
-    let response = client.request(Method::GET, &format!("/api/commands/{id}/events")).send().await?;
+    let response = client.response(client.request(Method::GET, &format!("/api/commands/{id}/events"))).await?;
     let mut chunks = response.bytes_stream();
     let mut buffer = String::new();
     while let Some(chunk) = chunks.next().await {

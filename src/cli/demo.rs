@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::client::{Client, ClientError, Connection};
+use super::remote::Remote;
+use crate::client::{ClientError, Connection};
 
 const TOPIC: &str = "switchboard-demo";
 
@@ -16,14 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Where the broker listens
-    #[arg(long, env = "SWITCHBOARD_URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let (mut alice, mut bob) = (Client::new(&arguments.url)?, Client::new(&arguments.url)?);
-    say!("Switchboard demo at {}\n", arguments.url);
+    let (mut alice, mut bob) = (arguments.remote.client()?, arguments.remote.client()?);
+    say!("Switchboard demo at {}\n", alice.url());
 
     say!("1. Two devices register over HTTP");
     let alice_id = alice.register_device("Alice", Uuid::new_v4()).await.context("POST /register failed")?.uuid;

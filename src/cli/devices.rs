@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
-use uuid::Uuid;
 
+use super::names::resolve;
 use super::output::{Output, items, print_json, table, text};
 
 #[derive(Args)]
@@ -22,13 +22,15 @@ enum Action {
     List(ListArguments),
     /// Show one device with what it says of itself
     Show {
-        uuid: Uuid,
+        /// Its UUID, or its name if no other has the same
+        device: String,
         #[command(flatten)]
         output: Output,
     },
     /// Remove a device: its tokens end, its sockets are closed
     Rm {
-        uuid: Uuid,
+        /// Its UUID, or its name if no other has the same
+        device: String,
         #[command(flatten)]
         output: Output,
     },
@@ -74,16 +76,19 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 say!("{shown} of {}; the next ones with --skip {shown}", list["total"]);
             }
         }
-        Action::Show { uuid, output } => {
-            let device: Value = output.login.client().await?.get(&format!("/devices/{uuid}")).await?;
+        Action::Show { device, output } => {
+            let client = output.login.client().await?;
+            let uuid = resolve(&client, &device).await?;
+            let device: Value = client.get(&format!("/devices/{uuid}")).await?;
             if output.json {
                 return print_json(&device);
             }
             print_table(std::slice::from_ref(&device));
             print_json(&device["metadata"])?;
         }
-        Action::Rm { uuid, output } => {
+        Action::Rm { device, output } => {
             let client = output.login.client().await?;
+            let uuid = resolve(&client, &device).await?;
             let done: Value = client.answer(client.request(Method::DELETE, &format!("/devices/{uuid}"))).await?;
             if output.json { print_json(&done)? } else { say!("{}", text(&done["message"])) }
         }

@@ -144,6 +144,6 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
 async fn next(socket: &mut Connection) -> Result<Map<String, Value>, ClientError> {
     match socket.next_frame().await? {
         Value::Object(words) => Ok(words),
-        other => Err(ClientError::NotJson(other.to_string())),
+        _ => Err(ClientError::NotJson("expected an object".to_owned())),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::remote::Remote;
 use crate::client::Client;
 
 /// Where the first admin's password lies in a data directory.
@@ -12,10 +13,8 @@ const FIRST_PASSWORD: &str = "initial-admin-password";
 
 #[derive(Args)]
 pub(super) struct LoginArguments {
-    /// Where the broker listens
-    #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
-    #[arg(default_value = "http://127.0.0.1:8000")]
-    broker: String,
+    #[command(flatten)]
+    remote: Remote,
     #[command(flatten)]
     credentials: Credentials,
 }
@@ -37,7 +36,7 @@ pub(super) struct Credentials {
 impl LoginArguments {
     /// A client that is somebody.
     pub(super) async fn client(self) -> anyhow::Result<Client> {
-        self.credentials.client(&self.broker).await
+        self.credentials.client(self.remote.client()?).await
     }
 }
 
@@ -48,10 +47,10 @@ impl Credentials {
     }
 
     /// Whether somebody was named, be it only by a first password that lies there.
-    pub(super) fn are_given(&self, broker: &str) -> bool {
+    pub(super) fn are_given(&self, client: &Client) -> bool {
         self.token.is_some()
             || self.username.is_some()
-            || (is_local(broker) && self.data_dir.join(FIRST_PASSWORD).exists())
+            || (is_local(client) && self.data_dir.join(FIRST_PASSWORD).exists())
     }
 
     /// For a broker whose data lie here.
@@ -59,9 +58,8 @@ impl Credentials {
         Self { token: None, username: None, data_dir }
     }
 
-    /// A client of this broker that is somebody.
-    pub(super) async fn client(self, broker: &str) -> anyhow::Result<Client> {
-        let mut client = Client::new(broker)?;
+    /// A client that is somebody.
+    pub(super) async fn client(self, mut client: Client) -> anyhow::Result<Client> {
         if let Some(token) = self.token {
             return Ok(client.with_token(&token));
         }
@@ -76,7 +74,7 @@ impl Credentials {
                 (username, password)
             }
             // a password from this machine is for a broker on this machine
-            None if first_password.exists() && is_local(broker) => {
+            None if first_password.exists() && is_local(&client) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
                 ("admin".to_owned(), password.trim().to_owned())
@@ -91,7 +89,6 @@ impl Credentials {
     }
 }
 
-fn is_local(url: &str) -> bool {
-    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
-    host.is_some_and(|host| matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]"))
+fn is_local(client: &Client) -> bool {
+    matches!(client.host(), "localhost" | "127.0.0.1" | "[::1]")
 }

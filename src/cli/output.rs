@@ -67,7 +67,11 @@ fn one_line(message: &str) -> String {
 
 /// A text of somebody else's, so that nothing in it is a command to the terminal.
 pub(super) fn printable(text: &str) -> String {
-    if text.contains(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_debug()) } else { printable.push(c) }
+    }
+    printable
 }
 
 /// A value as a person reads it; null is nothing.

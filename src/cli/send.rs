@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{commands::print_targets, login::LoginArguments};
+use super::{commands::print_targets, login::LoginArguments, names::resolve};
 use crate::client::{Client, ClientError};
 
 /// All targets succeeded.
@@ -19,8 +19,12 @@ const SOME: u8 = 2;
 const NONE: u8 = 3;
 
 #[derive(Args)]
+#[command(after_help = "\
+Exit codes: 0 all targets succeeded, 1 the command could not be given, 2 some failed (or the arguments are wrong), \
+3 nobody answered.")]
 pub(super) struct Arguments {
-    /// A user's integer id, or the UUID of a device or user; several separated by commas; `all` that are connected
+    /// A device or user: its UUID, a user's integer id, or a name that no other has; several separated by commas; `all`
+    /// that are connected
     target: String,
     /// What to do, such as GET
     method: String,
@@ -48,11 +52,17 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let data: Option<Value> =
         arguments.data.as_deref().map(serde_json::from_str).transpose().context("--data is not JSON")?;
+    let client = arguments.login.client().await?;
     let mut body = json!({ "method": arguments.method, "url": arguments.url, "data": data });
     if arguments.target == "all" {
         body["select"] = json!({});
     } else {
-        body["targets"] = arguments.target.split(',').map(str::trim).collect();
+        let mut targets = Vec::new();
+        for target in arguments.target.split(',').map(str::trim) {
+            let is_id = target.parse::<i64>().is_ok();
+            targets.push(if is_id { target.to_owned() } else { resolve(&client, target).await?.to_string() });
+        }
+        body["targets"] = json!(targets);
     }
     if let Some(secs) = arguments.timeout {
         body["timeout_secs"] = json!(secs);
@@ -60,7 +70,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(secs) = arguments.deliver_within {
         body["deliver_within_secs"] = json!(secs);
     }
-    let client = arguments.login.client().await?;
     let spinner = spinner();
     let mut request = client.request(Method::POST, "/api/commands").json(&body);
     if arguments.is_async {

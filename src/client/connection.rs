@@ -1,11 +1,18 @@
 //! A WebSocket to the broker.
 
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::StatusCode;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
+    Connector, MaybeTlsStream, WebSocketStream,
     tungstenite::{
         Error, Message,
         client::IntoClientRequest,
@@ -15,33 +22,45 @@ use tokio_tungstenite::{
 };
 use uuid::Uuid;
 
-use super::{ClientError, refusal};
+use super::ClientError;
 
-/// An open socket. Pings are answered while it is read.
+/// How long the broker may be silent before it is pinged, and after that before it is given up.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// An open socket. Pings are answered while it is read, and a broker that is silent for long is pinged.
 #[derive(Debug)]
 pub struct Connection {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// when the next ping is due, or the broker's sign of life
+    due: Instant,
+    is_pinged: bool,
 }
 
 impl Connection {
-    /// Opens a socket at a `ws` or `wss` URL.
-    ///
-    /// # Errors
-    /// The broker does not answer or refuses.
-    pub async fn open(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
+    /// Opens a socket at a `ws` or `wss` URL of the broker.
+    pub(super) async fn open(
+        url: &str,
+        broker: &str,
+        token: Option<&str>,
+        tls: Arc<ClientConfig>,
+        patience: Duration,
+    ) -> Result<Self, ClientError> {
         let mut request = url.into_client_request().map_err(|_| ClientError::Url(url.to_owned()))?;
         if let Some(token) = token {
-            let value = HeaderValue::from_str(&format!("Bearer {token}"));
-            let value = value.map_err(|_| ClientError::Url("a token with characters no token has".to_owned()))?;
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        match tokio_tungstenite::connect_async_with_config(request, None, true).await {
-            Ok((stream, _)) => Ok(Self { stream }),
-            Err(Error::Http(response)) => {
+        let opening =
+            tokio_tungstenite::connect_async_tls_with_config(request, None, true, Some(Connector::Rustls(tls)));
+        match timeout(patience, opening).await {
+            Ok(Ok((stream, _))) => Ok(Self { stream, due: Instant::now() + SILENCE, is_pinged: false }),
+            Ok(Err(Error::Http(response))) => {
                 let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
-                Err(refusal(status, response.body().as_deref().unwrap_or_default()))
+                let body = response.body().as_deref().unwrap_or_default();
+                Err(ClientError::refused(status, response.headers(), body))
             }
-            Err(error) => Err(Box::new(error).into()),
+            Ok(Err(error)) => Err(ClientError::unreachable(broker, &error)),
+            Err(_) => Err(ClientError::timeout(broker, patience)),
         }
     }
 
@@ -87,7 +106,16 @@ impl Connection {
     /// The socket was closed or failed.
     pub async fn next_message(&mut self) -> Result<Message, ClientError> {
         loop {
-            match self.stream.next().await {
+            let Ok(next) = timeout_at(self.due, self.stream.next()).await else {
+                if self.is_pinged {
+                    return Err(ClientError::Silent);
+                }
+                (self.is_pinged, self.due) = (true, Instant::now() + SILENCE);
+                self.send(Message::Ping(Bytes::new())).await?;
+                continue;
+            };
+            (self.is_pinged, self.due) = (false, Instant::now() + SILENCE);
+            match next {
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
                     let (code, reason) =
@@ -121,7 +149,7 @@ impl Connection {
     /// The socket was closed or failed, or the text is not JSON.
     pub async fn next_frame(&mut self) -> Result<Value, ClientError> {
         let text = self.next_text().await?;
-        serde_json::from_str(&text).map_err(|_| ClientError::NotJson(text))
+        serde_json::from_str(&text).map_err(|_| ClientError::not_json(&text))
     }
 
     /// Closes the socket and waits for the broker to do the same.

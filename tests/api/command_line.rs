@@ -1,52 +1,19 @@
 //! The sub-commands that talk to a running broker.
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-};
 use uuid::Uuid;
 
-use crate::support::{Broker, get, next, until, within};
+use crate::support::{Broker, Program, get, next, until};
 
-/// A running `switchboard agent`; it dies with its test.
-struct Agent {
-    _child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Agent {
-    async fn start(broker: &mut Broker, uuid: Uuid, script: &str) -> Self {
-        let path = broker.data_dir().join(format!("answer-{uuid}"));
-        std::fs::write(&path, script).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_switchboard"))
-            .args(["agent", "--url", &broker.url, "--name", "box", "--uuid", &uuid.to_string()])
-            .args(["--exec", "/bin/sh", "--"])
-            .arg(&path)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut agent = Self { _child: child, lines };
-        agent.says("Connected to").await;
-        agent
-    }
-
-    /// Reads until a line has this in it.
-    async fn says(&mut self, what: &str) -> String {
-        within(async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("the agent goes on");
-                if line.contains(what) {
-                    return line;
-                }
-            }
-        })
-        .await
-    }
+/// A running `switchboard agent` that answers by this shell script.
+async fn agent(broker: &mut Broker, uuid: Uuid, script: &str) -> Program {
+    let path = broker.data_dir().join(format!("answer-{uuid}")).display().to_string();
+    std::fs::write(&path, script).unwrap();
+    let (url, uuid) = (broker.url.clone(), uuid.to_string());
+    let arguments = ["agent", "--url", &url, "--name", "box", "--uuid", &uuid, "--exec", "/bin/sh", "--", &path];
+    let mut agent = Program::start(broker.setup(), &arguments);
+    agent.says("Connected to").await;
+    agent
 }
 
 /// Runs `switchboard send` as the first admin.
@@ -64,7 +31,7 @@ async fn an_agent_answers_commands_with_what_its_program_prints() {
     let uuid = Uuid::new_v4();
     let script =
         r#"read command; case "$command" in */fail*) exit 3;; */text*) echo plain;; *) echo '{"ok": true}';; esac"#;
-    let mut agent = Agent::start(&mut broker, uuid, script).await;
+    let mut agent = agent(&mut broker, uuid, script).await;
     let target = uuid.to_string();
     let (code, output) = send(&mut broker, &[&target, "GET", "/status", "--json"]);
     assert_eq!(code, Some(0), "{output}");
@@ -82,14 +49,14 @@ async fn an_agent_answers_commands_with_what_its_program_prints() {
 async fn the_exit_code_of_send_tells_how_it_went() {
     let mut broker = Broker::start().await;
     let online = Uuid::new_v4();
-    let _agent = Agent::start(&mut broker, online, "echo 1").await;
+    let _agent = agent(&mut broker, online, "echo 1").await;
     let (_, offline) = broker.device("offline").await;
     let (online, offline) = (online.to_string(), offline.uuid.to_string());
     assert_eq!(send(&mut broker, &[&online, "GET", "/"]).0, Some(0));
     assert_eq!(send(&mut broker, &[&format!("{online},{offline}"), "GET", "/"]).0, Some(2));
     assert_eq!(send(&mut broker, &[&offline, "GET", "/"]).0, Some(3));
     let (code, output) = send(&mut broker, &["nobody", "GET", "/"]);
-    assert!(code == Some(1) && output.contains("targets: "), "{output}");
+    assert!(code == Some(1) && output.contains("nobody is named \"nobody\""), "{output}");
     let (code, output) = send(&mut broker, &[&online, "GET", "/", "--data", "{"]);
     assert!(code == Some(1) && output.contains("--data is not JSON"), "{output}");
 }
@@ -128,7 +95,7 @@ async fn a_command_is_listed_shown_followed_and_called_off() {
 async fn an_agent_comes_back_when_the_broker_does_and_ends_the_program_of_a_command_that_is_called_off() {
     let mut broker = Broker::with().argument("--bind").argument(&free_address()).start().await;
     let uuid = Uuid::new_v4();
-    let mut agent = Agent::start(&mut broker, uuid, "exec sleep 600").await;
+    let mut agent = agent(&mut broker, uuid, "exec sleep 600").await;
     let (code, id) = send(&mut broker, &[&uuid.to_string(), "GET", "/", "--async"]);
     assert_eq!(code, Some(0), "{id}");
     let url = broker.url.clone();

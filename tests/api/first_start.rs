@@ -12,11 +12,7 @@ const CREATE: [&str; 7] = ["user", "create", "--username", "root", "--role", "ad
 
 /// Runs a line of the banner in a shell, where the broker was started.
 fn shell(setup: &mut ChangeBroker, line: &str, stdin: &str) -> Output {
-    let mut command = setup.command(&[]);
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", line]).current_dir(setup.dir()).env_clear();
-    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command = shell;
+    let mut command = setup.command_of("sh", &["-c", line]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), stdin.as_bytes()).unwrap();

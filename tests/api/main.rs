@@ -14,6 +14,7 @@ mod command_life;
 mod command_line;
 mod commands;
 mod configuration;
+mod device_programs;
 mod devices;
 mod first_start;
 mod gateways;

@@ -2,10 +2,14 @@
 
 mod broker;
 pub mod chat;
+mod program;
 mod raw;
+mod tls;
 
 pub use broker::{Broker, ChangeBroker, Output};
+pub use program::Program;
 pub use raw::{Frame, RawSocket};
+pub use tls::TlsProxy;
 
 use std::{future::Future, time::Duration};
 
@@ -63,7 +67,7 @@ pub async fn close_code(connection: &mut Connection) -> u16 {
 /// The status and code of a refusal.
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (u16, String, String) {
     match result.expect_err("a refusal") {
-        ClientError::Refused { status, code, detail } => (status.as_u16(), code, detail),
+        ClientError::Refused { status, code, detail, .. } => (status.as_u16(), code, detail),
         other => panic!("expected a refusal, got {other}"),
     }
 }

@@ -65,6 +65,10 @@ impl Target {
             matches!(parsed.scheme(), "http" | "ws"),
             "bad URL {url}: a benchmark speaks no TLS, so it has to reach the broker itself, as http://host:port"
         );
+        ensure!(
+            parsed.path() == "/",
+            "bad URL {url}: a benchmark has to reach the broker itself, not below a path of a proxy"
+        );
         let host = parsed.host_str().unwrap_or_default();
         let port = parsed.port_or_known_default().unwrap_or(80);
         let candidates = (host.trim_matches(['[', ']']), port)

@@ -78,8 +78,14 @@ impl ChangeBroker {
 
     /// A command of the binary, in the broker's directory and environment.
     pub fn command(&mut self, arguments: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        self.command_of(env!("CARGO_BIN_EXE_switchboard"), arguments)
+    }
+
+    /// Any command there.
+    pub fn command_of(&mut self, program: &str, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(self.dir()).env_clear();
+        command.env("XDG_STATE_HOME", self.dir().join("state"));
         // only what a process can't do without: nothing of the tester's own settings
         for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {

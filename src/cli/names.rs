@@ -1,0 +1,136 @@
+//! Names in place of UUIDs, where they are unique.
+
+use anyhow::{Context, bail};
+use reqwest::Method;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::output::printable;
+use crate::client::{Client, ClientError};
+
+/// The most that an error lists.
+const LISTED: usize = 10;
+
+/// Devices and connected clients that may be meant by a name.
+pub(super) type Candidates = Vec<(Uuid, String)>;
+
+/// The one of this name, in whatever case if no other spelling fits better. The error lists who may be meant.
+pub(super) fn unique(name: &str, candidates: &Candidates) -> anyhow::Result<Uuid> {
+    let of = |is_it: &dyn Fn(&str) -> bool| {
+        candidates.iter().filter(|(_, candidate)| is_it(candidate)).map(|(uuid, _)| *uuid).collect::<Vec<_>>()
+    };
+    let lower = name.to_lowercase();
+    let mut found = of(&|candidate| candidate == name);
+    if found.is_empty() {
+        found = of(&|candidate| candidate.to_lowercase() == lower);
+    }
+    let shown = printable(name);
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let mut similar: Vec<_> = candidates
+                .iter()
+                .filter(|(_, candidate)| candidate.to_lowercase().contains(&lower))
+                .map(|(_, candidate)| printable(candidate))
+                .collect();
+            similar.sort();
+            similar.dedup();
+            if similar.is_empty() {
+                bail!("nobody is named \"{shown}\"");
+            }
+            bail!("nobody is named \"{shown}\"; there are: {}", listed(&similar))
+        }
+        several => {
+            let uuids: Vec<_> = several.iter().map(Uuid::to_string).collect();
+            bail!("{} are named \"{shown}\", give the UUID of one: {}", several.len(), listed(&uuids))
+        }
+    }
+}
+
+fn listed(items: &[String]) -> String {
+    let rest = if items.len() > LISTED { ", …" } else { "" };
+    items.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ") + rest
+}
+
+/// The UUID that is given, or that of the device or connected user of that name, for operators.
+pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid> {
+    if let Ok(uuid) = Uuid::try_parse(name) {
+        return Ok(uuid);
+    }
+    let mut candidates = devices(client, name).await?;
+    // users are asked for commands by their sockets
+    for (uuid, name) in connected(client).await? {
+        if !candidates.iter().any(|(known, _)| *known == uuid) {
+            candidates.push((uuid, name));
+        }
+    }
+    unique(name, &candidates)
+}
+
+/// The devices with this in their name.
+async fn devices(client: &Client, search: &str) -> anyhow::Result<Candidates> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let skip = found.len().to_string();
+        let mut query = vec![("search", search), ("limit", "1000")];
+        match &cursor {
+            Some(cursor) => query.push(("cursor", cursor)),
+            None if found.is_empty() => {}
+            None => query.push(("skip", &skip)),
+        }
+        let page: Value = client.answer(client.request(Method::GET, "/devices").query(&query)).await?;
+        let devices = page["devices"].as_array().context("the broker answered something else than devices")?;
+        found.extend(devices.iter().filter_map(|device| {
+            Some((Uuid::try_parse(device["uuid"].as_str()?).ok()?, device["name"].as_str()?.to_owned()))
+        }));
+        cursor = page["cursor"].as_str().map(str::to_owned);
+        let is_last = page["total"].as_u64().is_none_or(|total| found.len() as u64 >= total);
+        if devices.is_empty() || (cursor.is_none() && is_last) {
+            return Ok(found);
+        }
+    }
+}
+
+/// Everybody who is connected.
+pub(super) async fn connected(client: &Client) -> Result<Candidates, ClientError> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut request = client.request(Method::GET, "/clients");
+        if let Some(cursor) = &cursor {
+            request = request.query(&[("cursor", cursor)]);
+        }
+        let page: Value = client.answer(request).await?;
+        let clients = page["clients"].as_object().into_iter().flatten();
+        found.extend(clients.filter_map(|(uuid, name)| Some((Uuid::try_parse(uuid).ok()?, name.as_str()?.to_owned()))));
+        cursor = page["cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_a_uuid_if_it_is_unique() {
+        let uuids: Vec<_> = (1..=5).map(Uuid::from_u128).collect();
+        let names = ["box", "Box", "Carol", "twin", "twin"];
+        let candidates: Candidates = uuids.iter().copied().zip(names.map(str::to_owned)).collect();
+        for (name, number) in [("box", 0), ("Box", 1), ("Carol", 2), ("carol", 2)] {
+            assert_eq!(unique(name, &candidates).unwrap(), uuids[number], "{name}");
+        }
+        for (name, expected) in [
+            ("BOX", format!("2 are named \"BOX\", give the UUID of one: {}, {}", uuids[0], uuids[1])),
+            ("twin", format!("2 are named \"twin\", give the UUID of one: {}, {}", uuids[3], uuids[4])),
+            ("aro", "nobody is named \"aro\"; there are: Carol".to_owned()),
+            ("nobody", "nobody is named \"nobody\"".to_owned()),
+            ("\u{1b}[2J", "nobody is named \"\\u{1b}[2J\"".to_owned()),
+        ] {
+            assert_eq!(unique(name, &candidates).unwrap_err().to_string(), expected);
+        }
+    }
+}

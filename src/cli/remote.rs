@@ -1,0 +1,25 @@
+//! Which broker, for sub-commands that talk to a running one.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::client::{Client, ClientError};
+
+#[derive(Args)]
+pub(super) struct Remote {
+    /// Where the broker listens; https://host/path behind a proxy
+    #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
+    #[arg(default_value = "http://127.0.0.1:8000")]
+    url: String,
+    /// Trust the certificate authorities in this PEM file, in place of the system's
+    #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CA")]
+    ca: Option<PathBuf>,
+}
+
+impl Remote {
+    /// A client of that broker, nobody yet.
+    pub(super) fn client(&self) -> Result<Client, ClientError> {
+        Client::with_ca(&self.url, self.ca.as_deref())
+    }
+}

@@ -1,0 +1,239 @@
+//! `switchboard agent` and `client`: who they are after a restart, how they come back, whom they trust.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Broker, ChangeBroker, Program, TlsProxy, get, next, post, until};
+
+/// The only state file there.
+fn state_file(setup: &mut ChangeBroker) -> PathBuf {
+    let dir = setup.dir().join("state/switchboard");
+    let files: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
+fn state(setup: &mut ChangeBroker) -> Value {
+    serde_json::from_slice(&fs::read(state_file(setup)).unwrap()).unwrap()
+}
+
+fn agent(broker: &mut Broker, arguments: &[&str]) -> Program {
+    let url = broker.url.clone();
+    Program::start(broker.setup(), &[&["agent", "--url", &url, "--exec", "/bin/true"], arguments].concat())
+}
+
+fn client(broker: &mut Broker, name: &str) -> Program {
+    let url = broker.url.clone();
+    Program::start(broker.setup(), &["client", "--url", &url, "--name", name])
+}
+
+#[tokio::test]
+async fn a_device_comes_back_where_the_broker_asks_for_proof() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "claim").start().await;
+    let uuid = Uuid::new_v4().to_string();
+    for _ in 0..2 {
+        let mut agent = agent(&mut broker, &["--uuid", &uuid]);
+        agent.says(&uuid).await;
+        assert_eq!(agent.stop().await.0, Some(0));
+    }
+    let path = state_file(broker.setup());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    // by the refresh token, and without any token by the key
+    for keys in [&["access_token"][..], &["access_token", "refresh_token"]] {
+        let mut state = state(broker.setup());
+        let before = state.clone();
+        for key in keys {
+            state[key] = Value::Null;
+        }
+        fs::write(&path, state.to_string()).unwrap();
+        agent(&mut broker, &["--uuid", &uuid]).says(&uuid).await;
+        let after = self::state(broker.setup());
+        assert_ne!(before["refresh_token"], after["refresh_token"]);
+        assert_eq!(before["uuid"], after["uuid"]);
+    }
+    let key = state(broker.setup())["device_key"].as_str().unwrap().to_owned();
+    let elsewhere = ["--uuid", &uuid, "--state", "elsewhere/state.json"];
+    let (code, said) = agent(&mut broker, &elsewhere).ended().await;
+    assert!(code == Some(1) && said.contains("UUID already registered") && said.contains("--device-key"), "{said}");
+    agent(&mut broker, &[&elsewhere[..], &["--device-key", &key]].concat()).says(&uuid).await;
+    agent(&mut broker, &elsewhere).says(&uuid).await;
+}
+
+#[tokio::test]
+async fn a_name_has_its_uuid_on_the_same_broker_and_one_process_at_a_time() {
+    let mut broker = Broker::start().await;
+    let mut carol = client(&mut broker, "Carol");
+    let first = carol.says("as Carol (").await;
+    let (code, said) = client(&mut broker, "Carol").ended().await;
+    assert!(code == Some(1) && said.contains("another switchboard is connected as this device"), "{said}");
+    carol.types("/quit").await;
+    assert_eq!(carol.ended().await.0, Some(0));
+    assert_eq!(client(&mut broker, "Carol").says("as Carol (").await, first);
+    assert_ne!(client(&mut broker, "Dave").says("as Dave (").await, first.replace("Carol", "Dave"));
+    let output = broker.command(&["agent", "--exec", "x", "--state", "state/switchboard"], "");
+    assert!(output.code == Some(1) && output.stderr.lines().count() == 1, "{output:?}");
+}
+
+#[tokio::test]
+async fn where_only_operators_register_devices_a_token_is_given() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "closed").start().await;
+    let (code, said) = agent(&mut broker, &[]).ended().await;
+    assert!(code == Some(1) && said.contains("--token"), "{said}");
+    let admin = broker.admin().await;
+    let uuid = Uuid::new_v4().to_string();
+    let (status, device) = post(&admin, "/register", json!({ "name": "box", "uuid": uuid })).await;
+    assert_eq!(status, 200, "{device}");
+    let access = device["access_token"].as_str().unwrap();
+    agent(&mut broker, &["--token", access]).says(&uuid).await;
+    let refresh = device["refresh_token"].as_str().unwrap();
+    for _ in 0..2 {
+        let mut agent = agent(&mut broker, &["--token", refresh, "--state", "box.json"]);
+        agent.says(&uuid).await;
+        agent.stop().await;
+        // the token that was given is spent by now
+        let path = broker.setup().dir().join("box.json");
+        let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        state["access_token"] = Value::Null;
+        fs::write(&path, state.to_string()).unwrap();
+    }
+    let (code, said) = agent(&mut broker, &["--token", "spent", "--state", "other.json"]).ended().await;
+    assert!(code == Some(1) && said.contains("ask an operator for a new one") && !said.contains("spent"), "{said}");
+}
+
+#[tokio::test]
+async fn a_device_comes_back_with_a_new_token_after_a_revocation_and_not_after_it_was_replaced() {
+    let mut broker = Broker::start().await;
+    let uuid = Uuid::new_v4().to_string();
+    let mut first = agent(&mut broker, &["--uuid", &uuid]);
+    first.says(&uuid).await;
+    let admin = broker.admin().await;
+    assert_eq!(post(&admin, "/admin/tokens/revoke", json!({ "client_uuid": uuid })).await.0, 200);
+    first.says("4401").await;
+    first.says(&uuid).await;
+    let mut second = agent(&mut broker, &["--uuid", &uuid, "--state", "second.json"]);
+    second.says(&uuid).await;
+    let (code, said) = first.ended().await;
+    assert!(code == Some(1) && said.contains("4409") && said.contains("connected from elsewhere"), "{said}");
+}
+
+#[tokio::test]
+async fn a_broker_that_asks_for_a_pause_gets_it() {
+    let mut broker = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "1").start().await;
+    let (client, device) = broker.device("first").await;
+    for program in ["agent", "client"] {
+        let mut program = match program {
+            "agent" => agent(&mut broker, &[]),
+            _ => self::client(&mut broker, "second"),
+        };
+        let line = program.says("limits.registrations_per_minute").await;
+        let (_, pause) = line.rsplit_once("trying again in ").unwrap();
+        let secs: f64 = pause.trim_end_matches(" s").parse().unwrap();
+        let request = client.request(Method::POST, "/register").json(&json!({ "name": "a", "uuid": Uuid::new_v4() }));
+        let response = request.send().await.unwrap();
+        let asked: f64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!(secs >= asked && asked > 0.0, "{line} {asked}");
+    }
+    drop(device);
+}
+
+#[tokio::test]
+async fn a_person_at_the_terminal_talks_by_name() {
+    let mut broker = Broker::start().await;
+    let mut bob = client(&mut broker, "Bob");
+    bob.says("Connected").await;
+    let mut box_ = client(&mut broker, "Big Box");
+    box_.says("Connected").await;
+    bob.types("/who").await;
+    bob.says("Big Box").await;
+    bob.says("Bob").await;
+    bob.types("/to \"Big Box\" Hello you").await;
+    assert_eq!(box_.says("Hello you").await, "Bob: Hello you");
+    bob.types("And again").await;
+    assert_eq!(box_.says("And again").await, "Bob: And again");
+    bob.types("/to Nobody Hello").await;
+    bob.says("nobody is named \"Nobody\"").await;
+    bob.types("/subscribe weather").await;
+    bob.says("Topic not found").await;
+    box_.types("/topic weather It rains.").await;
+    box_.says("created the topic weather").await;
+    bob.types("/subscribe weather").await;
+    bob.says("subscribed to weather").await;
+    box_.types("It snows.").await;
+    assert_eq!(bob.says("It snows.").await, "#weather Big Box: It snows.");
+    bob.types("/unsubscribe weather").await;
+    bob.says("Unsubscribed").await;
+    // what others send is no command to the terminal
+    let (_, _, mut raw) = broker.connected("raw").await;
+    let uuid = get(&broker.client(), "/clients").await.1["clients"].as_object().unwrap().clone();
+    let (uuid, _) = uuid.iter().find(|(_, name)| *name == "Bob").unwrap();
+    let message = json!({ "to": uuid, "msgid": "1", "content": "\u{1b}[2Jgone" });
+    raw.send_text(message.to_string()).await.unwrap();
+    assert_eq!(bob.says("gone").await, r"raw: \u{1b}[2Jgone");
+}
+
+#[tokio::test]
+async fn a_client_comes_back_with_its_subscriptions() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut broker = Broker::with().argument("--bind").argument(&address).start().await;
+    let mut carol = client(&mut broker, "Carol");
+    carol.says("Connected").await;
+    carol.types("/topic weather It rains.").await;
+    carol.says("created the topic weather").await;
+    let dave = broker.device("Dave").await.0;
+    until(async || get(&dave, "/topics/weather").await.1["subscriber_count"] == 1).await;
+    let broker = broker.kill().await.start().await;
+    carol.says("lost the broker").await;
+    carol.says("Connected").await;
+    let (dave, _, mut socket) = broker.connected("Dave").await;
+    until(async || get(&dave, "/topics/weather").await.1["subscriber_count"] == 1).await;
+    dave.subscribe("weather").await.unwrap();
+    socket.publish("weather", "It snows.").await.unwrap();
+    assert_eq!(carol.says("It snows.").await, "#weather Dave: It snows.");
+    next(&mut socket).await;
+}
+
+#[tokio::test]
+async fn everything_works_by_a_proxy_with_tls_and_a_private_authority_below_a_path() {
+    let mut broker = Broker::start().await;
+    let ca = broker.data_dir().join("ca.pem");
+    let proxy = TlsProxy::start(&broker, &ca);
+    let (url, ca) = (proxy.url.clone(), ca.display().to_string());
+    let by_proxy = ["--url", &url, "--ca", &ca];
+    let uuid = Uuid::new_v4().to_string();
+    let mut agent = Program::start(
+        broker.setup(),
+        &[&["agent", "--exec", "echo", "--uuid", &uuid], &by_proxy[..], &["--", "1"]].concat(),
+    );
+    agent.says(&uuid).await;
+    // the demo's exit code tells whether all of it worked
+    let password = fs::read_to_string(broker.data_dir().join("initial-admin-password")).unwrap();
+    for command in [&["demo"][..], &["send", &uuid, "GET", "/"], &["devices"], &["commands", "list"], &["gateways"]] {
+        let mut shell = broker.setup().command(&[command, &by_proxy].concat());
+        let output = shell.env("SWITCHBOARD_PASSWORD", password.trim()).output().unwrap();
+        assert!(output.status.success(), "{command:?} {output:?}");
+    }
+    let (_, port) = url.trim_end_matches("/switchboard").rsplit_once(':').unwrap();
+    let other = broker.data_dir().join("other.pem");
+    let _other = TlsProxy::start(&broker, &other);
+    let (other, plain) = (other.display().to_string(), broker.url.replace("http", "https"));
+    let state = ["--state", "state.json"];
+    for (command, flags, expected) in [
+        (&["demo"][..], &["--url", &url][..], "--ca FILE"),
+        (&["demo"], &["--url", &url, "--ca", &other], "signed by an authority that is not trusted here"),
+        (&["demo"], &["--url", &format!("https://localhost:{port}"), "--ca", &ca], "for another host name"),
+        (&["demo"], &["--url", &plain], "does not speak TLS"),
+        (&["demo"], &["--url", &url, "--ca", "none.pem"], "none.pem"),
+        (&["demo"], &["--url", &url, "--ca", ".."], "cannot use the certificates"),
+        (&[&["agent", "--exec", "echo"][..], &state].concat(), &["--url", &url], "--ca FILE"),
+        (&[&["client", "--name", "Carol"][..], &state].concat(), &["--url", &url], "--ca FILE"),
+    ] {
+        let output = broker.command(&[command, flags].concat(), "");
+        assert!(output.code == Some(1) && output.stderr.contains(expected), "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    }
+}
