@@ -35,7 +35,14 @@ use crate::settings::{self, Flags, LogFormat, Settings, SettingsError};
 
 /// Switchboard, a message broker: devices, topics and remote commands over WebSocket and HTTP.
 #[derive(Parser)]
-#[command(name = "switchboard", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "switchboard",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Without a command it is `serve`: a broker at http://127.0.0.1:8000 with its data in ./data. `switchboard demo` shows what it does.\n\n\
+Exit codes: 0 done, 1 failed (a line on stderr says why), 2 wrong arguments; `send` has more."
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,

@@ -88,6 +88,8 @@ impl Client {
     /// # Errors
     /// The URL is not one of `http` or `https`, or the file holds no certificates.
     pub fn with_ca(url: &str, ca: Option<&Path>) -> Result<Self, ClientError> {
+        // for other clients of the process; fails if there is a provider already, which is as good
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
         let tls = if base.scheme() == "https" || ca.is_some() { tls::trusting(ca)? } else { tls::trusting_nobody()? };
         let http = reqwest::Client::builder()

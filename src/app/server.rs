@@ -39,7 +39,7 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.set_nonblocking(true)?;
         Ok::<_, std::io::Error>(socket.into())
     };
-    open().with_context(|| format!("cannot listen on {address} (http.bind)"))
+    open().with_context(|| format!("cannot listen on {address} (http.bind; give another --bind)"))
 }
 
 pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {

@@ -64,6 +64,7 @@ impl Credentials {
             return Ok(client.with_token(&token));
         }
         let first_password = self.data_dir.join(FIRST_PASSWORD);
+        let mut what_else = "";
         let (username, password) = match self.username {
             Some(username) => {
                 let password = match std::env::var("SWITCHBOARD_PASSWORD") {
@@ -77,6 +78,7 @@ impl Credentials {
             None if first_password.exists() && is_local(&client) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
+                what_else = " with the first password of the data directory; if it was changed, give --username";
                 ("admin".to_owned(), password.trim().to_owned())
             }
             None => bail!(
@@ -84,7 +86,7 @@ impl Credentials {
                 first_password.display()
             ),
         };
-        client.login(&username, &password).await.with_context(|| format!("cannot log in as {username}"))?;
+        client.login(&username, &password).await.with_context(|| format!("cannot log in as {username}{what_else}"))?;
         Ok(client)
     }
 }

@@ -27,9 +27,10 @@ const UNPREFIXED: [(&str, &str); 9] = [
 ];
 
 /// Variables of the command line and of the tests, which are no settings.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "SWITCHBOARD_CA",
     "SWITCHBOARD_DEVICE_KEY",
+    "SWITCHBOARD_DEVICE_TOKEN",
     "SWITCHBOARD_PASSWORD",
     "SWITCHBOARD_TEST_POSTGRES",
     "SWITCHBOARD_TOKEN",

@@ -6,7 +6,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Broker, ChangeBroker, Program, TlsProxy, get, next, post, until};
+use crate::{
+    identity::ending_at,
+    support::{Broker, ChangeBroker, Program, TlsProxy, get, next, post, until},
+};
 
 /// The only state file there.
 fn state_file(setup: &mut ChangeBroker) -> PathBuf {
@@ -119,6 +122,55 @@ async fn a_device_comes_back_with_a_new_token_after_a_revocation_and_not_after_i
     second.says(&uuid).await;
     let (code, said) = first.ended().await;
     assert!(code == Some(1) && said.contains("4409") && said.contains("connected from elsewhere"), "{said}");
+}
+
+#[tokio::test]
+async fn tokens_are_renewed_before_they_end_a_socket() {
+    let secret = crate::identity::SECRET;
+    let setup = Broker::with().env("SECRET_KEY", secret).set("AUTH__EXPIRE_LIVE_SOCKETS", "true");
+    let mut broker = setup.start().await;
+    let uuid = Uuid::new_v4().to_string();
+    let mut first = agent(&mut broker, &["--uuid", &uuid]);
+    first.says(&uuid).await;
+    first.stop().await;
+    let mut before = state(broker.setup());
+    let end = chrono::Utc::now().timestamp() + 14;
+    before["access_token"] = json!(ending_at(before["access_token"].as_str().unwrap(), end));
+    before["access_token_expires_at"] = json!(end);
+    fs::write(state_file(broker.setup()), before.to_string()).unwrap();
+    let mut agent = agent(&mut broker, &["--uuid", &uuid]);
+    agent.says(&uuid).await;
+    until(async || state(broker.setup())["refresh_token"] != before["refresh_token"]).await;
+    // the session's clock is exact to the second
+    until(async || chrono::Utc::now().timestamp() > end + 3).await;
+    let admin = broker.admin().await;
+    let (status, sent) = post(&admin, "/api/commands", json!({ "target": uuid, "method": "GET", "url": "/" })).await;
+    assert!(status == 200 && sent["targets"][0]["state"] == "succeeded", "{sent}");
+    let (code, said) = agent.stop().await;
+    assert!(code == Some(0) && !said.contains("lost the broker"), "{said}");
+}
+
+#[tokio::test]
+async fn programs_go_on_while_the_broker_is_away() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut broker = Broker::with().argument("--bind").argument(&address).start().await;
+    let uuid = Uuid::new_v4().to_string();
+    let script = "touch began; until [ -e go ]; do sleep 0.05; done";
+    let url = broker.url.clone();
+    let arguments = ["agent", "--url", &url, "--uuid", &uuid, "--exec", "sh", "--", "-c", script];
+    let mut agent = Program::start(broker.setup(), &arguments);
+    agent.says("Connected").await;
+    let admin = broker.admin().await;
+    let request = admin.request(Method::POST, "/api/commands").header("prefer", "respond-async");
+    let command = json!({ "target": uuid, "method": "GET", "url": "/slow" });
+    assert_eq!(request.json(&command).send().await.unwrap().status(), 202);
+    let dir = broker.setup().dir();
+    until(async || dir.join("began").exists()).await;
+    let _broker = broker.kill().await.start().await;
+    agent.says("lost the broker").await;
+    agent.says("Connected").await;
+    fs::write(dir.join("go"), "").unwrap();
+    agent.says("answered in").await;
 }
 
 #[tokio::test]

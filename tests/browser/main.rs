@@ -36,6 +36,14 @@ async fn the_chat_example_of_the_readme_works_as_written() {
     assert_eq!(alice.next_line().await, "bob is here");
     assert_eq!(alice.next_line().await, "bob: Hello from bob!");
 
+    // once more, with what is there already
+    let mut again = browser.open_private(&format!("{}/docs", broker.url)).await;
+    again.run(&example).await;
+    assert_eq!(again.next_line().await, "alice is here");
+    assert_eq!(again.next_line().await, "alice: Hello from alice!");
+    assert_eq!(alice.next_line().await, "alice is here");
+    assert_eq!(alice.next_line().await, "alice: Hello from alice!");
+
     drop(broker);
     assert_eq!(alice.next_line().await, "closed with 1006");
 }

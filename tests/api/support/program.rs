@@ -20,7 +20,12 @@ pub struct Program {
 impl Program {
     /// Starts it where that broker runs, or would run.
     pub fn start(setup: &mut ChangeBroker, arguments: &[&str]) -> Self {
-        let mut shell = vec!["-c", "exec \"$0\" \"$@\" 2>&1", env!("CARGO_BIN_EXE_switchboard")];
+        Self::start_of(setup, env!("CARGO_BIN_EXE_switchboard"), arguments)
+    }
+
+    /// Any program there.
+    pub fn start_of(setup: &mut ChangeBroker, program: &str, arguments: &[&str]) -> Self {
+        let mut shell = vec!["-c", "exec \"$0\" \"$@\" 2>&1", program];
         shell.extend(arguments);
         let mut command = Command::from(setup.command_of("sh", &shell));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
