@@ -23,6 +23,7 @@ use anyhow::Context;
 use chrono::TimeDelta;
 
 pub use broker::{Broker, LoginKey};
+pub(crate) use readiness::NEARLY_FULL;
 use readiness::Readiness;
 use server::{listen, serve, warn_of_risks};
 
@@ -137,6 +138,7 @@ impl Application {
                 relays.clone(),
                 journal.clone(),
                 backlog.clone(),
+                store.clone(),
                 settings.limits.pending_commands,
                 store.unfinished_commands().await?,
             );
@@ -189,6 +191,11 @@ impl Application {
         control.spawn({
             let (store, days) = (store.clone(), settings.commands.retention_days);
             async move { delete_old_commands(store, days).await }
+        });
+
+        control.spawn({
+            let (store, storage) = (store.clone(), settings.storage.clone());
+            async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }
         });
 
         control.spawn(thin_gateway_history(store.clone(), settings.probes.clone()));

@@ -7,4 +7,5 @@ pub mod ids;
 pub mod liveness;
 pub mod rate_limit;
 pub mod rooms;
+pub mod storage;
 pub mod subscriptions;

@@ -143,6 +143,13 @@ impl ApiError {
         Self::Validation(vec![Fault { kind, loc, msg: msg.into(), input }])
     }
 
+    /// Logs what the answer does not tell.
+    pub fn log(&self) {
+        if let Self::Internal(cause) = self {
+            tracing::error!(%cause, "request failed");
+        }
+    }
+
     /// The constant that programs can tell errors by.
     pub fn code(&self) -> &'static str {
         match self {
@@ -206,7 +213,7 @@ impl From<StoreError> for ApiError {
         match error {
             // the log has been told when it began
             StoreError::Unavailable(_) => Self::DatabaseUnavailable,
-            StoreError::Full(_) => Self::StorageFull,
+            StoreError::Full(_) | StoreError::NearlyFull => Self::StorageFull,
             error => Self::Internal(error.to_string()),
         }
     }
@@ -254,7 +261,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         match self {
-            Self::Internal(cause) => tracing::error!(%cause, "request failed"),
+            Self::Internal(_) => self.log(),
             Self::NotAuthenticated
             | Self::InvalidCredentials
             | Self::InvalidToken

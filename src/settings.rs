@@ -71,6 +71,7 @@ pub struct Storage {
     pub data_dir: PathBuf,
     pub database_url: Secret,
     pub max_connections: u32,
+    pub min_free_bytes: u64,
 }
 
 /// `[auth]`

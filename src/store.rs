@@ -8,6 +8,7 @@ mod commands;
 mod connection;
 mod devices;
 mod error;
+mod gate;
 mod gateways;
 mod location;
 mod open;
@@ -34,6 +35,7 @@ pub use users::{Duplicate, NewUser, User};
 
 use connection::{Pool, Transaction};
 use error::is_unique_violation;
+use gate::Gate;
 use open::Database;
 
 use crate::{domain::rooms::Change, settings};
@@ -49,6 +51,7 @@ pub struct Store {
     /// transactions alone: [`Store::begin`]
     write: Pool,
     database: Database,
+    gate: Gate,
 }
 
 impl Store {
@@ -74,7 +77,7 @@ impl Store {
         // what is wrong shows now, with all the time that a database may need to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, deadline);
-        Ok(Self { read, write, database })
+        Ok(Self { read, write, database, gate: Gate::default() })
     }
 
     /// Brings the schema up to date.
@@ -131,10 +134,11 @@ impl Store {
         changes: &[Change],
         rooms_per_user: usize,
     ) -> Result<Vec<Decided>, StoreError> {
-        let transaction = self.begin().await?;
-        commands::write(&transaction, records).await?;
+        let transaction = self.begin_essential().await?;
+        let nearly_full = self.is_nearly_full();
+        commands::write(&transaction, records, nearly_full).await?;
         // last, since it locks rooms
-        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user).await?;
+        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full).await?;
         transaction.commit().await?;
         Ok(decided)
     }
@@ -149,8 +153,10 @@ impl Store {
         Ok(self.read.begin(begin).await?)
     }
 
-    /// A transaction for writing: the only way to write. Never hold it across a message to an actor.
-    async fn begin(&self) -> Result<Transaction, StoreError> {
+    /// A transaction for writing: this and [`Store::begin`] are the only ways to write. For what must go on while storage
+    /// is nearly full, because it takes no more space or bounds what others may do: deletions, revocations, logins.
+    /// Never hold it across a message to an actor.
+    async fn begin_essential(&self) -> Result<Transaction, StoreError> {
         let begin = match self.write.backend() {
             DbBackend::Postgres => "BEGIN",
             // one that reads first would fail with BUSY_SNAPSHOT, whatever the busy timeout

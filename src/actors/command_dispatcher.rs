@@ -11,7 +11,7 @@ mod recording;
 mod unrecorded;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -43,7 +43,7 @@ use crate::{
         ids::ClientId,
     },
     protocol::outbound,
-    store::Record,
+    store::{Record, Store},
 };
 
 /// How long to wait for a socket that has no room for what is queued.
@@ -57,6 +57,8 @@ pub struct CommandDispatcher {
     pending: PendingCommands<SessionHandle>,
     /// what began a moment ago and is in no record yet
     unrecorded: Unrecorded,
+    /// what began while storage was nearly full, and is not recorded
+    unkept: HashSet<Uuid>,
     /// the timer for the end of this moment is set
     in_moment: bool,
     waiters: HashMap<Uuid, Vec<oneshot::Sender<Arc<Command>>>>,
@@ -73,6 +75,7 @@ pub struct CommandDispatcher {
     relays: Arc<Relays>,
     journal: Addr<Journal>,
     backlog: Backlog,
+    store: Store,
     /// `limits.pending_commands`; 0 is none
     limit: usize,
 }
@@ -90,12 +93,14 @@ impl CommandDispatcher {
         relays: Arc<Relays>,
         journal: Addr<Journal>,
         backlog: Backlog,
+        store: Store,
         limit: usize,
         recovered: Vec<Command>,
     ) -> Self {
         Self {
             pending: PendingCommands::default(),
             unrecorded: Unrecorded::default(),
+            unkept: HashSet::new(),
             in_moment: false,
             waiters: HashMap::new(),
             watchers: HashMap::new(),
@@ -107,6 +112,7 @@ impl CommandDispatcher {
             relays,
             journal,
             backlog,
+            store,
             limit,
         }
     }
@@ -232,9 +238,13 @@ impl CommandDispatcher {
             if over || self.backlog.is_behind() {
                 return Err(TooManyPending);
             }
-            self.unrecorded.insert(command.id);
-            if !self.in_moment {
-                self.await_moment(context);
+            if self.store.is_nearly_full() {
+                self.unkept.insert(command.id);
+            } else {
+                self.unrecorded.insert(command.id);
+                if !self.in_moment {
+                    self.await_moment(context);
+                }
             }
         }
         let (id, waits) = (command.id, command.deliver_until.is_some());

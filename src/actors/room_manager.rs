@@ -116,7 +116,9 @@ impl RoomManager {
                 manager.writing = false;
                 let decided = match decided {
                     Ok(Ok(decided)) => decided,
-                    Ok(Err(StoreError::Full(_))) => vec![Err(Refusal::StorageFull); changes.len()],
+                    Ok(Err(StoreError::Full(_) | StoreError::NearlyFull)) => {
+                        vec![Err(Refusal::StorageFull); changes.len()]
+                    }
                     _ => {
                         // what has waited meanwhile would find the same, and wait for as long again
                         manager.refuse_waiting(Refusal::DatabaseUnavailable);

@@ -275,7 +275,10 @@ impl Session {
                 session.set_expiry(expires_at);
                 session.send(&outbound::authenticated(account, expires_at));
             }
-            Err(error) => session.error(error.code(), &error.to_string(), About::default()),
+            Err(error) => {
+                error.log();
+                session.error(error.code(), &error.to_string(), About::default());
+            }
         }));
     }
 }

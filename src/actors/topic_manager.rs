@@ -21,6 +21,7 @@ use crate::{
         ids::{ClientId, TopicId},
         subscriptions::{Location, Subscriptions, TooManySubscriptions},
     },
+    error::ApiError,
     protocol::outbound::{self, About, Event},
     store::Store,
 };
@@ -146,8 +147,9 @@ impl TopicManager {
                 Ok(true) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
                 Ok(false) => ("topic_not_found", format!("Topic {topic} not found")),
                 Err(error) => {
-                    tracing::error!(%error, "cannot look a topic up");
-                    ("internal_error", "Internal server error".to_owned())
+                    let error = ApiError::from(error);
+                    error.log();
+                    (error.code(), error.to_string())
                 }
             };
             let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };

@@ -9,6 +9,9 @@ use crate::store::{Store, StoreError};
 /// How long a proof is good: whoever asks more often costs the disk nothing.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// The detail while there is less space than `storage.min_free_bytes`: what passes through goes on.
+pub(crate) const NEARLY_FULL: &str = "nearly full";
+
 /// The last proof that the database takes writes.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
@@ -17,7 +20,7 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// `ok`, or what is wrong with the database in a word.
+    /// `ok`, [`NEARLY_FULL`], or what is wrong with the database in a word.
     pub(super) async fn of_database(&self, store: &Store) -> &'static str {
         let mut last = self.last.lock().await;
         if let Some((at, known)) = *last
@@ -26,6 +29,7 @@ impl Readiness {
             return known;
         }
         let found = match store.prove_write().await {
+            Ok(()) if store.is_nearly_full() => NEARLY_FULL,
             Ok(()) => "ok",
             Err(StoreError::Full(_)) => "full",
             Err(error) => {

@@ -172,6 +172,7 @@ pub async fn create(
     let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
     let id = command.id;
     check_room(&broker, command.targets.len()).await?;
+    broker.store.check_space()?;
     // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
     let begun = actix_web::rt::spawn(begin(broker.clone(), command, idempotency_key, digest.clone()));
     match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
@@ -269,6 +270,8 @@ async fn answer(
     if let Some(finished) = finished
         && let Ok(Ok(command)) = tokio::time::timeout(PATIENCE, finished).await
     {
+        // what the caller hears must hold after a crash, too
+        broker.journal.send(Flush).await??;
         return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
     }
     let command = read(broker, id).await?.ok_or(NOT_FOUND)?;

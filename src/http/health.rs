@@ -6,7 +6,10 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{actors, app::Broker};
+use crate::{
+    actors,
+    app::{Broker, NEARLY_FULL},
+};
 
 /// An actor that does not answer for so long is not alive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,12 +55,12 @@ pub struct Readiness {
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = tokio::time::timeout(PATIENCE, broker.database_readiness()).await.unwrap_or("away");
     let draining = broker.is_draining();
-    let ready = database == "ok" && !draining;
+    let ready = matches!(database, "ok" | NEARLY_FULL) && !draining;
     let trouble = broker.gateways.trouble();
-    let status = match (ready, &trouble) {
-        (false, _) => "unavailable",
-        (true, Some(_)) => "degraded",
-        (true, None) => "ready",
+    let status = match ready {
+        false => "unavailable",
+        true if trouble.is_some() || database == NEARLY_FULL => "degraded",
+        true => "ready",
     };
     let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
     let parts = Readiness { status, database, redis: "disabled", gateways, draining };

@@ -32,7 +32,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn register_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let now = Utc::now();
         let row = ActiveModel {
             id: Set(ROW),
@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// When it can't.
     pub async fn prove_write(&self) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let done = Entity::update_many()
             .filter(Column::Id.eq(ROW))
             .col_expr(Column::SeenAt, Expr::value(Utc::now()))

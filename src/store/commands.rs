@@ -183,11 +183,15 @@ fn read_command(row: commands::Model, targets: Vec<Target>) -> Command {
     }
 }
 
-/// Writes all records.
+/// Writes all records; no reports of progress while storage is nearly full.
 ///
 /// # Errors
 /// When the database fails; then the transaction is not to be committed.
-pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]) -> Result<(), StoreError> {
+pub(super) async fn write(
+    transaction: &impl ConnectionTrait,
+    records: &[Record],
+    nearly_full: bool,
+) -> Result<(), StoreError> {
     // in the order of their ids, so that no two nodes wait for each other's rows; those of commands begin with the time, so
     // the database appends
     let mut commands = BTreeMap::new();
@@ -208,6 +212,7 @@ pub(super) async fn write(transaction: &impl ConnectionTrait, records: &[Record]
             Record::Target { command, target } => {
                 targets.insert((*command, target.client.uuid()), target);
             }
+            Record::Progress { .. } if nearly_full => {}
             Record::Progress { command, client, version, at, progress: report } => {
                 progress.push(command_progress::ActiveModel {
                     command_id: Set(*command),
@@ -375,7 +380,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn delete_commands_before(&self, time: DateTime<Utc>) -> Result<u64, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let old = || {
             commands::Entity::find()
                 .select_only()

@@ -121,7 +121,7 @@ impl Store {
         claim: Claim<'_>,
         refresh: &NewRefreshToken,
     ) -> Result<Option<RegisteredDevice>, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let now = Utc::now().trunc_subsecs(6);
         // nobody deletes it in the meantime
         let device = match Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await? {
@@ -151,6 +151,7 @@ impl Store {
                 if row.is_changed() { row.update(&transaction).await? } else { row.try_into_model()? }
             }
             None => {
+                self.check_space()?;
                 let row = ActiveModel {
                     uuid: Set(uuid.into()),
                     name: Set(name.to_owned()),
@@ -230,7 +231,7 @@ impl Store {
     /// # Errors
     /// When the database fails; no such device is `None`.
     pub async fn delete_device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let tokens = || refresh_tokens::Column::ClientUuid.eq(uuid.uuid());
         // waits for rotations that are under way, so that the deletion below sees their successors
         refresh_tokens::Entity::find().filter(tokens()).lock_exclusive().all(&transaction).await?;

@@ -12,6 +12,9 @@ pub enum StoreError {
     /// There is no space left to store anything.
     #[error("storage full: {0}")]
     Full(DbErr),
+    /// There is less space than `storage.min_free_bytes`: nothing was tried.
+    #[error("storage nearly full")]
+    NearlyFull,
     /// The statement itself failed.
     #[error("database: {0}")]
     Database(DbErr),

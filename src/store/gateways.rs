@@ -160,7 +160,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn delete_gateway(&self, id: i64) -> Result<Vec<RegisteredDevice>, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         gateways::Entity::delete_by_id(id).exec(&transaction).await?;
         gateways::Entity::update_many()
             .filter(gateways::Column::ParentId.eq(id))
@@ -177,7 +177,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn forget_gateway(&self, id: i64) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         forget_history(&transaction, id).await?;
         transaction.commit().await?;
         Ok(())
@@ -246,7 +246,7 @@ impl Store {
             if found.is_empty() {
                 break;
             }
-            let transaction = self.begin().await?;
+            let transaction = self.begin_essential().await?;
             gateway_hours::Entity::update_many()
                 .filter(Column::GatewayId.is_in(found))
                 .filter(old())
@@ -255,7 +255,7 @@ impl Store {
                 .await?;
             transaction.commit().await?;
         }
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         gateway_hours::Entity::delete_many().filter(Column::BeganAt.lt(all)).exec(&transaction).await?;
         gateway_transitions::Entity::delete_many()
             .filter(gateway_transitions::Column::At.lt(all))

@@ -73,7 +73,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn insert_refresh_token(&self, token: NewRefreshToken) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         token.insert(&transaction).await?;
         Ok(transaction.commit().await?)
     }
@@ -89,7 +89,7 @@ impl Store {
         successor: &RefreshToken,
         revoked_until: impl Fn(ClientKind) -> DateTime<Utc>,
     ) -> Result<Rotation, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let now = Utc::now();
         let Some(row) = refresh_tokens::Entity::find_by_id(token_hash).one(&transaction).await? else {
             return Ok(Rotation::Unknown);
@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let ended = end_family(&transaction, family, until).await?;
         transaction.commit().await?;
         Ok(ended)
@@ -145,7 +145,7 @@ impl Store {
     /// # Errors
     /// When the database fails; no such client is `None`.
     pub async fn revoke_client(&self, client: ClientId) -> Result<Option<(Account, u64)>, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let of_client = || refresh_tokens::Column::ClientUuid.eq(client.uuid());
         // waits for rotations that are under way, so that the deletion below sees their successors
         refresh_tokens::Entity::find().filter(of_client()).lock_exclusive().all(&transaction).await?;
@@ -182,7 +182,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn revoke(&self, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let news = revoke(&transaction, id, expires_at).await?;
         transaction.commit().await?;
         Ok(news)
@@ -207,7 +207,7 @@ impl Store {
     /// When the database fails.
     pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
         let now = Utc::now();
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         refresh_tokens::Entity::delete_many()
             .filter(refresh_tokens::Column::ExpiresAt.lte(now))
             .exec(&transaction)

@@ -180,7 +180,7 @@ impl Store {
         if let Some(is_active) = is_active {
             update = update.col_expr(Column::IsActive, Expr::value(is_active));
         }
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         update.exec(&transaction).await?;
         let user = Users::find_by_id(id).one(&transaction).await?.map(User::from);
         transaction.commit().await?;

@@ -22,6 +22,7 @@ mod http_rules;
 mod identity;
 mod messaging;
 mod openapi;
+mod outages;
 mod readme;
 mod room_durability;
 mod room_rest;

@@ -1,8 +1,9 @@
-//! When there is no space left.
+//! The database on a disk that fills up, and who may read it.
 
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use switchboard::client::Client;
 use tempfile::TempDir;
 
-use crate::support::{Broker, get, post, until};
+use crate::support::{Broker, get, next, next_of_type, post, posting, reply, until, within};
 
 /// A small file system of its own.
 struct SmallDisk {
@@ -85,6 +86,7 @@ async fn what_is_acknowledged_around_a_full_disk_is_stored() {
     let mut broker = Broker::with()
         .env("DATABASE_URL", &url(&disk.path("switchboard.db")))
         .set("LIMITS__TOPICS_PER_CLIENT", "0")
+        .set("STORAGE__MIN_FREE_BYTES", "0")
         .start()
         .await;
     let (device, _) = broker.device("writer").await;
@@ -139,7 +141,11 @@ async fn what_is_acknowledged_around_a_full_disk_is_stored() {
 #[actix_web::test]
 async fn a_room_that_can_not_store_a_message_shows_it_to_nobody() {
     let Some(disk) = SmallDisk::mount("8m") else { return };
-    let mut broker = Broker::with().env("DATABASE_URL", &url(&disk.path("switchboard.db"))).start().await;
+    let mut broker = Broker::with()
+        .env("DATABASE_URL", &url(&disk.path("switchboard.db")))
+        .set("STORAGE__MIN_FREE_BYTES", "0")
+        .start()
+        .await;
     let user = broker.user("alice", "user").await;
     let (status, room) = post(&user, "/api/rooms/", json!({ "name": "lobby" })).await;
     assert_eq!(status, 200, "{room}");
@@ -166,4 +172,73 @@ async fn a_room_that_can_not_store_a_message_shows_it_to_nobody() {
     let (_, messages) = get(&user, &format!("{path}?limit=1000")).await;
     let contents: Vec<_> = messages.as_array().unwrap().iter().map(|one| one["content"].as_str().unwrap()).collect();
     assert_eq!(contents, said);
+}
+
+#[actix_web::test]
+async fn while_storage_is_nearly_full_what_passes_through_goes_on() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let mut broker = Broker::with().env("DATABASE_URL", &url(&disk.path("switchboard.db"))).start().await;
+    let admin = broker.admin().await;
+    let (device, registered, mut socket) = broker.connected("device").await;
+    let alice = broker.user("alice", "user").await;
+    let (_, room) = post(&alice, "/api/rooms/", json!({ "name": "lobby" })).await;
+    let mut chat = within(alice.connect(&format!("/ws/room/{}", room["id"]))).await.unwrap();
+    next_of_type(&mut chat, "message_history").await;
+    next_of_type(&mut chat, "user_joined").await;
+
+    // a twentieth of 8 MiB is more than that
+    disk.fill_up_to(300_000);
+    until(async || get(&admin, "/readyz").await.1["database"] == "nearly full").await;
+    let (status, ready) = get(&admin, "/readyz").await;
+    assert_eq!((status, &ready["status"]), (200, &json!("degraded")), "{ready}");
+    let command = json!({ "target": registered.uuid, "method": "GET", "url": "/" });
+    let user = json!({ "username": "new", "email": "new@example.org", "password": "a long password" });
+    let new = json!({ "name": "new", "uuid": uuid::Uuid::new_v4() });
+    for (path, body) in [
+        ("/topics/create", json!({ "topic_id": "topic" })),
+        ("/api/rooms/", json!({ "name": "another" })),
+        ("/api/commands", command.clone()),
+        ("/api/users/", user),
+        ("/register", new),
+    ] {
+        let response = within(admin.request(reqwest::Method::POST, path).json(&body).send()).await.unwrap();
+        assert!(response.headers().contains_key("retry-after"), "{path}");
+        assert_eq!(response.status(), 503, "{path}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body, json!({ "detail": "Storage is nearly full", "code": "storage_full" }), "{path}");
+    }
+    chat.send_text(r#"{"content": "is there a place for this?"}"#).await.unwrap();
+    let refused = next_of_type(&mut chat, "error").await;
+    assert_eq!((&refused["code"], &refused["message"]), (&json!("storage_full"), &json!("Storage is nearly full")));
+
+    // messages, commands that are not stored beforehand, logins, another registration, and what makes room
+    within(socket.send_direct(registered.uuid, "to myself")).await.unwrap();
+    assert_eq!(next(&mut socket).await["content"], "to myself");
+    next_of_type(&mut socket, "sent").await;
+    let sent = posting(&admin, &format!("/send-command/{}", registered.uuid), &json!({ "method": "GET", "url": "/" }));
+    reply(&mut socket, json!("done")).await;
+    assert_eq!(within(sent).await.unwrap().0, 200);
+    broker.login("alice", "password of alice").await;
+    let again = json!({ "name": "device", "uuid": registered.uuid });
+    assert_eq!(post(&device, "/register", again).await.0, 200);
+    let (_, list) = get(&admin, "/api/commands").await;
+    assert_eq!(list["count"], 0, "{list}");
+    assert_eq!(broker.command(&["user", "disable", "alice"], "").code, Some(0));
+
+    disk.free();
+    until(async || create_topic(&device, "there is space again").await.0 == 200).await;
+    until(async || get(&admin, "/readyz").await.1["database"] == "ok").await;
+}
+
+#[actix_web::test]
+async fn the_files_of_a_database_are_private_wherever_they_are() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("elsewhere.db");
+    let broker = Broker::with().env("DATABASE_URL", &url(&file)).start().await;
+    broker.device("somebody").await;
+    for suffix in ["", "-wal", "-shm"] {
+        let file = dir.path().join(format!("elsewhere.db{suffix}"));
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
 }

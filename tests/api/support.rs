@@ -6,7 +6,7 @@ mod program;
 mod raw;
 mod tls;
 
-pub use broker::{Broker, ChangeBroker, Output};
+pub use broker::{Broker, ChangeBroker, Output, create_database};
 pub use program::Program;
 pub use raw::{Frame, RawSocket};
 pub use tls::TlsProxy;

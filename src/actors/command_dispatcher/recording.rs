@@ -14,9 +14,16 @@ const MOMENT: Duration = Duration::from_millis(50);
 impl CommandDispatcher {
     /// Records changes, and tells them to those who watch and wait.
     pub(super) fn tell(&mut self, changes: impl IntoIterator<Item = Changed>) {
+        let changes: Vec<_> = changes.into_iter().collect();
         let mut records = Vec::new();
         let mut patient = true;
-        for changed in changes {
+        for changed in &changes {
+            if self.unkept.contains(&changed.command) {
+                if changed.finished.is_some() {
+                    self.unkept.remove(&changed.command);
+                }
+                continue;
+            }
             match (&changed.finished, self.unrecorded.contains(changed.command)) {
                 // it began and ended within a moment: written once
                 (Some(finished), true) => {
@@ -29,9 +36,15 @@ impl CommandDispatcher {
                     if self.unrecorded.remove(changed.command) {
                         records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
                     }
-                    Self::record(&changed, &mut records);
+                    Self::record(changed, &mut records);
                 }
             }
+        }
+        // first: whoever is told now and then flushes the Journal finds it written
+        if !records.is_empty() {
+            self.journal.do_send(Write { records, patient });
+        }
+        for changed in changes {
             if let Some(finished) = &changed.finished {
                 for waiter in self.waiters.remove(&changed.command).unwrap_or_default() {
                     // a caller that hung up waits no more
@@ -46,9 +59,6 @@ impl CommandDispatcher {
                     self.watchers.remove(&command);
                 }
             }
-        }
-        if !records.is_empty() {
-            self.journal.do_send(Write { records, patient });
         }
     }
 

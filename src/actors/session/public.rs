@@ -44,10 +44,11 @@ impl Session {
         context.wait(join.into_actor(self).map(|result, session, _| match result {
             Ok(expires_at) => session.adopt(Dialect::Chat, expires_at),
             Err(error) => {
+                error.log();
                 session.error(error.code(), &error.to_string(), About::default());
                 session.outbox.close(match error {
                     ApiError::InactiveUser => CloseCode::Forbidden,
-                    ApiError::TooMany { .. } => CloseCode::TryAgainLater,
+                    ApiError::TooMany { .. } | ApiError::DatabaseUnavailable => CloseCode::TryAgainLater,
                     ApiError::Internal(_) => CloseCode::ServerError,
                     _ => CloseCode::Unauthorized,
                 });

@@ -122,6 +122,11 @@ impl Change {
         matches!(self, Self::Post { .. } | Self::Read { .. } | Self::Type { .. })
     }
 
+    /// Whether it needs more space in any case.
+    pub fn takes_space(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Add { .. } | Self::Post { .. } | Self::Edit { .. })
+    }
+
     /// The room that it is asked of; a new one has no id yet.
     pub fn room(&self) -> Option<RoomId> {
         match self {

@@ -16,7 +16,10 @@ use uuid::Uuid;
 
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
-    actors::command_dispatcher::Watch, app::Broker, auth::extract::UserIdentity, domain::commands::Changed,
+    actors::{command_dispatcher::Watch, journal::Flush},
+    app::Broker,
+    auth::extract::UserIdentity,
+    domain::commands::Changed,
     error::ApiError,
 };
 
@@ -139,6 +142,10 @@ impl Watcher {
             match tokio::time::timeout(TICK, live.recv()).await {
                 Ok(Ok(changed)) => {
                     quiet = Duration::ZERO;
+                    // what the watcher hears must hold after a crash, too; if it is not written the record decides
+                    if !matches!(self.broker.journal.send(Flush).await, Ok(Ok(()))) {
+                        return Ok(false);
+                    }
                     if changed.target.version > self.last {
                         let progress =
                             changed.progress.as_deref().and_then(|progress| serde_json::from_str(progress).ok());

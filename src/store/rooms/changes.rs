@@ -41,17 +41,22 @@ pub(in crate::store) async fn apply(
     transaction: &impl ConnectionTrait,
     changes: &[Change],
     rooms_per_user: usize,
+    nearly_full: bool,
 ) -> Result<Vec<Decided>, StoreError> {
     if changes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut work = Work::begin(transaction, changes, rooms_per_user).await?;
+    let mut work = Work::begin(transaction, changes, rooms_per_user, nearly_full).await?;
     let mut decided = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
         // what is said is written in few statements, however many say it
-        let talk = rest.iter().take_while(|change| change.is_talk()).count();
-        if talk > 0 {
+        let is_refused = |change: &Change| nearly_full && change.takes_space();
+        let talk = rest.iter().take_while(|change| change.is_talk() && !is_refused(change)).count();
+        if is_refused(first) {
+            decided.push(Err(Refusal::StorageFull));
+            rest = &rest[1..];
+        } else if talk > 0 {
             decided.extend(work.talk(&rest[..talk]).await?);
             rest = &rest[talk..];
         } else {
@@ -69,11 +74,17 @@ struct Work<'a, C> {
     /// of the clients that the changes are about
     members: HashMap<(RoomId, ClientId), Member>,
     rooms_per_user: usize,
+    nearly_full: bool,
     now: DateTime<Utc>,
 }
 
 impl<'a, C: ConnectionTrait> Work<'a, C> {
-    async fn begin(transaction: &'a C, changes: &[Change], rooms_per_user: usize) -> Result<Self, StoreError> {
+    async fn begin(
+        transaction: &'a C,
+        changes: &[Change],
+        rooms_per_user: usize,
+        nearly_full: bool,
+    ) -> Result<Self, StoreError> {
         // two nodes that create rooms of the same names would wait for each other in the index
         let creates = changes.iter().any(|change| matches!(change, Change::Create { .. }));
         if creates && transaction.get_database_backend() == DbBackend::Postgres {
@@ -110,7 +121,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             }
         }
         // after the locks, so that times go up as ids do; PostgreSQL stores no more than microseconds
-        Ok(Self { transaction, rooms, members, rooms_per_user, now: Utc::now().trunc_subsecs(6) })
+        Ok(Self { transaction, rooms, members, rooms_per_user, nearly_full, now: Utc::now().trunc_subsecs(6) })
     }
 
     /// The room, for somebody who may know that it exists.
@@ -201,6 +212,9 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         };
         let newly = !self.members.contains_key(&(id, who.client));
         if newly {
+            if self.nearly_full {
+                return Ok(Err(Refusal::StorageFull));
+            }
             if self.has_too_many_rooms(who.client).await? {
                 return Ok(Err(Refusal::TooManyRooms));
             }

@@ -99,7 +99,7 @@ impl ChangeBroker {
     /// The database, behind the broker's back.
     pub async fn store(&mut self) -> Store {
         let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map_or("", |(_, url)| url.as_str());
-        let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2 });
+        let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2, "min_free_bytes": 0 });
         Store::connect(&serde_json::from_value(settings).unwrap()).await.unwrap()
     }
 
@@ -165,7 +165,7 @@ impl ChangeBroker {
 }
 
 /// A new database on that server.
-async fn create_database(server: &str) -> String {
+pub async fn create_database(server: &str) -> String {
     let name = format!("test_{}", Uuid::new_v4().simple());
     let connection = sea_orm::Database::connect(server).await.expect("PostgreSQL answers");
     connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();

@@ -1,0 +1,80 @@
+//! What may be written: nothing that takes space while there is hardly any.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{Store, StoreError, Transaction, open::Database};
+use crate::domain::storage::Threshold;
+
+/// How often is looked how much space is left.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What is known about what may be written; open unless somebody watches.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gate {
+    nearly_full: Arc<AtomicBool>,
+}
+
+/// Free and total bytes of the file system of a path.
+fn space(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
+}
+
+impl Store {
+    /// Whether there is less space than `storage.min_free_bytes`.
+    pub fn is_nearly_full(&self) -> bool {
+        self.gate.nearly_full.load(Ordering::Relaxed)
+    }
+
+    /// Refuses what takes space while there is hardly any.
+    ///
+    /// # Errors
+    /// There is less than `storage.min_free_bytes`.
+    pub fn check_space(&self) -> Result<(), StoreError> {
+        if self.is_nearly_full() { Err(StoreError::NearlyFull) } else { Ok(()) }
+    }
+
+    /// A transaction that stores something more.
+    pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
+        self.check_space()?;
+        self.begin_essential().await
+    }
+
+    /// Watches, for ever, how much space is left where the data is: the file system of the SQLite file; with PostgreSQL,
+    /// whose disk is not ours to see, that of the data directory. Without a threshold there is nothing to watch.
+    pub async fn watch_space(&self, data_dir: PathBuf, min_free: u64) {
+        if min_free == 0 {
+            return std::future::pending().await;
+        }
+        let path = match &self.database {
+            Database::Sqlite(path) => path.clone(),
+            Database::Postgres(_) => data_dir,
+        };
+        let mut threshold = None;
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let place = path.clone();
+            // a file system of the network may not answer
+            let found = tokio::task::spawn_blocking(move || space(&place)).await;
+            let Ok(Ok((free, total))) = found else { continue };
+            let is = threshold.get_or_insert_with(|| Threshold::new(min_free, total)).is_nearly_full(free);
+            if self.gate.nearly_full.swap(is, Ordering::Relaxed) == is {
+                continue;
+            }
+            if is {
+                tracing::error!(free, path = %path.display(), "storage is nearly full (storage.min_free_bytes): nothing more is stored");
+            } else {
+                tracing::info!(free, path = %path.display(), "there is space again");
+            }
+        }
+    }
+}
