@@ -292,6 +292,10 @@ impl Application {
         if tokio::time::timeout(JOURNAL_PATIENCE, written).await.is_err() {
             tracing::error!("the database does not take what is left to write");
         }
+        // background tasks hold connections, too
+        if tokio::time::timeout(JOURNAL_PATIENCE, self.broker.store.close()).await.is_err() {
+            tracing::warn!("the database does not end what is under way");
+        }
         self.probing.stop();
         self.control.stop();
         tracing::info!("stopped");

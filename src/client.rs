@@ -92,7 +92,12 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
         let tls = if base.scheme() == "https" || ca.is_some() { tls::trusting(ca)? } else { tls::trusting_nobody()? };
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            // a proxy of the environment is for other machines
+            http = http.no_proxy();
+        }
+        let http = http
             .tls_backend_preconfigured(ClientConfig::clone(&tls))
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)

@@ -80,6 +80,13 @@ impl Store {
         Ok(Self { read, write, database, gate: Gate::default() })
     }
 
+    /// Waits for what is under way, and takes nothing new. To be called before the threads that use it end: a connection
+    /// can't be given back where no runtime is left.
+    pub async fn close(&self) {
+        self.write.close().await;
+        self.read.close().await;
+    }
+
     /// Brings the schema up to date.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     device::{Identity, Link},
     names,
-    output::{printable, text},
+    output::{json_text, printable, text},
 };
 use crate::client::{ClientError, Connection};
 use lines::{Line, read};
@@ -307,7 +307,7 @@ impl Terminal {
                 say!("  the topic {} was deleted", text(&frame["topic_id"]));
             }
             _ if frame["command_id"].is_string() && frame["method"].is_string() => {
-                say!("! {} {} {}", text(&frame["method"]), text(&frame["url"]), frame["data"]);
+                say!("! {} {} {}", text(&frame["method"]), text(&frame["url"]), json_text(&frame["data"]));
                 let result = json!({ "name": self.name, "method": frame["method"], "url": frame["url"] });
                 socket.send_text(json!({ "command_id": frame["command_id"], "result": result }).to_string()).await?;
             }
@@ -315,7 +315,7 @@ impl Terminal {
                 say!("#{} {}: {}", text(&frame["topic_id"]), self.sender(frame).await, text(&frame["content"]));
             }
             _ if frame["from"].is_string() => say!("{}: {}", self.sender(frame).await, text(&frame["content"])),
-            _ => say!("< {frame}"),
+            _ => say!("< {}", json_text(frame)),
         }
         Ok(())
     }

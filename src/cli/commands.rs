@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     names::resolve,
-    output::{Output, print_json, table, text},
+    output::{Output, json_text, print_json, table, text},
 };
 use crate::client::Client;
 
@@ -112,7 +112,7 @@ fn print(command: &Value, json: bool) -> anyhow::Result<()> {
 pub(super) fn print_targets(command: &Value) {
     let mut table = table(&["TARGET", "NAME", "STATE", "RESULT"]);
     for target in command["targets"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let result = if target["result"].is_null() { String::new() } else { target["result"].to_string() };
+        let result = if target["result"].is_null() { String::new() } else { json_text(&target["result"]) };
         table.add_row([text(&target["uuid"]), text(&target["name"]), text(&target["state"]), result]);
     }
     say!("{table}");
@@ -172,12 +172,12 @@ fn print_event(name: &str, event: &Value) -> anyhow::Result<()> {
     match name {
         "finished" => print(event, false),
         "progress" => {
-            say!("{}  progress  {}", text(&event["target"]["name"]), event["progress"]);
+            say!("{}  progress  {}", text(&event["target"]["name"]), json_text(&event["progress"]));
             Ok(())
         }
         _ => {
             let result =
-                if event["target"]["result"].is_null() { String::new() } else { event["target"]["result"].to_string() };
+                if event["target"]["result"].is_null() { String::new() } else { json_text(&event["target"]["result"]) };
             say!("{}  {}  {result}", text(&event["target"]["name"]), text(&event["target"]["state"]));
             Ok(())
         }

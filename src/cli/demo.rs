@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::remote::Remote;
+use super::{output::json_text, remote::Remote};
 use crate::client::{ClientError, Connection};
 
 const TOPIC: &str = "switchboard-demo";
@@ -70,7 +70,7 @@ async fn expect(socket: &mut Connection, who: &str, is_it: impl Fn(&Value) -> bo
         loop {
             let frame = socket.next_frame().await?;
             if is_it(&frame) {
-                say!("   {who} ← {frame}");
+                say!("   {who} ← {}", json_text(&frame));
                 return anyhow::Ok(frame);
             }
             ensure!(frame["type"] != "error", "{} got an error: {}", who.trim(), frame["message"]);

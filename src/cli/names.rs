@@ -1,11 +1,11 @@
 //! Names in place of UUIDs, where they are unique.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use reqwest::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::output::printable;
+use super::output::{items, printable};
 use crate::client::{Client, ClientError};
 
 /// The most that an error lists.
@@ -57,7 +57,11 @@ pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid>
     if let Ok(uuid) = Uuid::try_parse(name) {
         return Ok(uuid);
     }
-    let mut candidates = devices(client, name).await?;
+    let mut candidates = match devices(client, name).await {
+        // who is no operator sees those who are connected
+        Err(ClientError::Refused { status, .. }) if status == 403 => Vec::new(),
+        devices => devices?,
+    };
     // users are asked for commands by their sockets
     for (uuid, name) in connected(client).await? {
         if !candidates.iter().any(|(known, _)| *known == uuid) {
@@ -68,7 +72,7 @@ pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid>
 }
 
 /// The devices with this in their name.
-async fn devices(client: &Client, search: &str) -> anyhow::Result<Candidates> {
+async fn devices(client: &Client, search: &str) -> Result<Candidates, ClientError> {
     let mut found = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
@@ -80,7 +84,7 @@ async fn devices(client: &Client, search: &str) -> anyhow::Result<Candidates> {
             None => query.push(("skip", &skip)),
         }
         let page: Value = client.answer(client.request(Method::GET, "/devices").query(&query)).await?;
-        let devices = page["devices"].as_array().context("the broker answered something else than devices")?;
+        let devices = items(&page, "devices");
         found.extend(devices.iter().filter_map(|device| {
             Some((Uuid::try_parse(device["uuid"].as_str()?).ok()?, device["name"].as_str()?.to_owned()))
         }));

@@ -79,8 +79,13 @@ pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => printable(text),
         Value::Null => String::new(),
-        other => other.to_string(),
+        other => json_text(other),
     }
+}
+
+/// A value as JSON on one line, as a person reads it.
+pub(super) fn json_text(value: &Value) -> String {
+    printable(&value.to_string())
 }
 
 /// An empty table without lines.
@@ -99,4 +104,16 @@ pub(super) fn items<'a>(list: &'a Value, name: &str) -> &'a [Value] {
 pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_other_peoples_texts_is_a_command_to_the_terminal() {
+        assert_eq!(printable("\u{1b}[2J \u{9b}2J \u{7f} \"ü\" \\"), "\\u{1b}[2J \\u{9b}2J \\u{7f} \"ü\" \\");
+        assert_eq!(text(&json!({ "a": "\u{9b}2J" })), "{\"a\":\"\\u{9b}2J\"}");
+        assert_eq!(one_line("one\n  two\r\nthree"), "one two three");
+    }
 }

@@ -220,3 +220,32 @@ fn tls_cause(error: &rustls::Error) -> (Unreachable, String) {
         other => (Unreachable::Tls, other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_broker() {
+        let refused = |status: u16, headers: &[(&'static str, &'static str)], body: &str| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (header::HeaderName::from_static(name), header::HeaderValue::from_static(value)));
+            let status = StatusCode::from_u16(status).unwrap();
+            ClientError::refused(status, &headers.collect(), body.as_bytes())
+        };
+        let limited = refused(429, &[("retry-after", "7")], r#"{"detail": "Too many", "code": "rate_limited"}"#);
+        assert_eq!(limited.to_string(), "429 Too Many Requests: Too many");
+        assert!(matches!(limited, ClientError::Refused { retry_after: Some(pause), .. } if pause.as_secs() == 7));
+        let faults = r#"{"detail": [{"loc": ["body", "name"], "msg": "Field required"}], "code": "validation_error"}"#;
+        assert_eq!(refused(422, &[], faults).to_string(), "422 Unprocessable Entity: name: Field required");
+        for (error, expected) in [
+            (refused(301, &[("location", "https://host/")], ""), "it is at https://host/ now"),
+            (refused(502, &[], "<html>Bad gateway</html>"), "no answer of a Switchboard broker"),
+            (refused(404, &[], "[]"), "no answer of a Switchboard broker"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(expected) && !text.contains("html"), "{text}");
+        }
+    }
+}

@@ -92,6 +92,14 @@ impl Pool {
         }
     }
 
+    /// Waits for what is under way, and takes nothing new.
+    pub(super) async fn close(&self) {
+        match &self.connections {
+            Connections::Sqlite(pool) => pool.close().await,
+            Connections::Postgres(pool) => pool.close().await,
+        }
+    }
+
     /// The same connections under another name in the log.
     pub(super) fn for_purpose(&self, purpose: &'static str) -> Self {
         Self { away: Arc::default(), purpose, ..self.clone() }

@@ -87,6 +87,9 @@ async fn where_only_operators_register_devices_a_token_is_given() {
     let mut broker = Broker::with().set("DEVICES__REGISTRATION", "closed").start().await;
     let (code, said) = agent(&mut broker, &[]).ended().await;
     assert!(code == Some(1) && said.contains("--token"), "{said}");
+    let url = broker.url.clone();
+    let output = broker.command(&["demo", "--url", &url], "");
+    assert!(output.code == Some(1) && output.stderr.contains("POST /register failed: 401"), "{output:?}");
     let admin = broker.admin().await;
     let uuid = Uuid::new_v4().to_string();
     let (status, device) = post(&admin, "/register", json!({ "name": "box", "uuid": uuid })).await;

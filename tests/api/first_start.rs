@@ -66,7 +66,7 @@ async fn with_json_logs_nothing_but_json_is_printed() {
     let log = broker.log() + &second.stderr;
     assert!(log.contains("SWITCHBOARD_PORT"), "{log}");
     for line in log.lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line:?} in {log}"));
         assert!(line["fields"]["message"].is_string() && line["level"].is_string(), "{line}");
     }
 }
