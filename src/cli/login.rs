@@ -86,8 +86,12 @@ impl Credentials {
                 first_password.display()
             ),
         };
-        client.login(&username, &password).await.with_context(|| format!("cannot log in as {username}{what_else}"))?;
-        Ok(client)
+        match client.login(&username, &password).await {
+            Ok(_) => Ok(client),
+            // where the broker does not answer, the password is not to blame
+            Err(error) if !error.is_unauthorized() => Err(error.into()),
+            Err(error) => Err(error).with_context(|| format!("cannot log in as {username}{what_else}")),
+        }
     }
 }
 

@@ -67,3 +67,37 @@ async fn a_broker_goes_on_when_nobody_reads_its_log() {
     }
     assert!(child.try_wait().unwrap().is_none());
 }
+
+#[tokio::test]
+async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
+    let mut broker = Broker::start().await;
+    let url = broker.url.clone();
+    let wrong = broker.setup().dir().join("wrong");
+    std::fs::create_dir(&wrong).unwrap();
+    std::fs::write(wrong.join("initial-admin-password"), "changed").unwrap();
+    for (arguments, expected) in [
+        (&["devices", "--url", "localhost:8000"][..], &["bad URL localhost:8000", "http://"][..]),
+        (&["devices", "--url", "http://me:hush@localhost"], &["bad URL"]),
+        (&["devices", "--url", "http://127.0.0.1:1"], &["no broker at http://127.0.0.1:1", "--url"]),
+        (
+            &["client", "--name", "x", "--url", "http://no-host.invalid"],
+            &["cannot find the host of http://no-host.invalid"],
+        ),
+        (&["devices", "--url", &url, "--data-dir", "wrong"], &["cannot log in as admin", "--username", "401"]),
+        (&["devices", "--url", &url, "--data-dir", "none"], &["--token or --username"]),
+        (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials"]),
+        (&["devices", "show", "nobody", "--url", &url], &["nobody is named \"nobody\""]),
+        (&["commands", "show", &uuid::Uuid::nil().to_string(), "--url", &url], &["404"]),
+        (&["commands", "list", "--state", "nope", "--url", &url], &["422", "state"]),
+        (&["demo", "--url", &format!("{url}/not/here")], &["POST /register failed: 404"]),
+    ] {
+        let output = broker.command(arguments, "");
+        assert_eq!((output.code, output.stderr.lines().count()), (Some(1), 1), "{output:?}");
+        assert!(output.stderr.starts_with("switchboard: ") && !output.stderr.contains("hush"), "{output:?}");
+        assert!(expected.iter().all(|part| output.stderr.contains(part)), "{expected:?} {output:?}");
+    }
+    for arguments in [&["send", "box"][..], &["nope"], &["agent"], &["devices", "--limit", "many"]] {
+        let output = broker.command(arguments, "");
+        assert!(output.code == Some(2) && output.stderr.contains("--help"), "{output:?}");
+    }
+}
