@@ -2,6 +2,8 @@
 //!
 //! To add a message: a struct with named fields in the file of the actor that receives it, and its `Handler` there.
 
+use actix::{Handler, Message};
+
 pub mod command_dispatcher;
 pub mod gateway_monitor;
 pub mod journal;
@@ -10,3 +12,36 @@ pub mod relay;
 pub mod room_manager;
 pub mod session;
 pub mod topic_manager;
+
+/// Are you alive? Also: have you handled what came before?
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+macro_rules! answer_ping {
+    ($($actor:ty: $name:literal,)*) => {$(
+        impl Handler<Ping> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: Ping, _: &mut Self::Context) {
+                panic_if_asked($name);
+            }
+        }
+    )*};
+}
+
+answer_ping! {
+    command_dispatcher::CommandDispatcher: "command dispatcher",
+    gateway_monitor::GatewayMonitor: "gateway monitor",
+    journal::Journal: "journal",
+    registry::Registry: "registry",
+    relay::Relay: "relay",
+    room_manager::RoomManager: "room manager",
+    topic_manager::TopicManager: "topic manager",
+}
+
+/// For tests of what a panic leads to; not in release builds.
+pub(crate) fn panic_if_asked(part: &str) {
+    let asked = cfg!(debug_assertions).then(|| std::env::var("SWITCHBOARD_TEST_PANIC").ok()).flatten();
+    assert!(asked.is_none_or(|asked| asked != part), "as SWITCHBOARD_TEST_PANIC asks");
+}

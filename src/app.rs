@@ -3,6 +3,7 @@
 mod broker;
 mod readiness;
 mod server;
+mod supervision;
 
 use std::{
     fmt,
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Arbiter};
+use actix::{Actor, Arbiter, MailboxError};
 use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
@@ -26,13 +27,16 @@ pub use broker::{Broker, LoginKey};
 pub(crate) use readiness::NEARLY_FULL;
 use readiness::Readiness;
 use server::{listen, serve, warn_of_risks};
+use supervision::Supervision;
+pub(crate) use supervision::log_panics;
 
 use crate::{
     actors::{
+        Ping,
         command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
-        gateway_monitor::{self, Board, GatewayMonitor, RecordAll},
+        gateway_monitor::{Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
-        registry::{self, Apply, Directory, Neighbours, Registry},
+        registry::{Apply, Directory, Neighbours, Registry},
         relay::{CloseAll, Relays},
         room_manager::{RoomManager, Rooms},
         topic_manager::TopicManager,
@@ -95,8 +99,10 @@ impl Application {
         warn_of_risks(&settings, address);
 
         let store = Store::connect_to_serve(&settings.storage).await?;
+        let database_lock = store.lock().await?;
         store.migrate_up().await.context("cannot bring the database's schema up to date")?;
-        store.register_broker(&bootstrap::serving_broker(address)).await?;
+        let serving = bootstrap::serving_broker(address);
+        store.register_broker(&serving).await?;
         let first_password = bootstrap::create_first_admin(&store, &settings).await?;
         let has_accounts = store.count_users().await? > 0;
         let tokens = Tokens::new(
@@ -181,30 +187,44 @@ impl Application {
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
         };
         // the first request finds all gateways
-        gateway_monitor.send(gateway_monitor::Ping).await?;
-        control.spawn({
+        gateway_monitor.send(RecordAll).await?;
+        let supervision = Supervision::default();
+        supervision.watch_actor("registry", &registry);
+        supervision.watch_actor("topic manager", &topic_manager);
+        supervision.watch_actor("room manager", &room_manager);
+        supervision.watch_actor("command dispatcher", &command_dispatcher);
+        supervision.watch_actor("journal", &journal);
+        supervision.watch_actor("gateway monitor", &gateway_monitor);
+        control.spawn(supervision.watched("look for changed accounts", {
             let (accounts, registry) = (accounts.clone(), registry.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
             async move { accounts.watch(period, |change| registry.do_send(Apply(change))).await }
-        });
-
-        control.spawn({
-            let (store, days) = (store.clone(), settings.commands.retention_days);
-            async move { delete_old_commands(store, days).await }
-        });
-
-        control.spawn({
+        }));
+        control.spawn(
+            supervision.watched(
+                "deletion of old commands",
+                delete_old_commands(store.clone(), settings.commands.retention_days),
+            ),
+        );
+        control.spawn(supervision.watched("look for free space", {
             let (store, storage) = (store.clone(), settings.storage.clone());
             async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }
-        });
-
-        control.spawn(thin_gateway_history(store.clone(), settings.probes.clone()));
+        }));
+        control.spawn(
+            supervision.watched("thinning of history", thin_gateway_history(store.clone(), settings.probes.clone())),
+        );
+        control.spawn(supervision.watched("hold on the database", {
+            let (store, supervision) = (store.clone(), supervision.clone());
+            async move { supervision.fail(store.hold(database_lock, serving.instance).await) }
+        }));
+        supervision.start().context("cannot start the thread that watches the actors")?;
 
         let broker = web::Data::new(Broker {
             registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
             login_failures: Mutex::new(PerMinute::new(settings.limits.login_failures_per_minute)),
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
+            supervision,
             settings,
             store,
             accounts,
@@ -268,6 +288,7 @@ impl Application {
         let (http, relays) = (&self.broker.settings.http, &self.broker.relays);
         tracing::info!(sessions = relays.session_count(), "draining");
         self.broker.draining.store(true, Ordering::Relaxed);
+        self.broker.supervision.stop();
         let spread = Duration::from_secs(http.close_spread_secs.min(http.drain_secs));
         relays.close_all(CloseAll { code: CloseCode::GoingAway, spread });
         let empty = async {
@@ -284,12 +305,16 @@ impl Application {
         // what has been answered is written, whatever comes
         let written = async {
             // it has heard of the end of every session
-            self.broker.registry.send(registry::Ping).await?;
+            self.broker.registry.send(Ping).await?;
             self.broker.command_dispatcher.send(RecordBegun).await?;
             self.broker.gateway_monitor.send(RecordAll).await?;
-            self.broker.journal.send(Flush).await
+            // the database may be back in time
+            while self.broker.journal.send(Flush).await?.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok::<_, MailboxError>(())
         };
-        if tokio::time::timeout(JOURNAL_PATIENCE, written).await.is_err() {
+        if !matches!(tokio::time::timeout(JOURNAL_PATIENCE, written).await, Ok(Ok(()))) {
             tracing::error!("the database does not take what is left to write");
         }
         // background tasks hold connections, too

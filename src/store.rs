@@ -11,6 +11,7 @@ mod error;
 mod gate;
 mod gateways;
 mod location;
+mod lock;
 mod open;
 mod rooms;
 mod tokens;
@@ -28,6 +29,7 @@ pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
 pub use error::StoreError;
 pub use gateways::{GatewayHistory, GatewayRecord};
 pub use location::Location;
+pub use lock::DatabaseLock;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;
@@ -164,6 +166,7 @@ impl Store {
     /// is nearly full, because it takes no more space or bounds what others may do: deletions, revocations, logins.
     /// Never hold it across a message to an actor.
     async fn begin_essential(&self) -> Result<Transaction, StoreError> {
+        self.gate.check_lock()?;
         let begin = match self.write.backend() {
             DbBackend::Postgres => "BEGIN",
             // one that reads first would fail with BUSY_SNAPSHOT, whatever the busy timeout

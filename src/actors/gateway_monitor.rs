@@ -22,7 +22,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 
 pub use board::Board;
 use messages::Probed;
-pub use messages::{Ping, Put, Record, RecordAll, Remove, Unwatch, Watch};
+pub use messages::{Put, Record, RecordAll, Remove, Unwatch, Watch};
 use probe::Prober;
 use trouble::Trouble;
 use watchers::Watchers;
@@ -347,10 +347,4 @@ impl Handler<Unwatch> for GatewayMonitor {
     fn handle(&mut self, Unwatch(session): Unwatch, _: &mut Self::Context) {
         self.watchers.remove(&session);
     }
-}
-
-impl Handler<Ping> for GatewayMonitor {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }

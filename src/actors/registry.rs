@@ -127,11 +127,6 @@ impl Directory {
     }
 }
 
-/// Are you alive?
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Ping;
-
 /// See the module.
 pub struct Registry {
     directory: Arc<Directory>,
@@ -335,10 +330,4 @@ impl Handler<Apply> for Registry {
             }
         }
     }
-}
-
-impl Handler<Ping> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }

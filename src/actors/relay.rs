@@ -127,13 +127,14 @@ impl Relays {
     }
 
     /// Starts the relay of the worker whose thread this is.
-    pub fn start_worker(self: &Arc<Self>, periods: Periods) {
+    pub fn start_worker(self: &Arc<Self>, periods: Periods) -> Option<Addr<Relay>> {
         let worker = self.joined.fetch_add(1, Ordering::Relaxed);
-        let Some(slot) = self.workers.get(worker) else { return };
+        let slot = self.workers.get(worker)?;
         local::become_worker(worker, self.clone());
         let relay = Relay { worker, relays: self.clone(), periods }.start();
         // the slot is empty: each index is given once
-        let _ = slot.relay.set(relay);
+        let _ = slot.relay.set(relay.clone());
+        Some(relay)
     }
 
     /// What bounds the outbox of a session.

@@ -62,11 +62,6 @@ pub struct GetPresence(pub RoomId);
 #[rtype(result = "HashMap<RoomId, usize>")]
 pub struct GetSocketCounts;
 
-/// Are you alive?
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Ping;
-
 /// An [`Ask`] whose change is with the Journal.
 struct Asked {
     socket: Option<(SessionHandle, Attachment)>,
@@ -351,10 +346,4 @@ impl Handler<GetSocketCounts> for RoomManager {
     fn handle(&mut self, _: GetSocketCounts, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.occupancy.public_counts())
     }
-}
-
-impl Handler<Ping> for RoomManager {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }

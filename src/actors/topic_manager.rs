@@ -92,11 +92,6 @@ pub struct GetMembers(pub TopicId);
 #[rtype(result = "HashMap<TopicId, usize>")]
 pub struct GetCounts;
 
-/// Are you alive?
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Ping;
-
 /// See the module.
 pub struct TopicManager {
     subscriptions: Subscriptions<SessionHandle>,
@@ -255,10 +250,4 @@ impl Handler<GetCounts> for TopicManager {
     fn handle(&mut self, _: GetCounts, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.subscriptions.counts())
     }
-}
-
-impl Handler<Ping> for TopicManager {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }

@@ -7,11 +7,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use actix::Addr;
 
-use super::readiness::Readiness;
+use super::{readiness::Readiness, supervision::Supervision};
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
@@ -71,6 +72,7 @@ pub struct Broker {
     pub(super) login_failures: Mutex<PerMinute<LoginKey>>,
     pub(super) draining: AtomicBool,
     pub(super) readiness: Readiness,
+    pub(super) supervision: Supervision,
 }
 
 /// By what failed logins are counted.
@@ -102,6 +104,11 @@ impl Broker {
     /// `ok` if the database takes writes, else what is wrong with it in a word.
     pub async fn database_readiness(&self) -> &'static str {
         self.readiness.of_database(&self.store).await
+    }
+
+    /// Asks all actors for a sign of life. Answers which one gives none in time.
+    pub async fn unresponsive_actor(&self, patience: Duration) -> Option<&'static str> {
+        self.supervision.unresponsive(patience).await
     }
 
     /// Whether the server is stopping.

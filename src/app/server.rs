@@ -83,7 +83,9 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
     let server = HttpServer::new(move || {
         // runs once on each worker's thread
-        broker.relays.start_worker(periods);
+        if let Some(relay) = broker.relays.start_worker(periods) {
+            broker.supervision.watch_actor("relay", &relay);
+        }
         App::new()
             .app_data(broker.clone())
             .configure(routes::configure)

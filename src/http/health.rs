@@ -6,10 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    actors,
-    app::{Broker, NEARLY_FULL},
-};
+use crate::app::{Broker, NEARLY_FULL};
 
 /// An actor that does not answer for so long is not alive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -19,19 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Health {
     #[schema(example = "alive")]
     status: &'static str,
+    /// The actor that does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'static str>,
 }
 
 /// Alive: the actors answer.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive", body = Health), (status = 503, description = "An actor does not answer", body = Health)))]
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
-    let registry = broker.registry.send(actors::registry::Ping);
-    let topic_manager = broker.topic_manager.send(actors::topic_manager::Ping);
-    let room_manager = broker.rooms.manager().send(actors::room_manager::Ping);
-    let gateway_monitor = broker.gateway_monitor.send(actors::gateway_monitor::Ping);
-    let all = futures_util::future::try_join4(registry, topic_manager, room_manager, gateway_monitor);
-    match tokio::time::timeout(PATIENCE, all).await {
-        Ok(Ok(_)) => HttpResponse::Ok().json(Health { status: "alive" }),
-        _ => HttpResponse::ServiceUnavailable().json(Health { status: "an actor does not answer" }),
+    match broker.unresponsive_actor(PATIENCE).await {
+        None => HttpResponse::Ok().json(Health { status: "alive", actor: None }),
+        actor => HttpResponse::ServiceUnavailable().json(Health { status: "an actor does not answer", actor }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The broker that serves the database: who it is, and whether it can write.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use entity::brokers::{ActiveModel, Column, Entity};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, Set,
@@ -58,6 +58,19 @@ impl Store {
                 .await?;
         }
         Ok(transaction.commit().await?)
+    }
+
+    /// Which broker serves the database or was the last to do so, and since when.
+    ///
+    /// # Errors
+    /// When the database fails, or has never been served.
+    pub(super) async fn serving_broker(&self) -> Result<Option<(ServingBroker, DateTime<Utc>)>, StoreError> {
+        let row = Entity::find_by_id(ROW).one(&self.read).await?;
+        Ok(row.map(|row| {
+            let process_id = u32::try_from(row.process_id).unwrap_or_default();
+            let broker = ServingBroker { instance: row.instance, host: row.host, process_id, address: row.address };
+            (broker, row.started_at.to_utc())
+        }))
     }
 
     /// Writes and commits something, which is the only proof that it can be done.

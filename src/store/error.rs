@@ -15,6 +15,9 @@ pub enum StoreError {
     /// There is less space than `storage.min_free_bytes`: nothing was tried.
     #[error("storage nearly full")]
     NearlyFull,
+    /// Another broker has the database; the text names it.
+    #[error("{0}")]
+    InUse(String),
     /// The statement itself failed.
     #[error("database: {0}")]
     Database(DbErr),

@@ -1,4 +1,5 @@
-//! What may be written: nothing that takes space while there is hardly any.
+//! What may be written: nothing that takes space while there is hardly any, and nothing at all without the lock on the
+//! database.
 
 use std::{
     path::PathBuf,
@@ -19,6 +20,19 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     nearly_full: Arc<AtomicBool>,
+    /// the lock on the database is not held
+    pub(super) lock_lost: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// Refuses to write without the lock on the database: another broker may have it.
+    pub(super) fn check_lock(&self) -> Result<(), StoreError> {
+        if self.lock_lost.load(Ordering::Relaxed) {
+            let why = "the lock on the database is lost".to_owned();
+            return Err(StoreError::Unavailable(sea_orm::DbErr::Custom(why)));
+        }
+        Ok(())
+    }
 }
 
 /// Free and total bytes of the file system of a path.

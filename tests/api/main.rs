@@ -29,4 +29,5 @@ mod room_rest;
 mod rooms;
 mod sockets;
 mod storage;
+mod supervision;
 mod terminal;

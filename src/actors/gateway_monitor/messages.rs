@@ -39,11 +39,6 @@ pub struct Watch(pub SessionHandle);
 #[rtype(result = "()")]
 pub struct Unwatch(pub SessionHandle);
 
-/// Are you alive?
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Ping;
-
 /// A probe is over.
 #[derive(Message)]
 #[rtype(result = "()")]

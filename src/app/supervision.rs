@@ -1,0 +1,216 @@
+//! Watches the actors and the background loops: when one of them ends, the process ends, with a clear line and
+//! [`EXIT_CODE`], so that whoever supervises it starts it again.
+//!
+//! A panic ends the task that it happens in. The others on the same thread go on, and what is sent to the one that ended is
+//! lost without a word: a broker that looks alive and does half its work. Starting again is the cure that is tested with
+//! each kill; a single actor could not be started again without what it knew.
+//!
+//! To add an actor or a loop to what is watched: [`Supervision::watch_actor`], [`Supervision::watched`].
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Actor, Addr, Context, Handler, Recipient};
+
+use crate::actors::{Ping, panic_if_asked};
+
+/// `EX_SOFTWARE` of sysexits.h: an internal fault.
+pub const EXIT_CODE: i32 = 70;
+
+/// How often is looked whether all are alive.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// See the module; clones watch the same.
+#[derive(Clone, Default)]
+pub(crate) struct Supervision(Arc<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    actors: Mutex<Vec<(&'static str, Recipient<Ping>)>>,
+    /// why the process has to end
+    verdict: Mutex<Option<String>>,
+    stopping: AtomicBool,
+}
+
+impl fmt::Debug for Supervision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervision").field("stopping", &self.0.stopping).finish_non_exhaustive()
+    }
+}
+
+/// Tells when a loop ends, however it does.
+struct Ending {
+    supervision: Supervision,
+    name: &'static str,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.supervision.fail(format!("the {} has ended", self.name));
+    }
+}
+
+impl Supervision {
+    /// Watches an actor.
+    pub(crate) fn watch_actor<A>(&self, name: &'static str, actor: &Addr<A>)
+    where
+        A: Actor<Context = Context<A>> + Handler<Ping>,
+    {
+        self.actors().push((name, actor.clone().recipient()));
+    }
+
+    fn actors(&self) -> MutexGuard<'_, Vec<(&'static str, Recipient<Ping>)>> {
+        self.0.actors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks all actors for a sign of life. Answers which one gives none in time.
+    pub(crate) async fn unresponsive(&self, patience: Duration) -> Option<&'static str> {
+        let asked: Vec<_> = self.actors().iter().map(|(name, actor)| (*name, actor.send(Ping))).collect();
+        let answers =
+            asked.into_iter().map(async |(name, answer)| match tokio::time::timeout(patience, answer).await {
+                Ok(Ok(())) => None,
+                _ => Some(name),
+            });
+        futures_util::future::join_all(answers).await.into_iter().flatten().next()
+    }
+
+    /// The same work, watched: it is not to end before the broker does.
+    pub(crate) fn watched<T, F: Future<Output = T>>(
+        &self,
+        name: &'static str,
+        work: F,
+    ) -> impl Future<Output = ()> + use<T, F> {
+        let ending = Ending { supervision: self.clone(), name };
+        async move {
+            let _ending = ending;
+            panic_if_asked(name);
+            work.await;
+        }
+    }
+
+    /// The process can't go on, for this reason. The first counts.
+    pub(crate) fn fail(&self, why: String) {
+        self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Why the process has to end, if it has to.
+    pub(crate) fn verdict(&self) -> Option<String> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(verdict) = &*self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(verdict.clone());
+        }
+        let actors = self.actors();
+        let dead = actors.iter().find(|(_, actor)| !actor.connected());
+        dead.map(|(name, _)| format!("the {name} has ended"))
+    }
+
+    /// From now on all may end.
+    pub(crate) fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the process as soon as there is a reason to; on a thread that depends on none of those it watches.
+    ///
+    /// # Errors
+    /// There can't be another thread.
+    pub(crate) fn start(&self) -> std::io::Result<()> {
+        let supervision = self.clone();
+        let watch = move || {
+            while !supervision.0.stopping.load(Ordering::Relaxed) {
+                if let Some(why) = supervision.verdict() {
+                    tracing::error!(
+                        exit_code = EXIT_CODE,
+                        "{why}: this process can't go on and ends, to be started again"
+                    );
+                    std::process::exit(EXIT_CODE);
+                }
+                std::thread::sleep(PERIOD);
+            }
+        };
+        std::thread::Builder::new().name("supervision".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+/// Panics become lines of the log, like everything else that goes wrong.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        tracing::error!(place, thread, "panic: {}", panic.payload_as_str().unwrap_or("no reason given"));
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::{Arbiter, Message};
+
+    use super::*;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    struct Fragile;
+
+    impl Actor for Fragile {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Panic> for Fragile {
+        type Result = ();
+
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+            panic!("as asked");
+        }
+    }
+
+    impl Handler<Ping> for Fragile {
+        type Result = ();
+
+        fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+    }
+
+    #[actix_web::test]
+    async fn an_actor_that_panics_is_noticed_and_its_neighbour_is_not_blamed() {
+        let supervision = Supervision::default();
+        let arbiter = Arbiter::new();
+        let fragile = Fragile::start_in_arbiter(&arbiter.handle(), |_| Fragile);
+        let neighbour = Fragile::start_in_arbiter(&arbiter.handle(), |_| Fragile);
+        supervision.watch_actor("neighbour", &neighbour);
+        supervision.watch_actor("fragile actor", &fragile);
+        assert_eq!(supervision.verdict(), None);
+        fragile.send(Panic).await.unwrap_err();
+        while fragile.connected() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(supervision.verdict().as_deref(), Some("the fragile actor has ended"));
+        assert_eq!(supervision.unresponsive(Duration::from_secs(60)).await, Some("fragile actor"));
+        neighbour.send(Ping).await.expect("the thread goes on without the one that panicked");
+        arbiter.stop();
+    }
+
+    #[actix_web::test]
+    async fn a_loop_that_panics_or_ends_is_noticed_unless_the_broker_stops() {
+        let supervision = Supervision::default();
+        supervision.watched("short loop", async {}).await;
+        assert_eq!(supervision.verdict().as_deref(), Some("the short loop has ended"));
+
+        let supervision = Supervision::default();
+        let work = supervision.watched("fragile loop", async { panic!("as asked") });
+        actix_web::rt::spawn(work).await.unwrap_err();
+        assert_eq!(supervision.verdict().as_deref(), Some("the fragile loop has ended"));
+
+        let supervision = Supervision::default();
+        supervision.stop();
+        supervision.watched("loop", async {}).await;
+        assert_eq!(supervision.verdict(), None);
+    }
+}
