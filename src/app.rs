@@ -23,7 +23,7 @@ use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
 
-pub use broker::{Broker, LoginKey};
+pub use broker::Broker;
 pub(crate) use readiness::NEARLY_FULL;
 use readiness::Readiness;
 use server::{listen, serve, warn_of_risks};
@@ -43,9 +43,9 @@ use crate::{
     },
     auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
-    domain::{gateways::Gateway, rate_limit::PerMinute},
+    domain::{gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
     protocol::close_code::CloseCode,
-    settings::{self, Settings},
+    settings::{self, Registration, Settings},
     store::{Location, Store},
 };
 
@@ -103,6 +103,9 @@ impl Application {
         store.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let serving = bootstrap::serving_broker(address);
         store.register_broker(&serving).await?;
+        if settings.devices.registration == Registration::Claim {
+            warn_of_unbound_devices(&store).await?;
+        }
         let first_password = bootstrap::create_first_admin(&store, &settings).await?;
         let has_accounts = store.count_users().await? > 0;
         let tokens = Tokens::new(
@@ -221,7 +224,7 @@ impl Application {
 
         let broker = web::Data::new(Broker {
             registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
-            login_failures: Mutex::new(PerMinute::new(settings.limits.login_failures_per_minute)),
+            logins: Mutex::new(LoginLimit::new(settings.limits.login_failures_per_minute)),
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
             supervision,
@@ -328,6 +331,18 @@ impl Application {
     }
 }
 
+/// Devices that were registered without proof can't be told from impostors, until each has come over.
+async fn warn_of_unbound_devices(store: &Store) -> anyhow::Result<()> {
+    let devices = store.count_unbound_devices().await?;
+    if devices > 0 {
+        tracing::warn!(
+            devices,
+            "some devices were registered when nobody had to prove anything, the last time maybe by somebody else: each is bound, and its earlier tokens end, when it registers again with its device_key or a token; `switchboard devices rm` frees a UUID that is in wrong hands"
+        );
+    }
+    Ok(())
+}
+
 /// The gateways of the configuration and those that were created over HTTP, which share one space of ids.
 async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Gateway>> {
     let configured = settings.gateways();
@@ -338,6 +353,9 @@ async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<
             taken.id,
             taken.name
         );
+    }
+    if let Some(highest) = configured.iter().map(|gateway| gateway.id).max() {
+        store.reserve_gateway_ids(highest).await?;
     }
     Ok(configured.into_iter().chain(created).collect())
 }

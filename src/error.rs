@@ -7,7 +7,10 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{domain::rooms::Refusal, store::StoreError};
+use crate::{
+    domain::rooms::Refusal,
+    store::{StoreError, UserRefusal},
+};
 
 /// Why a request is refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,9 @@ pub enum ApiError {
     /// Wrong username or password.
     #[error("Incorrect username or password")]
     IncorrectLogin,
+    /// A wrong old password.
+    #[error("Incorrect password")]
+    IncorrectPassword,
     /// A refresh token that is unknown, expired or used.
     #[error("Invalid refresh token")]
     InvalidRefreshToken,
@@ -72,6 +78,9 @@ pub enum ApiError {
     /// An idempotency key that stands for another request.
     #[error("Idempotency-Key was used for another request")]
     IdempotencyKeyReused,
+    /// A change that would leave nobody to administer users.
+    #[error("{0}")]
+    LastAdmin(UserRefusal),
     /// A UUID that is bound to another device.
     #[error("UUID already registered")]
     UuidClaimed,
@@ -157,6 +166,7 @@ impl ApiError {
             Self::NotAuthenticated => "not_authenticated",
             Self::InvalidCredentials | Self::InvalidToken => "invalid_credentials",
             Self::IncorrectLogin => "incorrect_login",
+            Self::IncorrectPassword => "incorrect_password",
             Self::InvalidRefreshToken => "invalid_refresh_token",
             Self::InactiveUser => "inactive_user",
             Self::Forbidden(_) => "forbidden",
@@ -171,6 +181,7 @@ impl ApiError {
             Self::GatewayDown(_) => "gateway_down",
             Self::CommandCancelled => "command_cancelled",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::LastAdmin(_) => "last_admin",
             Self::UuidClaimed => "uuid_claimed",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::CommandTooLarge(_) => "command_too_large",
@@ -208,6 +219,16 @@ impl From<Refusal> for ApiError {
     }
 }
 
+impl From<UserRefusal> for ApiError {
+    fn from(refusal: UserRefusal) -> Self {
+        match refusal {
+            UserRefusal::NoSuchUser => Self::NotFound("User not found"),
+            UserRefusal::PasswordChanged => Self::IncorrectPassword,
+            UserRefusal::LastAdmin => Self::LastAdmin(refusal),
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -233,6 +254,7 @@ impl ResponseError for ApiError {
             | Self::InvalidCredentials
             | Self::InvalidToken
             | Self::IncorrectLogin
+            | Self::IncorrectPassword
             | Self::InvalidRefreshToken => StatusCode::UNAUTHORIZED,
             Self::InactiveUser
             | Self::AlreadyExists(_)
@@ -243,7 +265,7 @@ impl ResponseError for ApiError {
             Self::Forbidden(_) | Self::NotAMember | Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UuidClaimed | Self::CommandCancelled => StatusCode::CONFLICT,
+            Self::UuidClaimed | Self::CommandCancelled | Self::LastAdmin(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) | Self::CommandTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -266,6 +288,7 @@ impl ResponseError for ApiError {
             | Self::InvalidCredentials
             | Self::InvalidToken
             | Self::IncorrectLogin
+            | Self::IncorrectPassword
             | Self::InvalidRefreshToken => {
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }

@@ -25,6 +25,8 @@ mod websocket;
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use actix_web::{HttpRequest, web};
@@ -32,7 +34,19 @@ use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-use crate::{error::ApiError, settings::Settings};
+use crate::{
+    app::Broker,
+    domain::{
+        ids::ClientId,
+        network,
+        rooms::{Change, Refusal},
+    },
+    error::ApiError,
+    settings::Settings,
+};
+
+/// How long a warning that could come with each request is not repeated.
+const WARN_AGAIN: Duration = Duration::from_secs(600);
 
 /// An answer that only says what was done.
 #[derive(Serialize, ToSchema)]
@@ -51,14 +65,27 @@ async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>>
     actix_web::rt::spawn(work.in_current_span()).await.map_err(|error| ApiError::Internal(error.to_string()))?
 }
 
+/// Ends the memberships of a client that goes for good, and tells the rooms.
+async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
+    for room in broker.store.rooms_of(id).await? {
+        let left = broker.rooms.ask(Change::Leave { room, who: id }, None).await;
+        // who has left meanwhile has left
+        if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
+            return Err(refusal.into());
+        }
+    }
+    Ok(())
+}
+
 /// The address a request came from: the peer's, or what a trusted proxy says.
 fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
     let mut address = peer(request)?;
+    warn_of_unknown_proxy(request, settings, address);
     let headers = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = headers.flat_map(|value| value.split(',')).collect();
     // each proxy appends whom it saw, so we go back as long as it was a proxy of ours who says so
     for hop in hops.into_iter().rev() {
-        if !settings.http.trusted_proxies.contains(&address) {
+        if !is_trusted(settings, address) {
             break;
         }
         let hop = hop.trim();
@@ -71,12 +98,41 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
     Some(address)
 }
 
+/// The address by which limits count a request: of IPv6 the /64.
+fn limited_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
+    client_address(request, settings).map(network::subscriber)
+}
+
+fn is_trusted(settings: &Settings, address: IpAddr) -> bool {
+    settings.http.trusted_proxies.iter().any(|proxy| proxy.contains(address))
+}
+
+/// A proxy that is not trusted makes all clients look like one, and they share its limits.
+fn warn_of_unknown_proxy(request: &HttpRequest, settings: &Settings, peer: IpAddr) {
+    static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
+    let forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"];
+    if !network::is_private(peer)
+        || is_trusted(settings, peer)
+        || !forwarded.iter().any(|name| request.headers().contains_key(*name))
+    {
+        return;
+    }
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
+        *warned = Some(Instant::now());
+        tracing::warn!(
+            %peer,
+            "requests come through a proxy that is not in http.trusted_proxies: all its clients count as one address and share limits such as limits.login_failures_per_minute"
+        );
+    }
+}
+
 fn peer(request: &HttpRequest) -> Option<IpAddr> {
     Some(request.peer_addr()?.ip().to_canonical())
 }
 
 /// Whether the client speaks TLS, with a trusted proxy in front.
 fn is_tls(request: &HttpRequest, settings: &Settings) -> bool {
-    let trusted = peer(request).is_some_and(|peer| settings.http.trusted_proxies.contains(&peer));
+    let trusted = peer(request).is_some_and(|peer| is_trusted(settings, peer));
     trusted && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
 }

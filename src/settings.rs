@@ -6,17 +6,18 @@
 mod gateways;
 mod layers;
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
 pub use layers::{Flags, SettingsError, load};
 
-use crate::domain::gateways::Gateway;
+use crate::domain::{
+    gateways::Gateway,
+    network::Network,
+    origin,
+    passwords::{self, PasswordRules},
+};
 
 /// All settings, as the layers gave them.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,7 +59,7 @@ pub struct Http {
     pub workers: usize,
     pub public_reads: bool,
     pub cors_origins: Vec<String>,
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<Network>,
     pub drain_secs: u64,
     pub close_spread_secs: u64,
 }
@@ -85,6 +86,15 @@ pub struct Auth {
     pub refresh_token_days: i64,
     pub expire_live_sockets: bool,
     pub recheck_secs: u64,
+    pub password_min_chars: usize,
+    pub refuse_common_passwords: bool,
+}
+
+impl Auth {
+    /// What new passwords must be.
+    pub fn password_rules(&self) -> PasswordRules {
+        PasswordRules { min_chars: self.password_min_chars, refuse_common: self.refuse_common_passwords }
+    }
 }
 
 /// What the server demands of the secret that signs its tokens.
@@ -285,6 +295,10 @@ impl Settings {
         positive("auth.access_token_minutes", self.auth.access_token_minutes > 0)?;
         positive("auth.refresh_token_days", self.auth.refresh_token_days > 0)?;
         positive("auth.recheck_secs", self.auth.recheck_secs > 0)?;
+        if !(passwords::MIN_CHARS..=passwords::MAX_CHARS).contains(&self.auth.password_min_chars) {
+            let why = format!("must be from {} to {}", passwords::MIN_CHARS, passwords::MAX_CHARS);
+            return Err(("auth.password_min_chars", why));
+        }
         positive("sessions.ping_secs", self.sessions.ping_secs > 0)?;
         positive("sessions.heartbeat_secs", self.sessions.heartbeat_secs > 0)?;
         if self.commands.retention_days > 36_500 {
@@ -327,11 +341,12 @@ impl Settings {
         }
         gateways::read(self)?;
         for origin in &self.http.cors_origins {
-            let known = origin == "localhost" || origin.starts_with("http://") || origin.starts_with("https://");
-            if !known || origin.ends_with('/') {
+            if !origin::is_listable(origin) {
                 return Err((
                     "http.cors_origins",
-                    format!("\"{origin}\" is not an origin such as https://chat.example.org"),
+                    format!(
+                        "\"{origin}\" is not an origin such as https://chat.example.org, localhost, null or file://"
+                    ),
                 ));
             }
         }

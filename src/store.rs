@@ -6,6 +6,7 @@
 mod broker;
 mod commands;
 mod connection;
+mod counters;
 mod devices;
 mod error;
 mod gate;
@@ -33,7 +34,7 @@ pub use lock::DatabaseLock;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::Topic;
-pub use users::{Duplicate, NewUser, User};
+pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
 use connection::{Pool, Transaction};
 use error::is_unique_violation;

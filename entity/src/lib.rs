@@ -6,6 +6,7 @@ pub mod brokers;
 pub mod command_progress;
 pub mod command_targets;
 pub mod commands;
+pub mod counters;
 pub mod devices;
 pub mod gateway_hours;
 pub mod gateway_transitions;

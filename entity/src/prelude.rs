@@ -4,6 +4,7 @@ pub use super::brokers::Entity as Brokers;
 pub use super::command_progress::Entity as CommandProgress;
 pub use super::command_targets::Entity as CommandTargets;
 pub use super::commands::Entity as Commands;
+pub use super::counters::Entity as Counters;
 pub use super::devices::Entity as Devices;
 pub use super::gateway_hours::Entity as GatewayHours;
 pub use super::gateway_transitions::Entity as GatewayTransitions;

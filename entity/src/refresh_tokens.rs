@@ -8,11 +8,12 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub token_hash: String,
+    #[sea_orm(unique)]
     pub family: Uuid,
     pub client_uuid: Uuid,
     pub client_kind: String,
     pub expires_at: DateTimeWithTimeZone,
-    pub used_at: Option<DateTimeWithTimeZone>,
+    pub legacy_hash: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

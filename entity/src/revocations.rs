@@ -9,7 +9,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub expires_at: DateTimeWithTimeZone,
-    pub created_at: DateTimeWithTimeZone,
+    pub version: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -21,7 +21,9 @@ pub struct Model {
     pub is_active: bool,
     pub token_generation: i64,
     pub created_at: DateTimeWithTimeZone,
-    pub changed_at: DateTimeWithTimeZone,
+    pub version: i64,
+    pub kept_login: Option<Uuid>,
+    pub deleted_at: Option<DateTimeWithTimeZone>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -18,7 +18,7 @@ use super::{
     topic_manager::{Announce, PresenceChanged, Unsubscribe},
 };
 use crate::{
-    auth::accounts::{Account, Change},
+    auth::accounts::{Account, Change, Holder},
     cluster::Backplane,
     domain::ids::{ClientId, ClientKind, Role, TopicId},
     protocol::{close_code::CloseCode, outbound::Event},
@@ -206,8 +206,10 @@ impl Registry {
         let (kind, name) = (client.account.kind(), client.account.name().to_owned());
         self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected, at }));
         // not worth its memory while the database is away
-        if kind == ClientKind::Device && !self.backlog.is_behind() {
-            let records = vec![Record::DeviceSeen { device: id, at }];
+        if let Holder::Device { incarnation, .. } = client.account.holder
+            && !self.backlog.is_behind()
+        {
+            let records = vec![Record::DeviceSeen { device: id, incarnation, at }];
             self.neighbours.record.do_send(Write { records, patient: true });
         }
     }
@@ -316,7 +318,10 @@ impl Handler<Apply> for Registry {
                 }
                 let sessions = connected.sessions.into_iter().map(|(_, session)| session);
                 if account.is_active() {
-                    let revoked = sessions.filter(|session| session.generation() < account.generation);
+                    let is_kept =
+                        |session: &SessionHandle| account.kept_login.is_some_and(|login| session.has_token(login));
+                    let revoked =
+                        sessions.filter(|session| session.generation() < account.generation && !is_kept(session));
                     self.close(revoked, CloseCode::Unauthorized)
                 } else {
                     self.close(sessions, CloseCode::Forbidden)

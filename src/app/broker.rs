@@ -28,7 +28,7 @@ use crate::{
         passwords::Passwords,
     },
     cluster::Backplane,
-    domain::rate_limit::PerMinute,
+    domain::{login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
     settings::Settings,
     store::Store,
@@ -69,19 +69,10 @@ pub struct Broker {
     /// The way to other nodes.
     pub backplane: Arc<dyn Backplane>,
     pub(super) registrations: Mutex<PerMinute<IpAddr>>,
-    pub(super) login_failures: Mutex<PerMinute<LoginKey>>,
+    pub(super) logins: Mutex<LoginLimit>,
     pub(super) draining: AtomicBool,
     pub(super) readiness: Readiness,
     pub(super) supervision: Supervision,
-}
-
-/// By what failed logins are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LoginKey {
-    /// Where they came from.
-    Address(IpAddr),
-    /// The username or email they tried.
-    Account(String),
 }
 
 impl fmt::Debug for Broker {
@@ -96,9 +87,9 @@ impl Broker {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Failed logins by address and by account.
-    pub fn login_failures(&self) -> MutexGuard<'_, PerMinute<LoginKey>> {
-        self.login_failures.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many logins may fail.
+    pub fn logins(&self) -> MutexGuard<'_, LoginLimit> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `ok` if the database takes writes, else what is wrong with it in a word.

@@ -21,8 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::Broker;
 use crate::{
     actors::session::ConnectionSocket,
-    auth::credentials,
-    domain::liveness::Periods,
+    domain::{liveness::Periods, origin},
     http::{request_id, root, routes},
     settings::{self, Registration, Settings},
 };
@@ -124,9 +123,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
 fn cors(settings: &Settings) -> Cors {
     let origins = settings.http.cors_origins.clone();
     Cors::default()
-        .allowed_origin_fn(move |origin, _| {
-            origin.to_str().is_ok_and(|origin| credentials::is_allowed_origin(origin, &origins))
-        })
+        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &origins)))
         .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_any_header()
         .expose_headers(["X-Request-ID", "Retry-After", "Location"])

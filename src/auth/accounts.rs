@@ -36,8 +36,10 @@ pub struct Account {
     pub id: ClientId,
     /// Tokens of an earlier generation are revoked.
     pub generation: i64,
-    /// When its row was last changed.
-    pub changed_at: DateTime<Utc>,
+    /// The one login whose tokens of an earlier generation still count: the one that changed the password.
+    pub kept_login: Option<Uuid>,
+    /// Grows with each change that is stored.
+    pub version: i64,
     /// It is there no more; its tokens are those of nobody.
     pub is_deleted: bool,
     /// Device or user.
@@ -53,6 +55,8 @@ pub enum Holder {
         name: String,
         /// The gateway.
         gateway_id: Option<i64>,
+        /// How often the UUID has been deleted.
+        incarnation: i64,
     },
     /// A user has what the table of users says.
     User {
@@ -105,6 +109,11 @@ impl Account {
         }
     }
 
+    /// Whether a token of this generation and login counts.
+    pub fn accepts(&self, generation: i64, login: Uuid) -> bool {
+        self.generation == generation || self.kept_login == Some(login)
+    }
+
     /// False for a disabled user.
     pub fn is_active(&self) -> bool {
         match self.holder {
@@ -119,8 +128,9 @@ impl From<User> for Account {
         Self {
             id: user.uuid,
             generation: user.token_generation,
-            changed_at: user.changed_at,
-            is_deleted: false,
+            kept_login: user.kept_login,
+            version: user.version,
+            is_deleted: user.is_deleted,
             holder: Holder::User {
                 id: user.id,
                 username: user.username,
@@ -138,9 +148,14 @@ impl From<RegisteredDevice> for Account {
         Self {
             id: device.uuid,
             generation: device.token_generation,
-            changed_at: device.changed_at,
+            kept_login: None,
+            version: device.version,
             is_deleted: device.is_deleted,
-            holder: Holder::Device { name: device.name, gateway_id: device.gateway_id },
+            holder: Holder::Device {
+                name: device.name,
+                gateway_id: device.gateway_id,
+                incarnation: device.incarnation,
+            },
         }
     }
 }
@@ -175,6 +190,8 @@ pub struct Accounts {
     putting: Mutex<()>,
     /// revoked `jti`s and families, until when
     revoked: HashMap<Uuid, DateTime<Utc>>,
+    /// the version of the newest change when `revoked` was read: whatever was cached is as new as this
+    loaded: i64,
 }
 
 impl fmt::Debug for Accounts {
@@ -190,10 +207,12 @@ impl Accounts {
     /// When the database fails.
     pub async fn load(store: Store, tokens: Tokens) -> Result<Self, StoreError> {
         let revoked = HashMap::new();
-        for (id, until) in store.revocations_since(DateTime::<Utc>::UNIX_EPOCH).await? {
+        // before anything is read: what changes from here on is looked for
+        let loaded = store.last_change().await?;
+        for (id, until) in store.revocations(None).await? {
             revoked.pin().insert(id, until);
         }
-        Ok(Self { store, tokens, cache: Cache::new(CACHED), putting: Mutex::new(()), revoked })
+        Ok(Self { store, tokens, cache: Cache::new(CACHED), putting: Mutex::new(()), revoked, loaded })
     }
 
     /// Makes and reads tokens.
@@ -235,7 +254,7 @@ impl Accounts {
         let before = &identity.account;
         let revoked = self.is_revoked(identity.jti) || self.is_revoked(identity.family);
         match self.account(before.id, before.kind()).await? {
-            Some(now) if !revoked && now.generation == before.generation => {
+            Some(now) if !revoked && now.accepts(before.generation, identity.family) => {
                 if now.is_active() {
                     Ok(())
                 } else {
@@ -256,7 +275,7 @@ impl Accounts {
             return Ok(None);
         }
         let account = self.account(claims.client(), kind).await?;
-        Ok(account.filter(|account| account.kind() == kind && account.generation == claims.generation))
+        Ok(account.filter(|account| account.kind() == kind && account.accepts(claims.generation, claims.family)))
     }
 
     /// A client's account.
@@ -301,7 +320,7 @@ impl Accounts {
         let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         match self.cache.get(&account.id) {
             // the same once more stays the same: sessions share it
-            Some(known) if known.changed_at > account.changed_at || *known == account => known,
+            Some(known) if known.version > account.version || *known == account => known,
             _ => {
                 let account = Arc::new(account);
                 self.cache.insert(account.id, account.clone());
@@ -328,9 +347,10 @@ pub(crate) mod tests {
         Account {
             id: ClientId::random(),
             generation: 0,
-            changed_at: Utc::now(),
+            kept_login: None,
+            version: 0,
             is_deleted: false,
-            holder: Holder::Device { name: name.to_owned(), gateway_id: None },
+            holder: Holder::Device { name: name.to_owned(), gateway_id: None, incarnation: 0 },
         }
     }
 }

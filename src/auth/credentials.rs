@@ -2,11 +2,15 @@
 
 use actix_web::{
     HttpRequest,
-    http::{Method, Uri, header},
+    http::{Method, header},
     web::Query,
 };
 
-use crate::{actors::session::BEARER_PROTOCOL, error::ApiError};
+use crate::{
+    actors::session::BEARER_PROTOCOL,
+    domain::origin::{self, Origin},
+    error::ApiError,
+};
 
 /// The cookie that a login sets.
 pub const COOKIE: &str = "access_token";
@@ -43,27 +47,22 @@ fn explicit(request: &HttpRequest) -> Option<String> {
     {
         return Some(token);
     }
-    let (protocol, token) = text(header::SEC_WEBSOCKET_PROTOCOL)?.split_once(',')?;
-    (protocol.trim() == BEARER_PROTOCOL).then(|| token.trim().to_owned())
+    let mut protocols = websocket_protocols(request).skip_while(|protocol| *protocol != BEARER_PROTOCOL);
+    protocols.nth(1).map(str::to_owned)
+}
+
+/// What a handshake offers as `Sec-WebSocket-Protocol`; several lines are one list (RFC 6455, section 11.3.4).
+pub fn websocket_protocols(request: &HttpRequest) -> impl Iterator<Item = &str> {
+    let lines = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
 }
 
 /// Whether the request comes from a page of this server or of an allow-listed origin, or from no browser at all.
 fn is_own_origin(request: &HttpRequest, cors_origins: &[String]) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    // a proxy in front may do TLS, so the scheme says nothing
-    let same = origin.split_once("://").is_some_and(|(_, host)| host == request.connection_info().host());
-    same || is_allowed_origin(origin, cors_origins)
-}
-
-/// Whether an origin is on the list; `localhost` on it stands for all ports of this machine.
-pub fn is_allowed_origin(origin: &str, cors_origins: &[String]) -> bool {
-    cors_origins.iter().any(|allowed| match allowed.as_str() {
-        "localhost" => origin
-            .parse::<Uri>()
-            .is_ok_and(|uri| uri.host().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"))),
-        allowed => allowed == origin,
-    })
+    let same = Origin::parse(origin).is_some_and(|origin| origin.is_of_host(request.connection_info().host()));
+    same || origin::is_allowed(origin, cors_origins)
 }
 
 #[cfg(test)]
@@ -87,6 +86,12 @@ mod tests {
         assert_eq!(found(TestRequest::with_uri("/?a=1&token=query%2B")).unwrap(), "query+");
         let protocol = TestRequest::default().insert_header(("Sec-WebSocket-Protocol", "bearer, abc"));
         assert_eq!(found(protocol).unwrap(), "abc");
+        let lines = TestRequest::default()
+            .append_header(("Sec-WebSocket-Protocol", "chat"))
+            .append_header(("Sec-WebSocket-Protocol", "bearer"))
+            .append_header(("Sec-WebSocket-Protocol", "abc"));
+        assert_eq!(found(lines).unwrap(), "abc");
+        assert_eq!(found(TestRequest::default().insert_header(("Sec-WebSocket-Protocol", "bearer"))), None);
         assert_eq!(found(TestRequest::default().cookie(Cookie::new(COOKIE, "Bearer abc"))).unwrap(), "abc");
         assert_eq!(found(TestRequest::default().insert_header(("Authorization", "Basic abc"))), None);
         assert_eq!(found(TestRequest::default()), None);

@@ -13,11 +13,6 @@ use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 
-/// Shortest password in characters (contract section 3).
-pub const MIN_CHARS: usize = 6;
-/// Longest password in characters.
-pub const MAX_CHARS: usize = 128;
-
 /// Hashes and verifies passwords. A hash takes some 14 ms of a core and 19 MiB, so only a few run at once, so many wait,
 /// and the rest is told to come again.
 #[derive(Debug, Clone)]

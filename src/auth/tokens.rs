@@ -1,10 +1,9 @@
-//! Access tokens (JWT, HS256), refresh tokens and device keys.
+//! Access tokens (JWT, HS256) and refresh tokens.
 
 use std::{fmt, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
-use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache;
 use rand::Rng;
@@ -52,7 +51,14 @@ impl Claims {
     }
 }
 
-/// A refresh token: opaque, used once.
+/// How far a clock may step without bringing anything back that has ended: revocations are kept for so much longer.
+pub const CLOCK_STEP: TimeDelta = TimeDelta::days(1);
+
+/// What is signed when the family of a refresh token is; access tokens are base64, so none of them begins like this.
+const REFRESH_CONTEXT: &[u8] = b"refresh token ";
+
+/// A refresh token: opaque, used once. It says which family it is of, so that a used one is known for what it is although
+/// only the newest is stored.
 #[derive(Debug)]
 pub struct RefreshToken {
     /// What the client gets.
@@ -64,8 +70,22 @@ pub struct RefreshToken {
 impl RefreshToken {
     /// What is stored of it.
     pub fn to_store(&self, family: Uuid, client: ClientId, kind: ClientKind) -> NewRefreshToken {
-        NewRefreshToken { token_hash: digest(&self.token), family, client, kind, expires_at: self.expires_at }
+        NewRefreshToken { token_hash: self.hash(), family, client, kind, expires_at: self.expires_at }
     }
+
+    /// What is stored of the token itself.
+    pub fn hash(&self) -> String {
+        digest(&self.token)
+    }
+}
+
+/// A refresh token that a client shows.
+#[derive(Debug)]
+pub struct ShownRefreshToken {
+    /// What is stored of it, if it is the newest of its family.
+    pub hash: String,
+    /// The family that it is of, if this server made it and it says so: those of earlier versions do not.
+    pub family: Option<Uuid>,
 }
 
 /// Makes and reads tokens.
@@ -73,7 +93,6 @@ pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
-    device_keys: Hmac<Sha256>,
     /// tokens whose signature has been verified; what else counts is looked at each time
     verified: Cache<String, Arc<Claims>>,
     access: TimeDelta,
@@ -88,18 +107,17 @@ impl fmt::Debug for Tokens {
 
 impl Tokens {
     /// Signs with this secret; lifetimes as given.
-    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     pub fn new(secret: &[u8], access: TimeDelta, refresh: TimeDelta) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         // from the very second of `exp` on (RFC 7519, section 4.1.4)
         validation.reject_tokens_expiring_in_less_than = 1;
+        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "sub"]);
         Self {
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
             validation,
-            device_keys: Hmac::new_from_slice(secret).expect("HMAC takes any key").chain_update(b"device key of "),
             verified: Cache::new(VERIFIED),
             access,
             refresh,
@@ -128,9 +146,31 @@ impl Tokens {
         Ok((token, claims.expires_at()))
     }
 
-    /// A new refresh token, nobody's yet.
-    pub fn refresh(&self) -> RefreshToken {
-        RefreshToken { token: random_text(), expires_at: Utc::now() + self.refresh }
+    /// A new refresh token of a family.
+    ///
+    /// # Errors
+    /// When the token can't be signed, which no input causes.
+    pub fn refresh(&self, family: Uuid) -> Result<RefreshToken, ApiError> {
+        let mut body = [0; 48];
+        body[..16].copy_from_slice(family.as_bytes());
+        rand::rng().fill_bytes(&mut body[16..]);
+        let body = BASE64_URL_SAFE_NO_PAD.encode(body);
+        let message = [REFRESH_CONTEXT, body.as_bytes()].concat();
+        let signature = jsonwebtoken::crypto::sign(&message, &self.encoding, Algorithm::HS256)
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        Ok(RefreshToken { token: format!("{body}.{signature}"), expires_at: Utc::now() + self.refresh })
+    }
+
+    /// What a refresh token says of itself. That it is authentic does not mean that it is good.
+    pub fn read_refresh(&self, token: &str) -> ShownRefreshToken {
+        let family = || {
+            let (body, signature) = token.split_once('.')?;
+            let message = [REFRESH_CONTEXT, body.as_bytes()].concat();
+            let is_ours = jsonwebtoken::crypto::verify(signature, &message, &self.decoding, Algorithm::HS256);
+            let body = BASE64_URL_SAFE_NO_PAD.decode(body).ok()?;
+            is_ours.is_ok_and(|is_ours| is_ours).then(|| Uuid::from_slice(body.get(..16)?).ok())?
+        };
+        ShownRefreshToken { hash: digest(token), family: family() }
     }
 
     /// What a token says, if it is authentic and has not expired.
@@ -160,17 +200,9 @@ impl Tokens {
     /// device's go on to prove who it is, so their revocation has to be known for good.
     pub fn revoked_until(&self, kind: ClientKind) -> DateTime<Utc> {
         match kind {
-            // one more minute for tokens that another node is just making
-            ClientKind::User => Utc::now() + self.access + TimeDelta::minutes(1),
+            ClientKind::User => Utc::now() + self.access + CLOCK_STEP,
             ClientKind::Device => Utc::now() + TimeDelta::days(100 * 365),
         }
-    }
-
-    /// A device's key: always the same for the same device and secret, so that the first answer's stays good.
-    pub fn device_key(&self, device: ClientId) -> String {
-        let mut key = self.device_keys.clone();
-        key.update(device.to_string().as_bytes());
-        BASE64_URL_SAFE_NO_PAD.encode(key.finalize().into_bytes())
     }
 
     fn decode(&self, token: &str, validation: &Validation) -> Option<Claims> {
@@ -190,7 +222,7 @@ impl Claims {
     }
 }
 
-/// 256 random bits as text: a refresh token, a secret, a password.
+/// 256 random bits as text: a device key, a secret, a password.
 pub fn random_text() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);
@@ -220,6 +252,39 @@ mod tests {
         let claims = tokens.read(&token).unwrap();
         assert_eq!((claims.client(), claims.client_kind()), (account.id, Some(ClientKind::Device)));
         assert_eq!((claims.name.as_str(), claims.family), ("Alice", family));
+    }
+
+    #[test]
+    fn a_token_counts_from_its_nbf_on() {
+        let tokens = tokens(TimeDelta::minutes(10));
+        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
+        let mut claims = serde_json::to_value(tokens.read(&token).unwrap()).unwrap();
+        for (seconds, is_good) in [(-60, true), (60, false)] {
+            claims["nbf"] = (Utc::now().timestamp() + seconds).into();
+            let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &tokens.encoding).unwrap();
+            assert_eq!(tokens.read(&token).is_some(), is_good);
+            assert_eq!(tokens.read_again(&token).is_some(), is_good);
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_says_which_login_it_is_of_if_this_server_made_it() {
+        let tokens = tokens(TimeDelta::minutes(1));
+        let family = Uuid::new_v4();
+        let refresh = tokens.refresh(family).unwrap();
+        let shown = tokens.read_refresh(&refresh.token);
+        assert_eq!((shown.family, shown.hash), (Some(family), refresh.hash()));
+        let other = Tokens::new(b"another secret", TimeDelta::minutes(1), TimeDelta::days(1));
+        assert_eq!(other.read_refresh(&refresh.token).family, None);
+        let (body, signature) = refresh.token.split_once('.').unwrap();
+        let another = tokens.refresh(Uuid::new_v4()).unwrap().token;
+        let (another_body, _) = another.split_once('.').unwrap();
+        for forged in
+            [format!("{another_body}.{signature}"), format!("{body}."), body.to_owned(), random_text(), ".".into()]
+        {
+            assert_eq!(tokens.read_refresh(&forged).family, None, "{forged}");
+        }
+        assert_ne!(refresh.token, tokens.refresh(family).unwrap().token);
     }
 
     #[test]

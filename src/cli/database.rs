@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 use super::{ConfigArguments, start_logging};
 use crate::{
     auth::bootstrap,
+    domain::passwords::PasswordRules,
     settings::Settings,
     store::{Location, Store},
 };
@@ -17,6 +18,8 @@ pub(super) struct Database {
     pub(super) store: Store,
     /// To be shown.
     pub(super) location: Location,
+    /// What new passwords must be.
+    pub(super) password_rules: PasswordRules,
 }
 
 impl Database {
@@ -32,7 +35,7 @@ impl Database {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
         }
         let store = Store::connect(&settings.storage).await?;
-        Ok(Self { store, location })
+        Ok(Self { store, location, password_rules: settings.auth.password_rules() })
     }
 
     /// The same with the schema up to date.

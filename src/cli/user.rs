@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use super::{ConfigArguments, database::Database};
 use crate::{
     auth::passwords,
-    domain::ids::Role,
+    domain::{ids::Role, passwords::PasswordRules},
     http::body::is_email,
-    store::{Duplicate, NewUser, Store},
+    store::{Duplicate, NewUser, Store, User, UserChange},
 };
 
 #[derive(Args)]
@@ -51,6 +51,21 @@ enum Action {
         #[command(flatten)]
         config: ConfigArguments,
     },
+    /// Set another password; the user's logins end, live sockets are closed within seconds
+    SetPassword {
+        username: String,
+        /// Read the password from the first line of stdin instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Delete a user; messages stay, rooms pass on as if the user had left
+    Delete {
+        username: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
     /// Shut a user out; live sockets are closed within seconds
     Disable {
         username: String,
@@ -73,15 +88,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 ensure!(is_email(email), "--email: {email} is not an email address");
             }
             let database = Database::open_migrated(config, true).await?;
-            let password = read_password(password_stdin)?;
-            let chars = password.chars().count();
-            ensure!(
-                (passwords::MIN_CHARS..=passwords::MAX_CHARS).contains(&chars),
-                "the password must have {} to {} characters",
-                passwords::MIN_CHARS,
-                passwords::MAX_CHARS
-            );
-            let password_hash = passwords::hash(&password)?;
+            let names: Vec<_> = [Some(username.as_str()), email.as_deref()].into_iter().flatten().collect();
+            let password_hash = new_password(password_stdin, database.password_rules, &names)?;
             let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
             match database.store.create_user(new).await? {
                 Ok(user) => {
@@ -95,8 +103,34 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Action::SetRole { username, role, config } => update(config, &username, Some(role), None).await?,
         Action::Disable { username, config } => update(config, &username, None, Some(false)).await?,
         Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
+        Action::SetPassword { username, password_stdin, config } => {
+            let Database { store, password_rules, .. } = Database::open_migrated(config, false).await?;
+            let user = find(&store, &username).await?;
+            let names: Vec<_> = [Some(user.username.as_str()), user.email.as_deref()].into_iter().flatten().collect();
+            let hash = new_password(password_stdin, password_rules, &names)?;
+            let change = UserChange::Password { hash, expected: None, kept_login: None };
+            store.change_user(user.id, change).await??;
+            say!("{}: password changed, earlier logins end", user.username);
+        }
+        Action::Delete { username, config } => {
+            let store = open(config).await?;
+            let user = find(&store, &username).await?;
+            store.change_user(user.id, UserChange::Delete).await??;
+            say!("deleted {} (id {})", user.username, user.id);
+        }
     }
     Ok(())
+}
+
+async fn find(store: &Store, username: &str) -> anyhow::Result<User> {
+    store.user_by_login(username).await?.with_context(|| format!("there is no user {username}"))
+}
+
+/// Asks for a password and hashes it.
+fn new_password(from_stdin: bool, rules: PasswordRules, names: &[&str]) -> anyhow::Result<String> {
+    let password = read_password(from_stdin)?;
+    rules.check(&password, names)?;
+    passwords::hash(&password)
 }
 
 async fn open(config: ConfigArguments) -> anyhow::Result<Store> {
@@ -110,10 +144,8 @@ async fn update(
     is_active: Option<bool>,
 ) -> anyhow::Result<()> {
     let store = open(config).await?;
-    let user = store.user_by_login(username).await?;
-    let user = user.with_context(|| format!("there is no user {username}"))?;
-    let user = store.update_user(user.id, role, is_active).await?;
-    let user = user.with_context(|| format!("there is no user {username}"))?;
+    let user = find(&store, username).await?;
+    let user = store.change_user(user.id, UserChange::Update { role, is_active }).await??;
     let state = if user.is_active { "active" } else { "disabled" };
     say!("{}: {}, {state}", user.username, user.role.as_str());
     Ok(())

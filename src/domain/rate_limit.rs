@@ -39,7 +39,11 @@ impl TokenBucket {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts events per key in windows of a minute. Memory is bounded: a window that is over is forgotten.
+/// Keys that are counted at once. When more come in a minute, those with the fewest events are forgotten.
+const MOST_KEYS: usize = 65_536;
+
+/// Counts events per key in windows of a minute. Memory is bounded: a window that is over is forgotten, and so are those
+/// with the fewest events when there are too many.
 #[derive(Debug)]
 pub struct PerMinute<K> {
     limit: u32,
@@ -84,6 +88,9 @@ impl<K: Eq + Hash> PerMinute<K> {
                 }
             }
         }
+        if self.windows.len() + keys.len() > MOST_KEYS {
+            self.forget_least();
+        }
         for key in keys {
             let window = self.windows.entry(key.clone()).or_insert(Window { began: now, count: 0 });
             if now.saturating_duration_since(window.began) >= MINUTE {
@@ -92,6 +99,15 @@ impl<K: Eq + Hash> PerMinute<K> {
             window.count += 1;
         }
         Ok(())
+    }
+
+    /// Forgets at least half of the keys: those with the fewest events.
+    fn forget_least(&mut self) {
+        let mut counts: Vec<u32> = self.windows.values().map(|window| window.count).collect();
+        let middle = counts.len() / 2;
+        let (_, median, _) = counts.select_nth_unstable(middle);
+        let median = *median;
+        self.windows.retain(|_, window| window.count > median);
     }
 
     /// Takes an event of these keys back.
@@ -149,5 +165,15 @@ mod tests {
         (0..1000).for_each(|key| counts.take(&[key], start).unwrap());
         counts.take(&[1000], start + MINUTE).unwrap();
         assert_eq!(counts.windows.len(), 1);
+    }
+
+    #[test]
+    fn many_keys_in_one_minute_take_bounded_memory_and_do_not_hide_who_is_at_the_limit() {
+        let now = Instant::now();
+        let mut counts = PerMinute::new(2);
+        (0..2).for_each(|_| counts.take(&[0], now).unwrap());
+        (1..300_000).for_each(|key| counts.take(&[key], now).unwrap());
+        assert!(counts.windows.len() <= MOST_KEYS);
+        assert!(counts.take(&[0], now).is_err());
     }
 }

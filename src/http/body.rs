@@ -104,7 +104,7 @@ impl<T: FromFields> FromRequest for QueryOf<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let read = broker(request)
-            .and_then(|broker| Fields::read(&pairs(request.query_string()), None, "query", &broker.settings.limits));
+            .and_then(|broker| Fields::read(&pairs(request.query_string()), None, "query", &broker.settings));
         std::future::ready(read.map(QueryOf))
     }
 }
@@ -132,7 +132,7 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
                 .map_err(|_| ApiError::BodyTimeout)??;
             let object = F::parse(&bytes)?;
             let text = std::str::from_utf8(&bytes).ok();
-            let content = Fields::read(&object, text, "body", limits)?;
+            let content = Fields::read(&object, text, "body", &broker.settings)?;
             Ok(Self { content, format: std::marker::PhantomData })
         })
     }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
-    undisturbed,
+    leave_rooms, undisturbed,
 };
 use crate::{
     app::Broker,
@@ -22,7 +22,6 @@ use crate::{
     domain::{
         gateways::MAX_ID,
         ids::{ClientId, Role},
-        rooms::{self, Refusal},
     },
     error::ApiError,
     protocol::outbound::rfc3339,
@@ -222,17 +221,6 @@ pub async fn remove(
         Ok(Confirmation::of("Device deleted"))
     })
     .await
-}
-
-async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
-    for room in broker.store.rooms_of(id).await? {
-        let left = broker.rooms.ask(rooms::Change::Leave { room, who: id }, None).await;
-        // who has left meanwhile has left
-        if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
-            return Err(refusal.into());
-        }
-    }
-    Ok(())
 }
 
 /// What follows from a change that is in the database: here at once, and on other nodes.

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, HttpResponseBuilder, http::header, web};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use sha2::{Digest, Sha256};
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
@@ -13,6 +15,31 @@ static REDOC: LazyLock<String> = LazyLock::new(|| {
     // the page loads nothing from elsewhere, its maker's logo included
     page.replace("https://cdn.redoc.ly/redoc/logo-mini.svg", "data:,")
 });
+/// What the page at `/redoc` may load and run: its own script, told by its digest, and what that makes of the document.
+static REDOC_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let script = REDOC.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));
+    let digest = BASE64_STANDARD.encode(Sha256::digest(script.map_or("", |(script, _)| script)));
+    policy(&format!("script-src 'sha256-{digest}'; worker-src blob:; style-src 'unsafe-inline'; img-src data:"))
+});
+
+/// What the page at `/docs` may load and run: files of this server.
+static SWAGGER_POLICY: LazyLock<String> =
+    LazyLock::new(|| policy("script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"));
+
+/// The content security policy of a page of this server, which nobody may frame.
+fn policy(own: &str) -> String {
+    format!(
+        "default-src 'none'; {own}; connect-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    )
+}
+
+fn page(policy: &str) -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response.content_type(header::ContentType::html());
+    response.insert_header((header::CONTENT_SECURITY_POLICY, policy)).insert_header((header::X_FRAME_OPTIONS, "DENY"));
+    response
+}
+
 static SWAGGER: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
 
@@ -25,7 +52,7 @@ pub async fn openapi_json() -> HttpResponse {
 /// This API, to read.
 #[utoipa::path(get, path = "/redoc", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub async fn redoc() -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::html()).body(REDOC.as_str())
+    page(&REDOC_POLICY).body(REDOC.as_str())
 }
 
 /// This API, to try.
@@ -44,12 +71,10 @@ fn swagger_file(name: &str) -> Result<HttpResponse, ApiError> {
     let file = utoipa_swagger_ui::serve(name, SWAGGER.clone())
         .map_err(|error| ApiError::Internal(error.to_string()))?
         .ok_or(ApiError::NotFound("Not Found"))?;
-    let mut response = HttpResponse::Ok();
-    response.content_type(file.content_type);
     if name == "index.html" {
         // the page is at /docs, without a slash, so its relative links would lead astray
         let page = String::from_utf8_lossy(&file.bytes).replace("<head>", "<head><base href=\"/docs/\">");
-        return Ok(response.body(page));
+        return Ok(self::page(&SWAGGER_POLICY).body(page));
     }
-    Ok(response.body(file.bytes.into_owned()))
+    Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
 }

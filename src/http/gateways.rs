@@ -260,10 +260,9 @@ pub async fn create(
 }
 
 async fn unused_id(broker: &Broker) -> Result<i64, ApiError> {
-    let highest = broker.settings.gateways.iter().map(|gateway| gateway.id).max();
-    match broker.store.unused_gateway_id(highest.unwrap_or(0)).await? {
+    match broker.store.unused_gateway_id().await? {
         id if id <= MAX_ID => Ok(id),
-        _ => Err(ApiError::AlreadyExists("The highest gateway id is taken: give an id that is free")),
+        _ => Err(ApiError::AlreadyExists("The highest gateway id has been used: give an id that is free")),
     }
 }
 

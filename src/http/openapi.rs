@@ -48,7 +48,8 @@ const ALIASES: [(&str, &str); 3] =
     paths(
         root::index, health::healthz, health::readyz, docs::openapi_json, docs::redoc, docs::swagger, docs::swagger_asset,
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
-        users::list, register::create_user, users::me, users::update, users::protected_data, users::protected,
+        users::list, register::create_user, users::me, users::change_password, users::update, users::remove, users::set_password,
+        users::protected_data, users::protected,
         clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
         rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
         rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,

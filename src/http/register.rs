@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::{
     body::{Body, Checked, Fields, FromFields, is_email},
-    client_address, tokens,
+    limited_address, tokens,
 };
 use crate::{
     app::Broker,
     auth::{
         accounts::{Account, Change, Holder},
-        credentials, passwords,
-        tokens::digest,
+        credentials,
+        tokens::{digest, random_text},
     },
     domain::ids::{ClientId, ClientKind, Role},
     error::ApiError,
@@ -63,7 +63,7 @@ pub struct RegisterDevice {
     /// Any spelling of a UUID.
     #[schema(value_type = Uuid)]
     uuid: ClientId,
-    /// From the first registration; proves that it is the same device where the server asks for that.
+    /// From the last registration; proves that it is the same device where the server asks for that.
     device_key: Option<String>,
     /// Another proof: any token of that device, expired or not.
     token: Option<String>,
@@ -88,6 +88,8 @@ pub struct RegisterUser {
 }
 
 impl FromFields for Register {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         if fields.has("uuid") {
             RegisterDevice::from_fields(fields).map(Self::Device)
@@ -95,7 +97,7 @@ impl FromFields for Register {
             RegisterUser::from_fields(fields).map(Self::User)
         } else if fields.has("email") {
             let email = fields.email("email");
-            let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+            let password = fields.new_password("password", email.as_deref().ok().as_slice());
             let full_name = fields.optional_text("name", 0..=200);
             let email = email?;
             Ok(Self::User(RegisterUser {
@@ -128,7 +130,8 @@ impl FromFields for RegisterUser {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let username = username(fields);
         let email = if fields.has("email") { optional_email(fields) } else { Ok(None) };
-        let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+        let names = [username.as_deref().ok(), email.as_ref().ok().and_then(Option::as_deref)];
+        let password = fields.new_password("password", &names.into_iter().flatten().collect::<Vec<_>>());
         let full_name = fields.optional_text("full_name", 0..=200);
         let job_title = fields.optional_text("role", 0..=200);
         Ok(Self {
@@ -190,7 +193,8 @@ impl FromFields for CreateUser {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let username = username(fields);
         let email = fields.email("email");
-        let password = fields.text("password", passwords::MIN_CHARS..=passwords::MAX_CHARS);
+        let names: Vec<_> = [&username, &email].into_iter().filter_map(|name| name.as_deref().ok()).collect();
+        let password = fields.new_password("password", &names);
         Ok(Self { username: username?, email: email?, password: password? })
     }
 }
@@ -206,7 +210,8 @@ pub struct RegisteredDevice {
     message: &'static str,
     #[serde(flatten)]
     tokens: tokens::TokenPair,
-    /// Proof that a later registration of this UUID is by the same device.
+    /// Proof that the next registration of this UUID is by the same device. Good once: each registration gives another
+    /// one. Deletion and revocation of the device end it as well.
     device_key: String,
 }
 
@@ -298,14 +303,14 @@ async fn register_device(
     let RegisterDevice { name, uuid, device_key, token } = device;
     let key_hash = device_key.as_deref().map(digest);
     let claim = match broker.settings.devices.registration {
-        Registration::Open => Claim::Granted,
+        Registration::Open => Claim::Open,
         Registration::Claim => {
             let shown = match token {
                 Some(token) => Some(token),
                 None => credentials::token(request, &broker.settings.http.cors_origins)?,
             };
             if proves(broker, shown, uuid).await? {
-                Claim::Granted
+                Claim::Proven
             } else {
                 key_hash.as_deref().map_or(Claim::None, Claim::KeyHash)
             }
@@ -316,27 +321,26 @@ async fn register_device(
             if identity.account.role() < Role::Operator {
                 return Err(ApiError::Forbidden("Only operators register devices (devices.registration)"));
             }
-            Claim::Granted
+            Claim::Proven
         }
     };
     count_registration(request, broker)?;
     let tokens = broker.accounts.tokens();
-    let (family, refresh) = (Uuid::new_v4(), tokens.refresh());
+    let family = Uuid::new_v4();
+    let refresh = tokens.refresh(family)?;
     let stored = refresh.to_store(family, uuid, ClientKind::Device);
-    if broker.store.user_by_uuid(uuid).await?.is_some() {
+    if broker.store.is_uuid_of_user(uuid).await? {
         return Err(ApiError::UuidClaimed);
     }
-    let own_key = tokens.device_key(uuid);
+    let device_key = random_text();
     let registered = broker
         .store
-        .register_device(uuid, &name, &digest(&own_key), claim, &stored)
+        .register_device(uuid, &name, &digest(&device_key), claim, &stored)
         .await?
         .ok_or(ApiError::UuidClaimed)?;
-    // by key means that the one that was shown is good
-    let device_key = device_key.filter(|_| matches!(claim, Claim::KeyHash(_))).unwrap_or(own_key);
     let account = broker.accounts.put(Account::from(registered));
     if broker.directory.is_connected(uuid) {
-        // it may have another name now
+        // it may have another name now, or another token generation
         broker.apply(Change::Account(account.clone())).await?;
     }
     let (access, expires_at) = tokens.access(&account, family)?;
@@ -381,7 +385,7 @@ async fn register_user(
 }
 
 fn count_registration(request: &HttpRequest, broker: &Broker) -> Result<(), ApiError> {
-    let Some(address) = client_address(request, &broker.settings) else { return Ok(()) };
+    let Some(address) = limited_address(request, &broker.settings) else { return Ok(()) };
     broker
         .registrations()
         .take(&[address], Instant::now())

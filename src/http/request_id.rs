@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its log span, and the answer while the server is draining.
+//! What happens around every request: its id, its log span, headers of every answer, and the answer while the server is draining.
 
 use actix_web::{
     Error, ResponseError,
@@ -14,7 +14,7 @@ use actix_web::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::{app::Broker, auth::credentials::is_allowed_origin, error::ApiError};
+use crate::{app::Broker, domain::origin, error::ApiError};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -42,6 +42,8 @@ pub async fn around<B: MessageBody + 'static>(
     // the path alone: the query may hold a token
     let span = tracing::error_span!("request", id = shown, correlation = shown_correlation, method = %request.method(), path = request.path());
     let mut response = handle(request, next).instrument(span).await?;
+    // what a client has stored is shown as what it is, and never run
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -74,6 +76,6 @@ fn is_foreign_preflight(request: &ServiceRequest) -> bool {
     request.method() == Method::OPTIONS
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
         && headers.get(header::ORIGIN).is_some_and(|origin| {
-            !origin.to_str().is_ok_and(|origin| is_allowed_origin(origin, &broker.settings.http.cors_origins))
+            !origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &broker.settings.http.cors_origins))
         })
 }

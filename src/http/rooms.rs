@@ -44,6 +44,8 @@ pub struct CreateRoom {
 }
 
 impl FromFields for CreateRoom {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         // a longer one would not fit into PostgreSQL's index
         let most = if fields.limits.room_name_chars == 0 { 500 } else { fields.limits.room_name_chars.min(500) };

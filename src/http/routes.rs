@@ -50,7 +50,9 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/admin/tokens/revoke", vec![(post(), web::to(tokens::revoke))]);
     add(config, "/api/users", vec![(get(), web::to(users::list)), (post(), web::to(register::create_user))]);
     add(config, "/api/users/me", vec![(get(), web::to(users::me))]);
-    add(config, "/api/users/{id}", vec![(patch(), web::to(users::update))]);
+    add(config, "/api/users/me/password", vec![(post(), web::to(users::change_password))]);
+    add(config, "/api/users/{id}", vec![(patch(), web::to(users::update)), (delete(), web::to(users::remove))]);
+    add(config, "/api/users/{id}/password", vec![(post(), web::to(users::set_password))]);
     add(config, "/protected-data", vec![(get(), web::to(users::protected_data))]);
     add(config, "/protected", vec![(get(), web::to(users::protected))]);
 

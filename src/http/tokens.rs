@@ -15,22 +15,27 @@ use uuid::Uuid;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, Form, FromFields},
-    client_address, is_tls,
+    client_address, is_tls, limited_address,
 };
 use crate::{
-    app::{Broker, LoginKey},
+    app::Broker,
     auth::{
         accounts::{Account, Change},
         credentials,
         extract::{Admin, Identity},
-        passwords,
-        tokens::{RefreshToken, digest},
+        tokens::RefreshToken,
     },
-    domain::ids::{ClientId, ClientKind},
+    domain::{
+        ids::{ClientId, ClientKind},
+        passwords,
+    },
     error::ApiError,
     protocol::outbound::rfc3339,
     store::Rotation,
 };
+
+/// Characters of a name that failed to log in, in the log.
+const LOGGED_CHARS: usize = 64;
 
 /// A pair of tokens.
 #[derive(Serialize, ToSchema)]
@@ -81,6 +86,8 @@ pub struct Login {
 }
 
 impl FromFields for Login {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let username = fields.text("username", 1..=254);
         // too long to be anybody's: told apart from wrong ones it would cost nothing, but say nothing either
@@ -131,39 +138,52 @@ fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> 
 async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
     let Login { username, password } = login;
     let user = broker.store.user_by_login(&username).await?;
-    // one account is one account, whether it is called by username or by email
-    let name = user.as_ref().map_or(username, |user| user.uuid.to_string());
-    let keys: Vec<_> = client_address(request, &broker.settings)
-        .map(LoginKey::Address)
-        .into_iter()
-        .chain([LoginKey::Account(name)])
-        .collect();
-    // counted before the password is looked at, or many at once would all be in time
-    broker.login_failures().take(&keys, Instant::now()).map_err(|wait| ApiError::TooMany {
-        limit: "limits.login_failures_per_minute",
-        retry_after: wait.as_secs() + 1,
-    })?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
-    // an overlong password is not worth a hash, but must take as long as any other
-    let password = if password.chars().count() > passwords::MAX_CHARS { String::new() } else { password };
-    let verified = broker.passwords.verify(password, hash).await;
-    if !matches!(verified, Ok(false)) {
-        broker.login_failures().give_back(&keys);
-    }
-    let Some(user) = user.filter(|_| matches!(verified, Ok(true))) else {
-        verified?;
-        tracing::info!(address = ?client_address(request, &broker.settings), "login failed");
-        return Err(ApiError::IncorrectLogin);
-    };
-    let account = broker.accounts.put(Account::from(user));
+    let is_right = check_password(request, broker, &username, password, hash).await?;
+    let user = user.filter(|_| is_right).ok_or(ApiError::IncorrectLogin)?;
+    let account = broker.accounts.put(Account::from(user.clone()));
     if !account.is_active() {
         return Err(ApiError::InactiveUser);
     }
     let tokens = broker.accounts.tokens();
-    let (family, refresh) = (Uuid::new_v4(), tokens.refresh());
-    broker.store.insert_refresh_token(refresh.to_store(family, account.id, account.kind())).await?;
-    let (access, expires_at) = tokens.access(&account, family)?;
+    let family = Uuid::new_v4();
+    let refresh = tokens.refresh(family)?;
+    let stored = refresh.to_store(family, account.id, account.kind());
+    if !broker.store.insert_login(user.id, user.token_generation, stored).await? {
+        return Err(ApiError::IncorrectLogin);
+    }
+    // of the generation that the password was of: a newer one is for the new password
+    let (access, expires_at) = tokens.access(&Account::from(user), family)?;
     Ok(TokenPair::new(access, expires_at, refresh))
+}
+
+/// Whether the password of somebody who says to be `name` has this hash. A wrong one counts as a failed login.
+pub(super) async fn check_password(
+    request: &HttpRequest,
+    broker: &Broker,
+    name: &str,
+    password: String,
+    hash: Option<String>,
+) -> Result<bool, ApiError> {
+    let address = limited_address(request, &broker.settings);
+    let attempt = broker.logins().begin(name, address, Instant::now());
+    let attempt = attempt.map_err(|wait| ApiError::TooMany {
+        limit: "limits.login_failures_per_minute",
+        retry_after: wait.as_secs() + 1,
+    })?;
+    // an overlong password is not worth a hash, but must take as long as any other
+    let password = if password.chars().count() > passwords::MAX_CHARS { String::new() } else { password };
+    let verified = broker.passwords.verify(password, hash).await;
+    match &verified {
+        Ok(true) => broker.logins().succeeded(attempt, Instant::now()),
+        Ok(false) => {
+            let name: String = name.chars().take(LOGGED_CHARS).collect();
+            // as a literal, so that it can't look like another line or field
+            tracing::info!(?name, address = ?client_address(request, &broker.settings), "login failed");
+        }
+        Err(_) => broker.logins().undecided(attempt),
+    }
+    verified
 }
 
 /// A refresh token.
@@ -183,11 +203,10 @@ impl FromFields for Refresh {
 #[utoipa::path(post, path = "/auth/refresh", tag = "identity", request_body = Refresh, responses((status = 200, body = TokenPair), (status = 401, description = "Invalid refresh token")))]
 pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<web::Json<TokenPair>, ApiError> {
     let tokens = broker.accounts.tokens();
-    let successor = tokens.refresh();
-    let hash = digest(&body.content.refresh_token);
+    let shown = tokens.read_refresh(&body.content.refresh_token);
     let revoked_until = |kind| tokens.revoked_until(kind);
-    match broker.store.rotate_refresh_token(&hash, &successor, revoked_until).await? {
-        Rotation::Rotated { family, owner } => {
+    match broker.store.rotate_refresh_token(&shown, |family| tokens.refresh(family), revoked_until).await? {
+        Rotation::Rotated { family, owner, successor } => {
             // of this very generation: a newer one would be another's to ask for
             let (access, expires_at) = tokens.access(&owner, family)?;
             Ok(web::Json(TokenPair::new(access, expires_at, successor)))
@@ -263,7 +282,7 @@ pub async fn revoke(
                 let kind = claims.client_kind().unwrap_or(ClientKind::Device);
                 revoke_jti(&broker, claims.jti, kind).await?
             }
-            None => match broker.store.family_of(&digest(&token)).await? {
+            None => match broker.store.family_of(&broker.accounts.tokens().read_refresh(&token)).await? {
                 Some((family, kind)) => end_family(&broker, family, kind).await?,
                 None => {
                     let msg = "Value error, not a token of this server";
@@ -286,9 +305,9 @@ async fn revoke_jti(broker: &Broker, jti: Uuid, kind: ClientKind) -> Result<u64,
 }
 
 async fn end_family(broker: &Broker, family: Uuid, kind: ClientKind) -> Result<u64, ApiError> {
-    let ended = broker.store.end_family(family, broker.accounts.tokens().revoked_until(kind)).await?;
+    broker.store.end_family(family, broker.accounts.tokens().revoked_until(kind)).await?;
     token_revoked(broker, family, kind).await?;
-    Ok(ended.max(1))
+    Ok(1)
 }
 
 /// What follows from a revocation that is in the database: here at once, and on other nodes.

@@ -33,6 +33,8 @@ pub struct CreateTopic {
 }
 
 impl FromFields for CreateTopic {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let topic_id = topic_id(fields);
         let metadata = fields.optional_object("metadata", fields.limits.metadata_bytes, "limits.metadata_bytes");
@@ -53,6 +55,8 @@ pub struct TopicName {
 }
 
 impl FromFields for TopicName {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         topic_id(fields).map(|topic_id| Self { topic_id })
     }

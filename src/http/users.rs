@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    leave_rooms,
+    tokens::check_password,
+    undisturbed,
 };
 use crate::{
     app::Broker,
@@ -18,6 +21,7 @@ use crate::{
     },
     domain::ids::{ClientId, Role},
     error::ApiError,
+    store::{User, UserChange, UserRefusal},
 };
 
 /// A user, seen from outside.
@@ -131,7 +135,7 @@ impl FromFields for UpdateUser {
 }
 
 /// Change a user's role, disable or enable it. A disabled user's sockets are closed (4403).
-#[utoipa::path(patch, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), request_body = UpdateUser, responses((status = 200, body = UserInfo), (status = 404, description = "User not found")), security(("bearer" = [])))]
+#[utoipa::path(patch, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), request_body = UpdateUser, responses((status = 200, body = UserInfo), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
 pub async fn update(
     broker: web::Data<Broker>,
     admin: Admin,
@@ -140,9 +144,129 @@ pub async fn update(
 ) -> Result<web::Json<UserInfo>, ApiError> {
     let id = path_int("id", &path)?;
     let UpdateUser { role, is_active } = body.content;
-    let user = broker.store.update_user(id, role, is_active).await?.ok_or(ApiError::NotFound("User not found"))?;
+    undisturbed(async move {
+        let account = change(&broker, id, UserChange::Update { role, is_active }).await?;
+        tracing::info!(admin = %admin.0.account.id, user = id, ?role, ?is_active, "user changed");
+        info(&account)
+    })
+    .await
+}
+
+/// What follows from a change is done here at once; other nodes hear of it.
+async fn change(broker: &Broker, id: i64, change: UserChange) -> Result<Arc<Account>, ApiError> {
+    let user = broker.store.change_user(id, change).await??;
     let account = broker.accounts.put(Account::from(user));
     broker.apply(Change::Account(Arc::clone(&account))).await?;
-    tracing::info!(admin = %admin.0.account.id, user = id, ?role, ?is_active, "user changed");
-    info(&account)
+    Ok(account)
+}
+
+/// A new password, and the old one as proof.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"old_password": "a long password", "new_password": "a longer password"}))]
+pub struct ChangePassword {
+    old_password: String,
+    /// 6 to 128 characters (`auth.password_min_chars`).
+    new_password: String,
+}
+
+impl FromFields for ChangePassword {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let old_password = fields.text("old_password", 1..=4096);
+        let new_password = fields.new_password("new_password", &[]);
+        Ok(Self { old_password: old_password?, new_password: new_password? })
+    }
+}
+
+/// Change one's own password. All other logins of the account end, and their sockets are closed (4401).
+#[utoipa::path(post, path = "/api/users/me/password", tag = "identity", request_body = ChangePassword, responses((status = 200, description = "Changed", body = Confirmation), (status = 401, description = "Incorrect password"), (status = 429, description = "limits.login_failures_per_minute")), security(("bearer" = [])))]
+pub async fn change_password(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    body: Body<ChangePassword>,
+) -> Result<web::Json<Confirmation>, ApiError> {
+    let ChangePassword { old_password, new_password } = body.content;
+    let user = broker.store.user_by_uuid(identity.0.account.id).await?.ok_or(ApiError::InvalidCredentials)?;
+    check_name(&broker, &user, &new_password)?;
+    let expected = Some(user.password_hash);
+    if !check_password(&request, &broker, &user.username, old_password, expected.clone()).await? {
+        return Err(ApiError::IncorrectPassword);
+    }
+    let hash = broker.passwords.hash(new_password).await?;
+    let kept_login = Some(identity.0.family);
+    undisturbed(async move {
+        change(&broker, user.id, UserChange::Password { hash, expected, kept_login }).await?;
+        tracing::info!(user = user.id, "password changed");
+        Ok(Confirmation::of("Password changed"))
+    })
+    .await
+}
+
+/// A new password for somebody else.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"new_password": "a longer password"}))]
+pub struct SetPassword {
+    /// 6 to 128 characters (`auth.password_min_chars`).
+    new_password: String,
+}
+
+impl FromFields for SetPassword {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        fields.new_password("new_password", &[]).map(|new_password| Self { new_password })
+    }
+}
+
+/// Set a user's password. All logins of the account end, and their sockets are closed (4401); an admin who does this to
+/// their own account stays logged in.
+#[utoipa::path(post, path = "/api/users/{id}/password", tag = "identity", params(("id" = i64, Path)), request_body = SetPassword, responses((status = 200, description = "Changed", body = Confirmation), (status = 404, description = "User not found")), security(("bearer" = [])))]
+pub async fn set_password(
+    broker: web::Data<Broker>,
+    admin: Admin,
+    path: web::Path<String>,
+    body: Body<SetPassword>,
+) -> Result<web::Json<Confirmation>, ApiError> {
+    let id = path_int("id", &path)?;
+    let new_password = body.content.new_password;
+    let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
+    check_name(&broker, &user, &new_password)?;
+    let kept_login = (user.uuid == admin.0.account.id).then_some(admin.0.family);
+    let hash = broker.passwords.hash(new_password).await?;
+    undisturbed(async move {
+        change(&broker, id, UserChange::Password { hash, expected: None, kept_login }).await?;
+        tracing::info!(admin = %admin.0.account.id, user = id, "password set");
+        Ok(Confirmation::of("Password changed"))
+    })
+    .await
+}
+
+/// The rest of the rules was checked when the body was read; whose password it is was not known there.
+fn check_name(broker: &Broker, user: &User, password: &str) -> Result<(), ApiError> {
+    let names: Vec<_> = [Some(&user.username), user.email.as_ref()].into_iter().flatten().map(String::as_str).collect();
+    broker.settings.auth.password_rules().check(password, &names).map_err(|weakness| {
+        let msg = format!("Value error, {weakness}");
+        ApiError::invalid("value_error", &["body", "new_password"], msg, serde_json::Value::Null)
+    })
+}
+
+/// Delete a user. Their tokens end and their sockets are closed (4401); their memberships end as if they had left; their
+/// messages stay, under their name. Username and email are free again.
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
+pub async fn remove(
+    broker: web::Data<Broker>,
+    admin: Admin,
+    path: web::Path<String>,
+) -> Result<web::Json<Confirmation>, ApiError> {
+    let id = path_int("id", &path)?;
+    undisturbed(async move {
+        let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
+        // the deletion decides; but who is going to be refused should not leave the rooms first
+        broker.store.check_dispensable(id).await??;
+        leave_rooms(&broker, user.uuid).await?;
+        change(&broker, id, UserChange::Delete).await?;
+        // what was joined in the meantime
+        leave_rooms(&broker, user.uuid).await?;
+        tracing::info!(admin = %admin.0.account.id, user = id, "user deleted");
+        Ok(Confirmation::of("User deleted"))
+    })
+    .await
 }

@@ -66,6 +66,8 @@ pub enum Record {
     DeviceSeen {
         /// The device.
         device: ClientId,
+        /// How often its UUID had been deleted.
+        incarnation: i64,
         /// When.
         at: DateTime<Utc>,
     },
@@ -223,8 +225,8 @@ pub(super) async fn write(
                 });
             }
             Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
-            Record::DeviceSeen { device, at } => {
-                seen.insert(*device, *at);
+            Record::DeviceSeen { device, incarnation, at } => {
+                seen.insert(*device, (*incarnation, *at));
             }
             Record::Gateway(record) => of_gateways.push(record),
         }
@@ -232,7 +234,8 @@ pub(super) async fn write(
     upsert_commands(transaction, commands.into_values()).await?;
     upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
     write_progress(transaction, progress).await?;
-    devices::write_seen(transaction, &seen.into_iter().collect::<Vec<_>>()).await?;
+    let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();
+    devices::write_seen(transaction, &seen).await?;
     gateways::write(transaction, &of_gateways).await?;
     for (command, client, result) in late {
         command_targets::Entity::update_many()

@@ -1,10 +1,7 @@
 //! Devices.
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use entity::{
-    devices::{ActiveModel, Column, Entity as Devices, Model},
-    refresh_tokens,
-};
+use chrono::{DateTime, SubsecRound, Utc};
+use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, IntoActiveModel,
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, TryIntoModel,
@@ -13,7 +10,11 @@ use sea_orm::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{NewRefreshToken, Store, StoreError, is_unique_violation, pieces};
+use super::{
+    NewRefreshToken, Store, StoreError,
+    counters::{self, Counter},
+    is_unique_violation, pieces, rooms, tokens,
+};
 use crate::domain::ids::ClientId;
 
 /// A part of a UUID is searched for from so many digits on; fewer are more likely meant for names.
@@ -34,8 +35,10 @@ pub struct RegisteredDevice {
     pub last_seen: Option<DateTime<Utc>>,
     /// Tokens of an earlier generation are revoked.
     pub token_generation: i64,
-    /// Last change of name, gateway, generation or existence.
-    pub changed_at: DateTime<Utc>,
+    /// Grows with each change of name, gateway, generation or existence.
+    pub version: i64,
+    /// How often the UUID has been deleted.
+    pub incarnation: i64,
     /// It is there no more.
     pub is_deleted: bool,
 }
@@ -49,20 +52,23 @@ impl From<Model> for RegisteredDevice {
             gateway_id: row.gateway_id,
             last_seen: row.last_seen.map(|time| time.to_utc()),
             token_generation: row.token_generation,
-            changed_at: row.changed_at.to_utc(),
+            version: row.version,
+            incarnation: row.incarnation,
             is_deleted: row.deleted_at.is_some(),
         }
     }
 }
 
-/// With what right a UUID that is registered already is registered again.
-#[derive(Debug, Clone, Copy)]
+/// With what right a UUID is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim<'a> {
-    /// By the rules of the server nobody has to prove anything.
-    Granted,
-    /// Only the holder of the device key with this hash may.
+    /// By the rules of the server nobody has to prove anything, and nothing is proven.
+    Open,
+    /// A token of the device or an operator stands for it.
+    Proven,
+    /// The holder of the device key with this hash says so.
     KeyHash(&'a str),
-    /// Nothing was shown.
+    /// Nothing was shown: good for a UUID that is nobody's yet.
     None,
 }
 
@@ -91,8 +97,7 @@ pub struct DeviceFilter {
 }
 
 impl Store {
-    /// Registers a device, or registers it again under a new name, together with its first refresh token. A key that was
-    /// shown and is right stays; else the device has this one from now on.
+    /// Registers a device, or registers it again under a new name and key, together with its first refresh token.
     ///
     /// # Errors
     /// When the database fails; a UUID that is bound to another device is `None`.
@@ -122,33 +127,46 @@ impl Store {
         refresh: &NewRefreshToken,
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
-        let now = Utc::now().trunc_subsecs(6);
+        let is_bound = claim != Claim::Open;
+        if is_bound {
+            // before the device's row, as wherever tokens end; the upgrade below ends them
+            tokens::lock_of_client(&transaction, uuid).await?;
+        }
         // nobody deletes it in the meantime
         let device = match Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await? {
             Some(row) => {
-                // also where clocks differ, what comes later looks later
-                let now = std::cmp::max(now, row.changed_at.to_utc() + TimeDelta::microseconds(1));
                 // whoever had it before it was deleted has no claim on it any more
                 let is_new = row.deleted_at.is_some();
-                // digests of random keys: nothing to learn from how long the comparison takes
-                let by_key = !is_new && matches!(claim, Claim::KeyHash(hash) if row.key_hash == hash);
-                if !is_new && !by_key && !matches!(claim, Claim::Granted) {
+                let granted = match claim {
+                    Claim::Open | Claim::Proven => true,
+                    // digests of random keys: nothing to learn from how long the comparison takes
+                    Claim::KeyHash(hash) => row.key_hash == hash,
+                    Claim::None => false,
+                };
+                if !is_new && !granted {
                     return Ok(None);
                 }
-                let renamed = row.name != name;
-                let mut row = row.into_active_model();
-                if !by_key {
-                    row.key_hash = Set(key_hash.to_owned());
+                // while nobody had to prove anything, anybody may have got tokens of this device
+                let is_upgraded = !is_new && is_bound && !row.is_bound;
+                let (renamed, generation) = (row.name != name, row.token_generation);
+                if is_upgraded {
+                    tokens::delete_of_client(&transaction, uuid, None).await?;
                 }
-                if renamed || is_new {
-                    row.name = Set(name.to_owned());
-                    row.changed_at = Set(now.into());
+                let mut row = row.into_active_model();
+                row.key_hash = Set(key_hash.to_owned());
+                row.is_bound = Set(is_bound);
+                if is_upgraded {
+                    row.token_generation = Set(generation + 1);
                 }
                 if is_new {
                     row.deleted_at = Set(None);
-                    row.created_at = Set(now.into());
+                    row.created_at = Set(Utc::now().trunc_subsecs(6).into());
                 }
-                if row.is_changed() { row.update(&transaction).await? } else { row.try_into_model()? }
+                if renamed || is_new || is_upgraded {
+                    row.name = Set(name.to_owned());
+                    row.version = Set(counters::next(&transaction, Counter::Change).await?);
+                }
+                row.update(&transaction).await?
             }
             None => {
                 self.check_space()?;
@@ -157,12 +175,15 @@ impl Store {
                     name: Set(name.to_owned()),
                     key_hash: Set(key_hash.to_owned()),
                     token_generation: Set(0),
-                    created_at: Set(now.into()),
-                    changed_at: Set(now.into()),
+                    created_at: Set(Utc::now().trunc_subsecs(6).into()),
                     metadata: Set(json!({})),
                     gateway_id: Set(None),
                     last_seen: Set(None),
                     deleted_at: Set(None),
+                    // nobody can know an account that is only now created, so nobody has to be told
+                    version: Set(0),
+                    incarnation: Set(0),
+                    is_bound: Set(is_bound),
                 };
                 row.insert(&transaction).await?
             }
@@ -170,6 +191,15 @@ impl Store {
         refresh.clone().insert(&transaction).await?;
         transaction.commit().await?;
         Ok(Some(device.into()))
+    }
+
+    /// How many devices were registered without proof.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_unbound_devices(&self) -> Result<u64, StoreError> {
+        let unbound = Devices::find().filter(Column::DeletedAt.is_null()).filter(Column::IsBound.eq(false));
+        Ok(unbound.count(&self.read).await?)
     }
 
     /// The device with this UUID.
@@ -210,6 +240,8 @@ impl Store {
         let transaction = self.begin().await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
+        // what the device says of itself is no part of its account
+        let is_account_changed = change.name.is_some() || change.gateway_id.is_some();
         let mut row = row.into_active_model();
         if let Some(name) = change.name {
             row.name = Set(name);
@@ -220,8 +252,10 @@ impl Store {
         if let Some(gateway_id) = change.gateway_id {
             row.gateway_id = Set(gateway_id);
         }
-        row.changed_at = Set(Utc::now().trunc_subsecs(6).into());
-        let row = row.update(&transaction).await?;
+        if is_account_changed {
+            row.version = Set(counters::next(&transaction, Counter::Change).await?);
+        }
+        let row = if row.is_changed() { row.update(&transaction).await? } else { row.try_into_model()? };
         transaction.commit().await?;
         Ok(Some(row.into()))
     }
@@ -232,45 +266,43 @@ impl Store {
     /// When the database fails; no such device is `None`.
     pub async fn delete_device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
-        let tokens = || refresh_tokens::Column::ClientUuid.eq(uuid.uuid());
-        // waits for rotations that are under way, so that the deletion below sees their successors
-        refresh_tokens::Entity::find().filter(tokens()).lock_exclusive().all(&transaction).await?;
+        tokens::lock_of_client(&transaction, uuid).await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
-        let (now, generation) = (Utc::now().trunc_subsecs(6), row.token_generation);
+        rooms::changes::leave_all(&transaction, uuid).await?;
+        tokens::delete_of_client(&transaction, uuid, None).await?;
+        let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {
             name: Set(String::new()),
             key_hash: Set(String::new()),
             token_generation: Set(generation + 1),
-            changed_at: Set(now.into()),
+            incarnation: Set(incarnation + 1),
+            version: Set(counters::next(&transaction, Counter::Change).await?),
             metadata: Set(json!({})),
             gateway_id: Set(None),
             last_seen: Set(None),
-            deleted_at: Set(Some(now.into())),
+            deleted_at: Set(Some(Utc::now().trunc_subsecs(6).into())),
             ..row.into_active_model()
         };
         let row = row.update(&transaction).await?;
-        refresh_tokens::Entity::delete_many().filter(tokens()).exec(&transaction).await?;
         transaction.commit().await?;
         Ok(Some(row.into()))
     }
 
-    /// Devices whose name, gateway, generation or existence changed since then, and when; deleted ones too.
+    /// Devices whose version is greater than `after` and at most `upto`, with their versions; deleted ones too.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn devices_changed_since(
-        &self,
-        since: DateTime<Utc>,
-    ) -> Result<Vec<(ClientId, DateTime<Utc>)>, StoreError> {
-        let rows: Vec<(Uuid, DateTime<Utc>)> = Devices::find()
+    pub async fn devices_changed(&self, after: i64, upto: i64) -> Result<Vec<(ClientId, i64)>, StoreError> {
+        let rows: Vec<(Uuid, i64)> = Devices::find()
             .select_only()
-            .columns([Column::Uuid, Column::ChangedAt])
-            .filter(Column::ChangedAt.gte(since))
+            .columns([Column::Uuid, Column::Version])
+            .filter(Column::Version.gt(after))
+            .filter(Column::Version.lte(upto))
             .into_tuple()
             .all(&self.read)
             .await?;
-        Ok(rows.into_iter().map(|(uuid, changed_at)| (uuid.into(), changed_at)).collect())
+        Ok(rows.into_iter().map(|(uuid, version)| (uuid.into(), version)).collect())
     }
 
     /// These devices, deleted ones too.
@@ -320,32 +352,38 @@ pub(super) async fn find(
     Ok(row.map(RegisteredDevice::from))
 }
 
-/// Ends all access tokens of a device by starting a new generation. Answers whether there is such a device.
-pub(super) async fn advance_generation(connection: &impl ConnectionTrait, uuid: ClientId) -> Result<bool, StoreError> {
-    let done = Devices::update_many()
-        .filter(Column::Uuid.eq(uuid.uuid()))
-        .filter(Column::DeletedAt.is_null())
-        .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
-        .col_expr(Column::ChangedAt, Expr::value(Utc::now().trunc_subsecs(6)))
-        .exec(connection)
-        .await?;
-    Ok(done.rows_affected > 0)
+/// Ends all access tokens of a device by starting a new generation, and its key. Answers the device after it.
+pub(super) async fn advance_generation(
+    transaction: &impl ConnectionTrait,
+    uuid: ClientId,
+) -> Result<Option<RegisteredDevice>, StoreError> {
+    let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
+    let Some(row) = row.one(transaction).await? else { return Ok(None) };
+    let generation = row.token_generation;
+    let row = ActiveModel {
+        key_hash: Set(String::new()),
+        token_generation: Set(generation + 1),
+        version: Set(counters::next(transaction, Counter::Change).await?),
+        ..row.into_active_model()
+    };
+    Ok(Some(row.update(transaction).await?.into()))
 }
 
-/// Devices came or went. All are written with the latest of the times, which are a group's and close together.
+/// When which devices (in which incarnation) came or went. All are written with the latest of the times, which are a
+/// group's and close together.
 pub(super) async fn write_seen(
     connection: &impl ConnectionTrait,
-    seen: &[(ClientId, DateTime<Utc>)],
+    seen: &[(ClientId, i64, DateTime<Utc>)],
 ) -> Result<(), StoreError> {
     let mut rest = seen;
     for size in pieces(seen.len()) {
         let (piece, later) = rest.split_at(size);
         rest = later;
-        let Some(latest) = piece.iter().map(|(_, at)| *at).max() else { continue };
+        let Some(latest) = piece.iter().map(|(.., at)| *at).max() else { continue };
         // a device that was deleted meanwhile and registered again is another one, which nobody has seen
         let devices = || {
-            let seen = |(device, at): &(ClientId, DateTime<Utc>)| {
-                Condition::all().add(Column::Uuid.eq(device.uuid())).add(Column::CreatedAt.lte(*at))
+            let seen = |(device, incarnation, _): &(ClientId, i64, DateTime<Utc>)| {
+                Condition::all().add(Column::Uuid.eq(device.uuid())).add(Column::Incarnation.eq(*incarnation))
             };
             piece.iter().map(seen).fold(Condition::any(), Condition::add)
         };
@@ -369,7 +407,6 @@ pub(super) async fn forget_gateway(
     connection: &impl ConnectionTrait,
     gateway: i64,
 ) -> Result<Vec<RegisteredDevice>, StoreError> {
-    let now = Utc::now().trunc_subsecs(6);
     // in one order, as everywhere: else two of them could wait for each other
     let behind = Devices::find()
         .filter(Column::GatewayId.eq(gateway))
@@ -377,12 +414,16 @@ pub(super) async fn forget_gateway(
         .lock_exclusive()
         .all(connection)
         .await?;
+    if behind.is_empty() {
+        return Ok(Vec::new());
+    }
+    let version = counters::next(connection, Counter::Change).await?;
     Devices::update_many()
         .filter(Column::GatewayId.eq(gateway))
         .col_expr(Column::GatewayId, Expr::value(Option::<i64>::None))
-        .col_expr(Column::ChangedAt, Expr::value(now))
+        .col_expr(Column::Version, Expr::value(version))
         .exec(connection)
         .await?;
-    let behind_none = |row| RegisteredDevice { gateway_id: None, changed_at: now, ..RegisteredDevice::from(row) };
+    let behind_none = |row| RegisteredDevice { gateway_id: None, version, ..RegisteredDevice::from(row) };
     Ok(behind.into_iter().map(behind_none).collect())
 }

@@ -8,7 +8,11 @@ use sea_orm::{
     sea_query::{Expr, OnConflict},
 };
 
-use super::{RegisteredDevice, Store, StoreError, devices, is_unique_violation, pieces};
+use super::{
+    RegisteredDevice, Store, StoreError,
+    counters::{self, Counter},
+    devices, is_unique_violation, pieces,
+};
 use crate::domain::gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition};
 
 /// Gateways whose samples go in one transaction, so that nothing else waits long.
@@ -100,23 +104,24 @@ impl Store {
         Ok(rows.into_iter().filter_map(read_gateway).collect())
     }
 
-    /// An id that no gateway has, has in the configuration, or had of which there is history: above all of these.
+    /// An id above all that a gateway ever had.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn unused_gateway_id(&self, configured: i64) -> Result<i64, StoreError> {
-        let stored = gateways::Entity::find()
-            .select_only()
-            .column_as(Expr::col(gateways::Column::Id).max(), "id")
-            .into_tuple::<Option<i64>>()
-            .one(&self.read);
-        let remembered = gateway_transitions::Entity::find()
-            .select_only()
-            .column_as(Expr::col(gateway_transitions::Column::GatewayId).max(), "id")
-            .into_tuple::<Option<i64>>()
-            .one(&self.read);
-        let taken = [stored.await?.flatten(), remembered.await?.flatten(), Some(configured), Some(0)];
-        Ok(taken.into_iter().flatten().max().unwrap_or(0) + 1)
+    pub async fn unused_gateway_id(&self) -> Result<i64, StoreError> {
+        Ok(counters::last(&self.read, Counter::GatewayId).await? + 1)
+    }
+
+    /// Gateways of the configuration have ids up to this one: none is given to another gateway, also when those are no
+    /// longer in the configuration.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reserve_gateway_ids(&self, highest: i64) -> Result<(), StoreError> {
+        let transaction = self.begin_essential().await?;
+        counters::raise(&transaction, Counter::GatewayId, highest).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Creates a gateway, without what is left of the history of an earlier one. Answers false if there is one with this id.
@@ -131,6 +136,7 @@ impl Store {
             Err(error) => return Err(error.into()),
         }
         forget_history(&transaction, gateway.id).await?;
+        counters::raise(&transaction, Counter::GatewayId, gateway.id).await?;
         transaction.commit().await?;
         Ok(true)
     }

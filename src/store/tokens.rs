@@ -1,16 +1,23 @@
-//! Refresh tokens and revocations.
+//! Refresh tokens, a row per login, and revocations.
 
 use chrono::{DateTime, Utc};
 use entity::{refresh_tokens, revocations};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, Transaction, devices, users};
+use super::{
+    Store, StoreError, Transaction,
+    counters::{self, Counter},
+    devices, users,
+};
 use crate::{
-    auth::{accounts::Account, tokens::RefreshToken},
+    auth::{
+        accounts::Account,
+        tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
+    },
     domain::ids::{ClientId, ClientKind},
 };
 
@@ -37,7 +44,7 @@ impl NewRefreshToken {
             client_uuid: Set(self.client.into()),
             client_kind: Set(self.kind.as_str().to_owned()),
             expires_at: Set(self.expires_at.into()),
-            used_at: Set(None),
+            legacy_hash: Set(None),
         };
         refresh_tokens::Entity::insert(row).exec_without_returning(connection).await?;
         Ok(())
@@ -53,6 +60,8 @@ pub enum Rotation {
         family: Uuid,
         /// Whose it is, as of this moment.
         owner: Account,
+        /// Its successor.
+        successor: RefreshToken,
     },
     /// It is good, but its owner is disabled: nothing has changed.
     Inactive,
@@ -68,113 +77,100 @@ pub enum Rotation {
 }
 
 impl Store {
-    /// Stores a refresh token.
+    /// Uses a refresh token up and puts the successor that `make` makes for its family in its place, or ends its family
+    /// if the token has been used before.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn insert_refresh_token(&self, token: NewRefreshToken) -> Result<(), StoreError> {
-        let transaction = self.begin_essential().await?;
-        token.insert(&transaction).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Exchanges a refresh token for its successor. One that was used before ends its family: whoever shows it a second
-    /// time, the owner or a thief, both must log in again.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn rotate_refresh_token(
+    pub async fn rotate_refresh_token<E: From<StoreError>>(
         &self,
-        token_hash: &str,
-        successor: &RefreshToken,
-        revoked_until: impl Fn(ClientKind) -> DateTime<Utc>,
-    ) -> Result<Rotation, StoreError> {
+        shown: &ShownRefreshToken,
+        make: impl FnOnce(Uuid) -> Result<RefreshToken, E>,
+        revoked_until: impl FnOnce(ClientKind) -> DateTime<Utc>,
+    ) -> Result<Rotation, E> {
+        use refresh_tokens::Column;
         let transaction = self.begin_essential().await?;
-        let now = Utc::now();
-        let Some(row) = refresh_tokens::Entity::find_by_id(token_hash).one(&transaction).await? else {
-            return Ok(Rotation::Unknown);
-        };
-        let family = row.family;
-        if row.expires_at <= now {
+        let Some(row) = find_shown(&transaction, shown).await? else { return Ok(Rotation::Unknown) };
+        if row.expires_at <= Utc::now() {
             return Ok(Rotation::Unknown);
         }
-        // the condition decides, not the row read above: two nodes may be here with the same token
-        let used = refresh_tokens::Entity::update_many()
-            .filter(refresh_tokens::Column::TokenHash.eq(token_hash))
-            .filter(refresh_tokens::Column::UsedAt.is_null())
-            .col_expr(refresh_tokens::Column::UsedAt, Expr::value(now))
-            .exec(&transaction)
-            .await?;
-        let (client, kind) = (row.client_uuid, ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device));
-        let rotation = if used.rows_affected == 1 {
-            // read behind the lock on the token's row, for which a revocation of the client waits
-            let owner = match kind {
-                ClientKind::Device => devices::find(&transaction, client).await?.map(Account::from),
-                ClientKind::User => users::find(&transaction, client).await?.map(Account::from),
-            };
-            match owner {
-                None => return Ok(Rotation::Unknown),
-                Some(owner) if !owner.is_active() => return Ok(Rotation::Inactive),
-                Some(owner) => {
-                    successor.to_store(family, client.into(), kind).insert(&transaction).await?;
-                    Rotation::Rotated { family, owner }
-                }
+        let family = row.family;
+        let successor = make(family)?;
+        let (client, kind) = (row.client_uuid, kind_of(&row));
+        let mut update = refresh_tokens::Entity::update_many()
+            // the condition decides, not the row read above: two nodes may be here with the same token
+            .filter(Column::TokenHash.eq(&shown.hash))
+            .col_expr(Column::TokenHash, Expr::value(successor.hash()))
+            .col_expr(Column::ExpiresAt, Expr::value(successor.expires_at));
+        if shown.family.is_none() {
+            // it does not say which family it is of, so that is kept for when it is shown again
+            update = update.col_expr(Column::LegacyHash, Expr::value(shown.hash.as_str()));
+        }
+        if update.exec(&transaction).await.map_err(StoreError::from)?.rows_affected == 0 {
+            // gone since: its family has ended, or the client's tokens were revoked
+            if find_shown(&transaction, shown).await?.is_none() {
+                return Ok(Rotation::Unknown);
             }
-        } else {
             end_family(&transaction, family, revoked_until(kind)).await?;
-            Rotation::Reused { family, kind }
+            transaction.commit().await.map_err(StoreError::from)?;
+            return Ok(Rotation::Reused { family, kind });
+        }
+        // read behind the lock on the token's row, for which a revocation of the client waits
+        let owner = match kind {
+            ClientKind::Device => devices::find(&transaction, client).await?.map(Account::from),
+            ClientKind::User => users::find(&transaction, client).await?.map(Account::from),
         };
-        transaction.commit().await?;
-        Ok(rotation)
+        match owner {
+            None => Ok(Rotation::Unknown),
+            Some(owner) if !owner.is_active() => Ok(Rotation::Inactive),
+            Some(owner) => {
+                transaction.commit().await.map_err(StoreError::from)?;
+                Ok(Rotation::Rotated { family, owner, successor })
+            }
+        }
     }
 
-    /// Ends a family: its refresh tokens are gone, its access tokens revoked until then. Answers how many live refresh tokens there were.
+    /// Ends a family: its refresh token is gone, its access tokens revoked until then.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
+    pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        let ended = end_family(&transaction, family, until).await?;
+        end_family(&transaction, family, until).await?;
         transaction.commit().await?;
-        Ok(ended)
+        Ok(())
     }
 
-    /// Ends all tokens of a client: its refresh tokens are gone, its access tokens of an earlier generation. Answers the
-    /// account in its new generation, and how many refresh tokens were live.
+    /// Ends all tokens of a client and a device's key: its refresh tokens are gone, its access tokens of an earlier
+    /// generation. Answers the account in its new generation, and how many logins were live.
     ///
     /// # Errors
     /// When the database fails; no such client is `None`.
     pub async fn revoke_client(&self, client: ClientId) -> Result<Option<(Account, u64)>, StoreError> {
         let transaction = self.begin_essential().await?;
-        let of_client = || refresh_tokens::Column::ClientUuid.eq(client.uuid());
-        // waits for rotations that are under way, so that the deletion below sees their successors
-        refresh_tokens::Entity::find().filter(of_client()).lock_exclusive().all(&transaction).await?;
-        let account = if devices::advance_generation(&transaction, client).await? {
-            devices::find(&transaction, client.uuid()).await?.map(Account::from)
-        } else if users::advance_generation(&transaction, client).await? {
-            users::find(&transaction, client.uuid()).await?.map(Account::from)
-        } else {
-            None
+        lock_of_client(&transaction, client).await?;
+        let account = match devices::advance_generation(&transaction, client).await? {
+            Some(device) => Some(Account::from(device)),
+            None => users::advance_generation(&transaction, client).await?.map(Account::from),
         };
         let Some(account) = account else { return Ok(None) };
         let live = refresh_tokens::Entity::find()
-            .filter(of_client())
-            .filter(refresh_tokens::Column::UsedAt.is_null())
+            .filter(refresh_tokens::Column::ClientUuid.eq(client.uuid()))
             .filter(refresh_tokens::Column::ExpiresAt.gt(Utc::now()))
             .count(&transaction)
             .await?;
-        refresh_tokens::Entity::delete_many().filter(of_client()).exec(&transaction).await?;
+        delete_of_client(&transaction, client, None).await?;
         transaction.commit().await?;
         Ok(Some((account, live)))
     }
 
-    /// The family of a refresh token, live or not, and of which kind its owner is.
+    /// The family of a refresh token, used or not, and of which kind its owner is.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn family_of(&self, token_hash: &str) -> Result<Option<(Uuid, ClientKind)>, StoreError> {
-        let row = refresh_tokens::Entity::find_by_id(token_hash).one(&self.read).await?;
-        Ok(row.map(|row| (row.family, ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device))))
+    pub async fn family_of(&self, shown: &ShownRefreshToken) -> Result<Option<(Uuid, ClientKind)>, StoreError> {
+        let row = find_shown(&self.read, shown).await?;
+        Ok(row.map(|row| (row.family, kind_of(&row))))
     }
 
     /// Revokes access tokens by `jti` (or family) until `expires_at`. Answers whether that is news.
@@ -188,16 +184,24 @@ impl Store {
         Ok(news)
     }
 
-    /// Revocations made since then, as (`jti` or family, until when).
+    /// The version of the newest change of an account or revocation.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn revocations_since(&self, since: DateTime<Utc>) -> Result<Vec<(Uuid, DateTime<Utc>)>, StoreError> {
-        let rows = revocations::Entity::find()
-            .filter(revocations::Column::CreatedAt.gte(since))
-            .filter(revocations::Column::ExpiresAt.gt(Utc::now()))
-            .all(&self.read)
-            .await?;
+    pub async fn last_change(&self) -> Result<i64, StoreError> {
+        counters::last(&self.read, Counter::Change).await
+    }
+
+    /// Revocations whose version is greater than `after`, as (`jti` or family, until when).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revocations(&self, after: Option<i64>) -> Result<Vec<(Uuid, DateTime<Utc>)>, StoreError> {
+        let mut found = revocations::Entity::find();
+        if let Some(after) = after {
+            found = found.filter(revocations::Column::Version.gt(after));
+        }
+        let rows = found.all(&self.read).await?;
         Ok(rows.into_iter().map(|row| (row.id, row.expires_at.to_utc())).collect())
     }
 
@@ -205,11 +209,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
-        let now = Utc::now();
+    pub async fn delete_expired_tokens(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         refresh_tokens::Entity::delete_many()
-            .filter(refresh_tokens::Column::ExpiresAt.lte(now))
+            // expired ones are refused anyhow; a clock that went ahead and comes back must not have cost any
+            .filter(refresh_tokens::Column::ExpiresAt.lte(now - CLOCK_STEP))
             .exec(&transaction)
             .await?;
         revocations::Entity::delete_many().filter(revocations::Column::ExpiresAt.lte(now)).exec(&transaction).await?;
@@ -217,29 +221,57 @@ impl Store {
     }
 }
 
-async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<u64, StoreError> {
-    // waits for a rotation that is under way, so that the deletion below sees its successor
-    refresh_tokens::Entity::find()
-        .filter(refresh_tokens::Column::Family.eq(family))
-        .lock_exclusive()
-        .all(transaction)
-        .await?;
-    let live = refresh_tokens::Entity::find()
-        .filter(refresh_tokens::Column::Family.eq(family))
-        .filter(refresh_tokens::Column::UsedAt.is_null())
-        .count(transaction)
-        .await?;
-    // used tokens go as well: shown again they are unknown, which is refused just the same
+fn kind_of(row: &refresh_tokens::Model) -> ClientKind {
+    ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device)
+}
+
+/// The login that a shown token is of: as its present one, or as one that was used before.
+async fn find_shown(
+    connection: &impl ConnectionTrait,
+    shown: &ShownRefreshToken,
+) -> Result<Option<refresh_tokens::Model>, StoreError> {
+    use refresh_tokens::Column;
+    let mut which = Condition::any().add(Column::TokenHash.eq(&shown.hash));
+    which = match shown.family {
+        Some(family) => which.add(Column::Family.eq(family)),
+        None => which.add(Column::LegacyHash.eq(&shown.hash)),
+    };
+    Ok(refresh_tokens::Entity::find().filter(which).one(connection).await?)
+}
+
+/// Waits for rotations that are under way, so that what follows sees their successors.
+pub(super) async fn lock_of_client(transaction: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
+    let of_client = refresh_tokens::Column::ClientUuid.eq(client.uuid());
+    refresh_tokens::Entity::find().filter(of_client).lock_exclusive().all(transaction).await?;
+    Ok(())
+}
+
+/// Deletes the refresh tokens of a client, except for one login's.
+pub(super) async fn delete_of_client(
+    transaction: &impl ConnectionTrait,
+    client: ClientId,
+    kept_login: Option<Uuid>,
+) -> Result<(), StoreError> {
+    let mut delete = refresh_tokens::Entity::delete_many().filter(refresh_tokens::Column::ClientUuid.eq(client.uuid()));
+    if let Some(kept) = kept_login {
+        delete = delete.filter(refresh_tokens::Column::Family.ne(kept));
+    }
+    delete.exec(transaction).await?;
+    Ok(())
+}
+
+async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<(), StoreError> {
+    // waits for a rotation that is under way; a used token that is shown later is unknown, which is refused just the same
     refresh_tokens::Entity::delete_many().filter(refresh_tokens::Column::Family.eq(family)).exec(transaction).await?;
     revoke(transaction, family, until).await?;
-    Ok(live)
+    Ok(())
 }
 
 async fn revoke(transaction: &Transaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
     let row = revocations::ActiveModel {
         id: Set(id),
         expires_at: Set(expires_at.into()),
-        created_at: Set(Utc::now().into()),
+        version: Set(counters::next(transaction, Counter::Change).await?),
     };
     let inserted = revocations::Entity::insert(row)
         .on_conflict(OnConflict::column(revocations::Column::Id).do_nothing().to_owned())

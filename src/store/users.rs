@@ -1,16 +1,20 @@
 //! Users.
 
-use chrono::{DateTime, Utc};
+mod change;
+
+use chrono::Utc;
 use entity::{
     prelude::Users,
     users::{ActiveModel, Column, Model},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait,
-    PaginatorTrait, QueryFilter, QueryOrder, Set, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, Select, Set,
 };
-
 use uuid::Uuid;
+
+pub(super) use change::advance_generation;
+pub use change::{UserChange, UserRefusal};
 
 use super::{Store, StoreError, is_unique_violation};
 use crate::domain::ids::{ClientId, Role};
@@ -36,8 +40,12 @@ pub struct User {
     pub is_active: bool,
     /// Tokens of an earlier generation are revoked.
     pub token_generation: i64,
-    /// Last change of role, state or generation.
-    pub changed_at: DateTime<Utc>,
+    /// The one login whose tokens of an earlier generation still count.
+    pub kept_login: Option<Uuid>,
+    /// Grows with each change of role, state, generation or existence.
+    pub version: i64,
+    /// The user is gone; the row is kept so that other processes find the deletion.
+    pub is_deleted: bool,
 }
 
 /// What is needed to create a user.
@@ -74,9 +82,15 @@ impl From<Model> for User {
             role: Role::parse(&row.role).unwrap_or(Role::User),
             is_active: row.is_active,
             token_generation: row.token_generation,
-            changed_at: row.changed_at.to_utc(),
+            kept_login: row.kept_login,
+            version: row.version,
+            is_deleted: row.deleted_at.is_some(),
         }
     }
+}
+
+fn existing() -> Select<Users> {
+    Users::find().filter(Column::DeletedAt.is_null())
 }
 
 fn named(name: &str) -> Condition {
@@ -90,17 +104,16 @@ impl Store {
     /// When the database fails; a taken name is the inner error.
     pub async fn create_user(&self, new: NewUser) -> Result<Result<User, Duplicate>, StoreError> {
         let transaction = self.begin().await?;
-        if Users::find().filter(named(&new.username)).count(&transaction).await? > 0 {
+        if existing().filter(named(&new.username)).count(&transaction).await? > 0 {
             // with the email as username the email is what the client knows
             let by_email = new.email.as_deref() == Some(&new.username);
             return Ok(Err(if by_email { Duplicate::Email } else { Duplicate::Username }));
         }
         if let Some(email) = &new.email
-            && Users::find().filter(named(email)).count(&transaction).await? > 0
+            && existing().filter(named(email)).count(&transaction).await? > 0
         {
             return Ok(Err(Duplicate::Email));
         }
-        let now = Utc::now();
         let row = ActiveModel {
             id: NotSet,
             uuid: Set(ClientId::random().into()),
@@ -112,8 +125,11 @@ impl Store {
             role: Set(new.role.as_str().to_owned()),
             is_active: Set(true),
             token_generation: Set(0),
-            created_at: Set(now.into()),
-            changed_at: Set(now.into()),
+            created_at: Set(Utc::now().into()),
+            // nobody can know an account that is only now created, so nobody has to be told
+            version: Set(0),
+            kept_login: Set(None),
+            deleted_at: Set(None),
         };
         match row.insert(&transaction).await {
             Ok(row) => {
@@ -133,7 +149,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn user_by_login(&self, login: &str) -> Result<Option<User>, StoreError> {
-        Ok(Users::find().filter(named(login)).one(&self.read).await?.map(User::from))
+        Ok(existing().filter(named(login)).one(&self.read).await?.map(User::from))
     }
 
     /// The user with this UUID.
@@ -141,7 +157,15 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn user_by_uuid(&self, uuid: ClientId) -> Result<Option<User>, StoreError> {
-        Ok(Users::find().filter(Column::Uuid.eq(uuid.uuid())).one(&self.read).await?.map(User::from))
+        find(&self.read, uuid.into()).await
+    }
+
+    /// Whether this UUID is a user's, or was one's: it can't become a device's.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_uuid_of_user(&self, uuid: ClientId) -> Result<bool, StoreError> {
+        Ok(Users::find().filter(Column::Uuid.eq(uuid.uuid())).count(&self.read).await? > 0)
     }
 
     /// The user with this integer id.
@@ -149,7 +173,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, StoreError> {
-        Ok(Users::find_by_id(id).one(&self.read).await?.map(User::from))
+        Ok(existing().filter(Column::Id.eq(id)).one(&self.read).await?.map(User::from))
     }
 
     /// A page of users by id.
@@ -157,43 +181,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn users(&self, skip: u64, limit: u64) -> Result<Vec<User>, StoreError> {
-        use sea_orm::QuerySelect;
-        let rows = Users::find().order_by_asc(Column::Id).offset(skip).limit(limit).all(&self.read).await?;
+        let rows = existing().order_by_asc(Column::Id).offset(skip).limit(limit).all(&self.read).await?;
         Ok(rows.into_iter().map(User::from).collect())
     }
 
-    /// Changes role or state of a user; `None` leaves it as it is. Answers the user after the change.
-    ///
-    /// # Errors
-    /// When the database fails; no such user is `None`.
-    pub async fn update_user(
-        &self,
-        id: i64,
-        role: Option<Role>,
-        is_active: Option<bool>,
-    ) -> Result<Option<User>, StoreError> {
-        let mut update =
-            Users::update_many().filter(Column::Id.eq(id)).col_expr(Column::ChangedAt, Expr::value(Utc::now()));
-        if let Some(role) = role {
-            update = update.col_expr(Column::Role, Expr::value(role.as_str()));
-        }
-        if let Some(is_active) = is_active {
-            update = update.col_expr(Column::IsActive, Expr::value(is_active));
-        }
-        let transaction = self.begin_essential().await?;
-        update.exec(&transaction).await?;
-        let user = Users::find_by_id(id).one(&transaction).await?.map(User::from);
-        transaction.commit().await?;
-        Ok(user)
-    }
-
-    /// Users whose role, state or generation changed since then.
+    /// Users whose version is greater than `after` and at most `upto`, deleted ones too.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn users_changed_since(&self, since: DateTime<Utc>) -> Result<Vec<User>, StoreError> {
-        let rows = Users::find().filter(Column::ChangedAt.gte(since)).all(&self.read).await?;
-        Ok(rows.into_iter().map(User::from).collect())
+    pub async fn users_changed(&self, after: i64, upto: i64) -> Result<Vec<User>, StoreError> {
+        let rows = Users::find().filter(Column::Version.gt(after)).filter(Column::Version.lte(upto));
+        Ok(rows.all(&self.read).await?.into_iter().map(User::from).collect())
     }
 
     /// How many users there are.
@@ -201,22 +199,11 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn count_users(&self) -> Result<u64, StoreError> {
-        Ok(Users::find().count(&self.read).await?)
+        Ok(existing().count(&self.read).await?)
     }
 }
 
-/// The user with this UUID, read inside a transaction.
+/// The user with this UUID.
 pub(super) async fn find(connection: &impl ConnectionTrait, uuid: Uuid) -> Result<Option<User>, StoreError> {
-    Ok(Users::find().filter(Column::Uuid.eq(uuid)).one(connection).await?.map(User::from))
-}
-
-/// Ends all access tokens of a user by starting a new generation. Answers whether there is such a user.
-pub(super) async fn advance_generation(connection: &impl ConnectionTrait, uuid: ClientId) -> Result<bool, StoreError> {
-    let done = Users::update_many()
-        .filter(Column::Uuid.eq(uuid.uuid()))
-        .col_expr(Column::TokenGeneration, Expr::col(Column::TokenGeneration).add(1))
-        .col_expr(Column::ChangedAt, Expr::value(Utc::now()))
-        .exec(connection)
-        .await?;
-    Ok(done.rows_affected > 0)
+    Ok(existing().filter(Column::Uuid.eq(uuid)).one(connection).await?.map(User::from))
 }

@@ -264,8 +264,8 @@ async fn users_are_managed_on_the_command_line_with_and_without_a_running_broker
         (create("anna", "user", "hush-hush"), "Username already registered"),
         (create("anna@x.org", "user", "hush-hush"), "Username already registered"),
         (create("al", "user", "hush-hush"), "at least 3 characters"),
-        (create("alice", "user", "12345"), "6 to 128 characters"),
-        (create("alice", "user", ""), "6 to 128 characters"),
+        (create("alice", "user", "12345"), "at least 6 characters"),
+        (create("alice", "user", ""), "at least 6 characters"),
         (
             (
                 vec!["user", "create", "--username", "alice", "--email", "no", "--role", "user", "--password-stdin"],

@@ -10,16 +10,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 
 use crate::support::{
-    Broker, answer, close_code, faults, get, next_of_type, nothing_came, post, refusal, until, within,
+    Broker, answer, close_code, delete, faults, get, next_of_type, nothing_came, post, refusal, until, within,
 };
 
 async fn put(client: &Client, path: &str, body: Value) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::PUT, path).json(&body)).await;
-    (status.as_u16(), body)
-}
-
-async fn delete(client: &Client, path: &str) -> (u16, Value) {
-    let (status, body) = answer(client.request(Method::DELETE, path)).await;
     (status.as_u16(), body)
 }
 

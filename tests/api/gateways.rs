@@ -17,8 +17,8 @@ use switchboard::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Broker, ChangeBroker, answer, close_code, faults, get, next, next_of_type, nothing_came, post, posting, refusal,
-    reply, until, within,
+    Broker, ChangeBroker, answer, close_code, delete, faults, get, next, next_of_type, nothing_came, post, posting,
+    refusal, reply, until, within,
 };
 
 /// A broker that probes every second.
@@ -42,11 +42,6 @@ async fn create(operator: &Client, body: Value) -> i64 {
 
 async fn put(client: &Client, path: &str, body: Value) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::PUT, path).json(&body)).await;
-    (status.as_u16(), body)
-}
-
-async fn delete(client: &Client, path: &str) -> (u16, Value) {
-    let (status, body) = answer(client.request(Method::DELETE, path)).await;
     (status.as_u16(), body)
 }
 
@@ -777,4 +772,23 @@ async fn a_command_for_a_device_behind_a_gateway_that_is_down_fails_at_once_unle
     let asking = posting(&operator, &send, &one);
     reply(&mut socket, json!(4)).await;
     assert_eq!(within(asking).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn an_id_is_not_given_twice() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let body = |id: Value| json!({ "name": "x", "address": "tcp://127.0.0.1:1", "id": id });
+    let first = create(&operator, body(Value::Null)).await;
+    assert_eq!(delete(&operator, &format!("/api/gateways/{first}")).await.0, 200);
+    let second = create(&operator, body(Value::Null)).await;
+    assert!(second > first);
+    // whoever asks for a certain id gets it, and it counts as used
+    let chosen = create(&operator, body(json!(second + 10))).await;
+    for id in [second, chosen] {
+        assert_eq!(delete(&operator, &format!("/api/gateways/{id}")).await.0, 200);
+    }
+    let mut broker = broker.kill().await.start().await;
+    let operator = broker.admin().await;
+    assert!(create(&operator, body(Value::Null)).await > chosen);
 }

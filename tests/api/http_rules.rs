@@ -124,7 +124,7 @@ async fn every_error_has_a_detail_a_code_and_the_headers_that_belong_to_it() {
         (post("/"), not_allowed("GET, HEAD")),
         (get("/register/"), not_allowed("POST")),
         (nobody.request(Method::DELETE, "/api/users"), not_allowed("GET, HEAD, POST")),
-        (get("/api/users/1"), not_allowed("PATCH")),
+        (get("/api/users/1"), not_allowed("PATCH, DELETE")),
         (nobody.request(Method::OPTIONS, "/clients"), not_allowed("GET, HEAD")),
         (get("/topics/nope"), (404, "Topic not found", "not_found", none)),
         (get("/topics/%FF"), (404, "Topic not found", "not_found", none)),
@@ -569,4 +569,66 @@ async fn a_subscription_made_before_the_socket_connects_counts_until_it_is_ended
     bob.publish("weather", "rain").await.unwrap();
     assert_eq!(next(&mut socket).await["content"], "rain");
     assert_eq!(next_of_type(&mut bob, "topic_sent").await["message"], "Message sent to 1 subscribers");
+}
+
+#[tokio::test]
+async fn pages_that_are_files_may_call_where_the_list_says_so() {
+    let broker = Broker::with().set("HTTP__CORS_ORIGINS", "null,file://,https://chat.example").start().await;
+    for (origin, is_allowed) in [
+        ("null", true),
+        ("file://", true),
+        ("https://chat.example", true),
+        ("https://chat.example.evil.example", false),
+        ("http://localhost:3000", false),
+    ] {
+        let request = broker.client().request(Method::GET, "/clients").header("origin", origin);
+        let response = within(request.send()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let allowed = response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+        assert_eq!(allowed, is_allowed.then_some(origin));
+    }
+    for bad in ["nul", "file:///home", "https://chat.example/", "https://user@chat.example", "chat.example"] {
+        let output = Broker::with().set("HTTP__CORS_ORIGINS", bad).run(&["serve", "--bind", "127.0.0.1:0"], "");
+        assert!(output.code == Some(1) && output.stderr.contains("http.cors_origins"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn localhost_origins_are_told_by_their_host() {
+    let broker = Broker::start().await;
+    for (origin, is_allowed) in [
+        ("http://localhost", true),
+        ("http://localhost:3000", true),
+        ("https://127.0.0.1:8443", true),
+        ("http://[::1]:5173", true),
+        ("http://localhost.evil.example", false),
+        ("http://localhost:3000@evil.example", false),
+        ("http://evil.example#localhost", false),
+        ("null", false),
+    ] {
+        let request = broker.client().request(Method::OPTIONS, "/clients").header("origin", origin);
+        let response = within(request.header("access-control-request-method", "GET").send()).await.unwrap();
+        assert_eq!(response.status().is_success(), is_allowed, "{origin}");
+        assert_eq!(response.headers().contains_key("access-control-allow-origin"), is_allowed, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sniffed_and_pages_say_what_they_may_load_and_that_nobody_may_frame_them() {
+    let broker = Broker::start().await;
+    for path in ["/docs", "/redoc", "/clients", "/nope", "/docs/swagger-ui.css", "/healthz"] {
+        let response = within(broker.client().request(Method::GET, path).send()).await.unwrap();
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
+        let is_page = response.headers()["content-type"].to_str().unwrap().starts_with("text/html");
+        assert_eq!(is_page, ["/docs", "/redoc"].contains(&path));
+        if is_page {
+            assert_eq!(response.headers()["x-frame-options"], "DENY", "{path}");
+            let policy = response.headers()["content-security-policy"].to_str().unwrap();
+            for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'self'"] {
+                assert!(policy.contains(part), "{path} {policy}");
+            }
+            let script = policy.split(';').find(|part| part.trim().starts_with("script-src")).unwrap();
+            assert!(!script.contains("unsafe"), "{path} {policy}");
+        }
+    }
 }

@@ -8,18 +8,21 @@
 
 mod support;
 
+mod accounts;
 mod bench;
 mod bounds;
 mod command_life;
 mod command_line;
 mod commands;
 mod configuration;
+mod device_keys;
 mod device_programs;
 mod devices;
 mod first_start;
 mod gateways;
 mod http_rules;
 mod identity;
+mod login_limits;
 mod messaging;
 mod openapi;
 mod outages;

@@ -178,12 +178,12 @@ async fn rooms_that_are_not_there_and_ids_that_are_none_are_told_apart() {
         (Method::POST, "/read", Some(json!({ "message_id": 1 }))),
         (Method::GET, "/presence", None),
         (Method::GET, "/messages", None),
-        (Method::POST, "/messages", message.clone()),
-        (Method::PATCH, "/messages/1", message),
+        (Method::POST, "/messages", message),
+        (Method::PATCH, "/messages/1", Some(json!({ "content": "x" }))),
         (Method::DELETE, "/messages/1", None),
         (Method::GET, "/members", None),
-        (Method::POST, "/members", member.clone()),
-        (Method::PATCH, "/members/1", member),
+        (Method::POST, "/members", member),
+        (Method::PATCH, "/members/1", Some(json!({ "role": "member" }))),
         (Method::DELETE, "/members/1", None),
     ];
     for (method, rest, body) in routes {

@@ -509,3 +509,24 @@ async fn a_stop_does_not_wait_for_ever() {
     assert_eq!(stubborn.close_code().await, Some(1001));
     assert_eq!(broker.ended().await, Some(0));
 }
+
+#[tokio::test]
+async fn two_lines_of_subprotocols_are_one_list() {
+    let broker = Broker::start().await;
+    let (_, device) = broker.device("Alice").await;
+    let token = device.access_token.as_str();
+    for lines in [vec!["bearer", token], vec!["chat", &format!("bearer, {token}")], vec!["chat, bearer", token, "x"]] {
+        let mut request = handshake(&broker.client(), "/ws", &[]);
+        for line in &lines {
+            request = request.header("sec-websocket-protocol", *line);
+        }
+        let response = within(request.send()).await.unwrap();
+        assert_eq!(response.status(), 101, "{lines:?}");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "bearer", "{lines:?}");
+    }
+    let request = handshake(&broker.client(), "/ws", &[]).header("sec-websocket-protocol", "bearer");
+    let response = within(request.header("sec-websocket-protocol", "nonsense").send()).await.unwrap();
+    assert_eq!(response.status(), 401);
+    let response = within(handshake(&broker.client(), "/ws", &[("sec-websocket-protocol", "chat")]).send()).await;
+    assert!(!response.unwrap().headers().contains_key("sec-websocket-protocol"), "none that was not chosen");
+}

@@ -92,6 +92,12 @@ pub async fn post(client: &Client, path: &str, body: Value) -> (u16, Value) {
     (status.as_u16(), body)
 }
 
+/// Deletes; status and body of the answer.
+pub async fn delete(client: &Client, path: &str) -> (u16, Value) {
+    let (status, body) = answer(client.request(Method::DELETE, path)).await;
+    (status.as_u16(), body)
+}
+
 /// Posts JSON while the test goes on; status and body of the answer.
 pub fn posting(client: &Client, path: &str, body: &Value) -> tokio::task::JoinHandle<(u16, Value)> {
     let request = client.request(Method::POST, path).json(body);

@@ -47,3 +47,39 @@ async fn the_chat_example_of_the_readme_works_as_written() {
     drop(broker);
     assert_eq!(alice.next_line().await, "closed with 1006");
 }
+
+/// Finds an element as soon as it is there.
+const FOUND: &str = r#"
+    const found = async (selector, parent = document) => {
+        for (;;) {
+            const element = parent.querySelector(selector);
+            if (element) return element;
+            await new Promise((next) => setTimeout(next, 20));
+        }
+    };
+"#;
+
+#[tokio::test]
+async fn the_documentation_works_under_its_content_security_policy() {
+    let broker = Broker::start().await;
+    let browser = Browser::start().await;
+    let mut swagger = browser.open(&format!("{}/docs", broker.url)).await;
+    let try_it = r#"
+        const operation = await found("[id$=-get_healthz]");
+        (await found("button.opblock-summary-control", operation)).click();
+        (await found("button.try-out__btn", operation)).click();
+        (await found("button.execute", operation)).click();
+        console.log((await found(".live-responses-table tr.response .response-col_status", operation)).textContent.trim());
+        let violation = new Promise((found) => addEventListener("securitypolicyviolation", (event) => found(event)));
+        document.body.appendChild(document.createElement("script")).textContent = "console.log('injected')";
+        console.log((await violation).effectiveDirective);
+    "#;
+    swagger.run(&format!("{FOUND}{try_it}")).await;
+    assert_eq!(swagger.next_line().await, "200");
+    assert_eq!(swagger.next_line().await, "script-src-elem");
+    let mut redoc = browser.open(&format!("{}/redoc", broker.url)).await;
+    let read_it =
+        r##"console.log((await found("#redoc-container h1")).textContent.includes("Switchboard") ? "read" : "?");"##;
+    redoc.run(&format!("{FOUND}{read_it}")).await;
+    assert_eq!(redoc.next_line().await, "read");
+}

@@ -18,7 +18,7 @@ use crate::{
         relay,
     },
     app::Broker,
-    auth::accounts::Authenticated,
+    auth::{accounts::Authenticated, credentials},
     domain::{
         ids::{ClientId, RoomId},
         rooms::{Change, Refusal},
@@ -106,8 +106,12 @@ pub async fn accept(
     if dialect == Dialect::Status {
         broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
     }
-    let mut response = ws::handshake_with_protocols(request, &[BEARER_PROTOCOL])
+    let mut response = ws::handshake(request)
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
+    // the framework would look at the first line of the list alone
+    if credentials::websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL) {
+        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, BEARER_PROTOCOL));
+    }
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);

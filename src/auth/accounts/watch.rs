@@ -1,82 +1,68 @@
 //! What other processes changed: another node, or the command line.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use uuid::Uuid;
+use chrono::Utc;
 
 use super::{Accounts, Change};
 use crate::store::StoreError;
 
-/// How far back each look at the database goes, for clocks that differ and transactions that take their time.
-const OVERLAP: TimeDelta = TimeDelta::seconds(60);
-
-/// What the last look at the database found: accounts and when they changed, revocations and until when they hold.
-type Seen = HashMap<Uuid, DateTime<Utc>>;
+/// How often what has expired is deleted.
+const CLEANING: Duration = Duration::from_secs(600);
 
 impl Accounts {
-    /// Looks for what other processes changed, for ever: every `period` calls `on_change` with each change that is
-    /// news here, and now and then deletes what has expired.
+    /// Looks for what was changed, for ever: every `period` calls `on_change` with each change since the last look (also
+    /// of this process, where it changes nothing more), and now and then deletes what has expired.
     pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(Change)) {
-        let mut since = Utc::now() - OVERLAP;
-        let mut seen = Seen::new();
+        let mut seen = self.loaded;
         let mut cleaned: Option<tokio::time::Instant> = None;
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await;
-            let began = Utc::now() - OVERLAP;
-            match self.changes_since(since, &mut seen).await {
-                Ok(changes) => {
-                    since = began;
+            match self.changes_after(seen).await {
+                Ok((changes, upto)) => {
+                    seen = upto;
                     changes.into_iter().for_each(&mut on_change);
                 }
                 Err(error) => tracing::warn!(%error, "cannot look for changed accounts"),
             }
-            if cleaned.is_none_or(|cleaned| now - cleaned > Duration::from_secs(600)) {
+            if cleaned.is_none_or(|cleaned| now - cleaned > CLEANING) {
                 cleaned = Some(now);
-                self.revoked.pin().retain(|_, until| *until > Utc::now());
-                if let Err(error) = self.store.delete_expired_tokens().await {
+                let now = Utc::now();
+                self.revoked.pin().retain(|_, until| *until > now);
+                if let Err(error) = self.store.delete_expired_tokens(now).await {
                     tracing::warn!(%error, "cannot delete expired tokens");
                 }
             }
         }
     }
 
-    /// What is news since then. The cache can't tell: whoever read a changed row before has put it there, and closed no
-    /// session.
-    async fn changes_since(&self, since: DateTime<Utc>, seen: &mut Seen) -> Result<Vec<Change>, StoreError> {
+    /// The changes after this version, and the version up to which they go. Versions become visible in their order, so
+    /// none is missed; a row that changes again meanwhile is found by the next look.
+    async fn changes_after(&self, after: i64) -> Result<(Vec<Change>, i64), StoreError> {
+        let upto = self.store.last_change().await?;
         let mut changes = Vec::new();
-        let mut seen_now = Seen::new();
-        for (id, until) in self.store.revocations_since(since).await? {
+        if upto == after {
+            return Ok((changes, upto));
+        }
+        for (id, until) in self.store.revocations(Some(after)).await? {
             self.put_revocation(id, until);
-            if !seen.contains_key(&id) {
-                changes.push(Change::Token(id));
-            }
-            seen_now.insert(id, until);
+            changes.push(Change::Token(id));
         }
-        for user in self.store.users_changed_since(since).await? {
-            let (id, changed_at) = (user.uuid.uuid(), user.changed_at);
-            let account = self.put(user.into());
-            if seen.get(&id) != Some(&changed_at) {
-                changes.push(Change::Account(account));
-            }
-            seen_now.insert(id, changed_at);
+        for user in self.store.users_changed(after, upto).await? {
+            changes.push(Change::Account(self.put(user.into())));
         }
-        // there may be thousands, most of them told already, or registered by this very process
+        // with a gateway thousands may change at once, most of them known here already
         let mut unknown = Vec::new();
-        for (id, changed_at) in self.store.devices_changed_since(since).await? {
-            if seen.get(&id.uuid()) != Some(&changed_at) {
-                match self.cache.get(&id).filter(|known| known.changed_at >= changed_at) {
-                    Some(known) => changes.push(Change::Account(known)),
-                    None => unknown.push(id),
-                }
+        for (id, version) in self.store.devices_changed(after, upto).await? {
+            match self.cache.get(&id).filter(|known| known.version >= version) {
+                Some(known) => changes.push(Change::Account(known)),
+                None => unknown.push(id),
             }
-            seen_now.insert(id.uuid(), changed_at);
         }
         let read = self.store.devices_and_deleted(&unknown).await?;
         changes.extend(read.into_iter().map(|device| Change::Account(self.put(device.into()))));
-        *seen = seen_now;
-        Ok(changes)
+        Ok((changes, upto))
     }
 }

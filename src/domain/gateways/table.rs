@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Gateway, Known, Outcome, Reason, Status, Transition, Window};
 
@@ -298,6 +298,9 @@ impl Gateways {
         let mut transition = None;
         if entry.status != status {
             let was_unknown = entry.status == Status::Unknown;
+            // also if the clock has gone back, the last change is the latest
+            let last = if was_unknown { entry.before.map(|before| before.at) } else { Some(entry.since) };
+            let now = last.map_or(now, |last| now.max(last + TimeDelta::microseconds(1)));
             let continued = entry.before.take().filter(|before| was_unknown && before.status == status);
             entry.status = status;
             entry.since = continued.map_or(now, |before| before.at);
@@ -356,8 +359,6 @@ impl News {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use chrono::TimeDelta;
 
     use super::*;
     use crate::domain::gateways::{Address, Source};
@@ -537,6 +538,16 @@ mod tests {
         assert_eq!(lab.table.known(1).unwrap().since, at);
         let news = lab.probe(2, ANSWERED);
         assert_eq!((events(&news), transitions(&news)), (vec![2], vec![(2, Status::Connected)]));
+    }
+
+    #[test]
+    fn the_last_change_is_the_latest_also_when_the_clock_goes_back() {
+        let mut lab = Lab::with(&[(1, None)]);
+        lab.probe(1, ANSWERED);
+        let up = lab.table.known(1).unwrap().since;
+        lab.now -= TimeDelta::hours(1);
+        lab.probe(1, LOST);
+        assert!(lab.table.known(1).unwrap().since > up);
     }
 
     #[test]

@@ -1,14 +1,23 @@
 //! The fields of an object that a client gave, read and checked one by one.
 
-use std::{borrow::Cow, collections::HashMap, ops::RangeInclusive};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, ops::RangeInclusive};
 
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    domain::ids::ClientId,
+    domain::{
+        ids::ClientId,
+        passwords::{self, PasswordRules},
+    },
     error::{ApiError, Fault},
-    settings::Limits,
+    settings::{Limits, Settings},
 };
+
+/// Unknown fields that are told at most.
+const UNKNOWN_TOLD: usize = 20;
+
+/// Characters of an unknown field's name that are told at most.
+const UNKNOWN_CHARS: usize = 100;
 
 /// A fault was found and noted; see [`Fields`].
 #[derive(Debug)]
@@ -19,6 +28,9 @@ pub type Checked<T> = Result<T, Invalid>;
 
 /// A body that can be read from its fields. Read all fields before the first `?`, so that all faults are told.
 pub trait FromFields: Sized + 'static {
+    /// Whether fields that are not read are let pass: the clients of the systems before send more (contract section 2).
+    const IGNORES_UNKNOWN: bool = false;
+
     /// Reads and checks the fields.
     ///
     /// # Errors
@@ -34,8 +46,12 @@ pub struct Fields<'a> {
     text: Option<&'a str>,
     part: &'static str,
     faults: Vec<Fault>,
+    /// the fields that were read or asked for; others are unknown
+    known: RefCell<Vec<&'a str>>,
     /// The limits that apply.
     pub limits: &'a Limits,
+    /// What passwords must be.
+    pub passwords: PasswordRules,
 }
 
 impl<'a> Fields<'a> {
@@ -47,15 +63,50 @@ impl<'a> Fields<'a> {
         object: &'a Map<String, Value>,
         text: Option<&'a str>,
         part: &'static str,
-        limits: &'a Limits,
+        settings: &'a Settings,
     ) -> Result<T, ApiError> {
-        let mut fields = Self { object, text, part, faults: Vec::new(), limits };
-        T::from_fields(&mut fields).map_err(|Invalid| ApiError::Validation(fields.faults))
+        let mut fields = Self {
+            object,
+            text,
+            part,
+            faults: Vec::new(),
+            known: RefCell::default(),
+            limits: &settings.limits,
+            passwords: settings.auth.password_rules(),
+        };
+        let read = T::from_fields(&mut fields);
+        if read.is_ok() && part == "body" && !T::IGNORES_UNKNOWN {
+            fields.note_unknown();
+        }
+        match read {
+            Ok(content) if fields.faults.is_empty() => Ok(content),
+            _ => Err(ApiError::Validation(fields.faults)),
+        }
+    }
+
+    fn note_unknown(&mut self) {
+        let known = self.known.take();
+        let unknown = self.object.keys().filter(|name| !known.contains(&name.as_str()));
+        // a name may be a slip, and what is behind it a password
+        let fault = |name: &String| Fault {
+            kind: "extra_forbidden",
+            loc: vec![self.part.to_owned(), name.chars().take(UNKNOWN_CHARS).collect()],
+            msg: "Extra inputs are not permitted".to_owned(),
+            input: Value::Null,
+        };
+        self.faults = unknown.take(UNKNOWN_TOLD).map(fault).collect();
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        let object: &'a Map<String, Value> = self.object;
+        let (name, value) = object.get_key_value(name)?;
+        self.known.borrow_mut().push(name);
+        Some(value)
     }
 
     /// Whether the field is there, whatever it holds.
     pub fn has(&self, name: &str) -> bool {
-        self.object.contains_key(name)
+        self.get(name).is_some()
     }
 
     /// Notes a fault of a field.
@@ -79,7 +130,7 @@ impl<'a> Fields<'a> {
     }
 
     fn value(&mut self, name: &str) -> Checked<&'a Value> {
-        match self.object.get(name) {
+        match self.get(name) {
             Some(value) => Ok(value),
             None => Err(self.missing(name)),
         }
@@ -138,9 +189,22 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn optional_text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Checked<Option<String>> {
-        match self.object.get(name) {
+        match self.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(_) => self.text(name, chars).map(Some),
+        }
+    }
+
+    /// A password that is to be set, of somebody with these names.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn new_password(&mut self, name: &str, names: &[&str]) -> Checked<String> {
+        let rules = self.passwords;
+        let password = self.text(name, rules.min_chars..=passwords::MAX_CHARS)?;
+        match rules.check(&password, names) {
+            Ok(()) => Ok(password),
+            Err(weakness) => Err(self.fault("value_error", name, format!("Value error, {weakness}"))),
         }
     }
 
@@ -173,7 +237,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn optional_bool(&mut self, name: &str) -> Checked<Option<bool>> {
-        match self.object.get(name) {
+        match self.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(*value)),
             Some(_) => Err(self.fault("bool_type", name, "Input should be a valid boolean")),
@@ -212,7 +276,7 @@ impl<'a> Fields<'a> {
 
     /// A field that may be left out, whatever it holds; null counts as left out.
     pub fn optional_value(&self, name: &str) -> Option<&'a Value> {
-        self.object.get(name).filter(|value| !value.is_null())
+        self.get(name).filter(|value| !value.is_null())
     }
 
     /// An object of at most so many bytes as JSON (0: any); `{}` if left out or null.

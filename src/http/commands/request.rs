@@ -73,6 +73,8 @@ pub struct Request {
 }
 
 impl FromFields for Request {
+    const IGNORES_UNKNOWN: bool = true;
+
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let method = fields.text("method", 1..=32);
         let url = fields.text("url", 1..=2048);

@@ -67,6 +67,21 @@ pub(in crate::store) async fn apply(
     Ok(decided)
 }
 
+/// Ends all memberships of a client that goes for good; what it owns passes on as if it had left.
+pub(in crate::store) async fn leave_all(transaction: &impl ConnectionTrait, who: ClientId) -> Result<(), StoreError> {
+    let rooms: Vec<i64> = room_members::Entity::find()
+        .select_only()
+        .column(room_members::Column::RoomId)
+        .filter(room_members::Column::ClientUuid.eq(who.uuid()))
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    let changes: Vec<_> = rooms.into_iter().map(|room| Change::Leave { room: RoomId(room), who }).collect();
+    // to leave takes no space
+    apply(transaction, &changes, 0, false).await?;
+    Ok(())
+}
+
 struct Work<'a, C> {
     transaction: &'a C,
     /// those that the changes are about, as far as they exist

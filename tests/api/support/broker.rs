@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use serde_json::{Value, json};
 use switchboard::{
     client::{Client, Connection, Device},
@@ -103,6 +103,13 @@ impl ChangeBroker {
         Store::connect(&serde_json::from_value(settings).unwrap()).await.unwrap()
     }
 
+    /// The same for statements of the test's own.
+    pub async fn database(&mut self) -> DatabaseConnection {
+        let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url.clone());
+        let file = self.dir().join("data").join("switchboard.db");
+        Database::connect(url.unwrap_or_else(|| format!("sqlite://{}", file.display()))).await.unwrap()
+    }
+
     /// Runs a command of the binary to its end.
     pub fn run(&mut self, arguments: &[&str], stdin: &str) -> Output {
         let mut child = self
@@ -167,7 +174,7 @@ impl ChangeBroker {
 /// A new database on that server.
 pub async fn create_database(server: &str) -> String {
     let name = format!("test_{}", Uuid::new_v4().simple());
-    let connection = sea_orm::Database::connect(server).await.expect("PostgreSQL answers");
+    let connection = Database::connect(server).await.expect("PostgreSQL answers");
     connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
     connection.close().await.unwrap();
     let (base, _) = server.rsplit_once('/').expect("a URL that ends with a database");
@@ -198,6 +205,11 @@ impl Broker {
     /// Its database, as another process has it.
     pub async fn store(&mut self) -> Store {
         self.setup.store().await
+    }
+
+    /// The same for statements of the test's own.
+    pub async fn database(&mut self) -> DatabaseConnection {
+        self.setup.database().await
     }
 
     /// Its data directory.

@@ -1,0 +1,101 @@
+//! Addresses of clients and proxies.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::{IpNet, Ipv6Net};
+use serde::{Deserialize, Deserializer, de};
+
+/// A network such as `10.0.0.0/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether the address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().ok().map(|address| IpNet::from(address.to_canonical()));
+        text.parse()
+            .ok()
+            .or_else(address)
+            .map(Self)
+            .ok_or_else(|| format!("\"{text}\" is no address and no network such as 10.0.0.0/8"))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// By what limits count an address: who has one IPv6 address has at least the /64 around it.
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Net::new_assert(address, 64).network()),
+        address => address,
+    }
+}
+
+/// Whether an address is of this machine or a private network, where reverse proxies are.
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_and_an_address_itself_alone() {
+        for (network, inside, outside) in [
+            ("10.1.0.0/16", "10.1.2.3", "10.2.0.1"),
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert!(network.contains(ip(inside)) && !network.contains(ip(outside)), "{network}");
+        }
+        for bad in ["", "10.0.0.0/33", "proxy.example", "10.0.0.1:80"] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_64_count_as_one() {
+        assert_eq!(subscriber(ip("2001:db8:1:2:aaaa::1")), subscriber(ip("2001:db8:1:2:bbbb::2")));
+        assert_ne!(subscriber(ip("2001:db8:1:2::1")), subscriber(ip("2001:db8:1:3::1")));
+        assert_eq!(subscriber(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+        assert_ne!(subscriber(ip("192.0.2.1")), subscriber(ip("192.0.2.2")));
+    }
+
+    #[test]
+    fn proxies_are_looked_for_in_private_networks() {
+        for near in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "::1", "fd00::1", "fe80::1"] {
+            assert!(is_private(ip(near)), "{near}");
+        }
+        for far in ["203.0.113.7", "2001:db8::1"] {
+            assert!(!is_private(ip(far)), "{far}");
+        }
+    }
+}

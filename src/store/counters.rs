@@ -1,0 +1,58 @@
+//! Numbers that only grow.
+
+use entity::counters::{Column, Entity};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    sea_query::{Expr, Query},
+};
+
+use super::StoreError;
+
+/// A number that only grows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counter {
+    /// The version of the last change of an account or revocation.
+    Change,
+    /// The highest id that a gateway ever had.
+    GatewayId,
+}
+
+impl Counter {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Change => "change",
+            Self::GatewayId => "gateway_id",
+        }
+    }
+}
+
+/// The next number. The counter's row stays locked until the transaction ends, so that numbers become visible in their
+/// order. Take it after all other locks of the transaction: who holds it waits for nobody.
+pub(super) async fn next(transaction: &impl ConnectionTrait, counter: Counter) -> Result<i64, StoreError> {
+    let mut update = Query::update();
+    update
+        .table(Entity)
+        .value(Column::Value, Expr::col(Column::Value).add(1))
+        .and_where(Expr::col(Column::Name).eq(counter.name()))
+        .returning_col(Column::Value);
+    let row = transaction.query_one(&update).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound(format!("the counter {} is missing", counter.name())))?;
+    Ok(row.try_get_by_index(0)?)
+}
+
+/// The last number that was taken.
+pub(super) async fn last(connection: &impl ConnectionTrait, counter: Counter) -> Result<i64, StoreError> {
+    let value = Entity::find().select_only().column(Column::Value).filter(Column::Name.eq(counter.name()));
+    Ok(value.into_tuple::<i64>().one(connection).await?.unwrap_or(0))
+}
+
+/// Passes over all numbers up to this one.
+pub(super) async fn raise(connection: &impl ConnectionTrait, counter: Counter, to: i64) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::Name.eq(counter.name()))
+        .filter(Column::Value.lt(to))
+        .col_expr(Column::Value, Expr::value(to))
+        .exec(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Changes of users: role, state, password, tokens, deletion.
+
+use chrono::Utc;
+use entity::{
+    prelude::Users,
+    users::{ActiveModel, Column, Model},
+};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Set,
+};
+use uuid::Uuid;
+
+use super::User;
+use crate::{
+    domain::ids::{ClientId, Role},
+    store::{
+        NewRefreshToken, Store, StoreError,
+        counters::{self, Counter},
+        rooms, tokens,
+    },
+};
+
+/// What to change of a user.
+#[derive(Debug)]
+pub enum UserChange {
+    /// Role or state; `None` leaves it as it is.
+    Update {
+        /// What the user may do.
+        role: Option<Role>,
+        /// False disables the user.
+        is_active: Option<bool>,
+    },
+    /// Another password. All tokens end.
+    Password {
+        /// PHC string of the new one.
+        hash: String,
+        /// The hash that the old password was compared with, if it had to be shown: still the stored one, or refused.
+        expected: Option<String>,
+        /// The login that goes on.
+        kept_login: Option<Uuid>,
+    },
+    /// The user is deleted: all tokens and memberships of rooms end, messages stay.
+    Delete,
+}
+
+/// Why a user is not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UserRefusal {
+    /// There is no such user.
+    #[error("User not found")]
+    NoSuchUser,
+    /// Nobody could administer users any more.
+    #[error("The last active admin can't be deleted, disabled or demoted; make another user admin first")]
+    LastAdmin,
+    /// Somebody else changed the password meanwhile.
+    #[error("Incorrect password")]
+    PasswordChanged,
+}
+
+fn is_active_admin(row: &Model) -> bool {
+    row.is_active && row.deleted_at.is_none() && row.role == Role::Admin.as_str()
+}
+
+fn active_admins() -> Condition {
+    Condition::all().add(Column::Role.eq(Role::Admin.as_str())).add(Column::IsActive.eq(true))
+}
+
+impl Store {
+    /// Changes a user. Answers the user after the change.
+    ///
+    /// # Errors
+    /// When the database fails; a refusal is the inner error.
+    pub async fn change_user(&self, id: i64, change: UserChange) -> Result<Result<User, UserRefusal>, StoreError> {
+        let transaction = self.begin_essential().await?;
+        let Some(row) = Users::find_by_id(id).one(&transaction).await? else {
+            return Ok(Err(UserRefusal::NoSuchUser));
+        };
+        let client = ClientId::from(row.uuid);
+        if !matches!(change, UserChange::Update { .. }) {
+            tokens::lock_of_client(&transaction, client).await?;
+        }
+        // with all admins, in one order: of two admins who go at once, the second one sees that the first is gone
+        let rows = Users::find()
+            .filter(Condition::any().add(Column::Id.eq(id)).add(active_admins()))
+            .filter(Column::DeletedAt.is_null())
+            .order_by_asc(Column::Id)
+            .lock_exclusive()
+            .all(&transaction)
+            .await?;
+        let other_admins = rows.iter().any(|row| row.id != id && is_active_admin(row));
+        let Some(row) = rows.into_iter().find(|row| row.id == id) else {
+            return Ok(Err(UserRefusal::NoSuchUser));
+        };
+        let was_admin = is_active_admin(&row);
+        let generation = row.token_generation;
+        if let UserChange::Password { expected: Some(expected), .. } = &change
+            && *expected != row.password_hash
+        {
+            return Ok(Err(UserRefusal::PasswordChanged));
+        }
+        let mut changed = row.clone();
+        let mut kept = None;
+        match change {
+            UserChange::Update { role, is_active } => {
+                if let Some(role) = role {
+                    changed.role = role.as_str().to_owned();
+                }
+                changed.is_active = is_active.unwrap_or(row.is_active);
+            }
+            UserChange::Password { hash, kept_login, .. } => {
+                kept = kept_login;
+                changed.password_hash = hash;
+                changed.kept_login = kept_login;
+                changed.token_generation = generation + 1;
+            }
+            UserChange::Delete => {
+                // the names are free again; a random UUID is nobody's username
+                changed.username = row.uuid.to_string();
+                changed.email = None;
+                changed.full_name = None;
+                changed.job_title = None;
+                changed.password_hash = String::new();
+                changed.is_active = false;
+                changed.kept_login = None;
+                changed.token_generation = generation + 1;
+                changed.deleted_at = Some(Utc::now().into());
+            }
+        }
+        if changed == row {
+            return Ok(Ok(row.into()));
+        }
+        if was_admin && !is_active_admin(&changed) && !other_admins {
+            return Ok(Err(UserRefusal::LastAdmin));
+        }
+        if changed.deleted_at.is_some() {
+            rooms::changes::leave_all(&transaction, client).await?;
+        }
+        if changed.token_generation != generation {
+            tokens::delete_of_client(&transaction, client, kept).await?;
+        }
+        changed.version = counters::next(&transaction, Counter::Change).await?;
+        let changed = changed.into_active_model().reset_all().update(&transaction).await?;
+        transaction.commit().await?;
+        Ok(Ok(changed.into()))
+    }
+
+    /// Refuses what [`Store::change_user`] would refuse if it deleted this user now.
+    ///
+    /// # Errors
+    /// When the database fails; the refusal is the inner error.
+    pub async fn check_dispensable(&self, id: i64) -> Result<Result<(), UserRefusal>, StoreError> {
+        let admins = Users::find().filter(active_admins()).filter(Column::DeletedAt.is_null()).all(&self.read).await?;
+        let is_last = admins.len() == 1 && admins[0].id == id;
+        Ok(if is_last { Err(UserRefusal::LastAdmin) } else { Ok(()) })
+    }
+
+    /// Stores the refresh token of a login, unless the user is of another generation than when the password was
+    /// verified: a login does not outlive a change of the password that it passed.
+    ///
+    /// # Errors
+    /// When the database fails; false if the login came too late.
+    pub async fn insert_login(&self, user: i64, generation: i64, token: NewRefreshToken) -> Result<bool, StoreError> {
+        let transaction = self.begin_essential().await?;
+        let row = Users::find_by_id(user).filter(Column::DeletedAt.is_null()).lock_exclusive();
+        let row = row.one(&transaction).await?;
+        if row.is_none_or(|row| row.token_generation != generation) {
+            return Ok(false);
+        }
+        token.insert(&transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Ends all access tokens of a user by starting a new generation. Answers the user after it.
+pub(in crate::store) async fn advance_generation(
+    transaction: &impl ConnectionTrait,
+    uuid: ClientId,
+) -> Result<Option<User>, StoreError> {
+    let row = Users::find().filter(Column::Uuid.eq(uuid.uuid())).filter(Column::DeletedAt.is_null()).lock_exclusive();
+    let Some(row) = row.one(transaction).await? else { return Ok(None) };
+    let generation = row.token_generation;
+    let row = ActiveModel {
+        token_generation: Set(generation + 1),
+        kept_login: Set(None),
+        version: Set(counters::next(transaction, Counter::Change).await?),
+        ..row.into_active_model()
+    };
+    Ok(Some(row.update(transaction).await?.into()))
+}
