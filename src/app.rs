@@ -98,16 +98,18 @@ impl Application {
         };
         warn_of_risks(&settings, address);
 
-        let store = Store::connect_to_serve(&settings.storage).await?;
-        let database_lock = store.lock().await?;
-        store.migrate_up().await.context("cannot bring the database's schema up to date")?;
+        // the start may wait longer for the database than clients do
+        let starting = Store::connect(&settings.storage).await?;
+        let store = starting.serving(&settings.storage);
+        let database_lock = starting.lock().await?;
+        starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let serving = bootstrap::serving_broker(address);
-        store.register_broker(&serving).await?;
+        starting.register_broker(&serving).await?;
         if settings.devices.registration == Registration::Claim {
-            warn_of_unbound_devices(&store).await?;
+            warn_of_unbound_devices(&starting).await?;
         }
-        let first_password = bootstrap::create_first_admin(&store, &settings).await?;
-        let has_accounts = store.count_users().await? > 0;
+        let first_password = bootstrap::create_first_admin(&starting, &settings).await?;
+        let has_accounts = starting.count_users().await? > 0;
         let tokens = Tokens::new(
             &secret,
             TimeDelta::minutes(settings.auth.access_token_minutes),
@@ -149,7 +151,7 @@ impl Application {
                 backlog.clone(),
                 store.clone(),
                 settings.limits.pending_commands,
-                store.unfinished_commands().await?,
+                starting.unfinished_commands().await?,
             );
             let under_way = dispatcher.under_way();
             (CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher), under_way)
@@ -179,16 +181,17 @@ impl Application {
         let gateways = Arc::new(Board::default());
         let gateway_monitor = {
             let monitor = GatewayMonitor::new(
-                all_gateways(&settings, &store).await?,
-                store.last_gateway_transitions().await?.into_iter().collect(),
+                all_gateways(&settings, &starting).await?,
+                starting.last_gateway_transitions().await?.into_iter().collect(),
                 settings.probes.clone(),
                 gateways.clone(),
                 relays.clone(),
-                (journal.clone(), backlog),
+                (journal.clone(), backlog.clone()),
                 topic_manager.clone().recipient(),
             );
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
         };
+        starting.close().await;
         // the first request finds all gateways
         gateway_monitor.send(RecordAll).await?;
         let supervision = Supervision::default();
@@ -242,6 +245,7 @@ impl Application {
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),
             journal,
+            backlog,
             relays,
             backplane,
         });

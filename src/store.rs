@@ -19,8 +19,6 @@ mod tokens;
 mod topics;
 mod users;
 
-use std::time::Duration;
-
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{DatabaseConnection, DbBackend};
 
@@ -64,23 +62,17 @@ impl Store {
     /// # Errors
     /// A URL of an unknown kind, or a database that can't be opened or reached.
     pub async fn connect(settings: &settings::Storage) -> Result<Self, StoreError> {
-        Self::connect_within(settings, open::PATIENT).await
-    }
-
-    /// As [`Store::connect`], for the broker, whose clients get an answer within two seconds.
-    ///
-    /// # Errors
-    /// As for [`Store::connect`].
-    pub async fn connect_to_serve(settings: &settings::Storage) -> Result<Self, StoreError> {
-        Self::connect_within(settings, open::SERVING).await
-    }
-
-    async fn connect_within(settings: &settings::Storage, deadline: Duration) -> Result<Self, StoreError> {
         let database = Database::parse(settings)?;
         // what is wrong shows now, with all the time that a database may need to start
         database.connect_patiently().await?.close().await?;
-        let (read, write) = database.pools(settings.max_connections, deadline);
+        let (read, write) = database.pools(settings.max_connections, open::PATIENT);
         Ok(Self { read, write, database, gate: Gate::default() })
+    }
+
+    /// The same database with the deadlines of a broker, whose clients get an answer within two seconds.
+    pub fn serving(&self, settings: &settings::Storage) -> Self {
+        let (read, write) = self.database.pools(settings.max_connections, open::SERVING);
+        Self { read, write, ..self.clone() }
     }
 
     /// Waits for what is under way, and takes nothing new. To be called before the threads that use it end: a connection

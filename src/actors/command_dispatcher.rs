@@ -57,7 +57,7 @@ pub struct CommandDispatcher {
     pending: PendingCommands<SessionHandle>,
     /// what began a moment ago and is in no record yet
     unrecorded: Unrecorded,
-    /// what began while storage was nearly full, and is not recorded
+    /// what nobody stored beforehand and began while storage was nearly full or the database away: it is not recorded
     unkept: HashSet<Uuid>,
     /// the timer for the end of this moment is set
     in_moment: bool,
@@ -238,7 +238,7 @@ impl CommandDispatcher {
             if over || self.backlog.is_behind() {
                 return Err(TooManyPending);
             }
-            if self.store.is_nearly_full() {
+            if self.store.is_nearly_full() || self.backlog.is_stuck() {
                 self.unkept.insert(command.id);
             } else {
                 self.unrecorded.insert(command.id);
@@ -267,6 +267,7 @@ impl CommandDispatcher {
                     self.ask_queued(client, &session, context);
                 }
             }
+            Answered::Late if self.backlog.is_stuck() => {}
             Answered::Late => self
                 .journal
                 .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),

@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -64,19 +64,36 @@ type Asker = oneshot::Sender<Result<Vec<Decided>, StoreError>>;
 /// Who waits until that many records are written.
 type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
 
-/// How many records wait, to be seen from anywhere.
+/// How many records wait, and whether they can be written, to be seen from anywhere.
 #[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<AtomicUsize>);
+pub struct Backlog(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: AtomicUsize,
+    /// the last transaction failed
+    failing: AtomicBool,
+}
 
 impl Backlog {
     /// Whether what can wait should.
     pub fn is_busy(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > BUSY
+        self.0.records.load(Ordering::Relaxed) > BUSY
+    }
+
+    /// Whether the database does not take anything now: what is given up if it fails should not be tried.
+    pub fn is_failing(&self) -> bool {
+        self.0.failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether the database has taken nothing for so long that what nobody waits for should not be recorded.
+    pub fn is_stuck(&self) -> bool {
+        self.is_failing() && self.is_busy()
     }
 
     /// Whether the database does not keep up.
     pub fn is_behind(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > BEHIND
+        self.0.records.load(Ordering::Relaxed) > BEHIND
     }
 }
 
@@ -164,6 +181,7 @@ impl Journal {
         context.spawn(commit.into_actor(self).map(|(records, written), journal, context| {
             journal.writing = false;
             journal.under_way = 0;
+            journal.backlog.0.failing.store(written.is_err(), Ordering::Relaxed);
             match written {
                 Ok(()) => {
                     journal.written += records.len() as u64;
@@ -190,7 +208,7 @@ impl Journal {
             if more || !journal.gathering || journal.waiting.len() >= BATCH {
                 journal.write(context);
             }
-            journal.backlog.0.store(journal.waiting.len(), Ordering::Relaxed);
+            journal.backlog.0.records.store(journal.waiting.len(), Ordering::Relaxed);
         }));
     }
 
@@ -213,8 +231,13 @@ async fn write(
         return Ok(Vec::new());
     }
     let result = store.write_journal(records, changes, rooms_per_user).await;
-    if let Err(error) = &result {
-        tracing::warn!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
+    match &result {
+        // an outage is in the log already
+        Err(error @ StoreError::Database(_)) => {
+            tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
+        }
+        Err(error) => tracing::debug!(%error, records = records.len(), "cannot write the journal now"),
+        Ok(_) => {}
     }
     result
 }
@@ -228,7 +251,7 @@ impl Handler<Write> for Journal {
 
     fn handle(&mut self, Write { records, patient }: Write, context: &mut Self::Context) {
         self.waiting.extend(records);
-        self.backlog.0.store(self.waiting.len(), Ordering::Relaxed);
+        self.backlog.0.records.store(self.waiting.len(), Ordering::Relaxed);
         if !patient {
             self.urgent = true;
             self.write(context);

@@ -17,7 +17,7 @@ use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
         gateway_monitor::{Board, GatewayMonitor},
-        journal::Journal,
+        journal::{Backlog, Journal},
         registry::{Apply, Directory, Registry},
         relay::Relays,
         room_manager::Rooms,
@@ -64,6 +64,8 @@ pub struct Broker {
     pub gateway_changes: tokio::sync::Mutex<()>,
     /// What writes in groups.
     pub journal: Addr<Journal>,
+    /// How much waits to be written.
+    pub backlog: Backlog,
     /// The way to any session.
     pub relays: Arc<Relays>,
     /// The way to other nodes.

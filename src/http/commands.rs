@@ -173,6 +173,9 @@ pub async fn create(
     let id = command.id;
     check_room(&broker, command.targets.len()).await?;
     broker.store.check_space()?;
+    if broker.backlog.is_failing() {
+        return Err(ApiError::DatabaseUnavailable);
+    }
     // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
     let begun = actix_web::rt::spawn(begin(broker.clone(), command, idempotency_key, digest.clone()));
     match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {

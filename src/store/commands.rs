@@ -23,6 +23,9 @@ use crate::domain::{
 /// Progress reports that are kept per target.
 const PROGRESS_KEPT: u64 = 100;
 
+/// Commands that are deleted in one transaction.
+const DELETED: u64 = 200;
+
 /// Ids per query.
 const ROWS: usize = 1000;
 
@@ -378,39 +381,43 @@ impl Store {
         with_targets(&self.read, rows).await
     }
 
-    /// Deletes commands that are over and were given before that time.
+    /// Deletes commands that are over and were given before that time, some at a time, so that nobody waits long.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn delete_commands_before(&self, time: DateTime<Utc>) -> Result<u64, StoreError> {
-        let transaction = self.begin_essential().await?;
-        let old = || {
-            commands::Entity::find()
+        let mut deleted = 0;
+        loop {
+            let old: Vec<Uuid> = commands::Entity::find()
                 .select_only()
                 .column(commands::Column::Id)
                 .filter(commands::Column::Id.lt(first_id(time)))
                 .filter(commands::Column::FinishedAt.is_not_null())
-                .into_query()
-        };
-        command_progress::Entity::delete_many()
-            .filter(command_progress::Column::CommandId.in_subquery(old()))
-            .exec(&transaction)
-            .await?;
-        command_targets::Entity::delete_many()
-            .filter(command_targets::Column::CommandId.in_subquery(old()))
-            .exec(&transaction)
-            .await?;
-        idempotency_keys::Entity::delete_many()
-            .filter(idempotency_keys::Column::CommandId.in_subquery(old()))
-            .exec(&transaction)
-            .await?;
-        let deleted = commands::Entity::delete_many()
-            .filter(commands::Column::Id.lt(first_id(time)))
-            .filter(commands::Column::FinishedAt.is_not_null())
-            .exec(&transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(deleted.rows_affected)
+                .limit(DELETED)
+                .into_tuple()
+                .all(&self.read)
+                .await?;
+            if old.is_empty() {
+                return Ok(deleted);
+            }
+            let transaction = self.begin_essential().await?;
+            command_progress::Entity::delete_many()
+                .filter(command_progress::Column::CommandId.is_in(old.iter().copied()))
+                .exec(&transaction)
+                .await?;
+            command_targets::Entity::delete_many()
+                .filter(command_targets::Column::CommandId.is_in(old.iter().copied()))
+                .exec(&transaction)
+                .await?;
+            idempotency_keys::Entity::delete_many()
+                .filter(idempotency_keys::Column::CommandId.is_in(old.iter().copied()))
+                .exec(&transaction)
+                .await?;
+            let done =
+                commands::Entity::delete_many().filter(commands::Column::Id.is_in(old)).exec(&transaction).await?;
+            transaction.commit().await?;
+            deleted += done.rows_affected;
+        }
     }
 }
 

@@ -245,6 +245,7 @@ impl Store {
     /// When the database fails.
     pub async fn thin_gateway_history(&self, raw: DateTime<Utc>, all: DateTime<Utc>) -> Result<(), StoreError> {
         use gateway_hours::Column;
+        use gateway_transitions::Column as Transitions;
         let old = || Column::BeganAt.lt(raw).and(Column::Samples.is_not_null());
         loop {
             let found = gateway_hours::Entity::find().select_only().column(Column::GatewayId).distinct();
@@ -261,14 +262,36 @@ impl Store {
                 .await?;
             transaction.commit().await?;
         }
-        let transaction = self.begin_essential().await?;
-        gateway_hours::Entity::delete_many().filter(Column::BeganAt.lt(all)).exec(&transaction).await?;
-        gateway_transitions::Entity::delete_many()
-            .filter(gateway_transitions::Column::At.lt(all))
-            .filter(last_of_each().not())
-            .exec(&transaction)
-            .await?;
-        Ok(transaction.commit().await?)
+        let old = || Column::BeganAt.lt(all);
+        loop {
+            let found = gateway_hours::Entity::find().select_only().column(Column::GatewayId).distinct();
+            let found: Vec<i64> = found.filter(old()).limit(THINNED).into_tuple().all(&self.read).await?;
+            if found.is_empty() {
+                break;
+            }
+            let transaction = self.begin_essential().await?;
+            gateway_hours::Entity::delete_many()
+                .filter(Column::GatewayId.is_in(found))
+                .filter(old())
+                .exec(&transaction)
+                .await?;
+            transaction.commit().await?;
+        }
+        let old = || Transitions::At.lt(all).and(last_of_each().not());
+        loop {
+            let found = gateway_transitions::Entity::find().select_only().column(Transitions::GatewayId).distinct();
+            let found: Vec<i64> = found.filter(old()).limit(THINNED).into_tuple().all(&self.read).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            let transaction = self.begin_essential().await?;
+            gateway_transitions::Entity::delete_many()
+                .filter(Transitions::GatewayId.is_in(found))
+                .filter(old())
+                .exec(&transaction)
+                .await?;
+            transaction.commit().await?;
+        }
     }
 }
 

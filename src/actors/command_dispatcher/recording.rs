@@ -36,7 +36,7 @@ impl CommandDispatcher {
                     if self.unrecorded.remove(changed.command) {
                         records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
                     }
-                    Self::record(changed, &mut records);
+                    self.record(changed, &mut records);
                 }
             }
         }
@@ -62,8 +62,10 @@ impl CommandDispatcher {
         }
     }
 
-    fn record(changed: &Changed, records: &mut Vec<Record>) {
-        if let Some(progress) = &changed.progress {
+    fn record(&self, changed: &Changed, records: &mut Vec<Record>) {
+        if let Some(progress) = &changed.progress
+            && !self.backlog.is_stuck()
+        {
             records.push(Record::Progress {
                 command: changed.command,
                 client: changed.target.client,
