@@ -7,5 +7,6 @@ pub mod chat;
 pub mod close_code;
 pub mod inbound;
 pub mod inspect;
+pub mod json;
 pub mod outbound;
 pub mod wire;

@@ -12,10 +12,11 @@ pub struct Model {
     pub key_hash: String,
     pub token_generation: i64,
     pub created_at: DateTimeWithTimeZone,
-    pub metadata: Json,
     pub gateway_id: Option<i64>,
     pub last_seen: Option<DateTimeWithTimeZone>,
     pub deleted_at: Option<DateTimeWithTimeZone>,
+    #[sea_orm(column_type = "Text")]
+    pub metadata: String,
     pub version: i64,
     pub incarnation: i64,
     pub is_bound: bool,

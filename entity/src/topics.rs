@@ -9,8 +9,9 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
     pub creator: Uuid,
-    pub metadata: Json,
     pub created_at: DateTimeWithTimeZone,
+    #[sea_orm(column_type = "Text")]
+    pub metadata: String,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -44,6 +44,7 @@ use crate::{
     protocol::{
         close_code::{self, CloseCode},
         inbound::{Frame, NotAFrame, as_text},
+        json::Unacceptable,
         outbound::{self, About},
         wire::{self, Opcode},
     },
@@ -233,18 +234,32 @@ impl Session {
             self.on_command_reply(&frame, context);
             return Err(Handled);
         }
+        if let Some(why) = frame.unacceptable {
+            self.unacceptable(why, &frame);
+            return Err(Handled);
+        }
+        if frame.is_message() {
+            return Ok(frame);
+        }
         match frame.kind().as_deref() {
-            Some("ping") if frame.to.is_none() && frame.topic_id.is_none() => self.send(&match self.dialect {
+            Some("ping") => self.send(&match self.dialect {
                 Dialect::Device | Dialect::Agent => outbound::pong(),
                 _ => outbound::chat_pong(),
             }),
-            Some("pong") if frame.to.is_none() && frame.topic_id.is_none() => {}
-            Some("auth") if frame.to.is_none() && frame.topic_id.is_none() => self.on_auth(&frame, context),
+            Some("pong") => {}
+            Some("auth") => self.on_auth(&frame, context),
             Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
             _ => return Ok(frame),
         }
         self.bad_frames = 0;
         Err(Handled)
+    }
+
+    /// Refuses JSON that is no frame for any dialect.
+    fn unacceptable(&mut self, why: Unacceptable, frame: &Frame<'_>) {
+        let msgid = frame.msgid();
+        let about = About { msgid: msgid.as_deref(), ..About::default() };
+        self.bad_frame("invalid_message", &format!("Invalid message format: {why}"), about);
     }
 
     /// A new token for the same identity (contract section 3).

@@ -9,7 +9,12 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
-use crate::{app::Broker, domain::ids::ClientId, error::ApiError};
+use crate::{
+    app::Broker,
+    domain::ids::ClientId,
+    error::ApiError,
+    protocol::json::{self, NotRead},
+};
 
 pub use fields::{Checked, Fields, FromFields, Invalid, is_email};
 
@@ -61,9 +66,13 @@ impl Format for Json {
         if bytes.is_empty() {
             return Err(ApiError::invalid("missing", &["body"], "Field required", Value::Null));
         }
-        let value = serde_json::from_slice(bytes).map_err(|error| {
-            let column = error.column().to_string();
-            ApiError::invalid("json_invalid", &["body", &column], format!("JSON decode error: {error}"), Value::Null)
+        let value = json::parse(bytes).map_err(|error| {
+            let column = match &error {
+                NotRead::Invalid(error) => error.column(),
+                NotRead::Unacceptable(_) => 0,
+            };
+            let loc = ["body", &column.to_string()];
+            ApiError::invalid("json_invalid", &loc, format!("JSON decode error: {error}"), Value::Null)
         })?;
         match value {
             Value::Object(object) => Ok(object),

@@ -24,7 +24,7 @@ pub use self::{
     request::{Request, TargetRef},
 };
 use self::{
-    info::{ProgressInfo, raw},
+    info::ProgressInfo,
     request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS},
 };
 use super::{
@@ -46,7 +46,10 @@ use crate::{
         ids::Role,
     },
     error::ApiError,
-    protocol::outbound::{self, rfc3339},
+    protocol::{
+        json,
+        outbound::{self, rfc3339},
+    },
     store::{CommandFilter, Created, Record},
 };
 
@@ -323,8 +326,8 @@ pub async fn show(
     let (command, reports) = found.filter(|(command, _)| may_see(&identity.0, command)).ok_or(NOT_FOUND)?;
     let mut info = CommandInfo::of(&command);
     for report in reports {
-        let Some(progress) = raw(Some(&report.progress)) else { continue };
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
+            let progress = json::stored(&report.progress);
             target.progress.push(ProgressInfo { at: rfc3339(report.at), progress });
         }
     }

@@ -9,6 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::json::{self, Unacceptable};
 use crate::domain::ids::ClientId;
 
 /// Longest `msgid` in characters.
@@ -35,6 +36,8 @@ pub struct Frame<'a> {
     pub client_msg_id: Option<&'a RawValue>,
     /// a key that is there twice
     pub duplicate: Option<Cow<'a, str>>,
+    /// why it is refused although it is a JSON object
+    pub unacceptable: Option<Unacceptable>,
 }
 
 /// Why a text is no frame at all.
@@ -52,10 +55,14 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// The text is not a JSON object.
     pub fn parse(text: &'a str) -> Result<Self, NotAFrame> {
-        serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => NotAFrame::NotAnObject,
-            _ => NotAFrame::InvalidJson,
-        })
+        match serde_json::from_str::<Self>(text) {
+            Ok(frame) => Ok(Self { unacceptable: json::check(text.as_bytes()).err(), ..frame }),
+            // told at its first character, whatever comes after that
+            Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+                Err(NotAFrame::NotAnObject)
+            }
+            Err(_) => Err(NotAFrame::InvalidJson),
+        }
     }
 
     /// `type`, if it is a text.
@@ -63,9 +70,14 @@ impl<'a> Frame<'a> {
         self.kind.and_then(as_text)
     }
 
-    /// A reply to a command: has `result` or `command_id` and no `type` (contract section 6, loop hazard).
+    /// A message, whatever other fields it has: one of `to`, `topic_id` and `message` is there (contract section 6).
+    pub fn is_message(&self) -> bool {
+        self.to.is_some() || self.topic_id.is_some() || self.message.is_some()
+    }
+
+    /// A reply to a command: no message, and has `result` or `command_id` and no `type` (contract section 6, loop hazard).
     pub fn is_command_reply(&self) -> bool {
-        (self.command_id.is_some() || self.result.is_some()) && self.kind.is_none()
+        (self.command_id.is_some() || self.result.is_some()) && self.kind.is_none() && !self.is_message()
     }
 
     /// `msgid`, if it is a text that may be one: to be named in an error.
@@ -91,10 +103,10 @@ pub fn command_result(result: Option<&RawValue>) -> (Arc<str>, bool) {
         IgnoredAny::deserialize(deserializer).map(|_| true)
     }
     let raw = result.map_or("null", RawValue::get);
-    let decoded = result.and_then(as_text).filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-    let json = decoded.as_deref().map_or(raw, str::trim);
-    let failed = json.starts_with('{') && serde_json::from_str::<Probe>(json).is_ok_and(|probe| probe.error);
-    (json.into(), failed)
+    let decoded = result.and_then(as_text).filter(|text| json::is_acceptable(text));
+    let result = decoded.as_deref().map_or(raw, str::trim);
+    let failed = result.starts_with('{') && serde_json::from_str::<Probe>(result).is_ok_and(|probe| probe.error);
+    (result.into(), failed)
 }
 
 /// The text that a JSON string stands for; borrowed where it has no escapes.
@@ -281,10 +293,7 @@ fn message<'a, To>(
         return Err(shape(&format!("duplicate field `{key}`")));
     }
     let to = to()?;
-    let msgid = frame.msgid.ok_or_else(|| missing("msgid"))?;
-    let msgid = as_text(msgid)
-        .filter(|msgid| msgid.len() <= MSGID_CHARS || msgid.chars().count() <= MSGID_CHARS)
-        .ok_or_else(|| shape("msgid: expected a text of at most 64 characters"))?;
+    let msgid = msgid(frame)?;
     if frame.content.is_none_or(|content| content.get() == "null") {
         return Err(missing("content"));
     }
@@ -294,11 +303,32 @@ fn message<'a, To>(
         let prefix = Some(format!(r#"{{"from":"{sender}","#));
         return Ok(Message { to, msgid, prefix, rest: &text[brace + 1..] });
     };
-    let from = as_text(from).ok_or_else(|| shape("from: expected a UUID"))?;
-    if ClientId::parse(&from) != Some(sender) {
-        return Err(BadMessage::ForeignSender);
-    }
+    check_from(from, sender)?;
     Ok(Message { to, msgid, prefix: None, rest: text })
+}
+
+/// Reads an acknowledgement (contract section 11). Answers the `msgid` that it names.
+///
+/// # Errors
+/// `msgid` is missing or of the wrong kind, or `from` is there and not `sender`.
+pub fn ack<'a>(frame: &Frame<'a>, sender: ClientId) -> Result<Cow<'a, str>, BadMessage> {
+    let msgid = msgid(frame)?;
+    // clients send all fields of a message, with null where they have nothing to say
+    if let Some(from) = frame.from.filter(|from| from.get() != "null") {
+        check_from(from, sender)?;
+    }
+    Ok(msgid)
+}
+
+fn msgid<'a>(frame: &Frame<'a>) -> Result<Cow<'a, str>, BadMessage> {
+    as_text(frame.msgid.ok_or_else(|| missing("msgid"))?)
+        .filter(|msgid| msgid.len() <= MSGID_CHARS || msgid.chars().count() <= MSGID_CHARS)
+        .ok_or_else(|| shape("msgid: expected a text of at most 64 characters"))
+}
+
+fn check_from(from: &RawValue, sender: ClientId) -> Result<(), BadMessage> {
+    let from = as_text(from).ok_or_else(|| shape("from: expected a UUID"))?;
+    if ClientId::parse(&from) == Some(sender) { Ok(()) } else { Err(BadMessage::ForeignSender) }
 }
 
 fn shape(why: &str) -> BadMessage {
@@ -355,7 +385,7 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_frames_are_told_apart() {
-        for text in ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}"] {
+        for text in ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}", "[[[", "1 2", r#""x"#, "[1}"] {
             assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::InvalidJson, "{text}");
         }
         for text in ["[]", "1", r#""x""#, "null", "true"] {
@@ -413,6 +443,9 @@ mod tests {
             (r#"{"result":{"error":"no method"}}"#, true),
             (r#"{"command_id":"x","type":"progress"}"#, false),
             (r#"{"type":"ping"}"#, false),
+            (r#"{"command_id":"x","result":1,"to":null}"#, false),
+            (r#"{"result":1,"topic_id":"t"}"#, false),
+            (r#"{"command_id":"x","message":"m"}"#, false),
         ] {
             assert_eq!(Frame::parse(text).unwrap().is_command_reply(), expected, "{text}");
         }
@@ -439,8 +472,34 @@ mod tests {
 
     #[test]
     fn nesting_as_deep_as_a_frame_can_hold_is_no_danger() {
-        let text = format!(r#"{{"content":{}{}}}"#, "[".repeat(32_000), "]".repeat(32_000));
-        // refused or accepted, but decided without running out of stack
-        let _ = Frame::parse(&text);
+        let nested = |depth| format!(r#"{{"content":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(Frame::parse(&nested(63)).unwrap().unacceptable, None);
+        for depth in [64, 32_000] {
+            assert_eq!(Frame::parse(&nested(depth)).unwrap().unacceptable, Some(Unacceptable::TooDeep));
+        }
+        assert_eq!(Frame::parse(&"[".repeat(64_000)).unwrap_err(), NotAFrame::InvalidJson);
+    }
+
+    #[test]
+    fn json_in_a_string_that_is_not_accepted_stays_a_string() {
+        let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+        for text in [deep.as_str(), r#"{"$serde_json::private::Number":"1"}"#] {
+            let result = serde_json::to_string(text).unwrap();
+            let frame = format!(r#"{{"result":{result}}}"#);
+            assert_eq!(command_result(Frame::parse(&frame).unwrap().result), (result.into(), false));
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
+        for (text, expected) in [
+            (r#"{"type":"ack","msgid":"1"}"#.to_owned(), Ok("1")),
+            (format!(r#"{{"type":"ack","msgid":"1","from":"{}"}}"#, ME.to_uppercase()), Ok("1")),
+            (r#"{"type":"ack","msgid":"1","from":null,"sender":null,"status":"received"}"#.to_owned(), Ok("1")),
+            (r#"{"type":"ack"}"#.to_owned(), Err(missing("msgid"))),
+            (format!(r#"{{"type":"ack","msgid":"1","from":"{YOU}"}}"#), Err(BadMessage::ForeignSender)),
+        ] {
+            assert_eq!(ack(&Frame::parse(&text).unwrap(), me()), expected.map(Cow::Borrowed), "{text}");
+        }
     }
 }

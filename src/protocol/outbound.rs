@@ -89,6 +89,20 @@ pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str) -> String {
     )
 }
 
+/// The answer to an acknowledgement: the state of the message that it names (contract section 11).
+pub fn ack_received(msgid: &str, status: &str) -> String {
+    format!(
+        r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#,
+        Quoted(msgid),
+        Timestamp::now()
+    )
+}
+
+/// A topic is deleted, and with it all subscriptions to it.
+pub fn topic_deleted(topic: &str) -> String {
+    format!(r#"{{"type":"topic_deleted","topic_id":{}}}"#, Quoted(topic))
+}
+
 /// The answer to a ping on sockets of devices and agents.
 pub fn pong() -> String {
     format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp::now())
@@ -233,6 +247,8 @@ mod tests {
             connection(uuid, nasty),
             sent(nasty),
             topic_sent(nasty, 1, nasty),
+            ack_received(nasty, "unknown"),
+            topic_deleted(nasty),
             error("code", nasty, About { msgid: Some(nasty), topic_id: Some(nasty), room_id: Some(RoomId(1)) }),
             echo(nasty),
         ] {

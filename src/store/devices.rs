@@ -7,7 +7,7 @@ use sea_orm::{
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, TryIntoModel,
     sea_query::{Expr, Func, LikeExpr},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,10 @@ use super::{
     counters::{self, Counter},
     is_unique_violation, pieces, rooms, tokens,
 };
-use crate::domain::ids::ClientId;
+use crate::{domain::ids::ClientId, protocol::json};
+
+/// The metadata of a device that has said nothing of itself.
+const NO_METADATA: &str = "{}";
 
 /// A part of a UUID is searched for from so many digits on; fewer are more likely meant for names.
 const UUID_DIGITS: usize = 4;
@@ -48,7 +51,7 @@ impl From<Model> for RegisteredDevice {
         Self {
             uuid: row.uuid.into(),
             name: row.name,
-            metadata: row.metadata,
+            metadata: json::stored_object(&row.metadata),
             gateway_id: row.gateway_id,
             last_seen: row.last_seen.map(|time| time.to_utc()),
             token_generation: row.token_generation,
@@ -176,7 +179,7 @@ impl Store {
                     key_hash: Set(key_hash.to_owned()),
                     token_generation: Set(0),
                     created_at: Set(Utc::now().trunc_subsecs(6).into()),
-                    metadata: Set(json!({})),
+                    metadata: Set(NO_METADATA.to_owned()),
                     gateway_id: Set(None),
                     last_seen: Set(None),
                     deleted_at: Set(None),
@@ -247,7 +250,7 @@ impl Store {
             row.name = Set(name);
         }
         if let Some(metadata) = change.metadata {
-            row.metadata = Set(metadata);
+            row.metadata = Set(metadata.to_string());
         }
         if let Some(gateway_id) = change.gateway_id {
             row.gateway_id = Set(gateway_id);
@@ -278,7 +281,7 @@ impl Store {
             token_generation: Set(generation + 1),
             incarnation: Set(incarnation + 1),
             version: Set(counters::next(&transaction, Counter::Change).await?),
-            metadata: Set(json!({})),
+            metadata: Set(NO_METADATA.to_owned()),
             gateway_id: Set(None),
             last_seen: Set(None),
             deleted_at: Set(Some(Utc::now().trunc_subsecs(6).into())),

@@ -6,7 +6,10 @@ use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
 use serde_json::Value;
 
 use super::{Store, StoreError};
-use crate::domain::ids::{ClientId, TopicId};
+use crate::{
+    domain::ids::{ClientId, TopicId},
+    protocol::json,
+};
 
 /// A topic as stored.
 #[derive(Debug, Clone)]
@@ -21,7 +24,7 @@ pub struct Topic {
 
 impl From<Model> for Topic {
     fn from(row: Model) -> Self {
-        Self { id: row.id, creator: row.creator.into(), metadata: row.metadata }
+        Self { id: row.id, creator: row.creator.into(), metadata: json::stored_object(&row.metadata) }
     }
 }
 
@@ -34,7 +37,7 @@ impl Store {
         let row = ActiveModel {
             id: Set(id.as_str().to_owned()),
             creator: Set(creator.into()),
-            metadata: Set(metadata),
+            metadata: Set(metadata.to_string()),
             created_at: Set(Utc::now().into()),
         };
         let transaction = self.begin().await?;

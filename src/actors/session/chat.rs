@@ -69,6 +69,7 @@ impl Session {
     fn read_chat(&self, frame: &Frame<'_>, who: Participant, room: Option<RoomId>) -> Result<Option<Change>, Refused> {
         let is_dedicated = self.dialect.room().is_some();
         let kind = match (frame.kind, frame.kind()) {
+            _ if frame.is_message() => Cow::Borrowed("message"),
             (_, Some(kind)) => kind,
             (None, None) => Cow::Borrowed("message"),
             (Some(other), None) if other.get() == "null" => Cow::Borrowed("message"),

@@ -2,6 +2,7 @@
 //! is ever answered, whatever it holds.
 
 use actix::{Actor, AsyncContext, WrapFuture};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Session;
@@ -16,7 +17,11 @@ impl Session {
             tracing::debug!(session = self.outbox.handle().id(), "answer to no command dropped");
             return;
         };
-        let (result, failed) = command_result(frame.result);
+        // the caller must not wait for an answer that can't be passed on
+        let (result, failed) = match frame.unacceptable {
+            Some(why) => (json!({ "error": format!("The answer was refused: {why}") }).to_string().into(), true),
+            None => command_result(frame.result),
+        };
         let session = self.outbox.handle().clone();
         self.hand_over(Item::Answer(Answer { session, client, command, result, failed }), context);
     }

@@ -19,10 +19,23 @@ impl Session {
     pub(super) fn on_device_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
         let Some(sender) = self.client() else { return };
-        if frame.topic_id.is_some() {
+        if !frame.is_message() && frame.kind().as_deref() == Some("ack") {
+            self.on_ack(&frame, sender);
+        } else if frame.topic_id.is_some() {
             self.on_topic_message(&frame, text, sender, context);
         } else {
             self.on_direct_message(&frame, text, sender, context);
+        }
+    }
+
+    /// Delivery with acknowledgement does not exist, so no message waits for one.
+    fn on_ack(&mut self, frame: &Frame<'_>, sender: ClientId) {
+        match inbound::ack(frame, sender) {
+            Ok(msgid) => {
+                self.bad_frames = 0;
+                self.send(&outbound::ack_received(&msgid, "unknown"));
+            }
+            Err(error) => self.refuse(error, "Invalid message format", frame),
         }
     }
 

@@ -15,7 +15,10 @@ use crate::{
 impl Session {
     pub(super) fn on_public_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         match Frame::parse(text) {
-            Ok(frame) => match frame.kind().as_deref() {
+            Ok(frame) if frame.unacceptable.is_some() => {
+                return frame.unacceptable.map_or((), |why| self.unacceptable(why, &frame));
+            }
+            Ok(frame) => match frame.kind().filter(|_| !frame.is_message()).as_deref() {
                 Some("ping") => self.send(&outbound::chat_pong()),
                 Some("auth") => self.on_public_auth(&frame, context),
                 _ => self.send(&outbound::echo(text)),

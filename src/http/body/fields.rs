@@ -10,6 +10,7 @@ use crate::{
         passwords::{self, PasswordRules},
     },
     error::{ApiError, Fault},
+    protocol::json,
     settings::{Limits, Settings},
 };
 
@@ -269,9 +270,9 @@ impl<'a> Fields<'a> {
         fields.get(name).map(|raw| raw.get().replace(['\n', '\r'], ""))
     }
 
-    /// The whole object as JSON.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self.object).unwrap_or_default()
+    /// The same text for all spellings of the same object.
+    pub fn canonical(&self) -> String {
+        json::canonical_object(self.object)
     }
 
     /// A field that may be left out, whatever it holds; null counts as left out.

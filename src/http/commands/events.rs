@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::{
     broadcast::{Receiver, error::RecvError},
     mpsc,
@@ -21,6 +22,7 @@ use crate::{
     auth::extract::UserIdentity,
     domain::commands::Changed,
     error::ApiError,
+    protocol::json,
 };
 
 /// Events that may wait for a slow watcher; then it waits for itself, and catches up from the database.
@@ -33,11 +35,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
-struct Event<'a> {
+struct Event {
     command_id: Uuid,
     target: TargetInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<&'a serde_json::value::RawValue>,
+    progress: Option<Box<RawValue>>,
 }
 
 /// The watcher is gone.
@@ -102,14 +104,14 @@ impl Watcher {
     /// Sends what the database knows beyond the last event. True: the command is over.
     async fn catch_up(&mut self) -> Result<Result<bool, Gone>, ApiError> {
         let Some(command) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
-        let mut missed: Vec<(i64, &str, Event<'_>)> = Vec::new();
+        let mut missed: Vec<(i64, &str, Event)> = Vec::new();
         let mut reports = self.broker.store.progress_of(self.id, self.last).await?;
         // what came after the command was read is still to be heard
         let newest = command.targets.iter().map(|target| target.version).max().unwrap_or(0);
         reports.retain(|report| report.version <= newest);
         for report in &reports {
             let Some(target) = command.targets.iter().find(|target| target.client == report.client) else { continue };
-            let progress = serde_json::from_str(&report.progress).ok();
+            let progress = Some(json::stored(&report.progress));
             missed.push((
                 report.version,
                 "progress",
@@ -147,8 +149,7 @@ impl Watcher {
                         return Ok(false);
                     }
                     if changed.target.version > self.last {
-                        let progress =
-                            changed.progress.as_deref().and_then(|progress| serde_json::from_str(progress).ok());
+                        let progress = changed.progress.as_deref().map(json::stored);
                         let name = if progress.is_some() { "progress" } else { "state" };
                         let target = TargetInfo::of(&changed.target);
                         self.send(changed.target.version, name, &Event { command_id: self.id, target, progress })

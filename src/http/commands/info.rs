@@ -10,7 +10,7 @@ use crate::{
         commands::{Command, Target},
         ids::ClientId,
     },
-    protocol::outbound::rfc3339,
+    protocol::{json, outbound::rfc3339},
 };
 
 /// A command, seen from outside.
@@ -66,10 +66,6 @@ pub struct ProgressInfo {
     pub(super) progress: Box<RawValue>,
 }
 
-pub(super) fn raw(json: Option<&str>) -> Option<Box<RawValue>> {
-    json.and_then(|json| RawValue::from_string(json.to_owned()).ok())
-}
-
 impl TargetInfo {
     /// Without its progress.
     pub(super) fn of(target: &Target) -> Self {
@@ -79,8 +75,8 @@ impl TargetInfo {
             kind: target.kind.as_str(),
             name: target.name.clone(),
             state: target.state.as_str(),
-            result: raw(target.result.as_deref()),
-            late_result: raw(target.late_result.as_deref()),
+            result: target.result.as_deref().map(json::stored),
+            late_result: target.late_result.as_deref().map(json::stored),
             sent_at: target.sent_at.map(rfc3339),
             in_progress_at: target.in_progress_at.map(rfc3339),
             ended_at: target.ended_at.map(rfc3339),
@@ -97,7 +93,7 @@ impl CommandInfo {
             state: if command.finished_at.is_some() { "finished" } else { "pending" },
             method: command.method.clone(),
             url: command.url.clone(),
-            data: raw(command.data.as_deref()),
+            data: command.data.as_deref().map(json::stored),
             requested_by: command.requested_by,
             requester: command.requester.clone(),
             created_at: rfc3339(command.created_at),

@@ -120,7 +120,7 @@ pub struct CreateCommand {
     pub(super) timeout_secs: Option<u64>,
     /// 0 to 604800; how long it waits for targets that are not connected. 0 if left out: not at all.
     pub(super) deliver_within_secs: Option<u64>,
-    /// which request it was, since a retry has to be the same
+    /// of the request by value, since a retry has to be the same
     #[schema(ignore)]
     pub(super) digest: String,
 }
@@ -148,7 +148,7 @@ impl FromFields for CreateCommand {
         }
         let Request { method, url, data } = request?;
         let (timeout_secs, deliver_within_secs) = (timeout_secs?, deliver_within_secs?);
-        let digest = digest(&fields.to_json());
+        let digest = digest(&fields.canonical());
         Ok(Self { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest })
     }
 }

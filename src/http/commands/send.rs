@@ -20,6 +20,7 @@ use crate::{
     },
     error::ApiError,
     http::{body::Body, devices::check_gateways},
+    protocol::json,
 };
 
 /// A target's answer.
@@ -57,7 +58,7 @@ pub async fn send(
     match target.state {
         State::Succeeded | State::Failed => Ok(web::Json(Sent {
             message: format!("Command sent to {what} '{}'", target.name),
-            response: result(target)?,
+            response: result(target),
             command_id: finished.id,
         })),
         State::TimedOut => Err(ApiError::CommandTimeout),
@@ -99,7 +100,7 @@ pub async fn broadcast(
         for target in &finished.targets {
             let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
             let result = match target.state {
-                State::Succeeded | State::Failed => result(target)?,
+                State::Succeeded | State::Failed => result(target),
                 State::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
                 State::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
                 _ => to_raw(&json!({ "error": "Connection lost while waiting for command response." }))?,
@@ -117,7 +118,6 @@ async fn run(broker: &Broker, command: Command) -> Result<Arc<Command>, ApiError
     finished.await.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned()))
 }
 
-fn result(target: &Target) -> Result<Box<RawValue>, ApiError> {
-    RawValue::from_string(target.result.as_deref().unwrap_or("null").to_owned())
-        .map_err(|error| ApiError::Internal(error.to_string()))
+fn result(target: &Target) -> Box<RawValue> {
+    target.result.as_deref().map_or_else(|| RawValue::NULL.to_owned(), json::stored)
 }
