@@ -11,10 +11,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -22,6 +19,7 @@ use actix::{Actor, Arbiter, MailboxError};
 use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
+use tokio::sync::Notify;
 
 pub use broker::Broker;
 pub(crate) use readiness::NEARLY_FULL;
@@ -163,6 +161,7 @@ impl Application {
                 client_ready: command_dispatcher.clone().recipient(),
                 session_gone: [command_dispatcher.clone().recipient(), room_manager.clone().recipient()],
                 client_deleted: command_dispatcher.clone().recipient(),
+                renamed: room_manager.clone().recipient(),
                 announce: topic_manager.clone().recipient(),
                 unsubscribe: topic_manager.clone().recipient(),
                 record: journal.clone().recipient(),
@@ -231,6 +230,7 @@ impl Application {
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
             supervision,
+            drain_begun: Notify::new(),
             settings,
             store,
             accounts,
@@ -294,7 +294,7 @@ impl Application {
         }
         let (http, relays) = (&self.broker.settings.http, &self.broker.relays);
         tracing::info!(sessions = relays.session_count(), "draining");
-        self.broker.draining.store(true, Ordering::Relaxed);
+        self.broker.begin_draining();
         self.broker.supervision.stop();
         let spread = Duration::from_secs(http.close_spread_secs.min(http.drain_secs));
         relays.close_all(CloseAll { code: CloseCode::GoingAway, spread });

@@ -19,13 +19,13 @@ pub use local::LocalBackplane;
 /// it announces here; questions are answered for the *other* nodes alone.
 #[async_trait]
 pub trait Backplane: Send + Sync + 'static {
-    /// A client has its first socket on this node.
+    /// A client is online on this node.
     fn connected(&self, client: ClientId, name: &str);
 
-    /// A client's last socket on this node is gone.
+    /// A client is not online on this node any more.
     fn disconnected(&self, client: ClientId);
 
-    /// The clients connected to other nodes, with their names.
+    /// The clients that are online on other nodes, with their names.
     async fn clients(&self) -> Vec<(ClientId, String)>;
 
     /// Hands a text frame to a device on another node. False: it is on none.

@@ -22,6 +22,7 @@ pub struct Model {
     pub in_progress_at: Option<DateTimeWithTimeZone>,
     pub ended_at: Option<DateTimeWithTimeZone>,
     pub version: i64,
+    pub reason: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

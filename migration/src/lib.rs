@@ -16,6 +16,7 @@ mod m20261120_000008_add_device_details;
 mod m20261120_000009_create_gateways;
 mod m20261121_000010_create_brokers;
 mod m20261121_000013_metadata_as_text;
+mod m20261121_000014_add_target_reason;
 mod m20261121_000015_create_counters;
 mod m20261121_000016_bind_device_keys;
 mod m20261121_000017_one_refresh_token_per_login;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000009_create_gateways::Migration),
             Box::new(m20261121_000010_create_brokers::Migration),
             Box::new(m20261121_000013_metadata_as_text::Migration),
+            Box::new(m20261121_000014_add_target_reason::Migration),
             Box::new(m20261121_000015_create_counters::Migration),
             Box::new(m20261121_000016_bind_device_keys::Migration),
             Box::new(m20261121_000017_one_refresh_token_per_login::Migration),

@@ -30,7 +30,7 @@ async fn change_type(
         let value = Expr::col(Columns::Metadata);
         let value = match cast {
             Some(name) => value.cast_as(name),
-            None => value.into(),
+            None => value,
         };
         manager.execute(Query::update().table(table).value(Columns::MetadataCopy, value).to_owned()).await?;
         manager.alter_table(Table::alter().table(table).drop_column(Columns::Metadata).to_owned()).await?;

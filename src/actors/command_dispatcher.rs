@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     domain::{
-        commands::{Answered, Changed, Command, PendingCommands, Socket},
+        commands::{Answered, Changed, Command, PendingCommands, Reason, Socket},
         ids::ClientId,
     },
     protocol::outbound,
@@ -123,13 +123,25 @@ impl CommandDispatcher {
     }
 
     /// Asks all targets that are connected; those that are not wait, or are over.
-    fn ask_all(&mut self, id: Uuid, clients: &[ClientId], waits: bool, context: &mut Context<Self>) {
+    fn ask_all(
+        &mut self,
+        id: Uuid,
+        clients: &[ClientId],
+        waits: bool,
+        behind_down_gateway: &[ClientId],
+        context: &mut Context<Self>,
+    ) {
         for &client in clients {
+            if !waits && behind_down_gateway.binary_search(&client).is_ok() {
+                let changed = self.pending.offline(id, client, Some(Reason::GatewayDown), now());
+                self.tell(changed);
+                continue;
+            }
             if let Some(session) = self.directory.commandable(client) {
                 self.ask_queued(client, &session, context);
             }
             if !waits && self.pending.is_queued(id, client) {
-                let changed = self.pending.offline(id, client, now());
+                let changed = self.pending.offline(id, client, None, now());
                 self.tell(changed);
             }
         }
@@ -177,9 +189,9 @@ impl CommandDispatcher {
         self.timer = Some((next, timer));
     }
 
-    fn drop_answer(&mut self, session: &SessionHandle, command: Uuid) {
+    fn drop_answer(&mut self, client: ClientId, command: Uuid) {
         self.dropped += 1;
-        tracing::debug!(session = session.id(), %command, dropped = self.dropped, "answer that nobody asked for");
+        tracing::debug!(%client, %command, dropped = self.dropped, "answer that nobody asked for");
     }
 }
 
@@ -199,8 +211,12 @@ impl Actor for CommandDispatcher {
                 use crate::domain::commands::State;
                 target.state = match target.state {
                     State::Queued if waits => continue,
-                    State::Queued => State::Expired,
-                    _ => State::Disconnected,
+                    State::Queued if command.deliver_until.is_some() => State::Expired,
+                    // what was not to wait had been sent, or was about to be
+                    _ => {
+                        self.pending.expect_late(command.id, target.client);
+                        State::Disconnected
+                    }
                 };
                 target.ended_at = Some(started);
                 target.version = command.version;
@@ -232,7 +248,7 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 
 impl CommandDispatcher {
     fn dispatch(&mut self, dispatch: Dispatch, context: &mut Context<Self>) -> inlet::Dispatched {
-        let Dispatch { command, recorded } = dispatch;
+        let Dispatch { command, recorded, behind_down_gateway } = dispatch;
         let over = self.limit > 0 && self.pending.len() + command.targets.len() > self.limit;
         if !recorded {
             if over || self.backlog.is_behind() {
@@ -253,17 +269,19 @@ impl CommandDispatcher {
         self.waiters.entry(id).or_default().push(done);
         let deliver_by = deliver_by(&command);
         self.pending.insert(command, deliver_by, Instant::now());
-        self.ask_all(id, &clients, waits, context);
+        self.ask_all(id, &clients, waits, &behind_down_gateway, context);
         self.set_timer(context);
         Ok(finished)
     }
 
     fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
-        let Answer { session, client, command, result, failed } = answer;
-        match self.pending.answer(command, client, &session, result.clone(), failed, now()) {
+        let Answer { client, command, result, failed } = answer;
+        match self.pending.answer(command, client, result.clone(), failed, now()) {
             Answered::Changed(changed) => {
                 self.tell([*changed]);
-                if self.pending.has_queued(client) {
+                if self.pending.has_queued(client)
+                    && let Some(session) = self.directory.commandable(client)
+                {
                     self.ask_queued(client, &session, context);
                 }
             }
@@ -271,15 +289,15 @@ impl CommandDispatcher {
             Answered::Late => self
                 .journal
                 .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
-            Answered::Dropped => self.drop_answer(&session, command),
+            Answered::Dropped => self.drop_answer(client, command),
         }
     }
 
     fn progress(&mut self, progress: Progress) {
-        let Progress { session, client, command, progress } = progress;
-        match self.pending.progress(command, client, &session, progress, now()) {
+        let Progress { client, command, progress } = progress;
+        match self.pending.progress(command, client, progress, now()) {
             Some(changed) => self.tell([changed]),
-            None => self.drop_answer(&session, command),
+            None => self.drop_answer(client, command),
         }
     }
 }
@@ -324,7 +342,9 @@ impl Handler<ClientDeleted> for CommandDispatcher {
 
     fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
         let queued = self.pending.queued_for(client);
-        let changes: Vec<_> = queued.into_iter().filter_map(|id| self.pending.offline(id, client, now())).collect();
+        let changes: Vec<_> =
+            queued.into_iter().filter_map(|id| self.pending.offline(id, client, None, now())).collect();
+        self.pending.forget_late(client);
         self.tell(changes);
     }
 }

@@ -14,6 +14,7 @@ use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
     journal::{Backlog, Write},
     relay::Relays,
+    room_manager::Renamed,
     session::handle::{SessionHandle, SessionKind},
     topic_manager::{Announce, PresenceChanged, Unsubscribe},
 };
@@ -75,6 +76,15 @@ impl Connected {
         self.sessions.iter().rev().find(|(of, _)| *of == kind).map(|(_, session)| session)
     }
 
+    /// Whether it can be reached: a device by its own socket, since chat sockets get no direct messages and no commands; a
+    /// user by any.
+    fn is_online(&self) -> bool {
+        match self.account.kind() {
+            ClientKind::Device => self.of_kind(SessionKind::Device).is_some(),
+            ClientKind::User => !self.sessions.is_empty(),
+        }
+    }
+
     /// The session that gets commands.
     fn commandable(&self) -> Option<&SessionHandle> {
         self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Agent))
@@ -116,14 +126,21 @@ impl Directory {
         self.clients.pin().get(&id).map_or(0, |client| client.sessions.len())
     }
 
+    /// Whether the client can be reached here: a device by direct messages and commands, a user by any socket.
+    pub fn is_online(&self, id: ClientId) -> bool {
+        self.clients.pin().get(&id).is_some_and(|client| client.is_online())
+    }
+
     /// Whether the client has any session here.
     pub fn is_connected(&self, id: ClientId) -> bool {
         self.clients.pin().contains_key(&id)
     }
 
-    /// Everyone, with names.
+    /// Everyone who is online, with names.
     pub fn clients(&self) -> Vec<(ClientId, String)> {
-        self.clients.pin().iter().map(|(id, client)| (*id, client.account.name().to_owned())).collect()
+        let clients = self.clients.pin();
+        let online = clients.iter().filter(|(_, client)| client.is_online());
+        online.map(|(id, client)| (*id, client.account.name().to_owned())).collect()
     }
 }
 
@@ -148,6 +165,8 @@ pub struct Neighbours {
     pub session_gone: [Recipient<SessionGone>; 2],
     /// The CommandDispatcher.
     pub client_deleted: Recipient<ClientDeleted>,
+    /// The RoomManager.
+    pub renamed: Recipient<Renamed>,
     /// The TopicManager.
     pub announce: Recipient<Announce>,
     /// The TopicManager.
@@ -181,18 +200,20 @@ impl Registry {
             let subscriber = subscriber.cloned();
             self.neighbours.presence_changed.do_send(PresenceChanged { client: id, subscriber, is_connected });
         }
-        if before.is_none() || !is_connected {
-            self.announce(id, &after, is_connected);
+        let is_online = after.is_online();
+        if before.is_some_and(Connected::is_online) != is_online {
+            self.announce(id, &after, is_online);
+            if is_online {
+                self.backplane.connected(id, after.account.name());
+            } else {
+                self.backplane.disconnected(id);
+            }
         }
         let clients = self.directory.clients.pin();
-        if !is_connected {
-            clients.remove(&id);
-            self.backplane.disconnected(id);
-        } else {
-            if before.is_none() {
-                self.backplane.connected(id, after.account.name());
-            }
+        if is_connected {
             clients.insert(id, Arc::new(after));
+        } else {
+            clients.remove(&id);
         }
     }
 
@@ -201,10 +222,10 @@ impl Registry {
     }
 
     /// Tells who watches, and the record, that a client came or went.
-    fn announce(&self, id: ClientId, client: &Connected, is_connected: bool) {
+    fn announce(&self, id: ClientId, client: &Connected, is_online: bool) {
         let at = Utc::now().trunc_subsecs(6);
         let (kind, name) = (client.account.kind(), client.account.name().to_owned());
-        self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected, at }));
+        self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected: is_online, at }));
         // not worth its memory while the database is away
         if let Holder::Device { incarnation, .. } = client.account.holder
             && !self.backlog.is_behind()
@@ -313,7 +334,11 @@ impl Handler<Apply> for Registry {
                 }
                 let Some(mut connected) = self.get(account.id) else { return 0 };
                 if connected.account != account {
+                    if connected.account.name() != account.name() {
+                        self.neighbours.renamed.do_send(Renamed(account.participant()));
+                    }
                     connected.account = account.clone();
+                    connected.sessions.iter().for_each(|(_, session)| session.update_account(&account));
                     self.directory.clients.pin().insert(account.id, Arc::new(connected.clone()));
                 }
                 let sessions = connected.sessions.into_iter().map(|(_, session)| session);

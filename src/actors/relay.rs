@@ -19,6 +19,7 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use self::local::Where;
 pub use self::local::{insert, remove};
@@ -56,6 +57,21 @@ enum Delivery {
     Close { session: SessionHandle, code: CloseCode },
     /// A frame for many.
     Publication(Publication),
+    /// What was published before is in the outboxes now.
+    Mark(Mark),
+}
+
+/// A place among the publications. Whoever waits for it learns, when the last copy is dropped, that all before it is in the
+/// outboxes of all workers.
+#[derive(Debug, Clone)]
+pub struct Mark(#[expect(dead_code, reason = "dropping it is the signal")] Arc<oneshot::Sender<()>>);
+
+impl Mark {
+    /// A mark, and what ends when it has been passed everywhere.
+    pub fn new() -> (Self, oneshot::Receiver<()>) {
+        let (sender, passed) = oneshot::channel();
+        (Self(Arc::new(sender)), passed)
+    }
 }
 
 /// What has its place among the publications of a tick.
@@ -66,6 +82,7 @@ enum Queued {
         session: SessionHandle,
         code: CloseCode,
     },
+    Mark(Mark),
 }
 
 struct Publication {
@@ -197,6 +214,13 @@ impl Relays {
         local::hand_over(worker, Delivery::Publication(Publication { members, sender, frame }), self);
     }
 
+    /// Puts a mark behind what was published so far from this thread.
+    pub fn mark(self: &Arc<Self>, mark: &Mark) {
+        for worker in 0..self.workers.len() {
+            local::hand_over(worker, Delivery::Mark(mark.clone()), self);
+        }
+    }
+
     /// Whether some worker has more publications on their way than it keeps up with; publishers should wait.
     pub fn is_congested(&self) -> bool {
         self.workers.iter().any(|worker| worker.backlog.load(Ordering::Relaxed) > PUBLICATION_BACKLOG)
@@ -305,6 +329,7 @@ impl Handler<Batch> for Relay {
                     }
                 }
                 Delivery::Close { session, code } => local::queue(Queued::Close { session, code }),
+                Delivery::Mark(mark) => local::queue(Queued::Mark(mark)),
                 Delivery::Publication(publication) => {
                     self.relays.workers[self.worker].backlog.fetch_sub(publication.frame.len(), Ordering::Relaxed);
                     local::queue(Queued::Publication(publication));

@@ -52,6 +52,11 @@ pub struct Ask {
     pub place: OwnedSemaphorePermit,
 }
 
+/// A client with sockets here has another name from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Renamed(pub Participant);
+
 /// Who has sockets in a room on this node, and how many.
 #[derive(Message)]
 #[rtype(result = "Vec<(Participant, usize)>")]
@@ -329,6 +334,14 @@ impl Handler<SessionGone> for RoomManager {
             let (room, who) = (detached.room, &detached.who);
             self.broadcast(room, || chat::event(Event::Disconnected, room, who, presence, now()));
         }
+    }
+}
+
+impl Handler<Renamed> for RoomManager {
+    type Result = ();
+
+    fn handle(&mut self, Renamed(who): Renamed, _: &mut Self::Context) {
+        self.occupancy.rename(&who);
     }
 }
 

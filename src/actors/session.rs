@@ -103,6 +103,10 @@ pub struct Session {
     assembling: Option<Box<Assembling>>,
     /// bad frames in a row
     bad_frames: u32,
+    /// publications may be under way
+    has_published: bool,
+    /// the tick in which a direct message was last handed over to another worker
+    handed_over_in: Option<u64>,
     /// one of `limits.connections`
     _permit: Permit,
 }
@@ -327,6 +331,28 @@ impl Drop for Session {
 
 impl StreamHandler<Result<Message, ProtocolError>> for Session {
     fn handle(&mut self, message: Result<Message, ProtocolError>, context: &mut Self::Context) {
+        self.on_message(message, context);
+        if let Some(code) = self.outbox.admitted.handled() {
+            self.close_after_admitted(code, context);
+        }
+    }
+}
+
+impl Session {
+    /// Closes when what was admitted is done: frames whose handling has to wait for something, and publications under way,
+    /// whose receipts are still to come.
+    fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
+        let (broker, has_published) = (self.broker.clone(), self.has_published);
+        let done = async move {
+            if has_published {
+                device::publications_passed(broker).await;
+            }
+        };
+        // spawned, not waited for: what is waited for last is done first
+        context.spawn(done.into_actor(self).map(move |(), session, _| session.outbox.close(code)));
+    }
+
+    fn on_message(&mut self, message: Result<Message, ProtocolError>, context: &mut <Self as Actor>::Context) {
         if let Ok(Message::Close(reason)) = message {
             let answer = match reason.map(|reason| u16::from(reason.code)) {
                 None => wire::empty_close(),

@@ -14,7 +14,11 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{registry::Directory, relay::Relays, session::handle::SessionHandle};
+use super::{
+    registry::Directory,
+    relay::{Mark, Relays},
+    session::handle::SessionHandle,
+};
 use crate::{
     cluster::Backplane,
     domain::{
@@ -22,7 +26,10 @@ use crate::{
         subscriptions::{Location, Subscriptions, TooManySubscriptions},
     },
     error::ApiError,
-    protocol::outbound::{self, About, Event},
+    protocol::{
+        outbound::{self, About, Event},
+        wire,
+    },
     store::Store,
 };
 
@@ -48,6 +55,16 @@ pub struct Unsubscribe {
     /// The topic.
     pub topic: TopicId,
 }
+
+/// A topic is deleted: its subscribers are told, and their subscriptions end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TopicDeleted(pub TopicId);
+
+/// Tells whoever waits for the mark that what was published before has reached the outboxes of all its recipients.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct MarkPublished(pub Mark);
 
 /// A client came or went, or another of its sessions gets publications now.
 #[derive(Message)]
@@ -212,6 +229,28 @@ impl Handler<Publish> for TopicManager {
         let reached = audience.connected.saturating_sub(1) + elsewhere;
         let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
         self.relays.deliver(&publish.session, &[receipt.as_bytes()]);
+    }
+}
+
+impl Handler<TopicDeleted> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, TopicDeleted(topic): TopicDeleted, _: &mut Self::Context) {
+        if let Some(audience) = self.subscriptions.audience(topic.as_str()) {
+            let frame = wire::text(&[outbound::topic_deleted(topic.as_str()).as_bytes()]);
+            for (worker, members) in &audience.workers {
+                self.relays.publish(*worker, members.clone(), None, frame.clone());
+            }
+        }
+        self.subscriptions.remove_topic(&topic);
+    }
+}
+
+impl Handler<MarkPublished> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, MarkPublished(mark): MarkPublished, _: &mut Self::Context) {
+        self.relays.mark(&mark);
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use actix::Addr;
+use tokio::sync::Notify;
 
 use super::{readiness::Readiness, supervision::Supervision};
 use crate::{
@@ -75,6 +76,7 @@ pub struct Broker {
     pub(super) draining: AtomicBool,
     pub(super) readiness: Readiness,
     pub(super) supervision: Supervision,
+    pub(super) drain_begun: Notify,
 }
 
 impl fmt::Debug for Broker {
@@ -106,7 +108,21 @@ impl Broker {
 
     /// Whether the server is stopping.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Ends when the server begins to stop.
+    pub async fn drain_begun(&self) {
+        // before the look, so that it can't begin in between
+        let begun = self.drain_begun.notified();
+        if !self.is_draining() {
+            begun.await;
+        }
+    }
+
+    pub(super) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.drain_begun.notify_waiters();
     }
 
     /// Closes the sessions that a change concerns, here and on other nodes.

@@ -25,7 +25,10 @@ use super::{
     device::{Identity, Link},
     output::{printable, text},
 };
-use crate::client::{ClientError, Connection};
+use crate::{
+    client::{ClientError, Connection},
+    protocol::json,
+};
 
 /// The most that a program may print.
 const OUTPUT: usize = 48 * 1024;
@@ -212,5 +215,6 @@ async fn answer(program: &Program, command: &Value) -> anyhow::Result<Value> {
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
+    // what the broker would refuse as JSON goes as the text that it is
+    Ok(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::String(text.to_owned())))
 }

@@ -9,7 +9,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{commands::print_targets, login::LoginArguments, names::resolve};
-use crate::client::{Client, ClientError};
+use crate::{
+    client::{Client, ClientError},
+    protocol::json,
+};
 
 /// All targets succeeded.
 const ALL: u8 = 0;
@@ -51,7 +54,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let data: Option<Value> =
-        arguments.data.as_deref().map(serde_json::from_str).transpose().context("--data is not JSON")?;
+        arguments.data.as_deref().map(|data| json::parse(data.as_bytes())).transpose().context("--data is not JSON")?;
     let client = arguments.login.client().await?;
     let mut body = json!({ "method": arguments.method, "url": arguments.url, "data": data });
     if arguments.target == "all" {

@@ -26,9 +26,9 @@ pub enum State {
     Failed,
     /// The target has not answered in time.
     TimedOut,
-    /// The target was not connected, and the command was not to wait.
+    /// The target could not be reached, and the command was not to wait.
     Offline,
-    /// The target's socket went while the command was at work.
+    /// The target's socket was lost before it answered; it may answer later.
     Disconnected,
     /// The target did not connect in time.
     Expired,
@@ -78,6 +78,27 @@ impl State {
     }
 }
 
+/// Why a target could not be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The gateway that it is behind is down.
+    GatewayDown,
+}
+
+impl Reason {
+    /// The word on the wire and in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GatewayDown => "gateway_down",
+        }
+    }
+
+    /// The reason of that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::GatewayDown].into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
 /// One client that a command goes to, and what came of it.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -91,9 +112,11 @@ pub struct Target {
     pub name: String,
     /// What it has come to.
     pub state: State,
+    /// Why it could not be asked, where more is known than the state says.
+    pub reason: Option<Reason>,
     /// The answer: JSON.
     pub result: Option<Arc<str>>,
-    /// An answer that came after the time was over: JSON.
+    /// An answer that came after the target had timed out or lost its socket: JSON.
     pub late_result: Option<Arc<str>>,
     /// When it was sent.
     pub sent_at: Option<DateTime<Utc>>,
@@ -114,6 +137,7 @@ impl Target {
             kind,
             name,
             state: State::Queued,
+            reason: None,
             result: None,
             late_result: None,
             sent_at: None,

@@ -122,6 +122,18 @@ impl<S: Location + Clone> Subscriptions<S> {
         was
     }
 
+    /// A topic is deleted: all subscriptions to it end.
+    pub fn remove_topic(&mut self, id: &TopicId) {
+        let Some(topic) = self.topics.remove(id) else { return };
+        for member in topic.members {
+            let Some(entry) = self.clients.get_mut(&member) else { continue };
+            entry.topics.remove(id);
+            if entry.topics.is_empty() && entry.absent_since.is_some() {
+                self.clients.remove(&member);
+            }
+        }
+    }
+
     /// A client has sockets; this is the one that gets publications now, if there is one.
     pub fn connected(&mut self, client: ClientId, session: Option<S>) {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
@@ -297,6 +309,23 @@ mod tests {
         assert_eq!(index.members("t"), [client]);
         index.disconnected(client);
         assert!(index.members("t").is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_is_deleted_takes_all_subscriptions_to_it_along() {
+        let (mut index, now) = index();
+        let (absent, present) = (ClientId::random(), ClientId::random());
+        for client in [absent, present] {
+            index.subscribe(client, "t".into(), now).unwrap();
+        }
+        index.subscribe(present, "other".into(), now).unwrap();
+        index.connected(present, Some(At(0)));
+        index.remove_topic(&"t".into());
+        assert!(!index.is_subscribed(present, "t") && index.audience("t").is_none());
+        assert!(index.is_subscribed(present, "other") && !index.clients.contains_key(&absent));
+        // there is room for another one
+        index.subscribe(present, "t".into(), now).unwrap();
+        assert_eq!(connected(&mut index, "t"), 1);
     }
 
     #[test]

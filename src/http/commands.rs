@@ -19,17 +19,17 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::{
-    info::{CommandInfo, TargetInfo},
-    request::{Request, TargetRef},
-};
 use self::{
     info::ProgressInfo,
     request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS},
 };
+pub use self::{
+    info::{CommandInfo, TargetInfo},
+    request::{Request, TargetRef},
+};
 use super::{
     body::{Body, QueryOf},
-    devices::check_gateways,
+    devices::{behind_down_gateway, check_gateways},
 };
 use crate::{
     actors::{
@@ -172,6 +172,7 @@ pub async fn create(
     if by_name && options.deliver_within_secs == 0 {
         check_gateways(&broker, &accounts)?;
     }
+    let behind_down_gateway = behind_down_gateway(&broker, &accounts);
     let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
     let id = command.id;
     check_room(&broker, command.targets.len()).await?;
@@ -180,7 +181,8 @@ pub async fn create(
         return Err(ApiError::DatabaseUnavailable);
     }
     // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
-    let begun = actix_web::rt::spawn(begin(broker.clone(), command, idempotency_key, digest.clone()));
+    let dispatch = Dispatch { command, recorded: true, behind_down_gateway };
+    let begun = actix_web::rt::spawn(begin(broker.clone(), dispatch, idempotency_key, digest.clone()));
     match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
         Begun::New(finished) => answer(&broker, id, wait.then_some(finished)).await,
         Begun::Retry(existing) => answer_retry(&broker, existing, &digest, wait).await,
@@ -195,12 +197,13 @@ enum Begun {
 /// Stores a command and sends it, in this order.
 async fn begin(
     broker: web::Data<Broker>,
-    command: Command,
+    dispatch: Dispatch,
     idempotency_key: Option<String>,
     digest: String,
 ) -> Result<Begun, ApiError> {
+    let command = &dispatch.command;
     if let Some(key) = idempotency_key {
-        let created = broker.store.create_command_once(&command, &key, &digest).await?;
+        let created = broker.store.create_command_once(command, &key, &digest).await?;
         if let Created::Existing { .. } = created {
             return Ok(Begun::Retry(created));
         }
@@ -208,7 +211,7 @@ async fn begin(
         broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(command.clone()))], patient: false });
         if let Err(error) = broker.journal.send(Flush).await? {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
-            let mut given_up = command;
+            let mut given_up = dispatch.command;
             given_up.finished_at = Some(given_up.created_at);
             for target in &mut given_up.targets {
                 target.state = State::Cancelled;
@@ -218,7 +221,7 @@ async fn begin(
             return Err(error.into());
         }
     }
-    Ok(Begun::New(broker.inlet.dispatch(Dispatch { command, recorded: true }).await?))
+    Ok(Begun::New(broker.inlet.dispatch(dispatch).await?))
 }
 
 /// Answers a retry with the command that it retries.
@@ -230,7 +233,7 @@ async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bo
         return Err(ApiError::IdempotencyKeyReused);
     }
     let patience = tokio::time::Instant::now() + PATIENCE;
-    while wait && tokio::time::Instant::now() < patience {
+    while wait && !broker.is_draining() && tokio::time::Instant::now() < patience {
         if let Some(finished) = broker.command_dispatcher.send(Await(id)).await? {
             return answer(broker, id, Some(finished)).await;
         }
@@ -273,15 +276,22 @@ async fn answer(
     id: Uuid,
     finished: Option<oneshot::Receiver<Arc<Command>>>,
 ) -> Result<HttpResponse, ApiError> {
-    if let Some(finished) = finished
-        && let Ok(Ok(command)) = tokio::time::timeout(PATIENCE, finished).await
-    {
-        // what the caller hears must hold after a crash, too
-        broker.journal.send(Flush).await??;
-        return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
+    let mut stops = false;
+    if let Some(finished) = finished {
+        tokio::select! {
+            biased;
+            finished = tokio::time::timeout(PATIENCE, finished) => if let Ok(Ok(command)) = finished {
+                // what the caller hears must hold after a crash, too
+                broker.journal.send(Flush).await??;
+                return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
+            },
+            () = broker.drain_begun() => stops = true,
+        }
     }
     let command = read(broker, id).await?.ok_or(NOT_FOUND)?;
-    let mut response = if command.finished_at.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    // while the server stops, its own sockets close: what becomes of the command is not this answer's to tell
+    let is_finished = command.finished_at.is_some() && !stops;
+    let mut response = if is_finished { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     let location = format!("/api/commands/{id}");
     Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of(&command)))
 }

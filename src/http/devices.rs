@@ -37,7 +37,7 @@ pub struct DeviceInfo {
     /// What it says of itself.
     #[schema(value_type = HashMap<String, Value>)]
     metadata: Value,
-    /// Whether it is connected.
+    /// Whether its socket (`/ws`) is open.
     online: bool,
     /// When it was last connected: now, if it is online; null: never.
     last_seen: Option<String>,
@@ -134,7 +134,7 @@ fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, Api
 
 async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo> {
     let id = device.uuid;
-    let online = broker.directory.is_connected(id)
+    let online = broker.directory.is_online(id)
         || broker.backplane.clients().await.into_iter().any(|(elsewhere, _)| elsewhere == id);
     web::Json(DeviceInfo::of(device, online, Utc::now().trunc_subsecs(0)))
 }
@@ -152,7 +152,7 @@ pub async fn list(
     let devices: Vec<_> = devices
         .into_iter()
         .map(|device| {
-            let online = broker.directory.is_connected(device.uuid) || elsewhere.contains(&device.uuid);
+            let online = broker.directory.is_online(device.uuid) || elsewhere.contains(&device.uuid);
             DeviceInfo::of(device, online, now)
         })
         .collect();
@@ -229,14 +229,27 @@ async fn put(broker: &Broker, device: RegisteredDevice) -> Result<(), ApiError> 
     broker.apply(Change::Account(account)).await
 }
 
-/// Refuses what is meant for devices alone that are behind gateways that are down: nobody needs to wait for that.
-pub(super) fn check_gateways(broker: &Broker, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
-    let down = accounts.iter().map(|account| match &account.holder {
+/// The name of the gateway that a client is behind, if that is down.
+fn down_gateway(broker: &Broker, account: &Account) -> Option<String> {
+    match &account.holder {
         Holder::Device { gateway_id: Some(gateway), .. } => broker.gateways.is_down(*gateway),
         Holder::Device { .. } | Holder::User { .. } => None,
-    });
-    match down.collect::<Option<Vec<String>>>().and_then(|names| names.into_iter().next()) {
+    }
+}
+
+/// Refuses what is meant for devices alone that are behind gateways that are down: nobody needs to wait for that.
+pub(super) fn check_gateways(broker: &Broker, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
+    let down: Option<Vec<_>> = accounts.iter().map(|account| down_gateway(broker, account)).collect();
+    match down.and_then(|names| names.into_iter().next()) {
         Some(name) => Err(ApiError::GatewayDown(name)),
         None => Ok(()),
     }
+}
+
+/// Those of the clients that are behind a gateway that is down, sorted.
+pub(super) fn behind_down_gateway(broker: &Broker, accounts: &[Arc<Account>]) -> Vec<ClientId> {
+    let down = accounts.iter().filter(|account| down_gateway(broker, account).is_some());
+    let mut down: Vec<_> = down.map(|account| account.id).collect();
+    down.sort_unstable();
+    down
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,6 +20,9 @@ pub struct Health {
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<&'static str>,
 }
+
+/// Seconds after which it is worth asking again whether it is ready.
+const RETRY_AFTER: u64 = 5;
 
 /// Alive: the actors answer.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive", body = Health), (status = 503, description = "An actor does not answer", body = Health)))]
@@ -59,5 +62,8 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     };
     let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
     let parts = Readiness { status, database, redis: "disabled", gateways, draining };
-    if ready { HttpResponse::Ok().json(parts) } else { HttpResponse::ServiceUnavailable().json(parts) }
+    if ready {
+        return HttpResponse::Ok().json(parts);
+    }
+    HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, RETRY_AFTER)).json(parts)
 }

@@ -50,7 +50,7 @@ const ALIASES: [(&str, &str); 3] =
         register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
         users::list, register::create_user, users::me, users::change_password, users::update, users::remove, users::set_password,
         users::protected_data, users::protected,
-        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show,
+        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show, topics::remove,
         rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
         rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
         rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
@@ -129,11 +129,13 @@ fn add_aliases(paths: &mut Paths) {
         item.get = None;
     }
     // a topic may have the name of one of these routes
-    let show = paths.get("/topics/{topic_id}").and_then(|item| item.get.clone());
+    let Some(mut topic) = paths.get("/topics/{topic_id}").cloned() else { return };
+    for operation in [&mut topic.get, &mut topic.delete].into_iter().flatten() {
+        operation.parameters = None;
+    }
     for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
-        if let (Some(item), Some(mut show)) = (paths.get_mut(path), show.clone()) {
-            show.parameters = None;
-            item.get = Some(show);
+        if let Some(item) = paths.get_mut(path) {
+            (item.get, item.delete) = (topic.get.clone(), topic.delete.clone());
         }
     }
 }

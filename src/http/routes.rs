@@ -61,10 +61,13 @@ pub fn configure(config: &mut ServiceConfig) {
     add(config, "/connections", vec![(get(), web::to(clients::connections))]);
     add(config, "/api/connections", vec![(get(), web::to(clients::connections))]);
     add(config, "/topics", vec![(get(), web::to(topics::list))]);
-    add(config, "/topics/create", vec![(post(), web::to(topics::create)), (get(), web::to(topics::show))]);
-    add(config, "/topics/subscribe", vec![(post(), web::to(topics::subscribe)), (get(), web::to(topics::show))]);
-    add(config, "/topics/unsubscribe", vec![(post(), web::to(topics::unsubscribe)), (get(), web::to(topics::show))]);
-    add(config, "/topics/{topic_id}", vec![(get(), web::to(topics::show))]);
+    let topic = || vec![(get(), web::to(topics::show)), (delete(), web::to(topics::remove))];
+    // topics may be called like these
+    let topic_and = |route| topic().into_iter().chain([(post(), route)]).collect();
+    add(config, "/topics/create", topic_and(web::to(topics::create)));
+    add(config, "/topics/subscribe", topic_and(web::to(topics::subscribe)));
+    add(config, "/topics/unsubscribe", topic_and(web::to(topics::unsubscribe)));
+    add(config, "/topics/{topic_id}", topic());
 
     // rooms
     add(config, "/rooms", vec![(post(), web::to(rooms::create))]);

@@ -5,13 +5,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::body::{Body, Checked, Fields, FromFields};
+use super::{
+    body::{Body, Checked, Fields, FromFields},
+    undisturbed,
+};
 use crate::{
-    actors::topic_manager::{GetCounts, GetMembers, Subscribe, Unsubscribe},
+    actors::topic_manager::{GetCounts, GetMembers, Subscribe, TopicDeleted, Unsubscribe},
     app::Broker,
     auth::{
         accounts::Account,
-        extract::{PublicRead, TopicIdentity},
+        extract::{Identity, PublicRead, TopicIdentity},
     },
     domain::{
         ids::{ClientId, Role, TopicId},
@@ -19,6 +22,8 @@ use crate::{
     },
     error::ApiError,
 };
+
+const NOT_FOUND: ApiError = ApiError::NotFound("Topic not found");
 
 /// A topic to be created.
 #[derive(Debug, ToSchema)]
@@ -167,9 +172,7 @@ pub async fn show(
     path: Option<web::Path<String>>,
     request: HttpRequest,
 ) -> Result<web::Json<TopicDetail>, ApiError> {
-    // a topic may be called like one of the fixed paths, where the router names no part
-    let fixed = || request.path().rsplit('/').next().unwrap_or_default().to_owned();
-    let topic = existing(&broker, &path.map_or_else(fixed, web::Path::into_inner)).await?;
+    let topic = existing(&broker, &topic_of_path(path, &request)).await?;
     let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
     subscribers.extend(broker.backplane.members(&topic.id).await);
     subscribers.sort_unstable();
@@ -180,6 +183,49 @@ pub async fn show(
     }
     let info = TopicInfo { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count };
     Ok(web::Json(TopicDetail { info, subscribers }))
+}
+
+/// The answer to a deletion.
+#[derive(Serialize, ToSchema)]
+pub struct TopicRemoved {
+    #[schema(example = "Topic deleted")]
+    message: &'static str,
+    topic_id: String,
+}
+
+/// Delete a topic: for its creator and operators. Its subscribers are told, and their subscriptions end.
+#[utoipa::path(delete, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path)), responses((status = 200, description = "Deleted", body = TopicRemoved), (status = 403, description = "Neither its creator nor an operator, or the broker's own topic"), (status = 404, description = "Topic not found")), security(("bearer" = [])))]
+pub async fn remove(
+    broker: web::Data<Broker>,
+    identity: Identity,
+    path: Option<web::Path<String>>,
+    request: HttpRequest,
+) -> Result<web::Json<TopicRemoved>, ApiError> {
+    let id = topic_of_path(path, &request);
+    undisturbed(async move {
+        let topic = existing(&broker, &id).await?;
+        if id == TopicId::STATUS {
+            return Err(ApiError::Forbidden("$status is the broker's own topic and cannot be deleted"));
+        }
+        let by = &identity.account;
+        if topic.creator != by.id && by.role() < Role::Operator {
+            return Err(ApiError::Forbidden("Only its creator or an operator may delete a topic"));
+        }
+        // of that creator: meanwhile somebody else may have created another one of the same name
+        if !broker.store.delete_topic(&id, topic.creator).await? {
+            return Err(NOT_FOUND);
+        }
+        broker.topic_manager.send(TopicDeleted(TopicId::from(id.as_str()))).await?;
+        tracing::info!(topic = %id, by = %by.id, "topic deleted");
+        Ok(web::Json(TopicRemoved { message: "Topic deleted", topic_id: id }))
+    })
+    .await
+}
+
+/// The topic that a path names. It may be called like one of the fixed paths, where the router names no part.
+fn topic_of_path(path: Option<web::Path<String>>, request: &HttpRequest) -> String {
+    let fixed = || request.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    path.map_or_else(fixed, web::Path::into_inner)
 }
 
 /// Subscribe to a topic, also before the socket connects. Doing so twice is doing it once.
@@ -205,12 +251,15 @@ pub async fn subscribe(
             retry_after: 60,
         })?;
     }
-    if is_status && !still_may_watch(&broker, client).await? {
-        // who lost the role while this was under way was not yet subscribed when the subscription was to end
-        broker.topic_manager.send(Unsubscribe { client, topic }).await?;
-        return Err(ApiError::Forbidden("Operator role required"));
-    }
-    Ok(answer("Subscribed successfully", &topic, client))
+    // who lost the role, or whose topic was deleted, while this was under way was not yet subscribed when that ended the
+    // subscription
+    let lost = match existing(&broker, topic.as_str()).await {
+        Ok(_) if is_status && !still_may_watch(&broker, client).await? => ApiError::Forbidden("Operator role required"),
+        Ok(_) => return Ok(answer("Subscribed successfully", &topic, client)),
+        Err(error) => error,
+    };
+    broker.topic_manager.send(Unsubscribe { client, topic }).await?;
+    Err(lost)
 }
 
 /// Unsubscribe from a topic, subscribed or not.
@@ -242,7 +291,7 @@ async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiE
         let metadata = json!({ "description": description });
         return Ok(crate::store::Topic { id: id.to_owned(), creator: uuid::Uuid::nil().into(), metadata });
     }
-    broker.store.topic(id).await?.ok_or(ApiError::NotFound("Topic not found"))
+    broker.store.topic(id).await?.ok_or(NOT_FOUND)
 }
 
 fn answer(message: &'static str, topic: &TopicId, client: ClientId) -> web::Json<SubscriptionAnswer> {

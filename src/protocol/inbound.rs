@@ -385,7 +385,9 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_frames_are_told_apart() {
-        for text in ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}", "[[[", "1 2", r#""x"#, "[1}"] {
+        for text in
+            ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}", "[[[", "1 2", r#""x"#, "[1}"]
+        {
             assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::InvalidJson, "{text}");
         }
         for text in ["[]", "1", r#""x""#, "null", "true"] {

@@ -173,16 +173,16 @@ fn put_canonical(out: &mut String, value: &Value) {
 }
 
 fn put_canonical_object(out: &mut String, fields: &Map<String, Value>) {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(key, _)| *key);
-            out.push('{');
-            for (key, value) in fields {
-                // writing to a String does not fail
-                let _ = write!(out, "{}:", Value::from(key.as_str()));
-                put_canonical(out, value);
-                out.push(',');
-            }
-            out.push('}');
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_unstable_by_key(|(key, _)| *key);
+    out.push('{');
+    for (key, value) in fields {
+        // writing to a String does not fail
+        let _ = write!(out, "{}:", Value::from(key.as_str()));
+        put_canonical(out, value);
+        out.push(',');
+    }
+    out.push('}');
 }
 
 /// A number as its digits without zeros at either end, and a power of ten.

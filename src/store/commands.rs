@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{GatewayRecord, Store, StoreError, devices, gateways, pieces};
 use crate::domain::{
-    commands::{Command, State, Target},
+    commands::{Command, Reason, State, Target},
     ids::{ClientId, ClientKind},
 };
 
@@ -56,7 +56,7 @@ pub enum Record {
         /// JSON.
         progress: Arc<str>,
     },
-    /// An answer that came too late; it is kept if the target timed out.
+    /// An answer that came too late; it is kept if the target timed out or lost its socket.
     LateResult {
         /// The command.
         command: Uuid,
@@ -146,6 +146,7 @@ fn target_row(command: Uuid, target: &Target) -> command_targets::ActiveModel {
         kind: Set(target.kind.as_str().to_owned()),
         name: Set(target.name.clone()),
         state: Set(target.state.as_str().to_owned()),
+        reason: Set(target.reason.map(|reason| reason.as_str().to_owned())),
         result: Set(target.result.as_deref().map(str::to_owned)),
         late_result: Set(target.late_result.as_deref().map(str::to_owned)),
         sent_at: Set(target.sent_at.map(Into::into)),
@@ -162,6 +163,7 @@ fn read_target(row: command_targets::Model) -> Target {
         kind: ClientKind::parse(&row.kind).unwrap_or(ClientKind::Device),
         name: row.name,
         state: State::parse(&row.state).unwrap_or(State::Failed),
+        reason: row.reason.as_deref().and_then(Reason::parse),
         result: row.result.map(Into::into),
         late_result: row.late_result.map(Into::into),
         sent_at: row.sent_at.map(|time| time.to_utc()),
@@ -244,7 +246,7 @@ pub(super) async fn write(
         command_targets::Entity::update_many()
             .filter(command_targets::Column::CommandId.eq(command))
             .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
-            .filter(command_targets::Column::State.eq(State::TimedOut.as_str()))
+            .filter(command_targets::Column::State.is_in([State::TimedOut.as_str(), State::Disconnected.as_str()]))
             .filter(command_targets::Column::LateResult.is_null())
             .col_expr(command_targets::Column::LateResult, Expr::value(result))
             .exec(transaction)
@@ -509,6 +511,7 @@ async fn upsert_targets(
                 OnConflict::columns([Column::CommandId, Column::ClientUuid])
                     .update_columns([
                         Column::State,
+                        Column::Reason,
                         Column::Result,
                         Column::SentAt,
                         Column::InProgressAt,

@@ -155,6 +155,9 @@ impl Store {
                 if is_upgraded {
                     tokens::delete_of_client(&transaction, uuid, None).await?;
                 }
+                if renamed && !is_new {
+                    rooms::rename_member(&transaction, uuid, name).await?;
+                }
                 let mut row = row.into_active_model();
                 row.key_hash = Set(key_hash.to_owned());
                 row.is_bound = Set(is_bound);
@@ -247,6 +250,7 @@ impl Store {
         let is_account_changed = change.name.is_some() || change.gateway_id.is_some();
         let mut row = row.into_active_model();
         if let Some(name) = change.name {
+            rooms::rename_member(&transaction, uuid, &name).await?;
             row.name = Set(name);
         }
         if let Some(metadata) = change.metadata {

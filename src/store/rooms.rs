@@ -131,6 +131,29 @@ async fn read_page(
     Ok(history)
 }
 
+/// Gives a client another name in all rooms that it is a member of. What it said keeps the name from then.
+pub(super) async fn rename_member(
+    connection: &impl ConnectionTrait,
+    client: ClientId,
+    name: &str,
+) -> Result<(), StoreError> {
+    let own = || room_members::Column::ClientUuid.eq(client.uuid());
+    let rooms = room_members::Entity::find().select_only().column(room_members::Column::RoomId).filter(own());
+    // as in `changes`, the rows of the rooms first, in order
+    rooms::Entity::find()
+        .filter(rooms::Column::Id.in_subquery(rooms.into_query()))
+        .order_by_asc(rooms::Column::Id)
+        .lock_exclusive()
+        .all(connection)
+        .await?;
+    room_members::Entity::update_many()
+        .col_expr(room_members::Column::Username, Expr::value(name))
+        .filter(own())
+        .exec(connection)
+        .await?;
+    Ok(())
+}
+
 impl Store {
     /// The room, if the client may know that it exists, and the client's membership.
     ///

@@ -49,6 +49,18 @@ impl Store {
         Ok(inserted > 0)
     }
 
+    /// Deletes a topic of that creator. Answers whether there was one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_topic(&self, id: &str, creator: ClientId) -> Result<bool, StoreError> {
+        let transaction = self.begin().await?;
+        let of_creator = Topics::delete_many().filter(Column::Id.eq(id)).filter(Column::Creator.eq(creator.uuid()));
+        let deleted = of_creator.exec(&transaction).await?;
+        transaction.commit().await?;
+        Ok(deleted.rows_affected > 0)
+    }
+
     /// All topics by name.
     ///
     /// # Errors

@@ -397,7 +397,8 @@ async fn a_retry_with_the_same_key_is_the_same_command_however_many_come_at_once
     let operator = broker.admin().await;
     let other = broker.user("olga", "operator").await;
     let (_, device, mut socket) = broker.connected("device").await;
-    let body = request([device.uuid]);
+    let mut body = request([device.uuid]);
+    body["data"] = json!({ "a": -0.5, "b": [1] });
     let keyed = |client: &Client, key: &str, body: &Value| {
         client.request(Method::POST, PATH).header("Idempotency-Key", key).json(body)
     };
@@ -416,15 +417,22 @@ async fn a_retry_with_the_same_key_is_the_same_command_however_many_come_at_once
     assert_eq!(get(&operator, PATH).await.1["count"], 10);
 
     // the same request spelled otherwise is the same
-    let text = format!(r#"{{ "targets" : ["{}"], "method":"GET", "url":"/status" }}"#, device.uuid);
+    let text = format!(
+        r#"{{ "url":"\u002fstatus", "method":"GET", "targets" : ["{}"], "data":{{"b":[1e0],"a":-0.50}} }}"#,
+        device.uuid
+    );
     let again = operator.request(Method::POST, PATH).header("Idempotency-Key", "key 1");
     let (status, first) = answer(again.header("content-type", "application/json").body(text)).await;
     assert_eq!((status, &first["targets"][0]["result"]), (StatusCode::OK, &json!(1)));
     // another is none
-    let mut changed = body.clone();
-    changed["url"] = json!("/other");
-    let (status, refused) = answer(keyed(&operator, "key 1", &changed)).await;
-    assert_eq!((status, &refused["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("idempotency_key_reused")));
+    for (field, value) in
+        [("url", json!("/other")), ("data", json!({ "a": -0.5, "b": ["1"] })), ("timeout_secs", json!(9))]
+    {
+        let mut changed = body.clone();
+        changed[field] = value;
+        let (status, refused) = answer(keyed(&operator, "key 1", &changed)).await;
+        assert_eq!((status, &refused["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("idempotency_key_reused")));
+    }
     // of somebody else it is another command
     let asking = tokio::spawn(answer(keyed(&other, "key 1", &body)));
     assert_ne!(reply(&mut socket, json!("other")).await["command_id"], first["id"]);
@@ -931,11 +939,66 @@ async fn a_server_that_stops_lets_its_callers_and_watchers_go() {
     let id = give(&operator, &body).await;
     let mut events = Events::open(&operator, &id, None).await;
     assert_eq!(states(&show(&operator, &id).await), json!({ "device": "queued" }));
-    let asking = posting(&operator, PATH, &body);
+    let asking = tokio::spawn(operator.request(Method::POST, PATH).json(&body).send());
     until(async || get(&operator, &format!("{PATH}?state=queued")).await.1["count"] == 2).await;
+    let (_, connected, mut socket) = broker.connected("connected").await;
+    let one = json!({ "method": "GET", "url": "/" });
+    let sending =
+        tokio::spawn(operator.request(Method::POST, &format!("/send-command/{}", connected.uuid)).json(&one).send());
+    next(&mut socket).await;
+    let gathering = posting(&operator, PATH, &request([connected.uuid]));
+    next(&mut socket).await;
     broker.signal("TERM");
+    // told where to look, or to come again
+    let response = within(asking).await.unwrap().unwrap();
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let waiting: Value = within(response.json()).await.unwrap();
+    assert_eq!(location, format!("{PATH}/{}", waiting["id"].as_str().unwrap()));
+    assert_eq!(within(gathering).await.unwrap().0, 202);
+    let response = within(sending).await.unwrap().unwrap();
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(
+        (response.status().as_u16(), within(response.json::<Value>()).await.unwrap()["code"].clone()),
+        (503, json!("draining"))
+    );
     assert_eq!(broker.ended().await, Some(0));
-    // answered or cut, but not left waiting
-    let _ = within(asking).await;
     while let Ok(Some(_)) = within(events.response.chunk()).await {}
+}
+
+#[tokio::test]
+async fn an_answer_after_its_socket_was_lost_counts_as_late_from_any_socket_of_the_same_client() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (_, device, mut socket) = broker.connected("device").await;
+    let (_, _, mut stranger) = broker.connected("stranger").await;
+    let asking = posting(&operator, PATH, &request([device.uuid]));
+    let command = next(&mut socket).await;
+    progress(&mut socket, &command, json!(1)).await;
+    drop(socket);
+    // the caller is told at once
+    let (status, lost) = within(asking).await.unwrap();
+    assert_eq!((status, states(&lost)), (200, json!({ "device": "disconnected" })));
+    let id = lost["id"].as_str().unwrap();
+    let mut socket = reconnect(&broker, &device).await;
+    send_result(&mut stranger, &command, json!("foreign")).await;
+    nothing_came(&mut stranger).await;
+    for result in ["own", "again"] {
+        send_result(&mut socket, &command, json!(result)).await;
+        nothing_came(&mut socket).await;
+    }
+    until(async || show(&operator, id).await["targets"][0]["late_result"] == "own").await;
+    assert_eq!(states(&show(&operator, id).await), json!({ "device": "disconnected" }));
+
+    // also after a restart
+    let asking = posting(&operator, PATH, &request([device.uuid]));
+    let command = next(&mut socket).await;
+    let mut broker = broker.kill().await.start().await;
+    let _ = within(asking).await;
+    let operator = broker.admin().await;
+    let mut socket = reconnect(&broker, &device).await;
+    send_result(&mut socket, &command, json!("after all")).await;
+    let id = command["command_id"].as_str().unwrap();
+    until(async || show(&operator, id).await["targets"][0]["late_result"] == "after all").await;
+    assert_eq!(states(&show(&operator, id).await), json!({ "device": "disconnected" }));
 }

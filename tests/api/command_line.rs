@@ -29,8 +29,10 @@ fn send(broker: &mut Broker, arguments: &[&str]) -> (Option<i32>, String) {
 async fn an_agent_answers_commands_with_what_its_program_prints() {
     let mut broker = Broker::start().await;
     let uuid = Uuid::new_v4();
-    let script =
-        r#"read command; case "$command" in */fail*) exit 3;; */text*) echo plain;; *) echo '{"ok": true}';; esac"#;
+    let script = r#"read command; case "$command" in */fail*) exit 3;; */text*) echo plain;;
+        */deep*) printf '%0100d' 0 | tr 0 '['; printf '%0100d' 0 | tr 0 ']';;
+        */reserved*) echo '{"$serde_json::private::RawValue": "1"}';;
+        *) echo '{"ok": true}';; esac"#;
     let mut agent = agent(&mut broker, uuid, script).await;
     let target = uuid.to_string();
     let (code, output) = send(&mut broker, &[&target, "GET", "/status", "--json"]);
@@ -38,6 +40,15 @@ async fn an_agent_answers_commands_with_what_its_program_prints() {
     let command: Value = serde_json::from_str(&output).unwrap();
     assert_eq!((&command["state"], &command["targets"][0]["result"]), (&json!("finished"), &json!({ "ok": true })));
     agent.says("answered").await;
+    // what the broker would refuse as JSON arrives as a text
+    for (url, expected) in [
+        ("/deep", format!("{}{}", "[".repeat(100), "]".repeat(100))),
+        ("/reserved", r#"{"$serde_json::private::RawValue": "1"}"#.to_owned()),
+    ] {
+        let (code, output) = send(&mut broker, &[&target, "GET", url, "--json"]);
+        let command: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!((code, &command["targets"][0]["result"]), (Some(0), &json!(expected)));
+    }
     let (code, output) = send(&mut broker, &[&target, "GET", "/text"]);
     assert!(code == Some(0) && output.contains("plain"), "{output}");
     let (code, output) = send(&mut broker, &[&target, "GET", "/fail"]);

@@ -277,7 +277,7 @@ async fn a_command_ends_with_the_socket_that_was_asked() {
     let command = next(&mut socket).await;
     let mut second = within(client.connect("/ws")).await.unwrap();
     next_of_type(&mut second, "connection").await;
-    // it wasn't the one that was asked
+    // it wasn't the one that was asked, so this is late
     second.send_text(json!({ "command_id": command["command_id"], "result": 1 }).to_string()).await.unwrap();
     assert_eq!(within(asking).await.unwrap(), lost);
     assert_eq!(close_code(&mut socket).await, 4409);
@@ -302,13 +302,13 @@ async fn a_command_ends_with_the_socket_that_was_asked() {
 }
 
 #[tokio::test]
-async fn only_the_socket_that_was_asked_may_answer_and_nobody_is_answered_for_it() {
+async fn only_the_client_that_was_asked_may_answer_and_nobody_is_answered_for_it() {
     let mut broker = Broker::start().await;
     let operator = broker.admin().await;
     let (client, device, mut socket) = broker.connected("device").await;
     let (_, _, mut stranger) = broker.connected("stranger").await;
     let mut agent = Agent::connect(&mut broker, "agent").await;
-    // another socket of the same device
+    // another socket of the same device, which is not for commands
     let mut chat = within(client.connect("/ws/auth")).await.unwrap();
     next_of_type(&mut chat, "connection_established").await;
 

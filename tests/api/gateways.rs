@@ -762,10 +762,29 @@ async fn a_command_for_a_device_behind_a_gateway_that_is_down_fails_at_once_unle
         posting(&operator, "/api/commands", &full(json!({ "target": device.uuid, "deliver_within_secs": 60 })));
     reply(&mut socket, json!(2)).await;
     assert_eq!(within(may_wait).await.unwrap().1["targets"][0]["state"], "succeeded");
-    let both = posting(&operator, "/api/commands", &full(json!({ "targets": [device.uuid, other.uuid] })));
+    let waits = json!({ "targets": [device.uuid, other.uuid], "deliver_within_secs": 60 });
+    let both = posting(&operator, "/api/commands", &full(waits));
     reply(&mut socket, json!(3)).await;
     reply(&mut other_socket, json!(3)).await;
     assert_eq!(within(both).await.unwrap().0, 200);
+    // else those that are behind it are passed over
+    for whom in [json!({ "targets": [device.uuid, other.uuid] }), json!({ "select": { "kind": "device" } })] {
+        let both = posting(&operator, "/api/commands", &full(whom));
+        reply(&mut other_socket, json!(3)).await;
+        let (status, body) = within(both).await.unwrap();
+        let targets: Vec<_> =
+            body["targets"].as_array().unwrap().iter().map(|of| [&of["name"], &of["state"], &of["reason"]]).collect();
+        let alice = [&json!("Alice"), &json!("offline"), &json!("gateway_down")];
+        assert_eq!((status, targets), (200, vec![alice, [&json!("Bob"), &json!("succeeded"), &Value::Null]]));
+        let (_, shown) = get(&operator, &format!("/api/commands/{}", body["id"].as_str().unwrap())).await;
+        assert_eq!(shown, body);
+    }
+    let all = posting(&operator, "/broadcast-command", &one);
+    reply(&mut other_socket, json!(3)).await;
+    let expected =
+        json!({ device.uuid.to_string(): { "error": "The client's gateway is down." }, other.uuid.to_string(): 3 });
+    assert_eq!(within(all).await.unwrap().1["results"], expected);
+    nothing_came(&mut socket).await;
     // up again, or not behind it any more
     let _listener = TcpListener::bind(address).unwrap();
     has_status(&operator, id, "connected").await;

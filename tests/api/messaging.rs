@@ -406,7 +406,7 @@ async fn a_ping_gets_a_pong_and_a_reply_to_a_command_gets_nothing() {
                 json!({ "result": { "error": "no method" } }),
                 json!({ "command_id": Uuid::new_v4(), "result": n }),
                 json!({ "command_id": "unknown" }),
-                json!({ "result": null, "to": Uuid::new_v4(), "topic_id": "t" }),
+                json!({ "result": null, "from": Uuid::new_v4(), "content": "x" }),
             ] {
                 socket.send_text(reply.to_string()).await.unwrap();
             }
@@ -436,4 +436,84 @@ async fn only_connected_clients_are_listed() {
     assert!(!is_listed(&nobody, absent.uuid).await);
     within(socket.close()).await.unwrap();
     until(async || !is_listed(&nobody, alice.uuid).await).await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_is_answered_and_never_a_bad_frame() {
+    let broker = Broker::start().await;
+    let mut alice = Sender::connect(&broker, "Alice").await;
+    let own = alice.device.uuid;
+    // more than limits.bad_frames of them
+    for n in 0..25 {
+        let ack = json!({ "type": "ack", "msgid": n.to_string(), "status": "received", "from": own, "sender": Uuid::new_v4() });
+        let answer = alice.ask(ack.to_string()).await;
+        assert!(answer["timestamp"].is_f64(), "{answer}");
+        assert_eq!(
+            (&answer["type"], &answer["msgid"], &answer["status"]),
+            (&json!("ack_received"), &json!(n.to_string()), &json!("unknown"))
+        );
+    }
+    for (frame, expected) in [
+        (json!({ "type": "ack" }), "Invalid message format: missing field `msgid`"),
+        (
+            json!({ "type": "ack", "msgid": 1 }),
+            "Invalid message format: msgid: expected a text of at most 64 characters",
+        ),
+        (
+            json!({ "type": "ack", "msgid": "1", "from": Uuid::new_v4() }),
+            "Sender UUID does not match authenticated client",
+        ),
+        // it is a message
+        (json!({ "type": "ack", "msgid": "1", "to": own }), "Invalid message format: missing field `content`"),
+    ] {
+        assert_eq!(error_text(&alice.ask(frame.to_string()).await), expected, "{frame}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_names_a_recipient_or_has_a_message_is_a_message_in_every_dialect() {
+    let mut broker = Broker::start().await;
+    let mut alice = Sender::connect(&broker, "Alice").await;
+    let (own, nobody) = (alice.device.uuid, Uuid::new_v4());
+    for kind in ["ping", "pong", "auth", "ack", "progress"] {
+        let frame = json!({ "type": kind, "to": nobody, "msgid": kind, "content": 1, "command_id": "x", "result": 1 });
+        let answer = alice.ask(frame.to_string()).await;
+        assert_eq!(error_text(&answer), format!("Recipient {nobody} not connected"));
+        let answer = alice.ask(json!({ "type": kind, "message": "x", "result": 1 }).to_string()).await;
+        assert_eq!(error_text(&answer), "Invalid message format: missing field `to`");
+        let answer = alice.ask(json!({ "type": kind, "topic_id": "t", "msgid": "1", "result": 1 }).to_string()).await;
+        assert_eq!(error_text(&answer), "Invalid topic message format: missing field `content`");
+    }
+    // it arrives with all its fields
+    let message = json!({ "to": own, "from": own, "msgid": "1", "content": 1, "command_id": "x", "result": 1 });
+    assert_eq!(alice.ask(message.to_string()).await, message);
+    next_of_type(&mut alice.socket, "sent").await;
+
+    let user = broker.user("ulla", "user").await;
+    let mut agent = within(user.connect("/ws")).await.unwrap();
+    let mut chat = within(user.connect("/ws/auth")).await.unwrap();
+    next_of_type(&mut chat, "connection_established").await;
+    let mut public = within(broker.client().connect("/ws")).await.unwrap();
+    for kind in ["ping", "auth"] {
+        let frame = json!({ "type": kind, "message": "x", "result": 1 }).to_string();
+        agent.send_text(&*frame).await.unwrap();
+        assert_eq!(error_text(&next(&mut agent).await), format!("Unknown message type: {kind}"));
+        chat.send_text(&*frame).await.unwrap();
+        assert_eq!(error_text(&next(&mut chat).await), "Missing content or room_id");
+        public.send_text(&*frame).await.unwrap();
+        assert_eq!(next(&mut public).await["content"], format!("Received: {frame}"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_json_as_a_whole_is_told_so_whatever_it_begins_with() {
+    let broker = Broker::start().await;
+    let mut alice = Sender::connect(&broker, "Alice").await;
+    for text in ["[[[", "1 2", "\"x", "[1}", "nul", ""] {
+        assert_eq!(error_text(&alice.ask(text).await), "Invalid JSON format", "{text}");
+    }
+    for text in ["[[[]]]", "1", "\"x\"", "null"] {
+        let answer = alice.ask(text).await;
+        assert_eq!(error_text(&answer), "Invalid message format: expected a JSON object", "{text}");
+    }
 }

@@ -476,6 +476,7 @@ async fn stop(signal: &str) {
     until(async || ready().await.status() == 503).await;
     let body: Value = within(ready().await.json()).await.unwrap();
     assert_eq!(body["draining"], true, "{body}");
+    assert!(ready().await.headers().contains_key("retry-after"));
     for request in [
         handshake(&client, "/ws", &[]),
         handshake(&broker.client(), "/ws/echo", &[]),

@@ -132,7 +132,7 @@ fn pending_table(c: &mut Criterion) {
                     let id = command.id;
                     pending.insert(command, None, now);
                     pending.sent(id, target, &socket, now + Duration::from_secs(30), time);
-                    pending.answer(id, target, &socket, "1".into(), true, time)
+                    pending.answer(id, target, "1".into(), true, time)
                 },
                 BatchSize::SmallInput,
             );

@@ -26,9 +26,9 @@ pub(super) type Dispatched = Result<oneshot::Receiver<Arc<Command>>, TooManyPend
 pub enum Item {
     /// A command begins.
     Dispatch(Dispatch, oneshot::Sender<Dispatched>),
-    /// A socket answers.
+    /// A client answers.
     Answer(Answer),
-    /// A socket tells how far it is.
+    /// A client tells how far it is.
     Progress(Progress),
 }
 

@@ -20,17 +20,17 @@ pub struct Dispatch {
     pub command: Command,
     /// It is in the database already.
     pub recorded: bool,
+    /// Targets that are behind a gateway that is down, sorted: not asked, unless the command may wait.
+    pub behind_down_gateway: Vec<ClientId>,
 }
 
 /// As many commands wait for their answers as may (`limits.pending_commands`), or the database does not keep up.
 #[derive(Debug)]
 pub struct TooManyPending;
 
-/// A socket answers a command.
+/// A client answers a command.
 pub struct Answer {
-    /// The socket.
-    pub session: SessionHandle,
-    /// Whose it is.
+    /// The client.
     pub client: ClientId,
     /// The command.
     pub command: Uuid,
@@ -40,11 +40,9 @@ pub struct Answer {
     pub failed: bool,
 }
 
-/// A socket tells how far it is.
+/// A client tells how far it is.
 pub struct Progress {
-    /// The socket.
-    pub session: SessionHandle,
-    /// Whose it is.
+    /// The client.
     pub client: ClientId,
     /// The command.
     pub command: Uuid,

@@ -126,6 +126,12 @@ pub(super) fn flush() {
                 }
                 run.push(next);
             }
+            Queued::Mark(mark) => {
+                publish_run(&run);
+                run.clear();
+                bytes = 0;
+                drop(mark);
+            }
             Queued::Close { session, code } => {
                 publish_run(&run);
                 run.clear();

@@ -21,6 +21,12 @@ thread_local! {
     static LAST: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
     static STARTED: Instant = Instant::now();
     static CLOCK: Cell<u32> = const { Cell::new(0) };
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The number of the thread's present tick.
+pub fn number() -> u64 {
+    NUMBER.get()
 }
 
 /// The thread's clock in seconds; exact to the second, read without a system call.
@@ -60,6 +66,7 @@ fn start() -> Rc<Notify> {
         loop {
             woken.notified().await;
             local::flush();
+            NUMBER.set(NUMBER.get() + 1);
             LAST.take().into_iter().for_each(|last| last());
             DIRTY.with_borrow_mut(|dirty| std::mem::swap(dirty, &mut batch));
             batch.drain(..).for_each(|outbox| outbox.flush(&mut scratch));

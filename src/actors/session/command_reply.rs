@@ -5,15 +5,16 @@ use actix::{Actor, AsyncContext, WrapFuture};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Session;
+use super::{Dialect, Session};
 use crate::{
     actors::command_dispatcher::{Answer, Item, Progress},
+    domain::ids::ClientId,
     protocol::inbound::{Frame, as_text, command_result},
 };
 
 impl Session {
     pub(super) fn on_command_reply(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
-        let (Some(client), Some(command)) = (self.client(), command_id(frame)) else {
+        let (Some(client), Some(command)) = (self.commanded(), command_id(frame)) else {
             tracing::debug!(session = self.outbox.handle().id(), "answer to no command dropped");
             return;
         };
@@ -22,15 +23,18 @@ impl Session {
             Some(why) => (json!({ "error": format!("The answer was refused: {why}") }).to_string().into(), true),
             None => command_result(frame.result),
         };
-        let session = self.outbox.handle().clone();
-        self.hand_over(Item::Answer(Answer { session, client, command, result, failed }), context);
+        self.hand_over(Item::Answer(Answer { client, command, result, failed }), context);
+    }
+
+    /// Whose socket it is, if it is one that gets commands.
+    fn commanded(&self) -> Option<ClientId> {
+        matches!(self.dialect, Dialect::Device | Dialect::Agent).then(|| self.client()).flatten()
     }
 
     pub(super) fn on_progress(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
-        let (Some(client), Some(command)) = (self.client(), command_id(frame)) else { return };
+        let (Some(client), Some(command)) = (self.commanded(), command_id(frame)) else { return };
         let progress = frame.progress.map_or("null", |progress| progress.get()).into();
-        let session = self.outbox.handle().clone();
-        self.hand_over(Item::Progress(Progress { session, client, command, progress }), context);
+        self.hand_over(Item::Progress(Progress { client, command, progress }), context);
     }
 
     /// Hands something to the CommandDispatcher; while that has no room, this socket is not read.

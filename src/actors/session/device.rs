@@ -1,12 +1,21 @@
 //! The device dialect (contract section 5): direct messages, topic messages, and a receipt or an error for each.
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture, dev::SendError};
+use actix_web::web;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::Session;
 use crate::{
-    actors::topic_manager::Publish,
-    domain::ids::{ClientId, TopicId},
+    actors::{
+        relay::{Mark, tick},
+        topic_manager::{MarkPublished, Publish},
+    },
+    app::Broker,
+    domain::{
+        ids::{ClientId, TopicId},
+        subscriptions::Location,
+    },
     protocol::{
         close_code::CloseCode,
         inbound::{self, BadMessage, Frame, Message},
@@ -23,9 +32,23 @@ impl Session {
             self.on_ack(&frame, sender);
         } else if frame.topic_id.is_some() {
             self.on_topic_message(&frame, text, sender, context);
+        } else if self.has_published {
+            self.after_publications(text.to_owned(), context);
         } else {
             self.on_direct_message(&frame, text, sender, context);
         }
+    }
+
+    /// A direct message after publications, which take a longer way: it waits until they have passed, so that one sender's
+    /// frames, and their receipts, keep their order. Whoever sends only direct messages, or only publishes, never waits.
+    fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
+        self.has_published = false;
+        let passed = publications_passed(self.broker.clone());
+        context.wait(passed.into_actor(self).map(move |(), session, context| {
+            if session.outbox.is_open() {
+                session.on_device_text(&text, context);
+            }
+        }));
     }
 
     /// Delivery with acknowledgement does not exist, so no message waits for one.
@@ -51,8 +74,12 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid message format", frame),
         };
         self.bad_frames = 0;
-        let recipient = self.broker.directory.device(message.to);
-        if recipient.is_some_and(|recipient| self.broker.relays.deliver(&recipient, &message.parts())) {
+        if let Some(recipient) = self.broker.directory.device(message.to)
+            && self.broker.relays.deliver(&recipient, &message.parts())
+        {
+            if recipient.worker() != self.outbox.handle().worker() {
+                self.handed_over_in = Some(tick::number());
+            }
             self.send(&outbound::sent(&message.msgid));
         } else {
             self.forward(message, context);
@@ -95,7 +122,10 @@ impl Session {
             msgid: message.msgid.into_owned(),
             frame,
         };
-        if self.broker.relays.is_congested() {
+        self.has_published = true;
+        // a direct message of this tick to another worker is still here; the publication must not be there before it
+        let overtakes = self.handed_over_in == Some(tick::number());
+        if overtakes || self.broker.relays.is_congested() {
             return self.publish_later(publish, context);
         }
         match self.broker.topic_manager.try_send(publish) {
@@ -105,10 +135,14 @@ impl Session {
         }
     }
 
-    /// Backpressure: this publisher is not read until the publication has found room.
+    /// This publisher is not read until the tick is over and the publication has found room.
     fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
         let broker = self.broker.clone();
+        let (end, tick_over) = oneshot::channel::<()>();
+        tick::at_end_do(move || drop(end));
         let publish = async move {
+            // ends with an error, since nothing is sent
+            let _ = tick_over.await;
             broker.relays.uncongested().await;
             broker.topic_manager.send(publish).await
         };
@@ -128,5 +162,14 @@ impl Session {
                 self.error("sender_mismatch", "Sender UUID does not match authenticated client", about);
             }
         }
+    }
+}
+
+/// Waits until what was published so far is in the outboxes of its recipients, and its receipts in those of the senders.
+pub(super) async fn publications_passed(broker: web::Data<Broker>) {
+    let (mark, passed) = Mark::new();
+    if broker.topic_manager.send(MarkPublished(mark)).await.is_ok() {
+        // ends with an error, since nothing is sent
+        let _ = passed.await;
     }
 }

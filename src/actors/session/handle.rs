@@ -107,6 +107,15 @@ impl SessionHandle {
         self.holder().replace(identity)
     }
 
+    /// Its client's account has changed. One of another generation is not that of its token.
+    pub(in crate::actors) fn update_account(&self, account: &Arc<Account>) {
+        if let Some(holder) = self.holder().as_mut()
+            && holder.account.generation == account.generation
+        {
+            holder.account = account.clone();
+        }
+    }
+
     /// The account of whose it is.
     pub(super) fn account(&self) -> Option<Arc<Account>> {
         self.holder().as_ref().map(|holder| holder.account.clone())

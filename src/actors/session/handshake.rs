@@ -82,6 +82,8 @@ pub async fn accept(
         dialect,
         assembling: None,
         bad_frames: 0,
+        has_published: false,
+        handed_over_in: None,
         _permit: permit,
     };
     // found by `CloseAll` from here on; one that came before has missed this session

@@ -1,10 +1,12 @@
 //! The way in to a session: the request's payload with a guard on it.
 //!
 //! The framework's decoder checks a frame's length only when the whole frame is in memory. The guard looks at the heads
-//! as they pass and closes on what they declare: too large a frame or message (1009), too many frames (4429). Once the
-//! session is closing it lets nothing through any more, and waits for the peer's close frame alone.
+//! as they pass and decides on what they declare: too large a frame or message (1009), too many frames (4429). From such a
+//! frame on it lets nothing through any more; the session handles what was admitted before, then closes. Once the session is
+//! closing the guard waits for the peer's close frame alone.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -26,6 +28,32 @@ use crate::{
     },
     settings::Limits,
 };
+
+/// What the guard has admitted and the session has not handled yet. Shared by the two.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    frames: Cell<u32>,
+    /// how to close when all of it is handled; nothing more is admitted
+    refused: Cell<Option<CloseCode>>,
+}
+
+impl Admitted {
+    fn admit(&self) {
+        self.frames.set(self.frames.get() + 1);
+    }
+
+    /// Nothing more is admitted. Answers whether all is handled already.
+    fn refuse(&self, code: CloseCode) -> bool {
+        self.refused.set(Some(code));
+        self.frames.get() == 0
+    }
+
+    /// A frame has been handled. Answers how to close if it was the last one before one that was refused.
+    pub(super) fn handled(&self) -> Option<CloseCode> {
+        self.frames.set(self.frames.get().saturating_sub(1));
+        self.refused.get().filter(|_| self.frames.get() == 0)
+    }
+}
 
 /// See the module.
 pub struct Guard {
@@ -56,43 +84,49 @@ impl Guard {
     fn inspect(&mut self, chunk: &[u8]) -> usize {
         let now = Instant::now();
         let mut position = 0;
-        let mut passing = self.outbox.is_open();
+        let mut passing = self.outbox.is_open() && self.outbox.admitted.refused.get().is_none();
         let mut pass = if passing { chunk.len() } else { 0 };
         while let Some(head) = self.inspector.next(chunk, &mut position) {
-            if passing && !self.admit(head, now) {
-                passing = false;
-                pass = head.offset;
+            if passing {
+                match self.admit(head, now) {
+                    Ok(()) => self.outbox.admitted.admit(),
+                    Err(code) => {
+                        passing = false;
+                        pass = head.offset;
+                        if self.outbox.admitted.refuse(code) {
+                            self.outbox.close(code);
+                        }
+                    }
+                }
             }
-            if !passing && head.is_close() {
+            if !passing && head.is_close() && !self.outbox.is_open() {
                 self.outbox.peer_closed(&[]);
             }
         }
         pass
     }
 
-    /// Whether this frame may pass; closes the session if not.
-    fn admit(&mut self, head: Head, now: Instant) -> bool {
+    /// Whether this frame may pass; else how the session is to be closed.
+    fn admit(&mut self, head: Head, now: Instant) -> Result<(), CloseCode> {
         if !head.is_control() {
             self.message = self.message.saturating_add(head.len);
         }
         if head.len.max(self.message) > self.frame_bytes {
-            self.outbox.close(CloseCode::TooBig);
-            return false;
+            return Err(CloseCode::TooBig);
         }
         if head.fin && !head.is_control() {
             self.message = 0;
         }
         if self.rate.take(now) {
-            return true;
+            return Ok(());
         }
         if self.warned {
-            self.outbox.close(CloseCode::RateLimited);
-            return false;
+            return Err(CloseCode::RateLimited);
         }
         self.warned = true;
         let text = "Rate limit exceeded, slow down (limits.frames_per_second)";
         self.outbox.text(&[outbound::error("rate_limited", text, About::default()).as_bytes()]);
-        true
+        Ok(())
     }
 }
 

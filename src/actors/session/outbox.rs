@@ -17,7 +17,7 @@ use bytes::Bytes;
 use socket2::Socket;
 use tokio::{io::Interest, net::TcpStream};
 
-use super::handle::SessionHandle;
+use super::{handle::SessionHandle, inbound::Admitted};
 use crate::{
     actors::relay::tick,
     domain::liveness::Liveness,
@@ -95,6 +95,8 @@ pub struct Outbox {
     dirty: Cell<bool>,
     /// When to ping it and when to give it up.
     pub liveness: Liveness,
+    /// What the session still has to handle of what its peer sent.
+    pub(super) admitted: Admitted,
 }
 
 impl Outbox {
@@ -112,6 +114,7 @@ impl Outbox {
             }),
             dirty: Cell::new(false),
             liveness: Liveness::new(tick::clock()),
+            admitted: Admitted::default(),
         })
     }
 

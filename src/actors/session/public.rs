@@ -14,21 +14,23 @@ use crate::{
 
 impl Session {
     pub(super) fn on_public_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
-        match Frame::parse(text) {
-            Ok(frame) if frame.unacceptable.is_some() => {
-                return frame.unacceptable.map_or((), |why| self.unacceptable(why, &frame));
-            }
-            Ok(frame) => match frame.kind().filter(|_| !frame.is_message()).as_deref() {
-                Some("ping") => self.send(&outbound::chat_pong()),
-                Some("auth") => self.on_public_auth(&frame, context),
-                _ => self.send(&outbound::echo(text)),
-            },
-            Err(NotAFrame::NotAnObject) => self.send(&outbound::echo(text)),
+        let frame = match Frame::parse(text) {
+            Ok(frame) => Some(frame),
+            Err(NotAFrame::NotAnObject) => None,
             Err(NotAFrame::InvalidJson) => {
                 return self.bad_frame("invalid_json", "Invalid JSON format", About::default());
             }
+        };
+        if let Some((frame, why)) = frame.as_ref().and_then(|frame| Some((frame, frame.unacceptable?))) {
+            return self.unacceptable(why, frame);
         }
         self.bad_frames = 0;
+        let frame = frame.filter(|frame| !frame.is_message());
+        match frame.as_ref().map(|frame| (frame, frame.kind())) {
+            Some((_, Some(kind))) if kind == "ping" => self.send(&outbound::chat_pong()),
+            Some((frame, Some(kind))) if kind == "auth" => self.on_public_auth(frame, context),
+            _ => self.send(&outbound::echo(text)),
+        }
     }
 
     /// Makes it a chat socket; a bad token ends it.

@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Changed, Command, State, Target};
+use super::{Changed, Command, Reason, State, Target};
 use crate::domain::ids::ClientId;
 
 /// A socket that can be asked; told apart by number.
@@ -18,12 +18,12 @@ pub trait Socket: Clone {
     fn number(&self) -> u64;
 }
 
-/// How many commands that timed out are remembered for a late answer.
+/// How many targets that timed out or lost their socket are remembered for a late answer.
 const LATE: usize = 10_000;
 
 #[derive(Debug)]
 struct Waiting<S> {
-    /// the socket that was asked, and that alone may answer
+    /// the socket that was asked
     session: Option<S>,
     /// when its time is over
     deadline: Instant,
@@ -47,8 +47,9 @@ pub struct PendingCommands<S> {
     /// what waits for a client to connect, in order
     queued: HashMap<ClientId, VecDeque<Uuid>>,
     targets: usize,
-    late: HashSet<(Uuid, ClientId, u64)>,
-    late_order: VecDeque<(Uuid, ClientId, u64)>,
+    /// what may still be answered too late
+    late: HashSet<(Uuid, ClientId)>,
+    late_order: VecDeque<(Uuid, ClientId)>,
 }
 
 /// What became of an answer.
@@ -56,9 +57,9 @@ pub struct PendingCommands<S> {
 pub enum Answered {
     /// It counts.
     Changed(Box<Changed>),
-    /// It came after the time was over.
+    /// It came after the time was over, or after the socket was lost that had been asked.
     Late,
-    /// Nobody asked this socket, or it has answered.
+    /// Nobody asked this client, or it has answered.
     Dropped,
 }
 
@@ -153,19 +154,17 @@ impl<S: Socket> PendingCommands<S> {
         })
     }
 
-    /// A socket answers.
+    /// A client answers, from whichever of its sockets.
     pub fn answer(
         &mut self,
         id: Uuid,
         client: ClientId,
-        session: &S,
         result: Arc<str>,
         failed: bool,
         time: DateTime<Utc>,
     ) -> Answered {
-        if !self.was_asked(id, client, session) {
-            let key = (id, client, session.number());
-            return if self.late.remove(&key) { Answered::Late } else { Answered::Dropped };
+        if !self.was_asked(id, client) {
+            return if self.late.remove(&(id, client)) { Answered::Late } else { Answered::Dropped };
         }
         let state = if failed { State::Failed } else { State::Succeeded };
         match self.end(id, client, state, Some(result), time) {
@@ -174,16 +173,9 @@ impl<S: Socket> PendingCommands<S> {
         }
     }
 
-    /// A socket tells of progress.
-    pub fn progress(
-        &mut self,
-        id: Uuid,
-        client: ClientId,
-        session: &S,
-        progress: Arc<str>,
-        time: DateTime<Utc>,
-    ) -> Option<Changed> {
-        if !self.was_asked(id, client, session) {
+    /// A client tells of progress, from whichever of its sockets.
+    pub fn progress(&mut self, id: Uuid, client: ClientId, progress: Arc<str>, time: DateTime<Utc>) -> Option<Changed> {
+        if !self.was_asked(id, client) {
             return None;
         }
         let index = self.active.get(&id)?.waiting.get(&client)?.index;
@@ -195,15 +187,49 @@ impl<S: Socket> PendingCommands<S> {
         Some(changed)
     }
 
-    /// A socket is gone: what it was asked ends.
+    /// A socket is gone: what it was asked ends, since whether the command has arrived is not known. An answer that the
+    /// client gives when it is back counts as late.
     pub fn session_gone(&mut self, client: ClientId, session: &S, time: DateTime<Utc>) -> Vec<Changed> {
         let asked = self.by_session.remove(&session.number()).unwrap_or_default();
-        asked.into_iter().filter_map(|id| self.end(id, client, State::Disconnected, None, time)).collect()
+        asked
+            .into_iter()
+            .filter_map(|id| {
+                self.expect_late(id, client);
+                self.end(id, client, State::Disconnected, None, time)
+            })
+            .collect()
     }
 
     /// A target can't be reached and is not to be waited for.
-    pub fn offline(&mut self, id: Uuid, client: ClientId, time: DateTime<Utc>) -> Option<Changed> {
+    pub fn offline(
+        &mut self,
+        id: Uuid,
+        client: ClientId,
+        reason: Option<Reason>,
+        time: DateTime<Utc>,
+    ) -> Option<Changed> {
+        if let Some(active) = self.active.get_mut(&id) {
+            let index = active.waiting.get(&client)?.index;
+            active.command.targets.get_mut(index)?.reason = reason;
+        }
         self.end(id, client, State::Offline, None, time)
+    }
+
+    /// A client is there no more: whoever registers under its identity has not been asked.
+    pub fn forget_late(&mut self, client: ClientId) {
+        self.late.retain(|(_, of)| *of != client);
+    }
+
+    /// A target has been asked and may still answer, although that is over.
+    pub fn expect_late(&mut self, id: Uuid, client: ClientId) {
+        // what was answered stays in the list, else each answer would have to look for its place
+        if self.late_order.len() >= LATE
+            && let Some(oldest) = self.late_order.pop_front()
+        {
+            self.late.remove(&oldest);
+        }
+        self.late.insert((id, client));
+        self.late_order.push_back((id, client));
     }
 
     /// Ends what has had its time.
@@ -214,12 +240,11 @@ impl<S: Socket> PendingCommands<S> {
         {
             self.deadlines.pop_first();
             let session = self.active.get(&id).and_then(|active| active.waiting.get(&client)?.session.as_ref());
-            let state = match session.map(Socket::number) {
-                Some(number) => {
-                    self.remember_late((id, client, number));
-                    State::TimedOut
-                }
-                None => State::Expired,
+            let state = if session.is_some() {
+                self.expect_late(id, client);
+                State::TimedOut
+            } else {
+                State::Expired
             };
             changes.extend(self.end(id, client, state, None, time));
         }
@@ -235,9 +260,8 @@ impl<S: Socket> PendingCommands<S> {
         (changes.collect(), asked)
     }
 
-    fn was_asked(&self, id: Uuid, client: ClientId, session: &S) -> bool {
-        let asked = self.active.get(&id).and_then(|active| active.waiting.get(&client)?.session.as_ref());
-        asked.is_some_and(|asked| asked.number() == session.number())
+    fn was_asked(&self, id: Uuid, client: ClientId) -> bool {
+        self.active.get(&id).and_then(|active| active.waiting.get(&client)?.session.as_ref()).is_some()
     }
 
     fn end(
@@ -294,16 +318,6 @@ impl<S: Socket> PendingCommands<S> {
                 self.queued.remove(&client);
             }
         }
-    }
-
-    fn remember_late(&mut self, key: (Uuid, ClientId, u64)) {
-        if self.late_order.len() >= LATE
-            && let Some(oldest) = self.late_order.pop_front()
-        {
-            self.late.remove(&oldest);
-        }
-        self.late.insert(key);
-        self.late_order.push_back(key);
     }
 }
 
@@ -363,8 +377,8 @@ mod tests {
             id
         }
 
-        fn answer(&mut self, id: Uuid, client: ClientId, session: u64) -> Answered {
-            self.pending.answer(id, client, &At(session), "1".into(), false, self.time)
+        fn answer(&mut self, id: Uuid, client: ClientId) -> Answered {
+            self.pending.answer(id, client, "1".into(), false, self.time)
         }
 
         fn assert_empty(&self) {
@@ -374,17 +388,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_socket_that_was_asked_may_answer_and_only_once() {
+    fn only_the_client_that_was_asked_may_answer_and_only_once() {
         let mut table = Table::new();
         let (client, other) = (ClientId::random(), ClientId::random());
         let id = table.ask(&[client], 1);
-        assert!(matches!(table.answer(id, client, 2), Answered::Dropped));
-        assert!(matches!(table.answer(id, other, 1), Answered::Dropped));
-        assert!(matches!(table.answer(Uuid::new_v4(), client, 1), Answered::Dropped));
-        let Answered::Changed(changed) = table.answer(id, client, 1) else { panic!("it counts") };
+        assert!(matches!(table.answer(id, other), Answered::Dropped));
+        assert!(matches!(table.answer(Uuid::new_v4(), client), Answered::Dropped));
+        let Answered::Changed(changed) = table.answer(id, client) else { panic!("it counts") };
         let finished = changed.finished.unwrap();
         assert_eq!(finished.targets[0].state, State::Succeeded);
-        assert!(matches!(table.answer(id, client, 1), Answered::Dropped));
+        assert!(matches!(table.answer(id, client), Answered::Dropped));
         table.assert_empty();
     }
 
@@ -393,9 +406,9 @@ mod tests {
         let mut table = Table::new();
         let (a, b) = (ClientId::random(), ClientId::random());
         let id = table.ask(&[a, b], 1);
-        let Answered::Changed(first) = table.answer(id, a, 1) else { panic!("it counts") };
+        let Answered::Changed(first) = table.answer(id, a) else { panic!("it counts") };
         assert!(first.finished.is_none());
-        let Answered::Changed(second) = table.answer(id, b, 1) else { panic!("it counts") };
+        let Answered::Changed(second) = table.answer(id, b) else { panic!("it counts") };
         assert_eq!(second.finished.unwrap().targets.len(), 2);
         table.assert_empty();
     }
@@ -409,9 +422,47 @@ mod tests {
         let changes = table.pending.expire(table.now + Duration::from_secs(30), table.time);
         assert_eq!(changes[0].target.state, State::TimedOut);
         table.assert_empty();
-        assert!(matches!(table.answer(id, client, 2), Answered::Dropped));
-        assert!(matches!(table.answer(id, client, 1), Answered::Late));
-        assert!(matches!(table.answer(id, client, 1), Answered::Dropped));
+        assert!(matches!(table.answer(id, ClientId::random()), Answered::Dropped));
+        assert!(matches!(table.answer(id, client), Answered::Late));
+        assert!(matches!(table.answer(id, client), Answered::Dropped));
+    }
+
+    #[test]
+    fn an_answer_after_the_socket_was_lost_is_late_unless_the_client_was_deleted() {
+        let mut table = Table::new();
+        let (client, deleted) = (ClientId::random(), ClientId::random());
+        let ids = [table.ask(&[client], 1), table.ask(&[deleted], 2)];
+        table.pending.session_gone(client, &At(1), table.time);
+        table.pending.session_gone(deleted, &At(2), table.time);
+        table.pending.forget_late(deleted);
+        assert!(matches!(table.answer(ids[0], client), Answered::Late));
+        assert!(matches!(table.answer(ids[1], deleted), Answered::Dropped));
+        table.assert_empty();
+    }
+
+    #[test]
+    fn what_is_queued_can_not_be_answered() {
+        let mut table = Table::new();
+        let client = ClientId::random();
+        let command = command(&[client]);
+        let id = command.id;
+        table.pending.insert(command, Some(table.now + Duration::from_secs(100)), table.now);
+        assert!(matches!(table.answer(id, client), Answered::Dropped));
+        assert!(table.pending.progress(id, client, "1".into(), table.time).is_none());
+    }
+
+    #[test]
+    fn a_target_that_can_not_be_reached_ends_with_the_reason_and_the_others_go_on() {
+        let mut table = Table::new();
+        let (unreachable, connected) = (ClientId::random(), ClientId::random());
+        let command = command(&[unreachable, connected]);
+        let id = command.id;
+        table.pending.insert(command, None, table.now);
+        let changed = table.pending.offline(id, unreachable, Some(Reason::GatewayDown), table.time).unwrap();
+        assert_eq!((changed.target.state, changed.target.reason), (State::Offline, Some(Reason::GatewayDown)));
+        assert_eq!(table.pending.queued_for(connected), [id]);
+        assert!(table.pending.offline(id, connected, None, table.time).unwrap().finished.is_some());
+        table.assert_empty();
     }
 
     #[test]
@@ -464,10 +515,10 @@ mod tests {
         let mut table = Table::new();
         let client = ClientId::random();
         let id = table.ask(&[client], 1);
-        let first = table.pending.progress(id, client, &At(1), "10".into(), table.time).unwrap();
-        let second = table.pending.progress(id, client, &At(1), "20".into(), table.time).unwrap();
+        let first = table.pending.progress(id, client, "10".into(), table.time).unwrap();
+        let second = table.pending.progress(id, client, "20".into(), table.time).unwrap();
         assert_eq!((first.target.state, second.target.state), (State::InProgress, State::InProgress));
         assert!(second.target.version > first.target.version);
-        assert!(table.pending.progress(id, client, &At(2), "30".into(), table.time).is_none());
+        assert!(table.pending.progress(id, ClientId::random(), "30".into(), table.time).is_none());
     }
 }

@@ -146,6 +146,13 @@ impl<S: Location + Clone> Occupancy<S> {
         occupant
     }
 
+    /// A client has another name.
+    pub fn rename(&mut self, who: &Participant) {
+        for occupant in self.rooms.values_mut().filter_map(|occupied| occupied.occupants.get_mut(&who.client)) {
+            occupant.who = who.clone();
+        }
+    }
+
     /// The sockets in a room that understand all frames.
     pub fn audience(&mut self, room: RoomId) -> Option<Arc<Audience<S>>> {
         let occupied = self.rooms.get_mut(&room)?;
@@ -242,6 +249,23 @@ mod tests {
         assert_eq!(occupancy.detach_session(2), []);
         assert_eq!(occupancy.detach_session(1).len(), 1);
         assert!(occupancy.rooms.is_empty() && occupancy.sessions.is_empty());
+    }
+
+    #[test]
+    fn a_client_that_is_renamed_has_its_new_name_in_all_rooms() {
+        let mut occupancy = Occupancy::default();
+        let (alice, bob) = (participant("alice"), participant("bob"));
+        for id in [1, 2] {
+            occupancy.attach(&room(id), &alice, At(1), Attachment::Joined);
+            occupancy.attach(&room(id), &bob, At(2), Attachment::Joined);
+        }
+        let renamed = Participant { username: "alicia".into(), ..alice };
+        occupancy.rename(&renamed);
+        for id in [RoomId(1), RoomId(2)] {
+            assert_eq!(occupancy.participant(id, renamed.client), Some(renamed.clone()));
+            assert_eq!(occupancy.participant(id, bob.client), Some(bob.clone()));
+        }
+        assert_eq!(occupancy.detach_session(1)[0].who, renamed);
     }
 
     #[test]

@@ -45,9 +45,11 @@ pub struct TargetInfo {
     /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
     /// `cancelled`.
     state: &'static str,
+    /// `gateway_down`: offline since its gateway is down.
+    reason: Option<&'static str>,
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Box<RawValue>>,
-    /// An answer that came after the time was over.
+    /// An answer that came after the target had timed out or lost its connection.
     #[schema(value_type = Option<serde_json::Value>)]
     late_result: Option<Box<RawValue>>,
     sent_at: Option<String>,
@@ -75,6 +77,7 @@ impl TargetInfo {
             kind: target.kind.as_str(),
             name: target.name.clone(),
             state: target.state.as_str(),
+            reason: target.reason.map(|reason| reason.as_str()),
             result: target.result.as_deref().map(json::stored),
             late_result: target.late_result.as_deref().map(json::stored),
             sent_at: target.sent_at.map(rfc3339),

@@ -9,17 +9,20 @@ use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Options, Request, TargetRef, check_right, command, to_raw};
+use super::{Options, PATIENCE, Request, TargetRef, check_right, command, to_raw};
 use crate::{
     actors::command_dispatcher::Dispatch,
     app::Broker,
     auth::extract::{Operator, UserIdentity},
     domain::{
-        commands::{Command, State, Target},
-        ids::ClientKind,
+        commands::{Command, Reason, State, Target},
+        ids::{ClientId, ClientKind},
     },
     error::ApiError,
-    http::{body::Body, devices::check_gateways},
+    http::{
+        body::Body,
+        devices::{behind_down_gateway, check_gateways},
+    },
     protocol::json,
 };
 
@@ -48,8 +51,8 @@ pub async fn send(
     let account = target.account(&broker).await?;
     check_right(&identity.0, std::slice::from_ref(&account))?;
     check_gateways(&broker, std::slice::from_ref(&account))?;
-    let command = command(&broker, &identity.0, &[account], body.content, Options::default())?;
-    let finished = run(&broker, command).await?;
+    let command = command(&broker, &identity.0, &[account], body.content, options(&broker))?;
+    let finished = run(&broker, command, Vec::new()).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
         ClientKind::User => ("user", "User is not connected"),
@@ -94,14 +97,17 @@ pub async fn broadcast(
     let mut results = BTreeMap::new();
     let mut command_id = None;
     if !accounts.is_empty() {
-        let command = command(&broker, &operator.0, &accounts, body.content, Options::default())?;
-        let finished = run(&broker, command).await?;
+        let command = command(&broker, &operator.0, &accounts, body.content, options(&broker))?;
+        let finished = run(&broker, command, behind_down_gateway(&broker, &accounts)).await?;
         command_id = Some(finished.id);
         for target in &finished.targets {
             let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
             let result = match target.state {
                 State::Succeeded | State::Failed => result(target),
                 State::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
+                State::Offline if target.reason == Some(Reason::GatewayDown) => {
+                    to_raw(&json!({ "error": "The client's gateway is down." }))?
+                }
                 State::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
                 _ => to_raw(&json!({ "error": "Connection lost while waiting for command response." }))?,
             };
@@ -111,11 +117,25 @@ pub async fn broadcast(
     Ok(web::Json(Broadcasted { message: "Command broadcasted to all connected users.", results, command_id }))
 }
 
+/// No target may take longer than the caller waits.
+fn options(broker: &Broker) -> Options {
+    let patience = PATIENCE.as_secs();
+    let timeout_secs = match broker.settings.limits.command_timeout_secs {
+        0 => patience,
+        secs => secs.min(patience),
+    };
+    Options { timeout_secs: Some(timeout_secs), ..Options::default() }
+}
+
 /// Gives a command and waits for its end, which comes with its timeout at the latest. A caller that hangs up stops
-/// waiting, and the command goes on.
-async fn run(broker: &Broker, command: Command) -> Result<Arc<Command>, ApiError> {
-    let finished = broker.inlet.dispatch(Dispatch { command, recorded: false }).await?;
-    finished.await.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned()))
+/// waiting, and the command goes on. When the server is about to stop, nobody waits any more.
+async fn run(broker: &Broker, command: Command, behind_down_gateway: Vec<ClientId>) -> Result<Arc<Command>, ApiError> {
+    let finished = broker.inlet.dispatch(Dispatch { command, recorded: false, behind_down_gateway }).await?;
+    tokio::select! {
+        biased;
+        finished = finished => finished.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned())),
+        () = broker.drain_begun() => Err(ApiError::Draining),
+    }
 }
 
 fn result(target: &Target) -> Box<RawValue> {

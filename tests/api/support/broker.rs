@@ -269,6 +269,13 @@ impl Broker {
         &mut self.setup
     }
 
+    /// Executes a statement on its database, behind its back.
+    pub async fn execute(&mut self, statement: &str) {
+        let database = self.database().await;
+        database.execute_unprepared(statement).await.unwrap();
+        database.close().await.unwrap();
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("it runs").to_string();

@@ -1,0 +1,60 @@
+//! Topics come to an end (contract section 12).
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use switchboard::client::Client;
+
+use crate::support::{Broker, answer, get, next, next_of_type, nothing_came, post};
+
+async fn delete(client: &Client, topic: &str) -> (u16, Value) {
+    let (status, body) = answer(client.request(Method::DELETE, &format!("/topics/{topic}"))).await;
+    (status.as_u16(), body)
+}
+
+fn refusal(status: u16, detail: &str, code: &str) -> (u16, Value) {
+    (status, json!({ "detail": detail, "code": code }))
+}
+
+#[tokio::test]
+async fn a_topic_is_deleted_by_its_creator_or_an_operator_and_its_subscribers_are_told() {
+    let mut broker = Broker::with().set("HTTP__WORKERS", "2").set("LIMITS__TOPICS_PER_CLIENT", "1").start().await;
+    let operator = broker.admin().await;
+    let user = broker.user("ulla", "user").await;
+    let (creator, device, mut first) = broker.connected("creator").await;
+    let (other, _, mut second) = broker.connected("other").await;
+    let forbidden = refusal(403, "Only its creator or an operator may delete a topic", "forbidden");
+    for (by, name) in [(&creator, "a/b c"), (&operator, "create")] {
+        creator.create_topic(name).await.unwrap();
+        for client in [&creator, &other] {
+            client.subscribe(name).await.unwrap();
+        }
+        let path = name.replace('/', "%2F").replace(' ', "%20");
+        assert_eq!(delete(&other, &path).await, forbidden);
+        assert_eq!(delete(&user, &path).await, forbidden);
+        assert_eq!(delete(&broker.client(), &path).await.0, 401);
+        first.publish(name, "last").await.unwrap();
+        assert_eq!(next(&mut second).await["content"], "last");
+        next_of_type(&mut first, "topic_sent").await;
+        let expected = json!({ "message": "Topic deleted", "topic_id": name });
+        assert_eq!(delete(by, &path).await, (200, expected));
+        for socket in [&mut first, &mut second] {
+            assert_eq!(next(socket).await, json!({ "type": "topic_deleted", "topic_id": name }));
+        }
+        first.publish(name, "too late").await.unwrap();
+        let error = next_of_type(&mut first, "error").await;
+        assert_eq!(error["message"], format!("Topic {name} not found"));
+        assert_eq!(get(&creator, &format!("/topics/{path}")).await.0, 404);
+        assert_eq!(delete(&creator, &path).await, refusal(404, "Topic not found", "not_found"));
+        assert_eq!(post(&other, "/topics/subscribe", json!({ "topic_id": name })).await.0, 404);
+    }
+    assert_eq!(get(&creator, "/topics").await.1, json!({ "count": 0, "topics": [] }));
+    // there is room for another one, which nobody is subscribed to
+    creator.create_topic("create").await.unwrap();
+    let (_, shown) = get(&creator, "/topics/create").await;
+    assert_eq!((&shown["creator"], &shown["subscribers"]), (&json!(device.uuid), &json!([])));
+    for socket in [&mut first, &mut second] {
+        nothing_came(socket).await;
+    }
+    let own = refusal(403, "$status is the broker's own topic and cannot be deleted", "forbidden");
+    assert_eq!(delete(&operator, "$status").await, own);
+}
