@@ -1313,7 +1313,7 @@ async fn a_command_can_go_to_the_members_of_a_room() {
     for socket in [&mut members, &mut outsiders] {
         next_of_type(socket, "connection").await;
     }
-    let command = |room: Value| json!({ "select": { "room": room }, "method": "GET", "url": "/x", "wait": true });
+    let command = |room: Value| json!({ "select": { "room": room }, "method": "GET", "url": "/x" });
     let asking = posting(&operator, "/api/commands", &command(json!(room)));
     reply(&mut members, json!("here")).await;
     let (status, body) = within(asking).await.unwrap();
