@@ -12,6 +12,7 @@ mod agent;
 mod body;
 mod chat;
 mod command_reply;
+mod common;
 mod device;
 pub mod handle;
 mod handshake;
@@ -40,11 +41,8 @@ use crate::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
     },
-    error::ApiError,
     protocol::{
         close_code::{self, CloseCode},
-        inbound::{Frame, NotAFrame, as_text},
-        json::Unacceptable,
         outbound::{self, About},
         wire::{self, Opcode},
     },
@@ -217,93 +215,7 @@ impl Session {
         };
         context.wait(written.into_actor(self).map(|(), _, context| context.stop()));
     }
-
-    /// Reads a frame of a dialect that takes JSON objects, and does what all those dialects do alike. None: it is done.
-    fn common<'a>(&mut self, text: &'a str, context: &mut <Self as Actor>::Context) -> Result<Frame<'a>, Handled> {
-        let frame = Frame::parse(text).map_err(|error| {
-            match error {
-                NotAFrame::InvalidJson => self.bad_frame("invalid_json", "Invalid JSON format", About::default()),
-                NotAFrame::NotAnObject => {
-                    self.bad_frame(
-                        "invalid_message",
-                        "Invalid message format: expected a JSON object",
-                        About::default(),
-                    );
-                }
-            }
-            Handled
-        })?;
-        if frame.is_command_reply() {
-            // never answered, or two programs would answer each other for ever
-            self.on_command_reply(&frame, context);
-            return Err(Handled);
-        }
-        if let Some(why) = frame.unacceptable {
-            self.unacceptable(why, &frame);
-            return Err(Handled);
-        }
-        if frame.is_message() {
-            return Ok(frame);
-        }
-        match frame.kind().as_deref() {
-            Some("ping") => self.send(&match self.dialect {
-                Dialect::Device | Dialect::Agent => outbound::pong(),
-                _ => outbound::chat_pong(),
-            }),
-            Some("pong") => {}
-            Some("auth") => self.on_auth(&frame, context),
-            Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
-            _ => return Ok(frame),
-        }
-        self.bad_frames = 0;
-        Err(Handled)
-    }
-
-    /// Refuses JSON that is no frame for any dialect.
-    fn unacceptable(&mut self, why: Unacceptable, frame: &Frame<'_>) {
-        let msgid = frame.msgid();
-        let about = About { msgid: msgid.as_deref(), ..About::default() };
-        self.bad_frame("invalid_message", &format!("Invalid message format: {why}"), about);
-    }
-
-    /// A new token for the same identity (contract section 3).
-    fn on_auth(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
-        let Some(token) = frame.token.and_then(as_text) else {
-            self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
-            return;
-        };
-        let Some(own) = self.client() else { return };
-        let (token, broker, handle) = (token.into_owned(), self.broker.clone(), self.outbox.handle().clone());
-        let renew = async move {
-            let identity = broker.accounts.authenticate(&token).await?;
-            if identity.account.id != own {
-                return Err(ApiError::Forbidden("Token belongs to another client, nothing has changed"));
-            }
-            let (account, expires_at) = (identity.account.id, identity.expires_at);
-            let before = handle.exchange(identity.clone());
-            if let Err(error) = broker.accounts.confirm(&identity).await {
-                if let Some(before) = before {
-                    handle.exchange(before);
-                }
-                return Err(error);
-            }
-            Ok((account, expires_at))
-        };
-        context.wait(renew.into_actor(self).map(|result, session, _| match result {
-            Ok((account, expires_at)) => {
-                session.set_expiry(expires_at);
-                session.send(&outbound::authenticated(account, expires_at));
-            }
-            Err(error) => {
-                error.log();
-                session.error(error.code(), &error.to_string(), About::default());
-            }
-        }));
-    }
 }
-
-/// A frame that needs no more attention.
-struct Handled;
 
 impl Actor for Session {
     type Context = WebsocketContext<Self>;

@@ -142,6 +142,11 @@ impl TopicManager {
         let (store, relays) = (self.store.clone(), self.relays.clone());
         // the frame can be large, and this may wait for the database
         let Publish { session, topic, msgid, .. } = publish;
+        // what has members exists: answered at once, in order with the sender's receipts
+        if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
+            relays.deliver(&session, &[not_subscribed(topic.as_str(), &msgid).as_bytes()]);
+            return;
+        }
         let Ok(place) = self.refusals.clone().try_acquire_owned() else {
             let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
             let text = "Server is at its limit, try again later";
@@ -151,23 +156,24 @@ impl TopicManager {
         actix::spawn(async move {
             let _place = place;
             let topic = topic.as_str();
-            let found = match topic {
-                TopicId::STATUS => Ok(true),
-                topic => store.topic(topic).await.map(|found| found.is_some()),
-            };
-            let (code, text) = match found {
-                Ok(true) => ("not_subscribed", format!("Not subscribed to topic {topic}")),
-                Ok(false) => ("topic_not_found", format!("Topic {topic} not found")),
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
+            let answer = match store.topic(topic).await {
+                Ok(Some(_)) => not_subscribed(topic, &msgid),
+                Ok(None) => outbound::error("topic_not_found", &format!("Topic {topic} not found"), about),
                 Err(error) => {
                     let error = ApiError::from(error);
                     error.log();
-                    (error.code(), error.to_string())
+                    outbound::error(error.code(), &error.to_string(), about)
                 }
             };
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
-            relays.deliver(&session, &[outbound::error(code, &text, about).as_bytes()]);
+            relays.deliver(&session, &[answer.as_bytes()]);
         });
     }
+}
+
+fn not_subscribed(topic: &str, msgid: &str) -> String {
+    let about = About { msgid: Some(msgid), topic_id: Some(topic), room_id: None };
+    outbound::error("not_subscribed", &format!("Not subscribed to topic {topic}"), about)
 }
 
 impl Actor for TopicManager {

@@ -175,6 +175,11 @@ impl<S: Location + Clone> Subscriptions<S> {
         self.topics.get(topic).is_some_and(|topic| topic.members.contains(&client))
     }
 
+    /// Whether a topic has members, connected or not.
+    pub fn has_members(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// The connected members of a topic.
     pub fn audience(&mut self, topic: &str) -> Option<Arc<Audience<S>>> {
         let topic = self.topics.get_mut(topic)?;

@@ -93,6 +93,28 @@ async fn many_senders_that_mix_direct_and_topic_messages_keep_their_order_each()
 }
 
 #[tokio::test]
+async fn a_refused_publication_is_answered_in_its_place_among_the_receipts() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (_, _, mut sender) = broker.connected("sender").await;
+    let (client, device, mut receiver) = broker.connected("receiver").await;
+    client.create_topic("t").await.unwrap();
+    client.subscribe("t").await.unwrap();
+    for n in 0..50 {
+        let (key, value) = if n % 2 == 0 { ("topic_id", json!("t")) } else { ("to", json!(device.uuid)) };
+        let frame = json!({ key: value, "msgid": n.to_string(), "content": n });
+        sender.send_text(frame.to_string()).await.unwrap();
+    }
+    for n in 0..50 {
+        let answer = next(&mut sender).await;
+        let kind = if n % 2 == 0 { "error" } else { "sent" };
+        assert_eq!((&answer["type"], &answer["msgid"]), (&json!(kind), &json!(n.to_string())), "{answer}");
+        if n % 2 == 1 {
+            assert_eq!(next(&mut receiver).await["content"], n);
+        }
+    }
+}
+
+#[tokio::test]
 async fn frames_before_one_that_ends_the_socket_are_handled_and_answered() {
     let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "1").set("LIMITS__FRAMES_BURST", "10").start().await;
     let (sender, _) = broker.device("sender").await;

@@ -1,0 +1,109 @@
+//! What all dialects that take JSON objects do alike: command replies, pings, and new tokens for a live socket.
+
+use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
+
+use super::{Dialect, Session};
+use crate::{
+    error::ApiError,
+    protocol::{
+        inbound::{Frame, NotAFrame, as_text},
+        json::Unacceptable,
+        outbound::{self, About},
+    },
+};
+
+/// A frame that needs no more attention.
+pub(super) struct Handled;
+
+impl Session {
+    /// Reads a frame of a dialect that takes JSON objects, and does what all those dialects do alike.
+    ///
+    /// # Errors
+    /// The frame is handled.
+    pub(super) fn common<'a>(
+        &mut self,
+        text: &'a str,
+        context: &mut <Self as Actor>::Context,
+    ) -> Result<Frame<'a>, Handled> {
+        let frame = Frame::parse(text).map_err(|error| {
+            match error {
+                NotAFrame::InvalidJson => self.bad_frame("invalid_json", "Invalid JSON format", About::default()),
+                NotAFrame::NotAnObject => {
+                    self.bad_frame(
+                        "invalid_message",
+                        "Invalid message format: expected a JSON object",
+                        About::default(),
+                    );
+                }
+            }
+            Handled
+        })?;
+        if frame.is_command_reply() {
+            // never answered, or two programs would answer each other for ever
+            self.on_command_reply(&frame, context);
+            return Err(Handled);
+        }
+        if let Some(why) = frame.unacceptable {
+            self.unacceptable(why, &frame);
+            return Err(Handled);
+        }
+        if frame.is_message() {
+            return Ok(frame);
+        }
+        match frame.kind().as_deref() {
+            Some("ping") => self.send(&match self.dialect {
+                Dialect::Device | Dialect::Agent => outbound::pong(),
+                _ => outbound::chat_pong(),
+            }),
+            Some("pong") => {}
+            Some("auth") => self.on_auth(&frame, context),
+            Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
+            _ => return Ok(frame),
+        }
+        self.bad_frames = 0;
+        Err(Handled)
+    }
+
+    /// Refuses JSON that is no frame for any dialect.
+    pub(super) fn unacceptable(&mut self, why: Unacceptable, frame: &Frame<'_>) {
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id());
+        let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
+        let what = if topic_id.is_some() { "Invalid topic message format" } else { "Invalid message format" };
+        self.bad_frame("invalid_message", &format!("{what}: {why}"), about);
+    }
+
+    /// A new token for the same identity (contract section 3).
+    fn on_auth(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
+        let Some(token) = frame.token.and_then(as_text) else {
+            self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
+            return;
+        };
+        let Some(own) = self.client() else { return };
+        let (token, broker, handle) = (token.into_owned(), self.broker.clone(), self.outbox.handle().clone());
+        let renew = async move {
+            let identity = broker.accounts.authenticate(&token).await?;
+            if identity.account.id != own {
+                return Err(ApiError::Forbidden("Token belongs to another client, nothing has changed"));
+            }
+            let (account, expires_at) = (identity.account.id, identity.expires_at);
+            let before = handle.exchange(identity.clone());
+            if let Err(error) = broker.accounts.confirm(&identity).await {
+                if let Some(before) = before {
+                    handle.exchange(before);
+                }
+                return Err(error);
+            }
+            Ok((account, expires_at))
+        };
+        context.wait(renew.into_actor(self).map(|result, session, _| match result {
+            Ok((account, expires_at)) => {
+                session.set_expiry(expires_at);
+                session.send(&outbound::authenticated(account, expires_at));
+            }
+            Err(error) => {
+                error.log();
+                session.error(error.code(), &error.to_string(), About::default());
+            }
+        }));
+    }
+}
