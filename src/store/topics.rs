@@ -54,7 +54,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn delete_topic(&self, id: &str, creator: ClientId) -> Result<bool, StoreError> {
-        let transaction = self.begin().await?;
+        let transaction = self.begin_essential().await?;
         let of_creator = Topics::delete_many().filter(Column::Id.eq(id)).filter(Column::Creator.eq(creator.uuid()));
         let deleted = of_creator.exec(&transaction).await?;
         transaction.commit().await?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use switchboard::client::Client;
 use tempfile::TempDir;
 
-use crate::support::{Broker, get, next, next_of_type, post, posting, reply, until, within};
+use crate::support::{Broker, answer, get, next, next_of_type, post, posting, reply, until, within};
 
 /// A small file system of its own.
 struct SmallDisk {
@@ -186,6 +186,8 @@ async fn while_storage_is_nearly_full_what_passes_through_goes_on() {
     next_of_type(&mut chat, "message_history").await;
     next_of_type(&mut chat, "user_joined").await;
 
+    assert_eq!(create_topic(&device, "old").await.0, 200);
+
     // a twentieth of 8 MiB is more than that
     disk.fill_up_to(300_000);
     until(async || get(&admin, "/readyz").await.1["database"] == "nearly full").await;
@@ -224,6 +226,7 @@ async fn while_storage_is_nearly_full_what_passes_through_goes_on() {
     let (_, list) = get(&admin, "/api/commands").await;
     assert_eq!(list["count"], 0, "{list}");
     assert_eq!(broker.command(&["user", "disable", "alice"], "").code, Some(0));
+    assert_eq!(answer(admin.request(reqwest::Method::DELETE, "/topics/old")).await.0, 200);
 
     disk.free();
     until(async || create_topic(&device, "there is space again").await.0 == 200).await;
