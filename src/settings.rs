@@ -72,6 +72,7 @@ pub struct Storage {
     pub data_dir: PathBuf,
     pub database_url: Secret,
     pub max_connections: u32,
+    pub timeout_ms: u64,
     pub min_free_bytes: u64,
 }
 
@@ -292,6 +293,10 @@ impl Settings {
             if good { Ok(()) } else { Err((key, "must be greater than 0".to_owned())) }
         };
         positive("storage.max_connections", self.storage.max_connections > 0)?;
+        // less would leave a statement that waits for a lock no time to fail by itself
+        if self.storage.timeout_ms < 500 {
+            return Err(("storage.timeout_ms", "must be at least 500".to_owned()));
+        }
         positive("auth.access_token_minutes", self.auth.access_token_minutes > 0)?;
         positive("auth.refresh_token_days", self.auth.refresh_token_days > 0)?;
         positive("auth.recheck_secs", self.auth.recheck_secs > 0)?;

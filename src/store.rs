@@ -19,6 +19,8 @@ mod tokens;
 mod topics;
 mod users;
 
+use std::time::Duration;
+
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{DatabaseConnection, DbBackend};
 
@@ -69,9 +71,9 @@ impl Store {
         Ok(Self { read, write, database, gate: Gate::default() })
     }
 
-    /// The same database with the deadlines of a broker, whose clients get an answer within two seconds.
+    /// The same database with the deadline of a broker, whose clients do not wait longer than `storage.timeout_ms`.
     pub fn serving(&self, settings: &settings::Storage) -> Self {
-        let (read, write) = self.database.pools(settings.max_connections, open::SERVING);
+        let (read, write) = self.database.pools(settings.max_connections, Duration::from_millis(settings.timeout_ms));
         Self { read, write, ..self.clone() }
     }
 

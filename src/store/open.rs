@@ -22,9 +22,6 @@ use sea_orm::{
 use super::{StoreError, connection::Pool};
 use crate::settings;
 
-/// How long the broker waits for an answer of the database: clients get theirs within two seconds, whatever it is.
-pub(super) const SERVING: Duration = Duration::from_millis(1800);
-
 /// How long a command that somebody waits for at a terminal may take, and the start of the broker.
 pub(super) const PATIENT: Duration = Duration::from_secs(10);
 

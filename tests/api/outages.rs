@@ -95,6 +95,7 @@ enum Database {
 impl Database {
     /// A broker whose database can be taken away.
     async fn with_broker(change: ChangeBroker) -> (Self, Broker) {
+        let change = change.set("STORAGE__TIMEOUT_MS", "1800");
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") {
             let url = create_database(&server).await;
             let (before, rest) = url.split_once('@').expect("postgres://user@host:port/name");

@@ -86,6 +86,8 @@ impl ChangeBroker {
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(self.dir()).env_clear();
         command.env("XDG_STATE_HOME", self.dir().join("state"));
+        // a slow disk under the tests is no outage
+        command.env("SWITCHBOARD__STORAGE__TIMEOUT_MS", "60000");
         // only what a process can't do without: nothing of the tester's own settings
         for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -99,7 +101,7 @@ impl ChangeBroker {
     /// The database, behind the broker's back.
     pub async fn store(&mut self) -> Store {
         let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map_or("", |(_, url)| url.as_str());
-        let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2, "min_free_bytes": 0 });
+        let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2, "timeout_ms": 10_000, "min_free_bytes": 0 });
         Store::connect(&serde_json::from_value(settings).unwrap()).await.unwrap()
     }
 
