@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 pub use broker::Broker;
 pub(crate) use readiness::NEARLY_FULL;
 use readiness::Readiness;
-use server::{listen, serve, warn_of_risks};
+use server::{connections, listen, serve, warn_of_risks};
 use supervision::Supervision;
 pub(crate) use supervision::log_panics;
 
@@ -41,7 +41,8 @@ use crate::{
     },
     auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
-    domain::{gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
+    http::Answers,
     protocol::close_code::CloseCode,
     settings::{self, Registration, Settings},
     store::{Location, Store},
@@ -127,7 +128,7 @@ impl Application {
                 relays.clone(),
                 backplane.clone(),
                 store.clone(),
-                settings.limits.subscriptions_per_client,
+                (settings.limits.subscriptions_per_client, settings.limits.waiting_subscriptions),
                 Duration::from_secs(settings.sessions.subscription_wait_secs),
             );
             TopicManager::start_in_arbiter(&control.handle(), |_| manager)
@@ -148,7 +149,7 @@ impl Application {
                 journal.clone(),
                 backlog.clone(),
                 store.clone(),
-                settings.limits.pending_commands,
+                settings.limits.commands(),
                 starting.unfinished_commands().await?,
             );
             let under_way = dispatcher.under_way();
@@ -227,11 +228,13 @@ impl Application {
         let broker = web::Data::new(Broker {
             registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
             logins: Mutex::new(LoginLimit::new(settings.limits.login_failures_per_minute)),
+            stored_bytes: budget(settings.limits.stored_bytes_per_minute, 60.0, 1.0),
+            requests: budget(settings.limits.requests_per_second, 1.0, 2.0),
+            requests_of_addresses: budget(settings.limits.requests_per_second_per_address, 1.0, 2.0),
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
             supervision,
             drain_begun: Notify::new(),
-            settings,
             store,
             accounts,
             passwords,
@@ -241,6 +244,8 @@ impl Application {
             command_dispatcher,
             inlet,
             rooms: Rooms::new(room_manager, relays.clone()),
+            connections: connections(&settings, workers),
+            answers: Answers::new(settings.limits.response_bytes, settings.limits.response_bytes_per_identity),
             gateways,
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),
@@ -248,6 +253,7 @@ impl Application {
             backlog,
             relays,
             backplane,
+            settings,
         });
         let server = serve(broker.clone(), listener, workers)?;
         Ok(Self { broker, server, control, probing, address, database, first_password, has_accounts, _lock: lock })
@@ -345,6 +351,11 @@ async fn warn_of_unbound_devices(store: &Store) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// A budget of `limit` in so many seconds, of which so many times may be spent at once.
+fn budget<K: Eq + std::hash::Hash>(limit: u32, secs: f64, at_once: f64) -> Mutex<Budgets<K>> {
+    Mutex::new(Budgets::new(f64::from(limit) / secs, f64::from(limit) * at_once))
 }
 
 /// The gateways of the configuration and those that were created over HTTP, which share one space of ids.

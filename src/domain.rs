@@ -1,6 +1,8 @@
 //! The pure core: decisions as plain structs, without actors, clocks or I/O. Time is an argument, so that every rule
 //! can be tested at any moment.
 
+pub mod admission;
+pub mod budget;
 pub mod commands;
 pub mod gateways;
 pub mod ids;
@@ -11,5 +13,6 @@ pub mod origin;
 pub mod passwords;
 pub mod rate_limit;
 pub mod rooms;
+pub mod shares;
 pub mod storage;
 pub mod subscriptions;

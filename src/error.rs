@@ -108,7 +108,7 @@ pub enum ApiError {
         retry_after: u64,
     },
     /// A client that is to be added to a room is in as many as it may.
-    #[error("The new member is in as many rooms as it may (limits.rooms_per_user)")]
+    #[error("The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)")]
     NewMemberAtLimit,
     /// A limit of the server's was hit; its key.
     #[error("Server is at its limit ({0})")]

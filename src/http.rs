@@ -6,6 +6,7 @@
 pub mod body;
 mod clients;
 mod commands;
+pub mod connections;
 mod devices;
 mod gateways;
 mod register;
@@ -13,7 +14,10 @@ pub use register::check_username;
 mod docs;
 mod health;
 mod openapi;
+pub(crate) mod paging;
+mod request_body;
 pub mod request_id;
+mod response_body;
 pub mod rooms;
 pub mod root;
 pub mod routes;
@@ -34,6 +38,8 @@ use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
+pub use self::response_body::Answers;
+pub(crate) use self::{request_body::RequestBody, response_body::Asker};
 use crate::{
     app::Broker,
     domain::{

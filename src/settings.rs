@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub use layers::{Flags, SettingsError, load};
 
 use crate::domain::{
+    commands::CommandLimits,
     gateways::Gateway,
     network::Network,
     origin,
@@ -58,6 +59,7 @@ pub struct Http {
     pub bind: SocketAddr,
     pub workers: usize,
     pub public_reads: bool,
+    pub public_sockets: bool,
     pub cors_origins: Vec<String>,
     pub trusted_proxies: Vec<Network>,
     pub drain_secs: u64,
@@ -152,8 +154,12 @@ pub struct Limits {
     pub bad_frames: u32,
     pub connections: usize,
     pub connections_per_identity: usize,
+    pub connections_per_address: usize,
+    pub response_bytes: usize,
+    pub response_bytes_per_identity: usize,
     pub topics_per_client: usize,
     pub subscriptions_per_client: usize,
+    pub waiting_subscriptions: usize,
     pub rooms_per_user: usize,
     pub topic_id_chars: usize,
     pub room_name_chars: usize,
@@ -161,11 +167,35 @@ pub struct Limits {
     pub message_bytes: usize,
     pub gateways: usize,
     pub pending_commands: usize,
+    pub pending_commands_per_identity: usize,
+    pub queued_commands: usize,
+    pub queued_commands_per_identity: usize,
+    pub queued_commands_per_target: usize,
+    pub command_bytes: usize,
+    pub command_bytes_per_identity: usize,
     pub command_timeout_secs: u64,
     pub registrations_per_minute: u32,
     pub login_failures_per_minute: u32,
     pub body_bytes: usize,
+    pub stored_bytes_per_minute: u32,
+    pub requests_per_second: u32,
+    pub requests_per_second_per_address: u32,
     pub password_hashes_queued: usize,
+}
+
+impl Limits {
+    /// Those of commands.
+    pub fn commands(&self) -> CommandLimits {
+        CommandLimits {
+            pending: self.pending_commands,
+            pending_per_identity: self.pending_commands_per_identity,
+            queued: self.queued_commands,
+            queued_per_identity: self.queued_commands_per_identity,
+            queued_per_target: self.queued_commands_per_target,
+            bytes: self.command_bytes,
+            bytes_per_identity: self.command_bytes_per_identity,
+        }
+    }
 }
 
 /// One of `[[gateways]]`

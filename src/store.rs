@@ -22,10 +22,10 @@ mod users;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{DatabaseConnection, DbBackend};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
-pub use commands::{CommandFilter, Created, Record, StoredProgress};
+pub use commands::{CommandFilter, CommandPage, Created, Record, StoredProgress};
 pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
 pub use error::StoreError;
 pub use gateways::{GatewayHistory, GatewayRecord};
@@ -33,7 +33,7 @@ pub use location::Location;
 pub use lock::DatabaseLock;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
-pub use topics::Topic;
+pub use topics::{CreatedTopic, Topic};
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
 use connection::{Pool, Transaction};
@@ -41,7 +41,10 @@ use error::is_unique_violation;
 use gate::Gate;
 use open::Database;
 
-use crate::{domain::rooms::Change, settings};
+use crate::{
+    domain::{ids::ClientId, rooms::Change},
+    settings,
+};
 
 /// A handle on the database; clones share its connections. Every call has a deadline.
 ///
@@ -169,6 +172,16 @@ impl Store {
         };
         Ok(self.write.begin(begin).await?)
     }
+}
+
+/// Lets those who count what a client has, and add to it, take turns until the end of the transaction.
+async fn take_turns(transaction: &Transaction, client: ClientId) -> Result<(), StoreError> {
+    // SQLite has one writer at a time anyhow
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let key = client.uuid().as_u64_pair().0 as i64;
+        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({key})")).await?;
+    }
+    Ok(())
 }
 
 /// Rows per statement. Few sizes make few statements, which the connection keeps prepared. SQLite takes 32,766 parameters

@@ -15,6 +15,7 @@ pub struct Model {
     pub role: String,
     pub joined_at: DateTimeWithTimeZone,
     pub last_read_id: i64,
+    pub added_by: Option<Uuid>,
     #[sea_orm(belongs_to, from = "room_id", to = "id", on_update = "NoAction", on_delete = "NoAction")]
     pub rooms: BelongsTo<super::rooms::Entity>,
 }

@@ -14,6 +14,7 @@ pub struct Model {
     pub description: Option<String>,
     pub is_private: bool,
     pub created_at: DateTimeWithTimeZone,
+    pub created_by: Option<Uuid>,
     #[sea_orm(has_many)]
     pub messages: HasMany<super::messages::Entity>,
     #[sea_orm(has_many)]

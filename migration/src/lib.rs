@@ -22,6 +22,7 @@ mod m20261121_000016_bind_device_keys;
 mod m20261121_000017_one_refresh_token_per_login;
 mod m20261121_000018_delete_users;
 mod m20261121_000019_count_gateway_ids;
+mod m20261121_000020_add_room_quotas;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000017_one_refresh_token_per_login::Migration),
             Box::new(m20261121_000018_delete_users::Migration),
             Box::new(m20261121_000019_count_gateway_ids::Migration),
+            Box::new(m20261121_000020_add_room_quotas::Migration),
         ]
     }
 }

@@ -26,8 +26,8 @@ use uuid::Uuid;
 
 pub use inlet::{Inlet, Item, Items};
 pub use messages::{
-    Answer, Await, Cancel, ClientDeleted, ClientReady, CountPending, Dispatch, Progress, RecordBegun, SessionGone,
-    TooManyPending, Watch,
+    Answer, Await, Cancel, ClientDeleted, ClientReady, Dispatch, NoPlace, Progress, RecordBegun, Release, Reserve,
+    SessionGone, Watch,
 };
 
 use self::unrecorded::Unrecorded;
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     domain::{
-        commands::{Answered, Changed, Command, PendingCommands, Reason, Socket},
+        commands::{Answered, Changed, Command, CommandLimits, PendingCommands, Reason, Socket},
         ids::ClientId,
     },
     protocol::outbound,
@@ -76,8 +76,6 @@ pub struct CommandDispatcher {
     journal: Addr<Journal>,
     backlog: Backlog,
     store: Store,
-    /// `limits.pending_commands`; 0 is none
-    limit: usize,
 }
 
 impl Socket for SessionHandle {
@@ -94,11 +92,11 @@ impl CommandDispatcher {
         journal: Addr<Journal>,
         backlog: Backlog,
         store: Store,
-        limit: usize,
+        limits: CommandLimits,
         recovered: Vec<Command>,
     ) -> Self {
         Self {
-            pending: PendingCommands::default(),
+            pending: PendingCommands::new(limits),
             unrecorded: Unrecorded::default(),
             unkept: HashSet::new(),
             in_moment: false,
@@ -113,7 +111,6 @@ impl CommandDispatcher {
             journal,
             backlog,
             store,
-            limit,
         }
     }
 
@@ -247,13 +244,17 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 }
 
 impl CommandDispatcher {
+    fn reserve(&mut self, command: &Command) -> Result<(), NoPlace> {
+        if self.backlog.is_behind() {
+            return Err(NoPlace::Backlog);
+        }
+        self.pending.reserve(command).map_err(NoPlace::Limit)
+    }
+
     fn dispatch(&mut self, dispatch: Dispatch, context: &mut Context<Self>) -> inlet::Dispatched {
         let Dispatch { command, recorded, behind_down_gateway } = dispatch;
-        let over = self.limit > 0 && self.pending.len() + command.targets.len() > self.limit;
         if !recorded {
-            if over || self.backlog.is_behind() {
-                return Err(TooManyPending);
-            }
+            self.reserve(&command)?;
             if self.store.is_nearly_full() || self.backlog.is_stuck() {
                 self.unkept.insert(command.id);
             } else {
@@ -388,11 +389,19 @@ impl Handler<Await> for CommandDispatcher {
     }
 }
 
-impl Handler<CountPending> for CommandDispatcher {
-    type Result = usize;
+impl Handler<Reserve> for CommandDispatcher {
+    type Result = Result<(), NoPlace>;
 
-    fn handle(&mut self, _: CountPending, _: &mut Self::Context) -> usize {
-        self.pending.len()
+    fn handle(&mut self, Reserve(command): Reserve, _: &mut Self::Context) -> Self::Result {
+        self.reserve(&command)
+    }
+}
+
+impl Handler<Release> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Release(id): Release, _: &mut Self::Context) {
+        self.pending.release(id);
     }
 }
 

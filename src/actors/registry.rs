@@ -4,9 +4,9 @@
 //! Handlers tell it of a session before the 101 goes out; the session tells it of its end. It tells the TopicManager, the
 //! Journal and the other nodes who came and went, and closes sessions whose account or token changed.
 
-use std::sync::Arc;
+use std::{collections::HashMap as Map, sync::Arc};
 
-use actix::{Actor, Context, Handler, Message, Recipient};
+use actix::{Actor, Addr, Context, Handler, Message, Recipient};
 use chrono::{SubsecRound, Utc};
 use papaya::HashMap;
 
@@ -22,6 +22,7 @@ use crate::{
     auth::accounts::{Account, Change, Holder},
     cluster::Backplane,
     domain::ids::{ClientId, ClientKind, Role, TopicId},
+    error::ApiError,
     protocol::{close_code::CloseCode, outbound::Event},
     store::Record,
 };
@@ -41,6 +42,46 @@ pub struct Connect {
 /// The client has as many sockets as it may (`limits.connections_per_identity`).
 #[derive(Debug)]
 pub struct TooManyConnections;
+
+/// A client opens a stream of events over HTTP, which counts as one of its sockets.
+#[derive(Message)]
+#[rtype(result = "Result<(), TooManyConnections>")]
+struct OpenStream(ClientId);
+
+/// A stream of events has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct CloseStream(ClientId);
+
+/// The place of a stream of events among its client's sockets, until it is dropped.
+#[derive(Debug)]
+pub struct StreamPlace {
+    registry: Addr<Registry>,
+    client: ClientId,
+}
+
+impl StreamPlace {
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// The client has as many sockets and streams as it may, or the Registry is gone.
+    pub async fn take(registry: &Addr<Registry>, client: ClientId) -> Result<Self, ApiError> {
+        registry.send(OpenStream(client)).await??;
+        Ok(Self { registry: registry.clone(), client })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.registry.do_send(CloseStream(self.client));
+    }
+}
+
+impl From<TooManyConnections> for ApiError {
+    fn from(_: TooManyConnections) -> Self {
+        Self::TooMany { limit: "limits.connections_per_identity", retry_after: 1 }
+    }
+}
 
 /// A session has ended.
 #[derive(Message)]
@@ -153,6 +194,8 @@ pub struct Registry {
     backlog: Backlog,
     /// `limits.connections_per_identity`; 0 is none
     per_identity: usize,
+    /// streams of events by client
+    streams: Map<ClientId, usize>,
 }
 
 /// Whom the Registry tells who comes and goes.
@@ -185,7 +228,14 @@ impl Registry {
         backlog: Backlog,
         per_identity: usize,
     ) -> Self {
-        Self { directory, relays, backplane, neighbours, backlog, per_identity }
+        Self { directory, relays, backplane, neighbours, backlog, per_identity, streams: Map::new() }
+    }
+
+    /// Whether the client, which has so many sessions, may open another socket or stream.
+    fn check_count(&self, client: ClientId, sessions: usize) -> Result<(), TooManyConnections> {
+        let streams = self.streams.get(&client).copied().unwrap_or_default();
+        let is_full = self.per_identity > 0 && sessions + streams >= self.per_identity;
+        if is_full { Err(TooManyConnections) } else { Ok(()) }
     }
 
     fn get(&self, client: ClientId) -> Option<Connected> {
@@ -290,9 +340,7 @@ impl Handler<Connect> for Registry {
             }
             self.close(old.into_iter().map(|(_, session)| session), code);
         }
-        if self.per_identity > 0 && after.sessions.len() >= self.per_identity {
-            return Err(TooManyConnections);
-        }
+        self.check_count(id, after.sessions.len())?;
         // nearly all have one
         after.sessions.reserve_exact(1);
         after.sessions.push((connect.kind, connect.session.clone()));
@@ -301,6 +349,29 @@ impl Handler<Connect> for Registry {
             self.neighbours.client_ready.do_send(ClientReady { client: id, session: connect.session });
         }
         Ok(())
+    }
+}
+
+impl Handler<OpenStream> for Registry {
+    type Result = Result<(), TooManyConnections>;
+
+    fn handle(&mut self, OpenStream(client): OpenStream, _: &mut Self::Context) -> Self::Result {
+        self.check_count(client, self.directory.session_count(client))?;
+        *self.streams.entry(client).or_default() += 1;
+        Ok(())
+    }
+}
+
+impl Handler<CloseStream> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, CloseStream(client): CloseStream, _: &mut Self::Context) {
+        if let Some(count) = self.streams.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.streams.remove(&client);
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     cluster::Backplane,
     domain::{
         ids::{ClientId, TopicId},
-        subscriptions::{Location, Subscriptions, TooManySubscriptions},
+        subscriptions::{CannotSubscribe, Location, Subscriptions},
     },
     error::ApiError,
     protocol::{
@@ -38,7 +38,7 @@ const MAILBOX: usize = 1024;
 
 /// A client wants the publications of a topic, which exists.
 #[derive(Message)]
-#[rtype(result = "Result<(), TooManySubscriptions>")]
+#[rtype(result = "Result<(), CannotSubscribe>")]
 pub struct Subscribe {
     /// The subscriber.
     pub client: ClientId,
@@ -129,10 +129,10 @@ impl TopicManager {
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
         store: Store,
-        per_client: usize,
+        (per_client, most_waiting): (usize, usize),
         wait: Duration,
     ) -> Self {
-        let subscriptions = Subscriptions::new(per_client);
+        let subscriptions = Subscriptions::new(per_client, most_waiting);
         let refusals = Arc::new(Semaphore::new(MAILBOX));
         Self { subscriptions, wait, directory, relays, backplane, store, refusals }
     }
@@ -188,7 +188,7 @@ impl Actor for TopicManager {
 }
 
 impl Handler<Subscribe> for TopicManager {
-    type Result = Result<(), TooManySubscriptions>;
+    type Result = Result<(), CannotSubscribe>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
         self.subscriptions.subscribe(subscribe.client, subscribe.topic, Instant::now())

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::Addr;
@@ -29,8 +29,9 @@ use crate::{
         passwords::Passwords,
     },
     cluster::Backplane,
-    domain::{login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
+    http::{Answers, connections::Connections},
     settings::Settings,
     store::Store,
 };
@@ -71,8 +72,15 @@ pub struct Broker {
     pub relays: Arc<Relays>,
     /// The way to other nodes.
     pub backplane: Arc<dyn Backplane>,
+    /// The connections of this node.
+    pub connections: Arc<Connections>,
+    /// What large answers take up.
+    pub answers: Arc<Answers>,
     pub(super) registrations: Mutex<PerMinute<IpAddr>>,
     pub(super) logins: Mutex<LoginLimit>,
+    pub(super) stored_bytes: Mutex<Budgets<ClientId>>,
+    pub(super) requests: Mutex<Budgets<ClientId>>,
+    pub(super) requests_of_addresses: Mutex<Budgets<IpAddr>>,
     pub(super) draining: AtomicBool,
     pub(super) readiness: Readiness,
     pub(super) supervision: Supervision,
@@ -106,6 +114,32 @@ impl Broker {
         self.supervision.unresponsive(patience).await
     }
 
+    /// Counts what an identity is about to have stored.
+    ///
+    /// # Errors
+    /// It has had as much stored as it may for now.
+    pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), ApiError> {
+        // a row of its own takes up something, too
+        let amount = (bytes + 64) as f64;
+        spend(&self.stored_bytes, client, amount, "limits.stored_bytes_per_minute")
+    }
+
+    /// Counts a request that changes something.
+    ///
+    /// # Errors
+    /// The identity has made as many as it may for now.
+    pub fn charge_request(&self, client: ClientId) -> Result<(), ApiError> {
+        spend(&self.requests, client, 1.0, "limits.requests_per_second")
+    }
+
+    /// The same for an address.
+    ///
+    /// # Errors
+    /// The address has made as many as it may for now.
+    pub fn charge_address(&self, address: IpAddr) -> Result<(), ApiError> {
+        spend(&self.requests_of_addresses, address, 1.0, "limits.requests_per_second_per_address")
+    }
+
     /// Whether the server is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
@@ -134,4 +168,16 @@ impl Broker {
         self.registry.send(Apply(change)).await?;
         Ok(())
     }
+}
+
+fn spend<K: Eq + std::hash::Hash>(
+    budgets: &Mutex<Budgets<K>>,
+    key: K,
+    amount: f64,
+    limit: &'static str,
+) -> Result<(), ApiError> {
+    let mut budgets = budgets.lock().unwrap_or_else(PoisonError::into_inner);
+    budgets
+        .spend(key, amount, Instant::now())
+        .map_err(|wait| ApiError::TooMany { limit, retry_after: wait.as_secs() + 1 })
 }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,9 +21,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Broker;
 use crate::{
-    actors::session::ConnectionSocket,
-    domain::{liveness::Periods, origin},
-    http::{request_id, root, routes},
+    domain::{admission::Capacity, liveness::Periods, origin},
+    http::{connections::Connections, request_id, root, routes},
     settings::{self, Registration, Settings},
 };
 
@@ -58,25 +58,46 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
             settings.ignored_variables.join(", ")
         );
     }
-    // two descriptors per socket, and some for the rest
-    let wanted = (settings.limits.connections as u64) * 2 + 256;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < wanted => {
-            let enough = limit.saturating_sub(256) / 2;
-            tracing::warn!(
-                "this process may open {limit} files, enough for {enough} connections: ulimit -n {wanted}, or lower limits.connections"
-            );
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+}
+
+/// Descriptors of the process itself: standard streams, files, listener, and what each thread's runtime needs.
+const OWN_DESCRIPTORS: u64 = 32;
+
+/// Descriptors of one runtime.
+const PER_RUNTIME: u64 = 6;
+
+/// Descriptors of one connection to an SQLite database: the file, its log, its index.
+const PER_DATABASE_CONNECTION: u64 = 3;
+
+/// Descriptors of the probes of gateways under way.
+const PROBES: u64 = 128;
+
+/// The connections that this process can have.
+pub(super) fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        1024
+    });
+    let own = OWN_DESCRIPTORS
+        + PER_RUNTIME * (workers as u64 + 4)
+        + PER_DATABASE_CONNECTION * (u64::from(settings.storage.max_connections) + 1)
+        // a probe that finds none is made again later
+        + PROBES.min(descriptors / 8);
+    let capacity = Capacity::of(descriptors, own, settings.limits.connections, workers);
+    if capacity.connections() < settings.limits.connections {
+        tracing::warn!(
+            "this process may open {descriptors} files, enough for {} connections: raise the limit of open files (ulimit -n), or lower limits.connections",
+            capacity.connections()
+        );
     }
+    Connections::new(capacity, settings.limits.connections_per_address, settings.http.trusted_proxies.clone())
 }
 
 pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: usize) -> anyhow::Result<Server> {
     let limits = &broker.settings.limits;
     // a peer that acknowledges nothing for so long is gone, whatever the session does meanwhile
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
-    let most = if limits.connections == 0 { 1_000_000 } else { limits.connections.max(25_000) };
+    let connections = broker.connections.clone();
     let sessions = &broker.settings.sessions;
     let periods =
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
@@ -85,6 +106,8 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
         if let Some(relay) = broker.relays.start_worker(periods) {
             broker.supervision.watch_actor("relay", &relay);
         }
+        let idle = broker.connections.clone().close_idle();
+        actix_web::rt::spawn(broker.supervision.watched("closing of idle connections", idle));
         App::new()
             .app_data(broker.clone())
             .configure(routes::configure)
@@ -95,7 +118,8 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     })
     .workers(workers)
     .backlog(BACKLOG as u32)
-    .max_connections(most)
+    // beyond it the framework would stop accepting, and nobody would be told why
+    .max_connections(usize::MAX)
     .tcp_nodelay(true)
     .disable_signals()
     .shutdown_timeout(2)
@@ -108,12 +132,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
         {
             tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
-        match socket.try_clone() {
-            Ok(duplicate) => {
-                data.insert(ConnectionSocket::new(duplicate));
-            }
-            Err(error) => tracing::warn!(%error, "cannot duplicate a socket"),
-        }
+        connections.accepted(stream, data);
     })
     .listen(listener)?
     .run();
@@ -126,7 +145,7 @@ fn cors(settings: &Settings) -> Cors {
         .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &origins)))
         .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_any_header()
-        .expose_headers(["X-Request-ID", "Retry-After", "Location"])
+        .expose_headers(["X-Request-ID", "Retry-After", "Location", "X-Truncated"])
         .supports_credentials()
         // a foreign origin is answered as usual: without the headers its browser shows the answer to nobody
         .block_on_origin_mismatch(false)

@@ -2,14 +2,14 @@
 
 use std::{future::Future, ops::Deref, pin::Pin};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web};
 use serde_json::Value;
 
 use super::{
     accounts::{Authenticated, Holder},
     credentials,
 };
-use crate::{app::Broker, domain::ids::Role, error::ApiError};
+use crate::{app::Broker, domain::ids::Role, error::ApiError, http::Asker};
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -19,7 +19,19 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
         .app_data::<web::Data<Broker>>()
         .ok_or_else(|| ApiError::Internal("the broker is not in the app's data".to_owned()))?;
     match credentials::token(&request, &broker.settings.http.cors_origins)? {
-        Some(token) => broker.accounts.authenticate_again(&token).await.map(Some),
+        Some(token) => {
+            let identity = broker.accounts.authenticate_again(&token).await?;
+            let client = identity.account.id;
+            if !request.method().is_safe() {
+                broker.answers.check(client)?;
+                // operators dispatch commands, tens of thousands per second
+                if identity.account.role() < Role::Operator {
+                    broker.charge_request(client)?;
+                }
+            }
+            request.extensions_mut().insert(Asker(client));
+            Ok(Some(identity))
+        }
         None => Ok(None),
     }
 }

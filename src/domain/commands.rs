@@ -1,6 +1,7 @@
 //! Commands and what becomes of them.
 
 mod pending;
+mod usage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::ids::{ClientId, ClientKind};
 
 pub use pending::{Answered, PendingCommands, Socket};
+pub use usage::{CommandLimits, Exceeded};
 
 /// What one target of a command has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

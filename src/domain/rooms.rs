@@ -88,6 +88,8 @@ pub struct Member {
     pub joined_at: DateTime<Utc>,
     /// The newest message that it has marked as read; 0 if none.
     pub last_read: MessageId,
+    /// Who added it; None once it has joined by itself.
+    pub added_by: Option<ClientId>,
 }
 
 /// A chat message as stored.

@@ -67,7 +67,12 @@ struct Client<S> {
 
 /// Why a client may not subscribe.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooManySubscriptions;
+pub enum CannotSubscribe {
+    /// It has as many subscriptions as it may.
+    TooMany,
+    /// As many subscriptions wait for their clients to connect as may.
+    TooManyWaiting,
+}
 
 /// The membership index.
 #[derive(Debug)]
@@ -75,19 +80,29 @@ pub struct Subscriptions<S> {
     topics: HashMap<TopicId, Topic<S>>,
     clients: HashMap<ClientId, Client<S>>,
     per_client: usize,
+    /// subscriptions that may wait for their clients to connect; 0 is no limit
+    most_waiting: usize,
+    waiting: usize,
 }
 
 impl<S: Location + Clone> Subscriptions<S> {
-    /// An empty index in which a client has at most `per_client` subscriptions; 0 is no limit.
-    pub fn new(per_client: usize) -> Self {
-        Self { topics: HashMap::new(), clients: HashMap::new(), per_client }
+    /// An empty index in which a client has at most `per_client` subscriptions, and at most `most_waiting` of all wait for
+    /// their clients to connect; 0 is no limit.
+    pub fn new(per_client: usize, most_waiting: usize) -> Self {
+        Self { topics: HashMap::new(), clients: HashMap::new(), per_client, most_waiting, waiting: 0 }
     }
 
     /// Subscribes a client; doing so twice is doing it once.
     ///
     /// # Errors
-    /// The client has as many subscriptions as it may.
-    pub fn subscribe(&mut self, client: ClientId, topic: TopicId, now: Instant) -> Result<(), TooManySubscriptions> {
+    /// The client, or all clients that are absent, have as many subscriptions as they may.
+    pub fn subscribe(&mut self, client: ClientId, topic: TopicId, now: Instant) -> Result<(), CannotSubscribe> {
+        let known = self.clients.get(&client);
+        let is_absent = known.is_none_or(|known| known.absent_since.is_some());
+        let is_new = known.is_none_or(|known| !known.topics.contains(&topic));
+        if is_absent && is_new && self.most_waiting > 0 && self.waiting >= self.most_waiting {
+            return Err(CannotSubscribe::TooManyWaiting);
+        }
         let entry = self.clients.entry(client).or_insert_with(|| Client {
             topics: BTreeSet::new(),
             session: None,
@@ -100,9 +115,10 @@ impl<S: Location + Clone> Subscriptions<S> {
             return Ok(());
         }
         if self.per_client > 0 && entry.topics.len() >= self.per_client {
-            return Err(TooManySubscriptions);
+            return Err(CannotSubscribe::TooMany);
         }
         entry.topics.insert(topic.clone());
+        self.waiting += usize::from(is_absent);
         let topic = self.topics.entry(topic).or_insert_with(|| Topic { members: HashSet::new(), audience: None });
         topic.members.insert(client);
         topic.audience = None;
@@ -113,6 +129,7 @@ impl<S: Location + Clone> Subscriptions<S> {
     pub fn unsubscribe(&mut self, client: ClientId, topic: &TopicId) -> bool {
         let Some(entry) = self.clients.get_mut(&client) else { return false };
         let was = entry.topics.remove(topic);
+        self.waiting -= usize::from(was && entry.absent_since.is_some());
         if entry.topics.is_empty() && entry.absent_since.is_some() {
             self.clients.remove(&client);
         }
@@ -127,7 +144,8 @@ impl<S: Location + Clone> Subscriptions<S> {
         let Some(topic) = self.topics.remove(id) else { return };
         for member in topic.members {
             let Some(entry) = self.clients.get_mut(&member) else { continue };
-            entry.topics.remove(id);
+            let was = entry.topics.remove(id);
+            self.waiting -= usize::from(was && entry.absent_since.is_some());
             if entry.topics.is_empty() && entry.absent_since.is_some() {
                 self.clients.remove(&member);
             }
@@ -142,7 +160,9 @@ impl<S: Location + Clone> Subscriptions<S> {
             absent_since: None,
         });
         entry.session = session;
-        entry.absent_since = None;
+        if entry.absent_since.take().is_some() {
+            self.waiting -= entry.topics.len();
+        }
         for topic in &entry.topics {
             if let Some(topic) = self.topics.get_mut(topic) {
                 topic.audience = None;
@@ -153,6 +173,9 @@ impl<S: Location + Clone> Subscriptions<S> {
     /// A client's last socket is gone, and its subscriptions with it.
     pub fn disconnected(&mut self, client: ClientId) {
         if let Some(entry) = self.clients.remove(&client) {
+            if entry.absent_since.is_some() {
+                self.waiting -= entry.topics.len();
+            }
             for topic in &entry.topics {
                 self.forget_member(client, topic);
             }
@@ -227,7 +250,7 @@ mod tests {
     }
 
     fn index() -> (Subscriptions<At>, Instant) {
-        (Subscriptions::new(2), Instant::now())
+        (Subscriptions::new(2, 0), Instant::now())
     }
 
     fn connected(index: &mut Subscriptions<At>, topic: &str) -> usize {
@@ -282,10 +305,33 @@ mod tests {
         let client = ClientId::random();
         index.subscribe(client, "a".into(), now).unwrap();
         index.subscribe(client, "b".into(), now).unwrap();
-        assert_eq!(index.subscribe(client, "c".into(), now), Err(TooManySubscriptions));
+        assert_eq!(index.subscribe(client, "c".into(), now), Err(CannotSubscribe::TooMany));
         assert!(index.unsubscribe(client, &"a".into()));
         assert!(!index.unsubscribe(client, &"a".into()));
         index.subscribe(client, "c".into(), now).unwrap();
+    }
+
+    #[test]
+    fn only_so_many_subscriptions_wait_for_clients_that_are_absent() {
+        let now = Instant::now();
+        let mut index: Subscriptions<At> = Subscriptions::new(0, 2);
+        let (a, b, present) = (ClientId::random(), ClientId::random(), ClientId::random());
+        index.connected(present, Some(At(0)));
+        index.subscribe(a, "s".into(), now).unwrap();
+        index.subscribe(a, "t".into(), now).unwrap();
+        index.subscribe(a, "t".into(), now).unwrap();
+        assert_eq!(index.subscribe(b, "t".into(), now), Err(CannotSubscribe::TooManyWaiting));
+        assert!(!index.clients.contains_key(&b), "nothing is kept of what was refused");
+        index.subscribe(present, "t".into(), now).unwrap();
+        index.unsubscribe(a, &"s".into());
+        index.subscribe(b, "t".into(), now).unwrap();
+        index.connected(a, Some(At(0)));
+        index.subscribe(b, "s".into(), now).unwrap();
+        index.drop_absent(Duration::ZERO, now);
+        assert_eq!(index.waiting, 0);
+        index.disconnected(a);
+        index.disconnected(present);
+        assert!(index.waiting == 0 && index.clients.is_empty());
     }
 
     #[test]
@@ -328,6 +374,7 @@ mod tests {
         index.remove_topic(&"t".into());
         assert!(!index.is_subscribed(present, "t") && index.audience("t").is_none());
         assert!(index.is_subscribed(present, "other") && !index.clients.contains_key(&absent));
+        assert_eq!(index.waiting, 0);
         // there is room for another one
         index.subscribe(present, "t".into(), now).unwrap();
         assert_eq!(connected(&mut index, "t"), 1);

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use actix_web::web;
 use serde::Serialize;
 
+use super::{
+    body::QueryOf,
+    paging::{Next, Part, part_of},
+};
 use crate::{actors::room_manager::GetSocketCounts, app::Broker, auth::extract::PublicRead, error::ApiError};
 
 /// Who is connected.
@@ -14,15 +18,18 @@ pub struct Clients {
     /// name by UUID
     #[schema(example = json!({"123e4567-e89b-12d3-a456-426614174000": "Alice"}))]
     clients: BTreeMap<String, String>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// Who is connected, to whichever node: names by UUID.
-#[utoipa::path(get, path = "/clients", tag = "messaging", responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
-pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> web::Json<Clients> {
+#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
+pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<Clients> {
     let elsewhere = broker.backplane.clients().await;
     let clients: BTreeMap<_, _> =
         elsewhere.into_iter().chain(broker.directory.clients()).map(|(id, name)| (id.to_string(), name)).collect();
-    web::Json(Clients { count: clients.len(), clients })
+    let (clients, next) = part_of(clients, &part.0);
+    web::Json(Clients { count: clients.len(), clients: clients.into_iter().collect(), next })
 }
 
 /// How many sockets there are.
@@ -32,13 +39,21 @@ pub struct Connections {
     active_connections: usize,
     /// by room id, private rooms left out
     connections_by_room: BTreeMap<String, usize>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// How many sockets are open on this node, those of nobody included.
-#[utoipa::path(get, path = "/connections", tag = "messaging", responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
-pub async fn connections(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<Connections>, ApiError> {
+#[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
+pub async fn connections(
+    broker: web::Data<Broker>,
+    _: PublicRead,
+    part: QueryOf<Part>,
+) -> Result<web::Json<Connections>, ApiError> {
     let open = broker.relays.session_count();
     let counts = broker.rooms.manager().send(GetSocketCounts).await?;
-    let connections_by_room = counts.into_iter().map(|(room, sockets)| (room.to_string(), sockets)).collect();
-    Ok(web::Json(Connections { total_connections: open, active_connections: open, connections_by_room }))
+    let counts: BTreeMap<_, _> = counts.into_iter().map(|(room, sockets)| (room.to_string(), sockets)).collect();
+    let (counts, next) = part_of(counts, &part.0);
+    let connections_by_room = counts.into_iter().collect();
+    Ok(web::Json(Connections { total_connections: open, active_connections: open, connections_by_room, next }))
 }

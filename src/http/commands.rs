@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::{
     info::ProgressInfo,
-    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS},
+    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, TargetsFrom},
 };
 pub use self::{
     info::{CommandInfo, TargetInfo},
@@ -30,10 +30,11 @@ pub use self::{
 use super::{
     body::{Body, QueryOf},
     devices::{behind_down_gateway, check_gateways},
+    paging::PAGE_BYTES,
 };
 use crate::{
     actors::{
-        command_dispatcher::{Await, Cancel, CountPending, Dispatch, RecordBegun, TooManyPending},
+        command_dispatcher::{Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
         journal::{Flush, Write},
     },
     app::Broker,
@@ -42,7 +43,7 @@ use crate::{
         extract::UserIdentity,
     },
     domain::{
-        commands::{Command, State, Target},
+        commands::{Command, Exceeded, State, Target},
         ids::Role,
     },
     error::ApiError,
@@ -50,7 +51,7 @@ use crate::{
         json,
         outbound::{self, rfc3339},
     },
-    store::{CommandFilter, Created, Record},
+    store::{CommandFilter, CommandPage, Created, Record},
 };
 
 /// How long a caller waits for the end of its command.
@@ -132,15 +133,48 @@ pub(super) fn check_right(requester: &Authenticated, accounts: &[Arc<Account>]) 
     }
 }
 
-impl From<TooManyPending> for ApiError {
-    fn from(_: TooManyPending) -> Self {
-        Self::AtLimit("limits.pending_commands")
+impl From<NoPlace> for ApiError {
+    fn from(no_place: NoPlace) -> Self {
+        let NoPlace::Limit(exceeded) = no_place else { return Self::DatabaseUnavailable };
+        let own = |limit, retry_after| Self::TooMany { limit, retry_after };
+        match exceeded {
+            Exceeded::Pending => Self::AtLimit("limits.pending_commands"),
+            Exceeded::PendingPerIdentity => own("limits.pending_commands_per_identity", 1),
+            Exceeded::Queued => Self::AtLimit("limits.queued_commands"),
+            Exceeded::QueuedPerIdentity => own("limits.queued_commands_per_identity", 60),
+            Exceeded::QueuedPerTarget => own("limits.queued_commands_per_target", 60),
+            Exceeded::Bytes => Self::AtLimit("limits.command_bytes"),
+            Exceeded::BytesPerIdentity => own("limits.command_bytes_per_identity", 10),
+        }
     }
+}
+
+/// Counts what is stored of a command. Operators are free: they dispatch tens of thousands per second.
+pub(super) fn charge(broker: &Broker, requester: &Authenticated, command: &Command) -> Result<(), ApiError> {
+    if requester.account.role() >= Role::Operator {
+        return Ok(());
+    }
+    broker.charge_stored(requester.account.id, command.url.len() + command.data.as_ref().map_or(0, |data| data.len()))
+}
+
+/// The most targets that a list of an operator may have.
+const MAX_TARGETS: usize = 10_000;
+
+/// The most targets that a list of another user may have: its own sockets have one identity.
+const MAX_TARGETS_OF_USER: usize = 16;
+
+fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
+    let most = if role >= Role::Operator { MAX_TARGETS } else { MAX_TARGETS_OF_USER };
+    if targets <= most {
+        return Ok(());
+    }
+    let msg = format!("List should have at most {most} items, not {targets}");
+    Err(ApiError::invalid("too_long", &["body", "targets"], msg, Value::Null))
 }
 
 /// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
 /// `Prefer: respond-async` at once.
-#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 503, description = "limits.pending_commands, or Gateway … is down")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or nobody fits"), (status = 429, description = "limits.pending_commands_per_identity, limits.queued_commands_per_identity, limits.queued_commands_per_target, limits.command_bytes_per_identity"), (status = 503, description = "limits.pending_commands, limits.queued_commands, limits.command_bytes, or Gateway … is down")), security(("bearer" = [])))]
 pub async fn create(
     http: HttpRequest,
     broker: web::Data<Broker>,
@@ -165,7 +199,10 @@ pub async fn create(
             }
             targets::selected(&broker, select, identity.0.account.id).await?
         }
-        None => targets::listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?,
+        None => {
+            check_target_count(identity.0.account.role(), targets.as_ref().map_or(0, Vec::len))?;
+            targets::listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?
+        }
     };
     check_right(&identity.0, &accounts)?;
     let options = Options { timeout_secs, deliver_within_secs: deliver_within_secs.unwrap_or(0) };
@@ -174,8 +211,8 @@ pub async fn create(
     }
     let behind_down_gateway = behind_down_gateway(&broker, &accounts);
     let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
+    charge(&broker, &identity.0, &command)?;
     let id = command.id;
-    check_room(&broker, command.targets.len()).await?;
     broker.store.check_space()?;
     if broker.backlog.is_failing() {
         return Err(ApiError::DatabaseUnavailable);
@@ -194,21 +231,37 @@ enum Begun {
     Retry(Created),
 }
 
-/// Stores a command and sends it, in this order.
+/// Takes up the places of a command, stores it and sends it, in this order.
 async fn begin(
     broker: web::Data<Broker>,
     dispatch: Dispatch,
     idempotency_key: Option<String>,
     digest: String,
 ) -> Result<Begun, ApiError> {
-    let command = &dispatch.command;
+    let command = Arc::new(dispatch.command.clone());
+    let id = command.id;
+    broker.command_dispatcher.send(Reserve(command.clone())).await??;
+    let begun = store_and_send(&broker, dispatch, &command, idempotency_key, digest).await;
+    if !matches!(begun, Ok(Begun::New(_))) {
+        broker.command_dispatcher.do_send(Release(id));
+    }
+    begun
+}
+
+async fn store_and_send(
+    broker: &Broker,
+    dispatch: Dispatch,
+    command: &Arc<Command>,
+    idempotency_key: Option<String>,
+    digest: String,
+) -> Result<Begun, ApiError> {
     if let Some(key) = idempotency_key {
         let created = broker.store.create_command_once(command, &key, &digest).await?;
         if let Created::Existing { .. } = created {
             return Ok(Begun::Retry(created));
         }
     } else {
-        broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(command.clone()))], patient: false });
+        broker.journal.do_send(Write { records: vec![Record::Whole(command.clone())], patient: false });
         if let Err(error) = broker.journal.send(Flush).await? {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
             let mut given_up = dispatch.command;
@@ -238,7 +291,7 @@ async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bo
             return answer(broker, id, Some(finished)).await;
         }
         // stored, but not yet sent by the request that was first; or over
-        if read(broker, id).await?.is_none_or(|command| command.finished_at.is_some()) {
+        if read(broker, id).await?.is_none_or(|page| page.command.finished_at.is_some()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -262,14 +315,6 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
     }
 }
 
-async fn check_room(broker: &Broker, targets: usize) -> Result<(), ApiError> {
-    let limit = broker.settings.limits.pending_commands;
-    if limit > 0 && broker.command_dispatcher.send(CountPending).await? + targets > limit {
-        return Err(TooManyPending.into());
-    }
-    Ok(())
-}
-
 /// Waits for the end, if there is something to wait for, and tells how the command stands then.
 async fn answer(
     broker: &Broker,
@@ -288,12 +333,12 @@ async fn answer(
             () = broker.drain_begun() => stops = true,
         }
     }
-    let command = read(broker, id).await?.ok_or(NOT_FOUND)?;
+    let page = read(broker, id).await?.ok_or(NOT_FOUND)?;
     // while the server stops, its own sockets close: what becomes of the command is not this answer's to tell
-    let is_finished = command.finished_at.is_some() && !stops;
+    let is_finished = page.command.finished_at.is_some() && !stops;
     let mut response = if is_finished { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     let location = format!("/api/commands/{id}");
-    Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of(&command)))
+    Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of_page(&page)))
 }
 
 /// Sees to it that what has happened is written, before it is read.
@@ -303,15 +348,15 @@ async fn settle(broker: &Broker) -> Result<(), ApiError> {
 }
 
 /// A command as it stands now.
-pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<Command>, ApiError> {
+pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<CommandPage>, ApiError> {
     settle(broker).await?;
-    Ok(broker.store.command(id).await?)
+    Ok(broker.store.command(id, 0, PAGE_BYTES).await?)
 }
 
 /// The command of a path, if the asker may see it: operators see all, others their own.
 pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
-    let command = read(broker, command_id(path)?).await?;
-    command.filter(|command| may_see(identity, command)).ok_or(NOT_FOUND)
+    let page = read(broker, command_id(path)?).await?;
+    page.map(|page| page.command).filter(|command| may_see(identity, command)).ok_or(NOT_FOUND)
 }
 
 fn command_id(path: &str) -> Result<Uuid, ApiError> {
@@ -324,17 +369,18 @@ fn may_see(identity: &Authenticated, command: &Command) -> bool {
 }
 
 /// How a command stands, with the last reports of each target's progress.
-#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path)), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("cursor" = Option<String>, Query, description = "Of an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     identity: UserIdentity,
     path: web::Path<String>,
+    from: QueryOf<TargetsFrom>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
     settle(&broker).await?;
-    let found = broker.store.command_with_progress(id).await?;
-    let (command, reports) = found.filter(|(command, _)| may_see(&identity.0, command)).ok_or(NOT_FOUND)?;
-    let mut info = CommandInfo::of(&command);
+    let found = broker.store.command_with_progress(id, from.0.0, PAGE_BYTES).await?;
+    let (page, reports) = found.filter(|(page, _)| may_see(&identity.0, &page.command)).ok_or(NOT_FOUND)?;
+    let mut info = CommandInfo::of_page(&page);
     for report in reports {
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
             let progress = json::stored(&report.progress);
@@ -355,8 +401,8 @@ pub async fn cancel(
     if broker.command_dispatcher.send(Cancel(command.id)).await? {
         tracing::info!(command = %command.id, by = %identity.0.account.id, "command cancelled");
     }
-    let command = read(&broker, command.id).await?.ok_or(NOT_FOUND)?;
-    Ok(web::Json(CommandInfo::of(&command)))
+    let page = read(&broker, command.id).await?.ok_or(NOT_FOUND)?;
+    Ok(web::Json(CommandInfo::of_page(&page)))
 }
 
 /// A page of commands, newest first.
@@ -388,14 +434,12 @@ pub async fn list(
         target,
         since,
         before: cursor,
-        limit: limit + 1,
+        limit,
+        bytes: PAGE_BYTES,
     };
-    let mut commands = broker.store.commands(filter).await?;
-    // one more than asked for tells whether there is another page
-    let more = commands.len() as u64 > limit;
-    commands.truncate(limit as usize);
-    let next_cursor = if more { commands.last().map(|last| last.id) } else { None };
-    let commands: Vec<_> = commands.iter().map(CommandInfo::of).collect();
+    let (pages, more) = broker.store.commands(filter).await?;
+    let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
+    let commands: Vec<_> = pages.iter().map(CommandInfo::of_page).collect();
     Ok(web::Json(CommandList { count: commands.len(), commands, next_cursor }))
 }
 

@@ -5,13 +5,15 @@ use std::{collections::HashSet, sync::Arc};
 use actix_web::web;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
-    leave_rooms, undisturbed,
+    leave_rooms,
+    paging::{self, MOST, Next, USUAL, fit},
+    undisturbed,
 };
 use crate::{
     app::Broker,
@@ -64,9 +66,12 @@ impl DeviceInfo {
 pub struct DeviceList {
     /// On this page.
     count: usize,
-    devices: Vec<DeviceInfo>,
+    #[schema(value_type = Vec<DeviceInfo>)]
+    devices: Vec<Box<RawValue>>,
     /// On all pages.
     total: u64,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// Which devices to list.
@@ -78,12 +83,13 @@ impl FromFields for ListQuery {
         let search = fields.optional_text("search", 0..=200);
         let gateway_id = fields.optional_number("gateway_id", 0..=MAX_ID as u64);
         let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
-        let limit = fields.optional_number("limit", 1..=1000);
+        let limit = fields.optional_number("limit", 1..=MOST);
+        let cursor = paging::number(fields);
         Ok(Self(DeviceFilter {
             search: search?.filter(|search| !search.is_empty()),
             gateway_id: gateway_id?.map(|id| id as i64),
-            skip: skip?.unwrap_or(0),
-            limit: limit?.unwrap_or(100),
+            skip: cursor?.or(skip?).unwrap_or(0),
+            limit: limit?.unwrap_or(USUAL),
         }))
     }
 }
@@ -140,7 +146,7 @@ async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo
 }
 
 /// Devices by name, a page at a time.
-#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer; instead of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     _: Operator,
@@ -149,14 +155,14 @@ pub async fn list(
     let (devices, total) = broker.store.devices(&query.0.0).await?;
     let elsewhere: HashSet<_> = broker.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
     let now = Utc::now().trunc_subsecs(0);
-    let devices: Vec<_> = devices
-        .into_iter()
-        .map(|device| {
-            let online = broker.directory.is_online(device.uuid) || elsewhere.contains(&device.uuid);
-            DeviceInfo::of(device, online, now)
-        })
-        .collect();
-    Ok(web::Json(DeviceList { count: devices.len(), devices, total }))
+    let infos = devices.into_iter().map(|device| {
+        let online = broker.directory.is_online(device.uuid) || elsewhere.contains(&device.uuid);
+        DeviceInfo::of(device, online, now)
+    });
+    let (devices, _) = fit(infos)?;
+    let end = query.0.0.skip + devices.len() as u64;
+    let next = Next::after(Some(&end.to_string()), end < total && !devices.is_empty());
+    Ok(web::Json(DeviceList { count: devices.len(), devices, total, next }))
 }
 
 /// A device: itself, or any for operators.
@@ -181,6 +187,8 @@ pub async fn update(
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
     let id = own_or_operator(&identity, &path)?;
     let UpdateDevice { name, metadata, gateway_id } = body.content;
+    let bytes = metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
+    broker.charge_stored(identity.account.id, bytes)?;
     undisturbed(async move {
         // a gateway must not go between the look and the link
         let _unchanged = match gateway_id {

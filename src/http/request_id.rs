@@ -5,7 +5,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -14,6 +14,12 @@ use actix_web::{
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::{
+    connections::{self, Busy},
+    limited_address,
+    request_body::{self, RequestBody},
+    response_body,
+};
 use crate::{app::Broker, domain::origin, error::ApiError};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +60,33 @@ pub async fn around<B: MessageBody + 'static>(
 }
 
 async fn handle<B: MessageBody + 'static>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let body = RequestBody::hold(&mut request);
+    let begun = connections::begin(&request);
+    let busy = begun.as_ref().ok().cloned().flatten();
+    let mut response = match begun {
+        Ok(_) => answer(request, next).await?,
+        Err(refusal) => request.into_response(refusal.error_response().map_into_boxed_body()),
+    };
+    tracing::debug!(status = response.status().as_u16(), "answered");
+    let Some(broker) = response.request().app_data::<web::Data<Broker>>().cloned() else { return Ok(response) };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        busy.iter().for_each(Busy::upgraded);
+        return Ok(response);
+    }
+    if busy.as_ref().is_none_or(Busy::is_refused) || broker.connections.are_scarce() {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    let response = response_body::account(&broker, busy.clone(), response);
+    Ok(match body {
+        Some(body) => request_body::settle(body, busy, response).await,
+        None => response,
+    })
+}
+
+async fn answer<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -61,12 +94,23 @@ async fn handle<B: MessageBody + 'static>(
     if draining && !matches!(request.path(), "/healthz" | "/readyz") {
         return Ok(request.into_response(ApiError::Draining.error_response().map_into_boxed_body()));
     }
+    if let Err(refusal) = charge_address(&request) {
+        return Ok(request.into_response(refusal.error_response().map_into_boxed_body()));
+    }
     if is_foreign_preflight(&request) {
         return Ok(request.into_response(ApiError::ForeignOrigin.error_response().map_into_boxed_body()));
     }
-    let response = next.call(request).await?.map_into_boxed_body();
-    tracing::debug!(status = response.status().as_u16(), "answered");
-    Ok(response)
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Counts a request that may change something, if its address is limited.
+fn charge_address(request: &ServiceRequest) -> Result<(), ApiError> {
+    let Some(broker) = request.app_data::<web::Data<Broker>>() else { return Ok(()) };
+    if broker.settings.limits.requests_per_second_per_address == 0 || request.method().is_safe() {
+        return Ok(());
+    }
+    let address = limited_address(request.request(), &broker.settings);
+    address.map_or(Ok(()), |address| broker.charge_address(address))
 }
 
 /// A browser asks for leave on behalf of a page of an origin that is not on the list.

@@ -3,13 +3,14 @@
 pub mod members;
 pub mod messages;
 
-use actix_web::web;
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    paging::{MOST, TRUNCATED, USUAL, fit},
 };
 use crate::{
     actors::room_manager::GetPresence,
@@ -23,12 +24,6 @@ use crate::{
     protocol::outbound::rfc3339,
     store::RoomView,
 };
-
-/// Rooms and messages in one answer at most.
-const MOST: u64 = 1000;
-
-/// What an answer has if nothing else is asked for.
-const USUAL: u64 = 100;
 
 /// A room to be created.
 #[derive(Debug, ToSchema)]
@@ -158,22 +153,29 @@ pub async fn create(
     let CreateRoom { name, description, private } = body.content;
     let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
     let client = creator.client;
+    broker.charge_stored(client, name.len() + description.as_ref().map_or(0, String::len))?;
     let created = broker.rooms.ask(Change::Create { creator, name, description, is_private }, None).await?;
     let Outcome::Created(room) = created else { return Err(unexpected_outcome()) };
     tracing::info!(room = %room.id, creator = %client, "room created");
     show_to(&broker, room.id, client).await.map(web::Json)
 }
 
-/// The rooms that exist for the asker: all public ones, and the private ones that it is a member of.
+/// The rooms that exist for the asker: all public ones, and the private ones that it is a member of. A page that is cut at
+/// 1 MiB says so in the header `X-Truncated`: go on with `skip`.
 #[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Vec<RoomInfo>)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
     query: QueryOf<Paging>,
-) -> Result<web::Json<Vec<RoomInfo>>, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let Paging { skip, limit } = query.0;
     let rooms = broker.store.rooms(identity.account.id, skip, limit).await?;
-    Ok(web::Json(rooms.into_iter().map(RoomInfo::from).collect()))
+    let (rooms, cut) = fit(rooms.into_iter().map(RoomInfo::from))?;
+    let mut response = HttpResponse::Ok();
+    if cut {
+        response.insert_header((TRUNCATED, "true"));
+    }
+    Ok(response.json(rooms))
 }
 
 /// A room.

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    body::{Body, Checked, Fields, FromFields},
+    body::{Body, Checked, Fields, FromFields, QueryOf},
+    paging::{Next, Part, part_of},
     undisturbed,
 };
 use crate::{
@@ -18,9 +19,10 @@ use crate::{
     },
     domain::{
         ids::{ClientId, Role, TopicId},
-        subscriptions::TooManySubscriptions,
+        subscriptions::CannotSubscribe,
     },
     error::ApiError,
+    store::CreatedTopic,
 };
 
 const NOT_FOUND: ApiError = ApiError::NotFound("Topic not found");
@@ -87,6 +89,8 @@ pub struct TopicInfo {
 pub struct Topics {
     count: usize,
     topics: Vec<TopicInfo>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// A topic with its subscribers.
@@ -96,6 +100,8 @@ pub struct TopicDetail {
     info: TopicInfo,
     #[schema(value_type = Vec<uuid::Uuid>)]
     subscribers: Vec<ClientId>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// The answer to a creation.
@@ -127,16 +133,14 @@ pub async fn create(
 ) -> Result<web::Json<TopicCreated>, ApiError> {
     let creator = identity.0.account.id;
     let CreateTopic { topic_id, metadata } = body.content;
-    let limit = broker.settings.limits.topics_per_client;
-    if limit > 0 && broker.store.count_topics_of(creator).await? >= limit as u64 {
-        // a name that is taken is the clearer answer
-        if broker.store.topic(topic_id.as_str()).await?.is_some() {
-            return Err(ApiError::AlreadyExists("Topic already exists"));
+    broker.charge_stored(creator, topic_id.as_str().len() + metadata.to_string().len())?;
+    let most = broker.settings.limits.topics_per_client;
+    match broker.store.create_topic(&topic_id, creator, metadata, most).await? {
+        CreatedTopic::New => {}
+        CreatedTopic::NameTaken => return Err(ApiError::AlreadyExists("Topic already exists")),
+        CreatedTopic::TooMany => {
+            return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
         }
-        return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
-    }
-    if !broker.store.create_topic(&topic_id, creator, metadata).await? {
-        return Err(ApiError::AlreadyExists("Topic already exists"));
     }
     tracing::info!(topic = %topic_id, %creator, "topic created");
     let topic_id = topic_id.as_str().to_owned();
@@ -144,15 +148,18 @@ pub async fn create(
 }
 
 /// All topics with the number of their subscribers.
-#[utoipa::path(get, path = "/topics", tag = "messaging", responses((status = 200, body = Topics)), security((), ("bearer" = [])))]
-pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<Topics>, ApiError> {
+#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Topics)), security((), ("bearer" = [])))]
+pub async fn list(
+    broker: web::Data<Broker>,
+    _: PublicRead,
+    part: QueryOf<Part>,
+) -> Result<web::Json<Topics>, ApiError> {
     let here = broker.topic_manager.send(GetCounts).await?;
     let elsewhere = broker.backplane.member_counts().await;
     let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
-    let topics: Vec<_> = broker
-        .store
-        .topics()
-        .await?
+    let Part { after, limit, bytes } = part.0;
+    let (topics, more) = broker.store.topics(after.as_deref(), limit, bytes).await?;
+    let topics: Vec<_> = topics
         .into_iter()
         .map(|topic| TopicInfo {
             subscriber_count: count(&topic.id),
@@ -161,15 +168,17 @@ pub async fn list(broker: web::Data<Broker>, _: PublicRead) -> Result<web::Json<
             metadata: topic.metadata,
         })
         .collect();
-    Ok(web::Json(Topics { count: topics.len(), topics }))
+    let next = Next::after(topics.last().map(|topic| topic.id.as_str()), more);
+    Ok(web::Json(Topics { count: topics.len(), topics, next }))
 }
 
 /// A topic with its subscribers.
-#[utoipa::path(get, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path)), responses((status = 200, body = TopicDetail), (status = 404, description = "Topic not found")), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path), ("limit" = Option<u64>, Query, description = "Subscribers, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = TopicDetail), (status = 404, description = "Topic not found")), security((), ("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     _: PublicRead,
     path: Option<web::Path<String>>,
+    part: QueryOf<Part>,
     request: HttpRequest,
 ) -> Result<web::Json<TopicDetail>, ApiError> {
     let topic = existing(&broker, &topic_of_path(path, &request)).await?;
@@ -182,7 +191,10 @@ pub async fn show(
         subscribers.clear();
     }
     let info = TopicInfo { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count };
-    Ok(web::Json(TopicDetail { info, subscribers }))
+    let subscribers = subscribers.into_iter().map(|client| (client.to_string(), client));
+    let (subscribers, next) = part_of(subscribers, &part.0);
+    let subscribers = subscribers.into_iter().map(|(_, client)| client).collect();
+    Ok(web::Json(TopicDetail { info, subscribers, next }))
 }
 
 /// The answer to a deletion.
@@ -246,9 +258,9 @@ pub async fn subscribe(
     let elsewhere = !broker.directory.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
     if !elsewhere {
         let subscribe = Subscribe { client, topic: topic.clone() };
-        broker.topic_manager.send(subscribe).await?.map_err(|TooManySubscriptions| ApiError::TooMany {
-            limit: "limits.subscriptions_per_client",
-            retry_after: 60,
+        broker.topic_manager.send(subscribe).await?.map_err(|error| match error {
+            CannotSubscribe::TooMany => ApiError::TooMany { limit: "limits.subscriptions_per_client", retry_after: 60 },
+            CannotSubscribe::TooManyWaiting => ApiError::AtLimit("limits.waiting_subscriptions"),
         })?;
     }
     // who lost the role, or whose topic was deleted, while this was under way was not yet subscribed when that ended the

@@ -27,7 +27,6 @@ impl FromFields for ChatId {
 /// `/ws`: a device's, an agent's, or nobody's, by the credentials that come with it; with `chat_id` a user's in a room.
 pub async fn ws(
     request: HttpRequest,
-    payload: web::Payload,
     broker: web::Data<Broker>,
     chat: QueryOf<ChatId>,
 ) -> Result<HttpResponse, ApiError> {
@@ -37,24 +36,21 @@ pub async fn ws(
         if identity.account.kind() == ClientKind::Device {
             return Err(ApiError::Forbidden("chat_id is for users, not for devices; devices use /ws/room/{id}"));
         }
-        return session::accept(&request, payload, broker, Dialect::Plain(RoomId(room)), Some(identity)).await;
+        return session::accept(&request, broker, Dialect::Plain(RoomId(room)), Some(identity)).await;
     }
     let dialect = match identity.as_ref().map(|identity| identity.account.kind()) {
         Some(ClientKind::Device) => Dialect::Device,
         Some(ClientKind::User) => Dialect::Agent,
-        None => Dialect::Public,
+        None if broker.settings.http.public_sockets => Dialect::Public,
+        None => return Err(ApiError::NotAuthenticated),
     };
-    session::accept(&request, payload, broker, dialect, identity).await
+    session::accept(&request, broker, dialect, identity).await
 }
 
 /// `/ws/auth`: chat, for those who have credentials.
-pub async fn auth(
-    request: HttpRequest,
-    payload: web::Payload,
-    broker: web::Data<Broker>,
-) -> Result<HttpResponse, ApiError> {
+pub async fn auth(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
-    session::accept(&request, payload, broker, Dialect::Chat, Some(identity)).await
+    session::accept(&request, broker, Dialect::Chat, Some(identity)).await
 }
 
 /// What `/ws/room/{id}` can be asked for.
@@ -73,14 +69,13 @@ impl FromFields for RoomOptions {
 /// `/ws/room/{id}`: chat in one room.
 pub async fn room(
     request: HttpRequest,
-    payload: web::Payload,
     broker: web::Data<Broker>,
     path: web::Path<String>,
     options: QueryOf<RoomOptions>,
 ) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
     let dialect = Dialect::Room { room: RoomId(path_int("room_id", &path)?), wanted: options.0.wanted };
-    session::accept(&request, payload, broker, dialect, Some(identity)).await
+    session::accept(&request, broker, dialect, Some(identity)).await
 }
 
 /// What `/ws/echo` can be asked for.
@@ -103,26 +98,23 @@ impl FromFields for EchoOptions {
 /// `/ws/echo`: says what it hears.
 pub async fn echo(
     request: HttpRequest,
-    payload: web::Payload,
     broker: web::Data<Broker>,
     options: QueryOf<EchoOptions>,
 ) -> Result<HttpResponse, ApiError> {
     // whoever comes with credentials wants them to be good
-    identity(&request, &broker).await?;
-    session::accept(&request, payload, broker, Dialect::Echo { raw: options.0.raw }, None).await
+    if identity(&request, &broker).await?.is_none() && !broker.settings.http.public_sockets {
+        return Err(ApiError::NotAuthenticated);
+    }
+    session::accept(&request, broker, Dialect::Echo { raw: options.0.raw }, None).await
 }
 
 /// `/ws/status`: how the gateways are, now and at each change.
-pub async fn status(
-    request: HttpRequest,
-    payload: web::Payload,
-    broker: web::Data<Broker>,
-) -> Result<HttpResponse, ApiError> {
+pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?;
     if identity.is_none() && !broker.settings.http.public_reads {
         return Err(ApiError::NotAuthenticated);
     }
-    session::accept(&request, payload, broker, Dialect::Status, identity).await
+    session::accept(&request, broker, Dialect::Status, identity).await
 }
 
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {

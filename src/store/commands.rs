@@ -25,6 +25,13 @@ const PROGRESS_KEPT: u64 = 100;
 
 /// Commands that are deleted in one transaction.
 const DELETED: u64 = 200;
+/// Commands, targets and reports that are read at once: each can have tens or hundreds of kilobytes.
+const COMMANDS_AT_ONCE: u64 = 20;
+const TARGETS_AT_ONCE: u64 = 50;
+const REPORTS_AT_ONCE: u64 = 50;
+
+/// What an answer says of a command or target beside what clients wrote.
+const ROW_BYTES: usize = 400;
 
 /// Ids per query.
 const ROWS: usize = 1000;
@@ -120,6 +127,17 @@ pub struct CommandFilter {
     pub before: Option<Uuid>,
     /// How many at most.
     pub limit: u64,
+    /// Of how many bytes at most.
+    pub bytes: usize,
+}
+
+/// A command with a part of its targets.
+#[derive(Debug)]
+pub struct CommandPage {
+    /// The command.
+    pub command: Command,
+    /// There are more targets, from this one on.
+    pub next_target: Option<u64>,
 }
 
 fn command_row(command: &Command) -> commands::ActiveModel {
@@ -301,13 +319,13 @@ impl Store {
         Ok(row.map(|row| Created::Existing { id: row.command_id, body_digest: row.body_digest }))
     }
 
-    /// A command with its targets.
+    /// A command with its targets from that one on, as many as fit into so many bytes.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn command(&self, id: Uuid) -> Result<Option<Command>, StoreError> {
+    pub async fn command(&self, id: Uuid, from: u64, bytes: usize) -> Result<Option<CommandPage>, StoreError> {
         let snapshot = self.snapshot().await?;
-        let command = find(&snapshot, id).await?;
+        let command = find(&snapshot, id, from, bytes).await?;
         snapshot.commit().await?;
         Ok(command)
     }
@@ -316,28 +334,34 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn command_with_progress(&self, id: Uuid) -> Result<Option<(Command, Vec<StoredProgress>)>, StoreError> {
+    pub async fn command_with_progress(
+        &self,
+        id: Uuid,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Option<(CommandPage, Vec<StoredProgress>)>, StoreError> {
         let snapshot = self.snapshot().await?;
-        let Some(command) = find(&snapshot, id).await? else { return Ok(None) };
-        let progress = read_progress(&snapshot, id, 0).await?;
+        let Some(command) = find(&snapshot, id, from, bytes).await? else { return Ok(None) };
+        let progress = read_progress(&snapshot, id, 0, bytes).await?;
         snapshot.commit().await?;
         Ok(Some((command, progress)))
     }
 
-    /// The progress reports of a command after that version, oldest first.
+    /// The progress reports of a command after that version, oldest first: the newest that fit into so many bytes.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn progress_of(&self, id: Uuid, after: i64) -> Result<Vec<StoredProgress>, StoreError> {
-        read_progress(&self.read, id, after).await
+    pub async fn progress_of(&self, id: Uuid, after: i64, bytes: usize) -> Result<Vec<StoredProgress>, StoreError> {
+        read_progress(&self.read, id, after, bytes).await
     }
 
-    /// Commands with their targets, newest first.
+    /// Commands with their targets, newest first. Answers also whether there are more.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn commands(&self, filter: CommandFilter) -> Result<Vec<Command>, StoreError> {
-        let mut query = commands::Entity::find();
+    pub async fn commands(&self, filter: CommandFilter) -> Result<(Vec<CommandPage>, bool), StoreError> {
+        // ids begin with the time
+        let mut query = commands::Entity::find().order_by_desc(commands::Column::Id);
         if let Some(requester) = filter.requested_by {
             query = query.filter(commands::Column::RequestedBy.eq(requester.uuid()));
         }
@@ -355,19 +379,30 @@ impl Store {
             query =
                 query.filter(commands::Column::Id.gte(first_id(since))).filter(commands::Column::CreatedAt.gte(since));
         }
-        if let Some(before) = filter.before {
-            query = query.filter(commands::Column::Id.lt(before));
-        }
         let snapshot = self.snapshot().await?;
-        let rows = query
-            // ids begin with the time
-            .order_by_desc(commands::Column::Id)
-            .limit(filter.limit)
-            .all(&snapshot)
-            .await?;
-        let commands = with_targets(&snapshot, rows).await?;
-        snapshot.commit().await?;
-        Ok(commands)
+        let (mut pages, mut room) = (Vec::<CommandPage>::new(), filter.bytes);
+        loop {
+            let want = (filter.limit - pages.len() as u64).min(COMMANDS_AT_ONCE);
+            let mut query = query.clone();
+            if let Some(before) = pages.last().map(|last| last.command.id).or(filter.before) {
+                query = query.filter(commands::Column::Id.lt(before));
+            }
+            let rows = query.limit(want + 1).all(&snapshot).await?;
+            let more = rows.len() as u64 > want;
+            for row in rows.into_iter().take(want as usize) {
+                let size = row.url.len() + row.data.as_ref().map_or(0, String::len) + ROW_BYTES;
+                if size > room && !pages.is_empty() {
+                    return Ok((pages, true));
+                }
+                room = room.saturating_sub(size);
+                let (targets, next_target) = read_targets(&snapshot, row.id, 0, &mut room).await?;
+                pages.push(CommandPage { command: read_command(row, targets), next_target });
+            }
+            if !more || pages.len() as u64 >= filter.limit {
+                snapshot.commit().await?;
+                return Ok((pages, more));
+            }
+        }
     }
 
     /// Commands that were not over when the process ended.
@@ -423,31 +458,90 @@ impl Store {
     }
 }
 
-async fn find(connection: &impl ConnectionTrait, id: Uuid) -> Result<Option<Command>, StoreError> {
-    let row = commands::Entity::find_by_id(id).one(connection).await?;
-    Ok(with_targets(connection, row.into_iter().collect()).await?.pop())
+async fn find(
+    connection: &impl ConnectionTrait,
+    id: Uuid,
+    from: u64,
+    mut bytes: usize,
+) -> Result<Option<CommandPage>, StoreError> {
+    let Some(row) = commands::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
+    let (targets, next_target) = read_targets(connection, id, from, &mut bytes).await?;
+    Ok(Some(CommandPage { command: read_command(row, targets), next_target }))
+}
+
+/// A command's targets from that one on: at least one, and as many as there is room for, in bytes. Answers also where to go
+/// on, if there are more.
+async fn read_targets(
+    connection: &impl ConnectionTrait,
+    command: Uuid,
+    from: u64,
+    room: &mut usize,
+) -> Result<(Vec<Target>, Option<u64>), StoreError> {
+    use command_targets::Column;
+    let mut targets = Vec::new();
+    loop {
+        let read = from + targets.len() as u64;
+        let rows = command_targets::Entity::find()
+            .filter(Column::CommandId.eq(command))
+            .order_by_asc(Column::Name)
+            .order_by_asc(Column::ClientUuid)
+            .offset(read)
+            .limit(TARGETS_AT_ONCE + 1)
+            .all(connection)
+            .await?;
+        let more = rows.len() as u64 > TARGETS_AT_ONCE;
+        for row in rows.into_iter().take(TARGETS_AT_ONCE as usize) {
+            let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+            let size = row.name.len() + len(&row.result) + len(&row.late_result) + ROW_BYTES;
+            if size > *room && !targets.is_empty() {
+                let next = from + targets.len() as u64;
+                return Ok((targets, Some(next)));
+            }
+            *room = room.saturating_sub(size);
+            targets.push(read_target(row));
+        }
+        if !more {
+            return Ok((targets, None));
+        }
+    }
 }
 
 async fn read_progress(
     connection: &impl ConnectionTrait,
     id: Uuid,
     after: i64,
+    bytes: usize,
 ) -> Result<Vec<StoredProgress>, StoreError> {
-    let rows = command_progress::Entity::find()
-        .filter(command_progress::Column::CommandId.eq(id))
-        .filter(command_progress::Column::Version.gt(after))
-        .order_by_asc(command_progress::Column::Version)
-        .all(connection)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| StoredProgress {
-            client: row.client_uuid.into(),
-            version: row.version,
-            at: row.at.to_utc(),
-            progress: row.progress,
-        })
-        .collect())
+    use command_progress::Column;
+    let (mut reports, mut size) = (Vec::<StoredProgress>::new(), 0);
+    'reading: loop {
+        let mut query = command_progress::Entity::find()
+            .filter(Column::CommandId.eq(id))
+            .filter(Column::Version.gt(after))
+            .order_by_desc(Column::Version);
+        if let Some(oldest) = reports.last() {
+            query = query.filter(Column::Version.lt(oldest.version));
+        }
+        let rows = query.limit(REPORTS_AT_ONCE).all(connection).await?;
+        let more = rows.len() as u64 == REPORTS_AT_ONCE;
+        for row in rows {
+            size += row.progress.len() + ROW_BYTES;
+            if size > bytes && !reports.is_empty() {
+                break 'reading;
+            }
+            reports.push(StoredProgress {
+                client: row.client_uuid.into(),
+                version: row.version,
+                at: row.at.to_utc(),
+                progress: row.progress,
+            });
+        }
+        if !more {
+            break;
+        }
+    }
+    reports.reverse();
+    Ok(reports)
 }
 
 async fn with_targets(

@@ -67,6 +67,7 @@ impl From<room_members::Model> for Member {
             role: RoomRole::parse(&row.role).unwrap_or(RoomRole::Member),
             joined_at: row.joined_at.to_utc(),
             last_read: MessageId(row.last_read_id),
+            added_by: row.added_by.map(ClientId::from),
         }
     }
 }
@@ -154,7 +155,37 @@ pub(super) async fn rename_member(
     Ok(())
 }
 
+/// How many rooms a client has joined; those that others have added it to do not count.
+async fn count_joined(connection: &impl ConnectionTrait, client: ClientId) -> Result<u64, StoreError> {
+    let joined = room_members::Entity::find()
+        .filter(room_members::Column::ClientUuid.eq(client.uuid()))
+        .filter(room_members::Column::AddedBy.is_null());
+    Ok(joined.count(connection).await?)
+}
+
+/// How many rooms a client has created that nobody is in.
+async fn count_deserted(connection: &impl ConnectionTrait, creator: ClientId) -> Result<u64, StoreError> {
+    let members = Query::select()
+        .expr(Expr::val(1))
+        .from(room_members::Entity)
+        .and_where(
+            Expr::col((room_members::Entity, room_members::Column::RoomId)).equals((rooms::Entity, rooms::Column::Id)),
+        )
+        .to_owned();
+    let deserted =
+        rooms::Entity::find().filter(rooms::Column::CreatedBy.eq(creator.uuid())).filter(Expr::exists(members).not());
+    Ok(deserted.count(connection).await?)
+}
+
 impl Store {
+    /// How many rooms a client has joined (`limits.rooms_per_user`).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_rooms_joined(&self, client: ClientId) -> Result<u64, StoreError> {
+        count_joined(&self.read, client).await
+    }
+
     /// The room, if the client may know that it exists, and the client's membership.
     ///
     /// # Errors
@@ -318,11 +349,11 @@ impl Store {
         Ok(of_user.one(&self.read).await?.map(Member::from))
     }
 
-    /// A page of a room's messages, oldest first.
+    /// A page of a room's messages, oldest first: at most so many, of so many bytes.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn history(&self, room: RoomId, page: Page, limit: u64) -> Result<History, StoreError> {
-        read_page(&self.read, room, page, limit, usize::MAX).await
+    pub async fn history(&self, room: RoomId, page: Page, limit: u64, bytes: usize) -> Result<History, StoreError> {
+        read_page(&self.read, room, page, limit, bytes).await
     }
 }

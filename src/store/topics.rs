@@ -2,14 +2,19 @@
 
 use chrono::Utc;
 use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, Set, sea_query::OnConflict};
+use sea_orm::{
+    ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, sea_query::OnConflict,
+};
 use serde_json::Value;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, take_turns};
 use crate::{
     domain::ids::{ClientId, TopicId},
     protocol::json,
 };
+
+/// Topics that are read at once.
+const AT_ONCE: u64 = 500;
 
 /// A topic as stored.
 #[derive(Debug, Clone)]
@@ -22,6 +27,17 @@ pub struct Topic {
     pub metadata: Value,
 }
 
+/// Whether a topic was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatedTopic {
+    /// It is new.
+    New,
+    /// There is one of that name.
+    NameTaken,
+    /// Its creator has as many as it may.
+    TooMany,
+}
+
 impl From<Model> for Topic {
     fn from(row: Model) -> Self {
         Self { id: row.id, creator: row.creator.into(), metadata: json::stored_object(&row.metadata) }
@@ -29,11 +45,17 @@ impl From<Model> for Topic {
 }
 
 impl Store {
-    /// Creates a topic. Answers false if there is one of that name.
+    /// Creates a topic, unless there is one of that name or its creator has as many as it may (0: any number).
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn create_topic(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<bool, StoreError> {
+    pub async fn create_topic(
+        &self,
+        id: &TopicId,
+        creator: ClientId,
+        metadata: Value,
+        most: usize,
+    ) -> Result<CreatedTopic, StoreError> {
         let row = ActiveModel {
             id: Set(id.as_str().to_owned()),
             creator: Set(creator.into()),
@@ -41,12 +63,23 @@ impl Store {
             created_at: Set(Utc::now().into()),
         };
         let transaction = self.begin().await?;
+        // a name that is taken is the clearer answer
+        if Topics::find_by_id(id.as_str()).one(&transaction).await?.is_some() {
+            return Ok(CreatedTopic::NameTaken);
+        }
+        if most > 0 {
+            take_turns(&transaction, creator).await?;
+            let created = Topics::find().filter(Column::Creator.eq(creator.uuid())).count(&transaction).await?;
+            if created >= most as u64 {
+                return Ok(CreatedTopic::TooMany);
+            }
+        }
         let inserted = Topics::insert(row)
             .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
             .exec_without_returning(&transaction)
             .await?;
         transaction.commit().await?;
-        Ok(inserted > 0)
+        Ok(if inserted > 0 { CreatedTopic::New } else { CreatedTopic::NameTaken })
     }
 
     /// Deletes a topic of that creator. Answers whether there was one.
@@ -61,13 +94,37 @@ impl Store {
         Ok(deleted.rows_affected > 0)
     }
 
-    /// All topics by name.
+    /// Topics by name, from the one after this name on: at most so many, of so many bytes. Answers also whether there
+    /// are more.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn topics(&self) -> Result<Vec<Topic>, StoreError> {
-        let rows = Topics::find().order_by_asc(Column::Id).all(&self.read).await?;
-        Ok(rows.into_iter().map(Topic::from).collect())
+    pub async fn topics(
+        &self,
+        after: Option<&str>,
+        limit: u64,
+        bytes: usize,
+    ) -> Result<(Vec<Topic>, bool), StoreError> {
+        let (mut topics, mut size) = (Vec::<Topic>::new(), 0);
+        loop {
+            let want = (limit - topics.len() as u64).min(AT_ONCE);
+            let mut query = Topics::find().order_by_asc(Column::Id);
+            if let Some(after) = topics.last().map(|topic| topic.id.as_str()).or(after) {
+                query = query.filter(Column::Id.gt(after));
+            }
+            let rows = query.limit(want + 1).all(&self.read).await?;
+            let more = rows.len() as u64 > want;
+            for row in rows.into_iter().take(want as usize) {
+                size += row.id.len() + row.metadata.to_string().len();
+                if size > bytes && !topics.is_empty() {
+                    return Ok((topics, true));
+                }
+                topics.push(row.into());
+            }
+            if !more || topics.len() as u64 >= limit {
+                return Ok((topics, more));
+            }
+        }
     }
 
     /// The topic of this name.
@@ -80,13 +137,5 @@ impl Store {
             return Ok(None);
         }
         Ok(Topics::find_by_id(id).one(&self.read).await?.map(Topic::from))
-    }
-
-    /// How many topics a client has created.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_topics_of(&self, creator: ClientId) -> Result<u64, StoreError> {
-        Ok(Topics::find().filter(Column::Creator.eq(creator.uuid())).count(&self.read).await?)
     }
 }

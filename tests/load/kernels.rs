@@ -146,7 +146,7 @@ fn membership_index(c: &mut Criterion) {
     let mut group = c.benchmark_group("membership index");
     for members in [10, 1_000] {
         let now = Instant::now();
-        let mut index = Subscriptions::new(0);
+        let mut index = Subscriptions::new(0, 0);
         let topic: TopicId = "topic".into();
         let mut last = ClientId::random();
         for number in 0..members {

@@ -13,14 +13,14 @@ use std::{
 use actix::{Addr, Message};
 use tokio::sync::oneshot;
 
-use super::{Answer, CommandDispatcher, Dispatch, Progress, TooManyPending};
+use super::{Answer, CommandDispatcher, Dispatch, NoPlace, Progress};
 use crate::{actors::relay::tick, domain::commands::Command, error::ApiError};
 
 /// Items that may be on their way; sessions with more are not read until there is room.
 const ROOM: usize = 4096;
 
 /// What becomes of a [`Dispatch`].
-pub(super) type Dispatched = Result<oneshot::Receiver<Arc<Command>>, TooManyPending>;
+pub(super) type Dispatched = Result<oneshot::Receiver<Arc<Command>>, NoPlace>;
 
 /// Something for the CommandDispatcher.
 pub enum Item {
@@ -81,7 +81,7 @@ impl Inlet {
     /// Gives a command. Answers what to wait for.
     ///
     /// # Errors
-    /// `AtLimit` if too many are pending.
+    /// The limit that it would exceed.
     pub async fn dispatch(&self, dispatch: Dispatch) -> Result<oneshot::Receiver<Arc<Command>>, ApiError> {
         let (begun, dispatched) = oneshot::channel();
         self.push(Item::Dispatch(dispatch, begun));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     actors::session::handle::SessionHandle,
     domain::{
-        commands::{Changed, Command},
+        commands::{Changed, Command, Exceeded},
         ids::ClientId,
     },
 };
@@ -18,15 +18,30 @@ use crate::{
 pub struct Dispatch {
     /// The command.
     pub command: Command,
-    /// It is in the database already.
+    /// It is in the database already, and has its places.
     pub recorded: bool,
     /// Targets that are behind a gateway that is down, sorted: not asked, unless the command may wait.
     pub behind_down_gateway: Vec<ClientId>,
 }
 
-/// As many commands wait for their answers as may (`limits.pending_commands`), or the database does not keep up.
+/// Why a command may not begin.
 #[derive(Debug)]
-pub struct TooManyPending;
+pub enum NoPlace {
+    /// It would exceed this limit.
+    Limit(Exceeded),
+    /// The database does not keep up.
+    Backlog,
+}
+
+/// A command is about to be stored, and begin: it takes up its places.
+#[derive(Message)]
+#[rtype(result = "Result<(), NoPlace>")]
+pub struct Reserve(pub Arc<Command>);
+
+/// A command that has its places is not to begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Release(pub Uuid);
 
 /// A client answers a command.
 pub struct Answer {
@@ -94,8 +109,3 @@ pub struct Await(pub Uuid);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct RecordBegun;
-
-/// How many targets have not ended.
-#[derive(Message)]
-#[rtype(result = "usize")]
-pub struct CountPending;

@@ -13,6 +13,7 @@ use crate::{
         ids::{MessageId, RoomId},
         rooms::{Attachment, CLIENT_MSG_ID_CHARS, Change, Participant, Wanted},
     },
+    error::ApiError,
     protocol::{
         inbound::{Frame, as_id, as_text},
         outbound::{self, About},
@@ -57,8 +58,10 @@ impl Session {
         match named_room.and_then(|room| self.read_chat(&frame, who, room)) {
             Ok(change) => {
                 self.bad_frames = 0;
-                if let Some(change) = change {
-                    self.ask(change, context);
+                let Some(change) = change else { return };
+                match self.charge(&change) {
+                    Ok(()) => self.ask(change, context),
+                    Err(refusal) => self.error(refusal.code(), &refusal.to_string(), about),
                 }
             }
             Err(Refused(code, why)) => self.bad_frame(code, &why, about),
@@ -120,6 +123,14 @@ impl Session {
             return Err(shape("client_msg_id", "expected a text of at most 64 characters"));
         }
         Ok(Change::Post { room, author, content: content.into(), client_msg_id })
+    }
+
+    /// Counts what is to be stored of what a socket says.
+    fn charge(&self, change: &Change) -> Result<(), ApiError> {
+        match change {
+            Change::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
+            _ => Ok(()),
+        }
     }
 
     /// Hands something to the RoomManager; while that, or a worker, has no room, this socket is not read.

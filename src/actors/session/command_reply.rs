@@ -9,7 +9,10 @@ use super::{Dialect, Session};
 use crate::{
     actors::command_dispatcher::{Answer, Item, Progress},
     domain::ids::ClientId,
-    protocol::inbound::{Frame, as_text, command_result},
+    protocol::{
+        inbound::{Frame, as_text, command_result},
+        outbound::About,
+    },
 };
 
 impl Session {
@@ -33,6 +36,11 @@ impl Session {
 
     pub(super) fn on_progress(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let (Some(client), Some(command)) = (self.commanded(), command_id(frame)) else { return };
+        let bytes = frame.progress.map_or(0, |progress| progress.get().len());
+        if let Err(refusal) = self.broker.charge_stored(client, bytes) {
+            self.error(refusal.code(), &refusal.to_string(), About::default());
+            return;
+        }
         let progress = frame.progress.map_or("null", |progress| progress.get()).into();
         self.hand_over(Item::Progress(Progress { client, command, progress }), context);
     }

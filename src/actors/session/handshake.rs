@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix_http::ws::Codec;
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, http::header, web};
 use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
 use chrono::{DateTime, Utc};
 use socket2::Socket;
@@ -12,11 +12,7 @@ use super::{
     BEARER_PROTOCOL, Dialect, Session, body::Body, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox,
 };
 use crate::{
-    actors::{
-        gateway_monitor::Watch,
-        registry::{Connect, TooManyConnections},
-        relay,
-    },
+    actors::{gateway_monitor::Watch, registry::Connect, relay},
     app::Broker,
     auth::{accounts::Authenticated, credentials},
     domain::{
@@ -24,6 +20,7 @@ use crate::{
         rooms::{Change, Refusal},
     },
     error::ApiError,
+    http::RequestBody,
     protocol::outbound,
 };
 
@@ -32,8 +29,8 @@ pub struct ConnectionSocket(Rc<Socket>);
 
 impl ConnectionSocket {
     /// For a connection that has just been accepted.
-    pub fn new(socket: Socket) -> Self {
-        Self(Rc::new(socket))
+    pub fn new(socket: Rc<Socket>) -> Self {
+        Self(socket)
     }
 }
 
@@ -63,7 +60,6 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
 /// The server or the client has as many sockets as it may, or the request is no handshake.
 pub async fn accept(
     request: &HttpRequest,
-    payload: web::Payload,
     broker: web::Data<Broker>,
     dialect: Dialect,
     identity: Option<Authenticated>,
@@ -108,6 +104,11 @@ pub async fn accept(
     if dialect == Dialect::Status {
         broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
     }
+    let payload = request
+        .extensions_mut()
+        .remove::<RequestBody>()
+        .ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?
+        .take();
     let mut response = ws::handshake(request)
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
     // the framework would look at the first line of the list alone
@@ -129,7 +130,7 @@ pub async fn accept(
 async fn check_room(broker: &Broker, room: RoomId, client: ClientId) -> Result<(), ApiError> {
     let (_, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
     let limit = broker.settings.limits.rooms_per_user;
-    if member.is_none() && limit > 0 && broker.store.rooms_of(client).await?.len() >= limit {
+    if member.is_none() && limit > 0 && broker.store.count_rooms_joined(client).await? >= limit as u64 {
         return Err(Refusal::TooManyRooms.into());
     }
     Ok(())
@@ -155,11 +156,7 @@ pub(super) async fn join(
     let session = outbox.handle().clone();
     session.exchange(identity.clone());
     let connect = Connect { session, kind: dialect.kind(), account };
-    broker
-        .registry
-        .send(connect)
-        .await?
-        .map_err(|TooManyConnections| ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 })?;
+    broker.registry.send(connect).await??;
     broker.accounts.confirm(&identity).await?;
     Ok(identity.expires_at)
 }

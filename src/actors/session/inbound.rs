@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use actix_web::{error::PayloadError, web};
+use actix_web::{dev::Payload, error::PayloadError};
 use bytes::Bytes;
 use futures_util::Stream;
 
@@ -57,7 +57,7 @@ impl Admitted {
 
 /// See the module.
 pub struct Guard {
-    payload: web::Payload,
+    payload: Payload,
     outbox: Rc<Outbox>,
     inspector: Inspector,
     frame_bytes: u64,
@@ -68,7 +68,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(payload: web::Payload, outbox: Rc<Outbox>, limits: &Limits) -> Self {
+    pub(super) fn new(payload: Payload, outbox: Rc<Outbox>, limits: &Limits) -> Self {
         Self {
             payload,
             outbox,

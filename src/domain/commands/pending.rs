@@ -9,7 +9,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Changed, Command, Reason, State, Target};
+use super::{
+    Changed, Command, Reason, State, Target,
+    usage::{CommandLimits, Exceeded, Usage},
+};
 use crate::domain::ids::ClientId;
 
 /// A socket that can be asked; told apart by number.
@@ -20,6 +23,10 @@ pub trait Socket: Clone {
 
 /// How many targets that timed out or lost their socket are remembered for a late answer.
 const LATE: usize = 10_000;
+
+/// What stands for a result that has no place.
+const RESULT_DROPPED: &str =
+    r#"{"error":"Result dropped: the results of unfinished commands are over limits.command_bytes_per_identity"}"#;
 
 #[derive(Debug)]
 struct Waiting<S> {
@@ -46,7 +53,8 @@ pub struct PendingCommands<S> {
     by_session: HashMap<u64, HashSet<Uuid>>,
     /// what waits for a client to connect, in order
     queued: HashMap<ClientId, VecDeque<Uuid>>,
-    targets: usize,
+    /// what all of them take up, those that are only about to begin included
+    usage: Usage,
     /// what may still be answered too late
     late: HashSet<(Uuid, ClientId)>,
     late_order: VecDeque<(Uuid, ClientId)>,
@@ -70,7 +78,7 @@ impl<S> Default for PendingCommands<S> {
             deadlines: BTreeSet::new(),
             by_session: HashMap::new(),
             queued: HashMap::new(),
-            targets: 0,
+            usage: Usage::default(),
             late: HashSet::new(),
             late_order: VecDeque::new(),
         }
@@ -78,14 +86,30 @@ impl<S> Default for PendingCommands<S> {
 }
 
 impl<S: Socket> PendingCommands<S> {
-    /// How many targets are not over.
-    pub fn len(&self) -> usize {
-        self.targets
+    /// No commands yet.
+    pub fn new(limits: CommandLimits) -> Self {
+        Self { usage: Usage::new(limits), ..Self::default() }
     }
 
-    /// Whether all is over.
-    pub fn is_empty(&self) -> bool {
-        self.targets == 0
+    /// How many targets are not over.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.usage.targets()
+    }
+
+    /// Takes up the places of a command that is about to begin, until it is inserted or released.
+    ///
+    /// # Errors
+    /// The limit that it would exceed.
+    pub fn reserve(&mut self, command: &Command) -> Result<(), Exceeded> {
+        self.usage.reserve(command)
+    }
+
+    /// Gives back the places of a command that is not to begin.
+    pub fn release(&mut self, id: Uuid) {
+        if !self.active.contains_key(&id) {
+            self.usage.release(id);
+        }
     }
 
     /// When the next time is over.
@@ -99,7 +123,7 @@ impl<S: Socket> PendingCommands<S> {
     }
 
     /// Takes a command in whose targets are all queued. `deliver_by` is `deliver_until` on this clock; `None` ends what
-    /// is not connected at once.
+    /// is not connected at once. Its places are taken up if they have not been reserved.
     pub fn insert(&mut self, command: Command, deliver_by: Option<Instant>, now: Instant) {
         let id = command.id;
         let mut waiting = HashMap::new();
@@ -109,8 +133,10 @@ impl<S: Socket> PendingCommands<S> {
             self.queued.entry(target.client).or_default().push_back(id);
             waiting.insert(target.client, Waiting { session: None, deadline, index });
         }
-        self.targets += waiting.len();
-        if !waiting.is_empty() {
+        if waiting.is_empty() {
+            self.usage.release(id);
+        } else {
+            self.usage.take(&command);
             self.active.insert(id, Active { command, waiting });
         }
     }
@@ -166,6 +192,13 @@ impl<S: Socket> PendingCommands<S> {
         if !self.was_asked(id, client) {
             return if self.late.remove(&(id, client)) { Answered::Late } else { Answered::Dropped };
         }
+        // the last result needs no place: the command is finished with it
+        let is_last = self.active.get(&id).is_some_and(|active| active.waiting.len() == 1);
+        let (result, failed) = if is_last || self.usage.keep_result(id, result.len()) {
+            (result, failed)
+        } else {
+            (RESULT_DROPPED.into(), true)
+        };
         let state = if failed { State::Failed } else { State::Succeeded };
         match self.end(id, client, state, Some(result), time) {
             Some(changed) => Answered::Changed(Box::new(changed)),
@@ -275,7 +308,7 @@ impl<S: Socket> PendingCommands<S> {
         let active = self.active.get_mut(&id)?;
         let waiting = active.waiting.remove(&client)?;
         let last = active.waiting.is_empty();
-        self.targets -= 1;
+        self.usage.target_ended(id, client);
         self.deadlines.remove(&(waiting.deadline, id, client));
         match waiting.session {
             Some(session) => {
@@ -382,7 +415,8 @@ mod tests {
         }
 
         fn assert_empty(&self) {
-            assert!(self.pending.is_empty() && self.pending.active.is_empty() && self.pending.deadlines.is_empty());
+            assert!(self.pending.usage.is_empty());
+            assert!(self.pending.active.is_empty() && self.pending.deadlines.is_empty());
             assert!(self.pending.by_session.is_empty() && self.pending.queued.is_empty());
         }
     }
@@ -398,6 +432,24 @@ mod tests {
         let finished = changed.finished.unwrap();
         assert_eq!(finished.targets[0].state, State::Succeeded);
         assert!(matches!(table.answer(id, client), Answered::Dropped));
+        table.assert_empty();
+    }
+
+    #[test]
+    fn results_that_have_no_place_are_dropped_and_the_command_goes_on() {
+        let mut table = Table::new();
+        table.pending = PendingCommands::new(CommandLimits { bytes_per_identity: 10, ..CommandLimits::default() });
+        let (a, b, c) = (ClientId::random(), ClientId::random(), ClientId::random());
+        let id = table.ask(&[a, b, c], 1);
+        let mut answer = |client, result: &str| match table.pending.answer(id, client, result.into(), false, table.time)
+        {
+            Answered::Changed(changed) => changed.target,
+            other => panic!("it counts: {other:?}"),
+        };
+        assert_eq!(answer(a, "123456789").state, State::Succeeded);
+        let dropped = answer(b, "123456789");
+        assert_eq!((dropped.state, dropped.result.as_deref()), (State::Failed, Some(RESULT_DROPPED)));
+        assert_eq!(answer(c, "123456789").state, State::Succeeded);
         table.assert_empty();
     }
 

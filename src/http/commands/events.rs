@@ -3,7 +3,10 @@
 //! An event's id is the command's version after the change. A watcher that comes back with `Last-Event-ID` gets what it
 //! missed: each target's last state, and the reports of progress that are kept.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -17,16 +20,17 @@ use uuid::Uuid;
 
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
-    actors::{command_dispatcher::Watch, journal::Flush},
+    actors::{command_dispatcher::Watch, journal::Flush, registry::StreamPlace},
     app::Broker,
-    auth::extract::UserIdentity,
-    domain::commands::Changed,
+    auth::{accounts::Authenticated, extract::UserIdentity},
+    domain::{commands::Changed, ids::Role},
     error::ApiError,
+    http::{connections::Cutter, paging::PAGE_BYTES},
     protocol::json,
 };
 
 /// Events that may wait for a slow watcher; then it waits for itself, and catches up from the database.
-const BUFFER: usize = 16;
+const BUFFER: usize = 4;
 
 /// How often something is said, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -53,11 +57,17 @@ pub async fn events(
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let id = visible(&broker, &identity.0, &path).await?.id;
+    let command = visible(&broker, &identity.0, &path).await?;
+    let (id, is_own) = (command.id, command.requested_by == identity.0.account.id);
+    let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
+    let place = StreamPlace::take(&broker.registry, identity.0.account.id).await?;
+    let cutter = Cutter::of(&request);
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
     let (sender, mut receiver) = mpsc::channel(BUFFER);
     actix_web::rt::spawn(async move {
-        let watcher = Watcher { broker, id, last, sender };
+        let _counted = (permit, place);
+        let watcher =
+            Watcher { broker, identity: identity.0, id, is_own, last, sender, cutter, checked: Instant::now() };
         // ends with the command, with the watcher, or with the server
         if let Err(error) = watcher.run().await {
             tracing::warn!(command = %id, %error, "cannot follow a command");
@@ -72,10 +82,16 @@ pub async fn events(
 
 struct Watcher {
     broker: web::Data<Broker>,
+    identity: Authenticated,
     id: Uuid,
+    /// the watcher gave the command itself, so it needs no role
+    is_own: bool,
     /// the last event that was sent
     last: i64,
     sender: mpsc::Sender<Bytes>,
+    cutter: Cutter,
+    /// when the watcher's right was last looked at
+    checked: Instant,
 }
 
 impl Watcher {
@@ -95,17 +111,35 @@ impl Watcher {
                 // it is over by now, or at work on another node
                 None => tokio::time::sleep(TICK).await,
             }
-            if self.broker.is_draining() || self.sender.is_closed() {
+            if self.broker.is_draining() || self.sender.is_closed() || !self.may_watch().await {
                 return Ok(());
             }
         }
     }
 
+    /// Whether the watcher's token and account still stand, and let it see this command.
+    async fn may_watch(&mut self) -> bool {
+        self.checked = Instant::now();
+        let (accounts, account) = (&self.broker.accounts, &self.identity.account);
+        if self.broker.settings.auth.expire_live_sockets && self.identity.expires_at <= chrono::Utc::now() {
+            return false;
+        }
+        match accounts.confirm(&self.identity).await {
+            Err(ApiError::InvalidCredentials | ApiError::InactiveUser) => return false,
+            // not known now: the database is away
+            Err(_) => return true,
+            Ok(()) => {}
+        }
+        let now = accounts.account(account.id, account.kind()).await.ok().flatten();
+        self.is_own || now.is_none_or(|now| now.role() >= Role::Operator)
+    }
+
     /// Sends what the database knows beyond the last event. True: the command is over.
     async fn catch_up(&mut self) -> Result<Result<bool, Gone>, ApiError> {
-        let Some(command) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
+        let Some(page) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
+        let command = &page.command;
         let mut missed: Vec<(i64, &str, Event)> = Vec::new();
-        let mut reports = self.broker.store.progress_of(self.id, self.last).await?;
+        let mut reports = self.broker.store.progress_of(self.id, self.last, PAGE_BYTES).await?;
         // what came after the command was read is still to be heard
         let newest = command.targets.iter().map(|target| target.version).max().unwrap_or(0);
         reports.retain(|report| report.version <= newest);
@@ -133,7 +167,7 @@ impl Watcher {
         if command.finished_at.is_none() {
             return Ok(Ok(false));
         }
-        let sent = self.send(command.version, "finished", &CommandInfo::of(&command)).await;
+        let sent = self.send(command.version, "finished", &CommandInfo::of_page(&page)).await;
         Ok(sent.map(|()| true))
     }
 
@@ -141,6 +175,9 @@ impl Watcher {
     async fn follow(&mut self, mut live: Receiver<Arc<Changed>>) -> Result<bool, Gone> {
         let mut quiet = Duration::ZERO;
         loop {
+            if self.checked.elapsed() >= TICK && !self.may_watch().await {
+                return Err(Gone);
+            }
             match tokio::time::timeout(TICK, live.recv()).await {
                 Ok(Ok(changed)) => {
                     quiet = Duration::ZERO;
@@ -168,7 +205,7 @@ impl Watcher {
                     }
                     if quiet >= KEEP_ALIVE {
                         quiet = Duration::ZERO;
-                        self.sender.send(Bytes::from_static(b": still at work\n\n")).await.map_err(|_| Gone)?;
+                        self.write(Bytes::from_static(b": still at work\n\n")).await?;
                     } else if self.sender.is_closed() {
                         return Err(Gone);
                     }
@@ -182,6 +219,23 @@ impl Watcher {
         let data = serde_json::to_string(data).map_err(|_| Gone)?.replace(['\n', '\r'], "");
         let event = format!("id: {version}\nevent: {name}\ndata: {data}\n\n");
         self.last = self.last.max(version);
-        self.sender.send(event.into()).await.map_err(|_| Gone)
+        self.write(event.into()).await
+    }
+
+    /// Waits for room; a watcher that takes nothing for too long is cut.
+    async fn write(&self, event: Bytes) -> Result<(), Gone> {
+        let sending = self.sender.send(event);
+        let secs = self.broker.settings.limits.send_timeout_secs;
+        if secs == 0 {
+            return sending.await.map_err(|_| Gone);
+        }
+        match tokio::time::timeout(Duration::from_secs(secs), sending).await {
+            Ok(sent) => sent.map_err(|_| Gone),
+            Err(_) => {
+                tracing::info!(command = %self.id, "watcher that reads nothing is cut");
+                self.cutter.cut();
+                Err(Gone)
+            }
+        }
     }
 }

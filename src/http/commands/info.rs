@@ -10,7 +10,9 @@ use crate::{
         commands::{Command, Target},
         ids::ClientId,
     },
+    http::paging::{Next, PAGE_BYTES},
     protocol::{json, outbound::rfc3339},
+    store::CommandPage,
 };
 
 /// A command, seen from outside.
@@ -31,6 +33,9 @@ pub struct CommandInfo {
     timeout_secs: u64,
     deliver_until: Option<String>,
     pub(super) targets: Vec<TargetInfo>,
+    /// There are more targets: see `cursor`.
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// What came of one target.
@@ -89,8 +94,27 @@ impl TargetInfo {
 }
 
 impl CommandInfo {
-    /// Without progress.
+    /// As it was read, without progress.
+    pub(super) fn of_page(page: &CommandPage) -> Self {
+        let next = page.next_target.map(|next| next.to_string());
+        Self::with(&page.command, &page.command.targets, Next::after(next.as_deref(), true))
+    }
+
+    /// With as many of its targets as fit into a page, without progress.
     pub(super) fn of(command: &Command) -> Self {
+        let mut bytes = 0;
+        let fitting = command.targets.iter().take_while(|target| {
+            let first = bytes == 0;
+            let len = |json: &Option<std::sync::Arc<str>>| json.as_ref().map_or(0, |json| json.len());
+            bytes += target.name.len() + len(&target.result) + len(&target.late_result) + 400;
+            first || bytes <= PAGE_BYTES
+        });
+        let fitting = fitting.count();
+        let more = fitting < command.targets.len();
+        Self::with(command, &command.targets[..fitting], Next::after(Some(&fitting.to_string()), more))
+    }
+
+    fn with(command: &Command, targets: &[Target], next: Next) -> Self {
         Self {
             id: command.id,
             state: if command.finished_at.is_some() { "finished" } else { "pending" },
@@ -103,7 +127,8 @@ impl CommandInfo {
             finished_at: command.finished_at.map(rfc3339),
             timeout_secs: command.timeout.as_secs(),
             deliver_until: command.deliver_until.map(rfc3339),
-            targets: command.targets.iter().map(TargetInfo::of).collect(),
+            targets: targets.iter().map(TargetInfo::of).collect(),
+            next,
         }
     }
 }

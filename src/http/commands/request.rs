@@ -15,7 +15,10 @@ use crate::{
         ids::{ClientId, ClientKind},
     },
     error::ApiError,
-    http::body::{Checked, Fields, FromFields},
+    http::{
+        body::{Checked, Fields, FromFields},
+        paging::{self, MOST, USUAL},
+    },
 };
 
 /// The longest a command may take once it was sent.
@@ -192,8 +195,18 @@ impl FromFields for ListQuery {
         let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
-        let limit = fields.optional_number("limit", 1..=1000);
+        let limit = fields.optional_number("limit", 1..=MOST);
         let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a next_cursor from an earlier answer");
-        Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(50), cursor: cursor? })
+        Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(USUAL), cursor: cursor? })
+    }
+}
+
+/// From which of a command's targets on.
+#[derive(Debug)]
+pub struct TargetsFrom(pub(super) u64);
+
+impl FromFields for TargetsFrom {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        Ok(Self(paging::number(fields)?.unwrap_or(0)))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Options, PATIENCE, Request, TargetRef, check_right, command, to_raw};
+use super::{Options, PATIENCE, Request, TargetRef, charge, check_right, command, to_raw};
 use crate::{
     actors::command_dispatcher::Dispatch,
     app::Broker,
@@ -37,7 +37,7 @@ pub struct Sent {
 }
 
 /// Call a device or user and get its answer.
-#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 503, description = "limits.pending_commands, or Gateway … is down"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands, or Gateway … is down"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
 pub async fn send(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -52,6 +52,7 @@ pub async fn send(
     check_right(&identity.0, std::slice::from_ref(&account))?;
     check_gateways(&broker, std::slice::from_ref(&account))?;
     let command = command(&broker, &identity.0, &[account], body.content, options(&broker))?;
+    charge(&broker, &identity.0, &command)?;
     let finished = run(&broker, command, Vec::new()).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
@@ -84,7 +85,7 @@ pub struct Broadcasted {
 }
 
 /// Call everyone who is connected and get all answers.
-#[utoipa::path(post, path = "/broadcast-command", tag = "commands", request_body = Request, responses((status = 200, body = Broadcasted), (status = 403, description = "Operator role required"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/broadcast-command", tag = "commands", request_body = Request, responses((status = 200, body = Broadcasted), (status = 403, description = "Operator role required"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
 pub async fn broadcast(
     broker: web::Data<Broker>,
     operator: Operator,

@@ -1,10 +1,10 @@
 //! Messages of a room over REST. What changes here reaches the room's sockets, too.
 
-use actix_web::web;
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Confirmation, MOST, ParticipantInfo, USUAL, check_membership, room_id, unexpected_outcome};
+use super::{Confirmation, ParticipantInfo, check_membership, room_id, unexpected_outcome};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -13,7 +13,10 @@ use crate::{
         rooms::{CLIENT_MSG_ID_CHARS, Change, Message, Outcome},
     },
     error::ApiError,
-    http::body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    http::{
+        body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+        paging::{MOST, PAGE_BYTES, TRUNCATED, USUAL},
+    },
     protocol::outbound::rfc3339,
     store::Page,
 };
@@ -120,19 +123,24 @@ fn path_ids(path: &(String, String)) -> Result<(RoomId, MessageId), ApiError> {
 }
 
 /// The room's messages, oldest to newest: the newest page (`skip` counts from the newest), or the page before or after a
-/// message.
+/// message. A page that is cut at 1 MiB says so in the header `X-Truncated`: go on with `before_id` or `after_id`.
 #[utoipa::path(get, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("before_id" = Option<i64>, Query), ("after_id" = Option<i64>, Query)), responses((status = 200, body = Vec<MessageInfo>), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
     query: QueryOf<Which>,
-) -> Result<web::Json<Vec<MessageInfo>>, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let room = room_id(&path)?;
-    let history = broker.store.history(room, query.0.page, query.0.limit).await?;
+    let history = broker.store.history(room, query.0.page, query.0.limit, PAGE_BYTES).await?;
     // afterwards: whoever is removed meanwhile gets nothing that was said after that
     check_membership(&broker, room, identity.account.id).await?;
-    Ok(web::Json(history.messages.iter().map(MessageInfo::from).collect()))
+    let messages: Vec<_> = history.messages.iter().map(MessageInfo::from).collect();
+    let mut response = HttpResponse::Ok();
+    if history.truncated && (messages.len() as u64) < query.0.limit {
+        response.insert_header((TRUNCATED, "true"));
+    }
+    Ok(response.json(messages))
 }
 
 /// Say something in a room.
@@ -145,6 +153,7 @@ pub async fn post(
 ) -> Result<web::Json<MessageInfo>, ApiError> {
     let PostMessage { content, room_id: _, client_msg_id } = body.content;
     let (room, author) = (room_id(&path)?, identity.account.participant());
+    broker.charge_stored(author.client, content.len())?;
     match broker.rooms.ask(Change::Post { room, author, content: content.into(), client_msg_id }, None).await? {
         Outcome::Posted { message, .. } => Ok(web::Json(MessageInfo::from(&*message))),
         _ => Err(unexpected_outcome()),
@@ -160,6 +169,7 @@ pub async fn edit(
     body: Body<EditMessage>,
 ) -> Result<web::Json<MessageInfo>, ApiError> {
     let (room, message) = path_ids(&path)?;
+    broker.charge_stored(identity.account.id, body.content.content.len())?;
     let edit = Change::Edit { room, message, by: identity.account.id, content: body.content.content.into() };
     match broker.rooms.ask(edit, None).await? {
         Outcome::Edited(message) => Ok(web::Json(MessageInfo::from(&*message))),

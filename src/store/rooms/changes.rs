@@ -18,7 +18,7 @@ use sea_orm::{
     sea_query::{LockType, OnConflict},
 };
 
-use super::{Page, StoreError, read_page};
+use super::{Page, StoreError, count_deserted, count_joined, read_page};
 use crate::domain::{
     ids::{ClientId, MessageId, RoomId},
     rooms::{
@@ -165,7 +165,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             }
             Change::Join { room, who, wanted } => self.join(*room, who, *wanted).await,
             Change::Add { room, by, who, role } => match self.check_owner(*room, *by) {
-                Ok(()) => self.add(*room, who, *role).await,
+                Ok(()) => self.add(*room, *by, who, *role).await,
                 Err(refusal) => Ok(Err(refusal)),
             },
             Change::SetRole { room, by, whose, role } => self.set_role(*room, *by, *whose, *role).await,
@@ -193,7 +193,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         description: Option<&String>,
         is_private: bool,
     ) -> Result<Decided, StoreError> {
-        if self.has_too_many_rooms(creator.client).await? {
+        if self.has_created_too_many_rooms(creator.client).await? {
             return Ok(Err(Refusal::TooManyRooms));
         }
         let row = rooms::ActiveModel {
@@ -201,6 +201,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             description: Set(description.cloned()),
             is_private: Set(is_private),
             created_at: Set(self.now.into()),
+            created_by: Set(Some(creator.client.into())),
             ..Default::default()
         };
         let mut insert = rooms::Entity::insert(row).on_conflict(OnConflict::new().do_nothing().to_owned()).into_query();
@@ -216,7 +217,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             created_at: self.now,
         });
         self.rooms.insert(room.id, room.clone());
-        self.insert_member(room.id, creator, RoomRole::Owner).await?;
+        self.insert_member(room.id, creator, RoomRole::Owner, None).await?;
         Ok(Ok(Outcome::Created(room)))
     }
 
@@ -243,7 +244,9 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
                 .await?
                 .is_none();
             let role = if is_empty { RoomRole::Owner } else { RoomRole::Member };
-            self.insert_member(id, who, role).await?;
+            self.insert_member(id, who, role, None).await?;
+        } else {
+            self.accept(id, who.client).await?;
         }
         let history = match wanted {
             Wanted::Nothing => None,
@@ -262,19 +265,77 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         Ok(Ok(Outcome::Joined { room, who: who.clone(), newly, history }))
     }
 
-    async fn add(&mut self, id: RoomId, who: &Participant, role: RoomRole) -> Result<Decided, StoreError> {
+    async fn add(
+        &mut self,
+        id: RoomId,
+        by: ClientId,
+        who: &Participant,
+        role: RoomRole,
+    ) -> Result<Decided, StoreError> {
         let Some(room) = self.rooms.get(&id).cloned() else { return Ok(Err(Refusal::NoSuchRoom)) };
         let newly = !self.members.contains_key(&(id, who.client));
         if newly {
-            if self.has_too_many_rooms(who.client).await? {
+            if self.was_added_too_often(who.client, by).await? {
                 return Ok(Err(Refusal::TheyHaveTooManyRooms));
             }
-            self.insert_member(id, who, role).await?;
+            self.insert_member(id, who, role, Some(by)).await?;
         }
         Ok(Ok(Outcome::Joined { room, who: who.clone(), newly, history: None }))
     }
 
-    async fn insert_member(&mut self, room: RoomId, who: &Participant, role: RoomRole) -> Result<(), StoreError> {
+    /// As [`Work::has_too_many_rooms`], for somebody who wants to create one more: rooms that it has created and that
+    /// nobody is in count as well, or whoever leaves each room at once could create any number.
+    async fn has_created_too_many_rooms(&self, creator: ClientId) -> Result<bool, StoreError> {
+        if self.rooms_per_user == 0 {
+            return Ok(false);
+        }
+        let (joined, deserted) =
+            (count_joined(self.transaction, creator).await?, count_deserted(self.transaction, creator).await?);
+        Ok(joined + deserted >= self.rooms_per_user as u64)
+    }
+
+    /// Whether a client has been added to as many rooms as it may, without having joined them: by all others together, or
+    /// a tenth of that by one. Such rooms leave its own quota alone, so nobody can use that up for it.
+    async fn was_added_too_often(&self, client: ClientId, by: ClientId) -> Result<bool, StoreError> {
+        use room_members::Column;
+        if self.rooms_per_user == 0 {
+            return Ok(false);
+        }
+        let added = || {
+            let of_client = room_members::Entity::find().filter(Column::ClientUuid.eq(client.uuid()));
+            of_client.filter(Column::AddedBy.is_not_null())
+        };
+        let by_all = added().count(self.transaction).await?;
+        let by_one = added().filter(Column::AddedBy.eq(by.uuid())).count(self.transaction).await?;
+        Ok(by_all >= self.rooms_per_user as u64 || by_one >= self.rooms_per_user.div_ceil(10) as u64)
+    }
+
+    /// A member that was added joins: from now on the room is one of its own, if it has a place for it.
+    async fn accept(&mut self, room: RoomId, client: ClientId) -> Result<(), StoreError> {
+        let is_added = self.members.get(&(room, client)).is_some_and(|member| member.added_by.is_some());
+        if !is_added || self.has_too_many_rooms(client).await? {
+            return Ok(());
+        }
+        let row = room_members::ActiveModel {
+            room_id: Unchanged(room.0),
+            client_uuid: Unchanged(client.into()),
+            added_by: Set(None),
+            ..Default::default()
+        };
+        room_members::Entity::update(row).exec(self.transaction).await?;
+        if let Some(member) = self.members.get_mut(&(room, client)) {
+            member.added_by = None;
+        }
+        Ok(())
+    }
+
+    async fn insert_member(
+        &mut self,
+        room: RoomId,
+        who: &Participant,
+        role: RoomRole,
+        added_by: Option<ClientId>,
+    ) -> Result<(), StoreError> {
         // what was said before is not unread for somebody who comes
         let newest = message_rows::Entity::find()
             .select_only()
@@ -284,8 +345,13 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             .into_tuple::<i64>()
             .one(self.transaction)
             .await?;
-        let member =
-            Member { who: who.clone(), role, joined_at: self.now, last_read: MessageId(newest.unwrap_or_default()) };
+        let member = Member {
+            who: who.clone(),
+            role,
+            joined_at: self.now,
+            last_read: MessageId(newest.unwrap_or_default()),
+            added_by,
+        };
         room_members::Entity::insert(member_row(room, &member)).exec_without_returning(self.transaction).await?;
         self.members.insert((room, who.client), member);
         Ok(())
@@ -295,10 +361,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         if self.rooms_per_user == 0 {
             return Ok(false);
         }
-        let rooms = room_members::Entity::find()
-            .filter(room_members::Column::ClientUuid.eq(client.uuid()))
-            .count(self.transaction)
-            .await?;
+        let rooms = count_joined(self.transaction, client).await?;
         Ok(rooms >= self.rooms_per_user as u64)
     }
 
@@ -402,5 +465,6 @@ fn member_row(room: RoomId, member: &Member) -> room_members::ActiveModel {
         role: Set(member.role.as_str().to_owned()),
         joined_at: Set(member.joined_at.into()),
         last_read_id: Set(member.last_read.0),
+        added_by: Set(member.added_by.map(Into::into)),
     }
 }

@@ -37,6 +37,7 @@ pub struct ChangeBroker {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     dir: Option<TempDir>,
+    descriptors: Option<u32>,
 }
 
 /// What a command printed, and how it ended.
@@ -51,6 +52,12 @@ impl ChangeBroker {
     /// A setting, such as `("LIMITS__FRAME_BYTES", "100")`.
     pub fn set(self, key: &str, value: &str) -> Self {
         self.env(&format!("SWITCHBOARD__{key}"), value)
+    }
+
+    /// The most files that it may have open.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
     }
 
     /// A variable of the environment.
@@ -83,7 +90,14 @@ impl ChangeBroker {
 
     /// Any command there.
     pub fn command_of(&mut self, program: &str, arguments: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(program);
+        let mut command = match self.descriptors {
+            None => std::process::Command::new(program),
+            Some(most) => {
+                let mut shell = std::process::Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.args(arguments).current_dir(self.dir()).env_clear();
         command.env("XDG_STATE_HOME", self.dir().join("state"));
         // a slow disk under the tests is no outage

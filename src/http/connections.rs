@@ -1,0 +1,311 @@
+//! The connections of the server, WebSockets and others: how many there are, and which are in the way of others.
+//!
+//! The framework can only stop accepting, and then `/healthz` hangs as well. So every connection is accepted, and what
+//! becomes of it is decided here: served, told that the server is full, or closed at once. Each worker looks through its own
+//! connections once a second and closes those that are idle: for a while, or at once when there are few places left.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    rc::{Rc, Weak},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest,
+    dev::{Extensions, ServiceRequest},
+    rt::net::TcpStream,
+};
+use slab::Slab;
+use socket2::{SockRef, Socket};
+
+use crate::{
+    actors::{relay::tick, session::ConnectionSocket},
+    domain::{
+        admission::{Admission, Capacity},
+        network::{self, Network},
+    },
+    error::ApiError,
+};
+
+/// Seconds without a request after which a connection is closed. The framework's own timer does not run any more once
+/// the first byte of another request has come.
+const IDLE_SECS: u32 = 15;
+
+/// The same while places are scarce.
+const SCARCE_IDLE_SECS: u32 = 2;
+
+/// What a connection gets that is closed at once.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// All connections, seen from any thread.
+#[derive(Debug)]
+pub struct Connections {
+    capacity: Capacity,
+    open: AtomicUsize,
+    /// `limits.connections_per_address`; 0 is none
+    per_address: usize,
+    /// proxies, whose connections are those of many
+    proxies: Vec<Network>,
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection; kept by the framework as long as it is open.
+pub struct Connection(Rc<Inner>);
+
+struct Inner {
+    socket: Rc<Socket>,
+    refusal: Option<Refusal>,
+    /// requests that are being answered
+    requests: Cell<u32>,
+    /// it is a WebSocket: its session sees to its end
+    upgraded: Cell<bool>,
+    idle_since: Cell<u32>,
+    /// later ones have greater numbers
+    number: u64,
+    key: usize,
+    _place: Place,
+}
+
+/// Why a connection is not served.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    Full,
+    Address,
+}
+
+/// One of the places for connections.
+struct Place {
+    connections: Arc<Connections>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            let mut addresses = self.connections.addresses();
+            if let Some(count) = addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// this worker's connections
+    static OPEN: RefCell<Slab<Weak<Inner>>> = const { RefCell::new(Slab::new()) };
+    static ACCEPTED: Cell<u64> = const { Cell::new(0) };
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("requests", &self.0.requests).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        OPEN.with_borrow_mut(|open| open.try_remove(self.key));
+    }
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(capacity: Capacity, per_address: usize, proxies: Vec<Network>) -> Arc<Self> {
+        Arc::new(Self { capacity, open: AtomicUsize::new(0), per_address, proxies, addresses: Mutex::default() })
+    }
+
+    fn addresses(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has been accepted. Called on its worker's thread.
+    pub fn accepted(self: &Arc<Self>, stream: &TcpStream, data: &mut Extensions) {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let mut place = Place { connections: self.clone(), address: None };
+        let admission = self.capacity.admit(before);
+        if admission == Admission::Refused {
+            refuse(stream);
+            // keeps its place until its descriptor is closed
+            data.insert(place);
+            return;
+        }
+        let socket = match SockRef::from(stream).try_clone() {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => {
+                tracing::warn!(%error, "cannot duplicate a socket, connection closed");
+                refuse(stream);
+                data.insert(place);
+                return;
+            }
+        };
+        let mut refusal = (admission == Admission::Spare).then_some(Refusal::Full);
+        if refusal.is_none() && self.per_address > 0 {
+            let peer = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+            if let Some(peer) = peer.filter(|peer| !self.proxies.iter().any(|proxy| proxy.contains(*peer))) {
+                let address = network::subscriber(peer);
+                let mut addresses = self.addresses();
+                let count = addresses.entry(address).or_default();
+                *count += 1;
+                place.address = Some(address);
+                if *count > self.per_address {
+                    refusal = Some(Refusal::Address);
+                }
+            }
+        }
+        let connection = OPEN.with_borrow_mut(|open| {
+            let entry = open.vacant_entry();
+            let connection = Rc::new(Inner {
+                socket: socket.clone(),
+                refusal,
+                requests: Cell::new(0),
+                upgraded: Cell::new(false),
+                idle_since: Cell::new(tick::clock()),
+                number: ACCEPTED.replace(ACCEPTED.get() + 1),
+                key: entry.key(),
+                _place: place,
+            });
+            entry.insert(Rc::downgrade(&connection));
+            connection
+        });
+        data.insert(Connection(connection));
+        data.insert(ConnectionSocket::new(socket));
+        if refusal.is_some() {
+            make_room_among_refused(self.capacity.spare_per_worker());
+        }
+    }
+
+    /// Whether connections should make room for others as soon as they are idle.
+    pub fn are_scarce(&self) -> bool {
+        self.capacity.is_scarce(self.open.load(Ordering::Relaxed))
+    }
+
+    /// Closes this worker's idle connections, once a second, for ever.
+    pub async fn close_idle(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            let most = if self.are_scarce() { SCARCE_IDLE_SECS } else { IDLE_SECS };
+            let now = tick::clock();
+            for connection in of_this_worker() {
+                let idle = connection.requests.get() == 0 && !connection.upgraded.get();
+                if idle && now.saturating_sub(connection.idle_since.get()) > most {
+                    connection.shut_down();
+                }
+            }
+        }
+    }
+}
+
+fn of_this_worker() -> Vec<Rc<Inner>> {
+    OPEN.with_borrow(|open| open.iter().filter_map(|(_, connection)| connection.upgrade()).collect())
+}
+
+/// Of the connections that are not served, some wait for a request that may be for the server's health. So that silent ones
+/// do not keep others from asking, the oldest go.
+fn make_room_among_refused(most: usize) {
+    let mut refused: Vec<_> =
+        of_this_worker().into_iter().filter(|one| one.refusal.is_some() && one.requests.get() == 0).collect();
+    if refused.len() > most {
+        refused.sort_by_key(|one| one.number);
+        refused.iter().take(refused.len() - most).for_each(|one| one.shut_down());
+    }
+}
+
+fn refuse(stream: &TcpStream) {
+    // best effort: there is no descriptor to wait with
+    let _ = stream.try_write(FULL);
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+}
+
+impl Inner {
+    fn shut_down(&self) {
+        // fails when the peer is gone already, which is all we want
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Ends the connection with what waits in both directions, here and at the peer: a peer that is blocked in writing
+    /// would otherwise hear of the end a minute later.
+    fn reset(&self) {
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        self.shut_down();
+    }
+}
+
+/// A request is being answered; until this is dropped its connection is not idle.
+pub struct Busy(Rc<Inner>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get() - 1);
+        self.0.idle_since.set(tick::clock());
+    }
+}
+
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        self.0.requests.set(self.0.requests.get() + 1);
+        Self(self.0.clone())
+    }
+}
+
+impl Busy {
+    /// Its connection becomes a WebSocket.
+    pub(super) fn upgraded(&self) {
+        self.0.upgraded.set(true);
+    }
+
+    /// Whether its connection is one that is not served.
+    pub(super) fn is_refused(&self) -> bool {
+        self.0.refusal.is_some()
+    }
+
+    /// Ends its connection now, with what the client still sends.
+    pub(super) fn reset(&self) {
+        self.0.reset();
+    }
+}
+
+/// A hand on a connection, for those who write to it for long.
+pub(super) struct Cutter(Option<Rc<Inner>>);
+
+impl Cutter {
+    /// For a request's connection.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        Self(request.conn_data::<Connection>().map(|connection| connection.0.clone()))
+    }
+
+    /// Ends the connection now, with what waits for it.
+    pub(super) fn cut(&self) {
+        self.0.iter().for_each(|connection| connection.reset());
+    }
+}
+
+/// The request's connection is busy from now on.
+///
+/// # Errors
+/// The connection is one that is not served.
+pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> {
+    let Some(Connection(connection)) = request.conn_data::<Connection>() else { return Ok(None) };
+    let about_health = matches!(request.path().trim_end_matches('/'), "/healthz" | "/readyz");
+    match connection.refusal {
+        Some(Refusal::Full) if !about_health => return Err(ApiError::AtLimit("open files, or limits.connections")),
+        Some(Refusal::Address) if !about_health => {
+            return Err(ApiError::TooMany { limit: "limits.connections_per_address", retry_after: 10 });
+        }
+        _ => {}
+    }
+    connection.requests.set(connection.requests.get() + 1);
+    Ok(Some(Busy(connection.clone())))
+}

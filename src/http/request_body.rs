@@ -1,0 +1,160 @@
+//! What a handler leaves unread of a request's body. The framework would read it to its end, however long that is, or for
+//! as long as the answer takes. Here a little of it is drained, so that the connection can be used again; of more nothing is
+//! read any more: the answer goes out, and then the connection is closed.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpMessage,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    error::PayloadError,
+    http::{ConnectionType, header},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+
+use super::connections::Busy;
+
+/// Bytes of a body that are read although nobody wants them.
+const DRAINED: usize = 64 * 1024;
+
+/// How long the rest of a body may take to come.
+const DRAINING: Duration = Duration::from_secs(1);
+
+/// How long a client has to read the answer before the connection is closed with what it still sends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A request's body, held as long as the request: the framework goes on reading a body that nobody holds.
+#[derive(Clone)]
+pub(crate) struct RequestBody(Rc<Shared>);
+
+struct Shared {
+    payload: RefCell<Payload>,
+    ended: Cell<bool>,
+}
+
+impl RequestBody {
+    /// Takes a request's body, and gives it a view of it. None: the request has no body.
+    pub(super) fn hold(request: &mut ServiceRequest) -> Option<Self> {
+        let payload = request.take_payload();
+        if matches!(payload, Payload::None) {
+            return None;
+        }
+        let body = Self(Rc::new(Shared { payload: RefCell::new(payload), ended: Cell::new(false) }));
+        if request.headers().contains_key(header::UPGRADE) {
+            // taken out by the session, which reads for long
+            request.extensions_mut().insert(body.clone());
+        } else {
+            request.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
+        }
+        Some(body)
+    }
+
+    /// The body itself, for somebody who goes on reading it after the answer.
+    pub(crate) fn take(&self) -> Payload {
+        self.0.ended.set(true);
+        self.0.payload.replace(Payload::None)
+    }
+
+    /// Reads the rest, if it is little and comes soon. True: nothing is left.
+    async fn drain(&mut self, declared: Option<u64>) -> bool {
+        if self.0.ended.get() {
+            return true;
+        }
+        if declared.is_some_and(|declared| declared > DRAINED as u64) {
+            return false;
+        }
+        let end = Instant::now() + DRAINING;
+        let mut drained = 0;
+        while let Ok(next) = tokio::time::timeout_at(end, self.next()).await {
+            match next {
+                Some(Ok(chunk)) => drained += chunk.len(),
+                Some(Err(_)) | None => return true,
+            }
+            if drained > DRAINED {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl Stream for RequestBody {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut *self.0.payload.borrow_mut()).poll_next(context);
+        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
+            self.0.ended.set(true);
+        }
+        next
+    }
+}
+
+/// Sees to it that what the handler left unread of the body is not read on.
+pub(super) async fn settle(
+    mut body: RequestBody,
+    busy: Option<Busy>,
+    mut response: ServiceResponse<BoxBody>,
+) -> ServiceResponse<BoxBody> {
+    let declared = response.request().headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|len| len.to_str().ok()?.parse().ok());
+    if body.drain(declared).await {
+        return response;
+    }
+    response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    if matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0)) {
+        // there is no body that could keep the connection from reading on
+        actix_web::rt::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            busy.iter().for_each(Busy::reset);
+            drop(body);
+        });
+        return response;
+    }
+    response.map_body(|_, inner| BoxBody::new(Farewell { inner, _unread: body, busy, closing: None }))
+}
+
+/// The body of the last answer of a connection whose client is still sending: it holds the request's body, so that no more
+/// of it is read, and closes the connection after it.
+struct Farewell {
+    inner: BoxBody,
+    _unread: RequestBody,
+    busy: Option<Busy>,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl MessageBody for Farewell {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.inner.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = &mut *self;
+        if this.closing.is_none() {
+            match Pin::new(&mut this.inner).poll_next(context) {
+                Poll::Ready(None) => this.closing = Some(Box::pin(tokio::time::sleep(FAREWELL))),
+                other => return other,
+            }
+        }
+        let Some(closing) = &mut this.closing else { return Poll::Pending };
+        match closing.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                this.busy.iter().for_each(Busy::reset);
+                Poll::Ready(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What connections may take up: descriptors, bodies that nobody wants, answers that nobody reads, streams of events.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{Broker, RawSocket, answer, get, handshake, next_of_type, post, refusal, until, within};
+
+/// More than the kernel holds of a connection that is not read.
+const ENDLESS: usize = 256 << 20;
+
+/// Reads the head of an answer and, if it has a length, its body.
+async fn read_answer(socket: &mut RawSocket) -> (String, String) {
+    let head = socket.read_head().await;
+    let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    within(socket.stream.read_exact(&mut body)).await.unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_not_read_on() {
+    let broker = Broker::start().await;
+    let (client, _) = broker.device("device").await;
+    let token = client.token().unwrap();
+    let json = "Content-Type: application/json\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let long = format!("Content-Length: {ENDLESS}\r\n");
+    let table = [
+        (format!("POST /nowhere HTTP/1.1\r\n{chunked}"), 404),
+        (format!("POST /nowhere HTTP/1.1\r\n{long}"), 404),
+        (format!("PUT /healthz HTTP/1.1\r\n{chunked}"), 405),
+        (format!("GET /clients HTTP/1.1\r\n{chunked}"), 200),
+        (format!("GET /clients HTTP/1.1\r\n{long}"), 200),
+        (format!("POST /register HTTP/1.1\r\n{json}{chunked}"), 413),
+        (format!("POST /register HTTP/1.1\r\n{json}{long}"), 413),
+        (format!("POST /register HTTP/1.1\r\nContent-Type: text/plain\r\n{chunked}"), 415),
+        (format!("POST /api/rooms/ HTTP/1.1\r\n{json}{chunked}"), 401),
+        (format!("POST /api/commands HTTP/1.1\r\n{json}{chunked}Authorization: Bearer {token}\r\n"), 403),
+        (format!("GET /ws/auth HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{chunked}"), 426),
+    ];
+    for (head, status) in table {
+        let (mut reader, mut writer) = RawSocket::connect(&broker).await.split();
+        let is_chunked = head.contains("chunked");
+        let head = format!("{head}Host: broker\r\n\r\n");
+        let name = head.clone();
+        let writing = tokio::spawn(async move {
+            let piece = vec![b'x'; 1 << 20];
+            let mut written = 0;
+            let _ = writer.stream.write_all(head.as_bytes()).await;
+            while written < ENDLESS {
+                if is_chunked && writer.stream.write_all(b"100000\r\n").await.is_err() {
+                    break;
+                }
+                if writer.stream.write_all(&piece).await.is_err() {
+                    break;
+                }
+                if is_chunked && writer.stream.write_all(b"\r\n").await.is_err() {
+                    break;
+                }
+                written += piece.len();
+            }
+            written
+        });
+        let answered = reader.read_head().await;
+        assert!(answered.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answered}");
+        assert!(answered.to_lowercase().contains("connection: close"), "{name}: {answered}");
+        let written = within(writing).await.unwrap();
+        assert!(written < ENDLESS / 4, "{name}: {written} bytes were taken");
+    }
+}
+
+#[tokio::test]
+async fn a_little_that_nobody_wants_is_drained_and_the_connection_goes_on() {
+    let broker = Broker::start().await;
+    let mut socket = RawSocket::connect(&broker).await;
+    for _ in 0..3 {
+        socket.send(b"POST /nowhere HTTP/1.1\r\nHost: broker\r\nContent-Length: 5000\r\n\r\n").await;
+        socket.send(&[b'x'; 5000]).await;
+        let (head, body) = read_answer(&mut socket).await;
+        assert!(head.starts_with("HTTP/1.1 404 ") && body.contains("Not Found"), "{head}{body}");
+        assert!(!head.to_lowercase().contains("connection: close"), "{head}");
+        socket.send(b"GET /clients HTTP/1.1\r\nHost: broker\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        socket.send(b"3\r\nabc\r\n0\r\n\r\n").await;
+        assert!(read_answer(&mut socket).await.0.starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[tokio::test]
+async fn readers_of_large_answers_that_do_not_read_cost_little_and_are_cut() {
+    let broker =
+        Broker::with().set("LIMITS__TOPICS_PER_CLIENT", "0").set("LIMITS__SEND_TIMEOUT_SECS", "1").start().await;
+    let (client, _) = broker.device("device").await;
+    let metadata = json!({ "text": "x".repeat(4_000) });
+    for n in 0..600 {
+        let body = json!({ "topic_id": format!("t{n}"), "metadata": metadata });
+        assert_eq!(post(&client, "/topics/create", body).await.0, 200);
+    }
+    let before = broker.memory();
+    let mut stalled = Vec::new();
+    for n in 0..100 {
+        let mut socket = RawSocket::connect_narrow(&broker).await;
+        // of some more than the kernel takes
+        let times = if n < 4 { 4 } else { 1 };
+        let path = if n < 4 { "topics" } else { "clients" };
+        socket.send(format!("GET /{path} HTTP/1.1\r\nHost: broker\r\n\r\n").repeat(times).as_bytes()).await;
+        stalled.push(socket);
+    }
+    until(async || {
+        assert!(broker.memory() < before + (100 << 20), "{} bytes more", broker.memory() - before);
+        let (status, body) = get(&broker.client(), "/topics").await;
+        status == 429 && body["detail"].as_str().unwrap().contains("limits.response_bytes_per_identity")
+    })
+    .await;
+    // others have answers, large ones too
+    let (_, list) = get(&client, "/topics/t1").await;
+    assert_eq!(list["id"], "t1");
+    let (status, list) = get(&client, "/topics").await;
+    assert_eq!((status, &list["count"]), (200, &json!(600)));
+    // and what was stalled is cut, so that the address has room again
+    until(async || get(&broker.client(), "/topics").await.0 == 200).await;
+}
+
+#[tokio::test]
+async fn the_servers_health_is_told_however_many_connections_there_are() {
+    let broker = Broker::with().descriptors(256).set("HTTP__WORKERS", "2").start().await;
+    let mut sockets = Vec::new();
+    // sockets, up to what the descriptors allow
+    let refused = loop {
+        let mut socket = RawSocket::connect(&broker).await;
+        let head = socket.handshake("/ws/echo", "").await;
+        if !head.starts_with("HTTP/1.1 101 ") {
+            break head;
+        }
+        sockets.push(socket);
+        assert!(sockets.len() < 128, "two descriptors each");
+    };
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.to_lowercase().contains("retry-after: "), "{refused}");
+    // and silent connections on top of that
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(RawSocket::connect(&broker).await);
+    }
+    for path in ["/healthz", "/readyz"] {
+        until(async || {
+            let mut socket = RawSocket::connect(&broker).await;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: broker\r\n\r\n");
+            if socket.stream.write_all(request.as_bytes()).await.is_err() {
+                return false;
+            }
+            let mut answer = String::new();
+            let _ = within(socket.stream.read_to_string(&mut answer)).await;
+            answer.starts_with("HTTP/1.1 200 ")
+        })
+        .await;
+    }
+    // those who are in are served, and places that are free are free
+    let mut first = sockets.remove(0);
+    first.send_frame(0x81, b"still here").await;
+    assert_eq!(first.next().await.unwrap().payload, b"Echo: still here");
+    drop((sockets, silent));
+    until(async || within(broker.client().connect("/ws/echo")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_others() {
+    let broker = Broker::with().descriptors(256).set("HTTP__WORKERS", "1").start().await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let mut socket = RawSocket::connect(&broker).await;
+        // half of a second request keeps the framework's own timer from running
+        let _ = socket.stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: broker\r\n\r\nGET /hea").await;
+        idle.push(socket);
+    }
+    until(async || within(broker.client().connect("/ws/echo")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_than_it_may() {
+    let broker = Broker::with().set("LIMITS__CONNECTIONS_PER_ADDRESS", "3").start().await;
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(RawSocket::open(&broker, "/ws/echo").await);
+    }
+    let mut socket = RawSocket::connect(&broker).await;
+    let head = socket.handshake("/ws/echo", "").await;
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    let mut socket = RawSocket::connect(&broker).await;
+    socket.send(b"GET /healthz HTTP/1.1\r\nHost: broker\r\n\r\n").await;
+    assert!(socket.read_head().await.starts_with("HTTP/1.1 200 "));
+    drop((sockets, socket));
+    until(async || {
+        let mut socket = RawSocket::connect(&broker).await;
+        socket.handshake("/ws/echo", "").await.starts_with("HTTP/1.1 101 ")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sockets_of_nobody_can_be_switched_off() {
+    let broker = Broker::with().set("HTTP__PUBLIC_SOCKETS", "false").start().await;
+    for path in ["/ws", "/ws/echo"] {
+        let response = within(handshake(&broker.client(), path, &[]).send()).await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+    let (client, _, _socket) = broker.connected("device").await;
+    let mut echo = within(client.connect("/ws/echo")).await.unwrap();
+    echo.send_text("a").await.unwrap();
+    within(echo.next_message()).await.unwrap();
+    // bad credentials are refused as ever
+    let path = "/ws/echo?token=nonsense";
+    assert_eq!(within(handshake(&broker.client(), path, &[]).send()).await.unwrap().status(), 401);
+}
+
+/// A command that stays queued, and the stream of its events.
+async fn watched(watcher: &switchboard::client::Client, id: &str) -> reqwest::Response {
+    let path = format!("/api/commands/{id}/events");
+    let response = within(watcher.request(Method::GET, &path).send()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+async fn ends(mut stream: reqwest::Response) {
+    within(async { while let Ok(Some(_)) = stream.chunk().await {} }).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_the_right_to_see_it() {
+    let mut broker = Broker::start().await;
+    let admin = broker.admin().await;
+    let (_, absent) = broker.device("absent").await;
+    let body = json!({ "target": absent.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600 });
+    let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async").json(&body);
+    let (status, command) = answer(request).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{command}");
+    let id = command["id"].as_str().unwrap().to_owned();
+
+    let olga = broker.user("olga", "operator").await;
+    let stream = watched(&olga, &id).await;
+    assert_eq!(post(&olga, "/auth/logout", json!({})).await.0, 200);
+    ends(stream).await;
+
+    let olga = broker.login("olga", "password of olga").await;
+    let stream = watched(&olga, &id).await;
+    let output = broker.command(&["user", "set-role", "olga", "user"], "");
+    assert_eq!(output.code, Some(0), "{output:?}");
+    ends(stream).await;
+    assert_eq!(get(&olga, &format!("/api/commands/{id}/events")).await.0, 404);
+
+    let oskar = broker.user("oskar", "operator").await;
+    let stream = watched(&oskar, &id).await;
+    let output = broker.command(&["user", "disable", "oskar"], "");
+    assert_eq!(output.code, Some(0), "{output:?}");
+    ends(stream).await;
+}
+
+#[tokio::test]
+async fn streams_of_events_count_as_sockets() {
+    let mut broker =
+        Broker::with().set("LIMITS__CONNECTIONS_PER_IDENTITY", "3").set("LIMITS__CONNECTIONS", "4").start().await;
+    let admin = broker.admin().await;
+    let (_, absent) = broker.device("absent").await;
+    let body = json!({ "target": absent.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600 });
+    let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async").json(&body);
+    let (_, command) = answer(request).await;
+    let id = command["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/commands/{id}/events");
+    let streams = (watched(&admin, &id).await, watched(&admin, &id).await);
+    let mut chat = within(admin.connect("/ws/auth")).await.unwrap();
+    next_of_type(&mut chat, "connection_established").await;
+    let (status, refused) = get(&admin, &path).await;
+    assert_eq!(status, 429, "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("limits.connections_per_identity"), "{refused}");
+    let (status, code, _) = refusal(within(admin.connect("/ws/auth")).await);
+    assert_eq!((status, code.as_str()), (429, "too_many_requests"));
+    let other = broker.user("olga", "operator").await;
+    let stream = watched(&other, &id).await;
+    let (status, refused) = get(&other, &path).await;
+    assert_eq!((status, &refused["code"]), (503, &json!("at_limit")), "{refused}");
+    drop((streams, stream));
+    until(async || within(admin.request(Method::GET, &path).send()).await.unwrap().status() == 200).await;
+}
