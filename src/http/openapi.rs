@@ -11,7 +11,7 @@ use utoipa::{
     OpenApi, ToSchema,
     openapi::{
         Content, Ref, RefOr, Response,
-        path::{Operation, PathItem, PathsMap},
+        path::{Operation, Parameter, ParameterIn, PathItem, PathsMap},
         security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme},
     },
 };
@@ -131,7 +131,8 @@ fn add_aliases(paths: &mut Paths) {
     // a topic may have the name of one of these routes
     let Some(mut topic) = paths.get("/topics/{topic_id}").cloned() else { return };
     for operation in [&mut topic.get, &mut topic.delete].into_iter().flatten() {
-        operation.parameters = None;
+        let in_path = |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.parameter_in == ParameterIn::Path);
+        operation.parameters.iter_mut().for_each(|all| all.retain(|one| !in_path(one)));
     }
     for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
         if let Some(item) = paths.get_mut(path) {

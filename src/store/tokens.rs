@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use entity::{refresh_tokens, revocations};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -20,6 +20,9 @@ use crate::{
     },
     domain::ids::{ClientId, ClientKind},
 };
+
+/// Logins that a client may have at a time, each with a refresh token.
+const LOGINS: u64 = 100;
 
 /// A refresh token to be stored; the token itself stays with the client.
 #[derive(Debug, Clone)]
@@ -47,8 +50,27 @@ impl NewRefreshToken {
             legacy_hash: Set(None),
         };
         refresh_tokens::Entity::insert(row).exec_without_returning(connection).await?;
-        Ok(())
+        end_oldest(connection, self.client).await
     }
+}
+
+/// Ends the logins of a client that have been unused for longest, where there are more than it may have.
+async fn end_oldest(connection: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
+    use refresh_tokens::{Column, Entity};
+    let surplus: Vec<String> = Entity::find()
+        .select_only()
+        .column(Column::TokenHash)
+        .filter(Column::ClientUuid.eq(client.uuid()))
+        .order_by_desc(Column::ExpiresAt)
+        .offset(LOGINS)
+        .limit(LOGINS)
+        .into_tuple()
+        .all(connection)
+        .await?;
+    if !surplus.is_empty() {
+        Entity::delete_many().filter(Column::TokenHash.is_in(surplus)).exec(connection).await?;
+    }
+    Ok(())
 }
 
 /// What became of a refresh token that a client showed.

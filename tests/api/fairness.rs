@@ -304,3 +304,20 @@ async fn pages_are_cut_at_a_mebibyte_and_lose_nothing() {
     }
     assert_eq!(seen, 5);
 }
+
+#[tokio::test]
+async fn of_many_logins_of_a_client_the_oldest_end() {
+    let broker = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "0").start().await;
+    let client = broker.client();
+    let mut refresh_tokens = Vec::new();
+    for _ in 0..101 {
+        let body = json!({ "name": "device", "uuid": "00000000-0000-4000-8000-00000000000a" });
+        let (status, body) = post(&client, "/register", body).await;
+        assert_eq!(status, 200, "{body}");
+        refresh_tokens.push(body["refresh_token"].clone());
+    }
+    for (index, status) in [(0, 401), (1, 200), (100, 200)] {
+        let body = json!({ "refresh_token": refresh_tokens[index] });
+        assert_eq!(post(&client, "/auth/refresh", body).await.0, status, "login {index}");
+    }
+}
