@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_location_is_told_without_user_and_password() {
         let told = |url: &str| {
-            let settings = serde_json::json!({ "data_dir": "/data", "database_url": url, "max_connections": 1, "min_free_bytes": 0 });
+            let settings = serde_json::json!({ "data_dir": "/data", "database_url": url, "max_connections": 1, "timeout_ms": 0, "min_free_bytes": 0 });
             Location::of(&serde_json::from_value(settings).unwrap()).unwrap().to_string()
         };
         for (url, expected) in [
