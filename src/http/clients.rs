@@ -22,7 +22,7 @@ pub struct Clients {
     next: Next,
 }
 
-/// Who is connected, to whichever node: names by UUID.
+/// Connected devices and users on all nodes: names by UUID.
 #[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<Clients> {
     let elsewhere = broker.backplane.clients().await;
@@ -43,7 +43,7 @@ pub struct Connections {
     next: Next,
 }
 
-/// How many sockets are open on this node, those of nobody included.
+/// How many sockets are open on this node, unauthenticated ones included.
 #[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
 pub async fn connections(
     broker: web::Data<Broker>,

@@ -368,7 +368,7 @@ fn may_see(identity: &Authenticated, command: &Command) -> bool {
     identity.account.role() >= Role::Operator || command.requested_by == identity.account.id
 }
 
-/// How a command stands, with the last reports of each target's progress.
+/// The state of a command, with each target's last progress reports.
 #[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("cursor" = Option<String>, Query, description = "Of an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
@@ -390,7 +390,7 @@ pub async fn show(
     Ok(web::Json(info))
 }
 
-/// Call a command off: what has not ended is cancelled, and targets that were asked are told.
+/// Cancel a command for all targets that have not ended. Targets that it was sent to are told.
 #[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn cancel(
     broker: web::Data<Broker>,
@@ -414,7 +414,7 @@ pub struct CommandList {
     next_cursor: Option<Uuid>,
 }
 
-/// Commands, newest first: all for operators, one's own for others.
+/// Commands, newest first: all of them for operators, the caller's own for others.
 #[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query)), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,

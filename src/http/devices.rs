@@ -165,7 +165,7 @@ pub async fn list(
     Ok(web::Json(DeviceList { count: devices.len(), devices, total, next }))
 }
 
-/// A device: itself, or any for operators.
+/// A device. For the device itself and for operators.
 #[utoipa::path(get, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
@@ -177,7 +177,7 @@ pub async fn show(
     Ok(info(&broker, device).await)
 }
 
-/// Change a device: its name, what it says of itself, the gateway that it is behind.
+/// Change a device: its name, its metadata, the gateway that it is behind. For the device itself and for operators.
 #[utoipa::path(put, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), request_body = UpdateDevice, responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found, or Gateway not found")), security(("bearer" = [])))]
 pub async fn update(
     broker: web::Data<Broker>,
@@ -209,8 +209,8 @@ pub async fn update(
     .await
 }
 
-/// Delete a device. Its tokens end, its sockets are closed (4401), its subscriptions, its memberships of rooms and what
-/// waits for it end. The UUID may be registered again.
+/// Delete a device. Its tokens become invalid, its sockets are closed (4401), and its subscriptions, its memberships of
+/// rooms and what waits for it end. The UUID may be registered again.
 #[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,

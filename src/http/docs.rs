@@ -49,13 +49,13 @@ pub async fn openapi_json() -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json())
 }
 
-/// This API, to read.
+/// The documentation of this API, for reading.
 #[utoipa::path(get, path = "/redoc", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub async fn redoc() -> HttpResponse {
     page(&REDOC_POLICY).body(REDOC.as_str())
 }
 
-/// This API, to try.
+/// The documentation of this API, for trying it out.
 #[utoipa::path(get, path = "/docs", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
 pub async fn swagger() -> Result<HttpResponse, ApiError> {
     swagger_file("index.html")

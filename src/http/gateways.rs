@@ -218,7 +218,7 @@ async fn told(broker: &Broker, gateway: Gateway) -> Result<web::Json<GatewayInfo
     Ok(web::Json(GatewayInfo::of(&*broker.gateways.get(id).ok_or(NOT_FOUND)?)))
 }
 
-/// All gateways and how they are, by id.
+/// All gateways and their state, by id.
 #[utoipa::path(get, path = "/api/gateways", tag = "gateways", responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: Operator) -> web::Json<GatewayList> {
     let gateways: Vec<_> = broker.gateways.all().iter().map(|known| GatewayInfo::of(known)).collect();
@@ -226,6 +226,8 @@ pub async fn list(broker: web::Data<Broker>, _: Operator) -> web::Json<GatewayLi
 }
 
 /// Create a gateway. It is probed at once.
+///
+/// Without `id` it gets one that was never used; an id of a deleted gateway may be given explicitly.
 #[utoipa::path(post, path = "/api/gateways", tag = "gateways", request_body = CreateGateway, responses((status = 200, body = GatewayInfo), (status = 400, description = "Gateway id already exists"), (status = 404, description = "Parent gateway not found"), (status = 429, description = "limits.gateways")), security(("bearer" = [])))]
 pub async fn create(
     broker: web::Data<Broker>,
@@ -266,7 +268,7 @@ async fn unused_id(broker: &Broker) -> Result<i64, ApiError> {
     }
 }
 
-/// A gateway and how it is.
+/// A gateway and its state.
 #[utoipa::path(get, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, body = GatewayInfo), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
@@ -310,7 +312,7 @@ pub async fn update(
     .await
 }
 
-/// Delete a gateway with its history. What was behind it is behind none.
+/// Delete a gateway with its history. Devices and gateways behind it are behind none afterwards.
 #[utoipa::path(delete, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
@@ -333,7 +335,7 @@ pub async fn remove(
     .await
 }
 
-/// How the gateways are, in two words: `connected` or `disconnected`, by id, for those that have been probed.
+/// The state of each gateway by id: `connected` or `disconnected`. Gateways that have not been probed yet are left out.
 #[utoipa::path(get, path = "/device_status/", tag = "gateways", responses((status = 200, description = "`connected` or `disconnected`, by id", body = BTreeMap<String, String>, example = json!({"1": "connected", "2": "disconnected"}))), security((), ("bearer" = [])))]
 pub async fn device_status(broker: web::Data<Broker>, _: PublicRead) -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(broker.gateways.statuses())

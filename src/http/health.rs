@@ -24,7 +24,7 @@ pub struct Health {
 /// Seconds after which it is worth asking again whether it is ready.
 const RETRY_AFTER: u64 = 5;
 
-/// Alive: the actors answer.
+/// Whether the process works: all actors answer.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive", body = Health), (status = 503, description = "An actor does not answer", body = Health)))]
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     match broker.unresponsive_actor(PATIENCE).await {
@@ -48,7 +48,7 @@ pub struct Readiness {
     draining: bool,
 }
 
-/// Ready for traffic, with a detail for each part.
+/// Whether to send traffic, with a detail for each part. 503: send none. 200 with `degraded`: look at the details.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away or full", body = Readiness)))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = tokio::time::timeout(PATIENCE, broker.database_readiness()).await.unwrap_or("away");

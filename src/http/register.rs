@@ -250,7 +250,10 @@ pub struct CreatedUser {
     is_active: bool,
 }
 
-/// Register a device or a user; which one, the body tells.
+/// Register a device (a body with `uuid`) or a user.
+///
+/// Where a registered UUID needs proof (`devices.registration = "claim"`), send the last `device_key`, or an access token
+/// of the device, expired or not, as `token` or as `Authorization: Bearer`. Under `closed` the caller must be an operator.
 #[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute")))]
 pub async fn register(
     request: HttpRequest,

@@ -160,8 +160,9 @@ pub async fn create(
     show_to(&broker, room.id, client).await.map(web::Json)
 }
 
-/// The rooms that exist for the asker: all public ones, and the private ones that it is a member of. A page that is cut at
-/// 1 MiB says so in the header `X-Truncated`: go on with `skip`.
+/// The rooms that the caller can see: all public ones, and the private ones of which the caller is a member.
+///
+/// A page that is cut at 1 MiB says so in the header `X-Truncated`: continue with `skip`.
 #[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Vec<RoomInfo>)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
@@ -207,7 +208,7 @@ pub async fn join(
     Ok(Confirmation::of(message))
 }
 
-/// End one's membership. One's open sockets leave the room at once.
+/// End the caller's membership. The caller's open sockets leave the room at once.
 #[utoipa::path(post, path = "/api/rooms/{room_id}/leave", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, description = "Successfully left the room", body = Confirmation), (status = 400, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn leave(
     broker: web::Data<Broker>,
@@ -222,7 +223,7 @@ pub async fn leave(
     Ok(Confirmation::of("Successfully left the room"))
 }
 
-/// Who is in a room with open sockets, for its members.
+/// Who has open sockets in a room. For its members.
 #[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn presence(
     broker: web::Data<Broker>,
@@ -259,7 +260,7 @@ pub struct ReadMark {
     message_id: i64,
 }
 
-/// Mark all messages up to one as read. A mark never goes back.
+/// Mark all messages up to this one as read. The mark never moves back.
 #[utoipa::path(post, path = "/api/rooms/{room_id}/read", tag = "rooms", params(("room_id" = i64, Path)), request_body = MarkRead, responses((status = 200, description = "Where the mark is now", body = ReadMark), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
 pub async fn read(
     broker: web::Data<Broker>,

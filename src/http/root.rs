@@ -47,7 +47,7 @@ pub struct ServerInfo {
     endpoints: BTreeMap<&'static str, &'static str>,
 }
 
-/// What this server is; browsers are taken to its documentation.
+/// Name, version and endpoints of this server; browsers are redirected to its documentation.
 #[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints", body = ServerInfo), (status = 303, description = "For browsers: where to read on")))]
 pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
     let wants_html = request

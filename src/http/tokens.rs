@@ -104,7 +104,7 @@ impl FromFields for Login {
     }
 }
 
-/// Log in with a form, as OAuth2's password grant has it.
+/// Log in with a form (OAuth2 password grant).
 #[utoipa::path(post, path = "/token", tag = "identity", request_body(content = Login, content_type = "application/x-www-form-urlencoded"), responses((status = 200, body = TokenPair), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
 pub async fn login_form(
     request: HttpRequest,
@@ -114,7 +114,7 @@ pub async fn login_form(
     login(&request, &broker, body.content).await.map(web::Json)
 }
 
-/// Log in with JSON; the access token comes as a cookie, too.
+/// Log in with JSON. The access token is also set as a cookie.
 #[utoipa::path(post, path = "/auth/login", tag = "identity", request_body = Login, responses((status = 200, body = TokenPair), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
 pub async fn login_json(
     request: HttpRequest,
@@ -199,7 +199,7 @@ impl FromFields for Refresh {
     }
 }
 
-/// Exchange a refresh token for a new pair. Each is good once; used again, all tokens of its login end.
+/// Exchange a refresh token for a new pair. Each can be used once; a second use makes all tokens of its login invalid.
 #[utoipa::path(post, path = "/auth/refresh", tag = "identity", request_body = Refresh, responses((status = 200, body = TokenPair), (status = 401, description = "Invalid refresh token")))]
 pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<web::Json<TokenPair>, ApiError> {
     let tokens = broker.accounts.tokens();
@@ -221,7 +221,7 @@ pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<w
     }
 }
 
-/// Log out: the token and all tokens of its login end, and the sockets opened with them.
+/// Log out: the token and all tokens of its login become invalid, and the sockets opened with them are closed.
 #[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out", body = Confirmation)), security(("bearer" = [])))]
 pub async fn logout(
     request: HttpRequest,

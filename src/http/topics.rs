@@ -124,7 +124,7 @@ pub struct SubscriptionAnswer {
     client_uuid: ClientId,
 }
 
-/// Create a topic. It lasts; its creator is not subscribed by that.
+/// Create a topic. It is stored until it is deleted. Its creator is not subscribed automatically.
 #[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", body = TopicCreated), (status = 400, description = "Topic already exists"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
 pub async fn create(
     broker: web::Data<Broker>,
@@ -205,7 +205,7 @@ pub struct TopicRemoved {
     topic_id: String,
 }
 
-/// Delete a topic: for its creator and operators. Its subscribers are told, and their subscriptions end.
+/// Delete a topic. For its creator and for operators. Its subscribers are told, and their subscriptions end.
 #[utoipa::path(delete, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path)), responses((status = 200, description = "Deleted", body = TopicRemoved), (status = 403, description = "Neither its creator nor an operator, or the broker's own topic"), (status = 404, description = "Topic not found")), security(("bearer" = [])))]
 pub async fn remove(
     broker: web::Data<Broker>,
@@ -240,8 +240,9 @@ fn topic_of_path(path: Option<web::Path<String>>, request: &HttpRequest) -> Stri
     path.map_or_else(fixed, web::Path::into_inner)
 }
 
-/// Subscribe to a topic, also before the socket connects. Doing so twice is doing it once.
-/// To `$status`, operators alone.
+/// Subscribe to a topic, also before the socket connects. Subscribing twice changes nothing.
+///
+/// Only operators may subscribe to `$status`.
 #[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed", body = SubscriptionAnswer), (status = 403, description = "Operator role required"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
 pub async fn subscribe(
     broker: web::Data<Broker>,
@@ -274,7 +275,7 @@ pub async fn subscribe(
     Err(lost)
 }
 
-/// Unsubscribe from a topic, subscribed or not.
+/// Unsubscribe from a topic. It is no error if there was no subscription.
 #[utoipa::path(post, path = "/topics/unsubscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Not subscribed any more", body = SubscriptionAnswer)), security(("bearer" = [])))]
 pub async fn unsubscribe(
     broker: web::Data<Broker>,

@@ -57,13 +57,13 @@ fn info(account: &Account) -> Result<web::Json<UserInfo>, ApiError> {
     UserInfo::of(account).map(web::Json).ok_or(ApiError::Forbidden("This route is for users, not for devices"))
 }
 
-/// Who am I.
+/// The user who is logged in.
 #[utoipa::path(get, path = "/api/users/me/", tag = "identity", responses((status = 200, body = UserInfo), (status = 400, description = "Inactive user")), security(("bearer" = [])))]
 pub async fn me(identity: UserIdentity) -> Result<web::Json<UserInfo>, ApiError> {
     info(&identity.0.account)
 }
 
-/// A greeting for those who are logged in.
+/// A greeting for the user who is logged in.
 #[utoipa::path(get, path = "/protected-data/", tag = "identity", responses((status = 200, description = "Hello", body = Confirmation)), security(("bearer" = [])))]
 pub async fn protected_data(identity: UserIdentity) -> web::Json<Confirmation> {
     Confirmation::of(format!("Hello {}, this is protected data!", identity.0.account.name()))
@@ -177,7 +177,7 @@ impl FromFields for ChangePassword {
     }
 }
 
-/// Change one's own password. All other logins of the account end, and their sockets are closed (4401).
+/// Change the caller's own password. All other logins of the account end, and their sockets are closed (4401).
 #[utoipa::path(post, path = "/api/users/me/password", tag = "identity", request_body = ChangePassword, responses((status = 200, description = "Changed", body = Confirmation), (status = 401, description = "Incorrect password"), (status = 429, description = "limits.login_failures_per_minute")), security(("bearer" = [])))]
 pub async fn change_password(
     request: HttpRequest,
@@ -248,7 +248,9 @@ fn check_name(broker: &Broker, user: &User, password: &str) -> Result<(), ApiErr
     })
 }
 
-/// Delete a user. Their tokens end and their sockets are closed (4401); their memberships end as if they had left; their
+/// Delete a user.
+///
+/// Their tokens become invalid, their sockets are closed (4401), and their memberships end as if they had left. Their
 /// messages stay, under their name. Username and email are free again.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
 pub async fn remove(

@@ -36,7 +36,7 @@ pub struct Sent {
     command_id: Uuid,
 }
 
-/// Call a device or user and get its answer.
+/// Send a command to a device or user and get its result.
 #[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands, or Gateway … is down"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
 pub async fn send(
     broker: web::Data<Broker>,
@@ -84,7 +84,7 @@ pub struct Broadcasted {
     command_id: Option<Uuid>,
 }
 
-/// Call everyone who is connected and get all answers.
+/// Send a command to all connected devices and users and get all results.
 #[utoipa::path(post, path = "/broadcast-command", tag = "commands", request_body = Request, responses((status = 200, body = Broadcasted), (status = 403, description = "Operator role required"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
 pub async fn broadcast(
     broker: web::Data<Broker>,

@@ -99,8 +99,9 @@ pub struct Sample {
     answered: Option<u32>,
 }
 
-/// What became of a gateway, by default in the last 24 hours. Each probe's round trip is kept for `probes.samples_hours`,
-/// a figure per hour for `probes.history_days`.
+/// The history of a gateway, by default of the last 24 hours.
+///
+/// Each probe's round trip is kept for `probes.samples_hours`, hourly figures for `probes.history_days`.
 #[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn history(
     broker: web::Data<Broker>,

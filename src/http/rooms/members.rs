@@ -112,7 +112,7 @@ async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, A
     })
 }
 
-/// The members of a room, for its members.
+/// The members of a room. For its members.
 #[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
@@ -127,7 +127,7 @@ pub async fn list(
     Ok(web::Json(Members { count, members }))
 }
 
-/// Make somebody a member: the only way into a private room. For the owner.
+/// Add a member: the only way into a private room. For the owner.
 #[utoipa::path(post, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path)), request_body = AddMember, responses((status = 200, description = "Member added, or a member already", body = Confirmation), (status = 403, description = "Not the owner"), (status = 404, description = "Chat room not found, User not found, Client not found"), (status = 429, description = "limits.rooms_per_user of the new member")), security(("bearer" = [])))]
 pub async fn add(
     broker: web::Data<Broker>,

@@ -123,7 +123,7 @@ fn path_ids(path: &(String, String)) -> Result<(RoomId, MessageId), ApiError> {
 }
 
 /// The room's messages, oldest to newest: the newest page (`skip` counts from the newest), or the page before or after a
-/// message. A page that is cut at 1 MiB says so in the header `X-Truncated`: go on with `before_id` or `after_id`.
+/// message. A page that is cut at 1 MiB says so in the header `X-Truncated`: continue with `before_id` or `after_id`.
 #[utoipa::path(get, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("before_id" = Option<i64>, Query), ("after_id" = Option<i64>, Query)), responses((status = 200, body = Vec<MessageInfo>), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
@@ -143,7 +143,7 @@ pub async fn list(
     Ok(response.json(messages))
 }
 
-/// Say something in a room.
+/// Post a message to a room.
 #[utoipa::path(post, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path)), request_body = PostMessage, responses((status = 200, body = MessageInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn post(
     broker: web::Data<Broker>,
@@ -160,7 +160,7 @@ pub async fn post(
     }
 }
 
-/// Exchange the content of one's own message.
+/// Change the content of the caller's own message.
 #[utoipa::path(patch, path = "/api/rooms/{room_id}/messages/{message_id}", tag = "rooms", params(("room_id" = i64, Path), ("message_id" = i64, Path)), request_body = EditMessage, responses((status = 200, body = MessageInfo), (status = 403, description = "Not a member, or not its author"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
 pub async fn edit(
     broker: web::Data<Broker>,
@@ -177,7 +177,7 @@ pub async fn edit(
     }
 }
 
-/// Delete one's own message, or as a moderator anybody's. It keeps its place and loses its content.
+/// Delete the caller's own message, or as a moderator anyone's. It keeps its place and loses its content.
 #[utoipa::path(delete, path = "/api/rooms/{room_id}/messages/{message_id}", tag = "rooms", params(("room_id" = i64, Path), ("message_id" = i64, Path)), responses((status = 200, description = "Message deleted", body = Confirmation), (status = 403, description = "Not a member, or neither its author nor a moderator"), (status = 404, description = "Chat room not found, Message not found")), security(("bearer" = [])))]
 pub async fn delete(
     broker: web::Data<Broker>,
