@@ -47,8 +47,10 @@ pub(super) struct Link {
     client: Client,
     /// `None`: an access token was given
     state: Option<(StateFile, State)>,
-    /// whether it may register: not where a token was given
+    /// whether it may register: not a device that got its token from an operator, now or at an earlier start
     registers: bool,
+    /// the device is known by `--uuid` or the state file, so a token of another one is refused
+    is_known: bool,
     /// when the tokens are renewed
     renewal: Option<Instant>,
     connected_at: Option<Instant>,
@@ -69,7 +71,8 @@ impl Link {
             name,
             client,
             state: None,
-            registers: refresh_token.is_none(),
+            registers: false,
+            is_known: false,
             renewal: None,
             connected_at: None,
             reconnect: Reconnect::new(waits_for_start),
@@ -86,6 +89,8 @@ impl Link {
             }
         };
         let (file, mut state) = StateFile::open(path, link.client.url(), uuid)?;
+        link.is_known = uuid.is_some() || state.name.is_some();
+        let has_key = device_key.is_some();
         if let Some(key) = device_key {
             state.device_key = Some(key);
         }
@@ -97,6 +102,8 @@ impl Link {
                 state.access_token = None;
             }
         }
+        // a registration would replace the device of that token by another one
+        link.registers = state.given_token.is_none() || has_key;
         link.state = Some((file, state));
         Ok(link)
     }
@@ -191,7 +198,7 @@ impl Link {
     async fn authenticate(&mut self) -> Result<(), ClientError> {
         let Some((_, state)) = &self.state else { return Ok(()) };
         // who has another name now has to say so
-        let is_registered = !self.registers || state.name.as_deref() == Some(&self.name);
+        let is_registered = state.given_token.is_some() || state.name.as_deref() == Some(&self.name);
         if is_registered {
             let left = state.access_token_expires_at.unwrap_or(0) - chrono::Utc::now().timestamp();
             if let Some(token) = &state.access_token
@@ -215,7 +222,19 @@ impl Link {
         let Some(token) = state.refresh_token.clone() else { return Ok(false) };
         match self.client.refresh(&token).await {
             Ok(login) => {
-                self.keep(login, |_| {});
+                let owner = state::Owner::of(&login.access_token).filter(|_| state.given_token.is_some());
+                if let Some(owner) = &owner
+                    && self.is_known
+                    && owner.sub != state.uuid
+                {
+                    return Err(ClientError::AnotherDevice { owner: owner.sub, expected: state.uuid });
+                }
+                self.is_known |= owner.is_some();
+                self.keep(login, |state| {
+                    if let Some(owner) = owner {
+                        (state.uuid, state.name) = (owner.sub, Some(owner.name));
+                    }
+                });
                 Ok(true)
             }
             Err(error) if error.is_unauthorized() && self.registers => {
@@ -236,7 +255,7 @@ impl Link {
             refresh_token: device.refresh_token,
         };
         self.keep(login, |state| {
-            (state.name, state.device_key) = (Some(name), Some(key));
+            (state.name, state.device_key, state.given_token) = (Some(name), Some(key), None);
         });
         Ok(())
     }
@@ -274,6 +293,9 @@ impl Link {
         let todo = match &error {
             error if error.is_unauthorized() && (!self.registers || self.state.is_none()) => {
                 "the token that was given is not good any more: ask an operator for a new one"
+            }
+            ClientError::AnotherDevice { .. } => {
+                "give another --state FILE or --name for that device, and a new token, since this one is spent"
             }
             ClientError::Refused { code, .. } if code == "uuid_claimed" => {
                 "the UUID belongs to another registration: give its --device-key or --state, or another --uuid"

@@ -5,6 +5,7 @@ use std::{error::Error, io, time::Duration};
 use reqwest::{StatusCode, header};
 use rustls::{CertificateError, InvalidMessage};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// What can go wrong between client and broker.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,14 @@ pub enum ClientError {
     /// The token can't be one.
     #[error("bad token: it has characters that no token has")]
     Token,
+    /// The token that was given belongs to another device than the one that it was given for.
+    #[error("the token is of the device {owner}, not of {expected}")]
+    AnotherDevice {
+        /// Whose token it is.
+        owner: Uuid,
+        /// Whose token it should be.
+        expected: Uuid,
+    },
     /// The certificates of the authorities can't be used.
     #[error("{0}")]
     Tls(String),

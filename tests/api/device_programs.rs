@@ -78,7 +78,7 @@ async fn a_name_has_its_uuid_on_the_same_broker_and_one_process_at_a_time() {
     assert_eq!(carol.ended().await.0, Some(0));
     assert_eq!(client(&mut broker, "Carol").says("as Carol (").await, first);
     assert_ne!(client(&mut broker, "Dave").says("as Dave (").await, first.replace("Carol", "Dave"));
-    let output = broker.command(&["agent", "--exec", "x", "--state", "state/switchboard"], "");
+    let output = broker.command(&["agent", "--exec", "true", "--state", "state/switchboard"], "");
     assert!(output.code == Some(1) && output.stderr.lines().count() == 1, "{output:?}");
 }
 
@@ -109,6 +109,50 @@ async fn where_only_operators_register_devices_a_token_is_given() {
     }
     let (code, said) = agent(&mut broker, &["--token", "spent", "--state", "other.json"]).ended().await;
     assert!(code == Some(1) && said.contains("ask an operator for a new one") && !said.contains("spent"), "{said}");
+}
+
+#[tokio::test]
+async fn a_device_that_was_given_a_token_stays_that_device_without_it() {
+    for registration in ["closed", "open"] {
+        let mut broker = Broker::with().set("DEVICES__REGISTRATION", registration).start().await;
+        let admin = broker.admin().await;
+        let register = async |uuid: &str| {
+            let (status, device) = post(&admin, "/register", json!({ "name": "box", "uuid": uuid })).await;
+            assert_eq!(status, 200, "{device}");
+            device["refresh_token"].as_str().unwrap().to_owned()
+        };
+        for (number, identity) in [&[][..], &["--name", "my box"], &["--state", "box.json"]].into_iter().enumerate() {
+            let uuid = Uuid::new_v4().to_string();
+            let token = register(&uuid).await;
+            agent(&mut broker, &[identity, &["--token", &token]].concat()).says(&uuid).await;
+            if number == 0 {
+                let state = state(broker.setup());
+                assert_eq!((&state["uuid"], &state["name"]), (&json!(uuid), &json!("box")));
+                // the access token expires while it is away
+                let mut expired = state.clone();
+                expired["access_token_expires_at"] = json!(0);
+                fs::write(state_file(broker.setup()), expired.to_string()).unwrap();
+            }
+            for _ in 0..2 {
+                agent(&mut broker, identity).says(&uuid).await;
+            }
+            // a token of another device does not replace this one
+            let other = register(&Uuid::new_v4().to_string()).await;
+            let (code, said) = agent(&mut broker, &[identity, &["--token", &other]].concat()).ended().await;
+            assert!(code == Some(1) && said.contains("the token is of the device"), "{said}");
+            agent(&mut broker, identity).says(&uuid).await;
+            // no registration takes the place of a device whose token has ended
+            assert_eq!(post(&admin, "/admin/tokens/revoke", json!({ "client_uuid": uuid })).await.0, 200);
+            let (code, said) = agent(&mut broker, identity).ended().await;
+            assert!(code == Some(1) && said.contains("ask an operator for a new one"), "{said}");
+            let token = register(&uuid).await;
+            agent(&mut broker, &[identity, &["--token", &token]].concat()).says(&uuid).await;
+        }
+        let uuid = Uuid::new_v4().to_string();
+        let token = register(&uuid).await;
+        agent(&mut broker, &["--uuid", &uuid, "--token", &token]).says(&uuid).await;
+        agent(&mut broker, &["--uuid", &uuid]).says(&uuid).await;
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,11 @@ impl Reconnect {
                 }
                 Duration::ZERO
             }
-            ClientError::Url(_) | ClientError::Token | ClientError::Tls(_) | ClientError::NotJson(_) => return None,
+            ClientError::Url(_)
+            | ClientError::Token
+            | ClientError::AnotherDevice { .. }
+            | ClientError::Tls(_)
+            | ClientError::NotJson(_) => return None,
         };
         let pause = self.pause.mul_f64(0.5 + random);
         self.pause = (self.pause * 2).min(LONGEST);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
@@ -27,8 +28,24 @@ pub(super) struct State {
     /// Seconds since 1970 by this machine's clock.
     pub(super) access_token_expires_at: Option<i64>,
     pub(super) refresh_token: Option<String>,
-    /// Digest of the refresh token that came from the command line: it is good once.
+    /// Digest of the refresh token that came from the command line, which is good once. A device that has one was
+    /// registered by an operator and never registers itself.
     pub(super) given_token: Option<String>,
+}
+
+/// Whose an access token is, as the token says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Owner {
+    pub(super) sub: Uuid,
+    pub(super) name: String,
+}
+
+impl Owner {
+    /// Reads the claims without a look at the signature: the token comes from the broker itself.
+    pub(super) fn of(access_token: &str) -> Option<Self> {
+        let claims = URL_SAFE_NO_PAD.decode(access_token.split('.').nth(1)?).ok()?;
+        serde_json::from_slice(&claims).ok()
+    }
 }
 
 /// The file, which one process at a time has.
