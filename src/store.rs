@@ -127,7 +127,14 @@ impl Store {
     ) -> Result<T, StoreError> {
         let connection = self.database.connect_patiently().await?;
         let result = work(&connection).await;
+        let unknown = match &result {
+            Ok(_) => String::new(),
+            Err(_) => unknown_migrations(&connection).await,
+        };
         connection.close().await?;
+        if !unknown.is_empty() {
+            return Err(StoreError::Newer(unknown));
+        }
         Ok(result?)
     }
 
@@ -172,6 +179,16 @@ impl Store {
         };
         Ok(self.write.begin(begin).await?)
     }
+}
+
+/// The migrations that were applied and that this program does not have.
+async fn unknown_migrations(connection: &DatabaseConnection) -> String {
+    // what fails here has failed before, and is told as that
+    let applied = Migrator::get_migration_models(connection).await.unwrap_or_default();
+    let known = Migrator::migrations();
+    let is_known = |version: &str| known.iter().any(|migration| migration.name() == version);
+    let unknown = applied.into_iter().map(|applied| applied.version).filter(|version| !is_known(version));
+    unknown.collect::<Vec<_>>().join(", ")
 }
 
 /// Lets those who count what a client has, and add to it, take turns until the end of the transaction.

@@ -1,6 +1,9 @@
 //! The database, for sub-commands that work on it themselves, whether or not the broker runs.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail, ensure};
 
@@ -8,8 +11,8 @@ use super::{ConfigArguments, start_logging};
 use crate::{
     auth::bootstrap,
     domain::passwords::PasswordRules,
-    settings::Settings,
-    store::{Location, Store},
+    settings::{Settings, Storage},
+    store::{DatabaseLock, Location, Store, StoreError},
 };
 
 /// A database and where it is.
@@ -20,6 +23,8 @@ pub(super) struct Database {
     pub(super) location: Location,
     /// What new passwords must be.
     pub(super) password_rules: PasswordRules,
+    /// Where the database is, unless it was named by its URL.
+    data_dir: Option<PathBuf>,
 }
 
 impl Database {
@@ -35,7 +40,20 @@ impl Database {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
         }
         let store = Store::connect(&settings.storage).await?;
-        Ok(Self { store, location, password_rules: settings.auth.password_rules() })
+        let password_rules = settings.auth.password_rules();
+        let Storage { data_dir, database_url, .. } = settings.storage;
+        let data_dir = database_url.is_empty().then_some(data_dir);
+        Ok(Self { store, location, password_rules, data_dir })
+    }
+
+    /// Takes the locks of a broker, for what no broker may work with meanwhile.
+    pub(super) async fn lock(&self) -> anyhow::Result<(DatabaseLock, Option<File>)> {
+        let lock = match self.store.lock().await {
+            Err(StoreError::InUse(broker)) => bail!("a broker uses this database ({broker}): stop it first"),
+            lock => lock?,
+        };
+        let data_dir = self.data_dir.as_deref().map(|dir| bootstrap::lock_data_dir(dir, None)).transpose()?;
+        Ok((lock, data_dir))
     }
 
     /// The same with the schema up to date.

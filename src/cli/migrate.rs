@@ -25,10 +25,19 @@ enum Direction {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let up = matches!(arguments.direction, Direction::Up);
-    let store = Database::open(arguments.config, up).await?.store;
+    let database = Database::open(arguments.config, up).await?;
+    let store = &database.store;
     match arguments.direction {
-        Direction::Up => store.migrate_up().await?,
-        Direction::Down => store.migrate_down().await?,
+        Direction::Up => {
+            if store.migration_status().await?.iter().any(|(_, applied)| !applied) {
+                let _lock = database.lock().await?;
+                store.migrate_up().await?;
+            }
+        }
+        Direction::Down => {
+            let _lock = database.lock().await?;
+            store.migrate_down().await?;
+        }
         Direction::Status => {}
     }
     for (name, applied) in store.migration_status().await? {

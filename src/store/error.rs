@@ -15,9 +15,14 @@ pub enum StoreError {
     /// There is less space than `storage.min_free_bytes`: nothing was tried.
     #[error("storage nearly full")]
     NearlyFull,
-    /// Another broker has the database; the text names it.
-    #[error("{0}")]
+    /// Another broker has the database; the text tells which.
+    #[error("another broker uses this database ({0}): stop it, or give this one another DATABASE_URL")]
     InUse(String),
+    /// The schema has migrations that this program does not know; the text names them.
+    #[error(
+        "this database was migrated by a newer switchboard ({0}): run that version, or restore a backup from before"
+    )]
+    Newer(String),
     /// The statement itself failed.
     #[error("database: {0}")]
     Database(DbErr),

@@ -18,7 +18,7 @@ use super::{Store, StoreError, open::Database};
 /// The key of PostgreSQL's advisory lock; locks are per database.
 const KEY: i64 = i64::from_be_bytes(*b"switchbd");
 
-/// How long a start waits for the broker before it to let go.
+/// How long a start waits for the broker before it, or for a migration, to let go.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often is looked whether the lock is still held, and for how long the database may keep the answer.
@@ -51,8 +51,12 @@ impl Store {
                 let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
                 let file = file
                     .map_err(|error| StoreError::Url(format!("cannot open {}: {error}", beside.to_string_lossy())))?;
-                if file.try_lock().is_err() {
-                    return Err(self.in_use().await);
+                let began = Instant::now();
+                while file.try_lock().is_err() {
+                    if began.elapsed() > PATIENCE {
+                        return Err(self.in_use().await);
+                    }
+                    sleep(PATIENCE / 10).await;
                 }
                 Ok(DatabaseLock(Held::File(file)))
             }
@@ -119,9 +123,7 @@ impl Store {
             // it has not got as far as to make the table
             _ => "one that is starting".to_owned(),
         };
-        StoreError::InUse(format!(
-            "another broker uses this database ({holder}): stop it, or give this one another DATABASE_URL"
-        ))
+        StoreError::InUse(holder)
     }
 }
 

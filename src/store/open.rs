@@ -12,12 +12,14 @@ use std::{
 use sea_orm::{
     DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector,
     sqlx::{
-        ConnectOptions,
+        self, ConnectOptions,
         pool::PoolOptions,
         postgres::PgConnectOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
+
+use tokio::time::timeout;
 
 use super::{StoreError, connection::Pool};
 use crate::settings;
@@ -111,7 +113,14 @@ impl Database {
             }
             Self::Postgres(options) => {
                 let pool = PoolOptions::new().max_connections(1).acquire_timeout(PATIENT);
-                let pool = pool.connect_with(options.as_ref().clone()).await.map_err(|error| {
+                let mut connected = pool.connect_with(options.as_ref().clone()).await;
+                // the pool has tried again and again, and does not tell why that failed
+                if let Err(sqlx::Error::PoolTimedOut) = connected
+                    && let Ok(Err(cause)) = timeout(MARGIN, options.connect()).await
+                {
+                    connected = Err(cause);
+                }
+                let pool = connected.map_err(|error| {
                     StoreError::Url(format!("cannot reach PostgreSQL (storage.database_url): {error}"))
                 })?;
                 Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
