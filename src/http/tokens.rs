@@ -177,13 +177,20 @@ pub(super) async fn check_password(
     match &verified {
         Ok(true) => broker.logins().succeeded(attempt, Instant::now()),
         Ok(false) => {
-            let name: String = name.chars().take(LOGGED_CHARS).collect();
-            // as a literal, so that it can't look like another line or field
-            tracing::info!(?name, address = ?client_address(request, &broker.settings), "login failed");
+            let name = logged_name(name);
+            let address = client_address(request, &broker.settings).map(tracing::field::display);
+            tracing::info!(%name, address, "login failed");
         }
         Err(_) => broker.logins().undecided(attempt),
     }
     verified
+}
+
+/// A name that anybody can have made up: as a literal if it could look like another line or field of the log.
+fn logged_name(name: &str) -> String {
+    let name: String = name.chars().take(LOGGED_CHARS).collect();
+    let is_plain = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
+    if !name.is_empty() && name.chars().all(is_plain) { name } else { format!("{name:?}") }
 }
 
 /// A refresh token.

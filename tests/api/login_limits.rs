@@ -88,6 +88,9 @@ async fn a_failed_login_is_logged_with_the_name_and_a_proxy_that_is_not_trusted_
     let line = log.lines().find(|line| line.contains("login failed")).expect("a line");
     assert!(line.contains(r"mallory\n2026 forged line") && line.contains("127.0.0.1"), "{line}");
     assert!(!log.contains("not-in-the-log") && !log.contains('\u{1b}') && !log.contains(&"x".repeat(100)), "{log}");
+    assert_eq!(answer(attempt(&broker, "203.0.113.1", "alice@example.org", "wrong!")).await.0, 401);
+    let log = broker.log();
+    assert!(log.contains("name=alice@example.org address=127.0.0.1\n"), "{log}");
     let warning = "http.trusted_proxies";
     assert_eq!(log.matches(warning).count(), 1, "{log}");
     answer(attempt(&broker, "203.0.113.2", "alice", "wrong!")).await;
