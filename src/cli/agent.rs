@@ -5,13 +5,18 @@ use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
     ffi::OsString,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::Path,
     process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -51,7 +56,7 @@ pub(super) struct Arguments {
 struct Program {
     /// The program that answers: it gets the command as JSON on stdin and prints the result, JSON or plain text. It is run
     /// directly, never through a shell; if it fails, so does the command
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", value_parser = OsStringValueParser::new().try_map(executable))]
     exec: OsString,
     /// Seconds the program may take
     #[arg(long, value_name = "SECS", default_value_t = 25)]
@@ -104,6 +109,19 @@ async fn serve(link: &mut Link, socket: &mut Connection, work: &mut Work) -> Res
             () = link.renewal_is_due() => link.renew(socket).await?,
         }
     }
+}
+
+/// A program that can be run: a path, or a name that is found in one of the directories of PATH.
+fn executable(program: OsString) -> Result<OsString, String> {
+    let is_executable =
+        |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let found = if program.as_bytes().contains(&b'/') {
+        is_executable(Path::new(&program))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| is_executable(&dir.join(&program)))
+    };
+    if found { Ok(program) } else { Err("there is no such program that can be run".to_owned()) }
 }
 
 /// Commands under way, whether or not the broker is there.

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use chrono::{DateTime, FixedOffset};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use super::{
     names::resolve,
     output::{Output, json_text, print_json, table, text},
 };
-use crate::client::Client;
+use crate::{client::Client, domain::commands::State};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -26,14 +27,14 @@ enum Action {
     /// List commands, newest first
     List {
         /// Only those with a target in this state
-        #[arg(long)]
+        #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
         state: Option<String>,
         /// Only those to this target: a user's integer id, a UUID, or a name
         #[arg(long)]
         target: Option<String>,
         /// Only those since this time (RFC 3339)
-        #[arg(long)]
-        since: Option<String>,
+        #[arg(long, value_name = "TIME", value_parser = DateTime::parse_from_rfc3339)]
+        since: Option<DateTime<FixedOffset>>,
         /// How many at most
         #[arg(long, default_value_t = 50)]
         limit: u64,
@@ -69,7 +70,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Some(target) if target.parse::<i64>().is_err() => Some(resolve(&client, &target).await?.to_string()),
                 target => target,
             };
-            let query = [("state", state), ("target", target), ("since", since), ("limit", Some(limit.to_string()))];
+            let query = [
+                ("state", state),
+                ("target", target),
+                ("since", since.map(|since| since.to_rfc3339())),
+                ("limit", Some(limit.to_string())),
+            ];
             let query: Vec<_> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
             let list: Value = client.answer(client.request(Method::GET, "/api/commands").query(&query)).await?;
             if output.json {

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
@@ -34,8 +34,8 @@ pub(super) struct Arguments {
     /// To what, such as /status
     url: String,
     /// With what
-    #[arg(long, value_name = "JSON")]
-    data: Option<String>,
+    #[arg(long, value_name = "JSON", value_parser = |text: &str| json::parse(text.as_bytes()))]
+    data: Option<Value>,
     /// Do not wait for the answer, print the command's id
     #[arg(long = "async")]
     is_async: bool,
@@ -53,10 +53,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let data: Option<Value> =
-        arguments.data.as_deref().map(|data| json::parse(data.as_bytes())).transpose().context("--data is not JSON")?;
     let client = arguments.login.client().await?;
-    let mut body = json!({ "method": arguments.method, "url": arguments.url, "data": data });
+    let mut body = json!({ "method": arguments.method, "url": arguments.url, "data": arguments.data });
     if arguments.target == "all" {
         body["select"] = json!({});
     } else {

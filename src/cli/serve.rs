@@ -15,15 +15,15 @@ use crate::{app::Application, settings::LogFormat};
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    bind: Option<String>,
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket_address)]
+    bind: Option<SocketAddr>,
     #[command(flatten)]
     config: ConfigArguments,
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let flags = arguments.config.flags();
-    let settings = arguments.config.load(arguments.bind)?;
+    let settings = arguments.config.load(arguments.bind.map(|bind| bind.to_string()))?;
     start_logging(&settings.log)?;
     crate::app::log_panics();
     let (format, data_dir) = (settings.log.format, settings.storage.data_dir.display().to_string());
@@ -85,6 +85,10 @@ fn json_banner(application: &Application, data_dir: &str) -> String {
         "has_accounts": application.has_accounts(),
     });
     log_line("INFO", fields) + "\n"
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "expected an address and port such as 127.0.0.1:8000")
 }
 
 /// This program as it was called, so that what the banner says can be copied into the same shell.

@@ -69,7 +69,7 @@ async fn the_exit_code_of_send_tells_how_it_went() {
     let (code, output) = send(&mut broker, &["nobody", "GET", "/"]);
     assert!(code == Some(1) && output.contains("nobody is named \"nobody\""), "{output}");
     let (code, output) = send(&mut broker, &[&online, "GET", "/", "--data", "{"]);
-    assert!(code == Some(1) && output.contains("--data is not JSON"), "{output}");
+    assert!(code == Some(2) && output.contains("--data"), "{output}");
 }
 
 #[tokio::test]

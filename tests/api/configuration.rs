@@ -92,7 +92,6 @@ fn a_wrong_setting_stops_the_start_with_one_line_that_names_it_and_its_layer() {
         (file("[limits]\nbody_bytes = \"1\""), config, ["`limits.body_bytes`", "my.toml"]),
         (file("[limits\n"), config, ["my.toml", "line 1"]),
         (none(), config, ["my.toml", "cannot read"]),
-        (none(), &["--bind", "here"], ["`http.bind`", "--bind"]),
     ];
     let mut wrong = Vec::new();
     for (setup, arguments, expected) in cases {
@@ -128,6 +127,8 @@ fn no_message_about_wrong_settings_shows_a_secret() {
     for url in ["localhost:port/x", "127.0.0.1:9/x", "[/x"].map(|rest| format!("postgres://me:hush@{rest}")) {
         lines.push(one_line(&none().env("DATABASE_URL", &url).run(&["migrate", "status"], "")));
     }
+    // the cause, not that a pool has given up
+    assert!(lines.iter().any(|line| line.contains("cannot reach PostgreSQL") && line.contains("refused")), "{lines:?}");
     lines.push(one_line(&none().env("DATABASE_URL", "mysql://me:hush@localhost/x").run(&["migrate", "status"], "")));
     lines.retain(|line| line.contains("hush"));
     assert!(lines.is_empty(), "{lines:#?}");
@@ -319,6 +320,61 @@ async fn migrations_go_up_and_down_and_a_start_brings_them_up() {
 }
 
 #[tokio::test]
+async fn no_migration_takes_the_schema_from_under_a_running_broker() {
+    let mut broker = Broker::start().await;
+    let before = succeeded(broker.command(&["migrate", "status"], ""));
+    let line = one_line(&broker.command(&["migrate", "down"], ""));
+    assert!(line.contains("a broker uses this database (process ") && line.ends_with("stop it first"), "{line}");
+    assert_eq!(succeeded(broker.command(&["migrate", "status"], "")), before);
+    // where nothing is to be done, nobody is in the way
+    assert_eq!(succeeded(broker.command(&["migrate", "up"], "")), before);
+    let last = before.lines().last().unwrap().split_once("  ").unwrap().1.to_owned();
+    broker.execute(&format!("DELETE FROM seaql_migrations WHERE version = '{last}'")).await;
+    let line = one_line(&broker.command(&["migrate", "up"], ""));
+    assert!(line.contains("a broker uses this database (process "), "{line}");
+    broker.execute(&format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{last}', 0)")).await;
+    let mut setup = broker.kill().await;
+    succeeded(setup.run(&["migrate", "down"], ""));
+    setup.start().await.device("Alice").await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_with_what_to_do() {
+    let mut broker = Broker::start().await;
+    let newer = "m20300101_000001_newer";
+    broker.execute(&format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{newer}', 0)")).await;
+    let mut setup = broker.kill().await;
+    let commands: [&[&str]; 5] = [
+        &["serve", "--bind", "127.0.0.1:0"],
+        &["migrate", "up"],
+        &["migrate", "down"],
+        &["migrate", "status"],
+        &["user", "list"],
+    ];
+    for command in commands {
+        let line = one_line(&setup.run(command, ""));
+        assert!(line.contains("migrated by a newer switchboard") && line.contains(newer), "{command:?} {line}");
+    }
+}
+
+#[test]
+fn values_of_arguments_that_are_wrong_are_wrong_arguments() {
+    let mut setup = Broker::with().file("notes.txt", "no program");
+    let commands: [(&[&str], &str); 6] = [
+        (&["--bind", "here"], "such as 127.0.0.1:8000"),
+        (&["send", "all", "GET", "/", "--data", "{bad"], "--data"),
+        (&["commands", "list", "--state", "bogus"], "timed_out"),
+        (&["commands", "list", "--since", "yesterday"], "--since"),
+        (&["agent", "--exec", "./nofile"], "--exec"),
+        (&["agent", "--exec", "./notes.txt"], "--exec"),
+    ];
+    for (command, expected) in commands {
+        let output = setup.run(command, "");
+        assert!(output.code == Some(2) && output.stderr.contains(expected), "{command:?} {output:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_command_line_explains_itself_and_serves_without_a_sub_command() {
     let mut setup = Broker::with();
     for (arguments, expected) in [
@@ -333,8 +389,6 @@ async fn the_command_line_explains_itself_and_serves_without_a_sub_command() {
         assert!(expected.iter().all(|word| help.contains(word)), "{arguments:?} {help}");
     }
     assert_eq!(setup.run(&["--nope"], "").code, Some(2));
-    let line = one_line(&setup.run(&["--bind", "here"], ""));
-    assert!(line.contains("`http.bind`"), "{line}");
     let broker = setup.start().await;
     let mut second = Broker::with();
     let taken = broker.url.strip_prefix("http://").unwrap().to_owned();
