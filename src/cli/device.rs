@@ -33,11 +33,17 @@ pub(super) struct Identity {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Proof that the device is the one that registered this UUID, if the state file does not have it
-    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true)]
+    #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true, allow_hyphen_values = true)]
     device_key: Option<String>,
     /// Do not register, but use this token: a refresh token, which is good once and kept up in the state file from then on,
     /// or an access token, which is good until it expires
-    #[arg(long, env = "SWITCHBOARD_DEVICE_TOKEN", hide_env_values = true, conflicts_with = "device_key")]
+    #[arg(
+        long,
+        env = "SWITCHBOARD_DEVICE_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true,
+        conflicts_with = "device_key"
+    )]
     token: Option<String>,
 }
 

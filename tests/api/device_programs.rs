@@ -30,6 +30,12 @@ fn agent(broker: &mut Broker, arguments: &[&str]) -> Program {
     Program::start(broker.setup(), &[&["agent", "--url", &url, "--exec", "/bin/true"], arguments].concat())
 }
 
+/// It says who it is, and has let go of its state when this is over.
+async fn starts_as(mut program: Program, uuid: &str) {
+    program.says(uuid).await;
+    program.stop().await;
+}
+
 fn client(broker: &mut Broker, name: &str) -> Program {
     let url = broker.url.clone();
     Program::start(broker.setup(), &["client", "--url", &url, "--name", name])
@@ -107,7 +113,7 @@ async fn where_only_operators_register_devices_a_token_is_given() {
         state["access_token"] = Value::Null;
         fs::write(&path, state.to_string()).unwrap();
     }
-    let (code, said) = agent(&mut broker, &["--token", "spent", "--state", "other.json"]).ended().await;
+    let (code, said) = agent(&mut broker, &["--token", "-spent", "--state", "other.json"]).ended().await;
     assert!(code == Some(1) && said.contains("ask an operator for a new one") && !said.contains("spent"), "{said}");
 }
 
@@ -124,7 +130,7 @@ async fn a_device_that_was_given_a_token_stays_that_device_without_it() {
         for (number, identity) in [&[][..], &["--name", "my box"], &["--state", "box.json"]].into_iter().enumerate() {
             let uuid = Uuid::new_v4().to_string();
             let token = register(&uuid).await;
-            agent(&mut broker, &[identity, &["--token", &token]].concat()).says(&uuid).await;
+            starts_as(agent(&mut broker, &[identity, &["--token", &token]].concat()), &uuid).await;
             if number == 0 {
                 let state = state(broker.setup());
                 assert_eq!((&state["uuid"], &state["name"]), (&json!(uuid), &json!("box")));
@@ -134,24 +140,24 @@ async fn a_device_that_was_given_a_token_stays_that_device_without_it() {
                 fs::write(state_file(broker.setup()), expired.to_string()).unwrap();
             }
             for _ in 0..2 {
-                agent(&mut broker, identity).says(&uuid).await;
+                starts_as(agent(&mut broker, identity), &uuid).await;
             }
             // a token of another device does not replace this one
             let other = register(&Uuid::new_v4().to_string()).await;
             let (code, said) = agent(&mut broker, &[identity, &["--token", &other]].concat()).ended().await;
             assert!(code == Some(1) && said.contains("the token is of the device"), "{said}");
-            agent(&mut broker, identity).says(&uuid).await;
+            starts_as(agent(&mut broker, identity), &uuid).await;
             // no registration takes the place of a device whose token has ended
             assert_eq!(post(&admin, "/admin/tokens/revoke", json!({ "client_uuid": uuid })).await.0, 200);
             let (code, said) = agent(&mut broker, identity).ended().await;
             assert!(code == Some(1) && said.contains("ask an operator for a new one"), "{said}");
             let token = register(&uuid).await;
-            agent(&mut broker, &[identity, &["--token", &token]].concat()).says(&uuid).await;
+            starts_as(agent(&mut broker, &[identity, &["--token", &token]].concat()), &uuid).await;
         }
         let uuid = Uuid::new_v4().to_string();
         let token = register(&uuid).await;
-        agent(&mut broker, &["--uuid", &uuid, "--token", &token]).says(&uuid).await;
-        agent(&mut broker, &["--uuid", &uuid]).says(&uuid).await;
+        starts_as(agent(&mut broker, &["--uuid", &uuid, "--token", &token]), &uuid).await;
+        starts_as(agent(&mut broker, &["--uuid", &uuid]), &uuid).await;
     }
 }
 
