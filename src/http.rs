@@ -15,6 +15,7 @@ mod docs;
 mod health;
 mod openapi;
 pub(crate) mod paging;
+mod reads;
 mod request_body;
 pub mod request_id;
 mod response_body;
@@ -38,8 +39,8 @@ use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-pub use self::response_body::Answers;
-pub(crate) use self::{request_body::RequestBody, response_body::Asker};
+pub(crate) use self::{reads::Reader, request_body::RequestBody, response_body::Asker};
+pub use self::{reads::Reads, response_body::Answers};
 use crate::{
     app::Broker,
     domain::{
@@ -105,7 +106,7 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
 }
 
 /// The address by which limits count a request: of IPv6 the /64.
-fn limited_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
+pub(crate) fn limited_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
     client_address(request, settings).map(network::subscriber)
 }
 

@@ -155,6 +155,7 @@ pub struct Limits {
     pub connections: usize,
     pub connections_per_identity: usize,
     pub connections_per_address: usize,
+    pub reads_per_identity: usize,
     pub response_bytes: usize,
     pub response_bytes_per_identity: usize,
     pub topics_per_client: usize,

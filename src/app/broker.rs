@@ -31,7 +31,7 @@ use crate::{
     cluster::Backplane,
     domain::{budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
-    http::{Answers, connections::Connections},
+    http::{Answers, Reads, connections::Connections},
     settings::Settings,
     store::Store,
 };
@@ -74,6 +74,8 @@ pub struct Broker {
     pub backplane: Arc<dyn Backplane>,
     /// The connections of this node.
     pub connections: Arc<Connections>,
+    /// The reads that are being answered.
+    pub reads: Arc<Reads>,
     /// What large answers take up.
     pub answers: Arc<Answers>,
     pub(super) registrations: Mutex<PerMinute<IpAddr>>,

@@ -2,14 +2,19 @@
 
 use std::{future::Future, ops::Deref, pin::Pin};
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
 use super::{
     accounts::{Authenticated, Holder},
     credentials,
 };
-use crate::{app::Broker, domain::ids::Role, error::ApiError, http::Asker};
+use crate::{
+    app::Broker,
+    domain::ids::Role,
+    error::ApiError,
+    http::{Asker, Reader, limited_address},
+};
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -30,10 +35,20 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
                 }
             }
             request.extensions_mut().insert(Asker(client));
+            begin_read(&request, broker, Reader::Client(client)).await?;
             Ok(Some(identity))
         }
         None => Ok(None),
     }
+}
+
+/// Counts a read until the request is dropped, which is when its answer has been built. Sockets have limits of their own.
+async fn begin_read(request: &HttpRequest, broker: &Broker, reader: Reader) -> Result<(), ApiError> {
+    if request.method().is_safe() && !request.headers().contains_key(header::UPGRADE) {
+        let read = broker.reads.begin(reader).await?;
+        request.extensions_mut().insert(read);
+    }
+    Ok(())
 }
 
 async fn required(request: HttpRequest) -> Result<Authenticated, ApiError> {
@@ -77,11 +92,13 @@ extractor!(MaybeIdentity, |request| async { Ok(MaybeIdentity(authenticate(reques
 pub struct PublicRead;
 
 extractor!(PublicRead, |request: HttpRequest| async move {
-    let public = request.app_data::<web::Data<Broker>>().is_some_and(|broker| broker.settings.http.public_reads);
-    match authenticate(request).await? {
-        None if !public => Err(ApiError::NotAuthenticated),
-        _ => Ok(PublicRead),
+    if authenticate(request.clone()).await?.is_some() {
+        return Ok(PublicRead);
     }
+    let broker = request.app_data::<web::Data<Broker>>().filter(|broker| broker.settings.http.public_reads);
+    let broker = broker.ok_or(ApiError::NotAuthenticated)?;
+    begin_read(&request, broker, Reader::Address(limited_address(&request, &broker.settings))).await?;
+    Ok(PublicRead)
 });
 
 /// Any client, on the topic routes, whose errors have words of their own (contract section 5).

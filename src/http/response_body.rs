@@ -2,7 +2,6 @@
 //! for the identity or address that they are for, and given to the connection in small pieces.
 
 use std::{
-    net::IpAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,7 +17,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use super::{connections::Busy, limited_address};
+use super::{connections::Busy, limited_address, reads::Reader};
 use crate::{
     app::Broker,
     domain::{
@@ -37,13 +36,6 @@ const PIECE: usize = 32 * 1024;
 /// For whom an answer is: left in a request's data by those who find out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker(pub ClientId);
-
-/// By whom answers are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Reader {
-    Client(ClientId),
-    Address(Option<IpAddr>),
-}
 
 /// What large answers take up, seen from any thread.
 #[derive(Debug)]

@@ -321,3 +321,19 @@ async fn of_many_logins_of_a_client_the_oldest_end() {
         assert_eq!(post(&client, "/auth/refresh", body).await.0, status, "login {index}");
     }
 }
+
+#[tokio::test]
+async fn reads_of_one_identity_take_turns_and_are_all_answered() {
+    let mut broker = Broker::with().set("LIMITS__READS_PER_IDENTITY", "1").start().await;
+    let admin = broker.admin().await;
+    let nobody = broker.client();
+    for client in [&admin, &nobody] {
+        let reads = (0..20).map(|_| get(client, "/topics"));
+        for (status, body) in within(futures_util::future::join_all(reads)).await {
+            assert_eq!(status, 200, "{body}");
+        }
+    }
+    // a handshake is no read, and a socket holds none up
+    let (_socket, again) = (within(admin.connect("/ws/auth")).await.unwrap(), get(&admin, "/api/users/me").await);
+    assert_eq!(again.0, 200, "{}", again.1);
+}
