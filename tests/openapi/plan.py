@@ -133,13 +133,11 @@ def plan(path, method, operation):
     if "requestBody" in operation:
         content_type, content = next(iter(operation["requestBody"]["content"].items()))
         body = things.body(operation["operationId"], example(content))
-    # the device that is called is not connected, and no topic has the name of a route
-    status = {
-        "post_send_command_target": 400,
-        "get_topics_create": 404,
-        "get_topics_subscribe": 404,
-        "get_topics_unsubscribe": 404,
-    }.get(operation["operationId"], 200)
+    status = 200
+    if path == "/send-command/{target}":
+        status = 400  # the device is not connected
+    elif path in ("/topics/create", "/topics/subscribe", "/topics/unsubscribe") and method != "post":
+        status = 404  # no topic has the name of a route
     return {
         "id": operation["operationId"],
         "method": method,
