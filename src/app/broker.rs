@@ -36,6 +36,9 @@ use crate::{
     store::Store,
 };
 
+/// How long a change of a gateway waits for those before it: little of what a client waits for in all.
+const GATEWAY_TURN: Duration = Duration::from_millis(500);
+
 /// What handlers and sessions work with.
 pub struct Broker {
     /// The settings.
@@ -114,6 +117,14 @@ impl Broker {
     /// Asks all actors for a sign of life. Answers which one gives none in time.
     pub async fn unresponsive_actor(&self, patience: Duration) -> Option<&'static str> {
         self.supervision.unresponsive(patience).await
+    }
+
+    /// Waits for its turn to change gateways.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable`: changes before it wait for the database.
+    pub async fn gateway_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ApiError> {
+        tokio::time::timeout(GATEWAY_TURN, self.gateway_changes.lock()).await.map_err(|_| ApiError::DatabaseUnavailable)
     }
 
     /// Counts what an identity is about to have stored.

@@ -74,10 +74,13 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
         return Ok(settings.auth.secret.expose().as_bytes().to_vec());
     }
     let path = settings.storage.data_dir.join("jwt-secret");
-    match write_secret(&path, &random_text()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+    // a disk that is full does not stop a start that has nothing to write
+    if !path.exists() {
+        match write_secret(&path, &random_text()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+        }
     }
     let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let secret = secret.trim();

@@ -192,7 +192,7 @@ pub async fn update(
     undisturbed(async move {
         // a gateway must not go between the look and the link
         let _unchanged = match gateway_id {
-            Some(Some(_)) => Some(broker.gateway_changes.lock().await),
+            Some(Some(_)) => Some(broker.gateway_turn().await?),
             _ => None,
         };
         if let Some(Some(gateway)) = gateway_id

@@ -236,7 +236,7 @@ pub async fn create(
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
     let CreateGateway { name, address, id, parent_id, max_rtt_ms, max_loss_percent } = body.content;
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let _one_at_a_time = broker.gateway_turn().await?;
         let taken = ApiError::AlreadyExists("Gateway id already exists");
         if id.is_some_and(|id| broker.gateways.get(id).is_some()) {
             return Err(taken);
@@ -288,7 +288,7 @@ pub async fn update(
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
     let change = body.content;
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let _one_at_a_time = broker.gateway_turn().await?;
         let known = changeable(&broker, &path)?;
         let old = &known.gateway;
         if let Some(parent_id) = change.parent_id {
@@ -320,7 +320,7 @@ pub async fn remove(
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_changes.lock().await;
+        let _one_at_a_time = broker.gateway_turn().await?;
         let id = changeable(&broker, &path)?.gateway.id;
         for device in broker.store.delete_gateway(id).await? {
             broker.accounts.put(Account::from(device));

@@ -20,7 +20,7 @@ pub(super) const WHOLE: u64 = 10_000;
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Bytes of a list of the systems before.
-pub(crate) const WHOLE_BYTES: usize = 8 * PAGE_BYTES;
+pub(crate) const WHOLE_BYTES: usize = 4 * PAGE_BYTES;
 
 /// The header of an answer that is a bare array and was cut at [`PAGE_BYTES`].
 pub(super) const TRUNCATED: &str = "x-truncated";

@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{domain::ids::ClientId, error::ApiError};
 
 /// How long a read waits for another one of the same reader to end.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lists that are read whole at the same time, by all readers together: each takes several times its size while it is built.
+const WHOLE_LISTS: usize = 2;
 
 /// By whom reads and answers are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +31,8 @@ pub struct Reads {
     /// `limits.reads_per_identity`; 0 is no limit
     share: usize,
     readers: Mutex<HashMap<Reader, Arc<Semaphore>>>,
+    /// lists that are read whole
+    whole: Semaphore,
 }
 
 /// A read that is being answered. It ends when this is dropped.
@@ -41,7 +46,7 @@ pub(crate) struct Read {
 impl Reads {
     /// So many at a time for each reader.
     pub fn new(share: usize) -> Arc<Self> {
-        Arc::new(Self { share, readers: Mutex::default() })
+        Arc::new(Self { share, readers: Mutex::default(), whole: Semaphore::new(WHOLE_LISTS) })
     }
 
     fn readers(&self) -> MutexGuard<'_, HashMap<Reader, Arc<Semaphore>>> {
@@ -66,6 +71,19 @@ impl Reads {
                 Ok(Some(read))
             }
             _ => Err(ApiError::TooMany { limit: "limits.reads_per_identity", retry_after: 1 }),
+        }
+    }
+}
+
+impl Reads {
+    /// Begins to read a whole list, after others. It ends when this is dropped.
+    ///
+    /// # Errors
+    /// None of them has ended in time.
+    pub(crate) async fn begin_whole_list(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        match tokio::time::timeout(PATIENCE, self.whole.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ApiError::AtLimit("limits.response_bytes")),
         }
     }
 }

@@ -142,7 +142,7 @@ pub async fn create(
             return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
         }
     }
-    tracing::info!(topic = %topic_id, %creator, "topic created");
+    tracing::info!(topic = ?topic_id.as_str(), %creator, "topic created");
     let topic_id = topic_id.as_str().to_owned();
     Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
 }
@@ -158,6 +158,7 @@ pub async fn list(
     let elsewhere = broker.backplane.member_counts().await;
     let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
     let Part { after, limit, bytes } = part.0;
+    let _turn = broker.reads.begin_whole_list().await?;
     let (topics, more) = broker.store.topics(after.as_deref(), limit, bytes).await?;
     let topics: Vec<_> = topics
         .into_iter()

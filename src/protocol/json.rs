@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use memchr::{memchr2, memchr2_iter};
+use memchr::{memchr, memchr2, memchr2_iter};
 use serde::de::IgnoredAny;
 use serde_json::{
     Map, Value,
@@ -25,6 +25,9 @@ pub enum Unacceptable {
     /// It has more than [`MAX_DEPTH`] levels.
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// A text has half of a surrogate pair (RFC 8259, section 8.2).
+    #[error("texts must not contain half of a surrogate pair")]
+    LoneSurrogate,
     /// A key begins with what serde_json reserves for itself.
     #[error("keys that begin with `{RESERVED}` are reserved")]
     ReservedKey,
@@ -106,9 +109,28 @@ fn is_key(rest: &[u8]) -> bool {
     rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':')
 }
 
-/// Whether a text is JSON that is accepted.
+/// Whether well-formed JSON can become a part of other JSON that strict readers read: it is accepted, and all its texts are
+/// text.
+///
+/// # Errors
+/// It can't.
+pub fn check_embeddable(json: &[u8]) -> Result<(), Unacceptable> {
+    check(json)?;
+    let mut at = 0;
+    while let Some(start) = json.get(at..).and_then(|rest| memchr(b'"', rest)).map(|offset| at + offset) {
+        let Some(end) = string_end(json, start) else { break };
+        let quoted = &json[start..=end];
+        if memchr(b'\\', quoted).is_some() && serde_json::from_slice::<String>(quoted).is_err() {
+            return Err(Unacceptable::LoneSurrogate);
+        }
+        at = end + 1;
+    }
+    Ok(())
+}
+
+/// Whether a text is JSON that can become a part of other JSON.
 pub fn is_acceptable(text: &str) -> bool {
-    check(text.as_bytes()).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    check_embeddable(text.as_bytes()).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Reads JSON from outside.
@@ -137,7 +159,7 @@ pub fn stored_object(text: &str) -> Value {
 
 /// JSON that was stored, to go into an answer as it is. What would break the answer is shown as a text.
 pub fn stored(text: &str) -> Box<RawValue> {
-    if check(text.as_bytes()).is_ok()
+    if check_embeddable(text.as_bytes()).is_ok()
         && let Ok(raw) = RawValue::from_string(text.to_owned())
     {
         return raw;
@@ -261,6 +283,12 @@ mod tests {
         assert_eq!(stored_object(r#"{"a":1.50}"#).to_string(), r#"{"a":1.50}"#);
         assert_eq!(stored(r#"{"a": 1.50}"#).get(), r#"{"a": 1.50}"#);
         let deep = nested(20_000);
+        for lone in [r#""\ud800""#, r#"{"\udc00": 1}"#, r#"["a\\", "\ud800\u0041"]"#] {
+            assert_eq!(check_embeddable(lone.as_bytes()), Err(Unacceptable::LoneSurrogate), "{lone}");
+            assert!(!is_acceptable(lone), "{lone}");
+            assert_eq!(serde_json::from_str::<String>(stored(lone).get()).unwrap(), lone);
+        }
+        assert!(is_acceptable(r#"{"a": "\ud83d\ude00 \\ud800"}"#));
         for bad in [r#"{"$serde_json::private::RawValue":"[[["}"#, "nope", "", &deep] {
             assert_eq!(stored_object(bad), serde_json::json!({}));
             assert_eq!(serde_json::from_str::<String>(stored(bad).get()).unwrap(), bad);

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -129,13 +129,20 @@ impl Pool {
 
     /// Begins a transaction.
     pub(super) async fn begin(&self, begin: &'static str) -> Result<Transaction, DbErr> {
+        let began = Instant::now();
         let result = in_time(self.deadline, async {
             let mut connection = self.acquire().await?;
             connection.execute_plain(begin).await?;
             Ok(connection)
         });
         let connection = self.noted_failure(result.await)?;
-        Ok(Transaction { connection: Mutex::new(Some(connection)), failed: AtomicBool::new(false), pool: self.clone() })
+        let waited = Mutex::new(Some(began.elapsed()));
+        Ok(Transaction {
+            connection: Mutex::new(Some(connection)),
+            waited,
+            failed: AtomicBool::new(false),
+            pool: self.clone(),
+        })
     }
 
     /// Logs when the database comes back, once.
@@ -281,6 +288,9 @@ impl ConnectionTrait for Pool {
 pub(super) struct Transaction {
     /// None: it has ended
     connection: Mutex<Option<Connection>>,
+    /// How long the transaction took to begin, until a statement has been answered. Waiting for a connection and then for a
+    /// lock must not take two deadlines.
+    waited: Mutex<Option<Duration>>,
     failed: AtomicBool,
     pool: Pool,
 }
@@ -293,7 +303,8 @@ impl Transaction {
     ) -> Result<T, DbErr> {
         let mut connection = self.connection.lock().await;
         let connection = connection.as_mut().ok_or_else(ended)?;
-        let result = in_time(self.pool.deadline, connection.run(call, error)).await;
+        let waited = self.waited.lock().await.take().unwrap_or_default();
+        let result = in_time(self.pool.deadline.saturating_sub(waited), connection.run(call, error)).await;
         if result.is_err() {
             self.failed.store(true, Ordering::Relaxed);
         }

@@ -11,6 +11,7 @@ use crate::{
     domain::ids::ClientId,
     protocol::{
         inbound::{Frame, as_text, command_result},
+        json::check_embeddable,
         outbound::About,
     },
 };
@@ -22,7 +23,8 @@ impl Session {
             return;
         };
         // the caller must not wait for an answer that can't be passed on
-        let (result, failed) = match frame.unacceptable {
+        let in_result = || check_embeddable(frame.result?.get().as_bytes()).err();
+        let (result, failed) = match frame.unacceptable.or_else(in_result) {
             Some(why) => (json!({ "error": format!("The answer was refused: {why}") }).to_string().into(), true),
             None => command_result(frame.result),
         };
@@ -36,6 +38,9 @@ impl Session {
 
     pub(super) fn on_progress(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let (Some(client), Some(command)) = (self.commanded(), command_id(frame)) else { return };
+        if let Some(why) = frame.progress.and_then(|progress| check_embeddable(progress.get().as_bytes()).err()) {
+            return self.unacceptable(why, frame);
+        }
         let bytes = frame.progress.map_or(0, |progress| progress.get().len());
         if let Err(refusal) = self.broker.charge_stored(client, bytes) {
             self.error(refusal.code(), &refusal.to_string(), About::default());
