@@ -24,7 +24,7 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(Brokers::Table)
-                    .col(integer(Brokers::Id).primary_key())
+                    .col(big_integer(Brokers::Id).primary_key())
                     .col(uuid(Brokers::Instance))
                     .col(string(Brokers::Host))
                     .col(big_integer(Brokers::ProcessId))

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Store, StoreError};
 
 /// The only row.
-const ROW: i32 = 1;
+const ROW: i64 = 1;
 
 /// A broker that serves a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
