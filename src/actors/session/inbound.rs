@@ -29,6 +29,9 @@ use crate::{
     settings::Limits,
 };
 
+/// How much of what is not let through is read, in hope of the peer's close frame, before the connection is cut.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+
 /// What the guard has admitted and the session has not handled yet. Shared by the two.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
@@ -65,6 +68,8 @@ pub struct Guard {
     message: u64,
     rate: TokenBucket,
     warned: bool,
+    /// bytes that were not let through
+    discarded: usize,
 }
 
 impl Guard {
@@ -77,6 +82,7 @@ impl Guard {
             message: 0,
             rate: TokenBucket::new(limits.frames_per_second, limits.frames_burst, Instant::now()),
             warned: false,
+            discarded: 0,
         }
     }
 
@@ -141,6 +147,10 @@ impl Stream for Guard {
             };
             self.outbox.liveness.heard(tick::clock());
             let pass = self.inspect(&chunk);
+            self.discarded += chunk.len() - pass;
+            if self.discarded > MAX_DISCARDED {
+                self.outbox.abort();
+            }
             if pass > 0 {
                 chunk.truncate(pass);
                 return Poll::Ready(Some(Ok(chunk)));

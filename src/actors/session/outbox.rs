@@ -269,6 +269,14 @@ impl Outbox {
         }
     }
 
+    /// As [`Outbox::finish`], and the connection is reset. A peer that still sends would otherwise be held by the receive
+    /// window, which the kernel does not open again, for a minute.
+    pub(super) fn abort(&self) {
+        // fails when the peer is gone already, which is all we want
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        self.finish();
+    }
+
     fn shut_down(&self) {
         // fails when the peer is gone already, which is all we want
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
