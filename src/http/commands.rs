@@ -378,6 +378,7 @@ pub async fn show(
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
     settle(&broker).await?;
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let found = broker.store.command_with_progress(id, from.0.0, PAGE_BYTES).await?;
     let (page, reports) = found.filter(|(page, _)| may_see(&identity.0, &page.command)).ok_or(NOT_FOUND)?;
     let mut info = CommandInfo::of_page(&page);
@@ -437,6 +438,7 @@ pub async fn list(
         limit,
         bytes: PAGE_BYTES,
     };
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let (pages, more) = broker.store.commands(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
     let commands: Vec<_> = pages.iter().map(CommandInfo::of_page).collect();

@@ -12,7 +12,7 @@ use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
     leave_rooms,
-    paging::{self, MOST, Next, USUAL, fit},
+    paging::{self, MOST, Next, PAGE_BYTES, USUAL, fit},
     undisturbed,
 };
 use crate::{
@@ -152,6 +152,7 @@ pub async fn list(
     _: Operator,
     query: QueryOf<ListQuery>,
 ) -> Result<web::Json<DeviceList>, ApiError> {
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let (devices, total) = broker.store.devices(&query.0.0).await?;
     let elsewhere: HashSet<_> = broker.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
     let now = Utc::now().trunc_subsecs(0);

@@ -10,13 +10,15 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
+use super::paging::{PAGE_BYTES, WHOLE_BYTES};
 use crate::{domain::ids::ClientId, error::ApiError};
 
 /// How long a read waits for another one of the same reader to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Lists that are read whole at the same time, by all readers together: each takes several times its size while it is built.
-const WHOLE_LISTS: usize = 2;
+/// Bytes of lists that are built at the same time, for all readers together: rows, values and JSON of a list take up to eight
+/// times its size until it is built.
+const BUILDING_BYTES: usize = WHOLE_BYTES;
 
 /// By whom reads and answers are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,8 +33,8 @@ pub struct Reads {
     /// `limits.reads_per_identity`; 0 is no limit
     share: usize,
     readers: Mutex<HashMap<Reader, Arc<Semaphore>>>,
-    /// lists that are read whole
-    whole: Semaphore,
+    /// how many more [`PAGE_BYTES`] may be built
+    building: Semaphore,
 }
 
 /// A read that is being answered. It ends when this is dropped.
@@ -46,7 +48,7 @@ pub(crate) struct Read {
 impl Reads {
     /// So many at a time for each reader.
     pub fn new(share: usize) -> Arc<Self> {
-        Arc::new(Self { share, readers: Mutex::default(), whole: Semaphore::new(WHOLE_LISTS) })
+        Arc::new(Self { share, readers: Mutex::default(), building: Semaphore::new(BUILDING_BYTES / PAGE_BYTES) })
     }
 
     fn readers(&self) -> MutexGuard<'_, HashMap<Reader, Arc<Semaphore>>> {
@@ -76,12 +78,13 @@ impl Reads {
 }
 
 impl Reads {
-    /// Begins to read a whole list, after others. It ends when this is dropped.
+    /// Begins to build a list of at most so many bytes, after others. It ends when this is dropped.
     ///
     /// # Errors
-    /// None of them has ended in time.
-    pub(crate) async fn begin_whole_list(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        match tokio::time::timeout(PATIENCE, self.whole.acquire()).await {
+    /// Too few of them have ended in time.
+    pub(crate) async fn begin_list(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
+        let pages = bytes.min(BUILDING_BYTES).div_ceil(PAGE_BYTES) as u32;
+        match tokio::time::timeout(PATIENCE, self.building.acquire_many(pages)).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(ApiError::AtLimit("limits.response_bytes")),
         }
@@ -118,6 +121,19 @@ mod tests {
         let third = third.await.unwrap();
         drop((second, third, others));
         assert!(reads.readers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn lists_are_built_in_turn_and_whole_ones_count_as_their_pages() {
+        let reads = Reads::new(1);
+        let pages = [reads.begin_list(PAGE_BYTES).await.unwrap(), reads.begin_list(PAGE_BYTES).await.unwrap()];
+        let mut whole = Box::pin(reads.begin_list(WHOLE_BYTES));
+        assert!((&mut whole).now_or_never().is_none());
+        drop(pages);
+        let whole = whole.await.unwrap();
+        assert!(reads.begin_list(PAGE_BYTES).now_or_never().is_none());
+        drop(whole);
+        drop(reads.begin_list(PAGE_BYTES).await.unwrap());
     }
 
     #[tokio::test]

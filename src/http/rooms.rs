@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
-    paging::{MOST, TRUNCATED, USUAL, fit},
+    paging::{MOST, PAGE_BYTES, TRUNCATED, USUAL, fit},
 };
 use crate::{
     actors::room_manager::GetPresence,
@@ -170,6 +170,7 @@ pub async fn list(
     query: QueryOf<Paging>,
 ) -> Result<HttpResponse, ApiError> {
     let Paging { skip, limit } = query.0;
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let rooms = broker.store.rooms(identity.account.id, skip, limit).await?;
     let (rooms, cut) = fit(rooms.into_iter().map(RoomInfo::from))?;
     let mut response = HttpResponse::Ok();

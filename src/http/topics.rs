@@ -158,7 +158,7 @@ pub async fn list(
     let elsewhere = broker.backplane.member_counts().await;
     let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
     let Part { after, limit, bytes } = part.0;
-    let _turn = broker.reads.begin_whole_list().await?;
+    let _turn = broker.reads.begin_list(bytes).await?;
     let (topics, more) = broker.store.topics(after.as_deref(), limit, bytes).await?;
     let topics: Vec<_> = topics
         .into_iter()

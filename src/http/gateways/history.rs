@@ -12,7 +12,10 @@ use crate::{
     auth::extract::Operator,
     domain::gateways::{Transition, uptime_percent},
     error::ApiError,
-    http::body::{Checked, Fields, FromFields, QueryOf},
+    http::{
+        body::{Checked, Fields, FromFields, QueryOf},
+        paging::PAGE_BYTES,
+    },
     protocol::outbound::rfc3339,
     store::GatewayHistory,
 };
@@ -114,6 +117,7 @@ pub async fn history(
     // what has been seen is what is read
     broker.gateway_monitor.send(Record(id)).await?;
     broker.journal.send(Flush).await??;
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
     let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));

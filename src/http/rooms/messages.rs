@@ -132,6 +132,7 @@ pub async fn list(
     query: QueryOf<Which>,
 ) -> Result<HttpResponse, ApiError> {
     let room = room_id(&path)?;
+    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let history = broker.store.history(room, query.0.page, query.0.limit, PAGE_BYTES).await?;
     // afterwards: whoever is removed meanwhile gets nothing that was said after that
     check_membership(&broker, room, identity.account.id).await?;
