@@ -163,6 +163,7 @@ impl Application {
                 session_gone: [command_dispatcher.clone().recipient(), room_manager.clone().recipient()],
                 client_deleted: command_dispatcher.clone().recipient(),
                 renamed: room_manager.clone().recipient(),
+                close_replaced: topic_manager.clone().recipient(),
                 announce: topic_manager.clone().recipient(),
                 unsubscribe: topic_manager.clone().recipient(),
                 record: journal.clone().recipient(),

@@ -16,7 +16,7 @@ use super::{
     relay::Relays,
     room_manager::Renamed,
     session::handle::{SessionHandle, SessionKind},
-    topic_manager::{Announce, PresenceChanged, Unsubscribe},
+    topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},
 };
 use crate::{
     auth::accounts::{Account, Change, Holder},
@@ -211,6 +211,8 @@ pub struct Neighbours {
     /// The RoomManager.
     pub renamed: Recipient<Renamed>,
     /// The TopicManager.
+    pub close_replaced: Recipient<CloseReplaced>,
+    /// The TopicManager.
     pub announce: Recipient<Announce>,
     /// The TopicManager.
     pub unsubscribe: Recipient<Unsubscribe>,
@@ -332,19 +334,24 @@ impl Handler<Connect> for Registry {
             SessionKind::Agent => Some(CloseCode::GoingAway),
             SessionKind::Chat | SessionKind::Room | SessionKind::Public => None,
         };
-        if let Some(code) = takeover {
-            let (old, rest): (Vec<_>, Vec<_>) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
-            after.sessions = rest;
-            for (_, session) in &old {
-                self.gone(SessionGone { client: id, session: session.clone() });
-            }
-            self.close(old.into_iter().map(|(_, session)| session), code);
+        let mut replaced = Vec::new();
+        if takeover.is_some() {
+            (replaced, after.sessions) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
         }
         self.check_count(id, after.sessions.len())?;
+        for (_, session) in &replaced {
+            self.gone(SessionGone { client: id, session: session.clone() });
+        }
         // nearly all have one
         after.sessions.reserve_exact(1);
         after.sessions.push((connect.kind, connect.session.clone()));
         self.put(id, before.as_ref(), after);
+        // only now that senders find the new one: at no moment are there none that take messages
+        for (_, session) in replaced {
+            if let Some(code) = takeover {
+                self.neighbours.close_replaced.do_send(CloseReplaced { session, code });
+            }
+        }
         if matches!(connect.kind, SessionKind::Device | SessionKind::Agent) {
             self.neighbours.client_ready.do_send(ClientReady { client: id, session: connect.session });
         }

@@ -27,6 +27,7 @@ use crate::{
     },
     error::ApiError,
     protocol::{
+        close_code::CloseCode,
         outbound::{self, About, Event},
         wire,
     },
@@ -76,6 +77,16 @@ pub struct PresenceChanged {
     pub subscriber: Option<SessionHandle>,
     /// Whether it has any session.
     pub is_connected: bool,
+}
+
+/// Another session of its client has taken over from this one: it is closed after what was published to it before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CloseReplaced {
+    /// The session.
+    pub session: SessionHandle,
+    /// How.
+    pub code: CloseCode,
 }
 
 /// A message for all members of a topic. The sender gets a receipt, or an error frame if it may not.
@@ -257,6 +268,14 @@ impl Handler<MarkPublished> for TopicManager {
 
     fn handle(&mut self, MarkPublished(mark): MarkPublished, _: &mut Self::Context) {
         self.relays.mark(&mark);
+    }
+}
+
+impl Handler<CloseReplaced> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, CloseReplaced { session, code }: CloseReplaced, _: &mut Self::Context) {
+        self.relays.close(&session, code);
     }
 }
 

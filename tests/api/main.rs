@@ -39,5 +39,6 @@ mod rooms;
 mod sockets;
 mod storage;
 mod supervision;
+mod takeovers;
 mod terminal;
 mod topics;

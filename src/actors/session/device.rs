@@ -5,7 +5,7 @@ use actix_web::web;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::Session;
+use super::{Session, handle::SessionHandle};
 use crate::{
     actors::{
         relay::{Mark, tick},
@@ -74,9 +74,7 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid message format", frame),
         };
         self.bad_frames = 0;
-        if let Some(recipient) = self.broker.directory.device(message.to)
-            && self.broker.relays.deliver(&recipient, &message.parts())
-        {
+        if let Some(recipient) = self.deliver(&message) {
             if recipient.worker() != self.outbox.handle().worker() {
                 self.handed_over_in = Some(tick::number());
             }
@@ -84,6 +82,17 @@ impl Session {
         } else {
             self.forward(message, context);
         }
+    }
+
+    /// Delivers to the recipient's session on this node, if there is one that takes the message.
+    fn deliver(&self, message: &Message<'_, ClientId>) -> Option<SessionHandle> {
+        let (directory, relays) = (&self.broker.directory, &self.broker.relays);
+        let found = directory.device(message.to)?;
+        if relays.deliver(&found, &message.parts()) {
+            return Some(found);
+        }
+        // another session may have taken over from it since
+        directory.device(message.to).filter(|now| *now != found && relays.deliver(now, &message.parts()))
     }
 
     /// The recipient is not on this node; it may be on another.

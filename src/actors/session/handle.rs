@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -40,13 +40,14 @@ struct Inner {
     id: u64,
     worker: usize,
     key: usize,
-    /// bytes accepted for this socket and not yet taken by the kernel
+    /// Bytes accepted for this socket and not yet taken by the kernel; [`CLOSED`] from the moment on at which it takes no
+    /// more. One number, so that a session that closes knows exactly what it has accepted.
     queued: AtomicUsize,
-    /// false from the moment on at which a close frame is queued
-    open: AtomicBool,
     /// the token that counts for this socket; in-band authentication exchanges it
     holder: Mutex<Option<Authenticated>>,
 }
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -58,7 +59,6 @@ impl SessionHandle {
             worker,
             key,
             queued: AtomicUsize::new(0),
-            open: AtomicBool::new(true),
             holder: Mutex::new(None),
         }))
     }
@@ -75,26 +75,31 @@ impl SessionHandle {
 
     /// Whether it still takes frames.
     pub fn is_open(&self) -> bool {
-        self.0.open.load(Ordering::Relaxed)
+        self.0.queued.load(Ordering::Relaxed) & CLOSED == 0
     }
 
-    pub(super) fn mark_closed(&self) {
-        self.0.open.store(false, Ordering::Relaxed);
+    /// It takes no more frames. Answers how many bytes it has accepted that the kernel has not taken yet.
+    pub(super) fn mark_closed(&self) -> usize {
+        self.0.queued.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED
     }
 
-    /// Counts bytes as queued. False: that would be more than `limit` (0 is none), and nothing was counted.
+    /// Counts bytes as queued. False: it is closed, or that would be more than `limit` (0 is none); nothing was counted.
     pub(crate) fn reserve(&self, bytes: usize, limit: usize) -> bool {
-        let before = self.0.queued.fetch_add(bytes, Ordering::Relaxed);
-        let fits = limit == 0 || before + bytes <= limit;
-        if !fits {
-            self.release(bytes);
-        }
-        fits
+        let reserve = |queued: usize| {
+            let fits = queued & CLOSED == 0 && (limit == 0 || queued + bytes <= limit);
+            fits.then_some(queued + bytes)
+        };
+        self.0.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+    }
+
+    /// Counts bytes as queued, whatever there is already.
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes that wait for its socket.
     pub fn queued(&self) -> usize {
-        self.0.queued.load(Ordering::Relaxed)
+        self.0.queued.load(Ordering::Relaxed) & !CLOSED
     }
 
     /// Counts bytes as no longer queued.

@@ -5,9 +5,12 @@
 //! does not take waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
 //! rule is one comparison (contract section 10, `outbound_bytes`).
 
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     io,
     rc::Rc,
     time::Duration,
@@ -17,6 +20,7 @@ use bytes::Bytes;
 use socket2::Socket;
 use tokio::{io::Interest, net::TcpStream};
 
+use self::queue::Queue;
 use super::{handle::SessionHandle, inbound::Admitted};
 use crate::{
     actors::relay::tick,
@@ -26,9 +30,6 @@ use crate::{
         wire::{self, Opcode},
     },
 };
-
-/// Largest piece that is gathered for one write, and largest chunk that frames are collected in.
-const GATHER: usize = 64 * 1024;
 
 /// Bytes that may go out with the head: the kernel takes them whole, since nothing else waits for the socket.
 const WITH_HEAD: usize = 1024;
@@ -45,26 +46,10 @@ pub struct OutboxLimits {
     pub send_timeout: Duration,
 }
 
-enum Chunk {
-    /// frames of this session alone
-    Own(Vec<u8>),
-    /// frames that others get, too
-    Shared(Bytes),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// a close frame is queued; nothing comes after it
+    /// a close frame is queued, or waits for frames that were handed over before; nothing comes after it
     Closing {
         since: u32,
         /// the peer's close frame has been seen
@@ -77,11 +62,18 @@ struct State {
     phase: Phase,
     /// the 101 head is out; until then everything waits
     head_out: bool,
-    chunks: VecDeque<Chunk>,
-    /// bytes of the first chunk that are written
-    written: usize,
+    queue: Queue,
+    /// what the close frame waits for
+    awaited: Option<Awaited>,
     /// a task waits for the socket to take more
     jammed: bool,
+}
+
+/// Frames from other threads that were under way when the session began to close. Their senders count them as delivered, so
+/// they go out before the close frame.
+struct Awaited {
+    bytes: usize,
+    close: Bytes,
 }
 
 /// One session's queue to its socket. Lives on its worker's thread.
@@ -108,8 +100,8 @@ impl Outbox {
             state: RefCell::new(State {
                 phase: Phase::Open,
                 head_out: false,
-                chunks: VecDeque::new(),
-                written: 0,
+                queue: Queue::default(),
+                awaited: None,
                 jammed: false,
             }),
             dirty: Cell::new(false),
@@ -131,15 +123,12 @@ impl Outbox {
     /// Gives what is queued so far to go out with the head, if it is little; else nothing.
     pub(super) fn take_for_head(&self) -> Vec<u8> {
         let mut state = self.state.borrow_mut();
-        match (state.phase, state.chunks.front_mut()) {
-            (Phase::Open, Some(Chunk::Own(bytes))) if bytes.len() <= WITH_HEAD => {
-                let bytes = std::mem::take(bytes);
-                self.handle.release(bytes.len());
-                state.chunks.pop_front();
-                bytes
-            }
-            _ => Vec::new(),
+        if state.phase != Phase::Open {
+            return Vec::new();
         }
+        let bytes = state.queue.take_first(WITH_HEAD).unwrap_or_default();
+        self.handle.release(bytes.len());
+        bytes
     }
 
     /// The 101 head is out: frames may follow.
@@ -173,12 +162,21 @@ impl Outbox {
 
     /// Queues a finished frame whose bytes have been reserved by its sender on another thread.
     pub fn send_reserved(self: &Rc<Self>, frame: Bytes) {
-        if self.is_open() {
-            self.append(frame.len(), |buffer| buffer.extend_from_slice(&frame));
-            self.mark_dirty();
-        } else {
+        let mut state = self.state.borrow_mut();
+        if state.phase != Phase::Open && state.awaited.is_none() {
+            drop(state);
             self.handle.release(frame.len());
+            return;
         }
+        state.queue.append(frame.len(), |buffer| buffer.extend_from_slice(&frame));
+        if let Some(awaited) = &mut state.awaited {
+            awaited.bytes = awaited.bytes.saturating_sub(frame.len());
+            if awaited.bytes == 0 {
+                self.queue_close(&mut state);
+            }
+        }
+        drop(state);
+        self.mark_dirty();
     }
 
     /// Hands over frames that others get, too: written at once where nothing waits, else queued without a copy.
@@ -187,7 +185,7 @@ impl Outbox {
         {
             let state = self.state.borrow();
             match state.phase {
-                Phase::Open if state.head_out && state.chunks.is_empty() => match self.socket.send(frames) {
+                Phase::Open if state.head_out && state.queue.is_empty() => match self.socket.send(frames) {
                     Ok(taken) if taken == frames.len() => return,
                     Ok(taken) => rest = frames.slice(taken..),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -207,11 +205,11 @@ impl Outbox {
             self.overrun();
             return;
         }
-        self.state.borrow_mut().chunks.push_back(Chunk::Shared(rest));
+        self.state.borrow_mut().queue.append_shared(rest);
         self.mark_dirty();
     }
 
-    /// Queues a close frame after all that waits; nothing comes after it.
+    /// Queues a close frame after all that waits, and after what other threads have handed over; nothing comes after it.
     pub fn close(self: &Rc<Self>, code: CloseCode) {
         self.begin_close(&wire::close(code), false);
     }
@@ -232,7 +230,7 @@ impl Outbox {
             match &mut state.phase {
                 Phase::Closing { answered, .. } => {
                     *answered = true;
-                    state.chunks.is_empty()
+                    state.queue.is_empty() && state.awaited.is_none()
                 }
                 _ => false,
             }
@@ -261,7 +259,8 @@ impl Outbox {
             return;
         }
         state.phase = Phase::Done;
-        state.chunks = VecDeque::new();
+        state.queue = Queue::default();
+        state.awaited = None;
         self.handle.mark_closed();
         // before the head is out the connection still speaks HTTP, and may have a refusal to deliver
         if state.head_out {
@@ -305,38 +304,7 @@ impl Outbox {
 
     /// Writes until the kernel takes no more. True: nothing is left.
     fn write(&self, scratch: &mut Vec<u8>) -> io::Result<bool> {
-        let mut state = self.state.borrow_mut();
-        while let Some(first) = state.chunks.front() {
-            let first = &first.bytes()[state.written..];
-            let piece = if state.chunks.len() == 1 || first.len() >= GATHER {
-                first
-            } else {
-                scratch.clear();
-                scratch.extend_from_slice(first);
-                for chunk in state.chunks.iter().skip(1) {
-                    if scratch.len() + chunk.bytes().len() > GATHER {
-                        break;
-                    }
-                    scratch.extend_from_slice(chunk.bytes());
-                }
-                scratch.as_slice()
-            };
-            match self.socket.send(piece) {
-                Ok(taken) => {
-                    let all = taken == piece.len();
-                    self.handle.release(taken);
-                    state.consume(taken);
-                    if !all {
-                        return Ok(false);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        // idle sessions keep no memory for their queue
-        state.chunks = VecDeque::new();
-        Ok(true)
+        self.state.borrow_mut().queue.write(&self.socket, scratch, |taken| self.handle.release(taken))
     }
 
     /// Waits in a task of its own until the socket takes more; cuts a peer that takes nothing for too long.
@@ -381,67 +349,58 @@ impl Outbox {
     }
 
     fn drained(&self) {
-        let phase = self.state.borrow().phase;
-        if let Phase::Closing { answered: true, .. } = phase {
+        let is_over = {
+            let state = self.state.borrow();
+            matches!(state.phase, Phase::Closing { answered: true, .. }) && state.awaited.is_none()
+        };
+        if is_over {
             self.finish();
         }
     }
 
     /// More waits than may: the backlog goes, so that the peer, should it ever read again, learns why it was closed.
     pub fn overrun(self: &Rc<Self>) {
-        tracing::info!(session = self.handle.id(), "slow consumer closed");
-        {
-            let mut state = self.state.borrow_mut();
-            // a chunk that is partly out has to be finished: its end is a frame's end
-            let keep = usize::from(state.written > 0 || matches!(state.chunks.front(), Some(Chunk::Shared(_))));
-            let dropped: usize = state.chunks.drain(keep..).map(|chunk| chunk.bytes().len()).sum();
-            self.handle.release(dropped);
+        if !self.is_open() {
+            return;
         }
+        tracing::info!(session = self.handle.id(), "slow consumer closed");
+        let dropped = self.state.borrow_mut().queue.drop_unwritten();
+        self.handle.release(dropped);
         self.close(CloseCode::SlowConsumer);
+        // what is still under way belongs to the backlog
+        self.queue_close(&mut self.state.borrow_mut());
     }
 
     fn begin_close(self: &Rc<Self>, frame: &[u8], answered: bool) {
         if !self.is_open() {
             return;
         }
-        self.handle.mark_closed();
-        // beyond the budget: without it a slow consumer would never learn why
-        self.handle.reserve(frame.len(), 0);
-        self.append(frame.len(), |buffer| buffer.extend_from_slice(frame));
-        self.state.borrow_mut().phase = Phase::Closing { since: tick::clock(), answered };
+        let mut state = self.state.borrow_mut();
+        state.phase = Phase::Closing { since: tick::clock(), answered };
+        let bytes = self.handle.mark_closed() - state.queue.len();
+        state.awaited = Some(Awaited { bytes, close: Bytes::copy_from_slice(frame) });
+        if bytes == 0 {
+            self.queue_close(&mut state);
+        }
+        drop(state);
         self.mark_dirty();
     }
 
+    /// Queues the close frame, if it waits still.
+    fn queue_close(&self, state: &mut State) {
+        let Some(Awaited { close, .. }) = state.awaited.take() else { return };
+        // beyond the budget: without it a slow consumer would never learn why
+        self.handle.add(close.len());
+        state.queue.append(close.len(), |buffer| buffer.extend_from_slice(&close));
+    }
+
     fn append(&self, len: usize, put: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.state.borrow_mut();
-        match state.chunks.back_mut() {
-            Some(Chunk::Own(buffer)) if buffer.len() + len <= GATHER => put(buffer),
-            _ => {
-                let mut buffer = Vec::with_capacity(len);
-                put(&mut buffer);
-                state.chunks.push_back(Chunk::Own(buffer));
-            }
-        }
+        self.state.borrow_mut().queue.append(len, put);
     }
 
     fn mark_dirty(self: &Rc<Self>) {
         if !self.dirty.replace(true) {
             tick::at_end(self.clone());
-        }
-    }
-}
-
-impl State {
-    fn consume(&mut self, mut taken: usize) {
-        while let Some(first) = self.chunks.front() {
-            let rest = first.bytes().len() - self.written;
-            if taken < rest {
-                self.written += taken;
-                return;
-            }
-            taken -= rest;
-            self.written = 0;
-            self.chunks.pop_front();
         }
     }
 }
