@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::rooms::Refusal,
-    store::{StoreError, UserRefusal},
+    store::{StoreError, UserRefusal, patience::OutOfPatience},
 };
 
 /// Why a request is refused or failed.
@@ -237,6 +237,12 @@ impl From<StoreError> for ApiError {
             StoreError::Full(_) | StoreError::NearlyFull => Self::StorageFull,
             error => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<OutOfPatience> for ApiError {
+    fn from(_: OutOfPatience) -> Self {
+        Self::DatabaseUnavailable
     }
 }
 

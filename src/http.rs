@@ -35,6 +35,7 @@ use std::{
 };
 
 use actix_web::{HttpRequest, web};
+use futures_util::future::join_all;
 use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
@@ -50,6 +51,7 @@ use crate::{
     },
     error::ApiError,
     settings::Settings,
+    store::patience,
 };
 
 /// How long a warning that could come with each request is not repeated.
@@ -69,13 +71,17 @@ impl Confirmation {
 
 /// Does something to its end, also when the caller hangs up: what is stored must be told.
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
-    actix_web::rt::spawn(work.in_current_span()).await.map_err(|error| ApiError::Internal(error.to_string()))?
+    actix_web::rt::spawn(patience::inherited(work.in_current_span()))
+        .await
+        .map_err(|error| ApiError::Internal(error.to_string()))?
 }
 
 /// Ends the memberships of a client that goes for good, and tells the rooms.
 async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
-    for room in broker.store.rooms_of(id).await? {
-        let left = broker.rooms.ask(Change::Leave { room, who: id }, None).await;
+    let rooms = broker.store.rooms_of(id).await?;
+    // at once, so that they are written together
+    let leave = rooms.into_iter().map(|room| broker.rooms.ask(Change::Leave { room, who: id }, None));
+    for left in join_all(leave).await {
         // who has left meanwhile has left
         if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
             return Err(refusal.into());

@@ -14,6 +14,7 @@ mod gateways;
 mod location;
 mod lock;
 mod open;
+pub mod patience;
 mod rooms;
 mod tokens;
 mod topics;

@@ -18,7 +18,7 @@ use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
         gateway_monitor::{Board, GatewayMonitor},
-        journal::{Backlog, Journal},
+        journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Registry},
         relay::Relays,
         room_manager::Rooms,
@@ -33,11 +33,8 @@ use crate::{
     error::ApiError,
     http::{Answers, Reads, connections::Connections},
     settings::Settings,
-    store::Store,
+    store::{Store, patience},
 };
-
-/// How long a change of a gateway waits for those before it: little of what a client waits for in all.
-const GATEWAY_TURN: Duration = Duration::from_millis(500);
 
 /// What handlers and sessions work with.
 pub struct Broker {
@@ -119,12 +116,20 @@ impl Broker {
         self.supervision.unresponsive(patience).await
     }
 
-    /// Waits for its turn to change gateways.
+    /// Waits for its turn to change gateways: until the changes before it are stored.
     ///
     /// # Errors
-    /// `DatabaseUnavailable`: changes before it wait for the database.
+    /// `DatabaseUnavailable`: that takes too long.
     pub async fn gateway_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ApiError> {
-        tokio::time::timeout(GATEWAY_TURN, self.gateway_changes.lock()).await.map_err(|_| ApiError::DatabaseUnavailable)
+        Ok(patience::wait(self.gateway_changes.lock()).await?)
+    }
+
+    /// Waits until all that was recorded before is written.
+    ///
+    /// # Errors
+    /// The database does not take it, or not in time.
+    pub async fn flush(&self) -> Result<(), ApiError> {
+        Ok(patience::wait(self.journal.send(Flush)).await???)
     }
 
     /// Counts what an identity is about to have stored.

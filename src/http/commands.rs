@@ -35,7 +35,7 @@ use super::{
 use crate::{
     actors::{
         command_dispatcher::{Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
-        journal::{Flush, Write},
+        journal::Write,
     },
     app::Broker,
     auth::{
@@ -51,7 +51,7 @@ use crate::{
         json,
         outbound::{self, rfc3339},
     },
-    store::{CommandFilter, CommandPage, Created, Record},
+    store::{CommandFilter, CommandPage, Created, Record, patience},
 };
 
 /// How long a caller waits for the end of its command.
@@ -219,7 +219,8 @@ pub async fn create(
     }
     // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
     let dispatch = Dispatch { command, recorded: true, behind_down_gateway };
-    let begun = actix_web::rt::spawn(begin(broker.clone(), dispatch, idempotency_key, digest.clone()));
+    let begun =
+        actix_web::rt::spawn(patience::inherited(begin(broker.clone(), dispatch, idempotency_key, digest.clone())));
     match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
         Begun::New(finished) => answer(&broker, id, wait.then_some(finished)).await,
         Begun::Retry(existing) => answer_retry(&broker, existing, &digest, wait).await,
@@ -262,7 +263,7 @@ async fn store_and_send(
         }
     } else {
         broker.journal.do_send(Write { records: vec![Record::Whole(command.clone())], patient: false });
-        if let Err(error) = broker.journal.send(Flush).await? {
+        if let Err(error) = broker.flush().await {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
             let mut given_up = dispatch.command;
             given_up.finished_at = Some(given_up.created_at);
@@ -271,7 +272,7 @@ async fn store_and_send(
                 target.ended_at = given_up.finished_at;
             }
             broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(given_up))], patient: false });
-            return Err(error.into());
+            return Err(error);
         }
     }
     Ok(Begun::New(broker.inlet.dispatch(dispatch).await?))
@@ -327,7 +328,7 @@ async fn answer(
             biased;
             finished = tokio::time::timeout(PATIENCE, finished) => if let Ok(Ok(command)) = finished {
                 // what the caller hears must hold after a crash, too
-                broker.journal.send(Flush).await??;
+                broker.flush().await?;
                 return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
             },
             () = broker.drain_begun() => stops = true,
@@ -344,7 +345,7 @@ async fn answer(
 /// Sees to it that what has happened is written, before it is read.
 async fn settle(broker: &Broker) -> Result<(), ApiError> {
     broker.command_dispatcher.send(RecordBegun).await?;
-    Ok(broker.journal.send(Flush).await??)
+    broker.flush().await
 }
 
 /// A command as it stands now.

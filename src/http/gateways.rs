@@ -12,10 +12,7 @@ use super::{
     undisturbed,
 };
 use crate::{
-    actors::{
-        gateway_monitor::{Put, Remove},
-        journal::Flush,
-    },
+    actors::gateway_monitor::{Put, Remove},
     app::Broker,
     auth::{
         accounts::Account,
@@ -328,7 +325,7 @@ pub async fn remove(
         broker.gateway_monitor.send(Remove(id)).await?;
         tracing::info!(gateway = id, operator = %operator.0.account.id, "gateway deleted");
         // what the journal still has of it would come after the deletion
-        broker.journal.send(Flush).await??;
+        broker.flush().await?;
         broker.store.forget_gateway(id).await?;
         Ok(Confirmation::of("Gateway deleted"))
     })

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::paging::{PAGE_BYTES, WHOLE_BYTES};
-use crate::{domain::ids::ClientId, error::ApiError};
+use crate::{domain::ids::ClientId, error::ApiError, store::patience};
 
 /// How long a read waits for another one of the same reader to end.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,7 +70,8 @@ impl Reads {
             self.readers().entry(reader.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.share))).clone();
         // whatever becomes of the wait, a reader without reads is forgotten
         let mut read = Read { reads: self.clone(), reader, permit: None };
-        match tokio::time::timeout(PATIENCE, semaphore.acquire_owned()).await {
+        // the others may wait for the database
+        match patience::wait(timeout(PATIENCE, semaphore.acquire_owned())).await? {
             Ok(Ok(permit)) => {
                 read.permit = Some(permit);
                 Ok(Some(read))
@@ -84,7 +88,7 @@ impl Reads {
     /// Too few of them have ended in time.
     pub(crate) async fn begin_list(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
         let pages = bytes.min(BUILDING_BYTES).div_ceil(PAGE_BYTES) as u32;
-        match tokio::time::timeout(PATIENCE, self.building.acquire_many(pages)).await {
+        match patience::wait(timeout(PATIENCE, self.building.acquire_many(pages))).await? {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(ApiError::AtLimit("limits.response_bytes")),
         }

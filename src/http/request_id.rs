@@ -1,5 +1,7 @@
 //! What happens around every request: its id, its log span, headers of every answer, and the answer while the server is draining.
 
+use std::time::Duration;
+
 use actix_web::{
     Error, ResponseError,
     body::{BoxBody, MessageBody},
@@ -20,7 +22,7 @@ use super::{
     request_body::{self, RequestBody},
     response_body,
 };
-use crate::{app::Broker, domain::origin, error::ApiError};
+use crate::{app::Broker, domain::origin, error::ApiError, store::patience::Patience};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -100,7 +102,11 @@ async fn answer<B: MessageBody + 'static>(
     if is_foreign_preflight(&request) {
         return Ok(request.into_response(ApiError::ForeignOrigin.error_response().map_into_boxed_body()));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    let patience = match request.app_data::<web::Data<Broker>>() {
+        Some(broker) => Duration::from_millis(broker.settings.storage.timeout_ms),
+        None => Duration::MAX,
+    };
+    Ok(Patience::new(patience).during(next.call(request)).await?.map_into_boxed_body())
 }
 
 /// Counts a request that may change something, if its address is limited.

@@ -22,7 +22,7 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
-use super::error::is_outage;
+use super::{error::is_outage, patience};
 
 /// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any of them.
 #[derive(Clone)]
@@ -61,12 +61,14 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// The result, or an error if it does not come in time.
+/// The result, or an error if it does not come in time, or before the request that it is for has waited too long in all.
 async fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(result) => result,
-        Err(_) => Err(DbErr::Conn(RuntimeErr::Internal(format!("no answer within {} ms", deadline.as_millis())))),
-    }
+    let why = match patience::wait(tokio::time::timeout(deadline, call)).await {
+        Ok(Ok(result)) => return result,
+        Ok(Err(_)) => format!("no answer within {} ms", deadline.as_millis()),
+        Err(out_of_patience) => out_of_patience.to_string(),
+    };
+    Err(DbErr::Conn(RuntimeErr::Internal(why)))
 }
 
 fn acquire_error(error: sqlx::Error) -> DbErr {

@@ -253,6 +253,45 @@ async fn without_the_database_every_route_refuses_in_time_or_does_without_it() {
 }
 
 #[actix_web::test]
+async fn behind_a_lock_on_a_table_every_route_refuses_in_time() {
+    let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return }; // SQLite locks the whole database
+    let url = create_database(&server).await;
+    let change = Broker::with().set("STORAGE__TIMEOUT_MS", "1800").set("LIMITS__COMMAND_TIMEOUT_SECS", "1");
+    let mut broker = change.env("DATABASE_URL", &url).start().await;
+    let admin = broker.admin().await;
+    let (_, registered, _socket) = broker.connected("device").await;
+    let (_, document) = get(&admin, "/openapi.json").await;
+    let (_, gateway) = post(&admin, "/api/gateways", json!({ "name": "site", "address": "192.0.2.1" })).await;
+    let mut options = sea_orm::ConnectOptions::new(url);
+    options.max_connections(1).sqlx_logging(false);
+    let other = sea_orm::Database::connect(options).await.unwrap();
+    // late in the requests that use them
+    for table in ["gateways", "command_targets", "room_members"] {
+        other.execute_unprepared(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+        let mut all = requests(&admin, &document, registered.uuid);
+        // the admin goes on
+        all.retain(|(what, _)| !what.contains("logout") && !what.contains("password"));
+        // changes of gateways wait for each other
+        all.extend((0..20).map(|n| {
+            let path = format!("/api/gateways/{}", gateway["id"]);
+            let request = admin.request(Method::PUT, &path).json(&json!({ "name": format!("site {n}") }));
+            (format!("PUT {path} {n}"), request)
+        }));
+        let all = all.into_iter().map(|(what, request)| async move { (in_time(request, &what).await, what) });
+        let answers = futures_util::future::join_all(all).await;
+        if table == "gateways" {
+            let changes =
+                answers.iter().filter(|(_, what)| what.starts_with("PUT /api/gateways/") && what.contains(' '));
+            for ((status, body), what) in changes {
+                assert_eq!((*status, &body["code"]), (503, &json!("database_unavailable")), "{what} {body}");
+            }
+        }
+        other.execute_unprepared("ROLLBACK").await.unwrap();
+        until(async || is_back(&admin).await).await;
+    }
+}
+
+#[actix_web::test]
 async fn sockets_are_told_that_the_database_is_away() {
     let (mut database, mut broker) = Database::with_broker(Broker::with()).await;
     let alice = broker.user("alice", "user").await;

@@ -10,6 +10,7 @@ use super::{Ask, RoomManager};
 use crate::{
     actors::{relay::Relays, session::handle::SessionHandle},
     domain::rooms::{Attachment, Change, Outcome, Refusal},
+    store::patience,
 };
 
 /// Kilobytes that may wait.
@@ -77,12 +78,18 @@ impl Rooms {
         let place = self.place(&change).await?;
         let (answer, decided) = oneshot::channel();
         self.manager.do_send(Ask { change, socket, answer: Some(answer), place });
-        decided.await.unwrap_or(Err(Refusal::DatabaseUnavailable))
+        match patience::wait(decided).await {
+            Ok(Ok(decided)) => decided,
+            _ => Err(Refusal::DatabaseUnavailable),
+        }
     }
 
     async fn place(&self, change: &Change) -> Result<OwnedSemaphorePermit, Refusal> {
         self.relays.uncongested().await;
-        // fails only when the semaphore is closed, which nobody does
-        self.places.clone().acquire_many_owned(places(change)).await.map_err(|_| Refusal::DatabaseUnavailable)
+        match patience::wait(self.places.clone().acquire_many_owned(places(change))).await {
+            Ok(Ok(place)) => Ok(place),
+            // the semaphore would be closed, which nobody does
+            _ => Err(Refusal::DatabaseUnavailable),
+        }
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
-    actors::{command_dispatcher::Watch, journal::Flush, registry::StreamPlace},
+    actors::{command_dispatcher::Watch, registry::StreamPlace},
     app::Broker,
     auth::{accounts::Authenticated, extract::UserIdentity},
     domain::{commands::Changed, ids::Role},
@@ -182,7 +182,7 @@ impl Watcher {
                 Ok(Ok(changed)) => {
                     quiet = Duration::ZERO;
                     // what the watcher hears must hold after a crash, too; if it is not written the record decides
-                    if !matches!(self.broker.journal.send(Flush).await, Ok(Ok(()))) {
+                    if self.broker.flush().await.is_err() {
                         return Ok(false);
                     }
                     if changed.target.version > self.last {

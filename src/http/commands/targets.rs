@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::request::{Select, TargetRef};
 use crate::{
     actors::topic_manager::GetMembers,
@@ -11,20 +13,18 @@ use crate::{
     error::ApiError,
 };
 
+/// Targets that are looked up at the same time: ten thousand one after the other would take too long.
+const AT_ONCE: usize = 8;
+
 /// Those that are named, each once.
 pub(super) async fn listed(
     broker: &Broker,
     targets: impl Iterator<Item = TargetRef>,
 ) -> Result<Vec<Arc<Account>>, ApiError> {
-    let mut accounts: Vec<Arc<Account>> = Vec::new();
+    let accounts: Vec<Arc<Account>> =
+        stream::iter(targets).map(|target| target.account(broker)).buffered(AT_ONCE).try_collect().await?;
     let mut seen = HashSet::new();
-    for target in targets {
-        let account = target.account(broker).await?;
-        if seen.insert(account.id) {
-            accounts.push(account);
-        }
-    }
-    Ok(accounts)
+    Ok(accounts.into_iter().filter(|account| seen.insert(account.id)).collect())
 }
 
 /// Those that are connected and fit.

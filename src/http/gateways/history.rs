@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{existing, rounded};
 use crate::{
-    actors::{gateway_monitor::Record, journal::Flush},
+    actors::gateway_monitor::Record,
     app::Broker,
     auth::extract::Operator,
     domain::gateways::{Transition, uptime_percent},
@@ -116,7 +116,7 @@ pub async fn history(
     let Span { from, to } = span.0;
     // what has been seen is what is read
     broker.gateway_monitor.send(Record(id)).await?;
-    broker.journal.send(Flush).await??;
+    broker.flush().await?;
     let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;

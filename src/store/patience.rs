@@ -1,0 +1,164 @@
+//! How long a request may wait for the database in all, however many calls it makes one after the other.
+//!
+//! Each call has a deadline of its own as well: for work that belongs to no request, such as the Journal's.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::Either;
+use tokio::time::Instant;
+
+/// Longer than any request lasts, and short enough to be added to any time.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
+tokio::task_local! {
+    static PATIENCE: Patience;
+}
+
+/// The time that is left to a request. It runs only while the request waits for the database, be it here, or for an actor
+/// or another request that does.
+#[derive(Debug, Clone)]
+pub struct Patience(Arc<Mutex<Waits>>);
+
+/// What is left, and what runs. Waits at the same time count once.
+#[derive(Debug)]
+struct Waits {
+    /// when the waits that are under way began
+    left: Duration,
+    under_way: usize,
+    since: Instant,
+}
+
+impl Waits {
+    fn new(left: Duration, now: Instant) -> Self {
+        Self { left, under_way: 0, since: now }
+    }
+
+    /// A wait begins. Answers when it must be over.
+    fn begin(&mut self, now: Instant) -> Instant {
+        if self.under_way == 0 {
+            self.since = now;
+        }
+        self.under_way += 1;
+        // an endless patience ends some day
+        self.since + self.left.min(FOREVER)
+    }
+
+    /// One of the waits is over.
+    fn end(&mut self, now: Instant) {
+        self.under_way -= 1;
+        if self.under_way == 0 {
+            self.left = self.left.saturating_sub(now.saturating_duration_since(self.since));
+        }
+    }
+}
+
+/// The request has waited for the database for as long as it may.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the request has waited for the database for as long as it may")]
+pub struct OutOfPatience;
+
+/// A wait that is under way. It ends when this is dropped.
+struct Wait(Patience);
+
+impl Patience {
+    /// So much.
+    pub fn new(whole: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Waits::new(whole, Instant::now()))))
+    }
+
+    /// Does what belongs to the request.
+    pub async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        PATIENCE.scope(self, work).await
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self) -> (Wait, Instant) {
+        let end = self.waits().begin(Instant::now());
+        (Wait(self), end)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.waits().end(Instant::now());
+    }
+}
+
+/// Waits for the database, or for something that waits for it, at the longest until the patience of the request ends. What
+/// belongs to no request waits to the end.
+///
+/// # Errors
+/// The patience has ended; without any left, nothing was begun.
+pub async fn wait<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> {
+    let Ok(patience) = PATIENCE.try_with(Clone::clone) else { return Ok(work.await) };
+    let (_wait, end) = patience.begin();
+    if end <= Instant::now() {
+        return Err(OutOfPatience);
+    }
+    tokio::time::timeout_at(end, work).await.map_err(|_| OutOfPatience)
+}
+
+/// Work for a task of its own that still belongs to the request, if there is one.
+pub fn inherited<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    match PATIENCE.try_with(Clone::clone) {
+        Ok(patience) => Either::Left(patience.during(work)),
+        Err(_) => Either::Right(work),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_one_after_the_other_share_the_patience_of_their_request() {
+        let start = Instant::now();
+        let mut waits = Waits::new(2 * SECOND, start);
+        assert_eq!(waits.begin(start), start + 2 * SECOND);
+        waits.end(start + SECOND);
+        // in between it did not wait
+        let later = start + 30 * SECOND;
+        assert_eq!(waits.begin(later), later + SECOND);
+        waits.end(later + 2 * SECOND);
+        assert_eq!(waits.begin(later + 2 * SECOND), later + 2 * SECOND);
+    }
+
+    #[test]
+    fn waits_at_the_same_time_count_once() {
+        let start = Instant::now();
+        let mut waits = Waits::new(4 * SECOND, start);
+        for _ in 0..3 {
+            assert_eq!(waits.begin(start), start + 4 * SECOND);
+        }
+        for n in 1..=3 {
+            waits.end(start + n * SECOND);
+        }
+        assert_eq!(waits.begin(start + 3 * SECOND), start + 4 * SECOND);
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_the_patience_and_none_begins_after_that() {
+        Patience::new(SECOND / 100)
+            .during(async {
+                wait(async {}).await.unwrap();
+                // a wait that its caller gives up has taken its time, too
+                let _ = tokio::time::timeout(SECOND / 200, wait(std::future::pending::<()>())).await;
+                wait(std::future::pending::<()>()).await.unwrap_err();
+                wait(async { panic!("begun") }).await.unwrap_err();
+                // a task of the request has no other patience
+                let task = tokio::spawn(inherited(async { wait(async { panic!("begun") }).await.unwrap_err() }));
+                task.await.unwrap();
+                // work that belongs to no request has no end to its patience
+                tokio::spawn(async { wait(async {}).await.unwrap() }).await.unwrap();
+            })
+            .await;
+    }
+}
