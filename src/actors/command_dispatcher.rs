@@ -246,7 +246,7 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 impl CommandDispatcher {
     fn reserve(&mut self, command: &Command) -> Result<(), NoPlace> {
         if self.backlog.is_behind() {
-            return Err(NoPlace::Backlog);
+            return Err(NoPlace::Backlog(self.backlog.failure()));
         }
         self.pending.reserve(command).map_err(NoPlace::Limit)
     }

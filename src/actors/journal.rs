@@ -8,8 +8,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -71,8 +71,8 @@ pub struct Backlog(Arc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     records: AtomicUsize,
-    /// the last transaction failed
-    failing: AtomicBool,
+    /// why the last transaction failed
+    failure: Mutex<Option<StoreError>>,
 }
 
 impl Backlog {
@@ -81,14 +81,18 @@ impl Backlog {
         self.0.records.load(Ordering::Relaxed) > BUSY
     }
 
-    /// Whether the database does not take anything now: what is given up if it fails should not be tried.
-    pub fn is_failing(&self) -> bool {
-        self.0.failing.load(Ordering::Relaxed)
+    /// Why the database does not take anything now, if it does not: what is given up if it fails should not be tried.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.last_failure().clone()
     }
 
     /// Whether the database has taken nothing for so long that what nobody waits for should not be recorded.
     pub fn is_stuck(&self) -> bool {
-        self.is_failing() && self.is_busy()
+        self.is_busy() && self.last_failure().is_some()
+    }
+
+    fn last_failure(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the database does not keep up.
@@ -181,7 +185,7 @@ impl Journal {
         context.spawn(commit.into_actor(self).map(|(records, written), journal, context| {
             journal.writing = false;
             journal.under_way = 0;
-            journal.backlog.0.failing.store(written.is_err(), Ordering::Relaxed);
+            *journal.backlog.last_failure() = written.as_ref().err().cloned();
             match written {
                 Ok(()) => {
                     journal.written += records.len() as u64;

@@ -51,7 +51,7 @@ use crate::{
         json,
         outbound::{self, rfc3339},
     },
-    store::{CommandFilter, CommandPage, Created, Record, patience},
+    store::{CommandFilter, CommandPage, Created, Record, StoreError, patience},
 };
 
 /// How long a caller waits for the end of its command.
@@ -133,9 +133,21 @@ pub(super) fn check_right(requester: &Authenticated, accounts: &[Arc<Account>]) 
     }
 }
 
+/// The answer while commands can't be recorded, because of this failure or because the database does not keep up.
+fn not_recorded(failure: Option<StoreError>) -> ApiError {
+    match failure {
+        // the Journal's records may be at fault, and those are not this caller's
+        None | Some(StoreError::Database(_)) => ApiError::DatabaseUnavailable,
+        Some(failure) => failure.into(),
+    }
+}
+
 impl From<NoPlace> for ApiError {
     fn from(no_place: NoPlace) -> Self {
-        let NoPlace::Limit(exceeded) = no_place else { return Self::DatabaseUnavailable };
+        let exceeded = match no_place {
+            NoPlace::Limit(exceeded) => exceeded,
+            NoPlace::Backlog(failure) => return not_recorded(failure),
+        };
         let own = |limit, retry_after| Self::TooMany { limit, retry_after };
         match exceeded {
             Exceeded::Pending => Self::AtLimit("limits.pending_commands"),
@@ -214,8 +226,8 @@ pub async fn create(
     charge(&broker, &identity.0, &command)?;
     let id = command.id;
     broker.store.check_space()?;
-    if broker.backlog.is_failing() {
-        return Err(ApiError::DatabaseUnavailable);
+    if let Some(failure) = broker.backlog.failure() {
+        return Err(not_recorded(Some(failure)));
     }
     // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
     let dispatch = Dispatch { command, recorded: true, behind_down_gateway };

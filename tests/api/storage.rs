@@ -139,6 +139,39 @@ async fn what_is_acknowledged_around_a_full_disk_is_stored() {
 }
 
 #[actix_web::test]
+async fn commands_that_find_the_disk_full_are_refused_as_all_else_that_is_stored() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let mut broker = Broker::with()
+        .env("DATABASE_URL", &url(&disk.path("switchboard.db")))
+        .set("STORAGE__MIN_FREE_BYTES", "0")
+        .start()
+        .await;
+    let admin = broker.admin().await;
+    let (_, registered) = broker.device("device").await;
+    disk.fill_up_to(0);
+    let data = "x".repeat(100_000);
+    let command =
+        json!({ "target": registered.uuid, "method": "POST", "url": "/", "data": data, "deliver_within_secs": 60 });
+    // the first ones may fit in; of those after a refusal nothing is tried
+    let give = async || {
+        let request = admin.request(reqwest::Method::POST, "/api/commands").header("prefer", "respond-async");
+        answer(request.json(&command)).await
+    };
+    let mut refused = 0;
+    until(async || {
+        let (status, body) = give().await;
+        if status != 202 {
+            assert_eq!((status.as_u16(), &body["code"]), (503, &json!("storage_full")), "{body}");
+            refused += 1;
+        }
+        refused == 5
+    })
+    .await;
+    disk.free();
+    until(async || give().await.0 == 202).await;
+}
+
+#[actix_web::test]
 async fn a_room_that_can_not_store_a_message_shows_it_to_nobody() {
     let Some(disk) = SmallDisk::mount("8m") else { return };
     let mut broker = Broker::with()

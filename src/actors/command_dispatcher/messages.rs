@@ -12,6 +12,7 @@ use crate::{
         commands::{Changed, Command, Exceeded},
         ids::ClientId,
     },
+    store::StoreError,
 };
 
 /// A command begins. Its targets are queued; those that are connected are asked at once.
@@ -29,8 +30,8 @@ pub struct Dispatch {
 pub enum NoPlace {
     /// It would exceed this limit.
     Limit(Exceeded),
-    /// The database does not keep up.
-    Backlog,
+    /// The database does not keep up; with why it takes nothing, if it does not.
+    Backlog(Option<StoreError>),
 }
 
 /// A command is about to be stored, and begin: it takes up its places.
