@@ -100,10 +100,10 @@ impl Application {
         // the start may wait longer for the database than clients do
         let starting = Store::connect(&settings.storage).await?;
         let store = starting.serving(&settings.storage);
-        let database_lock = starting.lock().await?;
+        let mut database_lock = starting.lock().await?;
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let serving = bootstrap::serving_broker(address);
-        starting.register_broker(&serving).await?;
+        starting.register_broker(&serving, &mut database_lock).await?;
         if settings.devices.registration == Registration::Claim {
             warn_of_unbound_devices(&starting).await?;
         }

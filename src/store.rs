@@ -172,9 +172,9 @@ impl Store {
     /// is nearly full, because it takes no more space or bounds what others may do: deletions, revocations, logins.
     /// Never hold it across a message to an actor.
     async fn begin_essential(&self) -> Result<Transaction, StoreError> {
-        self.gate.check_lock()?;
-        let begin = match self.write.backend() {
-            DbBackend::Postgres => "BEGIN",
+        let begin = match (self.write.backend(), self.gate.instance.get()) {
+            (DbBackend::Postgres, Some(instance)) => return self.begin_fenced(*instance).await,
+            (DbBackend::Postgres, None) => "BEGIN",
             // one that reads first would fail with BUSY_SNAPSHOT, whatever the busy timeout
             _ => "BEGIN IMMEDIATE",
         };

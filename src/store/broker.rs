@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{DatabaseLock, Store, StoreError};
 
 /// The only row.
 const ROW: i64 = 1;
@@ -27,11 +27,12 @@ pub struct ServingBroker {
 }
 
 impl Store {
-    /// Records which broker serves the database, by the clock of the database.
+    /// Records which broker serves the database, by the clock of the database. From now on this store and its clones write
+    /// as that broker, and the one before it writes no more.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn register_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
+    pub async fn register_broker(&self, broker: &ServingBroker, lock: &mut DatabaseLock) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         let now = Utc::now();
         let row = ActiveModel {
@@ -57,7 +58,11 @@ impl Store {
                 .exec(&transaction)
                 .await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        // once only
+        let _ = self.gate.instance.set(broker.instance);
+        lock.open_fence().await;
+        Ok(())
     }
 
     /// Which broker serves the database or was the last to do so, and since when.

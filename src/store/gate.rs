@@ -1,14 +1,17 @@
-//! What may be written: nothing that takes space while there is hardly any, and nothing at all without the lock on the
-//! database.
+//! What may be written: nothing that takes space while there is hardly any, and nothing at all once another broker has taken
+//! the database over.
 
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
+
+use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::{Store, StoreError, Transaction, open::Database};
 use crate::domain::storage::Threshold;
@@ -20,19 +23,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     nearly_full: Arc<AtomicBool>,
-    /// the lock on the database is not held
-    pub(super) lock_lost: Arc<AtomicBool>,
-}
-
-impl Gate {
-    /// Refuses to write without the lock on the database: another broker may have it.
-    pub(super) fn check_lock(&self) -> Result<(), StoreError> {
-        if self.lock_lost.load(Ordering::Relaxed) {
-            let why = "the lock on the database is lost".to_owned();
-            return Err(StoreError::Unavailable(sea_orm::DbErr::Custom(why)));
-        }
-        Ok(())
-    }
+    /// as which broker, if as one, this process writes
+    pub(super) instance: Arc<OnceLock<Uuid>>,
+    /// told when a transaction finds that another broker has taken the database over
+    pub(super) taken_over: Arc<Notify>,
 }
 
 /// Free and total bytes of the file system of a path.

@@ -1,22 +1,39 @@
 //! One broker per database: a lock that is given back when its holder is gone, whatever happens to it, and a row that says
 //! who that is. With PostgreSQL the lock belongs to a session of its own, with SQLite to an open file beside the database.
+//!
+//! A session can end without its broker: the server's restart, a cut connection, an administrator. Another broker may have the
+//! lock before the first one notices. So with PostgreSQL there is a fence, too: every write transaction shares a second lock,
+//! and then looks whether the row still names its broker; a broker that starts has that lock for itself, from before it
+//! migrates until the row names it. It waits for the transactions under way, and those that begin later find its name.
 
 use std::{
     fmt,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    sync::atomic::Ordering,
+    sync::LazyLock,
     time::Duration,
 };
 
-use sea_orm::sqlx::{self, ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use sea_orm::{
+    DbErr, RuntimeErr,
+    sqlx::{self, ConnectOptions, PgConnection, postgres::PgConnectOptions},
+};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{Store, StoreError, open::Database};
+use super::{Store, StoreError, Transaction, open::Database};
 
 /// The key of PostgreSQL's advisory lock; locks are per database.
 const KEY: i64 = i64::from_be_bytes(*b"switchbd");
+
+/// The key of the lock that write transactions share.
+const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
+
+/// Begins a write transaction, in one round trip. Two statements, since one would see the row as it was before the wait for
+/// the lock. The lock costs no write, unlike one on the row.
+static BEGIN: LazyLock<String> = LazyLock::new(|| {
+    format!("BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT instance FROM brokers WHERE id = 1")
+});
 
 /// How long a start waits for the broker before it, or for a migration, to let go.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -35,6 +52,16 @@ enum Held {
 impl fmt::Debug for DatabaseLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DatabaseLock").finish_non_exhaustive()
+    }
+}
+
+impl DatabaseLock {
+    /// Lets write transactions begin, now that the database says whose they may be.
+    pub(super) async fn open_fence(&mut self) {
+        if let Held::Session(session) = &mut self.0 {
+            // what keeps it from being opened has ended the session, and with it the lock
+            let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(FENCE).execute(&mut **session).await;
+        }
     }
 }
 
@@ -64,8 +91,12 @@ impl Store {
                 let began = Instant::now();
                 loop {
                     let session = timeout(PATIENCE, lock_session(options)).await;
-                    if let Some(session) = session.map_err(|_| StoreError::lost())?? {
-                        return Ok(DatabaseLock(Held::Session(Box::new(session))));
+                    if let Some(mut session) = session.map_err(|_| StoreError::lost())?? {
+                        // after the transactions of a broker that has lost its lock
+                        let fence = sqlx::query("SELECT pg_advisory_lock($1)").bind(FENCE);
+                        if let Ok(Ok(_)) = timeout(PATIENCE, fence.execute(&mut session)).await {
+                            return Ok(DatabaseLock(Held::Session(Box::new(session))));
+                        }
                     }
                     if began.elapsed() > PATIENCE {
                         return Err(self.in_use().await);
@@ -76,10 +107,10 @@ impl Store {
         }
     }
 
-    /// Holds the lock, and takes it again when its session is lost; in between nothing is written. Answers when that can't
-    /// be, since another broker has or had it.
+    /// Holds the lock, and takes it again when its session is lost. Answers when that can't be, since another broker has or
+    /// had it.
     pub async fn hold(&self, lock: DatabaseLock, instance: Uuid) -> String {
-        let (mut session, options) = match (lock.0, &self.database) {
+        let (session, options) = match (lock.0, &self.database) {
             (Held::Session(session), Database::Postgres(options)) => (*session, options),
             (held, _) => {
                 let never = std::future::pending().await;
@@ -87,28 +118,46 @@ impl Store {
                 return never;
             }
         };
+        tokio::select! {
+            () = self.gate.taken_over.notified() => {}
+            () = self.keep(session, options, instance) => {}
+        }
+        self.in_use().await.to_string()
+    }
+
+    /// Ends when another broker has or had the lock.
+    async fn keep(&self, mut session: PgConnection, options: &PgConnectOptions, instance: Uuid) {
         loop {
             sleep(PERIOD).await;
             if let Ok(Ok(_)) = timeout(PERIOD, sqlx::query("SELECT 1").execute(&mut session)).await {
                 continue;
             }
-            self.gate.lock_lost.store(true, Ordering::Relaxed);
-            tracing::error!("the lock on the database is lost: nothing is written until it is held again");
+            tracing::error!("the lock on the database is lost: another broker can take the database over");
             drop(session);
             session = loop {
                 sleep(PERIOD).await;
                 let Ok(Ok(locked)) = timeout(PATIENCE, lock_session(options)).await else { continue };
                 let Ok(serving) = self.serving_broker().await else { continue };
                 match (serving.filter(|(broker, _)| broker.instance != instance), locked) {
-                    (Some(_), _) => return self.in_use().await.to_string(),
+                    (Some(_), _) => return,
                     (None, Some(session)) => break session,
                     // our own former session, which the server has not ended yet
                     (None, None) => {}
                 }
             };
-            self.gate.lock_lost.store(false, Ordering::Relaxed);
             tracing::info!("the lock on the database is held again");
         }
+    }
+
+    /// A write transaction of this broker.
+    pub(super) async fn begin_fenced(&self, instance: Uuid) -> Result<Transaction, StoreError> {
+        let (transaction, row) = self.write.begin_and_read(&BEGIN).await?;
+        let serving = row.map(|row| row.try_get::<Uuid>("", "instance")).transpose()?;
+        if serving == Some(instance) {
+            return Ok(transaction);
+        }
+        self.gate.taken_over.notify_one();
+        Err(StoreError::Unavailable(DbErr::Custom("another broker has taken the database over".to_owned())))
     }
 
     async fn in_use(&self) -> StoreError {
@@ -135,8 +184,7 @@ async fn lock_session(options: &PgConnectOptions) -> Result<Option<PgConnection>
         ("tcp_keepalives_interval", "5"),
         ("tcp_keepalives_count", "3"),
     ]);
-    let failed =
-        |error: sqlx::Error| StoreError::from(sea_orm::DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error.into())));
+    let failed = |error: sqlx::Error| StoreError::from(DbErr::Conn(RuntimeErr::SqlxError(error.into())));
     let mut session = options.connect().await.map_err(failed)?;
     let ask = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(KEY);
     let locked = ask.fetch_one(&mut session).await;

@@ -1,5 +1,6 @@
 //! A broker of which a part has died ends, to be started again; and two brokers never share a database.
 
+use reqwest::Method;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
 use serde_json::json;
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ async fn a_broker_whose_actor_panics_ends_with_a_clear_line() {
     let deaths = ACTORS.map(async |actor| {
         let mut broker = Broker::with().env("SWITCHBOARD_TEST_PANIC", actor).start().await;
         // whoever asks for health may not hear the answer
-        let _ = broker.client().request(reqwest::Method::GET, "/healthz").send().await;
+        let _ = broker.client().request(Method::GET, "/healthz").send().await;
         assert_eq!(broker.ended().await, Some(70), "{actor}");
         let log = broker.log();
         assert!(log.contains(&format!("the {actor} has ended: this process can't go on")), "{log}");
@@ -93,7 +94,7 @@ async fn a_broker_that_loses_its_lock_takes_it_again() {
     let broker = Broker::with().env("DATABASE_URL", &url).start().await;
     let connection = Database::connect(&url).await.unwrap();
     let sessions = async || {
-        let count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+        let count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' \
              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         let row = connection.query_one_raw(Statement::from_string(connection.get_database_backend(), count)).await;
         row.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap()
@@ -108,6 +109,37 @@ async fn a_broker_that_loses_its_lock_takes_it_again() {
         post(&device, "/topics/create", topic).await.0 == 200
     })
     .await;
+}
+
+#[actix_web::test]
+async fn a_broker_acknowledges_nothing_once_another_serves_its_database() {
+    let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
+    let url = create_database(&server).await;
+    let mut first = Broker::with().env("DATABASE_URL", &url).start().await;
+    let (device, _) = first.device("device").await;
+    let connection = Database::connect(&url).await.unwrap();
+    // it can't notice the loss of its lock before it is asked
+    first.signal("STOP");
+    execute(&connection, END_LOCK_SESSION).await;
+    let second = Broker::with().env("DATABASE_URL", &url).start().await;
+    let (other, _) = second.device("another device").await;
+    let topic = |n: usize, whose: &str| json!({ "topic_id": format!("{whose} {n}") });
+    let asked = (0..50).map(|n| device.request(Method::POST, "/topics/create").json(&topic(n, "first")).send());
+    let resumed = async {
+        assert_eq!(post(&other, "/topics/create", topic(0, "second")).await.0, 200);
+        first.signal("CONT");
+    };
+    let (answers, ()) = futures_util::future::join(futures_util::future::join_all(asked), resumed).await;
+    for answer in answers {
+        // it may end before it answers
+        assert!(answer.as_ref().is_ok_and(|answer| answer.status() == 503) || answer.is_err(), "{answer:?}");
+    }
+    assert_eq!(first.ended().await, Some(70));
+    let (log, address) = (first.log(), second.url.strip_prefix("http://").unwrap());
+    assert!(log.contains("another broker uses this database") && log.contains(address), "{log}");
+    let (_, topics) = get(&other, "/topics").await;
+    assert_eq!(topics["count"], 1, "{topics}");
+    assert_eq!(post(&other, "/topics/create", topic(1, "second")).await.0, 200);
 }
 
 #[actix_web::test]
