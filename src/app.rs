@@ -209,8 +209,8 @@ impl Application {
         }));
         control.spawn(
             supervision.watched(
-                "deletion of old commands",
-                delete_old_commands(store.clone(), settings.commands.retention_days),
+                "deletion of what is old",
+                delete_what_is_old(store.clone(), settings.commands.retention_days),
             ),
         );
         control.spawn(supervision.watched("look for free space", {
@@ -391,8 +391,8 @@ async fn thin_gateway_history(store: Store, probes: settings::Probes) {
     }
 }
 
-/// Deletes commands that are over for longer than they are kept, now and then, for ever.
-async fn delete_old_commands(store: Store, days: u32) {
+/// Deletes commands that are over, and logins that were, for longer than they are kept, now and then, for ever.
+async fn delete_what_is_old(store: Store, days: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
@@ -400,6 +400,9 @@ async fn delete_old_commands(store: Store, days: u32) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
             Err(error) => tracing::warn!(%error, "cannot delete old commands"),
+        }
+        if let Err(error) = store.forget_old_logins().await {
+            tracing::warn!(%error, "cannot delete old logins");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod gateway_hours;
 pub mod gateway_transitions;
 pub mod gateways;
 pub mod idempotency_keys;
+pub mod known_logins;
 pub mod messages;
 pub mod refresh_tokens;
 pub mod revocations;

@@ -23,6 +23,7 @@ mod m20261121_000017_one_refresh_token_per_login;
 mod m20261121_000018_delete_users;
 mod m20261121_000019_count_gateway_ids;
 mod m20261121_000020_add_room_quotas;
+mod m20261121_000021_create_known_logins;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000018_delete_users::Migration),
             Box::new(m20261121_000019_count_gateway_ids::Migration),
             Box::new(m20261121_000020_add_room_quotas::Migration),
+            Box::new(m20261121_000021_create_known_logins::Migration),
         ]
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Failures are counted per address and per name as it was typed: a count per account would tell that a username and an
 //! email are the same person's. Who has logged in from an address before has a count of its own there, so that strangers
-//! who fail on purpose keep nobody out.
+//! who fail on purpose keep nobody out. That is stored as well, by account, and looked up when a name has no attempts left:
+//! a restart forgets nobody.
 
 use std::{
     collections::HashMap,
@@ -14,9 +15,15 @@ use std::{
 use super::rate_limit::PerMinute;
 
 /// How long a login is remembered.
-const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
+pub const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// Logins that are remembered; the oldest ones go first.
+/// Addresses that are stored of a user; the oldest ones go first.
+pub const KNOWN_PER_USER: usize = 20;
+
+/// A login from the same address is not stored again for so long.
+const STORED_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// Logins that are remembered here; the oldest ones go first.
 const MOST_REMEMBERED: usize = 65_536;
 
 /// A name as it was typed, hashed with a key of this process.
@@ -39,11 +46,18 @@ pub struct Attempt {
     keys: Vec<Key>,
 }
 
+/// Until when something is so. A time in the past might be before the clock began.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    remembered: Instant,
+    stored: Option<Instant>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct LoginLimit {
     failures: PerMinute<Key>,
-    remembered: HashMap<(Name, IpAddr), Instant>,
+    remembered: HashMap<(Name, IpAddr), Known>,
     hasher: RandomState,
 }
 
@@ -58,12 +72,9 @@ impl LoginLimit {
     /// # Errors
     /// How long to wait, if too many have failed.
     pub fn begin(&mut self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
+        let known = address.filter(|address| self.knows(name, *address, now));
         let name = self.hasher.hash_one(name);
-        let is_known = |address: &IpAddr| {
-            let last = self.remembered.get(&(name, *address));
-            last.is_some_and(|last| now.saturating_duration_since(*last) < REMEMBERED)
-        };
-        let own = match address.filter(is_known) {
+        let own = match known {
             Some(address) => Key::Known(name, address),
             None => Key::Name(name),
         };
@@ -75,16 +86,46 @@ impl LoginLimit {
     /// The password was right.
     pub fn succeeded(&mut self, attempt: Attempt, now: Instant) {
         if let Some(address) = attempt.address {
-            if self.remembered.len() >= MOST_REMEMBERED {
-                let mut times: Vec<Instant> = self.remembered.values().copied().collect();
-                let middle = times.len() / 2;
-                let (_, median, _) = times.select_nth_unstable(middle);
-                let median = *median;
-                self.remembered.retain(|_, last| *last > median);
-            }
-            self.remembered.insert((attempt.name, address), now);
+            self.known(attempt.name, address, now).remembered = now + REMEMBERED;
         }
         self.undecided(attempt);
+    }
+
+    /// Whether this name has logged in from this address before, as far as is known here.
+    pub fn knows(&self, name: &str, address: IpAddr, now: Instant) -> bool {
+        let known = self.remembered.get(&(self.hasher.hash_one(name), address));
+        known.is_some_and(|known| now < known.remembered)
+    }
+
+    /// The account of this name has logged in from this address so long ago.
+    pub fn recall(&mut self, name: &str, address: IpAddr, age: Duration, now: Instant) {
+        let name = self.hasher.hash_one(name);
+        *self.known(name, address, now) = Known {
+            remembered: now + REMEMBERED.saturating_sub(age),
+            stored: Some(now + STORED_AGAIN.saturating_sub(age)),
+        };
+    }
+
+    /// Whether a login should be stored.
+    pub fn is_to_be_stored(&self, name: &str, address: IpAddr, now: Instant) -> bool {
+        let known = self.remembered.get(&(self.hasher.hash_one(name), address));
+        known.and_then(|known| known.stored).is_none_or(|stored| now >= stored)
+    }
+
+    /// A login has been stored.
+    pub fn stored(&mut self, name: &str, address: IpAddr, now: Instant) {
+        self.recall(name, address, Duration::ZERO, now);
+    }
+
+    fn known(&mut self, name: Name, address: IpAddr, now: Instant) -> &mut Known {
+        if self.remembered.len() >= MOST_REMEMBERED {
+            let mut times: Vec<Instant> = self.remembered.values().map(|known| known.remembered).collect();
+            let middle = times.len() / 2;
+            let (_, median, _) = times.select_nth_unstable(middle);
+            let median = *median;
+            self.remembered.retain(|_, known| known.remembered > median);
+        }
+        self.remembered.entry((name, address)).or_insert(Known { remembered: now, stored: None })
     }
 
     /// The password was not looked at.
@@ -124,6 +165,25 @@ mod tests {
             let _failed = limit.begin("alice", stranger(n), later).unwrap();
         }
         assert!(limit.begin("alice", HOME, later).is_err());
+    }
+
+    #[test]
+    fn a_login_that_was_stored_counts_for_the_rest_of_its_time_and_is_stored_once_a_day() {
+        let now = Instant::now();
+        let day = STORED_AGAIN;
+        let home = HOME.unwrap();
+        let mut limit = LoginLimit::new(1);
+        let _failed = limit.begin("alice", stranger(0), now).unwrap();
+        assert!(limit.begin("alice", HOME, now).is_err() && !limit.knows("alice", home, now));
+        limit.recall("alice", home, 29 * day, now);
+        let login = limit.begin("alice", HOME, now).unwrap();
+        assert!(!limit.knows("alice", home, now + day));
+        limit.succeeded(login, now);
+        assert!(limit.knows("alice", home, now + 29 * day) && limit.is_to_be_stored("alice", home, now));
+        limit.stored("alice", home, now);
+        assert!(
+            !limit.is_to_be_stored("alice", home, now + day / 2) && limit.is_to_be_stored("alice", home, now + day)
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Logins, refreshing, logout, revocation (contract section 3).
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -139,7 +139,8 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
     let Login { username, password } = login;
     let user = broker.store.user_by_login(&username).await?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
-    let is_right = check_password(request, broker, &username, password, hash).await?;
+    let id = user.as_ref().map(|user| user.id);
+    let is_right = check_password(request, broker, &username, id, password, hash).await?;
     let user = user.filter(|_| is_right).ok_or(ApiError::IncorrectLogin)?;
     let account = broker.accounts.put(Account::from(user.clone()));
     if !account.is_active() {
@@ -149,24 +150,36 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
     let family = Uuid::new_v4();
     let refresh = tokens.refresh(family)?;
     let stored = refresh.to_store(family, account.id, account.kind());
-    if !broker.store.insert_login(user.id, user.token_generation, stored).await? {
+    let is_to_be_stored = |address: &IpAddr| broker.logins().is_to_be_stored(&username, *address, Instant::now());
+    let address = limited_address(request, &broker.settings).filter(is_to_be_stored);
+    if !broker.store.insert_login(user.id, user.token_generation, stored, address).await? {
         return Err(ApiError::IncorrectLogin);
+    }
+    if let Some(address) = address {
+        broker.logins().stored(&username, address, Instant::now());
     }
     // of the generation that the password was of: a newer one is for the new password
     let (access, expires_at) = tokens.access(&Account::from(user), family)?;
     Ok(TokenPair::new(access, expires_at, refresh))
 }
 
-/// Whether the password of somebody who says to be `name` has this hash. A wrong one counts as a failed login.
+/// Whether the password of somebody who says to be `name`, which is the user with this id, has this hash. A wrong one counts
+/// as a failed login.
 pub(super) async fn check_password(
     request: &HttpRequest,
     broker: &Broker,
     name: &str,
+    user: Option<i64>,
     password: String,
     hash: Option<String>,
 ) -> Result<bool, ApiError> {
     let address = limited_address(request, &broker.settings);
-    let attempt = broker.logins().begin(name, address, Instant::now());
+    let mut attempt = broker.logins().begin(name, address, Instant::now());
+    if let (Err(_), Some(address)) = (&attempt, address)
+        && recall(broker, name, user, address).await?
+    {
+        attempt = broker.logins().begin(name, Some(address), Instant::now());
+    }
     let attempt = attempt.map_err(|wait| ApiError::TooMany {
         limit: "limits.login_failures_per_minute",
         retry_after: wait.as_secs() + 1,
@@ -184,6 +197,17 @@ pub(super) async fn check_password(
         Err(_) => broker.logins().undecided(attempt),
     }
     verified
+}
+
+/// Whether a login from this address turns out to be remembered in the database alone.
+async fn recall(broker: &Broker, name: &str, user: Option<i64>, address: IpAddr) -> Result<bool, ApiError> {
+    if broker.logins().knows(name, address, Instant::now()) {
+        return Ok(false);
+    }
+    let Some(last) = broker.store.known_login(user, address).await? else { return Ok(false) };
+    let age = (Utc::now() - last).to_std().unwrap_or_default();
+    broker.logins().recall(name, address, age, Instant::now());
+    Ok(true)
 }
 
 /// A name that anybody can have made up: as a literal if it could look like another line or field of the log.

@@ -189,7 +189,7 @@ pub async fn change_password(
     let user = broker.store.user_by_uuid(identity.0.account.id).await?.ok_or(ApiError::InvalidCredentials)?;
     check_name(&broker, &user, &new_password)?;
     let expected = Some(user.password_hash);
-    if !check_password(&request, &broker, &user.username, old_password, expected.clone()).await? {
+    if !check_password(&request, &broker, &user.username, Some(user.id), old_password, expected.clone()).await? {
         return Err(ApiError::IncorrectPassword);
     }
     let hash = broker.passwords.hash(new_password).await?;

@@ -1,6 +1,7 @@
 //! Users.
 
 mod change;
+mod known_logins;
 
 use chrono::Utc;
 use entity::{

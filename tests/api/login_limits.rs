@@ -1,6 +1,7 @@
 //! How many logins may fail, by address and by name (contract section 10).
 
 use reqwest::{Method, RequestBuilder};
+use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 
 use crate::{
@@ -77,6 +78,33 @@ async fn strangers_who_fail_keep_nobody_out_who_has_logged_in_from_there_before(
         assert_eq!(answer(attempt(&broker, home, "alice", "wrong!")).await.0, 401);
     }
     assert_limited(attempt(&broker, home, "alice", "secret"), 429, LIMIT).await;
+}
+
+#[tokio::test]
+async fn a_restart_does_not_forget_who_has_logged_in_from_where() {
+    let settings = Broker::with().set("LIMITS__LOGIN_FAILURES_PER_MINUTE", "2");
+    let broker = settings.set("HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await;
+    register(&broker, &["alice", "bob"]).await;
+    let home = "2001:db8:0:1::1";
+    assert_eq!(answer(attempt(&broker, home, "alice", "secret")).await.0, 200);
+    assert_eq!(answer(attempt(&broker, "192.0.2.1", "bob", "secret")).await.0, 200);
+    let mut broker = broker.kill().await.start().await;
+    // by either name, and from all of the subscriber's network
+    for (n, name) in ["alice", "alice@x.org"].into_iter().enumerate() {
+        for stranger in 1..=2 {
+            assert_eq!(answer(attempt(&broker, &format!("203.0.113.{n}{stranger}"), name, "wrong!")).await.0, 401);
+        }
+        assert_limited(attempt(&broker, "203.0.113.99", name, "secret"), 429, LIMIT).await;
+        assert_limited(attempt(&broker, "192.0.2.1", name, "secret"), 429, LIMIT).await;
+        assert_eq!(answer(attempt(&broker, "2001:db8:0:1::2", name, "secret")).await.0, 200, "{name}");
+    }
+    // the addresses of who is deleted go as well
+    assert_eq!(broker.command(&["user", "delete", "alice"], "").code, Some(0));
+    let rows = "SELECT count(*) FROM known_logins";
+    let database = broker.database().await;
+    let count = Statement::from_string(database.get_database_backend(), rows);
+    let left = database.query_one_raw(count).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap();
+    assert_eq!(left, 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Changes of users: role, state, password, tokens, deletion.
 
+use std::net::IpAddr;
+
 use chrono::Utc;
 use entity::{
     prelude::Users,
@@ -11,7 +13,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::User;
+use super::{User, known_logins};
 use crate::{
     domain::ids::{ClientId, Role},
     store::{
@@ -134,6 +136,7 @@ impl Store {
             return Ok(Err(UserRefusal::LastAdmin));
         }
         if changed.deleted_at.is_some() {
+            known_logins::forget(&transaction, id).await?;
             rooms::changes::leave_all(&transaction, client).await?;
         }
         if changed.token_generation != generation {
@@ -156,11 +159,18 @@ impl Store {
     }
 
     /// Stores the refresh token of a login, unless the user is of another generation than when the password was
-    /// verified: a login does not outlive a change of the password that it passed.
+    /// verified: a login does not outlive a change of the password that it passed. Remembers from where it came, if that is
+    /// given.
     ///
     /// # Errors
     /// When the database fails; false if the login came too late.
-    pub async fn insert_login(&self, user: i64, generation: i64, token: NewRefreshToken) -> Result<bool, StoreError> {
+    pub async fn insert_login(
+        &self,
+        user: i64,
+        generation: i64,
+        token: NewRefreshToken,
+        from: Option<IpAddr>,
+    ) -> Result<bool, StoreError> {
         let transaction = self.begin_essential().await?;
         let row = Users::find_by_id(user).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let row = row.one(&transaction).await?;
@@ -168,6 +178,9 @@ impl Store {
             return Ok(false);
         }
         token.insert(&transaction).await?;
+        if let Some(address) = from.filter(|_| !self.is_nearly_full()) {
+            known_logins::remember(&transaction, user, address).await?;
+        }
         transaction.commit().await?;
         Ok(true)
     }

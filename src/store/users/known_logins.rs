@@ -1,0 +1,65 @@
+//! From where users have logged in: what lets them log in while strangers fail on purpose.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use entity::{
+    known_logins::{ActiveModel, Column},
+    prelude::KnownLogins,
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, Set, sea_query::OnConflict,
+};
+
+use crate::{
+    domain::login_limit::{KNOWN_PER_USER, REMEMBERED},
+    store::{Store, StoreError},
+};
+
+/// Logins before this moment are forgotten.
+fn horizon(now: DateTime<Utc>) -> DateTime<Utc> {
+    now - REMEMBERED
+}
+
+impl Store {
+    /// When a user last logged in from an address, as far as that is remembered. A name that is nobody's takes as long.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn known_login(&self, user: Option<i64>, address: IpAddr) -> Result<Option<DateTime<Utc>>, StoreError> {
+        // no user has this id
+        let key = (user.unwrap_or(0), address.to_string());
+        let row = KnownLogins::find_by_id(key).one(&self.read).await?;
+        Ok(row.map(|row| row.last_at.to_utc()).filter(|last| *last > horizon(Utc::now())))
+    }
+
+    /// Deletes what is remembered no longer.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_old_logins(&self) -> Result<(), StoreError> {
+        let transaction = self.begin_essential().await?;
+        KnownLogins::delete_many().filter(Column::LastAt.lte(horizon(Utc::now()))).exec(&transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Remembers a login. Of one user's the newest stay. The user's row is locked.
+pub(super) async fn remember(transaction: &impl ConnectionTrait, user: i64, address: IpAddr) -> Result<(), StoreError> {
+    let row = ActiveModel { user_id: Set(user), address: Set(address.to_string()), last_at: Set(Utc::now().into()) };
+    let newer = OnConflict::columns([Column::UserId, Column::Address]).update_column(Column::LastAt).to_owned();
+    KnownLogins::insert(row).on_conflict(newer).exec_without_returning(transaction).await?;
+    let known = KnownLogins::find().filter(Column::UserId.eq(user)).order_by_desc(Column::LastAt);
+    let known = known.all(transaction).await?;
+    if known.len() > KNOWN_PER_USER {
+        let oldest = known.into_iter().skip(KNOWN_PER_USER).map(|row| row.address);
+        let oldest = Condition::all().add(Column::UserId.eq(user)).add(Column::Address.is_in(oldest));
+        KnownLogins::delete_many().filter(oldest).exec(transaction).await?;
+    }
+    Ok(())
+}
+
+/// Forgets all logins of a user.
+pub(super) async fn forget(transaction: &impl ConnectionTrait, user: i64) -> Result<(), DbErr> {
+    KnownLogins::delete_many().filter(Column::UserId.eq(user)).exec(transaction).await.map(drop)
+}
