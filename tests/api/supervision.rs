@@ -151,7 +151,6 @@ async fn a_broker_whose_database_another_has_taken_over_ends() {
     options.max_connections(1);
     let other = Database::connect(options).await.unwrap();
     let connection = Database::connect(&url).await.unwrap();
-    execute(&connection, "UPDATE brokers SET instance = gen_random_uuid(), host = 'elsewhere'").await;
     // waits until the broker's session is ended, and has it before the broker can come again
     let takes_over = async {
         let lock = format!("SELECT pg_advisory_lock({})", i64::from_be_bytes(*b"switchbd"));
@@ -166,6 +165,7 @@ async fn a_broker_whose_database_another_has_taken_over_ends() {
         execute(&connection, END_LOCK_SESSION).await;
     };
     futures_util::future::join(takes_over, ends_session).await;
+    execute(&connection, "UPDATE brokers SET instance = gen_random_uuid(), host = 'elsewhere'").await;
     assert_eq!(broker.ended().await, Some(70));
     let log = broker.log();
     assert!(log.contains("another broker uses this database (process ") && log.contains("on elsewhere"), "{log}");
