@@ -1,10 +1,9 @@
-//! What connections may take up: descriptors, bodies that nobody wants, answers that nobody reads, streams of events.
+//! What connections may take up: descriptors, bodies that nobody wants, answers that nobody reads.
 
-use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Broker, RawSocket, answer, get, handshake, next_of_type, post, refusal, until, within};
+use crate::support::{Broker, RawSocket, get, handshake, post, until, within};
 
 /// More than the kernel holds of a connection that is not read.
 const ENDLESS: usize = 256 << 20;
@@ -212,73 +211,4 @@ async fn sockets_of_nobody_can_be_switched_off() {
     // bad credentials are refused as ever
     let path = "/ws/echo?token=nonsense";
     assert_eq!(within(handshake(&broker.client(), path, &[]).send()).await.unwrap().status(), 401);
-}
-
-/// A command that stays queued, and the stream of its events.
-async fn watched(watcher: &switchboard::client::Client, id: &str) -> reqwest::Response {
-    let path = format!("/api/commands/{id}/events");
-    let response = within(watcher.request(Method::GET, &path).send()).await.unwrap();
-    assert_eq!(response.status(), 200);
-    response
-}
-
-async fn ends(mut stream: reqwest::Response) {
-    within(async { while let Ok(Some(_)) = stream.chunk().await {} }).await;
-}
-
-#[tokio::test]
-async fn a_stream_of_events_ends_with_the_right_to_see_it() {
-    let mut broker = Broker::start().await;
-    let admin = broker.admin().await;
-    let (_, absent) = broker.device("absent").await;
-    let body = json!({ "target": absent.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600 });
-    let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async").json(&body);
-    let (status, command) = answer(request).await;
-    assert_eq!(status, StatusCode::ACCEPTED, "{command}");
-    let id = command["id"].as_str().unwrap().to_owned();
-
-    let olga = broker.user("olga", "operator").await;
-    let stream = watched(&olga, &id).await;
-    assert_eq!(post(&olga, "/auth/logout", json!({})).await.0, 200);
-    ends(stream).await;
-
-    let olga = broker.login("olga", "password of olga").await;
-    let stream = watched(&olga, &id).await;
-    let output = broker.command(&["user", "set-role", "olga", "user"], "");
-    assert_eq!(output.code, Some(0), "{output:?}");
-    ends(stream).await;
-    assert_eq!(get(&olga, &format!("/api/commands/{id}/events")).await.0, 404);
-
-    let oskar = broker.user("oskar", "operator").await;
-    let stream = watched(&oskar, &id).await;
-    let output = broker.command(&["user", "disable", "oskar"], "");
-    assert_eq!(output.code, Some(0), "{output:?}");
-    ends(stream).await;
-}
-
-#[tokio::test]
-async fn streams_of_events_count_as_sockets() {
-    let mut broker =
-        Broker::with().set("LIMITS__CONNECTIONS_PER_IDENTITY", "3").set("LIMITS__CONNECTIONS", "4").start().await;
-    let admin = broker.admin().await;
-    let (_, absent) = broker.device("absent").await;
-    let body = json!({ "target": absent.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600 });
-    let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async").json(&body);
-    let (_, command) = answer(request).await;
-    let id = command["id"].as_str().unwrap().to_owned();
-    let path = format!("/api/commands/{id}/events");
-    let streams = (watched(&admin, &id).await, watched(&admin, &id).await);
-    let mut chat = within(admin.connect("/ws/auth")).await.unwrap();
-    next_of_type(&mut chat, "connection_established").await;
-    let (status, refused) = get(&admin, &path).await;
-    assert_eq!(status, 429, "{refused}");
-    assert!(refused["detail"].as_str().unwrap().contains("limits.connections_per_identity"), "{refused}");
-    let (status, code, _) = refusal(within(admin.connect("/ws/auth")).await);
-    assert_eq!((status, code.as_str()), (429, "too_many_requests"));
-    let other = broker.user("olga", "operator").await;
-    let stream = watched(&other, &id).await;
-    let (status, refused) = get(&other, &path).await;
-    assert_eq!((status, &refused["code"]), (503, &json!("at_limit")), "{refused}");
-    drop((streams, stream));
-    until(async || within(admin.request(Method::GET, &path).send()).await.unwrap().status() == 200).await;
 }

@@ -1,5 +1,6 @@
 //! One identity does not use up what all share.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::client::Client;
 
@@ -12,7 +13,7 @@ use crate::support::{
 /// A command for later, given at once; status and body of the answer.
 async fn queue(client: &Client, target: impl serde::Serialize) -> (u16, Value) {
     let body = json!({ "target": target, "method": "GET", "url": "/", "deliver_within_secs": 604_800 });
-    let request = client.request(reqwest::Method::POST, "/api/commands").header("Prefer", "respond-async");
+    let request = client.request(Method::POST, "/api/commands").header("Prefer", "respond-async");
     let (status, body) = answer(request.json(&body)).await;
     (status.as_u16(), body)
 }
@@ -159,7 +160,7 @@ async fn what_an_identity_has_stored_is_bounded_per_minute() {
     next_of_type(&mut socket, "message").await;
     let path = format!("/api/rooms/{room}/messages");
     let body = json!({ "content": content, "room_id": room });
-    let response = within(anna.client.request(reqwest::Method::POST, &path).json(&body).send()).await.unwrap();
+    let response = within(anna.client.request(Method::POST, &path).json(&body).send()).await.unwrap();
     assert_eq!(response.status(), 429);
     assert!(response.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
     let refused: Value = response.json().await.unwrap();
@@ -202,18 +203,18 @@ async fn being_added_to_rooms_leaves_ones_own_quota_alone_until_one_joins() {
     anna.post(&path, body).await;
     // one adds only so many
     let (path, body) = add(second);
-    let (status, refused) = anna.call(reqwest::Method::POST, &path, Some(body.clone())).await;
+    let (status, refused) = anna.call(Method::POST, &path, Some(body.clone())).await;
     assert_eq!(status, 429, "{refused}");
     // who is added is a member at once, and has all its own places
     bert.say(first, "hello").await;
     for n in 0..10 {
         bert.room(&format!("room {n}")).await;
     }
-    let (status, _) = bert.call(reqwest::Method::POST, "/api/rooms/", Some(json!({ "name": "one more" }))).await;
+    let (status, _) = bert.call(Method::POST, "/api/rooms/", Some(json!({ "name": "one more" }))).await;
     assert_eq!(status, 429);
     // joining takes a place, if there is one, and frees the one among those it was added to
     bert.join(first).await;
-    let (status, _) = anna.call(reqwest::Method::POST, &path, Some(body.clone())).await;
+    let (status, _) = anna.call(Method::POST, &path, Some(body.clone())).await;
     assert_eq!(status, 429);
     let mine = bert.get("/api/rooms/?limit=1000").await;
     let public = mine.as_array().unwrap().iter().find(|room| room["name"] == "room 0").unwrap()["id"].as_i64().unwrap();
@@ -233,9 +234,9 @@ async fn rooms_that_are_created_and_left_count_as_long_as_nobody_is_in_them() {
         anna.leave(rooms[n]).await;
     }
     let body = Some(json!({ "name": "one more" }));
-    assert_eq!(anna.call(reqwest::Method::POST, "/api/rooms/", body.clone()).await.0, 429);
+    assert_eq!(anna.call(Method::POST, "/api/rooms/", body.clone()).await.0, 429);
     bert.join(rooms[0]).await;
-    assert_eq!(anna.call(reqwest::Method::POST, "/api/rooms/", body).await.0, 200);
+    assert_eq!(anna.call(Method::POST, "/api/rooms/", body).await.0, 200);
 }
 
 #[tokio::test]
@@ -279,7 +280,7 @@ async fn pages_are_cut_at_a_mebibyte_and_lose_nothing() {
         anna.say(room, &content).await;
     }
     let path = format!("/api/rooms/{room}/messages?after_id=0&limit=1000");
-    let response = within(anna.client.request(reqwest::Method::GET, &path).send()).await.unwrap();
+    let response = within(anna.client.request(Method::GET, &path).send()).await.unwrap();
     assert_eq!(response.headers()["x-truncated"], "true");
     assert!(within(response.bytes()).await.unwrap().len() < 1_200_000);
     assert_eq!(anna.history(room).await.len(), 50);
@@ -288,7 +289,7 @@ async fn pages_are_cut_at_a_mebibyte_and_lose_nothing() {
     let (_, absent) = broker.device("absent").await;
     for _ in 0..5 {
         let body = json!({ "target": absent.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600, "data": "x".repeat(400_000) });
-        let request = admin.request(reqwest::Method::POST, "/api/commands").header("Prefer", "respond-async");
+        let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async");
         assert_eq!(answer(request.json(&body)).await.0.as_u16(), 202);
     }
     let (mut seen, mut cursor) = (0, String::new());
@@ -336,4 +337,43 @@ async fn reads_of_one_identity_take_turns_and_are_all_answered() {
     // a handshake is no read, and a socket holds none up
     let (_socket, again) = (within(admin.connect("/ws/auth")).await.unwrap(), get(&admin, "/api/users/me").await);
     assert_eq!(again.0, 200, "{}", again.1);
+}
+
+#[tokio::test]
+async fn an_address_changes_no_more_per_second_than_it_may() {
+    let settings = Broker::with().set("LIMITS__REQUESTS_PER_SECOND_PER_ADDRESS", "1");
+    let broker = settings.set("HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await;
+    let client = broker.client();
+    let ask = async |method: Method, path: &str, address: &str| {
+        let request = client.request(method, path).header("x-forwarded-for", address);
+        within(request.json(&json!({})).send()).await.unwrap()
+    };
+    let changes = [
+        (Method::POST, "/register"),
+        (Method::POST, "/auth/login"),
+        (Method::POST, "/topics/create"),
+        (Method::POST, "/send-command/1"),
+        (Method::PUT, "/devices/1"),
+        (Method::PATCH, "/api/users/1"),
+        (Method::DELETE, "/topics/t"),
+    ];
+    for (n, (method, path)) in changes.into_iter().enumerate() {
+        let address = format!("203.0.113.{n}");
+        // what is refused for another reason counts, too
+        let mut limited = ask(method.clone(), path, &address).await;
+        until(async || {
+            limited = ask(method.clone(), path, &address).await;
+            limited.status() == 429
+        })
+        .await;
+        let seconds: u64 = limited.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=2).contains(&seconds), "{method} {path}: {seconds}");
+        let body: Value = limited.json().await.unwrap();
+        assert!(names(&body, "limits.requests_per_second_per_address"), "{method} {path}: {body}");
+        for _ in 0..5 {
+            assert_eq!(ask(Method::GET, "/topics", &address).await.status(), 200, "reading is free");
+        }
+        until(async || ask(method.clone(), path, &address).await.status() != 429).await;
+    }
+    assert_ne!(ask(Method::POST, "/register", "203.0.113.100").await.status(), 429, "others have budgets of their own");
 }

@@ -38,6 +38,7 @@ mod room_rest;
 mod rooms;
 mod sockets;
 mod storage;
+mod streams;
 mod supervision;
 mod takeovers;
 mod terminal;

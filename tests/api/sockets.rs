@@ -13,10 +13,10 @@ use crate::support::{
     Broker, Frame, RawSocket, answer, close_code, get, handshake, is_listed, next, next_of_type, refusal, until, within,
 };
 
-const SECRET: &str = "a secret that the tests sign with";
+pub const SECRET: &str = "a secret that the tests sign with";
 
 /// What a real token says, signed once more with another end.
-fn expiring(token: &str, expires_at: i64) -> String {
+pub fn expiring(token: &str, expires_at: i64) -> String {
     let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let mut claims: Value = serde_json::from_slice(&claims).unwrap();
     claims["exp"] = json!(expires_at);
