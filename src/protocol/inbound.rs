@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
+use memchr::memchr;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -112,7 +113,10 @@ pub fn command_result(result: Option<&RawValue>) -> (Arc<str>, bool) {
 /// The text that a JSON string stands for; borrowed where it has no escapes.
 pub fn as_text(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    match memchr(b'\\', inner.as_bytes()) {
+        Some(_) => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
+        None => Some(Cow::Borrowed(inner)),
+    }
 }
 
 /// The id that a JSON value stands for: an integer, or a text that is one. None: it is null.
@@ -147,7 +151,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Frame<'de>, A::Error> {
         let mut frame = Frame::default();
-        let mut seen = Seen::default();
+        let mut seen = None;
         while let Some(Key(key)) = map.next_key()? {
             let field = match &*key {
                 "type" => Some(&mut frame.kind),
@@ -167,16 +171,15 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "client_msg_id" => Some(&mut frame.client_msg_id),
                 _ => None,
             };
-            match field {
-                Some(field) => *field = Some(map.next_value()?),
+            let again = match field {
+                Some(field) => field.replace(map.next_value()?).map(|_| key),
                 None => {
                     map.next_value::<IgnoredAny>()?;
+                    seen.get_or_insert_with(Seen::default).insert(key)
                 }
-            }
-            if frame.duplicate.is_none()
-                && let Some(key) = seen.insert(key)
-            {
-                frame.duplicate = Some(key);
+            };
+            if frame.duplicate.is_none() {
+                frame.duplicate = again;
             }
         }
         Ok(frame)
@@ -205,7 +208,8 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The keys seen so far: a short list as long as it is short, so that usual frames need no allocation for it.
+/// The keys seen so far that are no known fields: a short list as long as it is short, so that usual frames need no
+/// allocation for it.
 #[derive(Default)]
 struct Seen<'a> {
     few: [Cow<'a, str>; 20],

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display, Write},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
@@ -17,18 +17,18 @@ use crate::domain::{
 
 /// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
 #[derive(Debug, Clone, Copy)]
-pub struct Timestamp(u128);
+pub struct Timestamp(Duration);
 
 impl Timestamp {
     /// Now.
     pub fn now() -> Self {
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros())
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
 impl Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
     }
 }
 
@@ -263,6 +263,6 @@ mod tests {
         let value: Value = serde_json::from_str(&pong()).unwrap();
         assert!(value["timestamp"].as_f64().unwrap() > 1.7e9);
         assert!(value["timestamp"].is_f64());
-        assert_eq!(Timestamp(5_000_042).to_string(), "5.000042");
+        assert_eq!(Timestamp(Duration::from_micros(5_000_042)).to_string(), "5.000042");
     }
 }
