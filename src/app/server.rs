@@ -145,7 +145,7 @@ fn cors(settings: &Settings) -> Cors {
         .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &origins)))
         .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_any_header()
-        .expose_headers(["X-Request-ID", "Retry-After", "Location", "X-Truncated"])
+        .expose_headers(["X-Request-ID", "Retry-After", "Location", "Link"])
         .supports_credentials()
         // a foreign origin is answered as usual: without the headers its browser shows the answer to nobody
         .block_on_origin_mismatch(false)

@@ -153,20 +153,17 @@ async fn update(
 
 async fn list(store: &Store) -> anyhow::Result<()> {
     say!("{:>6}  {:<9}{:<10}{:<30}EMAIL", "ID", "ROLE", "STATE", "USERNAME");
-    let page = 1000;
-    for skip in (0..).step_by(page) {
-        let users = store.users(skip as u64, page as u64).await?;
-        let last = users.len() < page;
+    let mut after = None;
+    loop {
+        let users = store.users(after, 0, 1000).await?;
+        let Some(last) = users.last() else { return Ok(()) };
+        after = Some(last.id);
         for user in users {
             let state = if user.is_active { "active" } else { "disabled" };
             let email = user.email.unwrap_or_default();
             say!("{:>6}  {:<9}{state:<10}{:<30}{email}", user.id, user.role.as_str(), user.username);
         }
-        if last {
-            break;
-        }
     }
-    Ok(())
 }
 
 fn read_password(from_stdin: bool) -> anyhow::Result<String> {

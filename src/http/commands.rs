@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::{
     info::ProgressInfo,
-    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, TargetsFrom},
+    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, TargetPage},
 };
 pub use self::{
     info::{CommandInfo, TargetInfo},
@@ -30,7 +30,7 @@ pub use self::{
 use super::{
     body::{Body, QueryOf},
     devices::{behind_down_gateway, check_gateways},
-    paging::PAGE_BYTES,
+    paging::{Next, PAGE_BYTES},
 };
 use crate::{
     actors::{
@@ -366,7 +366,7 @@ pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<CommandPage
     Ok(broker.store.command(id, 0, PAGE_BYTES).await?)
 }
 
-/// The command of a path, if the asker may see it: operators see all, others their own.
+/// The command of a path, if the caller may see it: operators see all, others their own.
 pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
     let page = read(broker, command_id(path)?).await?;
     page.map(|page| page.command).filter(|command| may_see(identity, command)).ok_or(NOT_FOUND)
@@ -382,17 +382,18 @@ fn may_see(identity: &Authenticated, command: &Command) -> bool {
 }
 
 /// The state of a command, with each target's last progress reports.
-#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("cursor" = Option<String>, Query, description = "Of an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     identity: UserIdentity,
     path: web::Path<String>,
-    from: QueryOf<TargetsFrom>,
+    page: QueryOf<TargetPage>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
     settle(&broker).await?;
     let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
-    let found = broker.store.command_with_progress(id, from.0.0, PAGE_BYTES).await?;
+    let TargetPage { from, limit } = page.0;
+    let found = broker.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
     let (page, reports) = found.filter(|(page, _)| may_see(&identity.0, &page.command)).ok_or(NOT_FOUND)?;
     let mut info = CommandInfo::of_page(&page);
     for report in reports {
@@ -424,12 +425,14 @@ pub async fn cancel(
 pub struct CommandList {
     count: usize,
     commands: Vec<CommandInfo>,
-    /// For the next page, as `cursor`; null: there is none.
+    #[serde(flatten)]
+    next: Next,
+    /// The older name of `cursor`; null: there is none.
     next_cursor: Option<Uuid>,
 }
 
 /// Commands, newest first: all of them for operators, the caller's own for others.
-#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query)), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -454,8 +457,10 @@ pub async fn list(
     let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
     let (pages, more) = broker.store.commands(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
+    // readable as it is, since that is what `next_cursor` always was
+    let next = Next { truncated: next_cursor.is_some(), cursor: next_cursor.map(|id| id.to_string()) };
     let commands: Vec<_> = pages.iter().map(CommandInfo::of_page).collect();
-    Ok(web::Json(CommandList { count: commands.len(), commands, next_cursor }))
+    Ok(web::Json(CommandList { count: commands.len(), commands, next, next_cursor }))
 }
 
 /// Any value as raw JSON.

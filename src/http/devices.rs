@@ -12,7 +12,7 @@ use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
     leave_rooms,
-    paging::{self, MOST, Next, PAGE_BYTES, USUAL, fit},
+    paging::{Next, PAGE_BYTES, Paging, fit},
     undisturbed,
 };
 use crate::{
@@ -82,15 +82,10 @@ impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let search = fields.optional_text("search", 0..=200);
         let gateway_id = fields.optional_number("gateway_id", 0..=MAX_ID as u64);
-        let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
-        let limit = fields.optional_number("limit", 1..=MOST);
-        let cursor = paging::number(fields);
-        Ok(Self(DeviceFilter {
-            search: search?.filter(|search| !search.is_empty()),
-            gateway_id: gateway_id?.map(|id| id as i64),
-            skip: cursor?.or(skip?).unwrap_or(0),
-            limit: limit?.unwrap_or(USUAL),
-        }))
+        let paging = Paging::<(String, ClientId)>::from_fields(fields);
+        let (search, gateway_id, Paging { after, skip, limit }) = (search?, gateway_id?, paging?);
+        let search = search.filter(|search| !search.is_empty());
+        Ok(Self(DeviceFilter { search, gateway_id: gateway_id.map(|id| id as i64), after, skip, limit }))
     }
 }
 
@@ -128,7 +123,7 @@ impl FromFields for UpdateDevice {
 
 const NOT_FOUND: ApiError = ApiError::NotFound("Device not found");
 
-/// The device of a path, which is the asker, or the asker is an operator.
+/// The device of a path, which is the caller, or the caller is an operator.
 fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, ApiError> {
     let id = path_uuid("device_id", path)?;
     if identity.account.id == id || identity.account.role() >= Role::Operator {
@@ -146,23 +141,24 @@ async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo
 }
 
 /// Devices by name, a page at a time.
-#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer; instead of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     _: Operator,
     query: QueryOf<ListQuery>,
 ) -> Result<web::Json<DeviceList>, ApiError> {
     let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
-    let (devices, total) = broker.store.devices(&query.0.0).await?;
+    let mut filter = query.0.0;
+    let limit = filter.limit;
+    filter.limit += 1;
+    let (devices, total) = broker.store.devices(filter).await?;
     let elsewhere: HashSet<_> = broker.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
     let now = Utc::now().trunc_subsecs(0);
     let infos = devices.into_iter().map(|device| {
         let online = broker.directory.is_online(device.uuid) || elsewhere.contains(&device.uuid);
-        DeviceInfo::of(device, online, now)
+        ((device.name.clone(), device.uuid), DeviceInfo::of(device, online, now))
     });
-    let (devices, _) = fit(infos)?;
-    let end = query.0.0.skip + devices.len() as u64;
-    let next = Next::after(Some(&end.to_string()), end < total && !devices.is_empty());
+    let (devices, next) = fit(infos, limit)?;
     Ok(web::Json(DeviceList { count: devices.len(), devices, total, next }))
 }
 

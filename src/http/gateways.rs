@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::{
     Confirmation,
-    body::{Body, Checked, Fields, FromFields, path_int},
+    body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    paging::{Next, Part, part_of},
     undisturbed,
 };
 use crate::{
@@ -83,6 +84,8 @@ fn rounded(value: f64) -> f64 {
 pub struct GatewayList {
     count: usize,
     gateways: Vec<GatewayInfo>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// A gateway to be created.
@@ -216,10 +219,12 @@ async fn told(broker: &Broker, gateway: Gateway) -> Result<web::Json<GatewayInfo
 }
 
 /// All gateways and their state, by id.
-#[utoipa::path(get, path = "/api/gateways", tag = "gateways", responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
-pub async fn list(broker: web::Data<Broker>, _: Operator) -> web::Json<GatewayList> {
-    let gateways: Vec<_> = broker.gateways.all().iter().map(|known| GatewayInfo::of(known)).collect();
-    web::Json(GatewayList { count: gateways.len(), gateways })
+#[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+pub async fn list(broker: web::Data<Broker>, _: Operator, part: QueryOf<Part<i64>>) -> web::Json<GatewayList> {
+    let all = broker.gateways.all().into_iter().map(|known| (known.gateway.id, known));
+    let (gateways, next) = part_of(all, &part.0);
+    let gateways: Vec<_> = gateways.iter().map(|(_, known)| GatewayInfo::of(known)).collect();
+    web::Json(GatewayList { count: gateways.len(), gateways, next })
 }
 
 /// Create a gateway. It is probed at once.

@@ -3,14 +3,14 @@
 pub mod members;
 pub mod messages;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
-    paging::{MOST, PAGE_BYTES, TRUNCATED, USUAL, fit},
+    paging::{Next, PAGE_BYTES, Paging, Part, fit, part_of},
 };
 use crate::{
     actors::room_manager::GetPresence,
@@ -54,21 +54,6 @@ impl FromFields for CreateRoom {
     }
 }
 
-/// Which part of a list.
-#[derive(Debug)]
-pub struct Paging {
-    skip: u64,
-    limit: u64,
-}
-
-impl FromFields for Paging {
-    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
-        let limit = fields.optional_number("limit", 0..=MOST);
-        Ok(Self { skip: skip?.unwrap_or(0), limit: limit?.unwrap_or(USUAL) })
-    }
-}
-
 /// A room, seen from outside.
 #[derive(Serialize, ToSchema)]
 pub struct RoomInfo {
@@ -78,9 +63,9 @@ pub struct RoomInfo {
     #[schema(example = "2026-01-31T12:00:00Z")]
     created_at: String,
     private: bool,
-    /// The asker's role: `owner`, `moderator`, `member`; null: not a member.
+    /// The caller's role: `owner`, `moderator`, `member`; null: not a member.
     role: Option<&'static str>,
-    /// How many messages of others the asker has not marked as read, up to 1000; null: not a member.
+    /// How many messages of others the caller has not marked as read, up to 1000; null: not a member.
     unread_count: Option<u64>,
 }
 
@@ -128,8 +113,11 @@ impl From<&Participant> for ParticipantInfo {
 #[derive(Serialize, ToSchema)]
 pub struct PresenceInfo {
     room_id: i64,
+    /// How many there are in all.
     count: usize,
     users: Vec<PresentInfo>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 fn room_id(text: &str) -> Result<RoomId, ApiError> {
@@ -161,23 +149,18 @@ pub async fn create(
 }
 
 /// The rooms that the caller can see: all public ones, and the private ones of which the caller is a member.
-///
-/// A page that is cut at 1 MiB says so in the header `X-Truncated`: continue with `skip`.
-#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Vec<RoomInfo>)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<RoomInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
 pub async fn list(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: Identity,
-    query: QueryOf<Paging>,
+    paging: QueryOf<Paging<i64, 0>>,
 ) -> Result<HttpResponse, ApiError> {
-    let Paging { skip, limit } = query.0;
+    let Paging { after, skip, limit } = paging.0;
     let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
-    let rooms = broker.store.rooms(identity.account.id, skip, limit).await?;
-    let (rooms, cut) = fit(rooms.into_iter().map(RoomInfo::from))?;
-    let mut response = HttpResponse::Ok();
-    if cut {
-        response.insert_header((TRUNCATED, "true"));
-    }
-    Ok(response.json(rooms))
+    let rooms = broker.store.rooms(identity.account.id, after.map(RoomId), skip, limit + 1).await?;
+    let (rooms, next) = fit(rooms.into_iter().map(|view| (view.room.id.0, RoomInfo::from(view))), limit)?;
+    Ok(next.of_array(&request, &rooms))
 }
 
 /// A room.
@@ -224,20 +207,28 @@ pub async fn leave(
     Ok(Confirmation::of("Successfully left the room"))
 }
 
-/// Who has open sockets in a room. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path)), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+/// Who has open sockets in a room, by name. For its members.
+#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn presence(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
+    part: QueryOf<Part<(String, ClientId)>>,
 ) -> Result<web::Json<PresenceInfo>, ApiError> {
     let id = room_id(&path)?;
     check_membership(&broker, id, identity.account.id).await?;
-    let mut present = broker.rooms.manager().send(GetPresence(id)).await?;
-    present.sort_by(|(one, _), (other, _)| one.username.cmp(&other.username));
-    let users: Vec<_> =
-        present.iter().map(|(who, sockets)| PresentInfo { who: who.into(), sockets: *sockets }).collect();
-    Ok(web::Json(PresenceInfo { room_id: id.0, count: users.len(), users }))
+    let present = broker.rooms.manager().send(GetPresence(id)).await?;
+    let count = present.len();
+    let mut present: Vec<_> = present
+        .iter()
+        .map(|(who, sockets)| {
+            ((who.username.to_string(), who.client), PresentInfo { who: who.into(), sockets: *sockets })
+        })
+        .collect();
+    present.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let (users, next) = part_of(present, &part.0);
+    let users = users.into_iter().map(|(_, user)| user).collect();
+    Ok(web::Json(PresenceInfo { room_id: id.0, count, users, next }))
 }
 
 /// A read mark to be set.

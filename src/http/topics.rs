@@ -169,7 +169,7 @@ pub async fn list(
             metadata: topic.metadata,
         })
         .collect();
-    let next = Next::after(topics.last().map(|topic| topic.id.as_str()), more);
+    let next = Next::after(topics.last().map(|topic| &topic.id), more);
     Ok(web::Json(Topics { count: topics.len(), topics, next }))
 }
 

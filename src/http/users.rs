@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,6 +10,7 @@ use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
     leave_rooms,
+    paging::{Paging, fit},
     tokens::check_password,
     undisturbed,
 };
@@ -82,30 +83,19 @@ pub async fn protected(identity: UserIdentity) -> Result<web::Json<LoggedIn>, Ap
     Ok(web::Json(LoggedIn { user }))
 }
 
-/// Which part of a list.
-#[derive(Debug)]
-pub struct Page {
-    skip: u64,
-    limit: u64,
-}
-
-impl FromFields for Page {
-    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
-        let limit = fields.optional_number("limit", 1..=1000);
-        Ok(Self { skip: skip?.unwrap_or(0), limit: limit?.unwrap_or(100) })
-    }
-}
-
 /// All users, a page at a time.
-#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000")), responses((status = 200, body = Vec<UserInfo>)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
 pub async fn list(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     _: Admin,
-    page: QueryOf<Page>,
-) -> Result<web::Json<Vec<UserInfo>>, ApiError> {
-    let users = broker.store.users(page.0.skip, page.0.limit).await?;
-    Ok(web::Json(users.into_iter().filter_map(|user| UserInfo::of(&Account::from(user))).collect()))
+    paging: QueryOf<Paging<i64>>,
+) -> Result<HttpResponse, ApiError> {
+    let Paging { after, skip, limit } = paging.0;
+    let users = broker.store.users(after, skip, limit + 1).await?;
+    let users = users.into_iter().filter_map(|user| Some((user.id, UserInfo::of(&Account::from(user))?)));
+    let (users, next) = fit(users, limit)?;
+    Ok(next.of_array(&request, &users))
 }
 
 /// What to change of a user.

@@ -325,12 +325,12 @@ impl Store {
     /// When the database fails.
     pub async fn command(&self, id: Uuid, from: u64, bytes: usize) -> Result<Option<CommandPage>, StoreError> {
         let snapshot = self.snapshot().await?;
-        let command = find(&snapshot, id, from, bytes).await?;
+        let command = find(&snapshot, id, from, u64::MAX, bytes).await?;
         snapshot.commit().await?;
         Ok(command)
     }
 
-    /// A command with its targets and the reports of their progress, oldest first.
+    /// A command with so many of its targets, from that one on, and the reports of their progress, oldest first.
     ///
     /// # Errors
     /// When the database fails.
@@ -338,10 +338,11 @@ impl Store {
         &self,
         id: Uuid,
         from: u64,
+        limit: u64,
         bytes: usize,
     ) -> Result<Option<(CommandPage, Vec<StoredProgress>)>, StoreError> {
         let snapshot = self.snapshot().await?;
-        let Some(command) = find(&snapshot, id, from, bytes).await? else { return Ok(None) };
+        let Some(command) = find(&snapshot, id, from, limit, bytes).await? else { return Ok(None) };
         let progress = read_progress(&snapshot, id, 0, bytes).await?;
         snapshot.commit().await?;
         Ok(Some((command, progress)))
@@ -395,7 +396,7 @@ impl Store {
                     return Ok((pages, true));
                 }
                 room = room.saturating_sub(size);
-                let (targets, next_target) = read_targets(&snapshot, row.id, 0, &mut room).await?;
+                let (targets, next_target) = read_targets(&snapshot, row.id, 0, u64::MAX, &mut room).await?;
                 pages.push(CommandPage { command: read_command(row, targets), next_target });
             }
             if !more || pages.len() as u64 >= filter.limit {
@@ -462,40 +463,42 @@ async fn find(
     connection: &impl ConnectionTrait,
     id: Uuid,
     from: u64,
+    limit: u64,
     mut bytes: usize,
 ) -> Result<Option<CommandPage>, StoreError> {
     let Some(row) = commands::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
-    let (targets, next_target) = read_targets(connection, id, from, &mut bytes).await?;
+    let (targets, next_target) = read_targets(connection, id, from, limit, &mut bytes).await?;
     Ok(Some(CommandPage { command: read_command(row, targets), next_target }))
 }
 
-/// A command's targets from that one on: at least one, and as many as there is room for, in bytes. Answers also where to go
-/// on, if there are more.
+/// A command's targets from that one on: at least one, at most so many, and as many as there is room for, in bytes. Answers
+/// also where to go on, if there are more.
 async fn read_targets(
     connection: &impl ConnectionTrait,
     command: Uuid,
     from: u64,
+    limit: u64,
     room: &mut usize,
 ) -> Result<(Vec<Target>, Option<u64>), StoreError> {
     use command_targets::Column;
     let mut targets = Vec::new();
-    loop {
+    'reading: loop {
         let read = from + targets.len() as u64;
+        let want = (limit - targets.len() as u64).min(TARGETS_AT_ONCE);
         let rows = command_targets::Entity::find()
             .filter(Column::CommandId.eq(command))
             .order_by_asc(Column::Name)
             .order_by_asc(Column::ClientUuid)
             .offset(read)
-            .limit(TARGETS_AT_ONCE + 1)
+            .limit(want + 1)
             .all(connection)
             .await?;
-        let more = rows.len() as u64 > TARGETS_AT_ONCE;
-        for row in rows.into_iter().take(TARGETS_AT_ONCE as usize) {
+        let more = rows.len() as u64 > want;
+        for row in rows.into_iter().take(want as usize) {
             let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
             let size = row.name.len() + len(&row.result) + len(&row.late_result) + ROW_BYTES;
             if size > *room && !targets.is_empty() {
-                let next = from + targets.len() as u64;
-                return Ok((targets, Some(next)));
+                break 'reading;
             }
             *room = room.saturating_sub(size);
             targets.push(read_target(row));
@@ -503,7 +506,12 @@ async fn read_targets(
         if !more {
             return Ok((targets, None));
         }
+        if targets.len() as u64 >= limit {
+            break;
+        }
     }
+    let next = from + targets.len() as u64;
+    Ok((targets, Some(next)))
 }
 
 async fn read_progress(

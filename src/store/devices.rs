@@ -4,7 +4,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, IntoActiveModel,
-    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, TryIntoModel,
+    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryIntoModel,
     sea_query::{Expr, Func, LikeExpr},
 };
 use serde_json::Value;
@@ -93,6 +93,8 @@ pub struct DeviceFilter {
     pub search: Option<String>,
     /// Only those behind this gateway.
     pub gateway_id: Option<i64>,
+    /// Only those after this name and UUID.
+    pub after: Option<(String, ClientId)>,
     /// How many to pass over.
     pub skip: u64,
     /// How many at most.
@@ -220,7 +222,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn devices(&self, filter: &DeviceFilter) -> Result<(Vec<RegisteredDevice>, u64), StoreError> {
+    pub async fn devices(&self, filter: DeviceFilter) -> Result<(Vec<RegisteredDevice>, u64), StoreError> {
         let mut query = Devices::find().filter(Column::DeletedAt.is_null());
         if let Some(search) = &filter.search {
             query = query.filter(matches(search));
@@ -229,7 +231,11 @@ impl Store {
             query = query.filter(Column::GatewayId.eq(gateway));
         }
         let total = query.clone().count(&self.read).await?;
-        let page = query.order_by_asc(Column::Name).order_by_asc(Column::Uuid);
+        let page = query.apply_if(filter.after, |query, (name, uuid)| {
+            let same_name = Column::Name.eq(name.as_str()).and(Column::Uuid.gt(uuid.uuid()));
+            query.filter(Column::Name.gt(name).or(same_name))
+        });
+        let page = page.order_by_asc(Column::Name).order_by_asc(Column::Uuid);
         let rows = page.offset(filter.skip).limit(filter.limit).all(&self.read).await?;
         Ok((rows.into_iter().map(RegisteredDevice::from).collect(), total))
     }

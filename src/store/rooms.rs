@@ -4,6 +4,7 @@ pub(super) mod changes;
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use entity::{messages, room_members, rooms};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, PaginatorTrait, QueryFilter,
@@ -196,11 +197,18 @@ impl Store {
         Ok((member.is_some() || !room.is_private).then(|| (room.into(), member.map(Member::from))))
     }
 
-    /// The rooms that a client may know of, in the order of their ids, with what is unread.
+    /// The rooms that a client may know of, with what is unread, by id: those after this one, after so many have been
+    /// passed over.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn rooms(&self, client: ClientId, skip: u64, limit: u64) -> Result<Vec<RoomView>, StoreError> {
+    pub async fn rooms(
+        &self,
+        client: ClientId,
+        after: Option<RoomId>,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<RoomView>, StoreError> {
         let own = room_members::Entity::find()
             .select_only()
             .column(room_members::Column::RoomId)
@@ -208,6 +216,7 @@ impl Store {
             .into_query();
         let found = rooms::Entity::find()
             .filter(Condition::any().add(rooms::Column::IsPrivate.eq(false)).add(rooms::Column::Id.in_subquery(own)))
+            .apply_if(after, |query, after| query.filter(rooms::Column::Id.gt(after.0)))
             .order_by_asc(rooms::Column::Id)
             .offset(skip)
             .limit(limit)
@@ -283,15 +292,27 @@ impl Store {
             .collect())
     }
 
-    /// Members of a room, those who came first before the others.
+    /// Members of a room, those who came first before the others: those after this one, after so many have been passed
+    /// over.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn members(&self, room: RoomId, skip: u64, limit: u64) -> Result<Vec<Member>, StoreError> {
+    pub async fn members(
+        &self,
+        room: RoomId,
+        after: Option<(DateTime<Utc>, ClientId)>,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<Member>, StoreError> {
+        use room_members::Column;
         let rows = room_members::Entity::find()
-            .filter(room_members::Column::RoomId.eq(room.0))
-            .order_by_asc(room_members::Column::JoinedAt)
-            .order_by_asc(room_members::Column::ClientUuid)
+            .filter(Column::RoomId.eq(room.0))
+            .apply_if(after, |query, (at, client)| {
+                let same_time = Column::JoinedAt.eq(at).and(Column::ClientUuid.gt(client.uuid()));
+                query.filter(Column::JoinedAt.gt(at).or(same_time))
+            })
+            .order_by_asc(Column::JoinedAt)
+            .order_by_asc(Column::ClientUuid)
             .offset(skip)
             .limit(limit)
             .all(&self.read)

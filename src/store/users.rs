@@ -10,7 +10,7 @@ use entity::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, Select, Set,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Set,
 };
 use uuid::Uuid;
 
@@ -177,12 +177,13 @@ impl Store {
         Ok(existing().filter(Column::Id.eq(id)).one(&self.read).await?.map(User::from))
     }
 
-    /// A page of users by id.
+    /// Users by id: those after this one, after so many have been passed over.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn users(&self, skip: u64, limit: u64) -> Result<Vec<User>, StoreError> {
-        let rows = existing().order_by_asc(Column::Id).offset(skip).limit(limit).all(&self.read).await?;
+    pub async fn users(&self, after: Option<i64>, skip: u64, limit: u64) -> Result<Vec<User>, StoreError> {
+        let query = existing().apply_if(after, |query, after| query.filter(Column::Id.gt(after)));
+        let rows = query.order_by_asc(Column::Id).offset(skip).limit(limit).all(&self.read).await?;
         Ok(rows.into_iter().map(User::from).collect())
     }
 

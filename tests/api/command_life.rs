@@ -539,7 +539,7 @@ async fn a_queue_of_any_size_reaches_its_device() {
     loop {
         let (_, list) = get(&operator, &format!("{PATH}?state=succeeded{cursor}")).await;
         commands.extend_from_slice(list["commands"].as_array().unwrap());
-        let Some(next) = list["next_cursor"].as_str() else { break };
+        let Some(next) = list["cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
     assert_eq!(commands.len(), 40);
@@ -699,7 +699,7 @@ async fn commands_are_listed_newest_first_by_state_target_and_time_page_by_page(
         assert_eq!(status, 200, "{list}");
         let ids: Vec<_> = list["commands"].as_array().unwrap().iter().map(|command| command["id"].clone()).collect();
         assert_eq!(list["count"], ids.len());
-        (ids, list["next_cursor"].as_str().map(str::to_owned))
+        (ids, list["cursor"].as_str().map(str::to_owned))
     };
     assert_eq!(listed(&operator, "").await, (ids.clone(), None));
     assert_eq!(listed(&operator, "state=succeeded").await.0, [&ids[1], &ids[3], &ids[5]].map(Clone::clone));

@@ -584,6 +584,23 @@ async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
     let (_, today) = get(&operator, &span(10, 1)).await;
     let samples = today["samples"].as_array().unwrap();
     assert_eq!((samples.len(), &today["truncated"], &samples[9_999]["rtt_ms"]), (10_000, &json!(true), &json!(3599.0)));
+    // page by page each of them comes once, and so does each change
+    for limit in ["", "&limit=1000"] {
+        let path = format!("{}{limit}", span(24 * 60, 1));
+        let (mut samples, mut transitions, mut cursor) = (Vec::new(), Vec::new(), String::new());
+        loop {
+            let (_, page) = get(&operator, &format!("{path}{cursor}")).await;
+            let part = |list: &str| page[list].as_array().unwrap().iter().rev().cloned().collect::<Vec<_>>();
+            samples.extend(part("samples"));
+            transitions.extend(part("transitions"));
+            assert_eq!(page["truncated"] == true, page["cursor"].is_string());
+            let Some(next) = page["cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!((samples.len(), transitions.len()), (4 * 3600 + 1, 1), "{limit}");
+        let newer_first = |pair: &[Value]| pair[0]["at"].as_str() > pair[1]["at"].as_str();
+        assert!(samples.windows(2).all(newer_first));
+    }
     // of a gateway of which there is nothing newer, the last change stays
     let mut setup = broker.kill().await;
     let kept = setup.store().await.last_gateway_transitions().await.unwrap();

@@ -30,6 +30,7 @@ mod messaging;
 mod openapi;
 mod order;
 mod outages;
+mod paging;
 mod presence;
 mod readme;
 mod renames;

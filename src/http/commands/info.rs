@@ -96,8 +96,8 @@ impl TargetInfo {
 impl CommandInfo {
     /// As it was read, without progress.
     pub(super) fn of_page(page: &CommandPage) -> Self {
-        let next = page.next_target.map(|next| next.to_string());
-        Self::with(&page.command, &page.command.targets, Next::after(next.as_deref(), true))
+        let next = page.next_target.map(u64::cast_signed);
+        Self::with(&page.command, &page.command.targets, Next::after(next.as_ref(), true))
     }
 
     /// With as many of its targets as fit into a page, without progress.
@@ -111,7 +111,7 @@ impl CommandInfo {
         });
         let fitting = fitting.count();
         let more = fitting < command.targets.len();
-        Self::with(command, &command.targets[..fitting], Next::after(Some(&fitting.to_string()), more))
+        Self::with(command, &command.targets[..fitting], Next::after(Some(&(fitting as i64)), more))
     }
 
     fn with(command: &Command, targets: &[Target], next: Next) -> Self {

@@ -17,7 +17,7 @@ use crate::{
     error::ApiError,
     http::{
         body::{Checked, Fields, FromFields},
-        paging::{self, MOST, USUAL},
+        paging::{self, MOST, USUAL, WHOLE},
     },
 };
 
@@ -196,17 +196,23 @@ impl FromFields for ListQuery {
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
         let limit = fields.optional_number("limit", 1..=MOST);
-        let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a next_cursor from an earlier answer");
+        let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a cursor from an earlier answer");
         Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(USUAL), cursor: cursor? })
     }
 }
 
-/// From which of a command's targets on.
+/// Which of a command's targets. They are always the same ones in the same order, so that a number is a key.
 #[derive(Debug)]
-pub struct TargetsFrom(pub(super) u64);
+pub struct TargetPage {
+    pub(super) from: u64,
+    pub(super) limit: u64,
+}
 
-impl FromFields for TargetsFrom {
+impl FromFields for TargetPage {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        Ok(Self(paging::number(fields)?.unwrap_or(0)))
+        let limit = fields.optional_number("limit", 1..=MOST);
+        let from = paging::cursor::<i64>(fields);
+        let (limit, from) = (limit?, from?.unwrap_or(0).max(0));
+        Ok(Self { from: from.unsigned_abs(), limit: limit.unwrap_or(WHOLE) })
     }
 }

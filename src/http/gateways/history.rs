@@ -10,17 +10,17 @@ use crate::{
     actors::gateway_monitor::Record,
     app::Broker,
     auth::extract::Operator,
-    domain::gateways::{Transition, uptime_percent},
+    domain::gateways::{Hour, Transition, uptime_percent},
     error::ApiError,
     http::{
         body::{Checked, Fields, FromFields, QueryOf},
-        paging::PAGE_BYTES,
+        paging::{self, MOST, Next, PAGE_BYTES},
     },
     protocol::outbound::rfc3339,
     store::GatewayHistory,
 };
 
-/// Changes that one answer tells at most.
+/// Changes that one answer tells at most, and of which the uptime is told.
 const MAX_TRANSITIONS: usize = 1_000;
 
 /// Samples that one answer tells at most.
@@ -31,6 +31,8 @@ const MAX_SAMPLES: usize = 10_000;
 pub struct Span {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
+    /// how many changes, and how many samples
+    limit: Option<usize>,
 }
 
 impl FromFields for Span {
@@ -45,12 +47,17 @@ impl FromFields for Span {
         let expected = "a time such as 2026-01-31T12:00:00Z";
         let from = fields.parsed("from", time, expected);
         let to = fields.parsed("to", time, expected);
+        let limit = fields.optional_number("limit", 1..=MOST);
+        let cursor = paging::cursor::<DateTime<Utc>>(fields);
         let to = to?.unwrap_or_else(Utc::now).trunc_subsecs(6);
         let from = from?.unwrap_or(to - TimeDelta::hours(24)).trunc_subsecs(6);
         if from > to {
             return Err(fields.fault("value_error", "from", "Value error, must not be after to"));
         }
-        Ok(Self { from, to })
+        let (limit, cursor) = (limit?, cursor?);
+        // further back there is nothing to be told
+        let to = cursor.map_or(to, |cursor| to.min(cursor).max(from));
+        Ok(Self { from, to, limit: limit.map(|limit| limit as usize) })
     }
 }
 
@@ -66,8 +73,11 @@ pub struct History {
     transitions: Vec<TransitionInfo>,
     /// Oldest first: one for each probe, and one for each hour where only that is kept.
     samples: Vec<Sample>,
-    /// There was more: the oldest were left out. Ask for a shorter span.
+    /// There is more, which is older: see `cursor`.
     truncated: bool,
+    /// For the next page, as `cursor`: what was before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
 }
 
 /// A change.
@@ -102,10 +112,10 @@ pub struct Sample {
     answered: Option<u32>,
 }
 
-/// The history of a gateway, by default of the last 24 hours.
+/// The history of a gateway, by default of the last 24 hours. A page ends with the newest; the next page is what was before.
 ///
 /// Each probe's round trip is kept for `probes.samples_hours`, hourly figures for `probes.history_days`.
-#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "Changes, and samples, 1 to 1000; left out: up to 1,000 and 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, with the same other parameters")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn history(
     broker: web::Data<Broker>,
     _: Operator,
@@ -113,7 +123,7 @@ pub async fn history(
     span: QueryOf<Span>,
 ) -> Result<web::Json<History>, ApiError> {
     let id = existing(&broker, &path)?.gateway.id;
-    let Span { from, to } = span.0;
+    let Span { from, to, limit } = span.0;
     // what has been seen is what is read
     broker.gateway_monitor.send(Record(id)).await?;
     broker.flush().await?;
@@ -121,42 +131,63 @@ pub async fn history(
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
     let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));
-    let mut samples = Vec::new();
-    let mut truncated = false;
-    // from the newest back, as far as there is room
-    'hours: for hour in hours.into_iter().rev() {
-        let whole = [Sample {
-            at: rfc3339(hour.began_at),
-            rtt_ms: hour.rtt_ms.map(rounded),
-            probes: Some(hour.probes),
-            answered: Some(hour.answered),
-        }];
-        let each = hour.samples.iter().flatten().rev().filter_map(|(offset, rtt_ms)| {
-            let at = hour.began_at + TimeDelta::milliseconds((*offset).into());
-            let sample = || Sample { at: rfc3339(at), rtt_ms: *rtt_ms, probes: None, answered: None };
-            (from..=to).contains(&at).then(sample)
-        });
-        let whole = whole.into_iter().filter(|_| hour.samples.is_none() && (from..=to).contains(&hour.began_at));
-        for sample in each.chain(whole) {
-            if samples.len() == MAX_SAMPLES {
-                truncated = true;
-                break 'hours;
-            }
-            samples.push(sample);
-        }
+    let (mut samples, left_out) = newest_samples(&hours, from, to, limit.unwrap_or(MAX_SAMPLES));
+    // a page tells everything from this time on
+    let mut since = left_out.then(|| samples.first().map(|(at, _)| *at)).flatten();
+    if let Some(first) = transitions.len().checked_sub(limit.unwrap_or(MAX_TRANSITIONS)).filter(|first| *first > 0) {
+        since = since.max(transitions.get(first).map(|first| first.at));
     }
-    samples.reverse();
-    if transitions.len() > MAX_TRANSITIONS {
-        truncated = true;
-        transitions.remove(0);
+    if let Some(since) = since {
+        transitions.retain(|transition| transition.at >= since);
+        samples.retain(|(at, _)| *at >= since);
     }
+    let Next { truncated, cursor } =
+        Next::after(since.map(|since| since - TimeDelta::microseconds(1)).as_ref(), since.is_some());
     Ok(web::Json(History {
         id,
         from: rfc3339(from),
         to: rfc3339(to),
         uptime_percent: uptime.map(rounded),
         transitions: transitions.iter().map(TransitionInfo::of).collect(),
-        samples,
+        samples: samples.into_iter().map(|(_, sample)| sample).collect(),
         truncated,
+        cursor,
     }))
+}
+
+/// So many of the newest samples, oldest first, and with the first of them all of the same time; and whether older ones were
+/// left out.
+fn newest_samples(
+    hours: &[Hour],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    most: usize,
+) -> (Vec<(DateTime<Utc>, Sample)>, bool) {
+    let mut samples: Vec<(DateTime<Utc>, Sample)> = Vec::new();
+    let mut left_out = false;
+    'hours: for hour in hours.iter().rev() {
+        let whole = (
+            hour.began_at,
+            Sample {
+                at: rfc3339(hour.began_at),
+                rtt_ms: hour.rtt_ms.map(rounded),
+                probes: Some(hour.probes),
+                answered: Some(hour.answered),
+            },
+        );
+        let each = hour.samples.iter().flatten().rev().map(|(offset, rtt_ms)| {
+            let at = hour.began_at + TimeDelta::milliseconds((*offset).into());
+            (at, Sample { at: rfc3339(at), rtt_ms: *rtt_ms, probes: None, answered: None })
+        });
+        let whole = hour.samples.is_none().then_some(whole);
+        for sample in each.chain(whole).filter(|(at, _)| (from..=to).contains(at)) {
+            if samples.len() >= most && samples.last().is_some_and(|(last, _)| *last != sample.0) {
+                left_out = true;
+                break 'hours;
+            }
+            samples.push(sample);
+        }
+    }
+    samples.reverse();
+    (samples, left_out)
 }

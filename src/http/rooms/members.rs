@@ -1,10 +1,12 @@
 //! Members of a room: list, add, give roles, remove.
 
 use actix_web::web;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Confirmation, Paging, ParticipantInfo, check_membership, room_id};
+use super::{Confirmation, ParticipantInfo, check_membership, room_id};
 use crate::{
     app::Broker,
     auth::extract::Identity,
@@ -13,7 +15,10 @@ use crate::{
         rooms::{Change, Member, Outcome, Refusal, RoomRole},
     },
     error::ApiError,
-    http::body::{Body, Checked, Fields, FromFields, QueryOf},
+    http::{
+        body::{Body, Checked, Fields, FromFields, QueryOf},
+        paging::{Next, Paging, fit},
+    },
     protocol::outbound::rfc3339,
 };
 
@@ -46,7 +51,10 @@ impl From<&Member> for MemberInfo {
 pub struct Members {
     /// How many there are in all.
     count: u64,
-    members: Vec<MemberInfo>,
+    #[schema(value_type = Vec<MemberInfo>)]
+    members: Vec<Box<RawValue>>,
+    #[serde(flatten)]
+    next: Next,
 }
 
 /// Who is to be added, as a user or as a device.
@@ -112,19 +120,21 @@ async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, A
     })
 }
 
-/// The members of a room. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+/// The members of a room, those who came first before the others. For its members.
+#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
-    query: QueryOf<Paging>,
+    paging: QueryOf<Paging<(DateTime<Utc>, ClientId), 0>>,
 ) -> Result<web::Json<Members>, ApiError> {
-    let (room, Paging { skip, limit }) = (room_id(&path)?, query.0);
-    let members = broker.store.members(room, skip, limit).await?.iter().map(MemberInfo::from).collect();
+    let (room, Paging { after, skip, limit }) = (room_id(&path)?, paging.0);
+    let members = broker.store.members(room, after, skip, limit + 1).await?;
     let count = broker.store.count_members(room).await?;
     check_membership(&broker, room, identity.account.id).await?;
-    Ok(web::Json(Members { count, members }))
+    let members = members.iter().map(|member| ((member.joined_at, member.who.client), MemberInfo::from(member)));
+    let (members, next) = fit(members, limit)?;
+    Ok(web::Json(Members { count, members, next }))
 }
 
 /// Add a member: the only way into a private room. For the owner.

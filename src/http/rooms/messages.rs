@@ -1,6 +1,6 @@
 //! Messages of a room over REST. What changes here reaches the room's sockets, too.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -15,7 +15,7 @@ use crate::{
     error::ApiError,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
-        paging::{MOST, PAGE_BYTES, TRUNCATED, USUAL},
+        paging::{self, MOST, Next, PAGE_BYTES, USUAL},
     },
     protocol::outbound::rfc3339,
     store::Page,
@@ -67,11 +67,16 @@ impl FromFields for Which {
         let skip = fields.optional_number("skip", 0..=i64::MAX as u64);
         let limit = fields.optional_number("limit", 0..=MOST);
         let (before, after) = (fields.optional_id("before_id"), fields.optional_id("after_id"));
-        let (skip, before, after) = (skip?, before?, after?);
+        let cursor = paging::cursor(fields);
+        let (skip, before, after, cursor) = (skip?, before?, after?, cursor?);
+        // a cursor goes on in the direction of the page that it is from
         let page = match (skip, before, after) {
-            (skip, None, None) => Page::Newest { skip: skip.unwrap_or(0) },
-            (None, Some(before), None) => Page::Before(MessageId(before)),
-            (None, None, Some(after)) => Page::After(MessageId(after)),
+            (skip, None, None) => match cursor {
+                Some(cursor) => Page::Before(MessageId(cursor)),
+                None => Page::Newest { skip: skip.unwrap_or(0) },
+            },
+            (None, Some(before), None) => Page::Before(MessageId(cursor.unwrap_or(before))),
+            (None, None, Some(after)) => Page::After(MessageId(cursor.unwrap_or(after))),
             _ => {
                 let why = "Value error, expected at most one of skip, before_id and after_id";
                 return Err(fields.fault_of_all("value_error", why));
@@ -123,9 +128,10 @@ fn path_ids(path: &(String, String)) -> Result<(RoomId, MessageId), ApiError> {
 }
 
 /// The room's messages, oldest to newest: the newest page (`skip` counts from the newest), or the page before or after a
-/// message. A page that is cut at 1 MiB says so in the header `X-Truncated`: continue with `before_id` or `after_id`.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("before_id" = Option<i64>, Query), ("after_id" = Option<i64>, Query)), responses((status = 200, body = Vec<MessageInfo>), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+/// message. The next page is the one before, with `after_id` the one after.
+#[utoipa::path(get, path = "/api/rooms/{room_id}/messages", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("before_id" = Option<i64>, Query), ("after_id" = Option<i64>, Query), ("cursor" = Option<String>, Query, description = "From an earlier answer; goes on from there, with the same other parameters")), responses((status = 200, body = Vec<MessageInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one"))), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
@@ -137,11 +143,9 @@ pub async fn list(
     // afterwards: whoever is removed meanwhile gets nothing that was said after that
     check_membership(&broker, room, identity.account.id).await?;
     let messages: Vec<_> = history.messages.iter().map(MessageInfo::from).collect();
-    let mut response = HttpResponse::Ok();
-    if history.truncated && (messages.len() as u64) < query.0.limit {
-        response.insert_header((TRUNCATED, "true"));
-    }
-    Ok(response.json(messages))
+    let last = if history.recent { messages.first() } else { messages.last() };
+    let next = Next::after(last.map(|message| &message.id), history.truncated);
+    Ok(next.of_array(&request, &messages))
 }
 
 /// Post a message to a room.
