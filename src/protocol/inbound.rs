@@ -259,6 +259,8 @@ impl<To> Message<'_, To> {
 /// Why a message is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BadMessage {
+    /// It is none: it goes nowhere and has this type.
+    UnknownType(String),
     /// Its shape; the text says which field and what is expected.
     Shape(String),
     /// It says it is from somebody else.
@@ -268,10 +270,13 @@ pub enum BadMessage {
 /// Reads a direct message.
 ///
 /// # Errors
-/// A field is missing, there twice or of the wrong kind, or `from` is not `sender`.
+/// It is no message, a field is missing, there twice or of the wrong kind, or `from` is not `sender`.
 pub fn direct<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<Message<'a, ClientId>, BadMessage> {
     message(frame, text, sender, || {
-        let to = frame.to.ok_or_else(|| missing("to"))?;
+        let to = frame.to.ok_or_else(|| match frame.kind() {
+            Some(kind) if kind != "message" && !frame.is_message() => BadMessage::UnknownType(kind.into_owned()),
+            _ => missing("to"),
+        })?;
         as_text(to).and_then(|to| ClientId::parse(&to)).ok_or_else(|| shape("to: expected a UUID"))
     })
 }
@@ -360,6 +365,7 @@ mod tests {
 
     fn direct_error(text: &str) -> String {
         match direct(&Frame::parse(text).unwrap(), text, me()).unwrap_err() {
+            BadMessage::UnknownType(kind) => format!("unknown type {kind}"),
             BadMessage::Shape(why) => why,
             BadMessage::ForeignSender => "foreign sender".to_owned(),
         }

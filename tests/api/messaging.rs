@@ -484,6 +484,18 @@ async fn a_frame_that_names_a_recipient_or_has_a_message_is_a_message_in_every_d
         let answer = alice.ask(json!({ "type": kind, "topic_id": "t", "msgid": "1", "result": 1 }).to_string()).await;
         assert_eq!(error_text(&answer), "Invalid topic message format: missing field `content`");
     }
+    // what is no message is told by its type
+    for (frame, expected) in [
+        (json!({ "type": "foo" }), "Unknown message type: foo"),
+        (json!({ "type": "foo", "msgid": "1", "content": 1 }), "Unknown message type: foo"),
+        (json!({ "type": "message", "msgid": "1", "content": 1 }), "Invalid message format: missing field `to`"),
+        (json!({ "type": 1 }), "Invalid message format: missing field `to`"),
+        (json!({}), "Invalid message format: missing field `to`"),
+    ] {
+        assert_eq!(error_text(&alice.ask(frame.to_string()).await), expected, "{frame}");
+    }
+    let answer = alice.ask(r#"{ "type": "foo", "type": "bar" }"#.to_owned()).await;
+    assert_eq!(error_text(&answer), "Invalid message format: duplicate field `type`");
     // it arrives with all its fields
     let message = json!({ "to": own, "from": own, "msgid": "1", "content": 1, "command_id": "x", "result": 1 });
     assert_eq!(alice.ask(message.to_string()).await, message);

@@ -166,6 +166,9 @@ impl Session {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id());
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
+            BadMessage::UnknownType(kind) => {
+                self.bad_frame("unknown_type", &format!("Unknown message type: {kind}"), about);
+            }
             BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
             BadMessage::ForeignSender => {
                 self.error("sender_mismatch", "Sender UUID does not match authenticated client", about);
