@@ -50,7 +50,7 @@ use crate::{
         rooms::{Change, Refusal},
     },
     error::ApiError,
-    settings::Settings,
+    settings::{Http, Settings},
     store::patience,
 };
 
@@ -98,7 +98,7 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
     let hops: Vec<&str> = headers.flat_map(|value| value.split(',')).collect();
     // each proxy appends whom it saw, so we go back as long as it was a proxy of ours who says so
     for hop in hops.into_iter().rev() {
-        if !is_trusted(settings, address) {
+        if !is_trusted(&settings.http, address) {
             break;
         }
         let hop = hop.trim();
@@ -116,8 +116,8 @@ pub(crate) fn limited_address(request: &HttpRequest, settings: &Settings) -> Opt
     client_address(request, settings).map(network::subscriber)
 }
 
-fn is_trusted(settings: &Settings, address: IpAddr) -> bool {
-    settings.http.trusted_proxies.iter().any(|proxy| proxy.contains(address))
+fn is_trusted(http: &Http, address: IpAddr) -> bool {
+    http.trusted_proxies.iter().any(|proxy| proxy.contains(address))
 }
 
 /// A proxy that is not trusted makes all clients look like one, and they share its limits.
@@ -125,7 +125,7 @@ fn warn_of_unknown_proxy(request: &HttpRequest, settings: &Settings, peer: IpAdd
     static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
     let forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"];
     if !network::is_private(peer)
-        || is_trusted(settings, peer)
+        || is_trusted(&settings.http, peer)
         || !forwarded.iter().any(|name| request.headers().contains_key(*name))
     {
         return;
@@ -144,8 +144,13 @@ fn peer(request: &HttpRequest) -> Option<IpAddr> {
     Some(request.peer_addr()?.ip().to_canonical())
 }
 
+/// Whether the request comes from a proxy whose word counts.
+pub(crate) fn is_from_trusted_proxy(request: &HttpRequest, http: &Http) -> bool {
+    peer(request).is_some_and(|peer| is_trusted(http, peer))
+}
+
 /// Whether the client speaks TLS, with a trusted proxy in front.
 fn is_tls(request: &HttpRequest, settings: &Settings) -> bool {
-    let trusted = peer(request).is_some_and(|peer| is_trusted(settings, peer));
-    trusted && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+    is_from_trusted_proxy(request, &settings.http)
+        && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
 }

@@ -10,6 +10,8 @@ use crate::{
     actors::session::BEARER_PROTOCOL,
     domain::origin::{self, Origin},
     error::ApiError,
+    http::is_from_trusted_proxy,
+    settings::Http,
 };
 
 /// The cookie that a login sets.
@@ -20,14 +22,14 @@ pub const COOKIE: &str = "access_token";
 ///
 /// # Errors
 /// `ForeignOrigin` for a cookie that came along with another site's page, where that could do harm.
-pub fn token(request: &HttpRequest, cors_origins: &[String]) -> Result<Option<String>, ApiError> {
+pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, ApiError> {
     if let Some(token) = explicit(request) {
         return Ok(Some(token));
     }
     let Some(cookie) = request.cookie(COOKIE) else { return Ok(None) };
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
         && !request.headers().contains_key(header::UPGRADE);
-    if !safe && !is_own_origin(request, cors_origins) {
+    if !safe && !is_own_origin(request, http) {
         return Err(ApiError::ForeignOrigin);
     }
     let value = cookie.value().trim_matches('"');
@@ -58,11 +60,20 @@ pub fn websocket_protocols(request: &HttpRequest) -> impl Iterator<Item = &str> 
 }
 
 /// Whether the request comes from a page of this server or of an allow-listed origin, or from no browser at all.
-fn is_own_origin(request: &HttpRequest, cors_origins: &[String]) -> bool {
+fn is_own_origin(request: &HttpRequest, http: &Http) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    let same = Origin::parse(origin).is_some_and(|origin| origin.is_of_host(request.connection_info().host()));
-    same || origin::is_allowed(origin, cors_origins)
+    let same = Origin::parse(origin).is_some_and(|origin| origin.is_of_host(&host(request, http)));
+    same || origin::is_allowed(origin, &http.cors_origins)
+}
+
+/// How the client calls this server. What a proxy says of that counts if it is a trusted one.
+fn host(request: &HttpRequest, http: &Http) -> String {
+    if is_from_trusted_proxy(request, http) {
+        return request.connection_info().host().to_owned();
+    }
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -71,8 +82,21 @@ mod tests {
 
     use super::*;
 
+    fn http() -> Http {
+        Http {
+            bind: ([127, 0, 0, 1], 0).into(),
+            workers: 1,
+            public_reads: true,
+            public_sockets: true,
+            cors_origins: vec!["localhost".to_owned(), "https://allowed.example".to_owned()],
+            trusted_proxies: vec!["192.0.2.0/24".parse().unwrap()],
+            drain_secs: 0,
+            close_spread_secs: 0,
+        }
+    }
+
     fn found(request: TestRequest) -> Option<String> {
-        token(&request.to_http_request(), &["localhost".to_owned()]).unwrap()
+        token(&request.to_http_request(), &http()).unwrap()
     }
 
     #[test]
@@ -106,7 +130,7 @@ mod tests {
                 .insert_header(("Origin", origin.to_owned()))
                 .cookie(Cookie::new(COOKIE, "abc"))
                 .to_http_request();
-            token(&request, &["localhost".to_owned(), "https://allowed.example".to_owned()])
+            token(&request, &http())
         };
         for good in ["http://chat.example:8000", "https://allowed.example", "http://localhost:3000"] {
             assert!(request(Method::POST, good).is_ok(), "{good}");
@@ -115,5 +139,25 @@ mod tests {
             assert!(matches!(request(Method::POST, bad), Err(ApiError::ForeignOrigin)), "{bad}");
             assert!(request(Method::GET, bad).is_ok(), "{bad}");
         }
+    }
+    #[test]
+    fn another_name_of_this_server_is_believed_from_a_trusted_proxy_alone() {
+        let request = |peer: [u8; 4], host: &str, header: (&'static str, &'static str)| {
+            let request = TestRequest::post()
+                .peer_addr((peer, 1000).into())
+                .insert_header(("Host", host.to_owned()))
+                .insert_header(("Origin", "https://chat.example"))
+                .insert_header(header)
+                .cookie(Cookie::new(COOKIE, "abc"))
+                .to_http_request();
+            token(&request, &http()).is_ok()
+        };
+        let (proxy, stranger) = ([192, 0, 2, 1], [198, 51, 100, 1]);
+        for header in [("X-Forwarded-Host", "chat.example"), ("Forwarded", "host=chat.example")] {
+            assert!(request(proxy, "10.0.0.1:8000", header));
+            assert!(!request(stranger, "10.0.0.1:8000", header));
+        }
+        assert!(request(stranger, "chat.example", ("X-Forwarded-Host", "evil.example")));
+        assert!(!request(proxy, "chat.example", ("X-Forwarded-Host", "evil.example")));
     }
 }

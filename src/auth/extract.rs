@@ -23,7 +23,7 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
     let broker = request
         .app_data::<web::Data<Broker>>()
         .ok_or_else(|| ApiError::Internal("the broker is not in the app's data".to_owned()))?;
-    match credentials::token(&request, &broker.settings.http.cors_origins)? {
+    match credentials::token(&request, &broker.settings.http)? {
         Some(token) => {
             let identity = broker.accounts.authenticate_again(&token).await?;
             let client = identity.account.id;

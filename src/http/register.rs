@@ -310,7 +310,7 @@ async fn register_device(
         Registration::Claim => {
             let shown = match token {
                 Some(token) => Some(token),
-                None => credentials::token(request, &broker.settings.http.cors_origins)?,
+                None => credentials::token(request, &broker.settings.http)?,
             };
             if proves(broker, shown, uuid).await? {
                 Claim::Proven
@@ -319,7 +319,7 @@ async fn register_device(
             }
         }
         Registration::Closed => {
-            let shown = credentials::token(request, &broker.settings.http.cors_origins)?;
+            let shown = credentials::token(request, &broker.settings.http)?;
             let identity = broker.accounts.authenticate(&shown.ok_or(ApiError::NotAuthenticated)?).await?;
             if identity.account.role() < Role::Operator {
                 return Err(ApiError::Forbidden("Only operators register devices (devices.registration)"));

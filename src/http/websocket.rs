@@ -120,7 +120,7 @@ pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<H
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
     // whoever is not speaking WebSocket should hear that first
     session::check_handshake(request)?;
-    let Some(token) = credentials::token(request, &broker.settings.http.cors_origins)? else { return Ok(None) };
+    let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
     match broker.accounts.authenticate(&token).await {
         Ok(identity) => Ok(Some(identity)),
         Err(ApiError::InactiveUser) => Err(ApiError::Forbidden("Inactive user")),
