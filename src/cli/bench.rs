@@ -27,7 +27,7 @@ mod wire;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, builder::TypedValueParser};
 
-use super::{login::Credentials, output};
+use super::{WrongArguments, login::Credentials, output};
 use crate::client::Client;
 use engine::Engine;
 use entrance::Seat;
@@ -169,7 +169,10 @@ impl Bench {
     /// Finds or starts the target.
     async fn prepare(arguments: TargetArguments) -> anyhow::Result<Self> {
         let TargetArguments { url, workers, pid, protocol, spin, json, credentials } = arguments;
-        ensure!(protocol == Protocol::Switchboard || url.is_some(), "--protocol nats needs the --url of a nats-server");
+        ensure!(
+            protocol == Protocol::Switchboard || url.is_some(),
+            WrongArguments("--protocol nats needs the --url of a nats-server".to_owned())
+        );
         // as many sockets as the system allows
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let progress = Progress::new();

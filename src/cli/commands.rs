@@ -36,7 +36,7 @@ enum Action {
         #[arg(long, value_name = "TIME", value_parser = DateTime::parse_from_rfc3339)]
         since: Option<DateTime<FixedOffset>>,
         /// How many at most
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
         #[command(flatten)]
         output: Output,

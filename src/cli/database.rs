@@ -56,10 +56,19 @@ impl Database {
         Ok((lock, data_dir))
     }
 
-    /// The same with the schema up to date.
+    /// Brings the schema up to date, if it is not. A broker must not work with it meanwhile.
+    pub(super) async fn migrate_up(&self) -> anyhow::Result<()> {
+        if self.store.migration_status().await?.iter().all(|(_, applied)| *applied) {
+            return Ok(());
+        }
+        let _lock = self.lock().await.context("the database has the schema of an older version")?;
+        self.store.migrate_up().await.context("cannot bring the database's schema up to date")
+    }
+
+    /// Connects, and brings the schema up to date.
     pub(super) async fn open_migrated(config: ConfigArguments, create: bool) -> anyhow::Result<Self> {
         let database = Self::open(config, create).await?;
-        database.store.migrate_up().await.context("cannot bring the database's schema up to date")?;
+        database.migrate_up().await?;
         Ok(database)
     }
 }

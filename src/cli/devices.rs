@@ -48,7 +48,7 @@ struct ListArguments {
     #[arg(long, default_value_t = 0)]
     skip: u64,
     /// How many at most
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: u64,
     #[command(flatten)]
     output: Output,

@@ -1,11 +1,14 @@
 //! `switchboard gateways`: which gateways there are, and how they are.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::RangedI64ValueParser};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::output::{Output, items, print_json, table, text};
-use crate::client::{Client, ClientError, Connection};
+use crate::{
+    client::{Client, ClientError, Connection},
+    domain::gateways::{Address, EXPECTED, MAX_ID, is_name, is_percent, is_rtt},
+};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -25,20 +28,23 @@ enum Action {
     },
     /// Add a gateway; it is probed at once
     Add {
+        #[arg(value_parser = name)]
         name: String,
         /// A host name or IP address, pinged by ICMP; or tcp://host:port
-        address: String,
+        #[arg(value_parser = |text: &str| Address::parse(text).ok_or(EXPECTED))]
+        address: Address,
         /// Its id; assigned if left out
-        #[arg(long)]
+        #[arg(long, value_parser = id())]
         id: Option<i64>,
         /// The id of the gateway that it is behind
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = id())]
         parent: Option<i64>,
         /// Degraded above this mean round trip
-        #[arg(long, value_name = "MS")]
+        #[arg(long, value_name = "MS", value_parser = |text: &str| number(text, is_rtt, "a number greater than 0"))]
         max_rtt_ms: Option<f64>,
         /// Degraded above this loss
         #[arg(long, value_name = "PERCENT")]
+        #[arg(value_parser = |text: &str| number(text, is_percent, "a number from 0 to 100"))]
         max_loss_percent: Option<f64>,
         #[command(flatten)]
         output: Output,
@@ -56,6 +62,18 @@ enum Action {
     },
 }
 
+fn name(text: &str) -> Result<String, &'static str> {
+    is_name(text).then(|| text.to_owned()).ok_or("expected 1 to 100 characters, none of them a control character")
+}
+
+fn id() -> RangedI64ValueParser<i64> {
+    clap::value_parser!(i64).range(0..=MAX_ID)
+}
+
+fn number(text: &str, is_good: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| is_good(*number)).ok_or_else(|| format!("expected {expected}"))
+}
+
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action.unwrap_or(Action::List { output: arguments.output }) {
         Action::List { output } => {
@@ -64,7 +82,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Action::Add { name, address, id, parent, max_rtt_ms, max_loss_percent, output } => {
             let body = json!({
-                "name": name, "address": address, "id": id, "parent_id": parent,
+                "name": name, "address": address.as_str(), "id": id, "parent_id": parent,
                 "max_rtt_ms": max_rtt_ms, "max_loss_percent": max_loss_percent,
             });
             let gateway: Value = output.login.client().await?.post("/api/gateways", &body).await?;

@@ -28,12 +28,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let database = Database::open(arguments.config, up).await?;
     let store = &database.store;
     match arguments.direction {
-        Direction::Up => {
-            if store.migration_status().await?.iter().any(|(_, applied)| !applied) {
-                let _lock = database.lock().await?;
-                store.migrate_up().await?;
-            }
-        }
+        Direction::Up => database.migrate_up().await?,
         Direction::Down => {
             let _lock = database.lock().await?;
             store.migrate_down().await?;

@@ -40,10 +40,10 @@ pub(super) struct Arguments {
     #[arg(long = "async")]
     is_async: bool,
     /// Seconds a target may take (1 to 300)
-    #[arg(long, value_name = "SECS")]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: Option<u64>,
     /// Seconds to wait for targets that are not connected (0 to 604800)
-    #[arg(long, value_name = "SECS")]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(0..=604_800))]
     deliver_within: Option<u64>,
     /// Print the whole command as JSON
     #[arg(long)]

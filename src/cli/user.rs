@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 
-use super::{ConfigArguments, database::Database};
+use super::{ConfigArguments, WrongArguments, database::Database};
 use crate::{
     auth::passwords,
     domain::{ids::Role, passwords::PasswordRules},
@@ -83,9 +83,9 @@ enum Action {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action {
         Action::Create { username, email, role, password_stdin, config } => {
-            crate::http::check_username(&username).map_err(|why| anyhow::anyhow!("--username: {why}"))?;
+            crate::http::check_username(&username).map_err(|why| WrongArguments(format!("--username: {why}")))?;
             if let Some(email) = &email {
-                ensure!(is_email(email), "--email: {email} is not an email address");
+                ensure!(is_email(email), WrongArguments(format!("--email: {email} is not an email address")));
             }
             let database = Database::open_migrated(config, true).await?;
             let names: Vec<_> = [Some(username.as_str()), email.as_deref()].into_iter().flatten().collect();

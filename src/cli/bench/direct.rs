@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{
+    super::WrongArguments,
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     messages::{Outgoing, Plan, Sender, Window},
@@ -30,10 +31,13 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { clients, in_flight, login_flood, load, target } = arguments;
-    anyhow::ensure!(clients.is_multiple_of(2), "--clients {clients}: pairs need an even number");
+    anyhow::ensure!(
+        clients.is_multiple_of(2),
+        WrongArguments(format!("--clients {clients}: pairs need an even number"))
+    );
     anyhow::ensure!(
         login_flood == 0 || target.protocol == super::wire::Protocol::Switchboard,
-        "--login-flood: nobody logs in over HTTP at a nats-server"
+        WrongArguments("--login-flood: nobody logs in over HTTP at a nats-server".to_owned())
     );
     let mut bench = Bench::prepare(target).await?;
     let report =

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{
+    super::WrongArguments,
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     messages::{Outgoing, Sender, Window},
@@ -46,7 +47,7 @@ pub(super) fn window(copies: usize, size: usize) -> usize {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { clients, publishers, topics, subscribers, stalled, in_flight, load, target } = arguments;
     let each = subscribers.unwrap_or((clients / topics).max(1));
-    anyhow::ensure!(each <= clients, "--subscribers {each} needs as many --clients");
+    anyhow::ensure!(each <= clients, WrongArguments(format!("--subscribers {each} needs as many --clients")));
     let in_flight = in_flight.unwrap_or(window(each, load.size));
     let mut bench = Bench::prepare(target).await?;
     let report = Report {

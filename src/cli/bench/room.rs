@@ -4,6 +4,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::{
+    super::WrongArguments,
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     fanout::window,
@@ -32,8 +33,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { clients, publishers, in_flight, load, target } = arguments;
-    ensure!(publishers <= clients, "--publishers {publishers} needs as many --clients");
-    ensure!(target.protocol == Protocol::Switchboard, "nats-server has no rooms");
+    ensure!(publishers <= clients, WrongArguments(format!("--publishers {publishers} needs as many --clients")));
+    ensure!(target.protocol == Protocol::Switchboard, WrongArguments("nats-server has no rooms".to_owned()));
     let in_flight = in_flight.unwrap_or(window(clients, load.size));
     let mut bench = Bench::prepare(target).await?;
     let report = Report {

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{meter::Control, process::Process};
+use super::{super::WrongArguments, meter::Control, process::Process};
 
 /// The longest that a broker may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -62,15 +62,19 @@ impl Target {
     pub(super) fn running(url: &str, pid: Option<u32>) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).ok().filter(Url::has_host);
         let Some(parsed) = parsed else {
-            bail!("bad URL {url}: expected something like http://127.0.0.1:8000");
+            bail!(WrongArguments(format!("bad URL {url}: expected something like http://127.0.0.1:8000")));
         };
         ensure!(
             matches!(parsed.scheme(), "http" | "ws"),
-            "bad URL {url}: a benchmark speaks no TLS, so it has to reach the broker itself, as http://host:port"
+            WrongArguments(format!(
+                "bad URL {url}: a benchmark speaks no TLS, so it has to reach the broker itself, as http://host:port"
+            ))
         );
         ensure!(
             parsed.path() == "/",
-            "bad URL {url}: a benchmark has to reach the broker itself, not below a path of a proxy"
+            WrongArguments(format!(
+                "bad URL {url}: a benchmark has to reach the broker itself, not below a path of a proxy"
+            ))
         );
         let host = parsed.host_str().unwrap_or_default();
         let port = parsed.port_or_known_default().unwrap_or(80);
