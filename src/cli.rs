@@ -31,7 +31,10 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{self, Flags, LogFormat, Settings, SettingsError};
+use crate::{
+    client::ClientError,
+    settings::{self, Flags, LogFormat, Settings, SettingsError},
+};
 
 /// Switchboard, a message broker: devices, topics and remote commands over WebSocket and HTTP.
 #[derive(Parser)]
@@ -109,10 +112,19 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // with all that led to it
             output::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
+            let is_usage = error.is::<WrongArguments>() || matches!(error.downcast_ref(), Some(ClientError::Url(_)));
+            if is_usage { ExitCode::from(WRONG_ARGUMENTS) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// The exit code for wrong arguments, as clap has it.
+const WRONG_ARGUMENTS: u8 = 2;
+
+/// Arguments of which only their command can tell that they are wrong, alone or together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongArguments(String);
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let system = actix_web::rt::System::new();
@@ -154,7 +166,10 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
             "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: error, warn, info, debug, trace"
         );
     }
-    let directives = if bare { format!("warn,switchboard={given}") } else { given.to_owned() };
+    // a request that can't be read is its client's mistake, but the framework logs it as an error
+    let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
+    let others = if is_verbose { "warn" } else { "warn,actix_http::h1=off" };
+    let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
     // what can't be written is not complained about: that would panic where stderr is closed

@@ -229,7 +229,7 @@ pub async fn remove(
             return Err(NOT_FOUND);
         }
         broker.topic_manager.send(TopicDeleted(TopicId::from(id.as_str()))).await?;
-        tracing::info!(topic = %id, by = %by.id, "topic deleted");
+        tracing::info!(topic = ?id, by = %by.id, "topic deleted");
         Ok(web::Json(TopicRemoved { message: "Topic deleted", topic_id: id }))
     })
     .await

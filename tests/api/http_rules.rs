@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use serde_json::{Value, json};
 use switchboard::client::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use crate::support::{Broker, RawSocket, answer, faults, get, next, next_of_type, post, refusal, within};
@@ -631,4 +632,39 @@ async fn nothing_is_sniffed_and_pages_say_what_they_may_load_and_that_nobody_may
             assert!(!script.contains("unsafe"), "{path} {policy}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_no_error_in_the_log() {
+    for (level, is_logged) in [("info", false), ("debug", true)] {
+        let mut broker = Broker::with().set("LOG__LEVEL", level).start().await;
+        let mut heads = vec!["nonsense\r\n\r\n".to_owned(), "GET / HTTP/9.9\r\n\r\n".to_owned()];
+        heads.push(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(200_000)));
+        for head in heads {
+            let mut raw = RawSocket::connect(&broker).await.stream;
+            // the broker may close before it has all of it
+            let _ = raw.write_all(head.as_bytes()).await;
+            let mut answer = Vec::new();
+            let _ = within(raw.read_to_end(&mut answer)).await;
+        }
+        let log = broker.log();
+        assert_eq!(log.contains("ERROR"), is_logged, "{level} {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_topics_name_can_not_forge_a_line_of_the_log() {
+    let mut broker = Broker::start().await;
+    let (client, _) = broker.device("Alice").await;
+    let name = "a\n2026-01-01T00:00:00.000000Z  INFO forged\r\u{1b}[2Jb\u{202e}";
+    assert_eq!(post(&client, "/topics/create", json!({ "topic_id": name })).await.0, 200);
+    for body in [json!({ "topic_id": name }), json!({ "topic_id": format!("{name} of nobody") })] {
+        post(&client, "/topics/subscribe", body).await;
+    }
+    let path: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    assert_eq!(answer(client.request(Method::DELETE, &format!("/topics/{path}"))).await.0, 200);
+    let log = broker.log();
+    assert_eq!(log.lines().filter(|line| line.contains("forged")).count(), 2, "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00")), "{log}");
+    assert!(!log.contains(['\r', '\u{1b}', '\u{202e}']), "{log:?}");
 }

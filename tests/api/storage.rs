@@ -267,6 +267,38 @@ async fn while_storage_is_nearly_full_what_passes_through_goes_on() {
 }
 
 #[actix_web::test]
+async fn a_broker_starts_with_the_secret_that_is_there_when_its_disk_is_full() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let elsewhere = TempDir::new().unwrap();
+    // the data directory without a byte left; then the database with less than it keeps free
+    for (name, database, left) in
+        [("full", elsewhere.path().join("switchboard.db"), 0), ("nearly full", disk.path("switchboard.db"), 300_000)]
+    {
+        let broker = Broker::with()
+            .argument("--data-dir")
+            .argument(&disk.path(name).display().to_string())
+            .env("DATABASE_URL", &url(&database))
+            .start()
+            .await;
+        let (device, registered) = broker.device("device").await;
+        assert_eq!(create_topic(&device, "old").await.0, 200);
+        let setup = broker.kill().await;
+        disk.fill_up_to(left);
+        let broker = setup.start().await;
+        let client = broker.client().with_token(device.token().unwrap());
+        assert_eq!(get(&client, &format!("/devices/{}", registered.uuid)).await.0, 200, "{name}");
+        assert_eq!(topics(&client).await, ["old"], "{name}");
+        if left > 0 {
+            let (status, body) = create_topic(&client, "new").await;
+            assert_eq!((status, &body["code"]), (503, &json!("storage_full")), "{body}");
+            until(async || get(&client, "/readyz").await.1["database"] == "nearly full").await;
+        }
+        disk.free();
+        until(async || create_topic(&client, "new").await.0 == 200).await;
+    }
+}
+
+#[actix_web::test]
 async fn the_files_of_a_database_are_private_wherever_they_are() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("elsewhere.db");
