@@ -7,5 +7,6 @@ pub mod accounts;
 pub mod bootstrap;
 pub mod credentials;
 pub mod extract;
+pub mod hs256;
 pub mod passwords;
 pub mod tokens;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::accounts::Account;
+use super::{accounts::Account, hs256};
 use crate::{
     domain::ids::{ClientId, ClientKind},
     error::ApiError,
@@ -108,6 +108,7 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     /// Signs with this secret; lifetimes as given.
     pub fn new(secret: &[u8], access: TimeDelta, refresh: TimeDelta) -> Self {
+        hs256::install();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         // from the very second of `exp` on (RFC 7519, section 4.1.4)

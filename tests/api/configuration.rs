@@ -142,6 +142,7 @@ async fn the_names_of_the_systems_before_work_unprefixed() {
         let mut broker = setup.start().await;
         let (_, device) = broker.device("Alice").await;
         let key = DecodingKey::from_secret(secret.as_bytes());
+        hs256::install();
         let token = jsonwebtoken::decode::<Value>(&device.access_token, &key, &Validation::default()).unwrap();
         assert_eq!(token.claims["exp"].as_i64().unwrap() - token.claims["iat"].as_i64().unwrap(), 120);
         assert!(!broker.data_dir().join("jwt-secret").exists());

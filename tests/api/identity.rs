@@ -8,7 +8,10 @@ use reqwest::{Method, StatusCode};
 use sea_orm::{ActiveModelTrait, ConnectionTrait, Set, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use switchboard::client::{Client, Login};
+use switchboard::{
+    auth::hs256,
+    client::{Client, Login},
+};
 use uuid::Uuid;
 
 use crate::support::{Broker, answer, close_code, faults, get, next, next_of_type, post, refusal, until, within};
@@ -25,6 +28,7 @@ fn claims(token: &str) -> Value {
 pub fn ending_at(token: &str, exp: i64) -> String {
     let mut claims = claims(token);
     claims["exp"] = exp.into();
+    hs256::install();
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
