@@ -1,5 +1,6 @@
 //! Start and stop, and the only place where actors meet.
 
+pub(crate) mod bootstrap;
 mod broker;
 mod readiness;
 mod server;
@@ -39,7 +40,7 @@ use crate::{
         room_manager::{RoomManager, Rooms},
         topic_manager::TopicManager,
     },
-    auth::{accounts::Accounts, bootstrap, passwords::Passwords, tokens::Tokens},
+    auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
     domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
     http::{Answers, Reads},

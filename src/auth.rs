@@ -1,12 +1,6 @@
-//! Who is asking: passwords, tokens, accounts, and the extractors that handlers name in their arguments.
-//!
-//! To guard a route: take [`extract::Identity`] (any client), [`extract::UserIdentity`], [`extract::Operator`] or
-//! [`extract::Admin`] as an argument.
+//! Who is asking: passwords, tokens, accounts.
 
 pub mod accounts;
-pub mod bootstrap;
-pub mod credentials;
-pub mod extract;
 pub mod hs256;
 pub mod passwords;
 pub mod tokens;

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{
-    auth::accounts::Change,
-    domain::ids::{ClientId, TopicId},
+use crate::domain::{
+    accounts::AccountChange,
+    ids::{ClientId, TopicId},
 };
 
 pub use local::LocalBackplane;
@@ -53,5 +53,5 @@ pub trait Backplane: Send + Sync + 'static {
     async fn member_counts(&self) -> HashMap<TopicId, usize>;
 
     /// Tells other nodes that an account or token changed, so that they close the sockets concerned at once.
-    fn notify(&self, change: &Change);
+    fn notify(&self, change: &AccountChange);
 }

@@ -1,6 +1,7 @@
 //! The pure core: decisions as plain structs, without actors, clocks or I/O. Time is an argument, so that every rule
 //! can be tested at any moment.
 
+pub mod accounts;
 pub mod admission;
 pub mod budget;
 pub mod commands;
@@ -12,6 +13,7 @@ pub mod network;
 pub mod origin;
 pub mod passwords;
 pub mod rate_limit;
+pub mod refresh_tokens;
 pub mod rooms;
 pub mod shares;
 pub mod storage;

@@ -1,5 +1,8 @@
 //! The HTTP side: `routes` is the whole API as one table, then a file per resource.
 //!
+//! To guard a route: take [`extract::Identity`] (any client), [`extract::UserIdentity`], [`extract::Operator`] or
+//! [`extract::Admin`] as an argument.
+//!
 //! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, a line in
 //! [`routes::configure`], and a line in the list of the OpenAPI document; a test holds the two together.
 
@@ -7,7 +10,9 @@ pub mod body;
 mod clients;
 mod commands;
 pub mod connections;
+pub mod credentials;
 mod devices;
+pub mod extract;
 mod gateways;
 mod register;
 pub use register::check_username;
@@ -40,7 +45,7 @@ use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-pub(crate) use self::{reads::Reader, request_body::RequestBody, response_body::Asker};
+pub(crate) use self::request_body::RequestBody;
 pub use self::{reads::Reads, response_body::Answers};
 use crate::{
     app::Broker,

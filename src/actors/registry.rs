@@ -19,9 +19,11 @@ use super::{
     topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},
 };
 use crate::{
-    auth::accounts::{Account, Change, Holder},
     cluster::Backplane,
-    domain::ids::{ClientId, ClientKind, Role, TopicId},
+    domain::{
+        accounts::{Account, AccountChange, Holder},
+        ids::{ClientId, ClientKind, Role, TopicId},
+    },
     error::ApiError,
     protocol::{close_code::CloseCode, outbound::Event},
     store::Record,
@@ -96,7 +98,7 @@ pub struct Disconnect {
 /// An account or token changed: sessions that depend on it are closed. Answers how many.
 #[derive(Message)]
 #[rtype(result = "usize")]
-pub struct Apply(pub Change);
+pub struct Apply(pub AccountChange);
 
 /// Who is connected to this node.
 #[derive(Debug, Default)]
@@ -403,8 +405,8 @@ impl Handler<Apply> for Registry {
 
     fn handle(&mut self, Apply(change): Apply, _: &mut Self::Context) -> usize {
         match change {
-            Change::Account(account) if account.is_deleted => self.forget(account.id),
-            Change::Account(account) => {
+            AccountChange::Account(account) if account.is_deleted => self.forget(account.id),
+            AccountChange::Account(account) => {
                 let may_watch = account.is_active() && account.role() >= Role::Operator;
                 if account.kind() == ClientKind::User && !may_watch {
                     let topic = TopicId::from(TopicId::STATUS);
@@ -430,7 +432,7 @@ impl Handler<Apply> for Registry {
                     self.close(sessions, CloseCode::Forbidden)
                 }
             }
-            Change::Token(token) => {
+            AccountChange::Token(token) => {
                 let clients = self.directory.clients.pin();
                 let sessions = clients.values().flat_map(|client| client.sessions.iter());
                 let revoked = sessions.map(|(_, session)| session).filter(|session| session.has_token(token));

@@ -24,12 +24,9 @@ use crate::{
         room_manager::Rooms,
         topic_manager::TopicManager,
     },
-    auth::{
-        accounts::{Accounts, Change},
-        passwords::Passwords,
-    },
+    auth::{accounts::Accounts, passwords::Passwords},
     cluster::Backplane,
-    domain::{budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{accounts::AccountChange, budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
     http::{Answers, Reads, connections::Connections},
     settings::Settings,
@@ -181,7 +178,7 @@ impl Broker {
     ///
     /// # Errors
     /// The Registry is gone.
-    pub async fn apply(&self, change: Change) -> Result<(), ApiError> {
+    pub async fn apply(&self, change: AccountChange) -> Result<(), ApiError> {
         self.backplane.notify(&change);
         self.registry.send(Apply(change)).await?;
         Ok(())

@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{accounts::Account, hs256};
+use super::hs256;
 use crate::{
-    domain::ids::{ClientId, ClientKind},
+    domain::{
+        accounts::Account,
+        ids::{ClientId, ClientKind},
+        refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
+    },
     error::ApiError,
-    store::NewRefreshToken,
 };
 
 /// Verified tokens that are remembered: half a kilobyte each.
@@ -51,42 +54,8 @@ impl Claims {
     }
 }
 
-/// How far a clock may step without bringing anything back that has ended: revocations are kept for so much longer.
-pub const CLOCK_STEP: TimeDelta = TimeDelta::days(1);
-
 /// What is signed when the family of a refresh token is; access tokens are base64, so none of them begins like this.
 const REFRESH_CONTEXT: &[u8] = b"refresh token ";
-
-/// A refresh token: opaque, used once. It says which family it is of, so that a used one is known for what it is although
-/// only the newest is stored.
-#[derive(Debug)]
-pub struct RefreshToken {
-    /// What the client gets.
-    pub token: String,
-    /// When it expires.
-    pub expires_at: DateTime<Utc>,
-}
-
-impl RefreshToken {
-    /// What is stored of it.
-    pub fn to_store(&self, family: Uuid, client: ClientId, kind: ClientKind) -> NewRefreshToken {
-        NewRefreshToken { token_hash: self.hash(), family, client, kind, expires_at: self.expires_at }
-    }
-
-    /// What is stored of the token itself.
-    pub fn hash(&self) -> String {
-        digest(&self.token)
-    }
-}
-
-/// A refresh token that a client shows.
-#[derive(Debug)]
-pub struct ShownRefreshToken {
-    /// What is stored of it, if it is the newest of its family.
-    pub hash: String,
-    /// The family that it is of, if this server made it and it says so: those of earlier versions do not.
-    pub family: Option<Uuid>,
-}
 
 /// Makes and reads tokens.
 pub struct Tokens {
@@ -159,7 +128,8 @@ impl Tokens {
         let message = [REFRESH_CONTEXT, body.as_bytes()].concat();
         let signature = jsonwebtoken::crypto::sign(&message, &self.encoding, Algorithm::HS256)
             .map_err(|error| ApiError::Internal(error.to_string()))?;
-        Ok(RefreshToken { token: format!("{body}.{signature}"), expires_at: Utc::now() + self.refresh })
+        let token = format!("{body}.{signature}");
+        Ok(RefreshToken { hash: digest(&token), token, expires_at: Utc::now() + self.refresh })
     }
 
     /// What a refresh token says of itself. That it is authentic does not mean that it is good.
@@ -238,7 +208,7 @@ pub fn digest(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::accounts::tests::device;
+    use crate::domain::accounts::tests::device;
 
     fn tokens(access: TimeDelta) -> Tokens {
         Tokens::new(b"a secret of the tests", access, TimeDelta::days(1))
@@ -274,7 +244,7 @@ mod tests {
         let family = Uuid::new_v4();
         let refresh = tokens.refresh(family).unwrap();
         let shown = tokens.read_refresh(&refresh.token);
-        assert_eq!((shown.family, shown.hash), (Some(family), refresh.hash()));
+        assert_eq!((shown.family, shown.hash), (Some(family), refresh.hash));
         let other = Tokens::new(b"another secret", TimeDelta::minutes(1), TimeDelta::days(1));
         assert_eq!(other.read_refresh(&refresh.token).family, None);
         let (body, signature) = refresh.token.split_once('.').unwrap();

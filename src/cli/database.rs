@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{ConfigArguments, start_logging};
 use crate::{
-    auth::bootstrap,
+    app::bootstrap,
     domain::passwords::PasswordRules,
     settings::{Settings, Storage},
     store::{DatabaseLock, Location, Store, StoreError},

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Backplane;
-use crate::{
-    auth::accounts::Change,
-    domain::ids::{ClientId, TopicId},
+use crate::domain::{
+    accounts::AccountChange,
+    ids::{ClientId, TopicId},
 };
 
 /// The backplane of a node that works alone.
@@ -55,5 +55,5 @@ impl Backplane for LocalBackplane {
         HashMap::new()
     }
 
-    fn notify(&self, _: &Change) {}
+    fn notify(&self, _: &AccountChange) {}
 }

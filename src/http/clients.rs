@@ -9,7 +9,7 @@ use super::{
     body::QueryOf,
     paging::{Next, Part, part_of},
 };
-use crate::{actors::room_manager::GetSocketCounts, app::Broker, auth::extract::PublicRead, error::ApiError};
+use crate::{actors::room_manager::GetSocketCounts, app::Broker, error::ApiError, http::extract::PublicRead};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]

@@ -38,15 +38,13 @@ use crate::{
         journal::Write,
     },
     app::Broker,
-    auth::{
-        accounts::{Account, Authenticated, Holder},
-        extract::UserIdentity,
-    },
     domain::{
+        accounts::{Account, Authenticated, Holder},
         commands::{Command, Exceeded, State, Target},
         ids::Role,
     },
     error::ApiError,
+    http::extract::UserIdentity,
     protocol::{
         json,
         outbound::{self, rfc3339},

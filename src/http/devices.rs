@@ -17,15 +17,13 @@ use super::{
 };
 use crate::{
     app::Broker,
-    auth::{
-        accounts::{Account, Authenticated, Change, Holder},
-        extract::{Identity, Operator},
-    },
     domain::{
+        accounts::{Account, AccountChange, Authenticated, Holder},
         gateways::MAX_ID,
         ids::{ClientId, Role},
     },
     error::ApiError,
+    http::extract::{Identity, Operator},
     protocol::outbound::rfc3339,
     store::{DeviceChange, DeviceFilter, RegisteredDevice},
 };
@@ -231,7 +229,7 @@ pub async fn remove(
 /// What follows from a change that is in the database: here at once, and on other nodes.
 async fn put(broker: &Broker, device: RegisteredDevice) -> Result<(), ApiError> {
     let account = broker.accounts.put(Account::from(device));
-    broker.apply(Change::Account(account)).await
+    broker.apply(AccountChange::Account(account)).await
 }
 
 /// The name of the gateway that a client is behind, if that is down.

@@ -15,14 +15,12 @@ use super::{
 use crate::{
     actors::gateway_monitor::{Put, Remove},
     app::Broker,
-    auth::{
+    domain::{
         accounts::Account,
-        extract::{Operator, PublicRead},
-    },
-    domain::gateways::{
-        Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, is_name, is_percent, is_rtt,
+        gateways::{Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, is_name, is_percent, is_rtt},
     },
     error::ApiError,
+    http::extract::{Operator, PublicRead},
     protocol::outbound::rfc3339,
 };
 

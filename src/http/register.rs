@@ -16,15 +16,15 @@ use super::{
 };
 use crate::{
     app::Broker,
-    auth::{
-        accounts::{Account, Change, Holder},
-        credentials,
-        tokens::{digest, random_text},
+    auth::tokens::{digest, random_text},
+    domain::{
+        accounts::{Account, AccountChange, Holder},
+        ids::{ClientId, ClientKind, Role},
     },
-    domain::ids::{ClientId, ClientKind, Role},
     error::ApiError,
+    http::credentials,
     settings::Registration,
-    store::{Claim, Duplicate, NewUser},
+    store::{Claim, Duplicate, NewRefreshToken, NewUser},
 };
 
 /// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
@@ -331,7 +331,7 @@ async fn register_device(
     let tokens = broker.accounts.tokens();
     let family = Uuid::new_v4();
     let refresh = tokens.refresh(family)?;
-    let stored = refresh.to_store(family, uuid, ClientKind::Device);
+    let stored = NewRefreshToken::of(&refresh, family, uuid, ClientKind::Device);
     if broker.store.is_uuid_of_user(uuid).await? {
         return Err(ApiError::UuidClaimed);
     }
@@ -344,7 +344,7 @@ async fn register_device(
     let account = broker.accounts.put(Account::from(registered));
     if broker.directory.is_connected(uuid) {
         // it may have another name now, or another token generation
-        broker.apply(Change::Account(account.clone())).await?;
+        broker.apply(AccountChange::Account(account.clone())).await?;
     }
     let (access, expires_at) = tokens.access(&account, family)?;
     tracing::info!(device = %uuid, "device registered");

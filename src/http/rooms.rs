@@ -15,12 +15,12 @@ use super::{
 use crate::{
     actors::room_manager::GetPresence,
     app::Broker,
-    auth::extract::Identity,
     domain::{
         ids::{ClientId, MessageId, RoomId},
         rooms::{Change, Outcome, Participant, Refusal, Wanted},
     },
     error::ApiError,
+    http::extract::Identity,
     protocol::outbound::rfc3339,
     store::RoomView,
 };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::routes;
-use crate::auth::extract::MaybeIdentity;
+use crate::http::extract::MaybeIdentity;
 
 /// Paths by what they are for.
 const ENDPOINTS: [(&str, &str); 21] = [

@@ -19,19 +19,19 @@ use super::{
 };
 use crate::{
     app::Broker,
-    auth::{
-        accounts::{Account, Change},
-        credentials,
-        extract::{Admin, Identity},
-        tokens::RefreshToken,
-    },
     domain::{
+        accounts::{Account, AccountChange},
         ids::{ClientId, ClientKind},
         passwords,
+        refresh_tokens::RefreshToken,
     },
     error::ApiError,
+    http::{
+        credentials,
+        extract::{Admin, Identity},
+    },
     protocol::outbound::rfc3339,
-    store::Rotation,
+    store::{NewRefreshToken, Rotation},
 };
 
 /// Characters of a name that failed to log in, in the log.
@@ -149,7 +149,7 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
     let tokens = broker.accounts.tokens();
     let family = Uuid::new_v4();
     let refresh = tokens.refresh(family)?;
-    let stored = refresh.to_store(family, account.id, account.kind());
+    let stored = NewRefreshToken::of(&refresh, family, account.id, account.kind());
     let is_to_be_stored = |address: &IpAddr| broker.logins().is_to_be_stored(&username, *address, Instant::now());
     let address = limited_address(request, &broker.settings).filter(is_to_be_stored);
     if !broker.store.insert_login(user.id, user.token_generation, stored, address).await? {
@@ -344,11 +344,11 @@ async fn end_family(broker: &Broker, family: Uuid, kind: ClientKind) -> Result<u
 /// What follows from a revocation that is in the database: here at once, and on other nodes.
 async fn token_revoked(broker: &Broker, id: Uuid, kind: ClientKind) -> Result<(), ApiError> {
     broker.accounts.put_revocation(id, broker.accounts.tokens().revoked_until(kind));
-    broker.apply(Change::Token(id)).await
+    broker.apply(AccountChange::Token(id)).await
 }
 
 async fn revoke_client(broker: &Broker, client: ClientId) -> Result<u64, ApiError> {
     let (account, logins) = broker.store.revoke_client(client).await?.ok_or(ApiError::NotFound("Client not found"))?;
-    broker.apply(Change::Account(broker.accounts.put(account))).await?;
+    broker.apply(AccountChange::Account(broker.accounts.put(account))).await?;
     Ok(logins.max(1))
 }

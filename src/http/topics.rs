@@ -13,15 +13,13 @@ use super::{
 use crate::{
     actors::topic_manager::{GetCounts, GetMembers, Subscribe, TopicDeleted, Unsubscribe},
     app::Broker,
-    auth::{
-        accounts::Account,
-        extract::{Identity, PublicRead, TopicIdentity},
-    },
     domain::{
+        accounts::Account,
         ids::{ClientId, Role, TopicId},
         subscriptions::CannotSubscribe,
     },
     error::ApiError,
+    http::extract::{Identity, PublicRead, TopicIdentity},
     store::CreatedTopic,
 };
 

@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     app::Broker,
-    auth::{
-        accounts::{Account, Change, Holder},
-        extract::{Admin, UserIdentity},
+    domain::{
+        accounts::{Account, AccountChange, Holder},
+        ids::{ClientId, Role},
     },
-    domain::ids::{ClientId, Role},
     error::ApiError,
+    http::extract::{Admin, UserIdentity},
     store::{User, UserChange, UserRefusal},
 };
 
@@ -146,7 +146,7 @@ pub async fn update(
 async fn change(broker: &Broker, id: i64, change: UserChange) -> Result<Arc<Account>, ApiError> {
     let user = broker.store.change_user(id, change).await??;
     let account = broker.accounts.put(Account::from(user));
-    broker.apply(Change::Account(Arc::clone(&account))).await?;
+    broker.apply(AccountChange::Account(Arc::clone(&account))).await?;
     Ok(account)
 }
 

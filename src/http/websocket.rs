@@ -6,12 +6,13 @@ use super::body::{Checked, Fields, FromFields, QueryOf, path_int};
 use crate::{
     actors::session::{self, Dialect},
     app::Broker,
-    auth::{accounts::Authenticated, credentials},
     domain::{
+        accounts::Authenticated,
         ids::{ClientKind, MessageId, RoomId},
         rooms::Wanted,
     },
     error::ApiError,
+    http::credentials,
 };
 
 /// The room of `/ws?chat_id=`.

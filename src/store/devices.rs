@@ -15,7 +15,13 @@ use super::{
     counters::{self, Counter},
     is_unique_violation, pieces, rooms, tokens,
 };
-use crate::{domain::ids::ClientId, protocol::json};
+use crate::{
+    domain::{
+        accounts::{Account, Holder},
+        ids::ClientId,
+    },
+    protocol::json,
+};
 
 /// The metadata of a device that has said nothing of itself.
 const NO_METADATA: &str = "{}";
@@ -44,6 +50,23 @@ pub struct RegisteredDevice {
     pub incarnation: i64,
     /// It is there no more.
     pub is_deleted: bool,
+}
+
+impl From<RegisteredDevice> for Account {
+    fn from(device: RegisteredDevice) -> Self {
+        Self {
+            id: device.uuid,
+            generation: device.token_generation,
+            kept_login: None,
+            version: device.version,
+            is_deleted: device.is_deleted,
+            holder: Holder::Device {
+                name: device.name,
+                gateway_id: device.gateway_id,
+                incarnation: device.incarnation,
+            },
+        }
+    }
 }
 
 impl From<Model> for RegisteredDevice {

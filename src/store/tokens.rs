@@ -13,12 +13,10 @@ use super::{
     counters::{self, Counter},
     devices, users,
 };
-use crate::{
-    auth::{
-        accounts::Account,
-        tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
-    },
-    domain::ids::{ClientId, ClientKind},
+use crate::domain::{
+    accounts::Account,
+    ids::{ClientId, ClientKind},
+    refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
 };
 
 /// Logins that a client may have at a time, each with a refresh token.
@@ -40,6 +38,11 @@ pub struct NewRefreshToken {
 }
 
 impl NewRefreshToken {
+    /// The token of a new login, or of one that goes on.
+    pub fn of(token: &RefreshToken, family: Uuid, client: ClientId, kind: ClientKind) -> Self {
+        Self { token_hash: token.hash.clone(), family, client, kind, expires_at: token.expires_at }
+    }
+
     pub(super) async fn insert(self, connection: &impl ConnectionTrait) -> Result<(), StoreError> {
         let row = refresh_tokens::ActiveModel {
             token_hash: Set(self.token_hash),
@@ -122,7 +125,7 @@ impl Store {
         let mut update = refresh_tokens::Entity::update_many()
             // the condition decides, not the row read above: two nodes may be here with the same token
             .filter(Column::TokenHash.eq(&shown.hash))
-            .col_expr(Column::TokenHash, Expr::value(successor.hash()))
+            .col_expr(Column::TokenHash, Expr::value(successor.hash.as_str()))
             .col_expr(Column::ExpiresAt, Expr::value(successor.expires_at));
         if shown.family.is_none() {
             // it does not say which family it is of, so that is kept for when it is shown again

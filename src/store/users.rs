@@ -18,7 +18,10 @@ pub(super) use change::advance_generation;
 pub use change::{UserChange, UserRefusal};
 
 use super::{Store, StoreError, is_unique_violation};
-use crate::domain::ids::{ClientId, Role};
+use crate::domain::{
+    accounts::{Account, Holder},
+    ids::{ClientId, Role},
+};
 
 /// A user as stored.
 #[derive(Debug, Clone)]
@@ -47,6 +50,26 @@ pub struct User {
     pub version: i64,
     /// The user is gone; the row is kept so that other processes find the deletion.
     pub is_deleted: bool,
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.uuid,
+            generation: user.token_generation,
+            kept_login: user.kept_login,
+            version: user.version,
+            is_deleted: user.is_deleted,
+            holder: Holder::User {
+                id: user.id,
+                username: user.username,
+                email: user.email,
+                full_name: user.full_name,
+                role: user.role,
+                is_active: user.is_active,
+            },
+        }
+    }
 }
 
 /// What is needed to create a user.

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{Dialect, Session};
 use crate::{
-    auth::accounts::Account,
     domain::{
+        accounts::Account,
         ids::{MessageId, RoomId},
         rooms::{Attachment, CLIENT_MSG_ID_CHARS, Change, Participant, Wanted},
     },

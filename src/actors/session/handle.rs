@@ -10,9 +10,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{
-    auth::accounts::{Account, Authenticated},
-    domain::{ids::ClientId, subscriptions::Location},
+use crate::domain::{
+    accounts::{Account, Authenticated},
+    ids::ClientId,
+    subscriptions::Location,
 };
 
 /// Which socket of a client a session is.

@@ -14,13 +14,13 @@ use super::{
 use crate::{
     actors::{gateway_monitor::Watch, registry::Connect, relay},
     app::Broker,
-    auth::{accounts::Authenticated, credentials},
     domain::{
+        accounts::Authenticated,
         ids::{ClientId, RoomId},
         rooms::{Change, Refusal},
     },
     error::ApiError,
-    http::RequestBody,
+    http::{RequestBody, credentials},
     protocol::outbound,
 };
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 
-use super::{Accounts, Change};
-use crate::store::StoreError;
+use super::Accounts;
+use crate::{domain::accounts::AccountChange, store::StoreError};
 
 /// How often what has expired is deleted.
 const CLEANING: Duration = Duration::from_secs(600);
@@ -13,7 +13,7 @@ const CLEANING: Duration = Duration::from_secs(600);
 impl Accounts {
     /// Looks for what was changed, for ever: every `period` calls `on_change` with each change since the last look (also
     /// of this process, where it changes nothing more), and now and then deletes what has expired.
-    pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(Change)) {
+    pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(AccountChange)) {
         let mut seen = self.loaded;
         let mut cleaned: Option<tokio::time::Instant> = None;
         let mut ticks = tokio::time::interval(period);
@@ -40,7 +40,7 @@ impl Accounts {
 
     /// The changes after this version, and the version up to which they go. Versions become visible in their order, so
     /// none is missed; a row that changes again meanwhile is found by the next look.
-    async fn changes_after(&self, after: i64) -> Result<(Vec<Change>, i64), StoreError> {
+    async fn changes_after(&self, after: i64) -> Result<(Vec<AccountChange>, i64), StoreError> {
         let upto = self.store.last_change().await?;
         let mut changes = Vec::new();
         if upto == after {
@@ -48,21 +48,21 @@ impl Accounts {
         }
         for (id, until) in self.store.revocations(Some(after)).await? {
             self.put_revocation(id, until);
-            changes.push(Change::Token(id));
+            changes.push(AccountChange::Token(id));
         }
         for user in self.store.users_changed(after, upto).await? {
-            changes.push(Change::Account(self.put(user.into())));
+            changes.push(AccountChange::Account(self.put(user.into())));
         }
         // with a gateway thousands may change at once, most of them known here already
         let mut unknown = Vec::new();
         for (id, version) in self.store.devices_changed(after, upto).await? {
             match self.cache.get(&id).filter(|known| known.version >= version) {
-                Some(known) => changes.push(Change::Account(known)),
+                Some(known) => changes.push(AccountChange::Account(known)),
                 None => unknown.push(id),
             }
         }
         let read = self.store.devices_and_deleted(&unknown).await?;
-        changes.extend(read.into_iter().map(|device| Change::Account(self.put(device.into()))));
+        changes.extend(read.into_iter().map(|device| AccountChange::Account(self.put(device.into()))));
         Ok((changes, upto))
     }
 }

@@ -22,10 +22,9 @@ use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
     actors::{command_dispatcher::Watch, registry::StreamPlace},
     app::Broker,
-    auth::{accounts::Authenticated, extract::UserIdentity},
-    domain::{commands::Changed, ids::Role},
+    domain::{accounts::Authenticated, commands::Changed, ids::Role},
     error::ApiError,
-    http::{connections::Cutter, paging::PAGE_BYTES},
+    http::{connections::Cutter, extract::UserIdentity, paging::PAGE_BYTES},
     protocol::json,
 };
 

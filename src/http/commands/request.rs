@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::{
     app::Broker,
-    auth::{accounts::Account, tokens::digest},
+    auth::tokens::digest,
     domain::{
+        accounts::Account,
         commands::State,
         ids::{ClientId, ClientKind},
     },

@@ -13,7 +13,6 @@ use super::{Options, PATIENCE, Request, TargetRef, charge, check_right, command,
 use crate::{
     actors::command_dispatcher::Dispatch,
     app::Broker,
-    auth::extract::{Operator, UserIdentity},
     domain::{
         commands::{Command, Reason, State, Target},
         ids::{ClientId, ClientKind},
@@ -22,6 +21,7 @@ use crate::{
     http::{
         body::Body,
         devices::{behind_down_gateway, check_gateways},
+        extract::{Operator, UserIdentity},
     },
     protocol::json,
 };

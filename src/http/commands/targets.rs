@@ -8,8 +8,10 @@ use super::request::{Select, TargetRef};
 use crate::{
     actors::topic_manager::GetMembers,
     app::Broker,
-    auth::accounts::Account,
-    domain::ids::{ClientId, RoomId, TopicId},
+    domain::{
+        accounts::Account,
+        ids::{ClientId, RoomId, TopicId},
+    },
     error::ApiError,
 };
 

@@ -9,11 +9,11 @@ use super::{existing, rounded};
 use crate::{
     actors::gateway_monitor::Record,
     app::Broker,
-    auth::extract::Operator,
     domain::gateways::{Hour, Transition, uptime_percent},
     error::ApiError,
     http::{
         body::{Checked, Fields, FromFields, QueryOf},
+        extract::Operator,
         paging::{self, MOST, Next, PAGE_BYTES},
     },
     protocol::outbound::rfc3339,

@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use super::{Confirmation, ParticipantInfo, check_membership, room_id};
 use crate::{
     app::Broker,
-    auth::extract::Identity,
     domain::{
         ids::{ClientId, RoomId},
         rooms::{Change, Member, Outcome, Refusal, RoomRole},
@@ -17,6 +16,7 @@ use crate::{
     error::ApiError,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf},
+        extract::Identity,
         paging::{Next, Paging, fit},
     },
     protocol::outbound::rfc3339,

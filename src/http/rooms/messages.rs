@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 use super::{Confirmation, ParticipantInfo, check_membership, room_id, unexpected_outcome};
 use crate::{
     app::Broker,
-    auth::extract::Identity,
     domain::{
         ids::{MessageId, RoomId},
         rooms::{CLIENT_MSG_ID_CHARS, Change, Message, Outcome},
@@ -15,6 +14,7 @@ use crate::{
     error::ApiError,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+        extract::Identity,
         paging::{self, MOST, Next, PAGE_BYTES, USUAL},
     },
     protocol::outbound::rfc3339,

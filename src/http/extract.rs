@@ -5,15 +5,14 @@ use std::{future::Future, ops::Deref, pin::Pin};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
-use super::{
-    accounts::{Authenticated, Holder},
-    credentials,
-};
+use super::{credentials, limited_address, reads::Reader, response_body::Asker};
 use crate::{
     app::Broker,
-    domain::ids::Role,
+    domain::{
+        accounts::{Authenticated, Holder},
+        ids::Role,
+    },
     error::ApiError,
-    http::{Asker, Reader, limited_address},
 };
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;

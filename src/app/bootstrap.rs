@@ -12,8 +12,8 @@ use std::{
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{passwords, tokens::random_text};
 use crate::{
+    auth::{passwords, tokens::random_text},
     domain::ids::Role,
     settings::{SecretPolicy, Settings},
     store::{Location, NewUser, ServingBroker, Store},

@@ -1,0 +1,143 @@
+//! What is known of a client: its account, and the proof by which it asks.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    ids::{ClientId, ClientKind, Role},
+    rooms::Participant,
+};
+
+/// A client's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its identity.
+    pub id: ClientId,
+    /// Tokens of an earlier generation are revoked.
+    pub generation: i64,
+    /// The one login whose tokens of an earlier generation still count: the one that changed the password.
+    pub kept_login: Option<Uuid>,
+    /// Grows with each change that is stored.
+    pub version: i64,
+    /// It is there no more; its tokens are those of nobody.
+    pub is_deleted: bool,
+    /// Device or user.
+    pub holder: Holder,
+}
+
+/// What differs between the kinds of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// A device has a name, and may be behind a gateway.
+    Device {
+        /// The name; may be empty.
+        name: String,
+        /// The gateway.
+        gateway_id: Option<i64>,
+        /// How often the UUID has been deleted.
+        incarnation: i64,
+    },
+    /// A user has what the table of users says.
+    User {
+        /// The integer id.
+        id: i64,
+        /// The login name.
+        username: String,
+        /// The email.
+        email: Option<String>,
+        /// The name to show.
+        full_name: Option<String>,
+        /// What the user may do.
+        role: Role,
+        /// False: disabled.
+        is_active: bool,
+    },
+}
+
+impl Account {
+    /// Device or user.
+    pub fn kind(&self) -> ClientKind {
+        match self.holder {
+            Holder::Device { .. } => ClientKind::Device,
+            Holder::User { .. } => ClientKind::User,
+        }
+    }
+
+    /// A device's name, a user's username.
+    pub fn name(&self) -> &str {
+        match &self.holder {
+            Holder::Device { name, .. } => name,
+            Holder::User { username, .. } => username,
+        }
+    }
+
+    /// As rooms know it.
+    pub fn participant(&self) -> Participant {
+        let user_id = match self.holder {
+            Holder::Device { .. } => None,
+            Holder::User { id, .. } => Some(id),
+        };
+        Participant { client: self.id, user_id, username: self.name().into() }
+    }
+
+    /// A device has the least role.
+    pub fn role(&self) -> Role {
+        match self.holder {
+            Holder::Device { .. } => Role::User,
+            Holder::User { role, .. } => role,
+        }
+    }
+
+    /// Whether a token of this generation and login counts.
+    pub fn accepts(&self, generation: i64, login: Uuid) -> bool {
+        self.generation == generation || self.kept_login == Some(login)
+    }
+
+    /// False for a disabled user.
+    pub fn is_active(&self) -> bool {
+        match self.holder {
+            Holder::Device { .. } => true,
+            Holder::User { is_active, .. } => is_active,
+        }
+    }
+}
+
+/// Who asks, by a token that counts.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The account as it is now.
+    pub account: Arc<Account>,
+    /// The token's own id.
+    pub jti: Uuid,
+    /// The login it came from.
+    pub family: Uuid,
+    /// When it expires.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Something that concerns live sockets.
+#[derive(Debug, Clone)]
+pub enum AccountChange {
+    /// An account is another than it was: disabled, deleted, of another role, or in a new token generation.
+    Account(Arc<Account>),
+    /// Tokens with this `jti` or family are revoked.
+    Token(Uuid),
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn device(name: &str) -> Account {
+        Account {
+            id: ClientId::random(),
+            generation: 0,
+            kept_login: None,
+            version: 0,
+            is_deleted: false,
+            holder: Holder::Device { name: name.to_owned(), gateway_id: None, incarnation: 0 },
+        }
+    }
+}
