@@ -8,9 +8,7 @@ pub mod command_dispatcher;
 pub mod gateway_monitor;
 pub mod journal;
 pub mod registry;
-pub mod relay;
 pub mod room_manager;
-pub mod session;
 pub mod topic_manager;
 
 /// Are you alive? Also: have you handled what came before?
@@ -35,7 +33,7 @@ answer_ping! {
     gateway_monitor::GatewayMonitor: "gateway monitor",
     journal::Journal: "journal",
     registry::Registry: "registry",
-    relay::Relay: "relay",
+    crate::delivery::Relay: "relay",
     room_manager::RoomManager: "room manager",
     topic_manager::TopicManager: "topic manager",
 }

@@ -1,10 +1,7 @@
 //! Start and stop, and the only place where actors meet.
 
 pub(crate) mod bootstrap;
-mod broker;
-mod readiness;
 mod server;
-mod supervision;
 
 use std::{
     fmt,
@@ -22,12 +19,7 @@ use anyhow::Context;
 use chrono::TimeDelta;
 use tokio::sync::Notify;
 
-pub use broker::Broker;
-pub(crate) use readiness::NEARLY_FULL;
-use readiness::Readiness;
-use server::{connections, listen, serve, warn_of_risks};
-use supervision::Supervision;
-pub(crate) use supervision::log_panics;
+use server::{listen, serve, warn_of_risks};
 
 use crate::{
     actors::{
@@ -36,16 +28,16 @@ use crate::{
         gateway_monitor::{Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Neighbours, Registry},
-        relay::{CloseAll, Relays},
         room_manager::{RoomManager, Rooms},
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
+    delivery::{CloseAll, Relays},
     domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
-    http::{Answers, Reads},
     protocol::close_code::CloseCode,
     settings::{self, Registration, Settings},
+    state::{Broker, Readiness, Supervision},
     store::{Location, Store},
 };
 
@@ -246,9 +238,6 @@ impl Application {
             command_dispatcher,
             inlet,
             rooms: Rooms::new(room_manager, relays.clone()),
-            connections: connections(&settings, workers),
-            reads: Reads::new(settings.limits.reads_per_identity),
-            answers: Answers::new(settings.limits.response_bytes, settings.limits.response_bytes_per_identity),
             gateways,
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),

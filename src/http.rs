@@ -6,6 +6,7 @@
 //! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, a line in
 //! [`routes::configure`], and a line in the list of the OpenAPI document; a test holds the two together.
 
+mod admission;
 pub mod body;
 mod clients;
 mod commands;
@@ -45,10 +46,8 @@ use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-pub(crate) use self::request_body::RequestBody;
-pub use self::{reads::Reads, response_body::Answers};
+pub use self::admission::Admission;
 use crate::{
-    app::Broker,
     domain::{
         ids::ClientId,
         network,
@@ -56,6 +55,7 @@ use crate::{
     },
     error::ApiError,
     settings::{Http, Settings},
+    state::Broker,
     store::patience,
 };
 

@@ -34,10 +34,9 @@ use self::unrecorded::Unrecorded;
 use super::{
     journal::{Backlog, Journal, Write},
     registry::Directory,
-    relay::Relays,
-    session::handle::SessionHandle,
 };
 use crate::{
+    delivery::{Relays, SessionHandle},
     domain::{
         commands::{Answered, Changed, Command, CommandLimits, PendingCommands, Reason, Socket},
         ids::ClientId,

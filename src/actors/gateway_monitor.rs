@@ -29,10 +29,10 @@ use watchers::Watchers;
 
 use super::{
     journal::{Backlog, Journal, Write},
-    relay::Relays,
     topic_manager::Announce,
 };
 use crate::{
+    delivery::Relays,
     domain::gateways::{Gateway, Gateways, Hour, Hours, News, Schedule, Status, Transition},
     protocol::{outbound::Event, wire},
     settings,

@@ -13,13 +13,12 @@ use papaya::HashMap;
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
     journal::{Backlog, Write},
-    relay::Relays,
     room_manager::Renamed,
-    session::handle::{SessionHandle, SessionKind},
     topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},
 };
 use crate::{
     cluster::Backplane,
+    delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, ClientKind, Role, TopicId},

@@ -16,10 +16,9 @@ pub use self::entrance::Rooms;
 use super::{
     command_dispatcher::SessionGone,
     journal::{Journal, Perform},
-    relay::{Relays, tick},
-    session::handle::SessionHandle,
 };
 use crate::{
+    delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
         rooms::{Attachment, Change, HISTORY_BYTES, History, Occupancy, Outcome, Participant, Refusal, Room, RoomRole},

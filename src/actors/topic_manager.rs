@@ -14,13 +14,10 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{
-    registry::Directory,
-    relay::{Mark, Relays},
-    session::handle::SessionHandle,
-};
+use super::registry::Directory;
 use crate::{
     cluster::Backplane,
+    delivery::{Mark, Relays, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::{CannotSubscribe, Location, Subscriptions},

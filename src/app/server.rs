@@ -19,11 +19,11 @@ use actix_web::{
 use anyhow::Context;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::Broker;
 use crate::{
     domain::{admission::Capacity, liveness::Periods, origin},
-    http::{connections::Connections, request_id, root, routes},
+    http::{Admission, connections::Connections, request_id, root, routes},
     settings::{self, Registration, Settings},
+    state::Broker,
 };
 
 /// Connections that wait to be accepted.
@@ -73,7 +73,7 @@ const PER_DATABASE_CONNECTION: u64 = 3;
 const PROBES: u64 = 128;
 
 /// The connections that this process can have.
-pub(super) fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
+fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
         1024
@@ -97,7 +97,8 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     let limits = &broker.settings.limits;
     // a peer that acknowledges nothing for so long is gone, whatever the session does meanwhile
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
-    let connections = broker.connections.clone();
+    let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), limits));
+    let connections = admission.connections.clone();
     let sessions = &broker.settings.sessions;
     let periods =
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
@@ -106,10 +107,11 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
         if let Some(relay) = broker.relays.start_worker(periods) {
             broker.supervision.watch_actor("relay", &relay);
         }
-        let idle = broker.connections.clone().close_idle();
+        let idle = admission.connections.clone().close_idle();
         actix_web::rt::spawn(broker.supervision.watched("closing of idle connections", idle));
         App::new()
             .app_data(broker.clone())
+            .app_data(admission.clone())
             .configure(routes::configure)
             .default_service(web::to(root::not_found))
             .wrap(cors(&broker.settings))

@@ -25,7 +25,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let flags = arguments.config.flags();
     let settings = arguments.config.load(arguments.bind.map(|bind| bind.to_string()))?;
     start_logging(&settings.log)?;
-    crate::app::log_panics();
+    crate::state::log_panics();
     let (format, data_dir) = (settings.log.format, settings.storage.data_dir.display().to_string());
     // before anyone can send one
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -10,10 +10,10 @@ use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
 use crate::{
-    app::Broker,
     domain::ids::ClientId,
     error::ApiError,
     protocol::json::{self, NotRead},
+    state::Broker,
 };
 
 pub use fields::{Checked, Fields, FromFields, Invalid, is_email};

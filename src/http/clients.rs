@@ -9,7 +9,7 @@ use super::{
     body::QueryOf,
     paging::{Next, Part, part_of},
 };
-use crate::{actors::room_manager::GetSocketCounts, app::Broker, error::ApiError, http::extract::PublicRead};
+use crate::{actors::room_manager::GetSocketCounts, error::ApiError, http::extract::PublicRead, state::Broker};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]

@@ -37,18 +37,19 @@ use crate::{
         command_dispatcher::{Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
         journal::Write,
     },
-    app::Broker,
     domain::{
         accounts::{Account, Authenticated, Holder},
         commands::{Command, Exceeded, State, Target},
         ids::Role,
     },
     error::ApiError,
+    http::Admission,
     http::extract::UserIdentity,
     protocol::{
         json,
         outbound::{self, rfc3339},
     },
+    state::Broker,
     store::{CommandFilter, CommandPage, Created, Record, StoreError, patience},
 };
 
@@ -383,13 +384,14 @@ fn may_see(identity: &Authenticated, command: &Command) -> bool {
 #[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     identity: UserIdentity,
     path: web::Path<String>,
     page: QueryOf<TargetPage>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
     settle(&broker).await?;
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let TargetPage { from, limit } = page.0;
     let found = broker.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
     let (page, reports) = found.filter(|(page, _)| may_see(&identity.0, &page.command)).ok_or(NOT_FOUND)?;
@@ -433,6 +435,7 @@ pub struct CommandList {
 #[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     identity: UserIdentity,
     query: QueryOf<ListQuery>,
 ) -> Result<web::Json<CommandList>, ApiError> {
@@ -452,7 +455,7 @@ pub async fn list(
         limit,
         bytes: PAGE_BYTES,
     };
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let (pages, more) = broker.store.commands(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
     // readable as it is, since that is what `next_cursor` always was

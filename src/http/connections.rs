@@ -26,12 +26,13 @@ use slab::Slab;
 use socket2::{SockRef, Socket};
 
 use crate::{
-    actors::{relay::tick, session::ConnectionSocket},
+    delivery::tick,
     domain::{
         admission::{Admission, Capacity},
         network::{self, Network},
     },
     error::ApiError,
+    session::ConnectionSocket,
 };
 
 /// Seconds without a request after which a connection is closed. The framework's own timer does not run any more once

@@ -7,12 +7,14 @@ use actix_web::{
 };
 
 use crate::{
-    actors::session::BEARER_PROTOCOL,
     domain::origin::{self, Origin},
     error::ApiError,
     http::is_from_trusted_proxy,
     settings::Http,
 };
+
+/// The subprotocol that carries a token where a browser can't set headers: `Sec-WebSocket-Protocol: bearer, <token>`.
+pub const BEARER_PROTOCOL: &str = "bearer";
 
 /// The cookie that a login sets.
 pub const COOKIE: &str = "access_token";

@@ -16,15 +16,16 @@ use super::{
     undisturbed,
 };
 use crate::{
-    app::Broker,
     domain::{
         accounts::{Account, AccountChange, Authenticated, Holder},
         gateways::MAX_ID,
         ids::{ClientId, Role},
     },
     error::ApiError,
+    http::Admission,
     http::extract::{Identity, Operator},
     protocol::outbound::rfc3339,
+    state::Broker,
     store::{DeviceChange, DeviceFilter, RegisteredDevice},
 };
 
@@ -142,10 +143,11 @@ async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo
 #[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     _: Operator,
     query: QueryOf<ListQuery>,
 ) -> Result<web::Json<DeviceList>, ApiError> {
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let mut filter = query.0.0;
     let limit = filter.limit;
     filter.limit += 1;

@@ -5,14 +5,14 @@ use std::{future::Future, ops::Deref, pin::Pin};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
-use super::{credentials, limited_address, reads::Reader, response_body::Asker};
+use super::{Admission, credentials, limited_address, reads::Reader, response_body::Asker};
 use crate::{
-    app::Broker,
     domain::{
         accounts::{Authenticated, Holder},
         ids::Role,
     },
     error::ApiError,
+    state::Broker,
 };
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
@@ -27,14 +27,14 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
             let identity = broker.accounts.authenticate_again(&token).await?;
             let client = identity.account.id;
             if !request.method().is_safe() {
-                broker.answers.check(client)?;
+                admission(&request)?.answers.check(client)?;
                 // operators dispatch commands, tens of thousands per second
                 if identity.account.role() < Role::Operator {
                     broker.charge_request(client)?;
                 }
             }
             request.extensions_mut().insert(Asker(client));
-            begin_read(&request, broker, Reader::Client(client)).await?;
+            begin_read(&request, Reader::Client(client)).await?;
             Ok(Some(identity))
         }
         None => Ok(None),
@@ -42,12 +42,17 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
 }
 
 /// Counts a read until the request is dropped, which is when its answer has been built. Sockets have limits of their own.
-async fn begin_read(request: &HttpRequest, broker: &Broker, reader: Reader) -> Result<(), ApiError> {
+async fn begin_read(request: &HttpRequest, reader: Reader) -> Result<(), ApiError> {
     if request.method().is_safe() && !request.headers().contains_key(header::UPGRADE) {
-        let read = broker.reads.begin(reader).await?;
+        let read = admission(request)?.reads.begin(reader).await?;
         request.extensions_mut().insert(read);
     }
     Ok(())
+}
+
+fn admission(request: &HttpRequest) -> Result<&web::Data<Admission>, ApiError> {
+    let admission = request.app_data::<web::Data<Admission>>();
+    admission.ok_or_else(|| ApiError::Internal("the admission is not in the app's data".to_owned()))
 }
 
 async fn required(request: HttpRequest) -> Result<Authenticated, ApiError> {
@@ -96,7 +101,7 @@ extractor!(PublicRead, |request: HttpRequest| async move {
     }
     let broker = request.app_data::<web::Data<Broker>>().filter(|broker| broker.settings.http.public_reads);
     let broker = broker.ok_or(ApiError::NotAuthenticated)?;
-    begin_read(&request, broker, Reader::Address(limited_address(&request, &broker.settings))).await?;
+    begin_read(&request, Reader::Address(limited_address(&request, &broker.settings))).await?;
     Ok(PublicRead)
 });
 

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     actors::gateway_monitor::{Put, Remove},
-    app::Broker,
     domain::{
         accounts::Account,
         gateways::{Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, is_name, is_percent, is_rtt},
@@ -22,6 +21,7 @@ use crate::{
     error::ApiError,
     http::extract::{Operator, PublicRead},
     protocol::outbound::rfc3339,
+    state::Broker,
 };
 
 /// A gateway and how it is.

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::{Broker, NEARLY_FULL};
+use crate::state::{Broker, NEARLY_FULL};
 
 /// An actor that does not answer for so long is not alive.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -15,7 +15,6 @@ use super::{
     limited_address, tokens,
 };
 use crate::{
-    app::Broker,
     auth::tokens::{digest, random_text},
     domain::{
         accounts::{Account, AccountChange, Holder},
@@ -24,6 +23,7 @@ use crate::{
     error::ApiError,
     http::credentials,
     settings::Registration,
+    state::Broker,
     store::{Claim, Duplicate, NewRefreshToken, NewUser},
 };
 

@@ -17,12 +17,13 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
+    Admission,
     connections::{self, Busy},
     limited_address,
     request_body::{self, RequestBody},
     response_body,
 };
-use crate::{app::Broker, domain::origin, error::ApiError, store::patience::Patience};
+use crate::{domain::origin, error::ApiError, state::Broker, store::patience::Patience};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -73,15 +74,20 @@ async fn handle<B: MessageBody + 'static>(
         Err(refusal) => request.into_response(refusal.error_response().map_into_boxed_body()),
     };
     tracing::debug!(status = response.status().as_u16(), "answered");
-    let Some(broker) = response.request().app_data::<web::Data<Broker>>().cloned() else { return Ok(response) };
+    let shared = response.request();
+    let (Some(broker), Some(admission)) =
+        (shared.app_data::<web::Data<Broker>>().cloned(), shared.app_data::<web::Data<Admission>>().cloned())
+    else {
+        return Ok(response);
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         busy.iter().for_each(Busy::upgraded);
         return Ok(response);
     }
-    if busy.as_ref().is_none_or(Busy::is_refused) || broker.connections.are_scarce() {
+    if busy.as_ref().is_none_or(Busy::is_refused) || admission.connections.are_scarce() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
-    let response = response_body::account(&broker, busy.clone(), response);
+    let response = response_body::account(&admission.answers, &broker.settings, busy.clone(), response);
     Ok(match body {
         Some(body) => request_body::settle(body, busy, response).await,
         None => response,

@@ -19,12 +19,12 @@ use bytes::Bytes;
 
 use super::{connections::Busy, limited_address, reads::Reader};
 use crate::{
-    app::Broker,
     domain::{
         ids::ClientId,
         shares::{Exhausted, Shares},
     },
     error::ApiError,
+    settings::Settings,
 };
 
 /// Bodies of at most so many bytes are free.
@@ -78,7 +78,8 @@ impl From<Exhausted> for ApiError {
 
 /// Counts an answer, if it is large; one that there is no room for becomes a refusal.
 pub(super) fn account(
-    broker: &Broker,
+    answers: &Arc<Answers>,
+    settings: &Settings,
     busy: Option<Busy>,
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
@@ -91,10 +92,10 @@ pub(super) fn account(
     let asker = response.request().extensions().get::<Asker>().copied();
     let reader = match asker {
         Some(Asker(client)) => Reader::Client(client),
-        None => Reader::Address(limited_address(response.request(), &broker.settings)),
+        None => Reader::Address(limited_address(response.request(), settings)),
     };
     let held = {
-        let mut shares = broker.answers.shares();
+        let mut shares = answers.shares();
         if response.request().method().is_safe() {
             shares.hold(&reader, size)
         } else {
@@ -108,8 +109,8 @@ pub(super) fn account(
         let refusal = ApiError::from(exhausted).error_response();
         return ServiceResponse::new(request, refusal);
     }
-    broker.answers.count.fetch_add(1, Ordering::Relaxed);
-    let share = Share { answers: broker.answers.clone(), reader, size };
+    answers.count.fetch_add(1, Ordering::Relaxed);
+    let share = Share { answers: answers.clone(), reader, size };
     response.map_body(|_, inner| match inner.try_into_bytes() {
         Ok(bytes) => BoxBody::new(Large { bytes, _share: share, _busy: busy }),
         Err(inner) => BoxBody::new(Counted { inner, _share: share, _busy: busy }),

@@ -14,14 +14,15 @@ use super::{
 };
 use crate::{
     actors::room_manager::GetPresence,
-    app::Broker,
     domain::{
         ids::{ClientId, MessageId, RoomId},
         rooms::{Change, Outcome, Participant, Refusal, Wanted},
     },
     error::ApiError,
+    http::Admission,
     http::extract::Identity,
     protocol::outbound::rfc3339,
+    state::Broker,
     store::RoomView,
 };
 
@@ -153,11 +154,12 @@ pub async fn create(
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     identity: Identity,
     paging: QueryOf<Paging<i64, 0>>,
 ) -> Result<HttpResponse, ApiError> {
     let Paging { after, skip, limit } = paging.0;
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let rooms = broker.store.rooms(identity.account.id, after.map(RoomId), skip, limit + 1).await?;
     let (rooms, next) = fit(rooms.into_iter().map(|view| (view.room.id.0, RoomInfo::from(view))), limit)?;
     Ok(next.of_array(&request, &rooms))

@@ -18,7 +18,6 @@ use super::{
     client_address, is_tls, limited_address,
 };
 use crate::{
-    app::Broker,
     domain::{
         accounts::{Account, AccountChange},
         ids::{ClientId, ClientKind},
@@ -31,6 +30,7 @@ use crate::{
         extract::{Admin, Identity},
     },
     protocol::outbound::rfc3339,
+    state::Broker,
     store::{NewRefreshToken, Rotation},
 };
 

@@ -12,14 +12,15 @@ use super::{
 };
 use crate::{
     actors::topic_manager::{GetCounts, GetMembers, Subscribe, TopicDeleted, Unsubscribe},
-    app::Broker,
     domain::{
         accounts::Account,
         ids::{ClientId, Role, TopicId},
         subscriptions::CannotSubscribe,
     },
     error::ApiError,
+    http::Admission,
     http::extract::{Identity, PublicRead, TopicIdentity},
+    state::Broker,
     store::CreatedTopic,
 };
 
@@ -149,6 +150,7 @@ pub async fn create(
 #[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Topics)), security((), ("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     _: PublicRead,
     part: QueryOf<Part>,
 ) -> Result<web::Json<Topics>, ApiError> {
@@ -156,7 +158,7 @@ pub async fn list(
     let elsewhere = broker.backplane.member_counts().await;
     let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
     let Part { after, limit, bytes } = part.0;
-    let _turn = broker.reads.begin_list(bytes).await?;
+    let _turn = admission.reads.begin_list(bytes).await?;
     let (topics, more) = broker.store.topics(after.as_deref(), limit, bytes).await?;
     let topics: Vec<_> = topics
         .into_iter()

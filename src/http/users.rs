@@ -15,13 +15,13 @@ use super::{
     undisturbed,
 };
 use crate::{
-    app::Broker,
     domain::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, Role},
     },
     error::ApiError,
     http::extract::{Admin, UserIdentity},
+    state::Broker,
     store::{User, UserChange, UserRefusal},
 };
 

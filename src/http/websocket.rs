@@ -1,18 +1,25 @@
 //! The WebSocket endpoints: who may open which, and which dialect it speaks.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse,
+    http::header::{self, HeaderValue},
+    web,
+};
 
-use super::body::{Checked, Fields, FromFields, QueryOf, path_int};
+use super::{
+    body::{Checked, Fields, FromFields, QueryOf, path_int},
+    credentials::{self, BEARER_PROTOCOL},
+    request_body::RequestBody,
+};
 use crate::{
-    actors::session::{self, Dialect},
-    app::Broker,
     domain::{
         accounts::Authenticated,
         ids::{ClientKind, MessageId, RoomId},
         rooms::Wanted,
     },
     error::ApiError,
-    http::credentials,
+    session::{self, Dialect},
+    state::Broker,
 };
 
 /// The room of `/ws?chat_id=`.
@@ -37,7 +44,7 @@ pub async fn ws(
         if identity.account.kind() == ClientKind::Device {
             return Err(ApiError::Forbidden("chat_id is for users, not for devices; devices use /ws/room/{id}"));
         }
-        return session::accept(&request, broker, Dialect::Plain(RoomId(room)), Some(identity)).await;
+        return accept(&request, broker, Dialect::Plain(RoomId(room)), Some(identity)).await;
     }
     let dialect = match identity.as_ref().map(|identity| identity.account.kind()) {
         Some(ClientKind::Device) => Dialect::Device,
@@ -45,13 +52,13 @@ pub async fn ws(
         None if broker.settings.http.public_sockets => Dialect::Public,
         None => return Err(ApiError::NotAuthenticated),
     };
-    session::accept(&request, broker, dialect, identity).await
+    accept(&request, broker, dialect, identity).await
 }
 
 /// `/ws/auth`: chat, for those who have credentials.
 pub async fn auth(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
-    session::accept(&request, broker, Dialect::Chat, Some(identity)).await
+    accept(&request, broker, Dialect::Chat, Some(identity)).await
 }
 
 /// What `/ws/room/{id}` can be asked for.
@@ -76,7 +83,7 @@ pub async fn room(
 ) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
     let dialect = Dialect::Room { room: RoomId(path_int("room_id", &path)?), wanted: options.0.wanted };
-    session::accept(&request, broker, dialect, Some(identity)).await
+    accept(&request, broker, dialect, Some(identity)).await
 }
 
 /// What `/ws/echo` can be asked for.
@@ -106,7 +113,7 @@ pub async fn echo(
     if identity(&request, &broker).await?.is_none() && !broker.settings.http.public_sockets {
         return Err(ApiError::NotAuthenticated);
     }
-    session::accept(&request, broker, Dialect::Echo { raw: options.0.raw }, None).await
+    accept(&request, broker, Dialect::Echo { raw: options.0.raw }, None).await
 }
 
 /// `/ws/status`: how the gateways are, now and at each change.
@@ -115,7 +122,25 @@ pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<H
     if identity.is_none() && !broker.settings.http.public_reads {
         return Err(ApiError::NotAuthenticated);
     }
-    session::accept(&request, broker, Dialect::Status, identity).await
+    accept(&request, broker, Dialect::Status, identity).await
+}
+
+/// Answers the handshake, and hands what the client sends from then on to the session.
+async fn accept(
+    request: &HttpRequest,
+    broker: web::Data<Broker>,
+    dialect: Dialect,
+    identity: Option<Authenticated>,
+) -> Result<HttpResponse, ApiError> {
+    let body = request.extensions_mut().remove::<RequestBody>();
+    let payload = body.ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?.take();
+    let mut response = session::accept(request, payload, broker, dialect, identity).await?;
+    // the framework would look at the first line of the list alone
+    if credentials::websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL) {
+        let chosen = HeaderValue::from_static(BEARER_PROTOCOL);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
+    Ok(response)
 }
 
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {

@@ -14,7 +14,7 @@ use actix::{Addr, Message};
 use tokio::sync::oneshot;
 
 use super::{Answer, CommandDispatcher, Dispatch, NoPlace, Progress};
-use crate::{actors::relay::tick, domain::commands::Command, error::ApiError};
+use crate::{delivery::tick, domain::commands::Command, error::ApiError};
 
 /// Items that may be on their way; sessions with more are not read until there is room.
 const ROOM: usize = 4096;

@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    actors::session::handle::SessionHandle,
+    delivery::SessionHandle,
     domain::{
         commands::{Changed, Command, Exceeded},
         ids::ClientId,

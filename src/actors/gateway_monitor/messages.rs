@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::probe::Unable;
 use crate::{
-    actors::session::handle::SessionHandle,
+    delivery::SessionHandle,
     domain::gateways::{Gateway, Outcome},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{actors::session::handle::SessionHandle, domain::subscriptions::Audience};
+use crate::{delivery::SessionHandle, domain::subscriptions::Audience};
 
 /// Them, and by worker, as publications go out.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Ask, RoomManager};
 use crate::{
-    actors::{relay::Relays, session::handle::SessionHandle},
+    delivery::{Relays, SessionHandle},
     domain::rooms::{Attachment, Change, Outcome, Refusal},
     store::patience,
 };

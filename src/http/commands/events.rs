@@ -21,11 +21,11 @@ use uuid::Uuid;
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
     actors::{command_dispatcher::Watch, registry::StreamPlace},
-    app::Broker,
     domain::{accounts::Authenticated, commands::Changed, ids::Role},
     error::ApiError,
     http::{connections::Cutter, extract::UserIdentity, paging::PAGE_BYTES},
     protocol::json,
+    state::Broker,
 };
 
 /// Events that may wait for a slow watcher; then it waits for itself, and catches up from the database.

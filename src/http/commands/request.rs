@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    app::Broker,
     auth::tokens::digest,
     domain::{
         accounts::Account,
@@ -20,6 +19,7 @@ use crate::{
         body::{Checked, Fields, FromFields},
         paging::{self, MOST, USUAL, WHOLE},
     },
+    state::Broker,
 };
 
 /// The longest a command may take once it was sent.

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::{Options, PATIENCE, Request, TargetRef, charge, check_right, command, to_raw};
 use crate::{
     actors::command_dispatcher::Dispatch,
-    app::Broker,
     domain::{
         commands::{Command, Reason, State, Target},
         ids::{ClientId, ClientKind},
@@ -24,6 +23,7 @@ use crate::{
         extract::{Operator, UserIdentity},
     },
     protocol::json,
+    state::Broker,
 };
 
 /// A target's answer.

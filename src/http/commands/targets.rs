@@ -7,12 +7,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::request::{Select, TargetRef};
 use crate::{
     actors::topic_manager::GetMembers,
-    app::Broker,
     domain::{
         accounts::Account,
         ids::{ClientId, RoomId, TopicId},
     },
     error::ApiError,
+    state::Broker,
 };
 
 /// Targets that are looked up at the same time: ten thousand one after the other would take too long.

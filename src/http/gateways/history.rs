@@ -8,15 +8,16 @@ use utoipa::ToSchema;
 use super::{existing, rounded};
 use crate::{
     actors::gateway_monitor::Record,
-    app::Broker,
     domain::gateways::{Hour, Transition, uptime_percent},
     error::ApiError,
+    http::Admission,
     http::{
         body::{Checked, Fields, FromFields, QueryOf},
         extract::Operator,
         paging::{self, MOST, Next, PAGE_BYTES},
     },
     protocol::outbound::rfc3339,
+    state::Broker,
     store::GatewayHistory,
 };
 
@@ -118,6 +119,7 @@ pub struct Sample {
 #[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339"), ("to" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "Changes, and samples, 1 to 1000; left out: up to 1,000 and 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, with the same other parameters")), responses((status = 200, body = History), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn history(
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     _: Operator,
     path: web::Path<String>,
     span: QueryOf<Span>,
@@ -127,7 +129,7 @@ pub async fn history(
     // what has been seen is what is read
     broker.gateway_monitor.send(Record(id)).await?;
     broker.flush().await?;
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
     let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));

@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 
 use super::{Confirmation, ParticipantInfo, check_membership, room_id};
 use crate::{
-    app::Broker,
     domain::{
         ids::{ClientId, RoomId},
         rooms::{Change, Member, Outcome, Refusal, RoomRole},
@@ -20,6 +19,7 @@ use crate::{
         paging::{Next, Paging, fit},
     },
     protocol::outbound::rfc3339,
+    state::Broker,
 };
 
 /// A member, seen from outside.

@@ -6,18 +6,19 @@ use utoipa::ToSchema;
 
 use super::{Confirmation, ParticipantInfo, check_membership, room_id, unexpected_outcome};
 use crate::{
-    app::Broker,
     domain::{
         ids::{MessageId, RoomId},
         rooms::{CLIENT_MSG_ID_CHARS, Change, Message, Outcome},
     },
     error::ApiError,
+    http::Admission,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
         extract::Identity,
         paging::{self, MOST, Next, PAGE_BYTES, USUAL},
     },
     protocol::outbound::rfc3339,
+    state::Broker,
     store::Page,
 };
 
@@ -133,12 +134,13 @@ fn path_ids(path: &(String, String)) -> Result<(RoomId, MessageId), ApiError> {
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,
+    admission: web::Data<Admission>,
     identity: Identity,
     path: web::Path<String>,
     query: QueryOf<Which>,
 ) -> Result<HttpResponse, ApiError> {
     let room = room_id(&path)?;
-    let _turn = broker.reads.begin_list(PAGE_BYTES).await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let history = broker.store.history(room, query.0.page, query.0.limit, PAGE_BYTES).await?;
     // afterwards: whoever is removed meanwhile gets nothing that was said after that
     check_membership(&broker, room, identity.account.id).await?;

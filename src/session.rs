@@ -2,8 +2,8 @@
 //! accepted its connection; what it says depends on its [`Dialect`].
 //!
 //! It asks the Registry in, publishes through the TopicManager, has the RoomManager do what chat asks for, and delivers
-//! direct messages through [`Relays`](super::relay::Relays); status sockets hear from the GatewayMonitor. Frames reach it
-//! through the guard in `inbound`, its own leave through `outbox`. This folder is the only place that knows
+//! direct messages through [`Relays`](delivery::Relays); status sockets hear from the GatewayMonitor. Frames reach it
+//! through the guard in `inbound`, its own leave through its [`Outbox`]. This folder is the only place that knows
 //! actix-web-actors.
 //!
 //! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
@@ -14,10 +14,8 @@ mod chat;
 mod command_reply;
 mod common;
 mod device;
-pub mod handle;
 mod handshake;
 mod inbound;
-pub mod outbox;
 mod public;
 
 use std::rc::Rc;
@@ -29,14 +27,9 @@ use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 use chrono::{DateTime, Utc};
 
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
-use self::{handle::SessionKind, outbox::Outbox};
-use super::{
-    gateway_monitor::Unwatch,
-    registry::Disconnect,
-    relay::{self, Permit, tick},
-};
 use crate::{
-    app::Broker,
+    actors::{gateway_monitor::Unwatch, registry::Disconnect},
+    delivery::{self, Outbox, Permit, SessionKind, tick},
     domain::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
@@ -46,10 +39,8 @@ use crate::{
         outbound::{self, About},
         wire::{self, Opcode},
     },
+    state::Broker,
 };
-
-/// The subprotocol that carries a token where a browser can't set headers: `Sec-WebSocket-Protocol: bearer, <token>`.
-pub const BEARER_PROTOCOL: &str = "bearer";
 
 /// How a socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +221,7 @@ impl Drop for Session {
     /// However it ends, and also if it never started: nobody may find it any more.
     fn drop(&mut self) {
         self.outbox.finish();
-        relay::remove(self.outbox.handle());
+        delivery::remove(self.outbox.handle());
         if self.dialect == Dialect::Status {
             self.broker.gateway_monitor.do_send(Unwatch(self.outbox.handle().clone()));
         }

@@ -21,9 +21,8 @@ use socket2::Socket;
 use tokio::{io::Interest, net::TcpStream};
 
 use self::queue::Queue;
-use super::{handle::SessionHandle, inbound::Admitted};
+use super::{Admitted, SessionHandle, tick};
 use crate::{
-    actors::relay::tick,
     domain::liveness::Liveness,
     protocol::{
         close_code::CloseCode,
@@ -88,11 +87,11 @@ pub struct Outbox {
     /// When to ping it and when to give it up.
     pub liveness: Liveness,
     /// What the session still has to handle of what its peer sent.
-    pub(super) admitted: Admitted,
+    pub(crate) admitted: Admitted,
 }
 
 impl Outbox {
-    pub(super) fn new(handle: SessionHandle, socket: Rc<Socket>, limits: OutboxLimits) -> Rc<Self> {
+    pub(crate) fn new(handle: SessionHandle, socket: Rc<Socket>, limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Self {
             handle,
             socket,
@@ -121,7 +120,7 @@ impl Outbox {
     }
 
     /// Gives what is queued so far to go out with the head, if it is little; else nothing.
-    pub(super) fn take_for_head(&self) -> Vec<u8> {
+    pub(crate) fn take_for_head(&self) -> Vec<u8> {
         let mut state = self.state.borrow_mut();
         if state.phase != Phase::Open {
             return Vec::new();
@@ -132,7 +131,7 @@ impl Outbox {
     }
 
     /// The 101 head is out: frames may follow.
-    pub(super) fn head_out(self: &Rc<Self>) {
+    pub(crate) fn head_out(self: &Rc<Self>) {
         self.state.borrow_mut().head_out = true;
         if self.is_done() {
             self.shut_down();
@@ -215,7 +214,7 @@ impl Outbox {
     }
 
     /// As [`Outbox::close`], without waiting for the peer's close frame.
-    pub(super) fn fail(self: &Rc<Self>, code: CloseCode) {
+    pub(crate) fn fail(self: &Rc<Self>, code: CloseCode) {
         if self.is_open() {
             self.begin_close(&wire::close(code), true);
         } else {
@@ -224,7 +223,7 @@ impl Outbox {
     }
 
     /// Answers the peer's close frame, or takes it as the answer to ours.
-    pub(super) fn peer_closed(self: &Rc<Self>, answer: &[u8]) {
+    pub(crate) fn peer_closed(self: &Rc<Self>, answer: &[u8]) {
         let drained = {
             let mut state = self.state.borrow_mut();
             match &mut state.phase {
@@ -270,7 +269,7 @@ impl Outbox {
 
     /// As [`Outbox::finish`], and the connection is reset. A peer that still sends would otherwise be held by the receive
     /// window, which the kernel does not open again, for a minute.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         // fails when the peer is gone already, which is all we want
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         self.finish();
@@ -282,7 +281,7 @@ impl Outbox {
     }
 
     /// Whether [`Outbox::finish`] has been called.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state.borrow().phase == Phase::Done
     }
 

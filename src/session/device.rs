@@ -5,13 +5,10 @@ use actix_web::web;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Session, handle::SessionHandle};
+use super::Session;
 use crate::{
-    actors::{
-        relay::{Mark, tick},
-        topic_manager::{MarkPublished, Publish},
-    },
-    app::Broker,
+    actors::topic_manager::{MarkPublished, Publish},
+    delivery::{Mark, SessionHandle, tick},
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::Location,
@@ -22,6 +19,7 @@ use crate::{
         outbound::{self, About},
         wire,
     },
+    state::Broker,
 };
 
 impl Session {

@@ -14,14 +14,14 @@ pub(crate) const NEARLY_FULL: &str = "nearly full";
 
 /// The last proof that the database takes writes.
 #[derive(Debug, Default)]
-pub(super) struct Readiness {
+pub(crate) struct Readiness {
     /// held while it is being proven, so that all who ask share one write
     last: Mutex<Option<(Instant, &'static str)>>,
 }
 
 impl Readiness {
     /// `ok`, [`NEARLY_FULL`], or what is wrong with the database in a word.
-    pub(super) async fn of_database(&self, store: &Store) -> &'static str {
+    pub(crate) async fn of_database(&self, store: &Store) -> &'static str {
         let mut last = self.last.lock().await;
         if let Some((at, known)) = *last
             && at.elapsed() < FRESH

@@ -5,11 +5,12 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
-use super::{Batch, Delivery, Publication, Queued, Relays, tick};
-use crate::{
-    actors::session::{handle::SessionHandle, outbox::Outbox},
-    domain::subscriptions::Location,
+use super::{
+    Outbox, Relays, SessionHandle,
+    relay::{Batch, Delivery, Publication, Queued},
+    tick,
 };
+use crate::domain::subscriptions::Location;
 
 /// Publications that are joined for one write are at most so large together.
 const RUN_BYTES: usize = 64 * 1024;

@@ -12,8 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::local;
-use crate::actors::session::outbox::Outbox;
+use super::{Outbox, local};
 
 thread_local! {
     static WAKE: RefCell<Option<Rc<Notify>>> = const { RefCell::new(None) };

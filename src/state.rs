@@ -1,4 +1,7 @@
-//! What handlers and sessions work with.
+//! What handlers and sessions work with: the way to each actor, the database, and what they share besides.
+
+mod readiness;
+mod supervision;
 
 use std::{
     fmt,
@@ -13,22 +16,24 @@ use std::{
 use actix::Addr;
 use tokio::sync::Notify;
 
-use super::{readiness::Readiness, supervision::Supervision};
+pub(crate) use self::{
+    readiness::{NEARLY_FULL, Readiness},
+    supervision::{Supervision, log_panics},
+};
 use crate::{
     actors::{
         command_dispatcher::{CommandDispatcher, Inlet},
         gateway_monitor::{Board, GatewayMonitor},
         journal::{Backlog, Flush, Journal},
         registry::{Apply, Directory, Registry},
-        relay::Relays,
         room_manager::Rooms,
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, passwords::Passwords},
     cluster::Backplane,
+    delivery::Relays,
     domain::{accounts::AccountChange, budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
-    http::{Answers, Reads, connections::Connections},
     settings::Settings,
     store::{Store, patience},
 };
@@ -69,21 +74,15 @@ pub struct Broker {
     pub relays: Arc<Relays>,
     /// The way to other nodes.
     pub backplane: Arc<dyn Backplane>,
-    /// The connections of this node.
-    pub connections: Arc<Connections>,
-    /// The reads that are being answered.
-    pub reads: Arc<Reads>,
-    /// What large answers take up.
-    pub answers: Arc<Answers>,
-    pub(super) registrations: Mutex<PerMinute<IpAddr>>,
-    pub(super) logins: Mutex<LoginLimit>,
-    pub(super) stored_bytes: Mutex<Budgets<ClientId>>,
-    pub(super) requests: Mutex<Budgets<ClientId>>,
-    pub(super) requests_of_addresses: Mutex<Budgets<IpAddr>>,
-    pub(super) draining: AtomicBool,
-    pub(super) readiness: Readiness,
-    pub(super) supervision: Supervision,
-    pub(super) drain_begun: Notify,
+    pub(crate) registrations: Mutex<PerMinute<IpAddr>>,
+    pub(crate) logins: Mutex<LoginLimit>,
+    pub(crate) stored_bytes: Mutex<Budgets<ClientId>>,
+    pub(crate) requests: Mutex<Budgets<ClientId>>,
+    pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) readiness: Readiness,
+    pub(crate) supervision: Supervision,
+    pub(crate) drain_begun: Notify,
 }
 
 impl fmt::Debug for Broker {
@@ -169,7 +168,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn begin_draining(&self) {
+    pub(crate) fn begin_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.drain_begun.notify_waiters();
     }

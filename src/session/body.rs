@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 /// The body of a handshake's response. What was queued meanwhile goes out in one write with the head; after it the body only
-/// keeps the session's actor going, whose frames go another way, see [`Outbox`](super::outbox::Outbox).
+/// keeps the session's actor going, whose frames go another way, see [`Outbox`](crate::delivery::Outbox).
 ///
 /// A chain of streams would do the same, with a larger piece of memory for each idle connection.
 pub(super) struct Body<S> {

@@ -54,7 +54,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl SessionHandle {
     /// A new session at this place, not yet anybody's.
-    pub(super) fn new(worker: usize, key: usize) -> Self {
+    pub(crate) fn new(worker: usize, key: usize) -> Self {
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             worker,
@@ -80,7 +80,7 @@ impl SessionHandle {
     }
 
     /// It takes no more frames. Answers how many bytes it has accepted that the kernel has not taken yet.
-    pub(super) fn mark_closed(&self) -> usize {
+    pub(crate) fn mark_closed(&self) -> usize {
         self.0.queued.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED
     }
 
@@ -94,7 +94,7 @@ impl SessionHandle {
     }
 
     /// Counts bytes as queued, whatever there is already.
-    pub(super) fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -109,12 +109,12 @@ impl SessionHandle {
     }
 
     /// From now on this token counts for the session. Answers the one that did before.
-    pub(super) fn exchange(&self, identity: Authenticated) -> Option<Authenticated> {
+    pub(crate) fn exchange(&self, identity: Authenticated) -> Option<Authenticated> {
         self.holder().replace(identity)
     }
 
     /// Its client's account has changed. One of another generation is not that of its token.
-    pub(in crate::actors) fn update_account(&self, account: &Arc<Account>) {
+    pub(crate) fn update_account(&self, account: &Arc<Account>) {
         if let Some(holder) = self.holder().as_mut()
             && holder.account.generation == account.generation
         {
@@ -123,7 +123,7 @@ impl SessionHandle {
     }
 
     /// The account of whose it is.
-    pub(super) fn account(&self) -> Option<Arc<Account>> {
+    pub(crate) fn account(&self) -> Option<Arc<Account>> {
         self.holder().as_ref().map(|holder| holder.account.clone())
     }
 

@@ -4,9 +4,6 @@
 //! to others in one [`Batch`] per worker and tick. The Relay also keeps time for its sessions, once a second for all of
 //! them: pings, heartbeats, silence, expired tokens.
 
-mod local;
-pub mod tick;
-
 use std::{
     fmt,
     rc::Rc,
@@ -21,11 +18,10 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use self::local::Where;
-pub use self::local::{insert, remove};
-use super::session::{
-    handle::SessionHandle,
-    outbox::{Outbox, OutboxLimits},
+use super::{
+    Outbox, OutboxLimits, SessionHandle,
+    local::{self, Where},
+    tick,
 };
 use crate::{
     domain::{
@@ -47,10 +43,10 @@ const PUBLICATION_BACKLOG: usize = 8 * 1024 * 1024;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Batch {
-    deliveries: Vec<Delivery>,
+    pub(super) deliveries: Vec<Delivery>,
 }
 
-enum Delivery {
+pub(super) enum Delivery {
     /// A frame for one session; its bytes are reserved.
     Frame { to: SessionHandle, frame: Bytes },
     /// The end of a session.
@@ -75,7 +71,7 @@ impl Mark {
 }
 
 /// What has its place among the publications of a tick.
-enum Queued {
+pub(super) enum Queued {
     Publication(Publication),
     /// the end of a session, after what was published before
     Close {
@@ -85,11 +81,11 @@ enum Queued {
     Mark(Mark),
 }
 
-struct Publication {
-    members: Members<SessionHandle>,
+pub(super) struct Publication {
+    pub(super) members: Members<SessionHandle>,
     /// the session that gets no copy
-    sender: Option<u64>,
-    frame: Bytes,
+    pub(super) sender: Option<u64>,
+    pub(super) frame: Bytes,
 }
 
 /// Close all sessions of the worker, spread over some time.
@@ -256,7 +252,7 @@ impl Relays {
         (self.connections == 0 || before < self.connections).then_some(permit)
     }
 
-    fn send_batch(&self, worker: usize, batch: Batch) {
+    pub(super) fn send_batch(&self, worker: usize, batch: Batch) {
         if let Some(relay) = self.workers.get(worker).and_then(|worker| worker.relay.get()) {
             // unbounded on purpose: frames are bounded by each session's budget, publications by `is_congested`
             relay.do_send(batch);

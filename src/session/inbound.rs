@@ -6,7 +6,6 @@
 //! closing the guard waits for the peer's close frame alone.
 
 use std::{
-    cell::Cell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -17,9 +16,8 @@ use actix_web::{dev::Payload, error::PayloadError};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::outbox::Outbox;
 use crate::{
-    actors::relay::tick,
+    delivery::{Outbox, tick},
     domain::rate_limit::TokenBucket,
     protocol::{
         close_code::CloseCode,
@@ -31,32 +29,6 @@ use crate::{
 
 /// How much of what is not let through is read, in hope of the peer's close frame, before the connection is cut.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
-
-/// What the guard has admitted and the session has not handled yet. Shared by the two.
-#[derive(Debug, Default)]
-pub(super) struct Admitted {
-    frames: Cell<u32>,
-    /// how to close when all of it is handled; nothing more is admitted
-    refused: Cell<Option<CloseCode>>,
-}
-
-impl Admitted {
-    fn admit(&self) {
-        self.frames.set(self.frames.get() + 1);
-    }
-
-    /// Nothing more is admitted. Answers whether all is handled already.
-    fn refuse(&self, code: CloseCode) -> bool {
-        self.refused.set(Some(code));
-        self.frames.get() == 0
-    }
-
-    /// A frame has been handled. Answers how to close if it was the last one before one that was refused.
-    pub(super) fn handled(&self) -> Option<CloseCode> {
-        self.frames.set(self.frames.get().saturating_sub(1));
-        self.refused.get().filter(|_| self.frames.get() == 0)
-    }
-}
 
 /// See the module.
 pub struct Guard {
@@ -90,7 +62,7 @@ impl Guard {
     fn inspect(&mut self, chunk: &[u8]) -> usize {
         let now = Instant::now();
         let mut position = 0;
-        let mut passing = self.outbox.is_open() && self.outbox.admitted.refused.get().is_none();
+        let mut passing = self.outbox.is_open() && !self.outbox.admitted.is_refusing();
         let mut pass = if passing { chunk.len() } else { 0 };
         while let Some(head) = self.inspector.next(chunk, &mut position) {
             if passing {

@@ -3,25 +3,23 @@
 use std::rc::Rc;
 
 use actix_http::ws::Codec;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header, web};
 use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
 use chrono::{DateTime, Utc};
 use socket2::Socket;
 
-use super::{
-    BEARER_PROTOCOL, Dialect, Session, body::Body, chat, handle::SessionHandle, inbound::Guard, outbox::Outbox,
-};
+use super::{Dialect, Session, body::Body, chat, inbound::Guard};
 use crate::{
-    actors::{gateway_monitor::Watch, registry::Connect, relay},
-    app::Broker,
+    actors::{gateway_monitor::Watch, registry::Connect},
+    delivery::{self, Outbox, SessionHandle},
     domain::{
         accounts::Authenticated,
         ids::{ClientId, RoomId},
         rooms::{Change, Refusal},
     },
     error::ApiError,
-    http::{RequestBody, credentials},
     protocol::outbound,
+    state::Broker,
 };
 
 /// The duplicate of a connection's socket, kept with the connection for its session.
@@ -54,12 +52,13 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Answers a handshake and starts the session behind it.
+/// Answers a handshake and starts the session behind it, which reads `payload`.
 ///
 /// # Errors
 /// The server or the client has as many sockets as it may, or the request is no handshake.
 pub async fn accept(
     request: &HttpRequest,
+    payload: Payload,
     broker: web::Data<Broker>,
     dialect: Dialect,
     identity: Option<Authenticated>,
@@ -71,7 +70,7 @@ pub async fn accept(
         .map(|socket| socket.0.clone())
         .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
     let limits = broker.relays.outbox_limits();
-    let outbox = relay::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
+    let outbox = delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
     let mut session = Session {
         broker: broker.clone(),
         outbox: outbox.clone(),
@@ -104,17 +103,8 @@ pub async fn accept(
     if dialect == Dialect::Status {
         broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
     }
-    let payload = request
-        .extensions_mut()
-        .remove::<RequestBody>()
-        .ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?
-        .take();
     let mut response = ws::handshake(request)
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
-    // the framework would look at the first line of the list alone
-    if credentials::websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL) {
-        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, BEARER_PROTOCOL));
-    }
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
