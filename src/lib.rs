@@ -13,19 +13,24 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`app`] | start and stop, and the only place where actors meet |
-//! | [`settings`] | layered configuration |
-//! | [`actors`] | the sessions, the relays, the registry, the managers |
-//! | [`domain`] | the decisions, as plain structs |
-//! | [`protocol`] | frames in, frames out, close codes |
-//! | [`auth`] | passwords, tokens, accounts, extractors |
-//! | [`http`] | routes and handlers |
-//! | [`store`] | the database |
-//! | [`cluster`] | what crosses nodes |
-//! | [`client`] | the Rust client, used by the command line and the tests |
 //! | [`cli`] | the command line |
+//! | [`app`] | start and stop, and the only place where all actors meet |
+//! | [`http`] | routes, extractors and handlers |
+//! | [`session`] | WebSocket sessions, a file per dialect |
+//! | [`state`] | what handlers and sessions share |
+//! | [`actors`] | the owners: registry, managers, dispatcher, monitor, journal |
+//! | [`auth`] | passwords, tokens, accounts |
+//! | [`delivery`] | how a frame gets from any thread into a socket |
+//! | [`cluster`] | what crosses nodes |
+//! | [`error`] | why a request is refused |
+//! | [`store`] | the database |
+//! | [`settings`] | layered configuration |
+//! | [`protocol`] | frames in, frames out, close codes |
+//! | [`domain`] | the decisions, as plain structs |
+//! | [`client`] | the Rust client, used by the command line and the tests |
 //!
-//! Each module says in its own documentation where to add what.
+//! A module uses those below it and none above; a test of the imports holds it to that. Each says in its own documentation
+//! where to add what.
 
 pub mod actors;
 pub mod app;

@@ -240,7 +240,7 @@ pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<w
         Rotation::Rotated { family, owner, successor } => {
             // of this very generation: a newer one would be another's to ask for
             let (access, expires_at) = tokens.access(&owner, family)?;
-            Ok(web::Json(TokenPair::new(access, expires_at, successor)))
+            Ok(web::Json(TokenPair::new(access, expires_at, *successor)))
         }
         Rotation::Inactive => Err(ApiError::InactiveUser),
         Rotation::Reused { family, kind } => {

@@ -86,7 +86,7 @@ pub enum Rotation {
         /// Whose it is, as of this moment.
         owner: Account,
         /// Its successor.
-        successor: RefreshToken,
+        successor: Box<RefreshToken>,
     },
     /// It is good, but its owner is disabled: nothing has changed.
     Inactive,
@@ -150,7 +150,7 @@ impl Store {
             Some(owner) if !owner.is_active() => Ok(Rotation::Inactive),
             Some(owner) => {
                 transaction.commit().await.map_err(StoreError::from)?;
-                Ok(Rotation::Rotated { family, owner, successor })
+                Ok(Rotation::Rotated { family, owner, successor: Box::new(successor) })
             }
         }
     }

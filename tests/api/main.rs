@@ -40,6 +40,7 @@ mod rooms;
 mod sockets;
 mod storage;
 mod streams;
+mod structure;
 mod supervision;
 mod takeovers;
 mod terminal;

@@ -1,0 +1,89 @@
+//! The modules of the program and what they may use (the table in `src/lib.rs`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules that a file's code names behind `crate::`, its tests and comments left out.
+fn named(code: &str) -> BTreeSet<String> {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut names = BTreeSet::new();
+    for (at, start) in code.match_indices("crate::") {
+        let rest = &code[at + start.len()..];
+        match rest.strip_prefix('{') {
+            None => names.extend(first_name(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                let mut begins = true;
+                for (at, character) in list.char_indices() {
+                    if begins && depth == 0 && character.is_alphabetic() {
+                        names.extend(first_name(&list[at..]));
+                        begins = false;
+                    }
+                    match character {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => begins = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    names
+}
+
+fn first_name(text: &str) -> Option<String> {
+    let name: String = text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
+    Some(name).filter(|name| name.starts_with(char::is_lowercase))
+}
+
+/// The modules in the order of the table in `src/lib.rs`, from the top down.
+fn table() -> Vec<String> {
+    let map = fs::read_to_string(format!("{SOURCES}/lib.rs")).unwrap();
+    let rows = map.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next().map(str::to_owned));
+    rows.collect()
+}
+
+#[test]
+fn a_module_uses_only_those_below_it_in_the_table() {
+    let table = table();
+    let mut paths = Vec::new();
+    files(Path::new(SOURCES), &mut paths);
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in paths {
+        let within = path.strip_prefix(SOURCES).unwrap();
+        let module =
+            within.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if module != "lib" && module != "main" {
+            uses.entry(module).or_default().extend(named(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+    for (module, used) in &uses {
+        let place =
+            table.iter().position(|row| row == module).unwrap_or_else(|| panic!("{module} is not in the table"));
+        for other in used.iter().filter(|other| *other != module) {
+            let below = table.iter().position(|row| row == other);
+            // what is used by the command line alone stands last
+            let is_below = below.is_some_and(|below| below > place);
+            assert!(is_below, "{module} uses {other}, which is not below it");
+        }
+    }
+}
