@@ -165,7 +165,7 @@ impl Session {
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
             BadMessage::UnknownType(kind) => {
-                self.bad_frame("unknown_type", &format!("Unknown message type: {kind}"), about);
+                self.bad_frame("unknown_type", &format!("{what}: unknown type {kind}"), about);
             }
             BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
             BadMessage::ForeignSender => {

@@ -292,7 +292,7 @@ async fn the_command_line_lists_adds_shows_and_removes() {
     let (_, list, _) = run(&["gateways", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&list).unwrap()["count"], 2);
     let (code, _, error) = run(&["gateways", "add", "x", "a;b"]);
-    assert!(code == Some(1) && error.contains("address: ") && error.contains("tcp://host:port"), "{error}");
+    assert!(code == Some(2) && error.contains("<ADDRESS>") && error.contains("tcp://host:port"), "{error}");
     let (code, removed, _) = run(&["gateways", "rm", "5"]);
     assert_eq!((code, removed.as_str()), (Some(0), "Gateway deleted\n"));
     let (code, _, error) = run(&["gateways", "rm", "5"]);

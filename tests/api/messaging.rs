@@ -486,8 +486,8 @@ async fn a_frame_that_names_a_recipient_or_has_a_message_is_a_message_in_every_d
     }
     // what is no message is told by its type
     for (frame, expected) in [
-        (json!({ "type": "foo" }), "Unknown message type: foo"),
-        (json!({ "type": "foo", "msgid": "1", "content": 1 }), "Unknown message type: foo"),
+        (json!({ "type": "foo" }), "Invalid message format: unknown type foo"),
+        (json!({ "type": "foo", "msgid": "1", "content": 1 }), "Invalid message format: unknown type foo"),
         (json!({ "type": "message", "msgid": "1", "content": 1 }), "Invalid message format: missing field `to`"),
         (json!({ "type": 1 }), "Invalid message format: missing field `to`"),
         (json!({}), "Invalid message format: missing field `to`"),
