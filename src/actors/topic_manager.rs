@@ -25,7 +25,7 @@ use crate::{
     error::ApiError,
     protocol::{
         close_code::CloseCode,
-        outbound::{self, About, Event},
+        outbound::{self, About, Event, excerpt},
         wire,
     },
     store::Store,
@@ -167,7 +167,7 @@ impl TopicManager {
             let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
             let answer = match store.topic(topic).await {
                 Ok(Some(_)) => not_subscribed(topic, &msgid),
-                Ok(None) => outbound::error("topic_not_found", &format!("Topic {topic} not found"), about),
+                Ok(None) => outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about),
                 Err(error) => {
                     let error = ApiError::from(error);
                     error.log();
@@ -181,7 +181,7 @@ impl TopicManager {
 
 fn not_subscribed(topic: &str, msgid: &str) -> String {
     let about = About { msgid: Some(msgid), topic_id: Some(topic), room_id: None };
-    outbound::error("not_subscribed", &format!("Not subscribed to topic {topic}"), about)
+    outbound::error("not_subscribed", &format!("Not subscribed to topic {}", excerpt(topic)), about)
 }
 
 impl Actor for TopicManager {

@@ -10,7 +10,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::json::{self, Unacceptable};
+use super::{
+    json::{self, Unacceptable},
+    outbound::excerpt,
+};
 use crate::domain::ids::ClientId;
 
 /// Longest `msgid` in characters.
@@ -86,9 +89,9 @@ impl<'a> Frame<'a> {
         self.msgid.and_then(as_text).filter(|msgid| msgid.chars().count() <= MSGID_CHARS)
     }
 
-    /// `topic_id`, if it is a text.
-    pub fn topic_id(&self) -> Option<Cow<'a, str>> {
-        self.topic_id.and_then(as_text)
+    /// `topic_id`, if it is a text that may be one, of at most so many characters (0: any): to be named in an error.
+    pub fn topic_id(&self, most: usize) -> Option<Cow<'a, str>> {
+        self.topic_id.and_then(as_text).filter(|topic_id| is_within(topic_id, most))
     }
 }
 
@@ -281,15 +284,29 @@ pub fn direct<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<
     })
 }
 
-/// Reads a topic message.
+/// Reads a topic message, whose topic id has at most so many characters (`limits.topic_id_chars`; 0: any).
 ///
 /// # Errors
-/// As for [`direct`].
-pub fn topic<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<Message<'a, Cow<'a, str>>, BadMessage> {
+/// As for [`direct`], or the topic id is too long.
+pub fn topic<'a>(
+    frame: &Frame<'a>,
+    text: &'a str,
+    sender: ClientId,
+    most: usize,
+) -> Result<Message<'a, Cow<'a, str>>, BadMessage> {
     message(frame, text, sender, || {
-        let topic = frame.topic_id.ok_or_else(|| missing("topic_id"))?;
-        as_text(topic).ok_or_else(|| shape("topic_id: expected a text"))
+        let topic = as_text(frame.topic_id.ok_or_else(|| missing("topic_id"))?)
+            .ok_or_else(|| shape("topic_id: expected a text"))?;
+        if !is_within(&topic, most) {
+            return Err(shape(&format!("topic_id: over {most} characters (limits.topic_id_chars)")));
+        }
+        Ok(topic)
     })
+}
+
+/// Whether a text has at most so many characters (0: any).
+fn is_within(text: &str, most: usize) -> bool {
+    most == 0 || text.len() <= most || text.chars().count() <= most
 }
 
 fn message<'a, To>(
@@ -299,7 +316,7 @@ fn message<'a, To>(
     to: impl FnOnce() -> Result<To, BadMessage>,
 ) -> Result<Message<'a, To>, BadMessage> {
     if let Some(key) = &frame.duplicate {
-        return Err(shape(&format!("duplicate field `{key}`")));
+        return Err(shape(&format!("duplicate field `{}`", excerpt(key))));
     }
     let to = to()?;
     let msgid = msgid(frame)?;
@@ -388,7 +405,7 @@ mod tests {
     fn a_missing_from_is_added_and_nothing_else_changes() {
         let text = r#"{"topic_id":"t","msgid":"1","content":{"b":1,"a":2.0}}"#;
         let frame = Frame::parse(text).unwrap();
-        let message = topic(&frame, text, me()).unwrap();
+        let message = topic(&frame, text, me(), 100).unwrap();
         assert_eq!(forwarded(&message), format!(r#"{{"from":"{ME}",{}"#, &text[1..]));
         assert_eq!(message.to, "t");
     }

@@ -1,6 +1,7 @@
 //! Frames from the server, as JSON text.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Display, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -211,6 +212,17 @@ pub struct About<'a> {
     pub msgid: Option<&'a str>,
     pub topic_id: Option<&'a str>,
     pub room_id: Option<RoomId>,
+}
+
+/// Characters of a name that the text of an error tells.
+const EXCERPT_CHARS: usize = 100;
+
+/// A name that a client made up, for the text of an error: of a long one the beginning, since an error frame has its text twice.
+pub fn excerpt(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(EXCERPT_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+        None => name.into(),
+    }
 }
 
 /// The error frame (contract section 8): `message` and `content` are the same text, for clients of either origin.

@@ -16,7 +16,7 @@ use crate::{
     error::ApiError,
     protocol::{
         inbound::{Frame, as_id, as_text},
-        outbound::{self, About},
+        outbound::{self, About, excerpt},
     },
 };
 
@@ -98,7 +98,7 @@ impl Session {
                 }
             }
             "typing" => return Ok(room.map(|room| Change::Type { room, who })),
-            _ => return Err(Refused("unknown_type", format!("Unknown message type: {kind}"))),
+            _ => return Err(Refused("unknown_type", format!("Unknown message type: {}", excerpt(&kind)))),
         };
         Ok(Some(change))
     }

@@ -16,7 +16,7 @@ use crate::{
     protocol::{
         close_code::CloseCode,
         inbound::{self, BadMessage, Frame, Message},
-        outbound::{self, About},
+        outbound::{self, About, excerpt},
         wire,
     },
     state::Broker,
@@ -116,7 +116,7 @@ impl Session {
         sender: ClientId,
         context: &mut <Self as Actor>::Context,
     ) {
-        let message = match inbound::topic(frame, text, sender) {
+        let message = match inbound::topic(frame, text, sender, self.broker.settings.limits.topic_id_chars) {
             Ok(message) => message,
             Err(error) => return self.refuse(error, "Invalid topic message format", frame),
         };
@@ -161,11 +161,11 @@ impl Session {
     }
 
     fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
-        let (msgid, topic_id) = (frame.msgid(), frame.topic_id());
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
             BadMessage::UnknownType(kind) => {
-                self.bad_frame("unknown_type", &format!("{what}: unknown type {kind}"), about);
+                self.bad_frame("unknown_type", &format!("{what}: unknown type {}", excerpt(&kind)), about);
             }
             BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
             BadMessage::ForeignSender => {

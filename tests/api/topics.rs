@@ -58,3 +58,48 @@ async fn a_topic_is_deleted_by_its_creator_or_an_operator_and_its_subscribers_ar
     let own = refusal(403, "$status is the broker's own topic and cannot be deleted", "forbidden");
     assert_eq!(delete(&operator, "$status").await, own);
 }
+
+#[tokio::test]
+async fn a_topic_id_over_the_limit_is_refused_before_the_topic_is_looked_for() {
+    let broker = Broker::start().await;
+    let (_, _, mut socket) = broker.connected("publisher").await;
+    for (topic, why) in [
+        ("ü".repeat(100), None),
+        ("ü".repeat(101), Some("topic_id: over 100 characters (limits.topic_id_chars)")),
+        ("x".repeat(60_000), Some("topic_id: over 100 characters (limits.topic_id_chars)")),
+    ] {
+        socket.publish(&topic, "hello").await.unwrap();
+        let error = next_of_type(&mut socket, "error").await;
+        match why {
+            None => assert_eq!((&error["code"], &error["topic_id"]), (&json!("topic_not_found"), &json!(topic))),
+            Some(why) => {
+                assert_eq!(error["message"], format!("Invalid topic message format: {why}"));
+                assert_eq!((&error["code"], error.get("topic_id")), (&json!("invalid_message"), None));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_name_is_cut_in_the_text_of_an_error() {
+    let mut broker = Broker::with().set("LIMITS__TOPIC_ID_CHARS", "0").start().await;
+    let (name, cut) = ("ü".repeat(10_000), format!("{}…", "ü".repeat(100)));
+    let (device, _, mut socket) = broker.connected("device").await;
+    let unknown_type = json!({ "type": name }).to_string();
+    let twice = format!(r#"{{"topic_id":"t","{name}":1,"{name}":2}}"#);
+    for (frame, text) in [
+        (json!({ "topic_id": name, "msgid": "1", "content": "x" }).to_string(), format!("Topic {cut} not found")),
+        (unknown_type.clone(), format!("Invalid message format: unknown type {cut}")),
+        (twice, format!("Invalid topic message format: duplicate field `{cut}`")),
+    ] {
+        socket.send_text(frame).await.unwrap();
+        assert_eq!(next_of_type(&mut socket, "error").await["message"], text);
+    }
+    let mut chat = device.connect("/ws/auth").await.unwrap();
+    next_of_type(&mut chat, "connection_established").await;
+    let mut agent = broker.user("agent", "user").await.connect("/ws").await.unwrap();
+    for socket in [&mut chat, &mut agent] {
+        socket.send_text(unknown_type.clone()).await.unwrap();
+        assert_eq!(next_of_type(socket, "error").await["message"], format!("Unknown message type: {cut}"));
+    }
+}
