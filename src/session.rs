@@ -245,10 +245,10 @@ impl Session {
     /// Closes when what was admitted is done: frames whose handling has to wait for something, and publications under way,
     /// whose receipts are still to come.
     fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
-        let (broker, has_published) = (self.broker.clone(), self.has_published);
+        let (broker, session, has_published) = (self.broker.clone(), self.outbox.handle().clone(), self.has_published);
         let done = async move {
             if has_published {
-                device::publications_passed(broker).await;
+                device::publications_passed(broker, session).await;
             }
         };
         // spawned, not waited for: what is waited for last is done first

@@ -4,6 +4,8 @@
 //! publication once to every Relay that has members, and the receipt to the sender. Which topics exist is in the database,
 //! except for `$status`, to which the Registry and the GatewayMonitor announce what happens.
 
+mod refusals;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -14,6 +16,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use self::refusals::{Answer, Refusals};
 use super::registry::Directory;
 use crate::{
     cluster::Backplane,
@@ -59,10 +62,25 @@ pub struct Unsubscribe {
 #[rtype(result = "()")]
 pub struct TopicDeleted(pub TopicId);
 
-/// Tells whoever waits for the mark that what was published before has reached the outboxes of all its recipients.
+/// Tells whoever waits for the mark that what a session published before has reached the outboxes of all its recipients, and
+/// its receipts and refusals that of the session.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct MarkPublished(pub Mark);
+pub struct MarkPublished {
+    /// The session.
+    pub session: SessionHandle,
+    /// The mark.
+    pub mark: Mark,
+}
+
+/// Why a session can't publish to a topic has been found out.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Refused {
+    session: SessionHandle,
+    ticket: u64,
+    text: String,
+}
 
 /// A client came or went, or another of its sessions gets publications now.
 #[derive(Message)]
@@ -126,8 +144,9 @@ pub struct TopicManager {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     store: Store,
-    /// places for refusals that wait for the database
-    refusals: Arc<Semaphore>,
+    refusals: Refusals,
+    /// how many refusals may wait for the database
+    lookups: Arc<Semaphore>,
 }
 
 impl TopicManager {
@@ -141,31 +160,45 @@ impl TopicManager {
         wait: Duration,
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
-        let refusals = Arc::new(Semaphore::new(MAILBOX));
-        Self { subscriptions, wait, directory, relays, backplane, store, refusals }
+        let lookups = Arc::new(Semaphore::new(MAILBOX));
+        let refusals = Refusals::default();
+        Self { subscriptions, wait, directory, relays, backplane, store, refusals, lookups }
+    }
+
+    /// Tells a session something, in order with what it was told before.
+    fn tell(&mut self, session: &SessionHandle, text: String) {
+        let due = self.refusals.queue(session.id(), Answer::Text(text));
+        self.carry_out(session, due);
+    }
+
+    fn carry_out(&self, session: &SessionHandle, due: impl IntoIterator<Item = Answer>) {
+        for answer in due {
+            match answer {
+                Answer::Text(text) => drop(self.relays.deliver(session, &[text.as_bytes()])),
+                Answer::Mark(mark) => self.relays.mark(&mark),
+            }
+        }
     }
 
     /// Tells a sender why it can't publish: the topic is not there, or it is not subscribed.
-    fn refuse(&self, publish: Publish) {
-        let (store, relays) = (self.store.clone(), self.relays.clone());
+    fn refuse(&mut self, publish: Publish, context: &mut Context<Self>) {
         // the frame can be large, and this may wait for the database
         let Publish { session, topic, msgid, .. } = publish;
-        // what has members exists: answered at once, in order with the sender's receipts
+        // what has members exists
         if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
-            relays.deliver(&session, &[not_subscribed(topic.as_str(), &msgid).as_bytes()]);
-            return;
+            return self.tell(&session, not_subscribed(topic.as_str(), &msgid));
         }
-        let Ok(place) = self.refusals.clone().try_acquire_owned() else {
+        let Ok(lookup) = self.lookups.clone().try_acquire_owned() else {
             let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
             let text = "Server is at its limit, try again later";
-            relays.deliver(&session, &[outbound::error("at_limit", text, about).as_bytes()]);
-            return;
+            return self.tell(&session, outbound::error("at_limit", text, about));
         };
+        let (store, manager, ticket) = (self.store.clone(), context.address(), self.refusals.begin(session.id()));
+        // not a future of this actor, which would poll all of them at each of its messages
         actix::spawn(async move {
-            let _place = place;
             let topic = topic.as_str();
             let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
-            let answer = match store.topic(topic).await {
+            let text = match store.topic(topic).await {
                 Ok(Some(_)) => not_subscribed(topic, &msgid),
                 Ok(None) => outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about),
                 Err(error) => {
@@ -174,7 +207,8 @@ impl TopicManager {
                     outbound::error(error.code(), &error.to_string(), about)
                 }
             };
-            relays.deliver(&session, &[answer.as_bytes()]);
+            drop(lookup);
+            manager.do_send(Refused { session, ticket, text });
         });
     }
 }
@@ -226,12 +260,11 @@ impl Handler<PresenceChanged> for TopicManager {
 impl Handler<Publish> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
         let topic = publish.topic.as_str();
         // to the broker's own topics it alone publishes
         if publish.topic.is_reserved() || !self.subscriptions.is_subscribed(publish.client, topic) {
-            self.refuse(publish);
-            return;
+            return self.refuse(publish, context);
         }
         let Some(audience) = self.subscriptions.audience(topic) else { return };
         for (worker, members) in &audience.workers {
@@ -242,7 +275,7 @@ impl Handler<Publish> for TopicManager {
         // the sender is a member, but gets no copy
         let reached = audience.connected.saturating_sub(1) + elsewhere;
         let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
-        self.relays.deliver(&publish.session, &[receipt.as_bytes()]);
+        self.tell(&publish.session, receipt);
     }
 }
 
@@ -260,11 +293,21 @@ impl Handler<TopicDeleted> for TopicManager {
     }
 }
 
+impl Handler<Refused> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, Refused { session, ticket, text }: Refused, _: &mut Self::Context) {
+        let due = self.refusals.end(session.id(), ticket, text);
+        self.carry_out(&session, due);
+    }
+}
+
 impl Handler<MarkPublished> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, MarkPublished(mark): MarkPublished, _: &mut Self::Context) {
-        self.relays.mark(&mark);
+    fn handle(&mut self, MarkPublished { session, mark }: MarkPublished, _: &mut Self::Context) {
+        let due = self.refusals.queue(session.id(), Answer::Mark(mark));
+        self.carry_out(&session, due);
     }
 }
 

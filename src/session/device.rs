@@ -41,7 +41,7 @@ impl Session {
     /// frames, and their receipts, keep their order. Whoever sends only direct messages, or only publishes, never waits.
     fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
         self.has_published = false;
-        let passed = publications_passed(self.broker.clone());
+        let passed = publications_passed(self.broker.clone(), self.outbox.handle().clone());
         context.wait(passed.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
@@ -175,10 +175,10 @@ impl Session {
     }
 }
 
-/// Waits until what was published so far is in the outboxes of its recipients, and its receipts in those of the senders.
-pub(super) async fn publications_passed(broker: web::Data<Broker>) {
+/// Waits until what a session has published so far is in the outboxes of its recipients, and what it was told of that in its own.
+pub(super) async fn publications_passed(broker: web::Data<Broker>, session: SessionHandle) {
     let (mark, passed) = Mark::new();
-    if broker.topic_manager.send(MarkPublished(mark)).await.is_ok() {
+    if broker.topic_manager.send(MarkPublished { session, mark }).await.is_ok() {
         // ends with an error, since nothing is sent
         let _ = passed.await;
     }

@@ -73,7 +73,9 @@ impl Store {
     pub async fn lock(&self) -> Result<DatabaseLock, StoreError> {
         match &self.database {
             Database::Sqlite(path) => {
-                let mut beside = path.as_os_str().to_owned();
+                // SQLite resolves links, so that the database has one lock by whatever name it is opened
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                let mut beside = path.into_os_string();
                 beside.push("-lock");
                 let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
                 let file = file

@@ -115,6 +115,34 @@ async fn a_refused_publication_is_answered_in_its_place_among_the_receipts() {
 }
 
 #[tokio::test]
+async fn refusals_for_which_the_database_is_asked_keep_their_place_too() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (client, _, mut sender) = broker.connected("sender").await;
+    let (_, device, mut receiver) = broker.connected("receiver").await;
+    client.create_topic("nobody").await.unwrap();
+    client.create_topic("own").await.unwrap();
+    client.subscribe("own").await.unwrap();
+    let frame = |n: usize| match n % 4 {
+        0 => json!({ "topic_id": "missing", "msgid": n.to_string(), "content": n }),
+        1 => json!({ "topic_id": "nobody", "msgid": n.to_string(), "content": n }),
+        2 => json!({ "topic_id": "own", "msgid": n.to_string(), "content": n }),
+        _ => json!({ "to": device.uuid, "msgid": n.to_string(), "content": n }),
+    };
+    for n in 0..200 {
+        sender.send_text(frame(n).to_string()).await.unwrap();
+    }
+    for n in 0..200 {
+        let answer = next(&mut sender).await;
+        let kind = ["topic_not_found", "not_subscribed", "topic_sent", "sent"][n % 4];
+        let told = if n % 4 < 2 { &answer["code"] } else { &answer["type"] };
+        assert_eq!((told, &answer["msgid"]), (&json!(kind), &json!(n.to_string())), "{answer}");
+        if n % 4 == 3 {
+            assert_eq!(next(&mut receiver).await["content"], n);
+        }
+    }
+}
+
+#[tokio::test]
 async fn frames_before_one_that_ends_the_socket_are_handled_and_answered() {
     let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "1").set("LIMITS__FRAMES_BURST", "10").start().await;
     let (sender, _) = broker.device("sender").await;
@@ -132,6 +160,7 @@ async fn frames_before_one_that_ends_the_socket_are_handled_and_answered() {
             let (key, value) = if n % 3 == 1 { ("topic_id", json!("t")) } else { ("to", json!(device.uuid)) };
             bytes.extend(text(&json!({ key: value, "msgid": n.to_string(), "content": n })));
         }
+        bytes.extend(text(&json!({ "topic_id": "missing", "msgid": "8", "content": 8 })));
         bytes.extend(end);
         socket.send(&bytes).await;
         for n in 0..8 {
@@ -147,6 +176,6 @@ async fn frames_before_one_that_ends_the_socket_are_handled_and_answered() {
                 receipts.push(frame.json()["msgid"].as_str().unwrap().parse::<i32>().unwrap());
             }
         };
-        assert_eq!((closed, receipts), (code, (0..8).collect::<Vec<_>>()));
+        assert_eq!((closed, receipts), (code, (0..9).collect::<Vec<_>>()));
     }
 }

@@ -79,6 +79,19 @@ async fn a_second_broker_on_a_database_refuses_to_start_and_names_the_first() {
     Broker::with().env("DATABASE_URL", &url).start().await;
 }
 
+#[actix_web::test]
+async fn a_link_to_a_database_is_no_other_database() {
+    let dir = TempDir::new().unwrap();
+    let (file, link) = (dir.path().join("shared.db"), dir.path().join("link.db"));
+    let url = |path: &std::path::Path| format!("sqlite:///{}", path.display());
+    let _first = Broker::with().env("DATABASE_URL", &url(&file)).start().await;
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let mut second = ChangeBroker::default().env("DATABASE_URL", &url(&link));
+    let refused = second.run(&["serve", "--bind", "127.0.0.1:0"], "");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("another broker uses this database (process "), "{}", refused.stderr);
+}
+
 async fn execute(connection: &DatabaseConnection, sql: &str) {
     connection.execute_unprepared(sql).await.unwrap();
 }
