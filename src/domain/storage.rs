@@ -3,6 +3,16 @@
 /// `storage.min_free_bytes` as built in; less on small file systems, see [`Threshold::new`].
 const DEFAULT: u64 = 64 * 1024 * 1024;
 
+/// Bytes of a page of SQLite.
+const PAGE: u64 = 4096;
+
+/// After how many pages SQLite copies its write-ahead log into the file: 16 MB, since under load its default would have it
+/// copy several times a second. The copy may take as much space again, so on a file system of so many bytes in all it is
+/// less than what the default [`Threshold`] keeps free.
+pub fn checkpoint_pages(total: u64) -> u64 {
+    (total / 64 / PAGE).clamp(100, 4000)
+}
+
 /// Free bytes below which nothing more is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Threshold {
@@ -36,6 +46,15 @@ mod tests {
         assert_eq!(Threshold::new(DEFAULT, 1_000_000).min_free, 50_000);
         // what somebody asked for is taken as it is
         assert_eq!(Threshold::new(DEFAULT * 2, 1_000_000).min_free, DEFAULT * 2);
+    }
+
+    #[test]
+    fn the_log_of_sqlite_fits_into_what_is_kept_free() {
+        for total in [24 << 20, 256 << 20, 1 << 30, 1 << 40] {
+            let log = checkpoint_pages(total) * PAGE;
+            assert!(2 * log <= Threshold::new(DEFAULT, total).min_free, "{log} of {total}");
+        }
+        assert_eq!(checkpoint_pages(1 << 40), 4000);
     }
 
     #[test]

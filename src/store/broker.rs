@@ -27,12 +27,24 @@ pub struct ServingBroker {
 }
 
 impl Store {
-    /// Records which broker serves the database, by the clock of the database. From now on this store and its clones write
-    /// as that broker, and the one before it writes no more.
+    /// Records which broker serves the database, by the clock of the database.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails. That SQLite's disk is full is none: its lock is a file, and the record is for people.
     pub async fn register_broker(&self, broker: &ServingBroker, lock: &mut DatabaseLock) -> Result<(), StoreError> {
+        match self.write_broker(broker).await {
+            Err(StoreError::Full(error)) if self.read.backend() == DbBackend::Sqlite => {
+                tracing::error!(%error, "storage is full: nothing is stored");
+            }
+            written => written?,
+        }
+        // once only
+        let _ = self.gate.instance.set(broker.instance);
+        lock.open_fence().await;
+        Ok(())
+    }
+
+    async fn write_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         let now = Utc::now();
         let row = ActiveModel {
@@ -58,11 +70,7 @@ impl Store {
                 .exec(&transaction)
                 .await?;
         }
-        transaction.commit().await?;
-        // once only
-        let _ = self.gate.instance.set(broker.instance);
-        lock.open_fence().await;
-        Ok(())
+        Ok(transaction.commit().await?)
     }
 
     /// Which broker serves the database or was the last to do so, and since when.

@@ -2,7 +2,7 @@
 //! the database over.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +17,7 @@ use super::{Store, StoreError, Transaction, open::Database};
 use crate::domain::storage::Threshold;
 
 /// How often is looked how much space is left.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// What is known about what may be written; open unless somebody watches.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Gate {
 }
 
 /// Free and total bytes of the file system of a path.
-fn space(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+pub(super) fn space(path: &Path) -> std::io::Result<(u64, u64)> {
     let found = rustix::fs::statvfs(path)?;
     Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }

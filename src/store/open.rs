@@ -21,8 +21,8 @@ use sea_orm::{
 
 use tokio::time::timeout;
 
-use super::{StoreError, connection::Pool};
-use crate::settings;
+use super::{StoreError, connection::Pool, gate::space};
+use crate::{domain::storage::checkpoint_pages, settings};
 
 /// How long a command that somebody waits for at a terminal may take, and the start of the broker.
 pub(super) const PATIENT: Duration = Duration::from_secs(10);
@@ -130,6 +130,8 @@ impl Database {
 }
 
 fn sqlite_options(path: &Path, busy_timeout: Duration) -> SqliteConnectOptions {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let total = space(folder).map_or(u64::MAX, |(_, total)| total);
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -137,8 +139,7 @@ fn sqlite_options(path: &Path, busy_timeout: Duration) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(busy_timeout)
         .foreign_keys(true)
-        // 16 MB: under load the default would copy the log into the file several times a second
-        .pragma("wal_autocheckpoint", "4000")
+        .pragma("wal_autocheckpoint", checkpoint_pages(total).to_string())
         // what a statement of many rows would have to undo is kept in memory, not in a file
         .pragma("temp_store", "MEMORY")
         .disable_statement_logging()

@@ -270,10 +270,12 @@ async fn while_storage_is_nearly_full_what_passes_through_goes_on() {
 async fn a_broker_starts_with_the_secret_that_is_there_when_its_disk_is_full() {
     let Some(disk) = SmallDisk::mount("8m") else { return };
     let elsewhere = TempDir::new().unwrap();
-    // the data directory without a byte left; then the database with less than it keeps free
-    for (name, database, left) in
-        [("full", elsewhere.path().join("switchboard.db"), 0), ("nearly full", disk.path("switchboard.db"), 300_000)]
-    {
+    // the data directory without a byte left; then the database with less than it keeps free; then that without a byte
+    for (name, database, left) in [
+        ("full", elsewhere.path().join("switchboard.db"), 0),
+        ("nearly full", disk.path("nearly.db"), 300_000),
+        ("database full", disk.path("full.db"), 0),
+    ] {
         let broker = Broker::with()
             .argument("--data-dir")
             .argument(&disk.path(name).display().to_string())
@@ -288,10 +290,11 @@ async fn a_broker_starts_with_the_secret_that_is_there_when_its_disk_is_full() {
         let client = broker.client().with_token(device.token().unwrap());
         assert_eq!(get(&client, &format!("/devices/{}", registered.uuid)).await.0, 200, "{name}");
         assert_eq!(topics(&client).await, ["old"], "{name}");
-        if left > 0 {
+        if name != "full" {
             let (status, body) = create_topic(&client, "new").await;
             assert_eq!((status, &body["code"]), (503, &json!("storage_full")), "{body}");
-            until(async || get(&client, "/readyz").await.1["database"] == "nearly full").await;
+            let expected = if left > 0 { "nearly full" } else { "full" };
+            until(async || get(&client, "/readyz").await.1["database"] == expected).await;
         }
         disk.free();
         until(async || create_topic(&client, "new").await.0 == 200).await;
