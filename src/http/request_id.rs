@@ -84,7 +84,9 @@ async fn handle<B: MessageBody + 'static>(
         busy.iter().for_each(Busy::upgraded);
         return Ok(response);
     }
-    if busy.as_ref().is_none_or(Busy::is_refused) || admission.connections.are_scarce() {
+    // the framework closes after a request for another protocol, and does not say so
+    let ends = response.request().head().upgrade() || busy.as_ref().is_none_or(Busy::is_refused);
+    if ends || admission.connections.are_scarce() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     let response = response_body::account(&admission.answers, &broker.settings, busy.clone(), response);

@@ -133,8 +133,8 @@ async fn accept(
     identity: Option<Authenticated>,
 ) -> Result<HttpResponse, ApiError> {
     let body = request.extensions_mut().remove::<RequestBody>();
-    let payload = body.ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?.take();
-    let mut response = session::accept(request, payload, broker, dialect, identity).await?;
+    let body = body.ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?;
+    let mut response = session::accept(request, || body.take(), broker, dialect, identity).await?;
     // the framework would look at the first line of the list alone
     if credentials::websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL) {
         let chosen = HeaderValue::from_static(BEARER_PROTOCOL);

@@ -49,16 +49,22 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
     if version.is_none_or(|version| version != "13") {
         return Err(ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13"));
     }
+    // the framework hands on what follows a request that asks for this alone
+    let protocol = request.headers().get(header::UPGRADE).and_then(|protocol| protocol.to_str().ok());
+    if !protocol.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
+        return Err(ApiError::UpgradeRequired("Upgrade must name websocket alone"));
+    }
     Ok(())
 }
 
-/// Answers a handshake and starts the session behind it, which reads `payload`.
+/// Answers a handshake and starts the session behind it, which reads the payload. The payload is taken last: what a client
+/// sends behind a handshake that is refused is its request's body, and nobody reads it on.
 ///
 /// # Errors
 /// The server or the client has as many sockets as it may, or the request is no handshake.
 pub async fn accept(
     request: &HttpRequest,
-    payload: Payload,
+    take_payload: impl FnOnce() -> Payload,
     broker: web::Data<Broker>,
     dialect: Dialect,
     identity: Option<Authenticated>,
@@ -107,7 +113,7 @@ pub async fn accept(
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
-    let guard = Guard::new(payload, outbox.clone(), &broker.settings.limits);
+    let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits);
     let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
     // runs when the connection's task has yielded, which it does only after it has written the head and what goes with it:
     // nothing else waits for a connection that begins with a handshake

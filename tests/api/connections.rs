@@ -19,9 +19,11 @@ async fn read_answer(socket: &mut RawSocket) -> (String, String) {
 
 #[tokio::test]
 async fn a_body_that_nobody_wants_is_not_read_on() {
-    let broker = Broker::start().await;
-    let (client, _) = broker.device("device").await;
+    let broker = Broker::with().set("LIMITS__CONNECTIONS_PER_IDENTITY", "1").start().await;
+    let (client, _, _socket) = broker.connected("device").await;
     let token = client.token().unwrap();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let json = "Content-Type: application/json\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
     let long = format!("Content-Length: {ENDLESS}\r\n");
@@ -37,6 +39,9 @@ async fn a_body_that_nobody_wants_is_not_read_on() {
         (format!("POST /api/rooms/ HTTP/1.1\r\n{json}{chunked}"), 401),
         (format!("POST /api/commands HTTP/1.1\r\n{json}{chunked}Authorization: Bearer {token}\r\n"), 403),
         (format!("GET /ws/auth HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{chunked}"), 426),
+        (format!("GET /ws?token=nonsense HTTP/1.1\r\n{upgrade}"), 401),
+        (format!("GET /ws/room/99999?token={token} HTTP/1.1\r\n{upgrade}"), 404),
+        (format!("GET /ws/auth?token={token} HTTP/1.1\r\n{upgrade}"), 429),
     ];
     for (head, status) in table {
         let (mut reader, mut writer) = RawSocket::connect(&broker).await.split();
