@@ -6,6 +6,8 @@
 //! when devices were seen; the RoomManager has changes of rooms decided and written. Whoever must not go on before something
 //! is written asks for [`Flush`].
 
+mod batch;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +19,7 @@ use std::{
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
 
+use self::batch::Batch;
 use crate::{
     domain::rooms::Change,
     store::{Decided, Record, Store, StoreError},
@@ -158,7 +161,7 @@ impl Journal {
             }
         };
         if records.is_empty() && self.changes.is_none() {
-            return self.answer_flushes();
+            return self.answer_flushes(&Ok(()));
         }
         self.writing = true;
         self.under_way = records.len();
@@ -166,34 +169,31 @@ impl Journal {
         let changes = self.changes.take();
         let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
         let commit = async move {
-            let asked = changes.as_ref().map_or(&[][..], |(changes, _)| changes);
-            let mut written = write(&store, &records, asked, rooms_per_user).await;
-            let decided = match &mut written {
-                Ok(decided) => Ok(std::mem::take(decided)),
-                // what is wrong with a record must not stop the rooms
-                Err(StoreError::Database(_)) if !records.is_empty() && !asked.is_empty() => {
-                    write(&store, &[], asked, rooms_per_user).await
-                }
-                Err(error) => Err(error.clone()),
-            };
+            let batch =
+                Batch { records, changes: changes.as_ref().map_or(&[][..], |(changes, _)| changes), rooms_per_user };
+            let mut written = batch.write(&store).await;
+            let decided = std::mem::replace(&mut written.decided, Ok(Vec::new()));
+            let failed = decided.as_ref().err().cloned();
             if let Some((_, asker)) = changes {
                 // whoever asked may be gone
                 let _ = asker.send(decided);
             }
-            (records, written.map(drop))
+            (written, failed)
         };
-        context.spawn(commit.into_actor(self).map(|(records, written), journal, context| {
+        context.spawn(commit.into_actor(self).map(|(written, failed), journal, context| {
             journal.writing = false;
+            journal.written += (journal.under_way - written.left.len()) as u64;
             journal.under_way = 0;
-            *journal.backlog.last_failure() = written.as_ref().err().cloned();
-            match written {
-                Ok(()) => {
-                    journal.written += records.len() as u64;
-                    journal.answer_flushes();
-                }
-                Err(error) => {
-                    if !records.is_empty() {
-                        journal.waiting.splice(0..0, records);
+            let failure = written.failure.or(failed);
+            *journal.backlog.last_failure() = failure.clone();
+            if let Some(refusal) = written.refusal {
+                journal.answer_flushes(&Err(refusal));
+            }
+            match failure {
+                None => journal.answer_flushes(&Ok(())),
+                Some(error) => {
+                    if !written.left.is_empty() {
+                        journal.waiting.splice(0..0, written.left);
                         journal.retrying = Some(error.clone());
                         context.run_later(RETRY, |journal, context| {
                             journal.retrying = None;
@@ -216,34 +216,13 @@ impl Journal {
         }));
     }
 
-    /// Answers those whose records are written.
-    fn answer_flushes(&mut self) {
+    /// Answers those whose records are written, or dropped.
+    fn answer_flushes(&mut self, answer: &Result<(), StoreError>) {
         let written = self.written;
         for (_, flush) in self.flushes.extract_if(.., |(until, _)| *until <= written) {
-            let _ = flush.send(Ok(()));
+            let _ = flush.send(answer.clone());
         }
     }
-}
-
-async fn write(
-    store: &Store,
-    records: &[Record],
-    changes: &[Change],
-    rooms_per_user: usize,
-) -> Result<Vec<Decided>, StoreError> {
-    if records.is_empty() && changes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let result = store.write_journal(records, changes, rooms_per_user).await;
-    match &result {
-        // an outage is in the log already
-        Err(error @ StoreError::Database(_)) => {
-            tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
-        }
-        Err(error) => tracing::debug!(%error, records = records.len(), "cannot write the journal now"),
-        Ok(_) => {}
-    }
-    result
 }
 
 impl Actor for Journal {

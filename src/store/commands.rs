@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{GatewayRecord, Store, StoreError, devices, gateways, pieces};
+use super::{Record, Store, StoreError, devices, gateways, pieces};
 use crate::domain::{
     commands::{Command, Reason, State, Target},
     ids::{ClientId, ClientKind},
@@ -35,55 +34,6 @@ const ROW_BYTES: usize = 400;
 
 /// Ids per query.
 const ROWS: usize = 1000;
-
-/// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
-#[derive(Debug, Clone)]
-pub enum Record {
-    /// A command with all its targets.
-    Whole(Arc<Command>),
-    /// The command itself, without its targets.
-    Command(Arc<Command>),
-    /// A target as it is now.
-    Target {
-        /// The command.
-        command: Uuid,
-        /// The target.
-        target: Target,
-    },
-    /// A progress report of a target.
-    Progress {
-        /// The command.
-        command: Uuid,
-        /// The target.
-        client: ClientId,
-        /// The command's version with it.
-        version: i64,
-        /// When it came.
-        at: DateTime<Utc>,
-        /// JSON.
-        progress: Arc<str>,
-    },
-    /// An answer that came too late; it is kept if the target timed out or lost its socket.
-    LateResult {
-        /// The command.
-        command: Uuid,
-        /// The target.
-        client: ClientId,
-        /// JSON.
-        result: Arc<str>,
-    },
-    /// A device came or went.
-    DeviceSeen {
-        /// The device.
-        device: ClientId,
-        /// How often its UUID had been deleted.
-        incarnation: i64,
-        /// When.
-        at: DateTime<Utc>,
-    },
-    /// Something of a gateway's history.
-    Gateway(GatewayRecord),
-}
 
 /// A progress report as stored.
 #[derive(Debug, Clone)]
@@ -641,7 +591,13 @@ async fn write_progress(
     let sizes = pieces(rows.len());
     let mut rows = rows.into_iter();
     for size in sizes {
-        Entity::insert_many(rows.by_ref().take(size)).exec_without_returning(connection).await?;
+        Entity::insert_many(rows.by_ref().take(size))
+            // written before the database said that it could not
+            .on_conflict(
+                OnConflict::columns([Column::CommandId, Column::ClientUuid, Column::Version]).do_nothing().to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
     }
     written.sort_unstable();
     written.dedup();

@@ -24,6 +24,7 @@ mod first_start;
 mod gateways;
 mod http_rules;
 mod identity;
+mod journal;
 mod json;
 mod login_limits;
 mod messaging;

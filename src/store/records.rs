@@ -1,0 +1,85 @@
+//! What the Journal writes.
+
+use std::{fmt, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::GatewayRecord;
+use crate::domain::{
+    commands::{Command, Target},
+    ids::ClientId,
+};
+
+/// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A command with all its targets.
+    Whole(Arc<Command>),
+    /// The command itself, without its targets.
+    Command(Arc<Command>),
+    /// A target as it is now.
+    Target {
+        /// The command.
+        command: Uuid,
+        /// The target.
+        target: Target,
+    },
+    /// A progress report of a target.
+    Progress {
+        /// The command.
+        command: Uuid,
+        /// The target.
+        client: ClientId,
+        /// The command's version with it.
+        version: i64,
+        /// When it came.
+        at: DateTime<Utc>,
+        /// JSON.
+        progress: Arc<str>,
+    },
+    /// An answer that came too late; it is kept if the target timed out or lost its socket.
+    LateResult {
+        /// The command.
+        command: Uuid,
+        /// The target.
+        client: ClientId,
+        /// JSON.
+        result: Arc<str>,
+    },
+    /// A device came or went.
+    DeviceSeen {
+        /// The device.
+        device: ClientId,
+        /// How often its UUID had been deleted.
+        incarnation: i64,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// Something of a gateway's history.
+    Gateway(GatewayRecord),
+}
+
+/// What it is about, without what clients wrote.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(command) => write!(f, "command {} with its targets", command.id),
+            Self::Command(command) => write!(f, "command {}", command.id),
+            Self::Target { command, target } => write!(f, "target {} of command {command}", target.client),
+            Self::Progress { command, client, version, .. } => {
+                write!(f, "progress {version} of target {client} of command {command}")
+            }
+            Self::LateResult { command, client, .. } => {
+                write!(f, "late result of target {client} of command {command}")
+            }
+            Self::DeviceSeen { device, .. } => write!(f, "last sight of device {device}"),
+            Self::Gateway(GatewayRecord::Transition { gateway, transition }) => {
+                write!(f, "transition of gateway {gateway} at {}", transition.at)
+            }
+            Self::Gateway(GatewayRecord::Hour { gateway, hour }) => {
+                write!(f, "hour of gateway {gateway} from {}", hour.began_at)
+            }
+        }
+    }
+}
