@@ -39,6 +39,9 @@ pub enum ApiError {
     /// A disabled user.
     #[error("Inactive user")]
     InactiveUser,
+    /// The same at a handshake, where the contract asks for another status.
+    #[error("Inactive user")]
+    InactiveAtHandshake,
     /// The right identity without the right; the text says which one it lacks.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -168,7 +171,7 @@ impl ApiError {
             Self::IncorrectLogin => "incorrect_login",
             Self::IncorrectPassword => "incorrect_password",
             Self::InvalidRefreshToken => "invalid_refresh_token",
-            Self::InactiveUser => "inactive_user",
+            Self::InactiveUser | Self::InactiveAtHandshake => "inactive_user",
             Self::Forbidden(_) => "forbidden",
             Self::ForeignOrigin => "origin_not_allowed",
             Self::NotFound(_) => "not_found",
@@ -268,7 +271,9 @@ impl ResponseError for ApiError {
             | Self::NotConnected(_)
             | Self::ConnectionLost => StatusCode::BAD_REQUEST,
             Self::CommandTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Forbidden(_) | Self::NotAMember | Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::InactiveAtHandshake | Self::Forbidden(_) | Self::NotAMember | Self::ForeignOrigin => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UuidClaimed | Self::CommandCancelled | Self::LastAdmin(_) => StatusCode::CONFLICT,

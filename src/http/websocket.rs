@@ -149,7 +149,7 @@ async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authe
     let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
     match broker.accounts.authenticate(&token).await {
         Ok(identity) => Ok(Some(identity)),
-        Err(ApiError::InactiveUser) => Err(ApiError::Forbidden("Inactive user")),
+        Err(ApiError::InactiveUser) => Err(ApiError::InactiveAtHandshake),
         Err(error) => Err(error),
     }
 }

@@ -8,9 +8,12 @@ use crate::protocol::outbound::{About, excerpt};
 impl Session {
     pub(super) fn on_agent_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
-        let kind = frame.kind().unwrap_or("message".into());
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
+        if !frame.is_message() && frame.kind.is_none() {
+            return self.bad_frame("invalid_message", "Invalid message format: missing field `type`", about);
+        }
+        let kind = frame.kind().unwrap_or("message".into());
         self.bad_frame("unknown_type", &format!("Unknown message type: {}", excerpt(&kind)), about);
     }
 }

@@ -58,6 +58,15 @@ impl Session {
             Some("pong") => {}
             Some("auth") => self.on_auth(&frame, context),
             Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
+            // the others get no commands, so that they know no such type
+            Some("progress") if matches!(self.dialect, Dialect::Device | Dialect::Agent) => {
+                self.bad_frame(
+                    "invalid_message",
+                    "Invalid message format: missing field `command_id`",
+                    About::default(),
+                );
+                return Err(Handled);
+            }
             _ => return Ok(frame),
         }
         self.bad_frames = 0;

@@ -97,7 +97,7 @@ pub async fn accept(
         }
         let account = identity.account.clone();
         let expires_at = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
-            ApiError::InactiveUser => ApiError::Forbidden("Inactive user"),
+            ApiError::InactiveUser => ApiError::InactiveAtHandshake,
             error => error,
         })?;
         if let Some((room, attachment, wanted)) = dialect.room() {

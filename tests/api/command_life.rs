@@ -804,6 +804,11 @@ async fn a_command_can_be_followed_and_taken_up_again_where_one_stopped() {
     // whoever has seen all but the end gets the end
     let rest = Events::open(&operator, &id, Some(&finished.id)).await.rest().await;
     assert_eq!(rest.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["finished"]);
+    for last in ["x", "", "1.5"] {
+        let request = operator.request(Method::GET, &format!("{PATH}/{id}/events")).header("Last-Event-ID", last);
+        let (status, body) = answer(request).await;
+        assert!(status == 422 && body["detail"][0]["type"] == "int_parsing", "{last:?} {body}");
+    }
     no_command_is_left(&operator).await;
 }
 
@@ -861,9 +866,12 @@ async fn whoever_follows_a_command_misses_nothing_of_a_restart() {
         .iter()
         .map(|event| format!("{} {} {}", event.name, event.data["target"]["name"], event.data["target"]["state"]))
         .collect();
+    // a report is of its own time, without what came after it
+    let report = &events[1].data["target"];
+    assert!(report["result"].is_null() && report["ended_at"].is_null(), "{report}");
     let expected = [
         r#"state "working" "disconnected""#,
-        r#"progress "absent" "succeeded""#,
+        r#"progress "absent" "in_progress""#,
         r#"state "absent" "succeeded""#,
         "finished null null",
     ];

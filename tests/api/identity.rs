@@ -441,7 +441,8 @@ async fn a_disabled_user_is_out_at_once_and_in_again_when_enabled() {
     assert_eq!(detail(login(&broker, "alice", "password of alice").await), inactive);
     assert_eq!(login(&broker, "alice", "wrong password").await.0, 401);
     for path in ["/ws", "/ws/auth"] {
-        assert_eq!(refusal(within(user.connect(path)).await).0, 403, "{path}");
+        let (status, code, _) = refusal(within(user.connect(path)).await);
+        assert_eq!((status, &*code), (403, "inactive_user"), "{path}");
     }
     assert_ne!(refresh(&broker, &json!(tokens.refresh_token)).await.0, 200);
     assert_eq!(patch(&admin, id, json!({ "is_active": true })).await.1["is_active"], true);

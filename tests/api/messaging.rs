@@ -490,6 +490,7 @@ async fn a_frame_that_names_a_recipient_or_has_a_message_is_a_message_in_every_d
         (json!({ "type": "foo", "msgid": "1", "content": 1 }), "Invalid message format: unknown type foo"),
         (json!({ "type": "message", "msgid": "1", "content": 1 }), "Invalid message format: missing field `to`"),
         (json!({ "type": 1 }), "Invalid message format: missing field `to`"),
+        (json!({ "type": "progress", "progress": 1 }), "Invalid message format: missing field `command_id`"),
         (json!({}), "Invalid message format: missing field `to`"),
     ] {
         assert_eq!(error_text(&alice.ask(frame.to_string()).await), expected, "{frame}");
@@ -506,6 +507,15 @@ async fn a_frame_that_names_a_recipient_or_has_a_message_is_a_message_in_every_d
     let mut chat = within(user.connect("/ws/auth")).await.unwrap();
     next_of_type(&mut chat, "connection_established").await;
     let mut public = within(broker.client().connect("/ws")).await.unwrap();
+    for (frame, expected) in [
+        (json!({ "type": "progress", "progress": 1 }), "Invalid message format: missing field `command_id`"),
+        (json!({ "content": 1 }), "Invalid message format: missing field `type`"),
+        (json!({ "to": own, "content": 1 }), "Unknown message type: message"),
+        (json!({ "type": "foo" }), "Unknown message type: foo"),
+    ] {
+        agent.send_text(frame.to_string()).await.unwrap();
+        assert_eq!(error_text(&next(&mut agent).await), expected, "{frame}");
+    }
     for kind in ["ping", "auth"] {
         let frame = json!({ "type": kind, "message": "x", "result": 1 }).to_string();
         agent.send_text(&*frame).await.unwrap();

@@ -61,7 +61,7 @@ pub async fn events(
     let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
     let place = StreamPlace::take(&broker.registry, identity.0.account.id).await?;
     let cutter = Cutter::of(&request);
-    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let last = last_event(&request)?;
     let (sender, mut receiver) = mpsc::channel(BUFFER);
     actix_web::rt::spawn(async move {
         let _counted = (permit, place);
@@ -77,6 +77,16 @@ pub async fn events(
         .content_type("text/event-stream")
         .insert_header(("cache-control", "no-store"))
         .streaming(futures_util::StreamExt::map(stream, Ok::<Bytes, ApiError>)))
+}
+
+/// The event that the watcher got last; 0: none.
+fn last_event(request: &HttpRequest) -> Result<i64, ApiError> {
+    let Some(given) = request.headers().get("last-event-id") else { return Ok(0) };
+    let given = String::from_utf8_lossy(given.as_bytes());
+    given.parse().map_err(|_| {
+        let msg = "Input should be the id of an event, which is an integer";
+        ApiError::invalid("int_parsing", &["header", "Last-Event-ID"], msg, serde_json::json!(given))
+    })
 }
 
 struct Watcher {
@@ -148,7 +158,7 @@ impl Watcher {
             missed.push((
                 report.version,
                 "progress",
-                Event { command_id: self.id, target: TargetInfo::of(target), progress },
+                Event { command_id: self.id, target: TargetInfo::at_progress(target), progress },
             ));
         }
         for target in command.targets.iter().filter(|target| target.version > self.last) {

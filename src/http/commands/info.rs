@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        commands::{Command, Target},
+        commands::{Command, State, Target},
         ids::ClientId,
     },
     http::paging::{Next, PAGE_BYTES},
@@ -89,6 +89,20 @@ impl TargetInfo {
             in_progress_at: target.in_progress_at.map(rfc3339),
             ended_at: target.ended_at.map(rfc3339),
             progress: Vec::new(),
+        }
+    }
+}
+
+impl TargetInfo {
+    /// As it was when it told of progress, whatever has become of it since.
+    pub(super) fn at_progress(target: &Target) -> Self {
+        Self {
+            state: State::InProgress.as_str(),
+            reason: None,
+            result: None,
+            late_result: None,
+            ended_at: None,
+            ..Self::of(target)
         }
     }
 }
