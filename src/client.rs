@@ -83,7 +83,7 @@ impl Client {
         Self::with_ca(url, None)
     }
 
-    /// The same, trusting the certificate authorities of this file (PEM) in place of the system's.
+    /// The same, trusting the certificates of this file (PEM) in place of the system's: authorities, or the server's own.
     ///
     /// # Errors
     /// The URL is not one of `http` or `https`, or the file holds no certificates.

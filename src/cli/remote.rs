@@ -12,7 +12,7 @@ pub(super) struct Remote {
     #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
     #[arg(default_value = "http://127.0.0.1:8000")]
     url: String,
-    /// Trust the certificate authorities in this PEM file, in place of the system's
+    /// Trust the certificates in this PEM file, in place of the system's: authorities, or the server's own
     #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CA")]
     ca: Option<PathBuf>,
 }

@@ -5,7 +5,10 @@ use std::{error::Error, io, time::Duration};
 use reqwest::{StatusCode, header};
 use rustls::{CertificateError, InvalidMessage};
 use serde_json::Value;
+use tokio_tungstenite::tungstenite;
 use uuid::Uuid;
+
+use super::tls;
 
 /// What can go wrong between client and broker.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +57,7 @@ pub enum ClientError {
     },
     /// The socket failed.
     #[error("WebSocket: {0}")]
-    WebSocket(#[from] Box<tokio_tungstenite::tungstenite::Error>),
+    WebSocket(#[from] Box<tungstenite::Error>),
     /// The broker closed the socket.
     #[error("closed by the broker: {code} {reason}")]
     Closed {
@@ -82,6 +85,8 @@ pub enum Unreachable {
     Certificate,
     /// TLS failed otherwise.
     Tls,
+    /// What listens there does not speak HTTP.
+    NotHttp,
     /// No answer in time.
     Timeout,
     /// Anything else.
@@ -90,10 +95,13 @@ pub enum Unreachable {
 
 fn unreachable_text(cause: Unreachable, url: &str, reason: &str) -> String {
     match cause {
-        Unreachable::Refused => format!("no broker at {url} ({reason}): is it running? else give --url"),
+        Unreachable::Refused => {
+            format!("no broker at {url} ({reason}): start it, or give the broker's address with --url")
+        }
         Unreachable::Lookup => format!("cannot find the host of {url}: {reason}"),
         Unreachable::Certificate => format!("cannot trust {url}: {reason}"),
         Unreachable::Tls => format!("no TLS connection to {url}: {reason}"),
+        Unreachable::NotHttp => format!("no HTTP connection to {url}: {reason}"),
         Unreachable::Timeout => format!("no answer from {url}: {reason}"),
         Unreachable::Other => format!("cannot reach {url}: {reason}"),
     }
@@ -121,7 +129,10 @@ impl ClientError {
             Value::Array(faults) => faults.iter().map(fault).collect::<Vec<_>>().join("; "),
             _ => match header(header::LOCATION) {
                 Some(location) => format!("it is at {location} now: give that as --url"),
-                None => "that is no answer of a Switchboard broker: is the URL right?".to_owned(),
+                None => {
+                    "that is no answer of a Switchboard broker: give its URL with --url (https:// if it speaks TLS)"
+                        .to_owned()
+                }
             },
         };
         let retry_after = header(header::RETRY_AFTER).and_then(|secs| secs.parse().ok()).map(Duration::from_secs);
@@ -146,10 +157,11 @@ impl ClientError {
 impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
         let url = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        if error.is_connect() || error.is_timeout() {
-            Self::unreachable(&url, &error)
-        } else {
-            Self::Broken(cause(&error).1)
+        match cause(&error) {
+            (cause, reason) if cause == Unreachable::NotHttp || error.is_connect() || error.is_timeout() => {
+                Self::Unreachable { cause, url, reason }
+            }
+            (_, reason) => Self::Broken(reason),
         }
     }
 }
@@ -169,6 +181,14 @@ fn cause(error: &(dyn Error + 'static)) -> (Unreachable, String) {
     loop {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return tls_cause(tls);
+        }
+        let is_no_head = matches!(
+            error.downcast_ref(),
+            Some(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::HttparseError(_)))
+        );
+        if is_no_head || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            let reason = "what listens there does not speak HTTP; if it speaks TLS, give https:// in place of http://";
+            return (Unreachable::NotHttp, reason.to_owned());
         }
         timeout |= error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
         let next = match error.downcast_ref::<io::Error>() {
@@ -217,16 +237,35 @@ fn tls_cause(error: &rustls::Error) -> (Unreachable, String) {
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
                 certificate("its certificate is not valid yet; is this machine's clock right?")
             }
+            Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => certificate(
+                "its certificate names no host; make one with -addext subjectAltName=DNS:HOST, or IP:ADDRESS for an address",
+            ),
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
                 certificate("its certificate is for another host name")
             }
             Bad::Revoked => certificate("its certificate is revoked"),
-            other => certificate(&format!("its certificate is not good: {other}")),
+            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+                certificate("its certificate is not for servers (extendedKeyUsage)")
+            }
+            other if tls::is_authority(other) => certificate(
+                "its certificate is an authority's, as self-signed ones are; give it with --ca FILE, or make one with -addext basicConstraints=critical,CA:FALSE",
+            ),
+            _ => certificate("its certificate is damaged, or of a kind that is not supported"),
         },
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             (Unreachable::Tls, "it does not speak TLS; try http:// in place of https://".to_owned())
         }
-        other => (Unreachable::Tls, other.to_string()),
+        error => (Unreachable::Tls, handshake_text(error).to_owned()),
+    }
+}
+
+/// The library's own texts show its types.
+fn handshake_text(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::AlertReceived(_) => "the server has ended the TLS handshake",
+        rustls::Error::PeerIncompatible(_) => "the server has no TLS version or cipher that is supported here",
+        rustls::Error::NoCertificatesPresented => "the server has no certificate",
+        _ => "the server has broken the rules of TLS",
     }
 }
 

@@ -1,30 +1,48 @@
 //! Whom a client trusts: one TLS configuration for HTTP and WebSocket.
 
+mod given;
+
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, crypto::ring};
 
 use super::ClientError;
+use given::Given;
+pub(super) use given::is_authority;
 
 /// Trusts the authorities in the file; without one those of the system, or Mozilla's if the system has none.
 pub(super) fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
     // the system's store is read once, which takes some milliseconds
     static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     match (ca, SYSTEM.get()) {
-        (Some(file), _) => config(authorities(file)?),
+        (Some(file), _) => given(file),
         (None, Some(config)) => Ok(config.clone()),
         (None, None) => {
             let config = config(system())?;
             Ok(SYSTEM.get_or_init(|| config).clone())
         }
     }
+}
+
+/// Trusts the certificates in a file: authorities, or the server's own.
+fn given(file: &Path) -> Result<Arc<ClientConfig>, ClientError> {
+    let bad = |why: &str| ClientError::Tls(format!("cannot use the certificates in {}: {why}", file.display()));
+    let certificates = given::read(file)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|_| bad("one of them cannot be read"))?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let authorities = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    let authorities = authorities.map_err(|_| bad("it holds none in PEM form, as -----BEGIN CERTIFICATE-----"))?;
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| ClientError::Tls(error.to_string()))?;
+    // dangerous only where a verifier accepts what it should not
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Given::new(authorities, certificates)));
+    Ok(Arc::new(builder.with_no_client_auth()))
 }
 
 /// Trusts nobody: for brokers without TLS.
@@ -46,14 +64,4 @@ fn system() -> RootCertStore {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, ClientError> {
-    let bad = |why: String| ClientError::Tls(format!("cannot use the certificates in {}: {why}", file.display()));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(error.to_string()))? {
-        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(bad("it holds none in PEM form".to_owned())) } else { Ok(roots) }
 }

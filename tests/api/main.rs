@@ -46,3 +46,4 @@ mod supervision;
 mod takeovers;
 mod terminal;
 mod topics;
+mod trust;

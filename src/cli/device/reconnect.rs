@@ -45,8 +45,13 @@ impl Reconnect {
                 4429 => AFTER_OVERRUN,
                 _ => Duration::ZERO,
             },
-            ClientError::Refused { status, retry_after, .. } => {
+            ClientError::Refused { status, code, retry_after, .. } => {
                 if !status.is_server_error() && !matches!(status.as_u16(), 408 | 425 | 429) {
+                    return None;
+                }
+                // a broker's refusal has a code; without one it is a proxy's, whose broker is away, or there is no broker
+                let is_broker_away = !code.is_empty() || matches!(status.as_u16(), 408 | 429 | 502..=504);
+                if !self.was_connected && !is_broker_away {
                     return None;
                 }
                 let was_asked_to_wait = matches!(status.as_u16(), 429 | 503) && retry_after.is_some();
@@ -56,8 +61,8 @@ impl Reconnect {
                 retry_after.unwrap_or_default().min(LONGEST_ASKED)
             }
             ClientError::Unreachable { cause, .. } => {
-                // a certificate may be renewed and TLS repaired, but at the first attempt it is more likely a mistake
-                let is_mistake = matches!(cause, Unreachable::Certificate | Unreachable::Tls);
+                // a certificate may be renewed and a server repaired, but at the first attempt it is more likely a mistake
+                let is_mistake = matches!(cause, Unreachable::Certificate | Unreachable::Tls | Unreachable::NotHttp);
                 if !self.was_connected && (is_mistake || !self.waits_for_start) {
                     return None;
                 }
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn before_the_first_connection_a_mistake_is_told_at_once() {
-        for cause in [Unreachable::Certificate, Unreachable::Tls] {
+        for cause in [Unreachable::Certificate, Unreachable::Tls, Unreachable::NotHttp] {
             assert_eq!(agent().pause_after(&unreachable(cause), 0.5), None);
             let mut later = agent();
             later.was_connected(FIRST);
@@ -165,5 +170,15 @@ mod tests {
             assert_eq!(Reconnect::new(false).pause_after(&unreachable(cause), 0.5), None);
         }
         assert_eq!(Reconnect::new(false).pause_after(&refused(502, None), 0.5), None);
+        // no status of a proxy whose broker is away, and not in the words of a broker
+        for status in [500, 501, 505] {
+            assert_eq!(agent().pause_after(&refused(status, None), 0.5), None, "{status}");
+            let mut later = agent();
+            later.was_connected(FIRST);
+            assert!(later.pause_after(&refused(status, None), 0.5).is_some(), "{status}");
+        }
+        for status in [502, 503, 504] {
+            assert!(agent().pause_after(&refused(status, None), 0.5).is_some(), "{status}");
+        }
     }
 }
