@@ -79,8 +79,11 @@ impl Application {
             bootstrap::secret(&settings)?
         };
         let database = Location::of(&settings.storage)?;
-        let elsewhere = (!settings.storage.database_url.is_empty()).then_some(&database);
-        let lock = bootstrap::lock_data_dir(&settings.storage.data_dir, elsewhere)?;
+        let start = bootstrap::Start {
+            database_elsewhere: (!settings.storage.database_url.is_empty()).then_some(&database),
+            config_file: settings.config_file.as_deref(),
+        };
+        let lock = bootstrap::lock_data_dir(&settings.storage.data_dir, Some(start))?;
         // before the database: a second server on the same address should not get as far as to migrate
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;

@@ -49,6 +49,9 @@ pub struct Settings {
     /// Variables that look like settings and are none.
     #[serde(skip)]
     pub ignored_variables: Vec<String>,
+    /// `--config`
+    #[serde(skip)]
+    pub config_file: Option<PathBuf>,
 }
 
 /// `[http]`

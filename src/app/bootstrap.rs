@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -31,37 +31,63 @@ pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", dir.display()))
 }
 
+/// How a broker was started, for commands such as `user` that are to do the same.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// Where the database is, if it is not in the data directory.
+    pub database_elsewhere: Option<&'a Location>,
+    /// `--config`
+    pub config_file: Option<&'a Path>,
+}
+
 /// Holds the data directory for as long as the file is open: two brokers on one directory would both believe that they
-/// own what is in it. Commands such as `user` do not need it. Where the database is not in the directory, the file says
-/// where, for [`database_in_use`].
+/// own what is in it. Commands such as `user` need it only to bring the schema up to date. A broker writes into the file
+/// how it was started, for [`database_in_use`] and [`config_in_use`].
 ///
 /// # Errors
 /// When another broker has it.
-pub fn lock_data_dir(dir: &Path, database_elsewhere: Option<&Location>) -> anyhow::Result<File> {
+pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<File> {
     let path = dir.join("lock");
     let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
-    if lock.try_lock().is_err() {
-        let mut holder = String::new();
-        // only for the message
-        let _ = lock.read_to_string(&mut holder);
+    let is_held = lock.try_lock().is_err();
+    let mut before = String::new();
+    // only for the message, and for what is left as it was
+    let _ = lock.read_to_string(&mut before);
+    if is_held {
         anyhow::bail!(
             "another broker{} is using {}: stop it, or give another --data-dir",
-            holder.lines().next().map(|process| format!(" (process {process})")).unwrap_or_default(),
+            before.lines().next().map(|process| format!(" (process {process})")).unwrap_or_default(),
             dir.display()
         );
     }
+    let start = match broker {
+        Some(Start { database_elsewhere, config_file }) => {
+            let database = database_elsewhere.map(ToString::to_string).unwrap_or_default();
+            let config = config_file.map(std::path::absolute).transpose()?;
+            format!("{database}\n{}\n", config.unwrap_or_default().display())
+        }
+        None => before.lines().skip(1).map(|line| format!("{line}\n")).collect(),
+    };
+    lock.rewind()?;
     lock.set_len(0)?;
-    writeln!(lock, "{}", std::process::id())?;
-    if let Some(database) = database_elsewhere {
-        writeln!(lock, "{database}")?;
-    }
+    write!(lock, "{}\n{start}", std::process::id())?;
     Ok(lock)
 }
 
 /// The database of the broker that started last with this data directory, if it is not in there.
 pub fn database_in_use(dir: &Path) -> Option<String> {
-    fs::read_to_string(dir.join("lock")).ok()?.lines().nth(1).map(str::to_owned)
+    start_line(dir, 1)
+}
+
+/// The `--config` file of the broker that started last with this data directory.
+pub fn config_in_use(dir: &Path) -> Option<String> {
+    start_line(dir, 2)
+}
+
+fn start_line(dir: &Path, number: usize) -> Option<String> {
+    let lock = fs::read_to_string(dir.join("lock")).ok()?;
+    lock.lines().nth(number).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// The secret that signs tokens: the one given, else the one in `jwt-secret`, which is made if it is not there.
@@ -155,13 +181,18 @@ mod tests {
     fn a_data_directory_has_one_broker_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = Location::Postgres("host/name".to_owned());
-        let first = lock_data_dir(dir.path(), Some(&elsewhere)).unwrap();
+        let start = Start { database_elsewhere: Some(&elsewhere), config_file: Some(Path::new("/a/b.toml")) };
+        let first = lock_data_dir(dir.path(), Some(start)).unwrap();
+        assert_eq!(config_in_use(dir.path()).as_deref(), Some("/a/b.toml"));
         assert_eq!(database_in_use(dir.path()).as_deref(), Some("PostgreSQL at host/name"));
         let refused = lock_data_dir(dir.path(), None).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
+        // who is no broker leaves that as it is
         lock_data_dir(dir.path(), None).unwrap();
-        assert_eq!(database_in_use(dir.path()), None);
+        assert!(database_in_use(dir.path()).is_some() && config_in_use(dir.path()).is_some());
+        lock_data_dir(dir.path(), Some(Start::default())).unwrap();
+        assert_eq!((database_in_use(dir.path()), config_in_use(dir.path())), (None, None));
     }
 
     #[test]

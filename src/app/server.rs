@@ -2,7 +2,9 @@
 
 use std::{
     any::Any,
+    fs,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
     sync::Arc,
     time::Duration,
 };
@@ -51,6 +53,9 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
         tracing::warn!(
             "the secret that signs tokens is shorter than 32 bytes or well known, so tokens can be forged: set SECRET_KEY to 32 random bytes or more (openssl rand -base64 48)"
         );
+    }
+    if fs::metadata(".env").is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        tracing::warn!(".env can be read by every user of this machine, and it may hold secrets: chmod 600 .env");
     }
     if !settings.ignored_variables.is_empty() {
         tracing::warn!(

@@ -21,8 +21,10 @@ pub(super) struct Database {
     pub(super) store: Store,
     /// To be shown.
     pub(super) location: Location,
-    /// What new passwords must be.
-    pub(super) password_rules: PasswordRules,
+    /// What new passwords must be by the settings of this command.
+    password_rules: PasswordRules,
+    /// The `--config` file of the broker, where this command was given none.
+    missing_config: Option<String>,
     /// Where the database is, unless it was named by its URL.
     data_dir: Option<PathBuf>,
 }
@@ -41,9 +43,24 @@ impl Database {
         }
         let store = Store::connect(&settings.storage).await?;
         let password_rules = settings.auth.password_rules();
+        let in_use = bootstrap::config_in_use(&settings.storage.data_dir);
+        let missing_config = in_use.filter(|_| settings.config_file.is_none());
         let Storage { data_dir, database_url, .. } = settings.storage;
         let data_dir = database_url.is_empty().then_some(data_dir);
-        Ok(Self { store, location, password_rules, data_dir })
+        Ok(Self { store, location, password_rules, missing_config, data_dir })
+    }
+
+    /// What new passwords must be.
+    ///
+    /// # Errors
+    /// The broker has other settings, and other rules with them.
+    pub(super) fn password_rules(&self) -> anyhow::Result<PasswordRules> {
+        match &self.missing_config {
+            Some(file) => {
+                bail!("the broker was started with --config {file}, which may set rules for passwords: give the same")
+            }
+            None => Ok(self.password_rules),
+        }
     }
 
     /// Takes the locks of a broker, for what no broker may work with meanwhile.

@@ -5,7 +5,11 @@ use std::io::{BufRead, IsTerminal};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 
-use super::{ConfigArguments, WrongArguments, database::Database};
+use super::{
+    ConfigArguments, WrongArguments,
+    database::Database,
+    output::{printable, table},
+};
 use crate::{
     auth::passwords,
     domain::{ids::Role, passwords::PasswordRules},
@@ -45,7 +49,9 @@ enum Action {
     },
     /// Give a user another role
     SetRole {
+        /// The user's username or email
         username: String,
+        /// What the user may do
         #[arg(value_enum)]
         role: Role,
         #[command(flatten)]
@@ -53,6 +59,7 @@ enum Action {
     },
     /// Set another password; the user's logins end, live sockets are closed within seconds
     SetPassword {
+        /// The user's username or email
         username: String,
         /// Read the password from the first line of stdin instead of asking for it
         #[arg(long)]
@@ -62,18 +69,21 @@ enum Action {
     },
     /// Delete a user; messages stay, rooms pass on as if the user had left
     Delete {
+        /// The user's username or email
         username: String,
         #[command(flatten)]
         config: ConfigArguments,
     },
     /// Shut a user out; live sockets are closed within seconds
     Disable {
+        /// The user's username or email
         username: String,
         #[command(flatten)]
         config: ConfigArguments,
     },
     /// Let a user in again
     Enable {
+        /// The user's username or email
         username: String,
         #[command(flatten)]
         config: ConfigArguments,
@@ -89,7 +99,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             let database = Database::open_migrated(config, true).await?;
             let names: Vec<_> = [Some(username.as_str()), email.as_deref()].into_iter().flatten().collect();
-            let password_hash = new_password(password_stdin, database.password_rules, &names)?;
+            let password_hash = new_password(password_stdin, database.password_rules()?, &names)?;
             let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
             match database.store.create_user(new).await? {
                 Ok(user) => {
@@ -104,7 +114,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Action::Disable { username, config } => update(config, &username, None, Some(false)).await?,
         Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
         Action::SetPassword { username, password_stdin, config } => {
-            let Database { store, password_rules, .. } = Database::open_migrated(config, false).await?;
+            let database = Database::open_migrated(config, false).await?;
+            let (password_rules, store) = (database.password_rules()?, database.store);
             let user = find(&store, &username).await?;
             let names: Vec<_> = [Some(user.username.as_str()), user.email.as_deref()].into_iter().flatten().collect();
             let hash = new_password(password_stdin, password_rules, &names)?;
@@ -152,18 +163,21 @@ async fn update(
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {
-    say!("{:>6}  {:<9}{:<10}{:<30}EMAIL", "ID", "ROLE", "STATE", "USERNAME");
+    let mut table = table(&["ID", "ROLE", "STATE", "USERNAME", "EMAIL"]);
     let mut after = None;
     loop {
         let users = store.users(after, 0, 1000).await?;
-        let Some(last) = users.last() else { return Ok(()) };
+        let Some(last) = users.last() else { break };
         after = Some(last.id);
         for user in users {
             let state = if user.is_active { "active" } else { "disabled" };
             let email = user.email.unwrap_or_default();
-            say!("{:>6}  {:<9}{state:<10}{:<30}{email}", user.id, user.role.as_str(), user.username);
+            let texts = [user.role.as_str(), state, &user.username, &email].map(printable);
+            table.add_row(std::iter::once(user.id.to_string()).chain(texts));
         }
     }
+    say!("{table}");
+    Ok(())
 }
 
 fn read_password(from_stdin: bool) -> anyhow::Result<String> {

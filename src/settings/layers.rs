@@ -86,7 +86,7 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     if let Some(dir) = &flags.data_dir {
         layers.set("storage.data_dir", Value::String(dir.display().to_string()), "flag --data-dir")?;
     }
-    layers.finish()
+    Ok(Settings { config_file: flags.config.clone(), ..layers.finish()? })
 }
 
 /// The pairs of a `.env` file. What is wrong with a line is not said: the line may hold a secret.

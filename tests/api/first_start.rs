@@ -132,3 +132,43 @@ async fn no_account_is_created_in_a_database_that_no_broker_reads() {
     let output = Broker::with().run(&[&CREATE[..], &["--data-dir", "data"]].concat(), "hush-hush hush-hush\n");
     assert!(output.code == Some(0) && output.stdout.contains("data/switchboard.db"), "{output:?}");
 }
+
+#[tokio::test]
+async fn new_passwords_keep_to_the_rules_of_the_brokers_own_configuration() {
+    let overlay = std::fs::read_to_string(PRODUCTION).unwrap();
+    let setup = Broker::with().file("production.toml", &overlay).env("SECRET_KEY", SECRET);
+    let mut broker = setup.argument("--config").argument("production.toml").start().await;
+    let with = [&CREATE[..], &["--config", "production.toml"]].concat();
+    let weak = broker.command(&with, "password\n");
+    assert!(weak.code == Some(1) && weak.stderr.contains("password"), "{weak:?}");
+    let good = "Bright-Lamp-42\n";
+    let path = broker.setup().dir().join("production.toml").display().to_string();
+    for round in 0..2 {
+        let refused = broker.command(&CREATE, good);
+        assert!(refused.code == Some(1) && refused.stderr.contains("--config"), "{refused:?}");
+        assert!(refused.stderr.contains(&path), "{refused:?}");
+        if round == 0 {
+            assert_eq!(broker.command(&with, good).code, Some(0));
+        }
+        let refused = broker.command(&["user", "set-password", "root", "--password-stdin"], "password\n");
+        assert!(refused.code == Some(1) && refused.stderr.contains(&path), "{refused:?}");
+        // what sets no password needs no rules for one
+        assert_eq!(broker.command(&["user", "list"], "").code, Some(0));
+        // also while the broker is stopped
+        if round == 0 {
+            broker.signal("TERM");
+            assert_eq!(broker.ended().await, Some(0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_that_every_user_of_the_machine_can_read_are_warned_of() {
+    for (mode, expected) in [(0o644, true), (0o600, false)] {
+        let mut setup = Broker::with().file(".env", &format!("SECRET_KEY={SECRET}"));
+        let file = setup.dir().join(".env");
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let mut broker = setup.start().await;
+        assert_eq!(broker.log().contains("chmod 600 .env"), expected, "{}", broker.log());
+    }
+}
