@@ -26,6 +26,7 @@ mod remote;
 mod send;
 mod serve;
 mod user;
+mod values;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -112,7 +113,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // with all that led to it
             output::complain(&format!("{error:#}"));
-            let is_usage = error.is::<WrongArguments>() || matches!(error.downcast_ref(), Some(ClientError::Url(_)));
+            let is_usage = error.is::<WrongArguments>()
+                || matches!(error.downcast_ref(), Some(ClientError::Url(_) | ClientError::Tls(_)));
             if is_usage { ExitCode::from(WRONG_ARGUMENTS) } else { ExitCode::FAILURE }
         }
     }

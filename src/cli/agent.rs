@@ -28,7 +28,8 @@ use tokio::{
 
 use super::{
     device::{Identity, Link},
-    output::{printable, text},
+    output::{named, printable, text},
+    values::number,
 };
 use crate::{
     client::{ClientError, Connection},
@@ -59,10 +60,10 @@ struct Program {
     #[arg(long, value_name = "PROGRAM", value_parser = OsStringValueParser::new().try_map(executable))]
     exec: OsString,
     /// Seconds the program may take
-    #[arg(long, value_name = "SECS", default_value_t = 25)]
+    #[arg(long, value_name = "SECS", default_value_t = 25, value_parser = number(1..=86_400_u64))]
     exec_timeout: u64,
     /// Programs that may run at once; further commands wait
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = number(1..=1000_usize))]
     parallel: usize,
     /// Arguments for the program
     #[arg(last = true)]
@@ -100,7 +101,7 @@ async fn serve(link: &mut Link, socket: &mut Connection, work: &mut Work) -> Res
             frame = socket.next_frame() => {
                 let frame = frame?;
                 if frame["type"] == "connection" {
-                    say!("Connected to {} as {} ({}).", link.client().url(), text(&frame["name"]), text(&frame["uuid"]));
+                    say!("Connected to {} as {}.", link.client().url(), named(&frame));
                 } else {
                     work.take(frame);
                 }
@@ -139,7 +140,7 @@ impl Work {
     fn new(program: Program) -> Self {
         let (done, answers) = mpsc::channel(16);
         Self {
-            places: Arc::new(Semaphore::new(program.parallel.clamp(1, Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(program.parallel)),
             program: Arc::new(program),
             running: HashMap::new(),
             done,

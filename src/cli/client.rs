@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     device::{Identity, Link},
     names,
-    output::{json_text, printable, text},
+    output::{json_text, named, printable, text},
 };
 use crate::client::{ClientError, Connection};
 use lines::{Line, read};
@@ -158,7 +158,7 @@ impl Terminal {
             Line::Topic(topic, text) => self.send(socket, Target::Topic(topic), &text).await?,
             Line::Again(text) => match self.target.clone() {
                 Some(target) => self.send(socket, target, &text).await?,
-                None => say!("  to whom? /to NAME TEXT or /topic ID TEXT"),
+                None => say!("  no recipient yet: type /to NAME TEXT or /topic ID TEXT"),
             },
             Line::Subscribe(topic) => {
                 if self.subscribe(&topic).await? {
@@ -293,11 +293,7 @@ impl Terminal {
         match frame["type"].as_str() {
             Some("connection") => {
                 let url = self.link.client().url().to_owned();
-                say!(
-                    "Connected to {url} as {} ({}). /help tells what to type.",
-                    text(&frame["name"]),
-                    text(&frame["uuid"])
-                );
+                say!("Connected to {url} as {}. /help tells what to type.", named(frame));
             }
             Some("authenticated" | "heartbeat") => {}
             Some("sent" | "topic_sent") => say!("  {}", text(&frame["message"])),

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     names::resolve,
     output::{Output, json_text, print_json, table, text},
+    values::{command_id, number, time},
 };
 use crate::{client::Client, domain::commands::State};
 
@@ -32,29 +33,35 @@ enum Action {
         /// Only those to this target: a user's integer id, a UUID, or a name
         #[arg(long)]
         target: Option<String>,
-        /// Only those since this time (RFC 3339)
-        #[arg(long, value_name = "TIME", value_parser = DateTime::parse_from_rfc3339)]
+        /// Only those since this time, such as 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<DateTime<FixedOffset>>,
         /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        #[arg(long, default_value_t = 50, value_parser = number(1..=1000_u64))]
         limit: u64,
         #[command(flatten)]
         output: Output,
     },
     /// Show one command with all its targets
     Show {
+        /// The command's id, as `commands list` shows it
+        #[arg(value_parser = command_id)]
         id: Uuid,
         #[command(flatten)]
         output: Output,
     },
     /// Follow a command until it is finished
     Watch {
+        /// The command's id, as `commands list` shows it
+        #[arg(value_parser = command_id)]
         id: Uuid,
         #[command(flatten)]
         output: Output,
     },
     /// Call a command off
     Cancel {
+        /// The command's id, as `commands list` shows it
+        #[arg(value_parser = command_id)]
         id: Uuid,
         #[command(flatten)]
         output: Output,
@@ -91,8 +98,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Action::Watch { id, output } => watch(&output.login.client().await?, id, output.json).await?,
         Action::Cancel { id, output } => {
             let client = output.login.client().await?;
+            let before: Value = client.get(&format!("/api/commands/{id}")).await?;
             let command: Value = client.answer(client.request(Method::DELETE, &format!("/api/commands/{id}"))).await?;
             print(&command, output.json)?;
+            if !output.json && before["state"] == "finished" {
+                say!("The command had finished before: nothing was cancelled.");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -148,8 +159,14 @@ fn print_list(list: &Value) {
 async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
     // how it stands, so that there is something to see at once
     let command: Value = client.get(&format!("/api/commands/{id}")).await?;
+    let is_over = command["state"] == "finished";
     if !json {
         print(&command, false)?;
+    } else if is_over {
+        say!("{command}");
+    }
+    if is_over {
+        return Ok(());
     }
     let response = client.response(client.request(Method::GET, &format!("/api/commands/{id}/events"))).await?;
     let mut chunks = response.bytes_stream();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::{output::printable, remote::Remote};
+use super::{output::printable, remote::Remote, values::uuid};
 use crate::{
     auth::tokens::digest,
     client::{Client, ClientError, Connection, Login},
@@ -26,7 +26,7 @@ pub(super) struct Identity {
     #[command(flatten)]
     remote: Remote,
     /// The device's UUID [default: that of the state file, else a new one]
-    #[arg(long)]
+    #[arg(long, value_parser = uuid)]
     uuid: Option<Uuid>,
     /// Where the device's key and tokens are kept [default: a file in $XDG_STATE_HOME/switchboard for each broker and
     /// UUID or name]

@@ -4,8 +4,12 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::names::resolve;
-use super::output::{Output, items, print_json, table, text};
+use super::{
+    names::resolve,
+    output::{Output, items, print_json, table, text},
+    values::number,
+};
+use crate::domain::gateways::MAX_ID;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -42,13 +46,13 @@ struct ListArguments {
     #[arg(long)]
     search: Option<String>,
     /// Only those behind this gateway
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = number(0..=MAX_ID))]
     gateway: Option<i64>,
     /// How many to pass over
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number(0..=i64::MAX as u64))]
     skip: u64,
     /// How many at most
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 100, value_parser = number(1..=1000_u64))]
     limit: u64,
     #[command(flatten)]
     output: Output,
@@ -84,7 +88,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 return print_json(&device);
             }
             print_table(std::slice::from_ref(&device));
-            print_json(&device["metadata"])?;
+            if device["metadata"].as_object().is_some_and(|metadata| !metadata.is_empty()) {
+                print_json(&device["metadata"])?;
+            }
         }
         Action::Rm { device, output } => {
             let client = output.login.client().await?;

@@ -1,10 +1,13 @@
 //! `switchboard gateways`: which gateways there are, and how they are.
 
-use clap::{Args, Subcommand, builder::RangedI64ValueParser};
+use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, items, print_json, table, text};
+use super::{
+    output::{Output, items, print_json, table, text},
+    values,
+};
 use crate::{
     client::{Client, ClientError, Connection},
     domain::gateways::{Address, EXPECTED, MAX_ID, is_name, is_percent, is_rtt},
@@ -28,16 +31,17 @@ enum Action {
     },
     /// Add a gateway; it is probed at once
     Add {
+        /// What to call it, such as "Plant north"
         #[arg(value_parser = name)]
         name: String,
         /// A host name or IP address, pinged by ICMP; or tcp://host:port
         #[arg(value_parser = |text: &str| Address::parse(text).ok_or(EXPECTED))]
         address: Address,
         /// Its id; assigned if left out
-        #[arg(long, value_parser = id())]
+        #[arg(long, value_parser = values::number(0..=MAX_ID))]
         id: Option<i64>,
         /// The id of the gateway that it is behind
-        #[arg(long, value_name = "ID", value_parser = id())]
+        #[arg(long, value_name = "ID", value_parser = values::number(0..=MAX_ID))]
         parent: Option<i64>,
         /// Degraded above this mean round trip
         #[arg(long, value_name = "MS", value_parser = |text: &str| number(text, is_rtt, "a number greater than 0"))]
@@ -51,6 +55,8 @@ enum Action {
     },
     /// Remove a gateway with its history
     Rm {
+        /// Its id, as `gateways list` shows it
+        #[arg(value_parser = values::number(0..=MAX_ID))]
         id: i64,
         #[command(flatten)]
         output: Output,
@@ -64,10 +70,6 @@ enum Action {
 
 fn name(text: &str) -> Result<String, &'static str> {
     is_name(text).then(|| text.to_owned()).ok_or("expected 1 to 100 characters, none of them a control character")
-}
-
-fn id() -> RangedI64ValueParser<i64> {
-    clap::value_parser!(i64).range(0..=MAX_ID)
 }
 
 fn number(text: &str, is_good: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {

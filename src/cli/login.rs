@@ -82,7 +82,7 @@ impl Credentials {
                 ("admin".to_owned(), password.trim().to_owned())
             }
             None => bail!(
-                "who are you? give --token or --username; or, for a broker on this machine, --data-dir with its initial-admin-password ({} is not there)",
+                "no credentials: give --token or --username; or, for a broker on this machine, --data-dir with its initial-admin-password ({} is not there)",
                 first_password.display()
             ),
         };

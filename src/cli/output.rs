@@ -88,6 +88,14 @@ pub(super) fn json_text(value: &Value) -> String {
     printable(&value.to_string())
 }
 
+/// Who a frame or object tells of, by name and UUID; a name may be empty.
+pub(super) fn named(of: &Value) -> String {
+    match (text(&of["name"]), text(&of["uuid"])) {
+        (name, uuid) if name.is_empty() => uuid,
+        (name, uuid) => format!("{name} ({uuid})"),
+    }
+}
+
 /// An empty table without lines.
 pub(super) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();

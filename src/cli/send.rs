@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{commands::print_targets, login::LoginArguments, names::resolve};
+use super::{commands::print_targets, login::LoginArguments, names::resolve, values::number};
 use crate::{
     client::{Client, ClientError},
     protocol::json,
@@ -29,21 +29,21 @@ pub(super) struct Arguments {
     /// A device or user: its UUID, a user's integer id, or a name that no other has; several separated by commas; `all`
     /// that are connected
     target: String,
-    /// What to do, such as GET
+    /// The command's method, such as GET; the target decides what it means
     method: String,
-    /// To what, such as /status
+    /// The command's path, such as /status; the target decides what it means
     url: String,
-    /// With what
+    /// Data that the target gets with the command, such as '{"level": 3}'
     #[arg(long, value_name = "JSON", value_parser = |text: &str| json::parse(text.as_bytes()))]
     data: Option<Value>,
     /// Do not wait for the answer, print the command's id
     #[arg(long = "async")]
     is_async: bool,
     /// Seconds a target may take (1 to 300)
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(long, value_name = "SECS", value_parser = number(1..=300_u64))]
     timeout: Option<u64>,
     /// Seconds to wait for targets that are not connected (0 to 604800)
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(0..=604_800))]
+    #[arg(long, value_name = "SECS", value_parser = number(0..=604_800_u64))]
     deliver_within: Option<u64>,
     /// Print the whole command as JSON
     #[arg(long)]

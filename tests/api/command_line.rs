@@ -97,9 +97,13 @@ async fn a_command_is_listed_shown_followed_and_called_off() {
     next(&mut socket).await;
     let asked = next(&mut socket).await;
     assert_eq!((&asked["command_id"], &asked["url"]), (&json!(id), &json!("/later")));
-    assert!(commands(&["cancel", &id]).contains("cancelled"));
+    let cancelled = commands(&["cancel", &id]);
+    assert!(cancelled.contains("cancelled") && !cancelled.contains("nothing was cancelled"), "{cancelled}");
     assert_eq!(next(&mut socket).await, json!({ "type": "cancel", "command_id": id }));
-    assert!(commands(&["watch", &id]).contains("cancelled"));
+    // what is over is shown once
+    assert_eq!(commands(&["watch", &id]), commands(&["show", &id]));
+    assert_eq!(commands(&["watch", &id, "--json"]).lines().count(), 1);
+    assert!(commands(&["cancel", &id]).contains("nothing was cancelled"));
 }
 
 #[tokio::test]
@@ -143,4 +147,49 @@ async fn a_second_broker_on_the_same_data_is_refused() {
     let output = broker.command(&["serve", "--bind", "127.0.0.1:0"], "");
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stderr.contains("another broker (process ") && output.stderr.lines().count() == 1, "{output:?}");
+}
+
+#[tokio::test]
+async fn what_there_is_nothing_to_say_of_is_not_printed() {
+    let mut broker = Broker::start().await;
+    let (url, uuid) = (broker.url.clone(), Uuid::new_v4().to_string());
+    let mut nameless = Program::start(broker.setup(), &["client", "--url", &url, "--name", "", "--uuid", &uuid]);
+    let line = nameless.says("Connected").await;
+    assert!(line.contains(&format!("as {uuid}. ")), "{line}");
+    let show = broker.command(&["devices", "show", &uuid, "--url", &url], "");
+    assert!(show.code == Some(0) && !show.stdout.contains('{'), "{show:?}");
+    let list = broker.command(&["user", "list"], "").stdout;
+    let rows: Vec<Vec<_>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ID", "ROLE", "STATE", "USERNAME", "EMAIL"], "{list}");
+    assert_eq!(rows[1], ["1", "admin", "active", "admin"], "{list}");
+}
+
+#[tokio::test]
+async fn the_help_says_of_each_argument_what_it_is() {
+    let mut setup = Broker::with();
+    for command in [
+        &["user", "set-role"][..],
+        &["user", "set-password"],
+        &["user", "delete"],
+        &["user", "disable"],
+        &["user", "enable"],
+        &["gateways", "add"],
+        &["gateways", "rm"],
+        &["commands", "show"],
+        &["commands", "watch"],
+        &["commands", "cancel"],
+        &["devices", "show"],
+        &["devices", "rm"],
+        &["send"],
+    ] {
+        let help = setup.run(&[command, &["-h"]].concat(), "").stdout;
+        let (_, arguments) = help.split_once("Arguments:\n").expect("it has some");
+        let (arguments, _) = arguments.split_once("\n\n").unwrap();
+        // a line per argument: its name, and what it is
+        let mute: Vec<_> = arguments
+            .lines()
+            .filter(|line| line.trim_start().starts_with('<') && line.trim_end().ends_with('>'))
+            .collect();
+        assert!(mute.is_empty() && !arguments.is_empty(), "{command:?} {help}");
+    }
 }

@@ -84,17 +84,31 @@ async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
             &["cannot find the host of http://no-host.invalid"],
         ),
         (&["devices", "--url", &url, "--data-dir", "wrong"], &["cannot log in as admin", "--username", "401"]),
-        (&["devices", "--url", &url, "--data-dir", "none"], &["--token or --username"]),
+        (&["devices", "--url", &url, "--data-dir", "none"], &["no credentials", "--token or --username"]),
+        (&["devices", "--url", &url, "--ca", "nofile"], &["cannot read nofile: No such file"]),
         (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials"]),
         (&["devices", "show", "nobody", "--url", &url], &["nobody is named \"nobody\""]),
         (&["commands", "show", &uuid::Uuid::nil().to_string(), "--url", &url], &["404"]),
         (&["demo", "--url", &format!("{url}/not/here")], &["POST /register failed: 404"]),
     ] {
         let output = broker.command(arguments, "");
-        let code = if expected[0].starts_with("bad URL") { 2 } else { 1 };
+        let code = if expected[0].starts_with("bad URL") || expected[0].starts_with("cannot read") { 2 } else { 1 };
         assert_eq!((output.code, output.stderr.lines().count()), (Some(code), 1), "{output:?}");
         assert!(output.stderr.starts_with("switchboard: ") && !output.stderr.contains("hush"), "{output:?}");
         assert!(expected.iter().all(|part| output.stderr.contains(part)), "{expected:?} {output:?}");
+    }
+    for (arguments, expected) in [
+        (&["agent", "--exec", "true", "--uuid", "nope"][..], "expected a UUID such as "),
+        (&["client", "--name", "x", "--uuid", "nope"], "expected a UUID such as "),
+        (&["commands", "show", "nope"], "expected a command's id such as "),
+        (&["commands", "list", "--since", "foo"], "expected a time such as "),
+        (&["commands", "list", "--limit", "many"], "expected a whole number from 1 to 1000"),
+        (&["devices", "--gateway", "x"], "expected a whole number from 0 to "),
+        (&["gateways", "rm", "x"], "expected a whole number from 0 to "),
+        (&["send", "box", "GET", "/", "--timeout", "0"], "expected a whole number from 1 to 300"),
+    ] {
+        let output = broker.command(arguments, "");
+        assert!(output.code == Some(2) && output.stderr.contains(expected), "{arguments:?} {output:?}");
     }
     for arguments in [&["send", "box"][..], &["nope"], &["agent"], &["devices", "--limit", "many"]] {
         let output = broker.command(arguments, "");

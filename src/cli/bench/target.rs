@@ -83,7 +83,9 @@ impl Target {
             .with_context(|| format!("cannot resolve {host}"))?;
         // of several addresses of a name, the one where somebody listens
         let address = candidates.into_iter().find(|address| TcpStream::connect_timeout(address, CONNECT).is_ok());
-        let address = address.with_context(|| format!("nobody listens at {url}: is it running?"))?;
+        let address = address.with_context(|| {
+            format!("no broker at {url}: start it, or leave out --url to measure a broker of its own")
+        })?;
         let process = pid.map(Process);
         ensure!(
             process.is_none_or(|process| process.memory().is_some()),
