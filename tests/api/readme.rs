@@ -178,6 +178,21 @@ async fn the_walk_of_production_keeps_its_secret_and_its_first_admin() {
 }
 
 #[tokio::test]
+async fn a_backup_is_readable_by_its_owner_alone() {
+    if Command::new("sqlite3").arg("--version").output().is_err() {
+        eprintln!("\n*** NOT TESTED: the backup of the README, without sqlite3 ***\n");
+        return;
+    }
+    let mut broker = Broker::start().await;
+    let line = shell_lines("Upgrade, backup, logs").join("\n");
+    // as on most machines, where others may read what is new
+    bash(&mut broker, &format!("umask 022\n{line}"));
+    let backup = broker.setup().dir().join("backup.db");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
 async fn the_systemd_unit_names_what_there_is() {
     let (_, unit) = section("In production").split_once("```ini\n").expect("a unit");
     let unit = unit.split("```").next().unwrap();
