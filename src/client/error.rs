@@ -235,7 +235,7 @@ fn tls_cause(error: &rustls::Error) -> (Unreachable, String) {
             ),
             Bad::Expired | Bad::ExpiredContext { .. } => certificate("its certificate has expired"),
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                certificate("its certificate is not valid yet; is this machine's clock right?")
+                certificate("its certificate is not valid yet, or this machine's clock is wrong")
             }
             Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => certificate(
                 "its certificate names no host; make one with -addext subjectAltName=DNS:HOST, or IP:ADDRESS for an address",

@@ -165,7 +165,7 @@ async fn new_passwords_keep_to_the_rules_of_the_brokers_own_configuration() {
 #[tokio::test]
 async fn secrets_that_every_user_of_the_machine_can_read_are_warned_of() {
     for (mode, expected) in [(0o644, true), (0o600, false)] {
-        let mut setup = Broker::with().file(".env", &format!("SECRET_KEY={SECRET}"));
+        let mut setup = Broker::with().file(".env", &format!("SECRET_KEY=\"{SECRET}\""));
         let file = setup.dir().join(".env");
         std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         let mut broker = setup.start().await;
