@@ -19,6 +19,7 @@ mod connections;
 mod device_keys;
 mod device_programs;
 mod devices;
+mod examples;
 mod fairness;
 mod first_start;
 mod gateways;
