@@ -177,7 +177,9 @@ impl Tokens {
     }
 
     fn decode(&self, token: &str, validation: &Validation) -> Option<Claims> {
-        jsonwebtoken::decode::<Claims>(token, &self.decoding, validation).ok().map(|data| data.claims)
+        let token = jsonwebtoken::decode::<Claims>(token, &self.decoding, validation).ok()?;
+        // it demands extensions of the format, of which there are none here (RFC 7515, section 4.1.11)
+        token.header.crit.is_none().then_some(token.claims)
     }
 }
 
@@ -236,6 +238,17 @@ mod tests {
             assert_eq!(tokens.read(&token).is_some(), is_good);
             assert_eq!(tokens.read_again(&token).is_some(), is_good);
         }
+    }
+
+    #[test]
+    fn a_token_that_demands_an_extension_is_refused() {
+        let tokens = tokens(TimeDelta::minutes(10));
+        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
+        let claims = tokens.read(&token).unwrap();
+        let header = Header { crit: Some(vec!["x".to_owned()]), ..Header::new(Algorithm::HS256) };
+        let token = jsonwebtoken::encode(&header, &claims, &tokens.encoding).unwrap();
+        assert!(tokens.read(&token).is_none() && tokens.read_again(&token).is_none());
+        assert!(tokens.read_expired(&token).is_none());
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use actix_web::{
     HttpRequest,
-    http::{Method, header},
+    cookie::Cookie,
+    http::{
+        Method,
+        header::{self, HeaderValue},
+    },
     web::Query,
 };
 
@@ -20,7 +24,8 @@ pub const BEARER_PROTOCOL: &str = "bearer";
 pub const COOKIE: &str = "access_token";
 
 /// The token of a request, first found wins: `Authorization: Bearer`, `?token=`,
-/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie.
+/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Credentials that can't be read are an empty token, which is never
+/// a good one: they must not pass for none.
 ///
 /// # Errors
 /// `ForeignOrigin` for a cookie that came along with another site's page, where that could do harm.
@@ -28,24 +33,21 @@ pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, ApiEr
     if let Some(token) = explicit(request) {
         return Ok(Some(token));
     }
-    let Some(cookie) = request.cookie(COOKIE) else { return Ok(None) };
+    let Some(cookie) = cookie(request) else { return Ok(None) };
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
         && !request.headers().contains_key(header::UPGRADE);
     if !safe && !is_own_origin(request, http) {
         return Err(ApiError::ForeignOrigin);
     }
-    let value = cookie.value().trim_matches('"');
+    let value = cookie.trim_matches('"');
     Ok(Some(value.strip_prefix("Bearer ").unwrap_or(value).to_owned()))
 }
 
 fn explicit(request: &HttpRequest) -> Option<String> {
-    let text = |name: header::HeaderName| request.headers().get(name)?.to_str().ok();
-    if let Some((scheme, token)) = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '))
-        && scheme.eq_ignore_ascii_case("bearer")
-    {
-        return Some(token.trim().to_owned());
+    if let Some(token) = request.headers().get_all(header::AUTHORIZATION).find_map(bearer) {
+        return Some(token);
     }
-    if request.query_string().contains("token=")
+    if request.query_string().contains("token")
         && let Ok(query) = Query::<Vec<(String, String)>>::from_query(request.query_string())
         && let Some((_, token)) = query.into_inner().into_iter().find(|(key, _)| key == "token")
     {
@@ -53,6 +55,24 @@ fn explicit(request: &HttpRequest) -> Option<String> {
     }
     let mut protocols = websocket_protocols(request).skip_while(|protocol| *protocol != BEARER_PROTOCOL);
     protocols.nth(1).map(str::to_owned)
+}
+
+/// The token of an `Authorization` header of this scheme.
+fn bearer(value: &HeaderValue) -> Option<String> {
+    let value = value.as_bytes().trim_ascii();
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    let (scheme, token) = value.split_at(end);
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
+    is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().trim_matches(' ').to_owned())
+}
+
+/// The cookie's value. The other cookies of the header may be of any shape.
+fn cookie(request: &HttpRequest) -> Option<String> {
+    let lines = request.headers().get_all(header::COOKIE);
+    let mut cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let named = |cookie: &&[u8]| cookie.split(|byte| *byte == b'=').next().map(<[u8]>::trim_ascii) == Some(COOKIE.as_bytes());
+    let text = std::str::from_utf8(cookies.find(named)?).unwrap_or_default();
+    Some(Cookie::parse_encoded(text).map(|cookie| cookie.value().to_owned()).unwrap_or_default())
 }
 
 /// What a handshake offers as `Sec-WebSocket-Protocol`; several lines are one list (RFC 6455, section 11.3.4).
@@ -80,7 +100,7 @@ fn host(request: &HttpRequest, http: &Http) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::{cookie::Cookie, test::TestRequest};
+    use actix_web::test::TestRequest;
 
     use super::*;
 
@@ -121,6 +141,27 @@ mod tests {
         assert_eq!(found(TestRequest::default().cookie(Cookie::new(COOKIE, "Bearer abc"))).unwrap(), "abc");
         assert_eq!(found(TestRequest::default().insert_header(("Authorization", "Basic abc"))), None);
         assert_eq!(found(TestRequest::default()), None);
+    }
+
+    #[test]
+    fn credentials_that_can_not_be_read_do_not_pass_for_none() {
+        let value = |bytes: &'static [u8]| HeaderValue::from_bytes(bytes).unwrap();
+        let with = |name: &'static str, bytes| found(TestRequest::default().insert_header((name, value(bytes))));
+        for bytes in [b"Bearer".as_slice(), b"bearer ", b"Bearer \xe4"] {
+            assert_eq!(with("Authorization", bytes).unwrap(), "", "{bytes:?}");
+        }
+        assert_eq!(with("Authorization", b"Bearer\tabc").unwrap(), "\tabc");
+        for bytes in [b"access_token".as_slice(), b"access_token=\xe4", b"a=1; access_token=%ff"] {
+            assert_eq!(with("Cookie", bytes).unwrap(), "", "{bytes:?}");
+        }
+        assert_eq!(found(TestRequest::with_uri("/?token")).unwrap(), "");
+        // what others have set is not ours to judge
+        assert_eq!(with("Cookie", b"nonsense; x=\xe4; access_token=abc").unwrap(), "abc");
+        assert_eq!(with("Cookie", b"nonsense; access_token2=abc"), None);
+        let both = TestRequest::default()
+            .append_header(("Authorization", "Basic abc"))
+            .append_header(("Authorization", "Bearer abc"));
+        assert_eq!(found(both).unwrap(), "abc");
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) fn account(
     };
     let held = {
         let mut shares = answers.shares();
-        if response.request().method().is_safe() {
+        if response.request().method().is_safe() || response.status().is_client_error() {
             shares.hold(&reader, size)
         } else {
             // what was asked for has been done

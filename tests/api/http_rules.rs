@@ -211,6 +211,10 @@ async fn unusable_credentials_are_refused_also_where_none_are_needed() {
             nobody.request(Method::GET, path).bearer_auth("bad"),
             nobody.request(Method::GET, &format!("{path}?token=bad")),
             nobody.request(Method::GET, path).header("cookie", "access_token=bad"),
+            nobody.request(Method::GET, path).header("cookie", "nonsense; access_token=bad"),
+            nobody.request(Method::GET, path).header("authorization", "Bearer"),
+            nobody.request(Method::GET, path).header("authorization", "Bearer\tx"),
+            nobody.request(Method::GET, path).header("authorization", b"Bearer \xe4".as_slice()),
         ] {
             let (status, body) = answer(request).await;
             assert_eq!((status.as_u16(), &body["detail"]), (401, &json!("Could not validate credentials")), "{path}");

@@ -157,6 +157,12 @@ async fn a_wrong_body_is_refused_with_every_fault_in_it() {
         assert_eq!((status.as_u16(), &body["detail"][0]["type"]), (422, &json!("json_invalid")), "{text} {body}");
         assert_eq!(body["detail"][0]["loc"][0], "body");
     }
+    // an answer is not as large as what it refuses
+    for body in [json!(long(500_000)), json!({ "uuid": long(500_000), "name": vec![0; 200_000] })] {
+        let (status, answer) = post(&broker.client(), "/register", body).await;
+        assert_eq!(status, 422);
+        assert!(answer.to_string().len() < 4_000 && answer.to_string().contains('…'), "{answer}");
+    }
     // at the edges all is well
     let email = format!("{}@x.org", long(60));
     for (username, password) in [("abc", long(6)), (&long(50), "ü".repeat(128)), (&email, long(6))] {

@@ -112,15 +112,10 @@ impl<'a> Fields<'a> {
 
     /// Notes a fault of a field.
     pub fn fault(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) -> Invalid {
-        let input = self.object.get(name).cloned().unwrap_or(Value::Null);
         // what must not be shown is not shown to its sender either: answers are logged on the way
-        let input = if name.contains("password") || name.contains("token") || name == "device_key" {
-            Value::Null
-        } else {
-            input
-        };
-        let msg = msg.into();
-        self.faults.push(Fault { kind, loc: vec![self.part.to_owned(), name.to_owned()], msg, input });
+        let is_secret = name.contains("password") || name.contains("token") || name == "device_key";
+        let input = self.object.get(name).filter(|_| !is_secret).unwrap_or(&Value::Null);
+        self.faults.push(Fault::new(kind, vec![self.part.to_owned(), name.to_owned()], msg, input));
         Invalid
     }
 
