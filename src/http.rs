@@ -7,6 +7,7 @@
 //! [`routes::configure`], and a line in the list of the OpenAPI document; a test holds the two together.
 
 mod admission;
+mod arriving;
 pub mod body;
 mod clients;
 mod commands;

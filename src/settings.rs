@@ -159,6 +159,8 @@ pub struct Limits {
     pub connections_per_identity: usize,
     pub connections_per_address: usize,
     pub reads_per_identity: usize,
+    pub request_bytes: usize,
+    pub request_bytes_per_identity: usize,
     pub response_bytes: usize,
     pub response_bytes_per_identity: usize,
     pub topics_per_client: usize,

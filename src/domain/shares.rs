@@ -32,11 +32,19 @@ impl<K: Eq + Hash + Clone> Shares<K> {
     /// # Errors
     /// What is exhausted; then nothing is held.
     pub fn hold(&mut self, holder: &K, amount: usize) -> Result<(), Exhausted> {
+        self.hold_more(holder, 0, amount)
+    }
+
+    /// Holds more for something of which the holder has `had` already: that alone keeps nothing from growing.
+    ///
+    /// # Errors
+    /// What is exhausted; then no more is held.
+    pub fn hold_more(&mut self, holder: &K, had: usize, amount: usize) -> Result<(), Exhausted> {
         let own = self.holders.get(holder).copied().unwrap_or_default();
-        if self.share > 0 && own > 0 && own + amount > self.share {
+        if self.share > 0 && own > had && own + amount > self.share {
             return Err(Exhausted::Share);
         }
-        if self.total > 0 && self.held > 0 && self.held + amount > self.total {
+        if self.total > 0 && self.held > had && self.held + amount > self.total {
             return Err(Exhausted::Total);
         }
         self.hold_anyway(holder, amount);

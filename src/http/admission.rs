@@ -1,8 +1,8 @@
-//! What the HTTP side admits at a time: connections, reads, and the memory of answers (contract section 10).
+//! What the HTTP side admits at a time: connections, reads, and the memory of bodies (contract section 10).
 
 use std::sync::Arc;
 
-use super::{connections::Connections, reads::Reads, response_body::Answers};
+use super::{arriving::Arriving, connections::Connections, reads::Reads, response_body::Answers};
 
 /// What the handlers of all workers share of it.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Admission {
     pub(super) reads: Arc<Reads>,
     /// What large answers take up.
     pub(super) answers: Arc<Answers>,
+    /// What the bodies of requests take up.
+    pub(super) arriving: Arc<Arriving>,
 }
 
 impl Admission {
@@ -22,6 +24,7 @@ impl Admission {
             connections,
             reads: Reads::new(limits.reads_per_identity),
             answers: Answers::new(limits.response_bytes, limits.response_bytes_per_identity),
+            arriving: Arriving::new(limits.request_bytes, limits.request_bytes_per_identity),
         }
     }
 }

@@ -5,14 +5,16 @@ mod fields;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
+use super::{arriving::Buffer, extract::admission, limited_address, reads::Reader, response_body::Asker};
 use crate::{
     domain::ids::ClientId,
     error::ApiError,
     protocol::json::{self, NotRead},
+    settings::Settings,
     state::Broker,
 };
 
@@ -134,13 +136,12 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
             let broker = broker(&request)?;
-            let limits = &broker.settings.limits;
             check_content_type::<F>(&request)?;
-            let bytes = tokio::time::timeout(BODY_PATIENCE, read_body(&request, payload, limits.body_bytes))
+            let body = tokio::time::timeout(BODY_PATIENCE, read_body(&request, payload, &broker.settings))
                 .await
                 .map_err(|_| ApiError::BodyTimeout)??;
-            let object = F::parse(&bytes)?;
-            let text = std::str::from_utf8(&bytes).ok();
+            let object = F::parse(body.bytes())?;
+            let text = std::str::from_utf8(body.bytes()).ok();
             let content = Fields::read(&object, text, "body", &broker.settings)?;
             Ok(Self { content, format: std::marker::PhantomData })
         })
@@ -167,21 +168,31 @@ fn check_content_type<F: Format>(request: &HttpRequest) -> Result<(), ApiError> 
     }
 }
 
-async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Vec<u8>, ApiError> {
+async fn read_body(request: &HttpRequest, mut payload: Payload, settings: &Settings) -> Result<Buffer, ApiError> {
+    let limit = settings.limits.body_bytes;
     let limit = if limit == 0 { usize::MAX } else { limit };
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(ApiError::BodyTooLarge(limit));
     }
-    let mut body = Vec::new();
+    let most = declared.unwrap_or(limit);
+    let mut body = admission(request)?.arriving.begin();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| {
             ApiError::invalid("value_error", &["body"], "The body ended before it was complete", Value::Null)
         })?;
-        if body.len() + chunk.len() > limit {
+        if body.bytes().len() + chunk.len() > limit {
             return Err(ApiError::BodyTooLarge(limit));
         }
-        body.extend_from_slice(&chunk);
+        body.append(&chunk, most, || sender(request, settings))?;
     }
     Ok(body)
+}
+
+/// For whom a body counts. Credentials have been checked by the time that much of it is here.
+fn sender(request: &HttpRequest, settings: &Settings) -> Reader {
+    match request.extensions().get::<Asker>() {
+        Some(Asker(client)) => Reader::Client(*client),
+        None => Reader::Address(limited_address(request, settings)),
+    }
 }

@@ -50,7 +50,7 @@ async fn begin_read(request: &HttpRequest, reader: Reader) -> Result<(), ApiErro
     Ok(())
 }
 
-fn admission(request: &HttpRequest) -> Result<&web::Data<Admission>, ApiError> {
+pub(super) fn admission(request: &HttpRequest) -> Result<&web::Data<Admission>, ApiError> {
     let admission = request.app_data::<web::Data<Admission>>();
     admission.ok_or_else(|| ApiError::Internal("the admission is not in the app's data".to_owned()))
 }

@@ -16,8 +16,9 @@ use tokio::{
 use super::paging::{PAGE_BYTES, WHOLE_BYTES};
 use crate::{domain::ids::ClientId, error::ApiError, store::patience};
 
-/// How long a read waits for another one of the same reader to end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. What
+/// both waits leave of a request's patience is enough for a database that answers.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bytes of lists that are built at the same time, for all readers together: rows, values and JSON of a list take up to eight
 /// times its size until it is built.
@@ -71,8 +72,8 @@ impl Reads {
         // whatever becomes of the wait, a reader without reads is forgotten
         let mut read = Read { reads: self.clone(), reader, permit: None };
         // the others may wait for the database
-        match patience::wait(timeout(PATIENCE, semaphore.acquire_owned())).await? {
-            Ok(Ok(permit)) => {
+        match patience::wait(timeout(PATIENCE, semaphore.acquire_owned())).await {
+            Ok(Ok(Ok(permit))) => {
                 read.permit = Some(permit);
                 Ok(Some(read))
             }
@@ -88,8 +89,8 @@ impl Reads {
     /// Too few of them have ended in time.
     pub(crate) async fn begin_list(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
         let pages = bytes.min(BUILDING_BYTES).div_ceil(PAGE_BYTES) as u32;
-        match patience::wait(timeout(PATIENCE, self.building.acquire_many(pages))).await? {
-            Ok(Ok(permit)) => Ok(permit),
+        match patience::wait(timeout(PATIENCE, self.building.acquire_many(pages))).await {
+            Ok(Ok(Ok(permit))) => Ok(permit),
             _ => Err(ApiError::AtLimit("limits.response_bytes")),
         }
     }
@@ -111,6 +112,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::store::patience::Patience;
 
     #[tokio::test]
     async fn a_reader_has_its_share_and_is_forgotten_when_its_reads_have_ended() {
@@ -138,6 +140,26 @@ mod tests {
         assert!(reads.begin_list(PAGE_BYTES).now_or_never().is_none());
         drop(whole);
         drop(reads.begin_list(PAGE_BYTES).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_takes_too_long_is_not_the_databases_fault() {
+        let reads = Reads::new(1);
+        let _first = reads.begin(Reader::Address(None)).await.unwrap();
+        let _whole = reads.begin_list(WHOLE_BYTES).await.unwrap();
+        let impatient = || Patience::new(Duration::from_millis(10));
+        let refused = impatient().during(reads.begin(Reader::Address(None))).await.unwrap_err();
+        assert_eq!(refused.code(), "too_many_requests");
+        let refused = impatient().during(reads.begin_list(PAGE_BYTES)).await.unwrap_err();
+        assert_eq!(refused.code(), "at_limit");
+        // both turns, and then there is time left for the database
+        Patience::new(4 * PATIENCE)
+            .during(async {
+                reads.begin(Reader::Address(None)).await.unwrap_err();
+                reads.begin_list(PAGE_BYTES).await.unwrap_err();
+                patience::wait(async {}).await.unwrap();
+            })
+            .await;
     }
 
     #[tokio::test]

@@ -75,6 +75,63 @@ async fn a_body_that_nobody_wants_is_not_read_on() {
 }
 
 #[tokio::test]
+async fn bodies_that_do_not_end_take_up_no_more_than_they_may() {
+    let broker = Broker::start().await;
+    let (client, _) = broker.device("device").await;
+    let before = broker.memory();
+    let mut refused = 0;
+    let mut unended = Vec::new();
+    let almost = vec![b' '; (1 << 20) - 10];
+    for length in ["Content-Length: 1048576\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nFFFF6\r\n"].repeat(50) {
+        let mut socket = RawSocket::connect(&broker).await;
+        let head = format!("POST /register HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\n{length}");
+        socket.send(head.as_bytes()).await;
+        // one that is refused may be closed before it has sent everything
+        let _ = within(socket.stream.write_all(&almost)).await;
+        unended.push(socket);
+        // it has been read, or refused
+        let (status, body) = post(&broker.client(), "/register", json!("x".repeat(20_000))).await;
+        if status == 429 {
+            assert!(body["detail"].as_str().unwrap().contains("limits.request_bytes_per_identity"), "{body}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "of one address");
+    assert!(broker.memory() < before + (40 << 20), "{} bytes more", broker.memory() - before);
+    // small ones are free, and those who say who they are have their own
+    assert_eq!(post(&broker.client(), "/register", json!("x")).await.0, 422);
+    let metadata = json!({ "text": "x".repeat(500_000) });
+    assert_eq!(post(&client, "/topics/create", json!({ "topic_id": "t", "metadata": metadata })).await.0, 422);
+    drop(unended);
+    until(async || post(&broker.client(), "/register", json!("x".repeat(500_000))).await.0 == 422).await;
+}
+
+#[tokio::test]
+async fn bodies_of_all_together_take_up_no_more_than_they_may() {
+    let broker = Broker::with()
+        .set("LIMITS__REQUEST_BYTES", "100000")
+        .set("LIMITS__REQUEST_BYTES_PER_IDENTITY", "0")
+        .start()
+        .await;
+    let (client, _) = broker.device("device").await;
+    let mut socket = RawSocket::connect(&broker).await;
+    let head = "POST /register HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\nContent-Length: 90001\r\n\r\n";
+    socket.send(head.as_bytes()).await;
+    socket.send(&[b' '; 90_000]).await;
+    let metadata = json!({ "text": "x".repeat(50_000) });
+    until(async || {
+        let (status, body) = post(&client, "/topics/create", json!({ "topic_id": "t", "metadata": metadata })).await;
+        status == 503 && body["code"] == "at_limit" && body["detail"].as_str().unwrap().contains("limits.request_bytes")
+    })
+    .await;
+    // it ends, and there is room again
+    socket.send(b" ").await;
+    assert!(read_answer(&mut socket).await.0.starts_with("HTTP/1.1 422 "));
+    let (status, body) = post(&client, "/topics/create", json!({ "topic_id": "t", "metadata": metadata })).await;
+    assert_eq!(status, 422, "{body}");
+}
+
+#[tokio::test]
 async fn a_little_that_nobody_wants_is_drained_and_the_connection_goes_on() {
     let broker = Broker::start().await;
     let mut socket = RawSocket::connect(&broker).await;
