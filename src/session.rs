@@ -109,6 +109,7 @@ impl Session {
     /// What counts from the moment on at which the session is a client's, whose token expires then.
     fn adopt(&mut self, dialect: Dialect, expires_at: DateTime<Utc>) {
         self.dialect = dialect;
+        self.outbox.set_limits(self.broker.relays.outbox_limits());
         if dialect == Dialect::Agent {
             self.outbox.liveness.start_heartbeat(tick::clock());
         }

@@ -104,6 +104,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
     let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), limits));
     let connections = admission.connections.clone();
+    let most_per_worker = connections.most_per_worker(workers);
     let sessions = &broker.settings.sessions;
     let periods =
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
@@ -125,8 +126,8 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     })
     .workers(workers)
     .backlog(BACKLOG as u32)
-    // beyond it the framework would stop accepting, and nobody would be told why
-    .max_connections(usize::MAX)
+    // beyond it the framework stops accepting: only until those are closed that are too many
+    .max_connections(most_per_worker)
     .tcp_nodelay(true)
     .disable_signals()
     .shutdown_timeout(2)

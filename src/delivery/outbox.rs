@@ -80,7 +80,7 @@ pub struct Outbox {
     handle: SessionHandle,
     /// a duplicate of the connection's
     socket: Rc<Socket>,
-    limits: OutboxLimits,
+    limits: Cell<OutboxLimits>,
     state: RefCell<State>,
     /// it is in the tick's list already
     dirty: Cell<bool>,
@@ -95,7 +95,7 @@ impl Outbox {
         Rc::new(Self {
             handle,
             socket,
-            limits,
+            limits: Cell::new(limits),
             state: RefCell::new(State {
                 phase: Phase::Open,
                 head_out: false,
@@ -112,6 +112,11 @@ impl Outbox {
     /// The session it belongs to.
     pub fn handle(&self) -> &SessionHandle {
         &self.handle
+    }
+
+    /// Other limits hold from now on.
+    pub fn set_limits(&self, limits: OutboxLimits) {
+        self.limits.set(limits);
     }
 
     /// Whether it still takes frames.
@@ -150,7 +155,7 @@ impl Outbox {
             return false;
         }
         let len = wire::frame_len(parts.iter().map(|part| part.len()).sum());
-        if !self.handle.reserve(len, self.limits.bytes) {
+        if !self.handle.reserve(len, self.limits.get().bytes) {
             self.overrun();
             return false;
         }
@@ -200,7 +205,7 @@ impl Outbox {
         }
         // the first bytes of a frame may be out: the rest must follow whatever the budget says
         let started = rest.len() < frames.len();
-        if !self.handle.reserve(rest.len(), if started { 0 } else { self.limits.bytes }) {
+        if !self.handle.reserve(rest.len(), if started { 0 } else { self.limits.get().bytes }) {
             self.overrun();
             return;
         }
@@ -322,10 +327,10 @@ impl Outbox {
         let ready = TcpStream::from_std(self.socket.try_clone()?.into())?;
         let mut scratch = Vec::new();
         loop {
-            if self.limits.send_timeout.is_zero() {
+            if self.limits.get().send_timeout.is_zero() {
                 ready.writable().await?;
             } else {
-                tokio::time::timeout(self.limits.send_timeout, ready.writable()).await.map_err(|_| {
+                tokio::time::timeout(self.limits.get().send_timeout, ready.writable()).await.map_err(|_| {
                     io::Error::new(io::ErrorKind::TimedOut, "took nothing for limits.send_timeout_secs")
                 })??;
             }

@@ -105,6 +105,8 @@ pub struct Relays {
     /// open sessions, anonymous ones included
     sessions: AtomicUsize,
     outbound_bytes: usize,
+    /// `limits.frame_bytes`; 0 is none
+    frame_bytes: usize,
     send_timeout: Duration,
     /// `limits.connections`; 0 is none
     connections: usize,
@@ -134,6 +136,7 @@ impl Relays {
             joined: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             outbound_bytes: limits.outbound_bytes,
+            frame_bytes: limits.frame_bytes,
             send_timeout: Duration::from_secs(limits.send_timeout_secs),
             connections: limits.connections,
         })
@@ -153,6 +156,15 @@ impl Relays {
     /// What bounds the outbox of a session.
     pub fn outbox_limits(&self) -> OutboxLimits {
         OutboxLimits { bytes: self.outbound_bytes, send_timeout: self.send_timeout }
+    }
+
+    /// The same for one whose client is nobody known: it gets what it asks for and nothing from others, so that two of its
+    /// own largest frames are enough.
+    pub fn outbox_limits_of_nobody(&self) -> OutboxLimits {
+        let limits = self.outbox_limits();
+        let own = if self.frame_bytes == 0 { usize::MAX } else { 2 * self.frame_bytes };
+        let bytes = if limits.bytes == 0 { own } else { limits.bytes.min(own) };
+        OutboxLimits { bytes, ..limits }
     }
 
     /// Hands a text frame, given in parts, to a session. True: it goes out before the session's close frame, unless the

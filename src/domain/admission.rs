@@ -34,11 +34,13 @@ impl Capacity {
     /// For a process that may have so many descriptors open and needs so many for itself, and so many sockets
     /// (0: as many as the descriptors allow).
     pub fn of(descriptors: u64, own: u64, sockets: usize, workers: usize) -> Self {
-        let spare_per_worker = (SPARE / workers.max(1)).max(1);
-        let spare = 2 * spare_per_worker * workers.max(1);
-        let possible = descriptors.saturating_sub(own + spare as u64 * PER_CONNECTION) / PER_CONNECTION;
+        let workers = workers.max(1);
+        let possible = usize::try_from(descriptors.saturating_sub(own) / PER_CONNECTION).unwrap_or(usize::MAX);
+        // of few descriptors most are for those who are served
+        let spare_per_worker = (SPARE.min(possible / 4) / workers).max(1);
+        let spare = 2 * spare_per_worker * workers;
         let wanted = if sockets == 0 { usize::MAX } else { sockets.saturating_add(BESIDE_SOCKETS) };
-        let served = usize::try_from(possible).unwrap_or(usize::MAX).min(wanted).max(1);
+        let served = possible.saturating_sub(spare).min(wanted).max(1);
         Self { served, spare_per_worker, spare }
     }
 
@@ -50,6 +52,12 @@ impl Capacity {
     /// Connections beyond it that one worker lets wait for their request.
     pub fn spare_per_worker(self) -> usize {
         self.spare_per_worker
+    }
+
+    /// Connections that one worker of so many holds at a time, those included that it is about to close. Further ones wait
+    /// to be accepted: however many come at once, they do not take the descriptors of those that are served.
+    pub fn most_per_worker(self, workers: usize) -> usize {
+        self.served.saturating_add(2 * self.spare).div_ceil(workers.max(1))
     }
 
     /// What becomes of one more beside so many.
@@ -78,6 +86,7 @@ mod tests {
         assert_eq!(Capacity::of(346, 100, 20_000, 2).connections(), 50);
         assert_eq!(Capacity::of(1_000_000, 100, 20_000, 2).connections(), 25_000);
         assert_eq!(Capacity::of(1_500_096, 0, 0, 2).connections(), 500_000);
+        assert_eq!(Capacity::of(200, 120, 20_000, 2).connections(), 14);
         assert_eq!(Capacity::of(64, 100, 20_000, 2).connections(), 1, "too few descriptors for anything");
         assert!(Capacity::of(u64::MAX, 0, 0, 2).connections() > 1_000_000);
     }

@@ -187,6 +187,11 @@ impl Connections {
         }
     }
 
+    /// Connections that one worker of so many may hold.
+    pub fn most_per_worker(&self, workers: usize) -> usize {
+        self.capacity.most_per_worker(workers)
+    }
+
     /// Whether connections should make room for others as soon as they are idle.
     pub fn are_scarce(&self) -> bool {
         self.capacity.is_scarce(self.open.load(Ordering::Relaxed))

@@ -70,7 +70,8 @@ fn bearer(value: &HeaderValue) -> Option<String> {
 fn cookie(request: &HttpRequest) -> Option<String> {
     let lines = request.headers().get_all(header::COOKIE);
     let mut cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    let named = |cookie: &&[u8]| cookie.split(|byte| *byte == b'=').next().map(<[u8]>::trim_ascii) == Some(COOKIE.as_bytes());
+    let named =
+        |cookie: &&[u8]| cookie.split(|byte| *byte == b'=').next().map(<[u8]>::trim_ascii) == Some(COOKIE.as_bytes());
     let text = std::str::from_utf8(cookies.find(named)?).unwrap_or_default();
     Some(Cookie::parse_encoded(text).map(|cookie| cookie.value().to_owned()).unwrap_or_default())
 }

@@ -75,7 +75,10 @@ pub async fn accept(
         .conn_data::<ConnectionSocket>()
         .map(|socket| socket.0.clone())
         .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
-    let limits = broker.relays.outbox_limits();
+    let limits = match identity {
+        Some(_) => broker.relays.outbox_limits(),
+        None => broker.relays.outbox_limits_of_nobody(),
+    };
     let outbox = delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
     let mut session = Session {
         broker: broker.clone(),

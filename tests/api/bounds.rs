@@ -310,6 +310,26 @@ async fn consumers_that_do_not_read_cost_their_budget_and_no_more() {
 }
 
 #[tokio::test]
+async fn sockets_of_nobody_that_read_nothing_cost_little() {
+    let broker = Broker::start().await;
+    let before = broker.memory();
+    let frame = RawSocket::frame(0x82, &[b'x'; 65_536]);
+    let mut echoes = Vec::new();
+    for _ in 0..50 {
+        let mut socket = RawSocket::connect_narrow(&broker).await;
+        assert!(socket.handshake("/ws/echo?raw=true", "").await.starts_with("HTTP/1.1 101"));
+        // more than the kernel takes in both directions
+        for _ in 0..200 {
+            if within(socket.stream.write_all(&frame)).await.is_err() {
+                break;
+            }
+        }
+        echoes.push(socket);
+    }
+    assert!(broker.memory() < before + SLACK, "{} bytes more", broker.memory() - before);
+}
+
+#[tokio::test]
 async fn a_peer_that_takes_nothing_for_too_long_is_cut() {
     let setup = Broker::with().set("LIMITS__SEND_TIMEOUT_SECS", "1").set("LIMITS__OUTBOUND_BYTES", "0");
     let broker = setup.start().await;
