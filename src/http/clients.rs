@@ -14,6 +14,7 @@ use crate::{actors::room_manager::GetSocketCounts, error::ApiError, http::extrac
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Clients {
+    /// On this page.
     count: usize,
     /// name by UUID
     #[schema(example = json!({"123e4567-e89b-12d3-a456-426614174000": "Alice"}))]
@@ -23,7 +24,7 @@ pub struct Clients {
 }
 
 /// Connected devices and users on all nodes: names by UUID.
-#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<Clients> {
     let elsewhere = broker.backplane.clients().await;
     let clients: BTreeMap<_, _> =
@@ -44,7 +45,7 @@ pub struct Connections {
 }
 
 /// How many sockets are open on this node, unauthenticated ones included.
-#[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
 pub async fn connections(
     broker: web::Data<Broker>,
     _: PublicRead,

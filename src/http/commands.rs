@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::{
     info::ProgressInfo,
-    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, TargetPage},
+    request::{CreateCommand, ListQuery, MAX_TIMEOUT_SECS, StateName, TargetPage},
 };
 pub use self::{
     info::{CommandInfo, TargetInfo},
@@ -185,7 +185,7 @@ fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
 
 /// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
 /// `Prefer: respond-async` at once.
-#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or no client matches"), (status = 429, description = "limits.pending_commands_per_identity, limits.queued_commands_per_identity, limits.queued_commands_per_target, limits.command_bytes_per_identity"), (status = 503, description = "limits.pending_commands, limits.queued_commands, limits.command_bytes, or Gateway … is down")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo, headers(("Location" = String, description = "Where to ask for it"))), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or no client matches"), (status = 429, description = "limits.pending_commands_per_identity, limits.queued_commands_per_identity, limits.queued_commands_per_target, limits.command_bytes_per_identity"), (status = 503, description = "limits.pending_commands, limits.queued_commands, limits.command_bytes, or Gateway … is down")), security(("bearer" = [])))]
 pub async fn create(
     http: HttpRequest,
     broker: web::Data<Broker>,
@@ -381,7 +381,7 @@ fn may_see(identity: &Authenticated, command: &Command) -> bool {
 }
 
 /// The state of a command, with each target's last progress reports.
-#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -423,6 +423,7 @@ pub async fn cancel(
 /// A page of commands, newest first.
 #[derive(Serialize, ToSchema)]
 pub struct CommandList {
+    /// On this page.
     count: usize,
     commands: Vec<CommandInfo>,
     #[serde(flatten)]
@@ -432,7 +433,7 @@ pub struct CommandList {
 }
 
 /// Commands, newest first: all of them for operators, the caller's own for others.
-#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<String>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = CommandList)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<StateName>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query, description = "A user's integer id, or the UUID of a device or user"), ("since" = Option<String>, Query, description = "RFC 3339"), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = CommandList), (status = 403, description = "For users, not for devices")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,

@@ -140,7 +140,7 @@ async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo
 }
 
 /// Devices by name, a page at a time.
-#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway", minimum = 0), ("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -163,7 +163,7 @@ pub async fn list(
 }
 
 /// A device. For the device itself and for operators.
-#[utoipa::path(get, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, body = DeviceInfo), (status = 403, description = "Operator role required for other devices"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     identity: Identity,

@@ -80,6 +80,7 @@ fn rounded(value: f64) -> f64 {
 /// All gateways.
 #[derive(Serialize, ToSchema)]
 pub struct GatewayList {
+    /// On this page.
     count: usize,
     gateways: Vec<GatewayInfo>,
     #[serde(flatten)]
@@ -217,7 +218,7 @@ async fn told(broker: &Broker, gateway: Gateway) -> Result<web::Json<GatewayInfo
 }
 
 /// All gateways and their state, by id.
-#[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: Operator, part: QueryOf<Part<i64>>) -> web::Json<GatewayList> {
     let all = broker.gateways.all().into_iter().map(|known| (known.gateway.id, known));
     let (gateways, next) = part_of(all, &part.0);
@@ -269,7 +270,7 @@ async fn unused_id(broker: &Broker) -> Result<i64, ApiError> {
 }
 
 /// A gateway and its state.
-#[utoipa::path(get, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, body = GatewayInfo), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, body = GatewayInfo), (status = 403, description = "Operator role required"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     _: Operator,

@@ -29,7 +29,9 @@ const RETRY_AFTER: u64 = 5;
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
     match broker.unresponsive_actor(PATIENCE).await {
         None => HttpResponse::Ok().json(Health { status: "alive", actor: None }),
-        actor => HttpResponse::ServiceUnavailable().json(Health { status: "an actor does not answer", actor }),
+        actor => HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, RETRY_AFTER))
+            .json(Health { status: "an actor does not answer", actor }),
     }
 }
 

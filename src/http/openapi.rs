@@ -2,16 +2,18 @@
 //!
 //! A handler's `#[utoipa::path]` declares what is its own: parameters, body, answers, and errors with a meaning of their own.
 //! [`document`] adds the rest, so that no handler has to repeat it: the error schema, the errors of authentication, validation and
-//! limits where they can occur, aliases, operation ids and the ways to authenticate.
+//! limits where they can occur and their headers, aliases, operation ids and the ways to authenticate.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, Ref, RefOr, Response,
+        Content, HeaderBuilder, Object, Ref, RefOr, Response, Schema, Type,
         path::{Operation, Parameter, ParameterIn, PathItem, PathsMap},
+        schema::AdditionalProperties,
         security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme},
     },
 };
@@ -28,6 +30,9 @@ const BEARER: &str = "bearer";
 const PASSWORD: &str = "password";
 
 const NO_SCOPES: [&str; 0] = [];
+
+/// Routes about health answer whatever the load is.
+const ALWAYS_ANSWERED: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Other names of the same route, for clients of the earlier systems.
 const ALIASES: [(&str, &str); 3] =
@@ -98,10 +103,11 @@ fn document() -> utoipa::openapi::OpenApi {
             // handlers of different resources share names, operations must not
             let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
             operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
-            complete(operation, method);
+            complete(operation, method, path);
         }
     }
     let components = document.components.get_or_insert_default();
+    refuse_unknown_fields(&document.paths.paths, &mut components.schemas);
     components.add_security_scheme(BEARER, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let password = Flow::Password(Password::new("/token", Scopes::new()));
     components.add_security_scheme(PASSWORD, SecurityScheme::OAuth2(OAuth2::new([password])));
@@ -127,6 +133,13 @@ fn add_aliases(paths: &mut Paths) {
     // rooms are created there, and no more
     if let Some(item) = paths.get_mut("/rooms") {
         item.get = None;
+        // a name can be taken once
+        let body = item.post.as_mut().and_then(|create| create.request_body.as_mut());
+        if let Some(RefOr::T(body)) = body
+            && let Some(RefOr::T(json)) = body.content.get_mut("application/json")
+        {
+            json.example = Some(json!({ "name": "lounge", "description": "For a few" }));
+        }
     }
     // a topic may have the name of one of these routes
     let Some(mut topic) = paths.get("/topics/{topic_id}").cloned() else { return };
@@ -141,12 +154,47 @@ fn add_aliases(paths: &mut Paths) {
     }
 }
 
+/// Declares that bodies have no other fields, where the handlers refuse those.
+fn refuse_unknown_fields(paths: &Paths, schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    // the clients of the systems before send more; `FromFields::IGNORES_UNKNOWN` lets it pass
+    let open = [
+        tokens::Login::name(),
+        topics::CreateTopic::name(),
+        topics::TopicName::name(),
+        rooms::CreateRoom::name(),
+        commands::Request::name(),
+    ];
+    let bodies = paths.values().flat_map(|item| [&item.post, &item.put, &item.patch]).flatten();
+    let contents = bodies.filter_map(|operation| match &operation.request_body {
+        Some(RefOr::T(body)) => Some(body.content.values()),
+        _ => None,
+    });
+    for content in contents.flatten() {
+        let RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) = content else { continue };
+        let name = schema.ref_location.rsplit('/').next().unwrap_or_default();
+        if open.iter().any(|open| open == name) {
+            continue;
+        }
+        let refused = || Some(Box::new(AdditionalProperties::FreeForm(false)));
+        match schemas.get_mut(name) {
+            Some(RefOr::T(Schema::Object(object))) => object.additional_properties = refused(),
+            Some(RefOr::T(Schema::OneOf(alternatives))) => {
+                for alternative in &mut alternatives.items {
+                    if let RefOr::T(Schema::Object(object)) = alternative {
+                        object.additional_properties = refused();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Adds what an operation's declaration implies: the errors that can occur, and their schema.
-fn complete(operation: &mut Operation, method: &str) {
+fn complete(operation: &mut Operation, method: &str, path: &str) {
     let needs_token = operation.security.as_ref().is_some_and(|security| !security.is_empty());
     let has_body = operation.request_body.is_some();
     let has_parameters = operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
-    let is_operations = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "operations"));
     let mut add = |status: &str, description: &str| {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
@@ -166,10 +214,8 @@ fn complete(operation: &mut Operation, method: &str) {
         add("413", "limits.body_bytes");
         add("415", "Another content type than declared");
     }
-    if method != "get" {
+    if !ALWAYS_ANSWERED.contains(&path) {
         add("429", "A limit of the client's own; see Retry-After");
-    }
-    if !is_operations {
         add("503", "The database is away or full, the server is at a limit or shutting down; see Retry-After");
     }
     for (status, response) in &mut operation.responses.responses {
@@ -180,6 +226,16 @@ fn complete(operation: &mut Operation, method: &str) {
         if response.content.is_empty() && status.starts_with(['4', '5']) {
             let content = Content::new(Some(Ref::from_schema_name("Error")));
             response.content.insert("application/json".to_owned(), content.into());
+        }
+        let header = match status.as_str() {
+            "401" => Some(("WWW-Authenticate", Type::String, "`Bearer`")),
+            "429" | "503" => Some(("Retry-After", Type::Integer, "Seconds after which it is worth trying again")),
+            _ => None,
+        };
+        if let Some((name, kind, description)) = header {
+            let header =
+                HeaderBuilder::new().schema(Some(Object::with_type(kind))).description(Some(description)).build();
+            response.headers.insert(name.to_owned(), header.into());
         }
     }
     // whoever may use a token may get one by password first

@@ -179,7 +179,7 @@ pub fn check_username(username: &str) -> Result<(), &'static str> {
 
 /// A user for `POST /api/users/`, where the email is not optional.
 #[derive(Debug, ToSchema)]
-#[schema(example = json!({"username": "alice", "email": "alice@example.org", "password": "a long password"}))]
+#[schema(example = json!({"username": "bob", "email": "bob@example.org", "password": "a long password"}))]
 pub struct CreateUser {
     /// 3 to 50 characters, or an email.
     username: String,
@@ -254,7 +254,7 @@ pub struct CreatedUser {
 ///
 /// Where a registered UUID needs proof (`devices.registration = "claim"`), send the last `device_key`, or an access token
 /// of the device, expired or not, as `token` or as `Authorization: Bearer`. Under `closed` the caller must be an operator.
-#[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute")))]
+#[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute"), (status = 401, description = "Credentials are needed (`devices.registration = \"closed\"`), or given and no good"), (status = 403, description = "Only operators register devices (`devices.registration = \"closed\"`), or a cookie that came with another site's page")), security((), ("bearer" = [])))]
 pub async fn register(
     request: HttpRequest,
     broker: web::Data<Broker>,

@@ -114,9 +114,11 @@ impl From<&Participant> for ParticipantInfo {
 #[derive(Serialize, ToSchema)]
 pub struct PresenceInfo {
     room_id: i64,
-    /// How many there are in all.
+    /// On this page.
     count: usize,
     users: Vec<PresentInfo>,
+    /// On all pages.
+    total: usize,
     #[serde(flatten)]
     next: Next,
 }
@@ -150,7 +152,7 @@ pub async fn create(
 }
 
 /// The rooms that the caller can see: all public ones, and the private ones of which the caller is a member.
-#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<RoomInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "0 to 1000", minimum = 0, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<RoomInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -210,7 +212,7 @@ pub async fn leave(
 }
 
 /// Who has open sockets in a room, by name. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn presence(
     broker: web::Data<Broker>,
     identity: Identity,
@@ -220,7 +222,7 @@ pub async fn presence(
     let id = room_id(&path)?;
     check_membership(&broker, id, identity.account.id).await?;
     let present = broker.rooms.manager().send(GetPresence(id)).await?;
-    let count = present.len();
+    let total = present.len();
     let mut present: Vec<_> = present
         .iter()
         .map(|(who, sockets)| {
@@ -229,8 +231,8 @@ pub async fn presence(
         .collect();
     present.sort_by(|(one, _), (other, _)| one.cmp(other));
     let (users, next) = part_of(present, &part.0);
-    let users = users.into_iter().map(|(_, user)| user).collect();
-    Ok(web::Json(PresenceInfo { room_id: id.0, count, users, next }))
+    let users: Vec<_> = users.into_iter().map(|(_, user)| user).collect();
+    Ok(web::Json(PresenceInfo { room_id: id.0, count: users.len(), users, total, next }))
 }
 
 /// A read mark to be set.

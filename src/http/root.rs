@@ -48,7 +48,7 @@ pub struct ServerInfo {
 }
 
 /// Name, version and endpoints of this server; browsers are redirected to its documentation.
-#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints", body = ServerInfo), (status = 303, description = "For browsers: where to read on")))]
+#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints", body = ServerInfo), (status = 303, description = "For browsers: where to read on", headers(("Location" = String, description = "The documentation")))), security((), ("bearer" = [])))]
 pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
     let wants_html = request
         .headers()

@@ -115,7 +115,7 @@ pub async fn login_form(
 }
 
 /// Log in with JSON. The access token is also set as a cookie.
-#[utoipa::path(post, path = "/auth/login", tag = "identity", request_body = Login, responses((status = 200, body = TokenPair), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
+#[utoipa::path(post, path = "/auth/login", tag = "identity", request_body = Login, responses((status = 200, body = TokenPair, headers(("Set-Cookie" = String, description = "`access_token`, for browsers"))), (status = 400, description = "Inactive user"), (status = 401, description = "Incorrect username or password"), (status = 429, description = "limits.login_failures_per_minute")))]
 pub async fn login_json(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -219,8 +219,9 @@ fn logged_name(name: &str) -> String {
 
 /// A refresh token.
 #[derive(Debug, ToSchema)]
-#[schema(example = json!({"refresh_token": "the refresh_token of a login"}))]
+#[schema(example = json!({"refresh_token": "ZXhhbXBsZSBvZiBhIHJlZnJlc2ggdG9rZW46IGZhbWlseSBhbmQgc2VjcmV0Li4u.ZXhhbXBsZSBvZiBhIHNpZ25hdHVyZS4uLi4uLi4uLi4"}))]
 pub struct Refresh {
+    /// From a login, a registration or the last refresh; good once.
     refresh_token: String,
 }
 
@@ -253,7 +254,7 @@ pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<w
 }
 
 /// Log out: the token and all tokens of its login become invalid, and the sockets opened with them are closed.
-#[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out", body = Confirmation)), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/auth/logout", tag = "identity", responses((status = 200, description = "Logged out", body = Confirmation, headers(("Set-Cookie" = String, description = "Removes `access_token`")))), security(("bearer" = [])))]
 pub async fn logout(
     request: HttpRequest,
     broker: web::Data<Broker>,

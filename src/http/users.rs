@@ -59,13 +59,13 @@ fn info(account: &Account) -> Result<web::Json<UserInfo>, ApiError> {
 }
 
 /// The user who is logged in.
-#[utoipa::path(get, path = "/api/users/me/", tag = "identity", responses((status = 200, body = UserInfo), (status = 400, description = "Inactive user")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/users/me/", tag = "identity", responses((status = 200, body = UserInfo), (status = 400, description = "Inactive user"), (status = 403, description = "For users, not for devices")), security(("bearer" = [])))]
 pub async fn me(identity: UserIdentity) -> Result<web::Json<UserInfo>, ApiError> {
     info(&identity.0.account)
 }
 
 /// A greeting for the user who is logged in.
-#[utoipa::path(get, path = "/protected-data/", tag = "identity", responses((status = 200, description = "Hello", body = Confirmation)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/protected-data/", tag = "identity", responses((status = 200, description = "Hello", body = Confirmation), (status = 403, description = "For users, not for devices")), security(("bearer" = [])))]
 pub async fn protected_data(identity: UserIdentity) -> web::Json<Confirmation> {
     Confirmation::of(format!("Hello {}, this is protected data!", identity.0.account.name()))
 }
@@ -77,14 +77,14 @@ pub struct LoggedIn {
 }
 
 /// The user who is logged in.
-#[utoipa::path(get, path = "/protected/", tag = "identity", responses((status = 200, body = LoggedIn)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/protected/", tag = "identity", responses((status = 200, body = LoggedIn), (status = 403, description = "For users, not for devices")), security(("bearer" = [])))]
 pub async fn protected(identity: UserIdentity) -> Result<web::Json<LoggedIn>, ApiError> {
     let web::Json(user) = info(&identity.0.account)?;
     Ok(web::Json(LoggedIn { user }))
 }
 
 /// All users, a page at a time.
-#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one"))), (status = 403, description = "Admin role required")), security(("bearer" = [])))]
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -194,7 +194,7 @@ pub async fn change_password(
 
 /// A new password for somebody else.
 #[derive(Debug, ToSchema)]
-#[schema(example = json!({"new_password": "a longer password"}))]
+#[schema(example = json!({"new_password": "a long password"}))]
 pub struct SetPassword {
     /// 6 to 128 characters (`auth.password_min_chars`).
     new_password: String,

@@ -1,11 +1,15 @@
 //! Whether `/openapi.json` is true (contract section 9). `scripts/openapi` goes on from here: it fuzzes all routes and runs
 //! generated clients.
 
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use switchboard::client::Client;
 use uuid::Uuid;
 
-use crate::support::{Broker, answer, get};
+use crate::support::{Broker, answer, get, within};
+
+/// Headers of answers that programs act on.
+const HEADERS: [&str; 4] = ["www-authenticate", "retry-after", "location", "set-cookie"];
 
 /// A method of a path, as declared.
 struct Operation {
@@ -17,16 +21,65 @@ struct Operation {
 impl Operation {
     /// The path with parameters that can be read.
     fn concrete(&self) -> String {
-        let device = Uuid::nil().to_string();
-        let values = [("{topic_id}", "weather"), ("{device_id}", &device), ("{target}", "1"), ("{user_id}", "1")];
-        let path = values.iter().fold(self.path.clone(), |path, (name, value)| path.replace(name, value));
-        let path = path.replace("{room_id}", "1").replace("{message_id}", "1").replace("{file}", "index.html");
-        let id = if path.starts_with("/api/commands") { device.as_str() } else { "1" };
-        path.replace("{id}", id)
+        self.concrete_of(&Uuid::nil().to_string(), "1")
+    }
+
+    /// The path with this device and this user.
+    fn concrete_of(&self, device: &str, user: &str) -> String {
+        let path = self.path.replace("/users/{id}", &format!("/users/{user}"));
+        let path = path.replace("/commands/{id}", &format!("/commands/{}", Uuid::nil()));
+        let values = [
+            ("{id}", "1"),
+            ("{user_id}", user),
+            ("{target}", user),
+            ("{device_id}", device),
+            ("{topic_id}", "weather"),
+            ("{room_id}", "1"),
+            ("{message_id}", "1"),
+            ("{file}", "index.html"),
+        ];
+        values.iter().fold(path, |path, (name, value)| path.replace(name, value))
+    }
+
+    /// The parameters of the query string.
+    fn query(&self) -> impl Iterator<Item = &Value> {
+        self.declared["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "query")
+    }
+
+    /// A request with this body, or without one.
+    fn request(&self, client: &Client, path: &str, body: Option<&(String, Value)>) -> RequestBuilder {
+        let request = client.request(self.method.clone(), path).header("accept", "application/json");
+        match body {
+            None => request,
+            Some((content_type, body)) if content_type == "application/json" => request.json(body),
+            Some((content_type, body)) => {
+                assert_eq!(content_type, "application/x-www-form-urlencoded");
+                request.form(body)
+            }
+        }
+    }
+
+    /// What came is declared: the status, and the headers that programs act on.
+    fn check(&self, response: &Response) {
+        let status = response.status();
+        let declared = &self.declared["responses"][status.as_str()];
+        assert!(declared.is_object(), "{} {}: {status}", self.method, self.path);
+        let headers: Vec<_> = declared["headers"].as_object().into_iter().flat_map(|all| all.keys()).collect();
+        for name in HEADERS {
+            let is_declared = headers.iter().any(|one| one.eq_ignore_ascii_case(name));
+            let came = response.headers().contains_key(name);
+            assert_eq!(came, is_declared, "{} {}: {status}, {name}", self.method, self.path);
+        }
     }
 
     fn responses(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.declared["responses"].as_object().unwrap().iter()
+    }
+
+    /// The bodies that it has as examples, with their content types.
+    fn examples(&self, document: &Value) -> Vec<(String, Value)> {
+        let bodies = self.bodies(document).into_iter();
+        bodies.map(|(content_type, schema)| (content_type, schema["example"].clone())).collect()
     }
 
     /// The schemas of the body, with what they refer to; by content type.
@@ -34,7 +87,10 @@ impl Operation {
         let Some(content) = self.declared["requestBody"]["content"].as_object() else { return Vec::new() };
         let mut bodies = Vec::new();
         for (content_type, content) in content {
-            let schema = resolve(&content["schema"], document);
+            let mut schema = resolve(&content["schema"], document);
+            if let Some(example) = content.get("example") {
+                schema["example"] = example.clone();
+            }
             match schema["oneOf"].as_array() {
                 Some(alternatives) if schema.get("example").is_none() => {
                     bodies.extend(alternatives.iter().map(|one| (content_type.clone(), resolve(one, document))));
@@ -93,13 +149,8 @@ async fn every_body_has_an_example_that_is_accepted() {
     for operation in operations {
         for (content_type, schema) in operation.bodies(&document) {
             let example = schema.get("example").unwrap_or_else(|| panic!("{} {}", operation.method, operation.path));
-            let request = admin.request(operation.method.clone(), &operation.concrete());
-            let request = match content_type.as_str() {
-                "application/json" => request.json(example),
-                "application/x-www-form-urlencoded" => request.form(example),
-                other => panic!("{other}"),
-            };
-            let (status, body) = answer(request).await;
+            let body = (content_type, example.clone());
+            let (status, body) = answer(operation.request(&admin, &operation.concrete(), Some(&body))).await;
             let what = format!("{} {}: {status} {body}", operation.method, operation.path);
             assert!(status != 422 && status != 500, "{what}");
             assert!(operation.responses().any(|(declared, _)| *declared == status.as_str()), "{what}");
@@ -119,7 +170,7 @@ async fn every_status_that_a_careless_client_meets_is_declared() {
             continue;
         }
         let path = operation.concrete();
-        let request = |client: &switchboard::client::Client, path: &str| client.request(operation.method.clone(), path);
+        let request = |client: &Client, path: &str| client.request(operation.method.clone(), path);
         let careless = [
             request(&nobody, &path),
             request(&admin, &path),
@@ -131,10 +182,154 @@ async fn every_status_that_a_careless_client_meets_is_declared() {
         for request in careless {
             let request = request.header("accept", "application/json").timeout(std::time::Duration::from_secs(20));
             // an event stream has no end; its head is enough
-            let response = request.send().await.unwrap();
-            let status = response.status();
-            let declared = operation.responses().any(|(declared, _)| *declared == status.as_str());
-            assert!(declared, "{} {path}: {status}", operation.method);
+            operation.check(&request.send().await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_an_identity_is_answered_is_declared() {
+    let mut broker = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "0").start().await;
+    let (admin, user, nobody) = (broker.admin().await, broker.user("ulla", "user").await, broker.client());
+    let (device, _) = broker.device("thermometer").await;
+    let (document, operations) = operations(&broker).await;
+    for operation in operations {
+        let path = operation.concrete();
+        let bodies: Vec<_> = operation.examples(&document).into_iter().map(Some).chain([None]).collect();
+        for body in &bodies {
+            let request = |client| operation.request(client, &path, body.as_ref());
+            let cookie = format!("access_token={}", admin.token().unwrap());
+            let mut requests = vec![
+                request(&nobody),
+                request(&nobody).bearer_auth("x"),
+                request(&nobody).header("cookie", cookie).header("origin", "https://elsewhere.example"),
+            ];
+            // these would be the last ones of their identities
+            if operation.path != "/auth/logout" {
+                requests.extend([&device, &user, &admin].map(request));
+            }
+            for request in requests {
+                // an event stream has no end; its head is enough
+                operation.check(&within(request.send()).await.unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_not_register_a_device_is_told_as_declared() {
+    for registration in ["claim", "closed"] {
+        let setup = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "0");
+        let mut broker = setup.set("DEVICES__REGISTRATION", registration).start().await;
+        let (admin, user, nobody) = (broker.admin().await, broker.user("ulla", "user").await, broker.client());
+        let (document, operations) = operations(&broker).await;
+        let register = operations.iter().find(|one| one.path == "/register").unwrap();
+        for body in register.examples(&document) {
+            let request = |client| register.request(client, "/register", Some(&body));
+            let cookie = format!("access_token={}", admin.token().unwrap());
+            for request in [
+                request(&nobody),
+                request(&nobody).bearer_auth("x"),
+                request(&nobody).header("cookie", cookie).header("origin", "https://elsewhere.example"),
+                request(&user),
+                request(&admin),
+                request(&admin),
+            ] {
+                register.check(&within(request.send()).await.unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_request_may_meet_a_limit_but_those_about_health() {
+    let broker = Broker::start().await;
+    for operation in operations(&broker).await.1 {
+        for status in ["429", "503"] {
+            let answer = &operation.declared["responses"][status];
+            let about_health = ["/healthz", "/readyz"].contains(&operation.path.as_str());
+            let what = format!("{} {}: {status}", operation.method, operation.path);
+            assert_eq!(answer.is_object(), !about_health || status == "503", "{what}");
+            assert_eq!(answer["headers"]["Retry-After"].is_object(), answer.is_object(), "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_queries_are_described_and_their_bounds_are_true() {
+    let mut broker = Broker::start().await;
+    let admin = broker.admin().await;
+    let mut limits = 0;
+    let (document, operations) = operations(&broker).await;
+    for operation in operations {
+        for parameter in operation.query() {
+            let (path, name) = (operation.concrete(), parameter["name"].as_str().unwrap());
+            assert!(parameter["description"].is_string(), "{path} {name}");
+            let schema = resolve(&parameter["schema"], &document);
+            let (least, most) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
+            let words = schema["enum"].as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned());
+            let good = least.into_iter().chain(most).map(|number| number.to_string()).chain(words);
+            let good = good.map(|value| (value, false));
+            let bad = least.map(|least| least - 1).into_iter().chain(most.map(|most| most + 1));
+            let bad = bad.map(|number| (number.to_string(), true));
+            for (value, is_refused) in good.chain(bad) {
+                let (status, body) = get(&admin, &format!("{path}?{name}={value}")).await;
+                assert_eq!(status == 422, is_refused, "{path} {name}={value}: {body}");
+            }
+            if name == "limit" {
+                assert!(least.is_some() && most.is_some(), "{path}");
+                limits += 1;
+            }
+            if name == "state" {
+                assert!(schema["enum"].is_array(), "{path}");
+            }
+        }
+    }
+    assert!(limits >= 12, "{limits}");
+}
+
+#[tokio::test]
+async fn bodies_that_may_have_no_other_fields_say_so() {
+    let mut broker = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "0").start().await;
+    let admin = broker.admin().await;
+    let (document, operations) = operations(&broker).await;
+    for operation in operations {
+        for (content_type, schema) in operation.bodies(&document) {
+            let mut body = schema["example"].clone();
+            body["unknown"] = json!("x");
+            let request = operation.request(&admin, &operation.concrete(), Some(&(content_type, body)));
+            let (_, answer) = answer(request).await;
+            let is_refused = answer["detail"][0]["type"] == "extra_forbidden";
+            let alternatives = schema["oneOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
+            for alternative in alternatives {
+                let what = format!("{} {}: {answer}", operation.method, operation.path);
+                assert_eq!(alternative["additionalProperties"] == json!(false), is_refused, "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_work_one_after_the_other() {
+    let mut broker = Broker::with().set("LIMITS__REGISTRATIONS_PER_MINUTE", "0").start().await;
+    let admin = broker.admin().await;
+    let (document, mut operations) = operations(&broker).await;
+    // who there is comes first; the rest is in the order of the document
+    operations.sort_by_key(|operation| operation.path != "/register");
+    for operation in operations {
+        let path = operation.concrete_of("123e4567-e89b-12d3-a456-426614174000", "2");
+        let expected = match operation.path.as_str() {
+            // its token stands for one that only its owner has
+            "/auth/refresh" => 401,
+            // the admin has another one
+            "/api/users/me/password" => 401,
+            // the user has no socket
+            "/send-command/{target}" => 400,
+            _ => 200,
+        };
+        for body in operation.examples(&document) {
+            let (status, answer) = answer(operation.request(&admin, &path, Some(&body))).await;
+            assert_eq!(status, expected, "{} {path}: {answer}", operation.method);
         }
     }
 }

@@ -28,11 +28,14 @@ async fn page(client: &Client, path: &str, list: &str) -> (Vec<String>, Option<S
         let known = ["id", "uuid", "user_id"].into_iter().find_map(|field| entry.get(field));
         known.map_or_else(|| entry.as_str().unwrap().to_owned(), Value::to_string).trim_matches('"').to_owned()
     };
-    let entries = match entries {
+    let entries: Vec<_> = match entries {
         Value::Array(entries) => entries.iter().map(name).collect(),
         Value::Object(entries) => entries.keys().cloned().collect(),
         other => panic!("{other}"),
     };
+    if let Some(count) = body.get("count") {
+        assert_eq!(count, entries.len(), "{path}");
+    }
     (entries, next)
 }
 
@@ -131,6 +134,7 @@ async fn members_messages_and_presence_are_listed_to_the_end_while_others_come_a
             sockets.push(anna.room_socket(room).await);
             let present = async || anna.get(&format!("/api/rooms/{room}/presence")).await["count"].clone();
             until(async || present().await == 6).await;
+            assert_eq!(anna.get(&presence).await["total"], 6);
         }
     })
     .await;

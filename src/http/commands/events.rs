@@ -49,7 +49,7 @@ struct Event {
 struct Gone;
 
 /// Follow a command: `state` and `progress` of each target, and at the end `finished` with the whole command.
-#[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn events(
     request: HttpRequest,
     broker: web::Data<Broker>,

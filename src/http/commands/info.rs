@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::request::StateName;
 use crate::{
     domain::{
         commands::{Command, State, Target},
@@ -47,8 +48,7 @@ pub struct TargetInfo {
     /// `device` or `user`.
     kind: &'static str,
     name: String,
-    /// `queued`, `sent`, `in_progress`, `succeeded`, `failed`, `timed_out`, `offline`, `disconnected`, `expired` or
-    /// `cancelled`.
+    #[schema(value_type = StateName)]
     state: &'static str,
     /// `gateway_down`: offline since its gateway is down.
     reason: Option<&'static str>,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -179,6 +182,18 @@ fn read_select(fields: &mut Fields<'_>, select: &Value) -> Checked<Select> {
     }
     Ok(read)
 }
+
+/// The state of a target.
+pub struct StateName;
+
+impl utoipa::PartialSchema for StateName {
+    fn schema() -> RefOr<Schema> {
+        let words = State::ALL.map(State::as_str);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
+    }
+}
+
+impl ToSchema for StateName {}
 
 /// Which commands to list.
 #[derive(Debug)]

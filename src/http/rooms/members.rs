@@ -46,13 +46,15 @@ impl From<&Member> for MemberInfo {
     }
 }
 
-/// Members.
+/// A page of members.
 #[derive(Serialize, ToSchema)]
 pub struct Members {
-    /// How many there are in all.
-    count: u64,
+    /// On this page.
+    count: usize,
     #[schema(value_type = Vec<MemberInfo>)]
     members: Vec<Box<RawValue>>,
+    /// On all pages.
+    total: u64,
     #[serde(flatten)]
     next: Next,
 }
@@ -121,7 +123,7 @@ async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, A
 }
 
 /// The members of a room, those who came first before the others. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query), ("limit" = Option<u64>, Query, description = "at most 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "0 to 1000", minimum = 0, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
@@ -130,11 +132,11 @@ pub async fn list(
 ) -> Result<web::Json<Members>, ApiError> {
     let (room, Paging { after, skip, limit }) = (room_id(&path)?, paging.0);
     let members = broker.store.members(room, after, skip, limit + 1).await?;
-    let count = broker.store.count_members(room).await?;
+    let total = broker.store.count_members(room).await?;
     check_membership(&broker, room, identity.account.id).await?;
     let members = members.iter().map(|member| ((member.joined_at, member.who.client), MemberInfo::from(member)));
     let (members, next) = fit(members, limit)?;
-    Ok(web::Json(Members { count, members, next }))
+    Ok(web::Json(Members { count: members.len(), members, total, next }))
 }
 
 /// Add a member: the only way into a private room. For the owner.
