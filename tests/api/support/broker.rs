@@ -147,6 +147,8 @@ impl ChangeBroker {
 
     /// Starts it and waits until it accepts connections.
     pub async fn start(mut self) -> Broker {
+        // tests sign and read tokens themselves
+        switchboard::auth::hs256::install();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
             && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
         {
