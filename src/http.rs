@@ -75,11 +75,11 @@ impl Confirmation {
     }
 }
 
-/// Does something to its end, also when the caller hangs up: what is stored must be told.
+/// Does something to its end, also when the caller hangs up, or the database takes longer to commit than the caller waits: what
+/// is stored must be told.
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
-    actix_web::rt::spawn(patience::inherited(work.in_current_span()))
-        .await
-        .map_err(|error| ApiError::Internal(error.to_string()))?
+    let task = actix_web::rt::spawn(patience::inherited(work.in_current_span()));
+    patience::unless_given_up(task).await?.map_err(|error| ApiError::Internal(error.to_string()))?
 }
 
 /// Ends the memberships of a client that goes for good, and tells the rooms.

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use self::batch::Batch;
 use crate::{
     domain::rooms::Change,
-    store::{Decided, Record, Store, StoreError},
+    store::{Decided, Record, Store, StoreError, patience::Patience},
 };
 
 /// How long to wait before the database is tried again.
@@ -55,14 +55,31 @@ pub struct Write {
 #[rtype(result = "Result<(), StoreError>")]
 pub struct Flush;
 
-/// Decide and write these, in order. Answers for each what came of it, when that is written. If the database fails they
-/// are not tried again, unlike records: whoever asked for them is told.
+/// Decide and write these, in order. If the database fails they are not tried again, unlike records: whoever asked for them
+/// is told.
 #[derive(Message)]
-#[rtype(result = "Result<Vec<Decided>, StoreError>")]
+#[rtype(result = "Performed")]
 pub struct Perform(pub Arc<[Change]>);
 
-/// Who waits for what comes of its changes.
-type Asker = oneshot::Sender<Result<Vec<Decided>, StoreError>>;
+/// What came of each change.
+pub type Outcomes = Result<Vec<Decided>, StoreError>;
+
+/// What becomes of changes.
+#[derive(Debug)]
+pub enum Performed {
+    /// It is written.
+    Done(Outcomes),
+    /// The database takes longer to commit them than anybody should wait. This tells when it has.
+    Late(oneshot::Receiver<Outcomes>),
+}
+
+/// Who waits for what becomes of its changes.
+type Asker = oneshot::Sender<Performed>;
+
+/// The database takes longer to commit this batch than anybody should wait.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Late(u64);
 
 /// Who waits until that many records are written.
 type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
@@ -119,6 +136,10 @@ pub struct Journal {
     under_way: usize,
     flushes: Vec<Flusher>,
     writing: bool,
+    /// of the last batch
+    number: u64,
+    /// the batch is [`Late`]
+    is_late: bool,
     /// why the records could not be written, which wait for a timer
     retrying: Option<StoreError>,
     /// a timer is set for what is patient
@@ -140,6 +161,8 @@ impl Journal {
             under_way: 0,
             flushes: Vec::new(),
             writing: false,
+            number: 0,
+            is_late: false,
             retrying: None,
             gathering: false,
             urgent: false,
@@ -148,6 +171,9 @@ impl Journal {
 
     fn write(&mut self, context: &mut Context<Self>) {
         if self.writing {
+            if self.is_late {
+                self.refuse(&StoreError::late());
+            }
             return;
         }
         let records = match &self.retrying {
@@ -164,24 +190,42 @@ impl Journal {
             return self.answer_flushes(&Ok(()));
         }
         self.writing = true;
+        self.number += 1;
         self.under_way = records.len();
         self.urgent = false;
-        let changes = self.changes.take();
+        let (changes, asker) = self.changes.take().unzip();
         let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
+        let (journal, late) = (context.address(), Late(self.number));
         let commit = async move {
-            let batch =
-                Batch { records, changes: changes.as_ref().map_or(&[][..], |(changes, _)| changes), rooms_per_user };
-            let mut written = batch.write(&store).await;
+            let batch = Batch { records, changes: changes.as_deref().unwrap_or_default(), rooms_per_user };
+            let patience = Patience::endless();
+            let mut writing = std::pin::pin!(patience.clone().during(batch.write(&store)));
+            let (mut asker, mut later) = (asker, None);
+            let mut written = tokio::select! {
+                biased;
+                written = &mut writing => written,
+                () = patience.given_up() => {
+                    journal.do_send(late);
+                    if let Some(asker) = asker.take() {
+                        let (tell, outcomes) = oneshot::channel();
+                        later = Some(tell);
+                        let _ = asker.send(Performed::Late(outcomes));
+                    }
+                    writing.await
+                }
+            };
             let decided = std::mem::replace(&mut written.decided, Ok(Vec::new()));
             let failed = decided.as_ref().err().cloned();
-            if let Some((_, asker)) = changes {
-                // whoever asked may be gone
-                let _ = asker.send(decided);
+            // whoever asked may be gone
+            if let Some(asker) = asker {
+                let _ = asker.send(Performed::Done(decided));
+            } else if let Some(later) = later {
+                let _ = later.send(decided);
             }
             (written, failed)
         };
         context.spawn(commit.into_actor(self).map(|(written, failed), journal, context| {
-            journal.writing = false;
+            (journal.writing, journal.is_late) = (false, false);
             journal.written += (journal.under_way - written.left.len()) as u64;
             journal.under_way = 0;
             let failure = written.failure.or(failed);
@@ -204,7 +248,7 @@ impl Journal {
                     if matches!(error, StoreError::Unavailable(_))
                         && let Some((_, asker)) = journal.changes.take()
                     {
-                        let _ = asker.send(Err(error));
+                        let _ = asker.send(Performed::Done(Err(error)));
                     }
                 }
             }
@@ -214,6 +258,14 @@ impl Journal {
             }
             journal.backlog.0.records.store(journal.waiting.len(), Ordering::Relaxed);
         }));
+    }
+
+    /// Refuses those who wait for what comes after a late batch: they would wait for as long.
+    fn refuse(&mut self, error: &StoreError) {
+        self.flushes.drain(..).for_each(|(_, flush)| drop(flush.send(Err(error.clone()))));
+        if let Some((_, asker)) = self.changes.take() {
+            let _ = asker.send(Performed::Done(Err(error.clone())));
+        }
     }
 
     /// Answers those whose records are written, or dropped.
@@ -249,13 +301,27 @@ impl Handler<Write> for Journal {
 }
 
 impl Handler<Perform> for Journal {
-    type Result = ResponseFuture<Result<Vec<Decided>, StoreError>>;
+    type Result = ResponseFuture<Performed>;
 
     fn handle(&mut self, Perform(changes): Perform, context: &mut Self::Context) -> Self::Result {
-        let (done, decided) = oneshot::channel();
+        let (done, performed) = oneshot::channel();
         self.changes = Some((changes, done));
         self.write(context);
-        Box::pin(async move { decided.await.unwrap_or_else(|_| Err(StoreError::lost())) })
+        Box::pin(async move { performed.await.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) })
+    }
+}
+
+impl Handler<Late> for Journal {
+    type Result = ();
+
+    fn handle(&mut self, Late(batch): Late, _: &mut Self::Context) {
+        // it may have ended since
+        if self.writing && batch == self.number {
+            let error = StoreError::late();
+            self.is_late = true;
+            *self.backlog.last_failure() = Some(error.clone());
+            self.refuse(&error);
+        }
     }
 }
 

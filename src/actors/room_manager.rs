@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 pub use self::entrance::Rooms;
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Journal, Perform},
+    journal::{Journal, Outcomes, Perform, Performed},
 };
 use crate::{
     delivery::{Relays, SessionHandle, tick},
@@ -80,6 +80,8 @@ pub struct RoomManager {
     waiting: Vec<Ask>,
     /// the Journal has changes; what is asked meanwhile waits
     writing: bool,
+    /// the database takes so long to commit them that whatever is asked is refused
+    is_late: bool,
     /// what one socket may get as history, in bytes
     history_bytes: usize,
     journal: Addr<Journal>,
@@ -95,7 +97,7 @@ impl RoomManager {
             bytes => HISTORY_BYTES.min(bytes / 4),
         };
         let occupancy = Occupancy::default();
-        Self { occupancy, waiting: Vec::new(), writing: false, history_bytes, journal, relays }
+        Self { occupancy, waiting: Vec::new(), writing: false, is_late: false, history_bytes, journal, relays }
     }
 
     fn write(&mut self, context: &mut Context<Self>) {
@@ -111,25 +113,51 @@ impl RoomManager {
             .unzip();
         let changes: Arc<[Change]> = changes.into();
         context.spawn(self.journal.send(Perform(changes.clone())).into_actor(self).map(
-            move |decided, manager, context| {
-                manager.writing = false;
-                let decided = match decided {
-                    Ok(Ok(decided)) => decided,
-                    Ok(Err(StoreError::Full(_) | StoreError::NearlyFull)) => {
-                        vec![Err(Refusal::StorageFull); changes.len()]
+            move |performed, manager, context| {
+                match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
+                    Performed::Done(outcomes) => {
+                        let decided = manager.decided(outcomes, changes.len());
+                        for ((change, asked), decided) in changes.iter().zip(asked).zip(decided) {
+                            manager.announce(change, asked, decided);
+                        }
+                        manager.writing = false;
+                        manager.write(context);
                     }
-                    _ => {
-                        // what has waited meanwhile would find the same, and wait for as long again
+                    Performed::Late(outcomes) => {
+                        for (change, asked) in changes.iter().zip(asked) {
+                            manager.announce(change, asked, Err(Refusal::DatabaseUnavailable));
+                        }
+                        manager.is_late = true;
                         manager.refuse_waiting(Refusal::DatabaseUnavailable);
-                        vec![Err(Refusal::DatabaseUnavailable); changes.len()]
+                        manager.await_late(changes, outcomes, context);
                     }
-                };
-                for ((change, asked), decided) in changes.iter().zip(asked).zip(decided) {
-                    manager.announce(change, asked, decided);
                 }
-                manager.write(context);
             },
         ));
+    }
+
+    /// Nobody waits any longer for these changes, but what comes of them has to be told to the rooms.
+    fn await_late(&self, changes: Arc<[Change]>, outcomes: oneshot::Receiver<Outcomes>, context: &mut Context<Self>) {
+        context.spawn(outcomes.into_actor(self).map(move |outcomes, manager, context| {
+            let decided = manager.decided(outcomes.unwrap_or_else(|_| Err(StoreError::lost())), changes.len());
+            for (change, decided) in changes.iter().zip(decided) {
+                manager.tell_decided(change, &decided, None);
+            }
+            (manager.writing, manager.is_late) = (false, false);
+            manager.write(context);
+        }));
+    }
+
+    fn decided(&mut self, outcomes: Outcomes, changes: usize) -> Vec<Decided> {
+        match outcomes {
+            Ok(decided) => decided,
+            Err(StoreError::Full(_) | StoreError::NearlyFull) => vec![Err(Refusal::StorageFull); changes],
+            Err(_) => {
+                // what has waited meanwhile would find the same, and wait for as long again
+                self.refuse_waiting(Refusal::DatabaseUnavailable);
+                vec![Err(Refusal::DatabaseUnavailable); changes]
+            }
+        }
     }
 
     fn refuse_waiting(&mut self, refusal: Refusal) {
@@ -141,13 +169,17 @@ impl RoomManager {
     /// Tells everyone concerned what has happened.
     fn announce(&mut self, change: &Change, asked: Asked, decided: Decided) {
         let Asked { socket, answer, _place } = asked;
-        match &decided {
-            Ok(outcome) => self.tell_outcome(outcome, socket.as_ref()),
-            Err(refusal) => self.tell_refusal(*refusal, change, socket.as_ref()),
-        }
+        self.tell_decided(change, &decided, socket.as_ref());
         if let Some(answer) = answer {
             // after the frames, which leave at the end of the tick; whoever asked may be gone
             tick::at_end_do(move || drop(answer.send(decided)));
+        }
+    }
+
+    fn tell_decided(&mut self, change: &Change, decided: &Decided, socket: Option<&(SessionHandle, Attachment)>) {
+        match decided {
+            Ok(outcome) => self.tell_outcome(outcome, socket),
+            Err(refusal) => self.tell_refusal(*refusal, change, socket),
         }
     }
 
@@ -320,6 +352,9 @@ impl Handler<Ask> for RoomManager {
             return self.tell_outcome(&Outcome::Typing { room: *room, who: who.clone() }, None);
         }
         self.waiting.push(ask);
+        if self.is_late {
+            return self.refuse_waiting(Refusal::DatabaseUnavailable);
+        }
         self.write(context);
     }
 }

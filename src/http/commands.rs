@@ -31,6 +31,7 @@ use super::{
     body::{Body, QueryOf},
     devices::{behind_down_gateway, check_gateways},
     paging::{Next, PAGE_BYTES},
+    undisturbed,
 };
 use crate::{
     actors::{
@@ -50,7 +51,7 @@ use crate::{
         outbound::{self, rfc3339},
     },
     state::Broker,
-    store::{CommandFilter, CommandPage, Created, Record, StoreError, patience},
+    store::{CommandFilter, CommandPage, Created, Record, StoreError},
 };
 
 /// How long a caller waits for the end of its command.
@@ -228,11 +229,8 @@ pub async fn create(
     if let Some(failure) = broker.backlog.failure() {
         return Err(not_recorded(Some(failure)));
     }
-    // in a task of its own: a caller that hangs up now must not leave a command that is stored and never sent
     let dispatch = Dispatch { command, recorded: true, behind_down_gateway };
-    let begun =
-        actix_web::rt::spawn(patience::inherited(begin(broker.clone(), dispatch, idempotency_key, digest.clone())));
-    match begun.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
+    match undisturbed(begin(broker.clone(), dispatch, idempotency_key, digest.clone())).await? {
         Begun::New(finished) => answer(&broker, id, wait.then_some(finished)).await,
         Begun::Retry(existing) => answer_retry(&broker, existing, &digest, wait).await,
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     body::{Body, Checked, Fields, FromFields, is_email},
-    limited_address, tokens,
+    limited_address, tokens, undisturbed,
 };
 use crate::{
     auth::tokens::{digest, random_text},
@@ -261,7 +261,10 @@ pub async fn register(
     body: Body<Register>,
 ) -> Result<web::Json<Registered>, ApiError> {
     let registered = match body.content {
-        Register::Device(device) => Registered::Device(register_device(&request, &broker, device).await?),
+        Register::Device(device) => {
+            let device = async move { register_device(&request, &broker, device).await };
+            Registered::Device(undisturbed(device).await?)
+        }
         Register::User(user) => {
             let account = register_user(&request, &broker, user).await?;
             let Holder::User { id, username, email, full_name, is_active, .. } = account.holder.clone() else {
@@ -369,7 +372,7 @@ async fn proves(broker: &Broker, token: Option<String>, uuid: ClientId) -> Resul
 
 async fn register_user(
     request: &HttpRequest,
-    broker: &Broker,
+    broker: &web::Data<Broker>,
     user: RegisterUser,
 ) -> Result<std::sync::Arc<Account>, ApiError> {
     count_registration(request, broker)?;
@@ -377,14 +380,18 @@ async fn register_user(
     let password_hash = broker.passwords.hash(password).await?;
     // whatever role a client asks for is what it is called, not what it may do
     let new = NewUser { username, email, full_name, job_title, password_hash, role: Role::User };
-    match broker.store.create_user(new).await? {
-        Ok(user) => {
-            tracing::info!(user = user.id, "user registered");
-            Ok(broker.accounts.put(Account::from(user)))
+    let broker = broker.clone();
+    undisturbed(async move {
+        match broker.store.create_user(new).await? {
+            Ok(user) => {
+                tracing::info!(user = user.id, "user registered");
+                Ok(broker.accounts.put(Account::from(user)))
+            }
+            Err(Duplicate::Username) => Err(ApiError::AlreadyExists("Username already registered")),
+            Err(Duplicate::Email) => Err(ApiError::AlreadyExists("Email already registered")),
         }
-        Err(Duplicate::Username) => Err(ApiError::AlreadyExists("Username already registered")),
-        Err(Duplicate::Email) => Err(ApiError::AlreadyExists("Email already registered")),
-    }
+    })
+    .await
 }
 
 fn count_registration(request: &HttpRequest, broker: &Broker) -> Result<(), ApiError> {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, Form, FromFields},
-    client_address, is_tls, limited_address,
+    client_address, is_tls, limited_address, undisturbed,
 };
 use crate::{
     domain::{
@@ -135,7 +135,7 @@ fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> 
         .finish()
 }
 
-async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
+async fn login(request: &HttpRequest, broker: &web::Data<Broker>, login: Login) -> Result<TokenPair, ApiError> {
     let Login { username, password } = login;
     let user = broker.store.user_by_login(&username).await?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
@@ -152,15 +152,19 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
     let stored = NewRefreshToken::of(&refresh, family, account.id, account.kind());
     let is_to_be_stored = |address: &IpAddr| broker.logins().is_to_be_stored(&username, *address, Instant::now());
     let address = limited_address(request, &broker.settings).filter(is_to_be_stored);
-    if !broker.store.insert_login(user.id, user.token_generation, stored, address).await? {
-        return Err(ApiError::IncorrectLogin);
-    }
-    if let Some(address) = address {
-        broker.logins().stored(&username, address, Instant::now());
-    }
-    // of the generation that the password was of: a newer one is for the new password
-    let (access, expires_at) = tokens.access(&Account::from(user), family)?;
-    Ok(TokenPair::new(access, expires_at, refresh))
+    let broker = broker.clone();
+    undisturbed(async move {
+        if !broker.store.insert_login(user.id, user.token_generation, stored, address).await? {
+            return Err(ApiError::IncorrectLogin);
+        }
+        if let Some(address) = address {
+            broker.logins().stored(&username, address, Instant::now());
+        }
+        // of the generation that the password was of: a newer one is for the new password
+        let (access, expires_at) = broker.accounts.tokens().access(&Account::from(user), family)?;
+        Ok(TokenPair::new(access, expires_at, refresh))
+    })
+    .await
 }
 
 /// Whether the password of somebody who says to be `name`, which is the user with this id, has this hash. A wrong one counts
@@ -234,23 +238,26 @@ impl FromFields for Refresh {
 /// Exchange a refresh token for a new pair. Each can be used once; a second use makes all tokens of its login invalid.
 #[utoipa::path(post, path = "/auth/refresh", tag = "identity", request_body = Refresh, responses((status = 200, body = TokenPair), (status = 401, description = "Invalid refresh token")))]
 pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<web::Json<TokenPair>, ApiError> {
-    let tokens = broker.accounts.tokens();
-    let shown = tokens.read_refresh(&body.content.refresh_token);
-    let revoked_until = |kind| tokens.revoked_until(kind);
-    match broker.store.rotate_refresh_token(&shown, |family| tokens.refresh(family), revoked_until).await? {
-        Rotation::Rotated { family, owner, successor } => {
-            // of this very generation: a newer one would be another's to ask for
-            let (access, expires_at) = tokens.access(&owner, family)?;
-            Ok(web::Json(TokenPair::new(access, expires_at, *successor)))
+    undisturbed(async move {
+        let tokens = broker.accounts.tokens();
+        let shown = tokens.read_refresh(&body.content.refresh_token);
+        let revoked_until = |kind| tokens.revoked_until(kind);
+        match broker.store.rotate_refresh_token(&shown, |family| tokens.refresh(family), revoked_until).await? {
+            Rotation::Rotated { family, owner, successor } => {
+                // of this very generation: a newer one would be another's to ask for
+                let (access, expires_at) = tokens.access(&owner, family)?;
+                Ok(web::Json(TokenPair::new(access, expires_at, *successor)))
+            }
+            Rotation::Inactive => Err(ApiError::InactiveUser),
+            Rotation::Reused { family, kind } => {
+                tracing::warn!(%family, "refresh token used twice, its login ended");
+                token_revoked(&broker, family, kind).await?;
+                Err(ApiError::InvalidRefreshToken)
+            }
+            Rotation::Unknown => Err(ApiError::InvalidRefreshToken),
         }
-        Rotation::Inactive => Err(ApiError::InactiveUser),
-        Rotation::Reused { family, kind } => {
-            tracing::warn!(%family, "refresh token used twice, its login ended");
-            token_revoked(&broker, family, kind).await?;
-            Err(ApiError::InvalidRefreshToken)
-        }
-        Rotation::Unknown => Err(ApiError::InvalidRefreshToken),
-    }
+    })
+    .await
 }
 
 /// Log out: the token and all tokens of its login become invalid, and the sockets opened with them are closed.
@@ -260,7 +267,8 @@ pub async fn logout(
     broker: web::Data<Broker>,
     identity: Identity,
 ) -> Result<HttpResponse, ApiError> {
-    end_family(&broker, identity.family, identity.account.kind()).await?;
+    let ended = broker.clone();
+    undisturbed(async move { end_family(&ended, identity.family, identity.account.kind()).await }).await?;
     let mut cookie = session_cookie(&request, &broker, String::new());
     cookie.make_removal();
     Ok(HttpResponse::Ok().cookie(cookie).json(Confirmation::of("Logged out")))
@@ -308,26 +316,29 @@ pub async fn revoke(
     admin: Admin,
     body: Body<Revoke>,
 ) -> Result<web::Json<Revoked>, ApiError> {
-    let revoked = match body.content {
-        Revoke::Token(token) => match broker.accounts.tokens().read_expired(&token) {
-            Some(claims) => {
-                let kind = claims.client_kind().unwrap_or(ClientKind::Device);
-                revoke_jti(&broker, claims.jti, kind).await?
-            }
-            None => match broker.store.family_of(&broker.accounts.tokens().read_refresh(&token)).await? {
-                Some((family, kind)) => end_family(&broker, family, kind).await?,
-                None => {
-                    let msg = "Value error, not a token of this server";
-                    return Err(ApiError::invalid("value_error", &["body", "token"], msg, serde_json::Value::Null));
+    undisturbed(async move {
+        let revoked = match body.content {
+            Revoke::Token(token) => match broker.accounts.tokens().read_expired(&token) {
+                Some(claims) => {
+                    let kind = claims.client_kind().unwrap_or(ClientKind::Device);
+                    revoke_jti(&broker, claims.jti, kind).await?
                 }
+                None => match broker.store.family_of(&broker.accounts.tokens().read_refresh(&token)).await? {
+                    Some((family, kind)) => end_family(&broker, family, kind).await?,
+                    None => {
+                        let msg = "Value error, not a token of this server";
+                        return Err(ApiError::invalid("value_error", &["body", "token"], msg, serde_json::Value::Null));
+                    }
+                },
             },
-        },
-        // nothing tells whose it is, so it is kept as if it were a device's
-        Revoke::Jti(jti) => revoke_jti(&broker, jti, ClientKind::Device).await?,
-        Revoke::Client(client) => revoke_client(&broker, client).await?,
-    };
-    tracing::info!(admin = %admin.0.account.id, revoked, "tokens revoked");
-    Ok(web::Json(Revoked { revoked }))
+            // nothing tells whose it is, so it is kept as if it were a device's
+            Revoke::Jti(jti) => revoke_jti(&broker, jti, ClientKind::Device).await?,
+            Revoke::Client(client) => revoke_client(&broker, client).await?,
+        };
+        tracing::info!(admin = %admin.0.account.id, revoked, "tokens revoked");
+        Ok(web::Json(Revoked { revoked }))
+    })
+    .await
 }
 
 async fn revoke_jti(broker: &Broker, jti: Uuid, kind: ClientKind) -> Result<u64, ApiError> {

@@ -135,16 +135,19 @@ pub async fn create(
     let CreateTopic { topic_id, metadata } = body.content;
     broker.charge_stored(creator, topic_id.as_str().len() + metadata.to_string().len())?;
     let most = broker.settings.limits.topics_per_client;
-    match broker.store.create_topic(&topic_id, creator, metadata, most).await? {
-        CreatedTopic::New => {}
-        CreatedTopic::NameTaken => return Err(ApiError::AlreadyExists("Topic already exists")),
-        CreatedTopic::TooMany => {
-            return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
+    undisturbed(async move {
+        match broker.store.create_topic(&topic_id, creator, metadata, most).await? {
+            CreatedTopic::New => {}
+            CreatedTopic::NameTaken => return Err(ApiError::AlreadyExists("Topic already exists")),
+            CreatedTopic::TooMany => {
+                return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
+            }
         }
-    }
-    tracing::info!(topic = ?topic_id.as_str(), %creator, "topic created");
-    let topic_id = topic_id.as_str().to_owned();
-    Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
+        tracing::info!(topic = ?topic_id.as_str(), %creator, "topic created");
+        let topic_id = topic_id.as_str().to_owned();
+        Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
+    })
+    .await
 }
 
 /// All topics with the number of their subscribers.

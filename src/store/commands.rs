@@ -276,7 +276,7 @@ impl Store {
     pub async fn command(&self, id: Uuid, from: u64, bytes: usize) -> Result<Option<CommandPage>, StoreError> {
         let snapshot = self.snapshot().await?;
         let command = find(&snapshot, id, from, u64::MAX, bytes).await?;
-        snapshot.commit().await?;
+        snapshot.end().await?;
         Ok(command)
     }
 
@@ -294,7 +294,7 @@ impl Store {
         let snapshot = self.snapshot().await?;
         let Some(command) = find(&snapshot, id, from, limit, bytes).await? else { return Ok(None) };
         let progress = read_progress(&snapshot, id, 0, bytes).await?;
-        snapshot.commit().await?;
+        snapshot.end().await?;
         Ok(Some((command, progress)))
     }
 
@@ -350,7 +350,7 @@ impl Store {
                 pages.push(CommandPage { command: read_command(row, targets), next_target });
             }
             if !more || pages.len() as u64 >= filter.limit {
-                snapshot.commit().await?;
+                snapshot.end().await?;
                 return Ok((pages, more));
             }
         }

@@ -4,6 +4,10 @@
 //! (SQLite does on FULL, IOERR and NOMEM): all later commits would release savepoints of a transaction that nobody commits.
 //! So BEGIN, COMMIT and ROLLBACK are statements here, the database alone knows where a transaction begins and ends, and
 //! a connection about which there is any doubt is closed.
+//!
+//! Only a COMMIT has no deadline: what was committed has consequences, so it has to be known whether it was.
+
+mod outcome;
 
 use std::{
     fmt,
@@ -22,6 +26,7 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
+use self::outcome::Outcome;
 use super::{error::is_outage, patience};
 
 /// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any of them.
@@ -165,6 +170,7 @@ impl Pool {
             connection: Mutex::new(Some(connection)),
             waited: Mutex::new(Some(began.elapsed())),
             failed: AtomicBool::new(false),
+            outcome: None,
             pool: self.clone(),
         };
         Ok((transaction, found))
@@ -324,6 +330,8 @@ pub(super) struct Transaction {
     /// lock must not take two deadlines.
     waited: Mutex<Option<Duration>>,
     failed: AtomicBool,
+    /// how to find out what became of it when the connection breaks
+    outcome: Option<Outcome>,
     pool: Pool,
 }
 
@@ -343,18 +351,67 @@ impl Transaction {
         self.pool.noted_failure(result)
     }
 
-    /// Commits. After an error nothing is stored, unless the answer to the COMMIT was lost.
+    /// From now on it can be found out what became of the transaction with this id, whatever happens to its connection.
+    pub(super) fn identify(&mut self, id: String) {
+        self.outcome = match &self.pool.connections {
+            Connections::Sqlite(_) => None,
+            Connections::Postgres(pool) => Some(Outcome::new(id, pool, self.pool.deadline)),
+        };
+    }
+
+    /// Ends a transaction that has only read.
+    pub(super) async fn end(self) -> Result<(), DbErr> {
+        let pool = self.pool.clone();
+        let (mut connection, _) = self.finish().await?;
+        let result = in_time(pool.deadline, connection.execute_plain("COMMIT")).await;
+        connection.in_doubt |= result.is_err();
+        pool.noted(result)
+    }
+
+    /// Commits, however long that takes: after an error nothing is stored. What follows from the commit should be in the
+    /// same task, which nobody ends: whoever waits for it is told when that takes too long ([`patience::give_up`]).
     pub(super) async fn commit(self) -> Result<(), DbErr> {
+        let pool = self.pool.clone();
+        let (connection, outcome) = self.finish().await?;
+        let mut committed = std::pin::pin!(commit(connection, outcome));
+        let result = match in_time(pool.deadline, async { Ok(committed.as_mut().await) }).await {
+            Ok(result) => result,
+            Err(late) => {
+                // for the log
+                let _ = pool.noted_failure::<()>(Err(late));
+                patience::give_up();
+                committed.await
+            }
+        };
+        pool.noted(result)
+    }
+
+    async fn finish(mut self) -> Result<(Connection, Option<Outcome>), DbErr> {
         if self.failed.load(Ordering::Relaxed) {
             return Err(DbErr::Custom(
                 "a transaction was to be committed after one of its statements failed".to_owned(),
             ));
         }
-        let mut connection = self.connection.lock().await.take().ok_or_else(ended)?;
-        let result = in_time(self.pool.deadline, connection.execute_plain("COMMIT")).await;
-        // a transaction may be open still, or not: nobody uses this connection again
-        connection.in_doubt |= result.is_err();
-        self.pool.noted(result)
+        let connection = self.connection.get_mut().take().ok_or_else(ended)?;
+        Ok((connection, self.outcome.take()))
+    }
+}
+
+async fn commit(mut connection: Connection, outcome: Option<Outcome>) -> Result<(), DbErr> {
+    let result = match &outcome {
+        None => connection.execute_plain("COMMIT").await,
+        Some(outcome) => tokio::select! {
+            result = connection.execute_plain("COMMIT") => result,
+            // nobody may hear that the connection is gone
+            known = outcome.known_late() => return known,
+        },
+    };
+    // a transaction may be open still, or not: nobody uses this connection again
+    connection.in_doubt |= result.is_err();
+    drop(connection);
+    match (result, outcome) {
+        (Err(error), Some(outcome)) if is_outage(&error) => outcome.known().await,
+        (result, _) => result,
     }
 }
 

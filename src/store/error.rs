@@ -5,8 +5,7 @@ use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 /// The database could not do what it was asked; the cause is in the log, not in the answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database is away, locked by somebody else or too slow: try again later. A write that failed like this while it
-    /// was being committed may be stored nevertheless.
+    /// The database is away, locked by somebody else or too slow: try again later.
     #[error("database unavailable: {0}")]
     Unavailable(DbErr),
     /// There is no space left to store anything.
@@ -35,6 +34,11 @@ impl StoreError {
     /// The answer of the database was lost on its way here.
     pub fn lost() -> Self {
         Self::Unavailable(DbErr::Custom("the answer was lost".to_owned()))
+    }
+
+    /// The database takes longer to answer than anybody should wait.
+    pub fn late() -> Self {
+        Self::Unavailable(DbErr::Custom("no answer in time".to_owned()))
     }
 }
 

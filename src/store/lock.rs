@@ -30,9 +30,11 @@ const KEY: i64 = i64::from_be_bytes(*b"switchbd");
 const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
 
 /// Begins a write transaction, in one round trip. Two statements, since one would see the row as it was before the wait for
-/// the lock. The lock costs no write, unlike one on the row.
+/// the lock. The lock costs no write, unlike one on the row. The id of the transaction is for finding out what became of it.
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
-    format!("BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT instance FROM brokers WHERE id = 1")
+    format!(
+        "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT instance, pg_current_xact_id()::text AS transaction FROM brokers WHERE id = 1"
+    )
 });
 
 /// How long a start waits for the broker before it, or for a migration, to let go.
@@ -153,9 +155,11 @@ impl Store {
 
     /// A write transaction of this broker.
     pub(super) async fn begin_fenced(&self, instance: Uuid) -> Result<Transaction, StoreError> {
-        let (transaction, row) = self.write.begin_and_read(&BEGIN).await?;
-        let serving = row.map(|row| row.try_get::<Uuid>("", "instance")).transpose()?;
-        if serving == Some(instance) {
+        let (mut transaction, row) = self.write.begin_and_read(&BEGIN).await?;
+        if let Some(row) = row
+            && row.try_get::<Uuid>("", "instance")? == instance
+        {
+            transaction.identify(row.try_get("", "transaction")?);
             return Ok(transaction);
         }
         self.gate.taken_over.notify_one();

@@ -1,6 +1,9 @@
 //! How long a request may wait for the database in all, however many calls it makes one after the other.
 //!
 //! Each call has a deadline of its own as well: for work that belongs to no request, such as the Journal's.
+//!
+//! A COMMIT can't be given up: it may have happened. So work that commits runs in a task of its own, and when the COMMIT takes
+//! too long, only the wait for that task ends ([`give_up`], [`unless_given_up`]).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// Longer than any request lasts, and short enough to be added to any time.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -20,7 +23,14 @@ tokio::task_local! {
 /// The time that is left to a request. It runs only while the request waits for the database, be it here, or for an actor
 /// or another request that does.
 #[derive(Debug, Clone)]
-pub struct Patience(Arc<Mutex<Waits>>);
+pub struct Patience(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    waits: Mutex<Waits>,
+    /// told when nobody should wait any longer for work that goes on
+    given_up: Notify,
+}
 
 /// What is left, and what runs. Waits at the same time count once.
 #[derive(Debug)]
@@ -66,7 +76,17 @@ struct Wait(Patience);
 impl Patience {
     /// So much.
     pub fn new(whole: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Waits::new(whole, Instant::now()))))
+        Self(Arc::new(Shared { waits: Mutex::new(Waits::new(whole, Instant::now())), given_up: Notify::new() }))
+    }
+
+    /// For work that may take as long as it does.
+    pub fn endless() -> Self {
+        Self::new(FOREVER)
+    }
+
+    /// Ends when the work should not be waited for any longer.
+    pub async fn given_up(&self) {
+        self.0.given_up.notified().await;
     }
 
     /// Does what belongs to the request.
@@ -75,7 +95,7 @@ impl Patience {
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(self) -> (Wait, Instant) {
@@ -102,6 +122,27 @@ pub async fn wait<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> 
         return Err(OutOfPatience);
     }
     tokio::time::timeout_at(end, work).await.map_err(|_| OutOfPatience)
+}
+
+/// The work can't be given up and takes longer than anybody should wait for it. What is left of it belongs to no request.
+pub fn give_up() {
+    if let Ok(patience) = PATIENCE.try_with(Clone::clone) {
+        patience.waits().left = FOREVER;
+        patience.0.given_up.notify_one();
+    }
+}
+
+/// Waits for work of the request that goes on by itself, unless that should not be waited for any longer.
+///
+/// # Errors
+/// It should not.
+pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> {
+    let Ok(patience) = PATIENCE.try_with(Clone::clone) else { return Ok(work.await) };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = patience.given_up() => Err(OutOfPatience),
+    }
 }
 
 /// Work for a task of its own that still belongs to the request, if there is one.
@@ -155,6 +196,16 @@ mod tests {
                 wait(async { panic!("begun") }).await.unwrap_err();
                 // a task of the request has no other patience
                 let task = tokio::spawn(inherited(async { wait(async { panic!("begun") }).await.unwrap_err() }));
+                task.await.unwrap();
+                // what can't be given up goes on, and nobody waits for it
+                let (go_on, may_go_on) = tokio::sync::oneshot::channel();
+                let task = tokio::spawn(inherited(async {
+                    give_up();
+                    may_go_on.await.unwrap();
+                    wait(async {}).await.unwrap();
+                }));
+                unless_given_up(std::future::pending::<()>()).await.unwrap_err();
+                go_on.send(()).unwrap();
                 task.await.unwrap();
                 // work that belongs to no request has no end to its patience
                 tokio::spawn(async { wait(async {}).await.unwrap() }).await.unwrap();

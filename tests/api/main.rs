@@ -27,6 +27,7 @@ mod http_rules;
 mod identity;
 mod journal;
 mod json;
+mod late_commits;
 mod login_limits;
 mod messaging;
 mod openapi;
