@@ -303,7 +303,11 @@ impl Cutter {
 /// # Errors
 /// The connection is one that is not served.
 pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> {
-    let Some(Connection(connection)) = request.conn_data::<Connection>() else { return Ok(None) };
+    let Some(Connection(connection)) = request.conn_data::<Connection>() else {
+        // of one that was closed at once, a request may have come already
+        let is_closed = request.conn_data::<Place>().is_some();
+        return if is_closed { Err(ApiError::AtLimit("open files, or limits.connections")) } else { Ok(None) };
+    };
     let about_health = matches!(request.path().trim_end_matches('/'), "/healthz" | "/readyz");
     match connection.refusal {
         Some(Refusal::Full) if !about_health => return Err(ApiError::AtLimit("open files, or limits.connections")),

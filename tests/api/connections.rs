@@ -8,6 +8,9 @@ use crate::support::{Broker, RawSocket, get, handshake, post, until, within};
 /// More than the kernel holds of a connection that is not read.
 const ENDLESS: usize = 256 << 20;
 
+const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
 /// Reads the head of an answer and, if it has a length, its body.
 async fn read_answer(socket: &mut RawSocket) -> (String, String) {
     let head = socket.read_head().await;
@@ -233,9 +236,16 @@ async fn connections_that_come_all_at_once_do_not_take_the_descriptors() {
         silent.extend(futures_util::future::join_all((0..100).map(|_| RawSocket::connect(&broker))).await);
     }
     drop(silent);
+    let mut handshakes = Vec::new();
+    for _ in 0..300 {
+        let mut socket = RawSocket::connect(&broker).await;
+        let _ = socket.stream.write_all(HANDSHAKE).await;
+        handshakes.push(socket);
+    }
+    drop(handshakes);
     until(async || within(broker.client().connect("/ws/echo")).await.is_ok()).await;
     let log = broker.log();
-    assert!(!log.contains("Too many open files"), "{log}");
+    assert!(!log.contains("Too many open files") && !log.contains("request failed"), "{log}");
 }
 
 #[tokio::test]
