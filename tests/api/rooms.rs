@@ -659,7 +659,7 @@ async fn presence_is_told_when_the_first_socket_comes_and_the_last_one_goes() {
     assert_eq!(next_event(&mut annas).await, event("user_joined", &bert, room));
     let body = anna.get(&format!("/api/rooms/{room}/presence")).await;
     let users = json!([anna.with(json!({ "sockets": 1 })), bert.with(json!({ "sockets": 2 }))]);
-    assert_eq!(body, json!({ "room_id": room, "count": 2, "users": users }));
+    assert_eq!(body, json!({ "room_id": room, "count": 2, "users": users, "total": 2 }));
     first.close().await.unwrap();
     assert_eq!(next_event(&mut annas).await, event("user_disconnected", &bert, room));
     // without a word
