@@ -26,8 +26,8 @@ use uuid::Uuid;
 
 pub use inlet::{Inlet, Item, Items};
 pub use messages::{
-    Answer, Await, Cancel, ClientDeleted, ClientReady, Dispatch, NoPlace, Progress, RecordBegun, Release, Reserve,
-    SessionGone, Watch,
+    Adopt, Answer, Await, Cancel, ClientDeleted, ClientReady, Dispatch, NoPlace, Progress, RecordBegun, Release,
+    Reserve, SessionGone, Watch,
 };
 
 use self::unrecorded::Unrecorded;
@@ -195,37 +195,8 @@ impl Actor for CommandDispatcher {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let started = now();
-        for mut command in std::mem::take(&mut self.recovered) {
-            let mut changes = Vec::new();
-            // beyond all that a watcher may have seen; the row of the command is older than those of its targets
-            let seen = command.targets.iter().map(|target| target.version).chain([command.version]).max();
-            command.version = seen.unwrap_or(0) + 1;
-            let waits = command.deliver_until.is_some_and(|until| until > started);
-            // the sockets that had been asked went with the process
-            for target in command.targets.iter_mut().filter(|target| !target.state.is_final()) {
-                use crate::domain::commands::State;
-                target.state = match target.state {
-                    State::Queued if waits => continue,
-                    State::Queued if command.deliver_until.is_some() => State::Expired,
-                    // what was not to wait had been sent, or was about to be
-                    _ => {
-                        self.pending.expect_late(command.id, target.client);
-                        State::Disconnected
-                    }
-                };
-                target.ended_at = Some(started);
-                target.version = command.version;
-                changes.push(Record::Target { command: command.id, target: target.clone() });
-            }
-            if command.targets.iter().all(|target| target.state.is_final()) {
-                command.finished_at = Some(started);
-            }
-            changes.push(Record::Command(Arc::new(command.clone())));
-            self.journal.do_send(Write { records: changes, patient: false });
-            if command.finished_at.is_none() {
-                self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
-            }
+        for command in std::mem::take(&mut self.recovered) {
+            self.recover(command);
         }
         self.set_timer(context);
     }
@@ -243,6 +214,50 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 }
 
 impl CommandDispatcher {
+    /// Goes on with a stored command that is not over and that nobody sees to. Who was to be asked at once was asked, or was
+    /// about to be: that is over.
+    fn recover(&mut self, mut command: Command) {
+        let started = now();
+        let mut changes = Vec::new();
+        // beyond all that a watcher may have seen; the row of the command is older than those of its targets
+        let seen = command.targets.iter().map(|target| target.version).chain([command.version]).max();
+        command.version = seen.unwrap_or(0) + 1;
+        let waits = command.deliver_until.is_some_and(|until| until > started);
+        // the sockets that had been asked went with the process
+        for target in command.targets.iter_mut().filter(|target| !target.state.is_final()) {
+            use crate::domain::commands::State;
+            target.state = match target.state {
+                State::Queued if waits => continue,
+                State::Queued if command.deliver_until.is_some() => State::Expired,
+                // what was not to wait had been sent, or was about to be
+                _ => {
+                    self.pending.expect_late(command.id, target.client);
+                    State::Disconnected
+                }
+            };
+            target.ended_at = Some(started);
+            target.version = command.version;
+            changes.push(Record::Target { command: command.id, target: target.clone() });
+        }
+        if command.targets.iter().all(|target| target.state.is_final()) {
+            command.finished_at = Some(started);
+        }
+        changes.push(Record::Command(Arc::new(command.clone())));
+        self.journal.do_send(Write { records: changes, patient: false });
+        if command.finished_at.is_none() {
+            self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
+        }
+    }
+
+    fn wait_for(&mut self, id: Uuid) -> oneshot::Receiver<Arc<Command>> {
+        let (done, finished) = oneshot::channel();
+        let waiters = self.waiters.entry(id).or_default();
+        // who asks again and again waits once
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(done);
+        finished
+    }
+
     fn reserve(&mut self, command: &Command) -> Result<(), NoPlace> {
         if self.backlog.is_behind() {
             return Err(NoPlace::Backlog(self.backlog.failure()));
@@ -265,8 +280,7 @@ impl CommandDispatcher {
         }
         let (id, waits) = (command.id, command.deliver_until.is_some());
         let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
-        let (done, finished) = oneshot::channel();
-        self.waiters.entry(id).or_default().push(done);
+        let finished = self.wait_for(id);
         let deliver_by = deliver_by(&command);
         self.pending.insert(command, deliver_by, Instant::now());
         self.ask_all(id, &clients, waits, &behind_down_gateway, context);
@@ -379,12 +393,27 @@ impl Handler<Await> for CommandDispatcher {
     type Result = MessageResult<Await>;
 
     fn handle(&mut self, Await(id): Await, _: &mut Self::Context) -> Self::Result {
-        let here = self.pending.command(id).is_some();
-        MessageResult(here.then(|| {
-            let (done, finished) = oneshot::channel();
-            self.waiters.entry(id).or_default().push(done);
-            finished
-        }))
+        MessageResult(self.pending.has_places(id).then(|| self.wait_for(id)))
+    }
+}
+
+impl Handler<Adopt> for CommandDispatcher {
+    type Result = MessageResult<Adopt>;
+
+    fn handle(&mut self, Adopt(command): Adopt, context: &mut Self::Context) -> Self::Result {
+        let id = command.id;
+        if !self.pending.has_places(id) {
+            tracing::warn!(command = %id, "a stored command that nobody saw to");
+            let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
+            self.recover(command);
+            for client in clients {
+                if let Some(session) = self.directory.commandable(client) {
+                    self.ask_queued(client, &session, context);
+                }
+            }
+            self.set_timer(context);
+        }
+        MessageResult(self.pending.has_places(id).then(|| self.wait_for(id)))
     }
 }
 
@@ -401,6 +430,7 @@ impl Handler<Release> for CommandDispatcher {
 
     fn handle(&mut self, Release(id): Release, _: &mut Self::Context) {
         self.pending.release(id);
+        self.waiters.remove(&id);
     }
 }
 

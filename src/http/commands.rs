@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     actors::{
-        command_dispatcher::{Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
+        command_dispatcher::{Adopt, Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
         journal::Write,
     },
     domain::{
@@ -295,18 +295,24 @@ async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bo
     if body_digest != digest {
         return Err(ApiError::IdempotencyKeyReused);
     }
-    let patience = tokio::time::Instant::now() + PATIENCE;
-    while wait && !broker.is_draining() && tokio::time::Instant::now() < patience {
-        if let Some(finished) = broker.command_dispatcher.send(Await(id)).await? {
-            return answer(broker, id, Some(finished)).await;
+    let finished = match broker.command_dispatcher.send(Await(id)).await? {
+        None => adopt(broker, id).await?,
+        finished => finished,
+    };
+    let waits = wait && !broker.is_draining();
+    answer(broker, id, finished.filter(|_| waits)).await
+}
+
+/// Sees to a stored command that is not over and that nobody sees to, if it is one. Answers how to wait for its end.
+async fn adopt(broker: &Broker, id: Uuid) -> Result<Option<oneshot::Receiver<Arc<Command>>>, ApiError> {
+    // nobody sees to what is over either: that is written first
+    settle(broker).await?;
+    match broker.store.command(id, 0, usize::MAX).await? {
+        Some(page) if page.command.finished_at.is_none() => {
+            Ok(broker.command_dispatcher.send(Adopt(page.command)).await?)
         }
-        // stored, but not yet sent by the request that was first; or over
-        if read(broker, id).await?.is_none_or(|page| page.command.finished_at.is_some()) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        _ => Ok(None),
     }
-    answer(broker, id, None).await
 }
 
 fn prefers_async(request: &HttpRequest) -> bool {
@@ -411,7 +417,12 @@ pub async fn cancel(
     path: web::Path<String>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let command = visible(&broker, &identity.0, &path).await?;
-    if broker.command_dispatcher.send(Cancel(command.id)).await? {
+    let mut cancelled = broker.command_dispatcher.send(Cancel(command.id)).await?;
+    if !cancelled && command.finished_at.is_none() {
+        adopt(&broker, command.id).await?;
+        cancelled = broker.command_dispatcher.send(Cancel(command.id)).await?;
+    }
+    if cancelled {
         tracing::info!(command = %command.id, by = %identity.0.account.id, "command cancelled");
     }
     let page = read(&broker, command.id).await?.ok_or(NOT_FOUND)?;

@@ -449,6 +449,42 @@ async fn a_retry_with_the_same_key_is_the_same_command_however_many_come_at_once
 }
 
 #[tokio::test]
+async fn a_stored_command_that_nobody_sees_to_ends_when_it_is_asked_for_again_or_cancelled() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (_, device, mut socket) = broker.connected("device").await;
+    let key = |key: &str| {
+        let mut body = request([device.uuid]);
+        if key == "may wait" {
+            body["deliver_within_secs"] = json!(3600);
+        }
+        operator.request(Method::POST, PATH).header("Idempotency-Key", key).json(&body)
+    };
+    for name in ["may wait", "must not wait"] {
+        let asking = tokio::spawn(answer(key(name)));
+        reply(&mut socket, json!("done")).await;
+        assert_eq!(within(asking).await.unwrap().0, StatusCode::OK);
+    }
+    within(socket.close()).await.unwrap();
+    until(async || !is_listed(&operator, device.uuid).await).await;
+    // as if they had been stored, and whoever stored them had never learned it
+    broker.execute("UPDATE commands SET finished_at = NULL, version = 0").await;
+    broker.execute("UPDATE command_targets SET state = 'queued', result = NULL, ended_at = NULL, version = 0").await;
+    let (status, retried) = answer(key("must not wait")).await;
+    assert_eq!((status, &retried["targets"][0]["state"]), (StatusCode::OK, &json!("disconnected")), "{retried}");
+    let (status, waits) = answer(key("may wait").header("Prefer", "respond-async")).await;
+    assert_eq!((status, &waits["targets"][0]["state"]), (StatusCode::ACCEPTED, &json!("queued")), "{waits}");
+    let path = format!("{PATH}/{}", waits["id"].as_str().unwrap());
+    let (_, cancelled) = crate::support::delete(&operator, &path).await;
+    assert_eq!(cancelled["targets"][0]["state"], "cancelled", "{cancelled}");
+
+    broker.execute("UPDATE commands SET finished_at = NULL, version = 0").await;
+    broker.execute("UPDATE command_targets SET state = 'queued', ended_at = NULL, version = 0").await;
+    let (status, cancelled) = crate::support::delete(&operator, &path).await;
+    assert_eq!((status, &cancelled["targets"][0]["state"]), (200, &json!("cancelled")), "{cancelled}");
+}
+
+#[tokio::test]
 async fn a_retry_finds_its_command_also_when_it_could_not_be_given_again() {
     let mut broker = Broker::with().set("LIMITS__PENDING_COMMANDS", "1").start().await;
     let operator = broker.admin().await;

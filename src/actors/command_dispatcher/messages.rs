@@ -101,10 +101,15 @@ pub struct Cancel(pub Uuid);
 #[rtype(result = "Option<broadcast::Receiver<Arc<Changed>>>")]
 pub struct Watch(pub Uuid);
 
-/// Waits for the end of a command that is at work here; None if it is over, or not here.
+/// Waits for the end of a command that is at work here, or about to be; None if it is over, or not here.
 #[derive(Message)]
 #[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
 pub struct Await(pub Uuid);
+
+/// Goes on, as after a restart, with a stored command that is not over, unless it is at work here. Answers as [`Await`].
+#[derive(Message)]
+#[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
+pub struct Adopt(pub Command);
 
 /// Records what has begun, before it is read.
 #[derive(Message)]

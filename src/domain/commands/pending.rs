@@ -112,6 +112,11 @@ impl<S: Socket> PendingCommands<S> {
         }
     }
 
+    /// Whether a command has its places: it is about to begin, or not over.
+    pub fn has_places(&self, id: Uuid) -> bool {
+        self.usage.has(id)
+    }
+
     /// When the next time is over.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _, _)| *deadline)

@@ -194,6 +194,11 @@ impl Usage {
         }
     }
 
+    /// Whether a command takes up something.
+    pub fn has(&self, id: Uuid) -> bool {
+        self.commands.contains_key(&id)
+    }
+
     /// Gives back what a command takes up: it was never begun.
     pub fn release(&mut self, id: Uuid) {
         let Some(share) = self.commands.remove(&id) else { return };
