@@ -35,9 +35,9 @@ struct Shared {
 /// What is left, and what runs. Waits at the same time count once.
 #[derive(Debug)]
 struct Waits {
-    /// when the waits that are under way began
     left: Duration,
     under_way: usize,
+    /// when the first of the waits that are under way began
     since: Instant,
 }
 
