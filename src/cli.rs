@@ -1,16 +1,10 @@
 //! The command line: parses, hands over, and says what happened.
 //!
-//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`. It prints with `say!`.
+//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`. It prints with `say!` (see `terminal`).
 
 #![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
 
-/// `println!` that ends the program quietly when nobody reads any more.
-macro_rules! say {
-    ($($argument:tt)*) => { $crate::cli::output::line(format_args!($($argument)*)) };
-}
-
 mod agent;
-mod bench;
 mod client;
 mod commands;
 mod database;
@@ -18,11 +12,8 @@ mod demo;
 mod device;
 mod devices;
 mod gateways;
-mod login;
 mod migrate;
 mod names;
-mod output;
-mod remote;
 mod send;
 mod serve;
 mod user;
@@ -33,8 +24,10 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    bench,
     client::ClientError,
     settings::{self, Flags, LogFormat, Settings, SettingsError},
+    terminal::{WrongArguments, output},
 };
 
 /// Switchboard, a message broker: devices, topics and remote commands over WebSocket and HTTP.
@@ -122,11 +115,6 @@ pub fn main() -> ExitCode {
 
 /// The exit code for wrong arguments, as clap has it.
 const WRONG_ARGUMENTS: u8 = 2;
-
-/// Arguments of which only their command can tell that they are wrong, alone or together.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct WrongArguments(String);
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let system = actix_web::rt::System::new();

@@ -14,6 +14,8 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`cli`] | the command line |
+//! | [`bench`] | `switchboard bench` |
+//! | [`terminal`] | what both print, and the arguments they share |
 //! | [`app`] | start and stop, and the only place where all actors meet |
 //! | [`http`] | routes, extractors and handlers |
 //! | [`session`] | WebSocket sessions, a file per dialect |
@@ -35,6 +37,7 @@
 pub mod actors;
 pub mod app;
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod cluster;
@@ -47,3 +50,4 @@ pub mod session;
 pub mod settings;
 pub mod state;
 pub mod store;
+pub mod terminal;

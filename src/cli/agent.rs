@@ -28,12 +28,15 @@ use tokio::{
 
 use super::{
     device::{Identity, Link},
-    output::{named, printable, text},
     values::number,
 };
 use crate::{
     client::{ClientError, Connection},
     protocol::json,
+    terminal::{
+        output::{named, printable, text},
+        say,
+    },
 };
 
 /// The most that a program may print.

@@ -12,9 +12,14 @@ use uuid::Uuid;
 use super::{
     device::{Identity, Link},
     names,
-    output::{json_text, named, printable, text},
 };
-use crate::client::{ClientError, Connection};
+use crate::{
+    client::{ClientError, Connection},
+    terminal::{
+        output::{json_text, named, printable, text},
+        say,
+    },
+};
 use lines::{Line, read};
 
 const HELP: &str = "  /to NAME TEXT     send a direct message to the device of this name (\"…\" around spaces) or UUID

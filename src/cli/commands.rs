@@ -12,10 +12,15 @@ use uuid::Uuid;
 
 use super::{
     names::resolve,
-    output::{Output, json_text, print_json, table, text},
     values::{command_id, number, time},
 };
-use crate::{client::Client, domain::commands::State};
+use crate::{
+    terminal::{
+        output::{Output, json_text, print_json, table, text},
+        say,
+    },
+    {client::Client, domain::commands::State},
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -7,8 +7,10 @@ use clap::Args;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{output::json_text, remote::Remote};
-use crate::client::{ClientError, Connection};
+use crate::{
+    client::{ClientError, Connection},
+    terminal::{output::json_text, remote::Remote, say},
+};
 
 const TOPIC: &str = "switchboard-demo";
 

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::{output::printable, remote::Remote, values::uuid};
+use super::values::uuid;
 use crate::{
     auth::tokens::digest,
     client::{Client, ClientError, Connection, Login},
+    terminal::{output::printable, remote::Remote, say},
 };
 use reconnect::Reconnect;
 use state::{State, StateFile};

@@ -4,12 +4,14 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{
-    names::resolve,
-    output::{Output, items, print_json, table, text},
-    values::number,
+use super::{names::resolve, values::number};
+use crate::{
+    domain::gateways::MAX_ID,
+    terminal::{
+        output::{Output, items, print_json, table, text},
+        say,
+    },
 };
-use crate::domain::gateways::MAX_ID;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -4,13 +4,14 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{
-    output::{Output, items, print_json, table, text},
-    values,
-};
+use super::values;
 use crate::{
     client::{Client, ClientError, Connection},
     domain::gateways::{Address, EXPECTED, MAX_ID, is_name, is_percent, is_rtt},
+    terminal::{
+        output::{Output, items, print_json, table, text},
+        say,
+    },
 };
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::{ConfigArguments, database::Database};
+use crate::terminal::say;
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -5,8 +5,10 @@ use reqwest::Method;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::output::{items, printable};
-use crate::client::{Client, ClientError};
+use crate::{
+    client::{Client, ClientError},
+    terminal::output::{items, printable},
+};
 
 /// The most that an error lists.
 const LISTED: usize = 10;

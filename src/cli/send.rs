@@ -8,10 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{commands::print_targets, login::LoginArguments, names::resolve, values::number};
+use super::{commands::print_targets, names::resolve, values::number};
 use crate::{
     client::{Client, ClientError},
     protocol::json,
+    terminal::{login::LoginArguments, say},
 };
 
 /// All targets succeeded.

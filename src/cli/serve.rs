@@ -9,8 +9,11 @@ use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigArguments, output::log_line, start_logging};
-use crate::{app::Application, settings::LogFormat};
+use super::{ConfigArguments, start_logging};
+use crate::{
+    terminal::output::log_line,
+    {app::Application, settings::LogFormat},
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -5,16 +5,17 @@ use std::io::{BufRead, IsTerminal};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 
-use super::{
-    ConfigArguments, WrongArguments,
-    database::Database,
-    output::{printable, table},
-};
+use super::{ConfigArguments, database::Database};
 use crate::{
     auth::passwords,
     domain::{ids::Role, passwords::PasswordRules},
     http::body::is_email,
     store::{Duplicate, NewUser, Store, User, UserChange},
+    terminal::{
+        WrongArguments,
+        output::{printable, table},
+        say,
+    },
 };
 
 #[derive(Args)]

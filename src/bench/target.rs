@@ -15,7 +15,8 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{super::WrongArguments, meter::Control, process::Process};
+use super::{meter::Control, process::Process};
+use crate::terminal::WrongArguments;
 
 /// The longest that a broker may take to start.
 const START: Duration = Duration::from_secs(60);

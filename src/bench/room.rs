@@ -4,7 +4,6 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::{
-    super::WrongArguments,
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     fanout::window,
@@ -13,6 +12,7 @@ use super::{
     stamp::{self, Template},
     wire::{Protocol, To},
 };
+use crate::terminal::WrongArguments;
 
 #[derive(Args)]
 pub(super) struct Arguments {

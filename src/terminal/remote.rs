@@ -7,7 +7,7 @@ use clap::Args;
 use crate::client::{Client, ClientError};
 
 #[derive(Args)]
-pub(super) struct Remote {
+pub(crate) struct Remote {
     /// Where the broker listens; https://host/path behind a proxy
     #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
     #[arg(default_value = "http://127.0.0.1:8000")]
@@ -19,7 +19,7 @@ pub(super) struct Remote {
 
 impl Remote {
     /// A client of that broker, nobody yet.
-    pub(super) fn client(&self) -> Result<Client, ClientError> {
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
         Client::with_ca(&self.url, self.ca.as_deref())
     }
 }

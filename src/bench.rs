@@ -5,6 +5,8 @@
 //!
 //! To add a benchmark: a file here, a variant of `Benchmark`, an arm in `run`.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
+
 mod command;
 mod direct;
 mod engine;
@@ -27,8 +29,10 @@ mod wire;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, builder::TypedValueParser};
 
-use super::{WrongArguments, login::Credentials, output};
-use crate::client::Client;
+use crate::{
+    client::Client,
+    terminal::{WrongArguments, login::Credentials, output, say},
+};
 use engine::Engine;
 use entrance::Seat;
 use identities::{Identities, Identity};
@@ -47,7 +51,7 @@ configuration, start a broker with it and give --url.\n\n\
 A running broker's default limits are in the way of most benchmarks (limits.registrations_per_minute, \
 limits.frames_per_second, limits.connections, limits.topics_per_client); where one is hit, the error names it.\n\n\
 Load and broker share this machine's cores if both run on it: the load takes one.")]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     benchmark: Benchmark,
 }
@@ -68,7 +72,7 @@ enum Benchmark {
     Connect(sockets::ConnectArguments),
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.benchmark {
         Benchmark::Fanout(arguments) => fanout::run(arguments).await,
         Benchmark::Direct(arguments) => direct::run(arguments).await,

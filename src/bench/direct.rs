@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::{
-    super::WrongArguments,
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
     messages::{Outgoing, Plan, Sender, Window},
@@ -11,6 +10,7 @@ use super::{
     stamp::{self, Template},
     wire::To,
 };
+use crate::terminal::WrongArguments;
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -14,24 +14,24 @@ use serde_json::{Value, json};
 use super::login::LoginArguments;
 
 #[derive(Args)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Print JSON instead of a table
     #[arg(long)]
-    pub(super) json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
-    pub(super) login: LoginArguments,
+    pub(crate) login: LoginArguments,
 }
 
 /// Whether what goes to stderr is read by machines (`log.format = "json"`).
 static JSON: AtomicBool = AtomicBool::new(false);
 
 /// From here on messages are JSON objects, as the log lines are.
-pub(super) fn use_json() {
+pub(crate) fn use_json() {
     JSON.store(true, Ordering::Relaxed);
 }
 
 /// Prints a line; see `say!`. Ends the program quietly when nobody reads any more, as `head` does not after its lines.
-pub(super) fn line(text: fmt::Arguments<'_>) {
+pub(crate) fn line(text: fmt::Arguments<'_>) {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
@@ -43,7 +43,7 @@ pub(super) fn line(text: fmt::Arguments<'_>) {
 }
 
 /// Prints a message to stderr, on one line.
-pub(super) fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let message = one_line(message);
     let line = if JSON.load(Ordering::Relaxed) {
         log_line("ERROR", json!({ "message": message }))
@@ -55,7 +55,7 @@ pub(super) fn complain(message: &str) {
 }
 
 /// A JSON object in the form of the log lines.
-pub(super) fn log_line(level: &str, fields: Value) -> String {
+pub(crate) fn log_line(level: &str, fields: Value) -> String {
     let timestamp = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     json!({ "timestamp": timestamp, "level": level, "fields": fields, "target": "switchboard" }).to_string()
 }
@@ -66,7 +66,7 @@ fn one_line(message: &str) -> String {
 }
 
 /// A text of somebody else's, so that nothing in it is a command to the terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { printable.extend(c.escape_debug()) } else { printable.push(c) }
@@ -75,7 +75,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// A value as a person reads it; null is nothing.
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => printable(text),
         Value::Null => String::new(),
@@ -84,12 +84,12 @@ pub(super) fn text(value: &Value) -> String {
 }
 
 /// A value as JSON on one line, as a person reads it.
-pub(super) fn json_text(value: &Value) -> String {
+pub(crate) fn json_text(value: &Value) -> String {
     printable(&value.to_string())
 }
 
 /// Who a frame or object tells of, by name and UUID; a name may be empty.
-pub(super) fn named(of: &Value) -> String {
+pub(crate) fn named(of: &Value) -> String {
     match (text(&of["name"]), text(&of["uuid"])) {
         (name, uuid) if name.is_empty() => uuid,
         (name, uuid) => format!("{name} ({uuid})"),
@@ -97,19 +97,19 @@ pub(super) fn named(of: &Value) -> String {
 }
 
 /// An empty table without lines.
-pub(super) fn table(head: &[&str]) -> Table {
+pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     table
 }
 
 /// The objects of a list.
-pub(super) fn items<'a>(list: &'a Value, name: &str) -> &'a [Value] {
+pub(crate) fn items<'a>(list: &'a Value, name: &str) -> &'a [Value] {
     list[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Prints a value as JSON.
-pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
+pub(crate) fn print_json(value: &Value) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

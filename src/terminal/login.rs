@@ -12,7 +12,7 @@ use crate::client::Client;
 const FIRST_PASSWORD: &str = "initial-admin-password";
 
 #[derive(Args)]
-pub(super) struct LoginArguments {
+pub(crate) struct LoginArguments {
     #[command(flatten)]
     remote: Remote,
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(super) struct LoginArguments {
 
 /// Who is asking.
 #[derive(Args)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     /// An access token of an operator
     #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -35,31 +35,31 @@ pub(super) struct Credentials {
 
 impl LoginArguments {
     /// A client that is somebody.
-    pub(super) async fn client(self) -> anyhow::Result<Client> {
+    pub(crate) async fn client(self) -> anyhow::Result<Client> {
         self.credentials.client(self.remote.client()?).await
     }
 }
 
 impl Credentials {
     /// A token that was given.
-    pub(super) fn token(&self) -> Option<&str> {
+    pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
     /// Whether somebody was named, be it only by a first password that lies there.
-    pub(super) fn are_given(&self, client: &Client) -> bool {
+    pub(crate) fn are_given(&self, client: &Client) -> bool {
         self.token.is_some()
             || self.username.is_some()
             || (is_local(client) && self.data_dir.join(FIRST_PASSWORD).exists())
     }
 
     /// For a broker whose data lie here.
-    pub(super) fn of_data_dir(data_dir: PathBuf) -> Self {
+    pub(crate) fn of_data_dir(data_dir: PathBuf) -> Self {
         Self { token: None, username: None, data_dir }
     }
 
     /// A client that is somebody.
-    pub(super) async fn client(self, mut client: Client) -> anyhow::Result<Client> {
+    pub(crate) async fn client(self, mut client: Client) -> anyhow::Result<Client> {
         if let Some(token) = self.token {
             return Ok(client.with_token(&token));
         }

@@ -4,10 +4,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Incoming;
-use crate::cli::bench::frames::Opcode;
+use crate::bench::frames::Opcode;
 
 /// NATS speaks in binary frames.
-pub(in crate::cli::bench) const OPCODE: Opcode = Opcode::Binary;
+pub(in crate::bench) const OPCODE: Opcode = Opcode::Binary;
 
 pub(super) const PONG: &[u8] = b"PONG\r\n";
 
