@@ -1,4 +1,4 @@
-//! Start and stop, and the only place where actors meet.
+//! Starts and stops the broker. Actors are created and connected to each other only here.
 
 pub(crate) mod bootstrap;
 mod server;
@@ -41,13 +41,13 @@ use crate::{
     store::{Location, Store},
 };
 
-/// How long a stopping server waits for the database.
+/// How long a stopping server waits, first for the last writes, then for the database's connections to close.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often is looked for what is too old to be kept.
+/// Period of the cleanup loops.
 const CLEANING: Duration = Duration::from_secs(3600);
 
-/// A broker that listens and has not been asked to stop.
+/// A broker that listens and has not been told to stop.
 pub struct Application {
     broker: web::Data<Broker>,
     server: Server,
@@ -57,7 +57,7 @@ pub struct Application {
     database: Location,
     first_password: Option<PathBuf>,
     has_accounts: bool,
-    /// held until the end
+    /// locks the data directory until the process ends
     _lock: File,
 }
 
@@ -68,10 +68,10 @@ impl fmt::Debug for Application {
 }
 
 impl Application {
-    /// Opens the database, starts the actors, and listens. From then on connections are accepted.
+    /// Opens the database, starts the actors and listens. Connections are accepted from then on.
     ///
     /// # Errors
-    /// Whatever keeps it from starting, for the operator to read.
+    /// The reason why the broker cannot start, as a text for the operator.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let secret = {
             settings.check_secret()?;
@@ -84,7 +84,7 @@ impl Application {
             config_file: settings.config_file.as_deref(),
         };
         let lock = bootstrap::lock_data_dir(&settings.storage.data_dir, Some(start))?;
-        // before the database: a second server on the same address should not get as far as to migrate
+        // bound before the database is opened, so that a second server on the same address fails before it migrates
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
         let workers = match settings.http.workers {
@@ -93,7 +93,7 @@ impl Application {
         };
         warn_of_risks(&settings, address);
 
-        // the start may wait longer for the database than clients do
+        // this connection has longer timeouts than the one that serves clients
         let starting = Store::connect(&settings.storage).await?;
         let store = starting.serving(&settings.storage);
         let mut database_lock = starting.lock().await?;
@@ -111,7 +111,7 @@ impl Application {
             TimeDelta::days(settings.auth.refresh_token_days),
         );
         let accounts = Arc::new(Accounts::load(store.clone(), tokens).await?);
-        // half the cores, so that a flood of logins leaves room for the sockets
+        // half of the workers at most hash passwords, so that a flood of logins does not starve the sockets
         let passwords = Passwords::new((workers / 2).max(1), settings.limits.password_hashes_queued)?;
 
         let control = Arbiter::new();
@@ -189,7 +189,7 @@ impl Application {
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
         };
         starting.close().await;
-        // the first request finds all gateways
+        // so that the first request sees all gateways
         gateway_monitor.send(RecordAll).await?;
         let supervision = Supervision::default();
         supervision.watch_actor("registry", &registry);
@@ -198,25 +198,26 @@ impl Application {
         supervision.watch_actor("command dispatcher", &command_dispatcher);
         supervision.watch_actor("journal", &journal);
         supervision.watch_actor("gateway monitor", &gateway_monitor);
-        control.spawn(supervision.watched("look for changed accounts", {
+        control.spawn(supervision.watched("account watcher", {
             let (accounts, registry) = (accounts.clone(), registry.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
             async move { accounts.watch(period, |change| registry.do_send(Apply(change))).await }
         }));
         control.spawn(
-            supervision.watched(
-                "deletion of what is old",
-                delete_what_is_old(store.clone(), settings.commands.retention_days),
-            ),
+            supervision
+                .watched("deletion of old rows", delete_what_is_old(store.clone(), settings.commands.retention_days)),
         );
-        control.spawn(supervision.watched("look for free space", {
+        control.spawn(supervision.watched("free space watcher", {
             let (store, storage) = (store.clone(), settings.storage.clone());
             async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }
         }));
         control.spawn(
-            supervision.watched("thinning of history", thin_gateway_history(store.clone(), settings.probes.clone())),
+            supervision.watched(
+                "deletion of old gateway history",
+                thin_gateway_history(store.clone(), settings.probes.clone()),
+            ),
         );
-        control.spawn(supervision.watched("hold on the database", {
+        control.spawn(supervision.watched("database lock", {
             let (store, supervision) = (store.clone(), supervision.clone());
             async move { supervision.fail(store.hold(database_lock, serving.instance).await) }
         }));
@@ -254,35 +255,36 @@ impl Application {
         Ok(Self { broker, server, control, probing, address, database, first_password, has_accounts, _lock: lock })
     }
 
-    /// Where it listens.
+    /// The base URL: `http://` and the address.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where the password of the first account lies, if this start has created it.
+    /// The file with the password of the first account, if this start created that account.
     pub fn first_password(&self) -> Option<&PathBuf> {
         self.first_password.as_ref()
     }
 
-    /// The address it listens on.
+    /// The address that the broker listens on, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its data is.
+    /// The location of the database.
     pub fn database(&self) -> &Location {
         &self.database
     }
 
-    /// Whether there was any account at the start.
+    /// Whether an account existed after the start.
     pub fn has_accounts(&self) -> bool {
         self.has_accounts
     }
 
-    /// Serves until `stop` is ready, then lets everyone go: no new sockets, 1001 to all, what is queued is written.
+    /// Serves until `stop` completes, then drains: new sockets are refused, all sockets are closed with 1001, and the
+    /// records that are queued are written to the database.
     ///
     /// # Errors
-    /// The server failed.
+    /// The HTTP server failed or ended by itself.
     pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let handle = self.server.handle();
         let mut server = actix_web::rt::spawn(self.server);
@@ -310,24 +312,24 @@ impl Application {
         let graceful = relays.session_count() == 0;
         handle.stop(graceful).await;
         server.await??;
-        // what has been answered is written, whatever comes
+        // acknowledged changes must reach the database before the process ends
         let written = async {
-            // it has heard of the end of every session
+            // the answer says that the Registry has handled the end of every session
             self.broker.registry.send(Ping).await?;
             self.broker.command_dispatcher.send(RecordBegun).await?;
             self.broker.gateway_monitor.send(RecordAll).await?;
-            // the database may be back in time
+            // retried, since the database may be back within JOURNAL_PATIENCE
             while self.broker.journal.send(Flush).await?.is_err() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok::<_, MailboxError>(())
         };
         if !matches!(tokio::time::timeout(JOURNAL_PATIENCE, written).await, Ok(Ok(()))) {
-            tracing::error!("the database does not take what is left to write");
+            tracing::error!("the last records could not be written to the database in time");
         }
-        // background tasks hold connections, too
+        // background tasks may still use connections
         if tokio::time::timeout(JOURNAL_PATIENCE, self.broker.store.close()).await.is_err() {
-            tracing::warn!("the database does not end what is under way");
+            tracing::warn!("the database did not close its connections in time");
         }
         self.probing.stop();
         self.control.stop();
@@ -336,24 +338,25 @@ impl Application {
     }
 }
 
-/// Devices that were registered without proof can't be told from impostors, until each has come over.
+/// Warns if devices were registered without proof (`devices.registration = "open"`): until such a device registers again,
+/// an impostor's registration looks the same as its own.
 async fn warn_of_unbound_devices(store: &Store) -> anyhow::Result<()> {
     let devices = store.count_unbound_devices().await?;
     if devices > 0 {
         tracing::warn!(
             devices,
-            "some devices were registered when nobody had to prove anything, the last time maybe by somebody else: each is bound, and its earlier tokens end, when it registers again with its device_key or a token; `switchboard devices rm` frees a UUID that is in wrong hands"
+            "some devices were registered without proof, possibly by somebody else: a device is bound, and its earlier tokens become invalid, when it registers again with its device_key or a token; `switchboard devices rm` frees a UUID that somebody else has taken"
         );
     }
     Ok(())
 }
 
-/// A budget of `limit` in so many seconds, of which so many times may be spent at once.
+/// A budget of `limit` units per `secs` seconds. A burst may spend `at_once` times `limit`.
 fn budget<K: Eq + std::hash::Hash>(limit: u32, secs: f64, at_once: f64) -> Mutex<Budgets<K>> {
     Mutex::new(Budgets::new(f64::from(limit) / secs, f64::from(limit) * at_once))
 }
 
-/// The gateways of the configuration and those that were created over HTTP, which share one space of ids.
+/// The gateways of the configuration and those created over HTTP. Both share one id space.
 async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Gateway>> {
     let configured = settings.gateways();
     let created = store.gateways().await?;
@@ -370,7 +373,7 @@ async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<
     Ok(configured.into_iter().chain(created).collect())
 }
 
-/// Thins the gateways' history out, now and then, for ever.
+/// Deletes old samples and transitions of gateways, once per [`CLEANING`]. Never returns.
 async fn thin_gateway_history(store: Store, probes: settings::Probes) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
@@ -379,12 +382,12 @@ async fn thin_gateway_history(store: Store, probes: settings::Probes) {
         let raw = now - TimeDelta::hours(probes.samples_hours.into());
         let all = now - TimeDelta::days(probes.history_days.into());
         if let Err(error) = store.thin_gateway_history(raw, all).await {
-            tracing::warn!(%error, "cannot thin the history of gateways out");
+            tracing::warn!(%error, "cannot delete old gateway history");
         }
     }
 }
 
-/// Deletes commands that are over, and logins that were, for longer than they are kept, now and then, for ever.
+/// Deletes commands that ended more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
 async fn delete_what_is_old(store: Store, days: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {

@@ -1,5 +1,6 @@
-//! What crosses nodes. Everything above works through [`Backplane`] and does not know how many nodes there are: a client
-//! that is not here may be elsewhere, a topic may have members elsewhere, a revocation concerns all.
+//! Communication between nodes. The modules above use [`Backplane`] and do not know how many nodes there are: a client that
+//! is not connected to this node may be connected to another, a topic may have subscribers on others, and a revocation
+//! applies to all.
 
 mod local;
 
@@ -15,43 +16,43 @@ use crate::domain::{
 
 pub use local::LocalBackplane;
 
-/// The way to other nodes. What a node has itself (its sockets, and the subscriptions and presence that hang on them)
-/// it announces here; questions are answered for the *other* nodes alone.
+/// The connection to other nodes. A node announces its own sockets, and the subscriptions and presence that depend on them.
+/// Queries return data of the *other* nodes only.
 #[async_trait]
 pub trait Backplane: Send + Sync + 'static {
-    /// A client is online on this node.
+    /// Announces that a client is online on this node.
     fn connected(&self, client: ClientId, name: &str);
 
-    /// A client is not online on this node any more.
+    /// Announces that a client is no longer online on this node.
     fn disconnected(&self, client: ClientId);
 
     /// The clients that are online on other nodes, with their names.
     async fn clients(&self) -> Vec<(ClientId, String)>;
 
-    /// Hands a text frame to a device on another node. False: it is on none.
+    /// Delivers a text frame to a device on another node. Returns false if it is on none.
     async fn forward(&self, to: ClientId, frame: Bytes) -> bool;
 
-    /// Hands a publication to the members on other nodes, except for its sender. Answers how many those are.
+    /// Delivers a publication to the subscribers on other nodes, except for its sender. Returns their number.
     fn publish(&self, topic: &TopicId, sender: ClientId, frame: &Bytes) -> usize;
 
-    /// Whether `$status` has members on other nodes.
+    /// Whether `$status` has subscribers on other nodes.
     fn has_observers(&self) -> bool;
 
-    /// Hands an event, a JSON text, to the members of `$status` on other nodes.
+    /// Delivers an event, a JSON text, to the subscribers of `$status` on other nodes.
     fn announce(&self, event: &str);
 
-    /// Subscribes a client where its socket is. False: on no other node.
+    /// Subscribes a client on the node of its socket. Returns false if no other node has one.
     async fn subscribe(&self, client: ClientId, topic: &TopicId) -> bool;
 
-    /// Unsubscribes a client where its socket is. False: on no other node.
+    /// Unsubscribes a client on the node of its socket. Returns false if no other node has one.
     async fn unsubscribe(&self, client: ClientId, topic: &TopicId) -> bool;
 
-    /// The members that a topic has on other nodes.
+    /// The subscribers of a topic on other nodes.
     async fn members(&self, topic: &str) -> Vec<ClientId>;
 
-    /// How many members each topic has on other nodes.
+    /// The number of subscribers on other nodes, by topic.
     async fn member_counts(&self) -> HashMap<TopicId, usize>;
 
-    /// Tells other nodes that an account or token changed, so that they close the sockets concerned at once.
+    /// Tells other nodes that an account or token changed, so that they close the affected sockets at once.
     fn notify(&self, change: &AccountChange);
 }

@@ -1,4 +1,4 @@
-//! Delivery: how a frame gets from any thread into a client's socket. One mechanism, in five files:
+//! Delivery of frames from any thread to a client's socket.
 //!
 //! ```text
 //!   any thread                           the session's worker thread
@@ -10,13 +10,14 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `handle` | a session, seen from anywhere: where it is, how much waits for it, whose it is |
-//! | `outbox` | one session's queue to its socket, with its budget and its close handshake |
-//! | `relay` | [`Relays`], the way to all sessions, and the actor of each worker that hands frames out |
-//! | `local` | what a thread keeps for itself: its worker's sessions, and what it gathered for other workers |
-//! | `tick` | the end of a thread's tick, when all that gathered leaves |
+//! | `handle` | the handle of a session, valid on any thread: its worker, its backlog, its client |
+//! | `outbox` | a session's queue of outgoing frames, with its budget and its close handshake |
+//! | `admitted` | the count of received frames that the session has not handled yet |
+//! | `relay` | [`Relays`], which delivers to all sessions, and the Relay, the actor of each worker that receives batches |
+//! | `local` | thread-local state: the worker's sessions, and the deliveries collected for other workers |
+//! | `tick` | the end of a thread's tick, when collected frames are written and batches are sent |
 //!
-//! Nothing here knows what frames say, or who is subscribed to what.
+//! This module interprets neither the content of frames nor subscriptions.
 
 mod admitted;
 mod handle;

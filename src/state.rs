@@ -1,4 +1,4 @@
-//! What handlers and sessions work with: the way to each actor, the database, and what they share besides.
+//! The state that handlers and sessions share: the handle of each actor, the database, counters and limits.
 
 mod readiness;
 mod supervision;
@@ -38,41 +38,41 @@ use crate::{
     store::{Store, patience},
 };
 
-/// What handlers and sessions work with.
+/// The state that handlers and sessions share.
 pub struct Broker {
-    /// The settings.
+    /// The settings of this start; they do not change while the process runs.
     pub settings: Settings,
-    /// The database.
+    /// The database, with the timeouts for serving clients.
     pub store: Store,
-    /// Who exists, and which tokens count.
+    /// Accounts and revoked tokens, cached in memory.
     pub accounts: Arc<Accounts>,
-    /// Password hashes.
+    /// Hashes and checks passwords off the worker threads.
     pub passwords: Passwords,
-    /// Who is connected: to be asked.
+    /// The connected clients, for reads.
     pub directory: Arc<Directory>,
-    /// Who is connected: to be told.
+    /// The owner of the directory, for changes.
     pub registry: Addr<Registry>,
-    /// Who is subscribed to what.
+    /// The owner of the subscriptions.
     pub topic_manager: Addr<TopicManager>,
-    /// Commands and what becomes of them.
+    /// The owner of the commands that have not ended.
     pub command_dispatcher: Addr<CommandDispatcher>,
-    /// The quick way to the CommandDispatcher.
+    /// Sends commands and replies to the CommandDispatcher, one message per thread and tick.
     pub inlet: Inlet,
-    /// The way to the RoomManager: who is in which room.
+    /// The handle of the RoomManager, which owns the sockets in rooms.
     pub rooms: Rooms,
-    /// How the gateways are: to be asked.
+    /// The state of the gateways, for reads.
     pub gateways: Arc<Board>,
-    /// How the gateways are: to be told.
+    /// The owner of the gateways' state, for changes.
     pub gateway_monitor: Addr<GatewayMonitor>,
-    /// One change of the gateways at a time: each is checked against the others, stored, and told.
+    /// Serialises changes of gateways: a change is checked against the others, stored, and sent to the monitor.
     pub gateway_changes: tokio::sync::Mutex<()>,
-    /// What writes in groups.
+    /// Writes records to the database in batches.
     pub journal: Addr<Journal>,
-    /// How much waits to be written.
+    /// The number of records that wait for the journal.
     pub backlog: Backlog,
-    /// The way to any session.
+    /// Delivers frames to any session.
     pub relays: Arc<Relays>,
-    /// The way to other nodes.
+    /// The connection to other nodes.
     pub backplane: Arc<dyn Backplane>,
     pub(crate) registrations: Mutex<PerMinute<IpAddr>>,
     pub(crate) logins: Mutex<LoginLimit>,
@@ -92,64 +92,64 @@ impl fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Registrations by address.
+    /// Registrations per minute, counted by address.
     pub fn registrations(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many logins may fail.
+    /// Failed logins per minute, counted by address and by name.
     pub fn logins(&self) -> MutexGuard<'_, LoginLimit> {
         self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `ok` if the database takes writes, else what is wrong with it in a word.
+    /// `ok` if the database takes writes, else a word that says what is wrong with it.
     pub async fn database_readiness(&self) -> &'static str {
         self.readiness.of_database(&self.store).await
     }
 
-    /// Asks all actors for a sign of life. Answers which one gives none in time.
+    /// Pings all actors. Returns the name of the first that does not answer in time.
     pub async fn unresponsive_actor(&self, patience: Duration) -> Option<&'static str> {
         self.supervision.unresponsive(patience).await
     }
 
-    /// Waits for its turn to change gateways: until the changes before it are stored.
+    /// Waits until earlier changes of gateways are stored, then locks the gateways for one change.
     ///
     /// # Errors
-    /// `DatabaseUnavailable`: that takes too long.
+    /// `DatabaseUnavailable` if the lock is not free in time.
     pub async fn gateway_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ApiError> {
         Ok(patience::wait(self.gateway_changes.lock()).await?)
     }
 
-    /// Waits until all that was recorded before is written.
+    /// Waits until all records sent to the journal before are written.
     ///
     /// # Errors
-    /// The database does not take it, or not in time.
+    /// The database refuses the write or does not answer in time.
     pub async fn flush(&self) -> Result<(), ApiError> {
         Ok(patience::wait(self.journal.send(Flush)).await???)
     }
 
-    /// Counts what an identity is about to have stored.
+    /// Charges bytes that are to be stored to an identity's budget.
     ///
     /// # Errors
-    /// It has had as much stored as it may for now.
+    /// The identity has used up `limits.stored_bytes_per_minute`.
     pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), ApiError> {
-        // a row of its own takes up something, too
+        // 64 bytes stand for the overhead of a row
         let amount = (bytes + 64) as f64;
         spend(&self.stored_bytes, client, amount, "limits.stored_bytes_per_minute")
     }
 
-    /// Counts a request that changes something.
+    /// Charges one request that changes something to an identity's budget.
     ///
     /// # Errors
-    /// The identity has made as many as it may for now.
+    /// The identity has used up `limits.requests_per_second`.
     pub fn charge_request(&self, client: ClientId) -> Result<(), ApiError> {
         spend(&self.requests, client, 1.0, "limits.requests_per_second")
     }
 
-    /// The same for an address.
+    /// Charges one request to an address's budget.
     ///
     /// # Errors
-    /// The address has made as many as it may for now.
+    /// The address has used up `limits.requests_per_second_per_address`.
     pub fn charge_address(&self, address: IpAddr) -> Result<(), ApiError> {
         spend(&self.requests_of_addresses, address, 1.0, "limits.requests_per_second_per_address")
     }
@@ -159,9 +159,9 @@ impl Broker {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Ends when the server begins to stop.
+    /// Completes when the server begins to stop, or at once if it has begun.
     pub async fn drain_begun(&self) {
-        // before the look, so that it can't begin in between
+        // registered before the check, so that a drain that begins in between is not missed
         let begun = self.drain_begun.notified();
         if !self.is_draining() {
             begun.await;
@@ -173,10 +173,10 @@ impl Broker {
         self.drain_begun.notify_waiters();
     }
 
-    /// Closes the sessions that a change concerns, here and on other nodes.
+    /// Closes the sessions that a change of an account affects, on this node and on others.
     ///
     /// # Errors
-    /// The Registry is gone.
+    /// The Registry has stopped.
     pub async fn apply(&self, change: AccountChange) -> Result<(), ApiError> {
         self.backplane.notify(&change);
         self.registry.send(Apply(change)).await?;

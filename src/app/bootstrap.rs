@@ -1,5 +1,5 @@
-//! The first start: the data directory, the secret that signs tokens, the first account. Secrets go into files of mode
-//! 0600 and nowhere else.
+//! The first start: the data directory, the secret that signs tokens, the first account. Secrets are written only into
+//! files of mode 0600.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -19,10 +19,10 @@ use crate::{
     store::{Location, NewUser, ServingBroker, Store},
 };
 
-/// Makes the data directory if it is not there, readable by its owner alone.
+/// Creates the data directory (mode 0700) if it does not exist.
 ///
 /// # Errors
-/// When it can't be made.
+/// The directory cannot be created.
 pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -31,28 +31,28 @@ pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data directory {}", dir.display()))
 }
 
-/// How a broker was started, for commands such as `user` that are to do the same.
+/// How a broker was started. Commands such as `user` use the same database and configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Start<'a> {
-    /// Where the database is, if it is not in the data directory.
+    /// The location of the database, if it is outside the data directory.
     pub database_elsewhere: Option<&'a Location>,
-    /// `--config`
+    /// The file given with `--config`.
     pub config_file: Option<&'a Path>,
 }
 
-/// Holds the data directory for as long as the file is open: two brokers on one directory would both believe that they
-/// own what is in it. Commands such as `user` need it only to bring the schema up to date. A broker writes into the file
-/// how it was started, for [`database_in_use`] and [`config_in_use`].
+/// Locks the data directory for as long as the returned file is open, so that no second broker uses it. Commands such as
+/// `user` take the lock only to migrate the schema. A broker (`broker` is given) writes into the file how it was started,
+/// for [`database_in_use`] and [`config_in_use`].
 ///
 /// # Errors
-/// When another broker has it.
+/// Another broker holds the lock, or the file cannot be read or written.
 pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<File> {
     let path = dir.join("lock");
     let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
     let is_held = lock.try_lock().is_err();
     let mut before = String::new();
-    // only for the message, and for what is left as it was
+    // used for the error text, and to keep the previous start's lines; an unreadable file counts as empty
     let _ = lock.read_to_string(&mut before);
     if is_held {
         anyhow::bail!(
@@ -75,7 +75,7 @@ pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<Fi
     Ok(lock)
 }
 
-/// The database of the broker that started last with this data directory, if it is not in there.
+/// The database of the broker that started last with this data directory, if it is outside the directory.
 pub fn database_in_use(dir: &Path) -> Option<String> {
     start_line(dir, 1)
 }
@@ -90,17 +90,17 @@ fn start_line(dir: &Path, number: usize) -> Option<String> {
     lock.lines().nth(number).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// The secret that signs tokens: the one given, else the one in `jwt-secret`, which is made if it is not there.
+/// The secret that signs tokens: the configured one, else the one in the file `jwt-secret`, which is created if missing.
 ///
 /// # Errors
-/// When the policy asks for another, or the file can't be read or written.
+/// The secret violates `auth.secret_policy`, or the file cannot be read or written.
 pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     settings.check_secret()?;
     if !settings.auth.secret.is_empty() {
         return Ok(settings.auth.secret.expose().as_bytes().to_vec());
     }
     let path = settings.storage.data_dir.join("jwt-secret");
-    // a disk that is full does not stop a start that has nothing to write
+    // written only if missing, so that a full disk does not prevent a later start
     if !path.exists() {
         match write_secret(&path, &random_text()) {
             Ok(()) => {}
@@ -114,7 +114,7 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     Ok(secret.as_bytes().to_vec())
 }
 
-/// Who this process is, for other brokers on the same database.
+/// This process as it is registered in the database, so that a second broker can name it.
 pub fn serving_broker(address: SocketAddr) -> ServingBroker {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     ServingBroker {
@@ -125,17 +125,18 @@ pub fn serving_broker(address: SocketAddr) -> ServingBroker {
     }
 }
 
-/// The account `admin`, if there is no user at all. Answers where its password lies.
+/// Creates the account `admin` if there is no user at all and the secret policy is not `strong`. Returns the file with its
+/// password.
 ///
 /// # Errors
-/// When the password can't be kept or the account not be stored.
+/// The password file cannot be written, or the account cannot be stored.
 pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
     if settings.auth.secret_policy == SecretPolicy::Strong || store.count_users().await? > 0 {
         return Ok(None);
     }
     let path = settings.storage.data_dir.join("initial-admin-password");
     let password = random_text();
-    // the file first: an account whose password nobody knows would be worse than a password without an account
+    // the file first: if storing the account fails, the file is useless; the other way round, the account would be
     if path.exists() {
         fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
     }
@@ -150,21 +151,21 @@ pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::R
         role: Role::Admin,
     };
     if store.create_user(admin).await?.is_err() {
-        // another process was faster, and its file is elsewhere
+        // another process created the account first and wrote the password to its own file
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         return Ok(None);
     }
     Ok(Some(path))
 }
 
-/// Writes a file of mode 0600 that is there as a whole or not at all.
+/// Atomically writes a file of mode 0600. An existing file is an error.
 fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         writeln!(file, "{secret}")?;
         file.sync_all()?;
-        // unlike a rename, this does not replace what is there
+        // unlike a rename, a hard link does not replace an existing file
         fs::hard_link(&temporary, path)
     })();
     fs::remove_file(&temporary)?;
@@ -188,7 +189,7 @@ mod tests {
         let refused = lock_data_dir(dir.path(), None).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
-        // who is no broker leaves that as it is
+        // a command that is not a broker keeps the lines
         lock_data_dir(dir.path(), None).unwrap();
         assert!(database_in_use(dir.path()).is_some() && config_in_use(dir.path()).is_some());
         lock_data_dir(dir.path(), Some(Start::default())).unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP server: the listener, its workers, and what is around every request.
+//! The HTTP server: the listener, the workers, and the middleware around every request.
 
 use std::{
     any::Any,
@@ -28,7 +28,7 @@ use crate::{
     state::Broker,
 };
 
-/// Connections that wait to be accepted.
+/// Length of the listener's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 4096;
 
 pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -46,7 +46,7 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
     let local = address.ip().is_loopback();
     if !local && settings.devices.registration == Registration::Open {
-        tracing::warn!(%address, "anyone who reaches this address can register as any device: set devices.registration");
+        tracing::warn!(%address, "any client of this address can register as any device: set devices.registration");
     }
     let secret = &settings.auth.secret;
     if !secret.is_empty() && settings::is_weak_secret(secret.expose()) {
@@ -59,25 +59,25 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
     }
     if !settings.ignored_variables.is_empty() {
         tracing::warn!(
-            "these variables are no settings and are ignored: {}; a setting is SWITCHBOARD__SECTION__KEY, with two underscores",
+            "these variables are not settings and are ignored: {}; a setting is SWITCHBOARD__SECTION__KEY, with two underscores",
             settings.ignored_variables.join(", ")
         );
     }
 }
 
-/// Descriptors of the process itself: standard streams, files, listener, and what each thread's runtime needs.
+/// Descriptors of the process itself: standard streams, files, listener.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Descriptors of one runtime.
+/// Descriptors of one thread's runtime.
 const PER_RUNTIME: u64 = 6;
 
 /// Descriptors of one connection to an SQLite database: the file, its log, its index.
 const PER_DATABASE_CONNECTION: u64 = 3;
 
-/// Descriptors of the probes of gateways under way.
+/// Descriptors kept free for concurrent gateway probes.
 const PROBES: u64 = 128;
 
-/// The connections that this process can have.
+/// The connection table, with the number of connections that the process's descriptor limit allows.
 fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
@@ -86,7 +86,7 @@ fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
     let own = OWN_DESCRIPTORS
         + PER_RUNTIME * (workers as u64 + 4)
         + PER_DATABASE_CONNECTION * (u64::from(settings.storage.max_connections) + 1)
-        // a probe that finds none is made again later
+                // the reserve for probes may be too small: a probe without a descriptor is repeated later
         + PROBES.min(descriptors / 8);
     let capacity = Capacity::of(descriptors, own, settings.limits.connections, workers);
     if capacity.connections() < settings.limits.connections {
@@ -100,7 +100,7 @@ fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
 
 pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: usize) -> anyhow::Result<Server> {
     let limits = &broker.settings.limits;
-    // a peer that acknowledges nothing for so long is gone, whatever the session does meanwhile
+    // the kernel drops a connection whose peer acknowledges nothing for this long, whatever state the session is in
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
     let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), limits));
     let connections = admission.connections.clone();
@@ -114,7 +114,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
             broker.supervision.watch_actor("relay", &relay);
         }
         let idle = admission.connections.clone().close_idle();
-        actix_web::rt::spawn(broker.supervision.watched("closing of idle connections", idle));
+        actix_web::rt::spawn(broker.supervision.watched("idle connection closer", idle));
         App::new()
             .app_data(broker.clone())
             .app_data(admission.clone())
@@ -126,7 +126,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     })
     .workers(workers)
     .backlog(BACKLOG as u32)
-    // beyond it the framework stops accepting: only until those are closed that are too many
+    // above this number the framework stops accepting, until the surplus connections are closed
     .max_connections(most_per_worker)
     .tcp_nodelay(true)
     .disable_signals()
@@ -155,7 +155,7 @@ fn cors(settings: &Settings) -> Cors {
         .allow_any_header()
         .expose_headers(["X-Request-ID", "Retry-After", "Location", "Link"])
         .supports_credentials()
-        // a foreign origin is answered as usual: without the headers its browser shows the answer to nobody
+        // a request of a foreign origin is answered without CORS headers: the browser withholds the answer from the page
         .block_on_origin_mismatch(false)
         .max_age(600)
 }

@@ -1,4 +1,4 @@
-//! One node on its own: there are no others.
+//! The backplane of a single node.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::domain::{
     ids::{ClientId, TopicId},
 };
 
-/// The backplane of a node that works alone.
+/// The backplane of a single node: it has no other nodes to reach.
 #[derive(Debug)]
 pub struct LocalBackplane;
 

@@ -1,4 +1,4 @@
-//! What the rest of the program holds of a session: where it is, how much waits for it, whose it is.
+//! The handle of a session: its worker, its backlog and its client.
 
 use std::{
     fmt,
@@ -16,35 +16,35 @@ use crate::domain::{
     subscriptions::Location,
 };
 
-/// Which socket of a client a session is.
+/// The kind of socket that a session serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionKind {
-    /// A device's socket on `/ws`: gets direct and topic messages; there is one per device.
+    /// A device's socket on `/ws`. It gets direct messages, topic messages and commands. One per device.
     Device,
-    /// A user's socket on `/ws`: gets commands; there is one per user.
+    /// A user's socket on `/ws`. It gets commands. One per user.
     Agent,
-    /// `/ws/auth`: any number per client.
+    /// A socket on `/ws/auth`. Any number per client.
     Chat,
-    /// A socket that a room is all that it is for: any number per client. It gets no topic messages, which its clients
-    /// would take for chat.
+    /// A socket for a single room. Any number per client. It gets no topic messages, since its clients would take them for
+    /// chat messages.
     Room,
-    /// Nobody's, or one that only hears how the gateways are.
+    /// An anonymous socket, or a subscriber to the state of the gateways (`/ws/status/`).
     Public,
 }
 
-/// A session, seen from anywhere in the process; clones are the same session.
+/// The handle of a session, valid on any thread of the process. Clones are handles of the same session.
 #[derive(Clone)]
 pub struct SessionHandle(Arc<Inner>);
 
 struct Inner {
-    /// unique among all sessions of this process, since keys are used again
+    /// unique among all sessions of this process; keys are reused
     id: u64,
     worker: usize,
     key: usize,
-    /// Bytes accepted for this socket and not yet taken by the kernel; [`CLOSED`] from the moment on at which it takes no
-    /// more. One number, so that a session that closes knows exactly what it has accepted.
+    /// Bytes that were accepted for this socket and not written to the kernel yet. The bit [`CLOSED`] says that no more are
+    /// accepted. Both are in one atomic, so that a closing session knows exactly how many bytes it has accepted.
     queued: AtomicUsize,
-    /// the token that counts for this socket; in-band authentication exchanges it
+    /// the valid token of this socket; an `auth` frame replaces it
     holder: Mutex<Option<Authenticated>>,
 }
 
@@ -53,7 +53,7 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl SessionHandle {
-    /// A new session at this place, not yet anybody's.
+    /// A new session of this worker, with this key, without a client.
     pub(crate) fn new(worker: usize, key: usize) -> Self {
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -64,27 +64,28 @@ impl SessionHandle {
         }))
     }
 
-    /// Unique in this process.
+    /// The session's number, unique in this process.
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
-    /// The key among its worker's sessions.
+    /// The key among the sessions of its worker. Keys are reused.
     pub fn key(&self) -> usize {
         self.0.key
     }
 
-    /// Whether it still takes frames.
+    /// Whether the session still accepts frames.
     pub fn is_open(&self) -> bool {
         self.0.queued.load(Ordering::Relaxed) & CLOSED == 0
     }
 
-    /// It takes no more frames. Answers how many bytes it has accepted that the kernel has not taken yet.
+    /// Makes the session refuse further frames. Returns the number of bytes that were accepted and not written yet.
     pub(crate) fn mark_closed(&self) -> usize {
         self.0.queued.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED
     }
 
-    /// Counts bytes as queued. False: it is closed, or that would be more than `limit` (0 is none); nothing was counted.
+    /// Counts bytes as queued. Returns false, and counts nothing, if the session is closed or the total would exceed `limit`
+    /// (0: no limit).
     pub(crate) fn reserve(&self, bytes: usize, limit: usize) -> bool {
         let reserve = |queued: usize| {
             let fits = queued & CLOSED == 0 && (limit == 0 || queued + bytes <= limit);
@@ -93,12 +94,12 @@ impl SessionHandle {
         self.0.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
     }
 
-    /// Counts bytes as queued, whatever there is already.
+    /// Counts bytes as queued, without a limit.
     pub(crate) fn add(&self, bytes: usize) {
         self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that wait for its socket.
+    /// The number of bytes that were accepted and not written yet.
     pub fn queued(&self) -> usize {
         self.0.queued.load(Ordering::Relaxed) & !CLOSED
     }
@@ -108,12 +109,13 @@ impl SessionHandle {
         self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// From now on this token counts for the session. Answers the one that did before.
+    /// Replaces the session's token. Returns the previous one.
     pub(crate) fn exchange(&self, identity: Authenticated) -> Option<Authenticated> {
         self.holder().replace(identity)
     }
 
-    /// Its client's account has changed. One of another generation is not that of its token.
+    /// Replaces the client's account after a change. An account of another token generation is ignored, since the session's
+    /// token does not belong to it.
     pub(crate) fn update_account(&self, account: &Arc<Account>) {
         if let Some(holder) = self.holder().as_mut()
             && holder.account.generation == account.generation
@@ -122,28 +124,28 @@ impl SessionHandle {
         }
     }
 
-    /// The account of whose it is.
+    /// The client's account; `None` before authentication.
     pub(crate) fn account(&self) -> Option<Arc<Account>> {
         self.holder().as_ref().map(|holder| holder.account.clone())
     }
 
-    /// Whose it is.
+    /// The client; `None` before authentication.
     pub fn client(&self) -> Option<ClientId> {
         self.holder().as_ref().map(|holder| holder.account.id)
     }
 
-    /// Whether its token is this one, or of this family.
+    /// Whether `id` is the `jti` or the family of the session's token.
     pub fn has_token(&self, id: Uuid) -> bool {
         self.holder().as_ref().is_some_and(|holder| holder.jti == id || holder.family == id)
     }
 
-    /// The account's token generation at the time of its token.
+    /// The account's token generation when the session's token was checked; 0 before authentication.
     pub fn generation(&self) -> i64 {
         self.holder().as_ref().map_or(0, |holder| holder.account.generation)
     }
 
     fn holder(&self) -> std::sync::MutexGuard<'_, Option<Authenticated>> {
-        // plain data: whoever panicked while holding the lock left it whole
+        // a panic while the lock was held cannot leave plain data in an invalid state
         self.0.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

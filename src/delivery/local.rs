@@ -1,4 +1,4 @@
-//! What a thread keeps for itself: the sessions of its worker, and what it has to hand over at the end of the tick.
+//! Thread-local state: the sessions of the thread's worker, and the deliveries that leave at the end of the tick.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
@@ -12,18 +12,18 @@ use super::{
 };
 use crate::domain::subscriptions::Location;
 
-/// Publications that are joined for one write are at most so large together.
+/// Largest total of publications that are joined into one buffer.
 const RUN_BYTES: usize = 64 * 1024;
 
 #[derive(Default)]
 struct Local {
-    /// the worker whose thread this is; none on the control arbiter
+    /// this thread's worker; none on the control arbiter
     worker: Option<usize>,
     relays: Option<Arc<Relays>>,
     sessions: Slab<Rc<Outbox>>,
-    /// what came in during this tick, in order
+    /// publications, marks and closes received during this tick, in order
     queued: Vec<Queued>,
-    /// for each worker what it is to get
+    /// deliveries to other workers, by worker
     outgoing: Vec<Vec<Delivery>>,
 }
 
@@ -31,7 +31,7 @@ thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
 }
 
-/// This thread is now that worker's.
+/// Makes this thread the thread of a worker.
 pub(super) fn become_worker(worker: usize, relays: Arc<Relays>) {
     LOCAL.with_borrow_mut(|local| {
         local.worker = Some(worker);
@@ -39,10 +39,10 @@ pub(super) fn become_worker(worker: usize, relays: Arc<Relays>) {
     });
 }
 
-/// Adds a session to this thread's worker.
+/// Adds a session to this thread's worker. `create` gets the worker's number and the session's key.
 ///
 /// # Panics
-/// On a thread that is no worker's; requests are handled on workers alone.
+/// On a thread that is not a worker's. Requests are handled only on workers.
 #[expect(clippy::expect_used, reason = "a caller on another thread is a mistake in the program, not in its input")]
 pub fn insert(create: impl FnOnce(usize, usize) -> Rc<Outbox>) -> Rc<Outbox> {
     LOCAL.with_borrow_mut(|local| {
@@ -54,7 +54,7 @@ pub fn insert(create: impl FnOnce(usize, usize) -> Rc<Outbox>) -> Rc<Outbox> {
     })
 }
 
-/// Removes a session.
+/// Removes a session from this thread's worker. Has no effect if its key belongs to another session by now.
 pub fn remove(handle: &SessionHandle) {
     LOCAL.with_borrow_mut(|local| {
         if local.sessions.get(handle.key()).is_some_and(|outbox| outbox.handle() == handle) {
@@ -63,7 +63,7 @@ pub fn remove(handle: &SessionHandle) {
     });
 }
 
-/// This session's outbox, if it is one of this thread's worker.
+/// Looks up the outbox of a session.
 pub(super) fn outbox(handle: &SessionHandle) -> Where {
     LOCAL.with_borrow(|local| {
         if local.worker != Some(handle.worker()) {
@@ -76,22 +76,22 @@ pub(super) fn outbox(handle: &SessionHandle) -> Where {
     })
 }
 
-/// Where a session is, seen from this thread.
+/// The place of a session relative to this thread.
 pub(super) enum Where {
-    /// On this thread.
+    /// The session belongs to this thread's worker.
     Here(Rc<Outbox>),
-    /// On this thread no more.
+    /// The session belonged to this thread's worker and has ended.
     Gone,
-    /// On another thread.
+    /// The session belongs to another thread's worker.
     Elsewhere,
 }
 
-/// All sessions of this thread's worker.
+/// The outboxes of all sessions of this thread's worker.
 pub(super) fn sessions() -> Vec<Rc<Outbox>> {
     LOCAL.with_borrow(|local| local.sessions.iter().map(|(_, outbox)| outbox.clone()).collect())
 }
 
-/// Queues something for another worker.
+/// Adds a delivery to the next batch for another worker, which leaves at the end of the tick.
 pub(super) fn hand_over(worker: usize, delivery: Delivery, relays: &Arc<Relays>) {
     LOCAL.with_borrow_mut(|local| {
         if local.relays.is_none() {
@@ -105,7 +105,7 @@ pub(super) fn hand_over(worker: usize, delivery: Delivery, relays: &Arc<Relays>)
     tick::schedule();
 }
 
-/// Queues something for the end of the tick.
+/// Queues a publication, mark or close for the end of the tick.
 pub(super) fn queue(queued: Queued) {
     LOCAL.with_borrow_mut(|local| local.queued.push(queued));
     tick::schedule();
@@ -154,7 +154,7 @@ pub(super) fn flush() {
     });
 }
 
-/// Publications to the same members: one buffer for all, except for those members who sent one of them.
+/// Sends publications to the same members as one shared buffer. Members that sent one of them get the others one by one.
 fn publish_run(run: &[Publication]) {
     let Some(first) = run.first() else { return };
     let joined: Bytes = if run.len() == 1 {

@@ -1,9 +1,9 @@
-//! The way out of a session, past the HTTP response body.
+//! A session's queue of outgoing frames, which bypasses the HTTP response body.
 //!
-//! The body carries the 101 head and the greeting. Every frame after them is written to a duplicate of the connection's
-//! socket: what is queued while a worker's tick runs goes out in one non-blocking write at its end, and what the kernel
-//! does not take waits here, counted to the byte. So a peer that does not read never jams its session's actor, and the slow-consumer
-//! rule is one comparison (contract section 10, `outbound_bytes`).
+//! The response body carries the 101 head and the greeting. All later frames are written to a duplicate of the connection's
+//! descriptor: frames queued during a tick leave in one non-blocking write at its end, and bytes that the kernel does not
+//! take wait in the queue and are counted. So a peer that does not read never blocks its session's actor, and the check for
+//! a slow consumer is one comparison (contract section 10, `outbound_bytes`).
 
 mod queue;
 #[cfg(test)]
@@ -30,28 +30,28 @@ use crate::{
     },
 };
 
-/// Bytes that may go out with the head: the kernel takes them whole, since nothing else waits for the socket.
+/// Most bytes that are sent with the head. The kernel takes them at once, since the socket's buffer is empty.
 const WITH_HEAD: usize = 1024;
 
-/// Seconds a closing handshake may take, the writing of what was queued before it included.
+/// Seconds that a close handshake may take, including the writing of frames queued before it.
 const CLOSE_SECS: u32 = 5;
 
-/// What bounds an outbox.
+/// Limits of an outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxLimits {
-    /// `limits.outbound_bytes`; 0 is none.
+    /// Most bytes that may wait (`limits.outbound_bytes`); 0: no limit.
     pub bytes: usize,
-    /// `limits.send_timeout_secs`; zero is none.
+    /// Time after which a peer that takes nothing is cut (`limits.send_timeout_secs`); zero: never.
     pub send_timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// a close frame is queued, or waits for frames that were handed over before; nothing comes after it
+    /// a close frame is queued, or waits for accepted frames from other threads; no frame follows it
     Closing {
         since: u32,
-        /// the peer's close frame has been seen
+        /// the peer's close frame has been received
         answered: bool,
     },
     Done,
@@ -59,34 +59,34 @@ enum Phase {
 
 struct State {
     phase: Phase,
-    /// the 101 head is out; until then everything waits
+    /// the 101 head has been sent; until then all frames wait
     head_out: bool,
     queue: Queue,
-    /// what the close frame waits for
+    /// the frames that the close frame waits for
     awaited: Option<Awaited>,
     /// a task waits for the socket to take more
     jammed: bool,
 }
 
-/// Frames from other threads that were under way when the session began to close. Their senders count them as delivered, so
-/// they go out before the close frame.
+/// Frames from other threads that were accepted but not in the queue yet when the session began to close. Their senders
+/// count them as delivered, so they are written before the close frame.
 struct Awaited {
     bytes: usize,
     close: Bytes,
 }
 
-/// One session's queue to its socket. Lives on its worker's thread.
+/// A session's queue of outgoing frames. It lives on its worker's thread.
 pub struct Outbox {
     handle: SessionHandle,
-    /// a duplicate of the connection's
+    /// a duplicate of the connection's descriptor
     socket: Rc<Socket>,
     limits: Cell<OutboxLimits>,
     state: RefCell<State>,
-    /// it is in the tick's list already
+    /// whether the tick flushes this outbox at its end
     dirty: Cell<bool>,
-    /// When to ping it and when to give it up.
+    /// When a ping or heartbeat is due, and when the session is silent or its token expired.
     pub liveness: Liveness,
-    /// What the session still has to handle of what its peer sent.
+    /// The received frames that the session has not handled yet.
     pub(crate) admitted: Admitted,
 }
 
@@ -109,22 +109,22 @@ impl Outbox {
         })
     }
 
-    /// The session it belongs to.
+    /// The handle of the session.
     pub fn handle(&self) -> &SessionHandle {
         &self.handle
     }
 
-    /// Other limits hold from now on.
+    /// Replaces the limits.
     pub fn set_limits(&self, limits: OutboxLimits) {
         self.limits.set(limits);
     }
 
-    /// Whether it still takes frames.
+    /// Whether the outbox still accepts frames.
     pub fn is_open(&self) -> bool {
         self.state.borrow().phase == Phase::Open
     }
 
-    /// Gives what is queued so far to go out with the head, if it is little; else nothing.
+    /// Removes and returns the queued bytes, to be sent with the head, if they are at most [`WITH_HEAD`]; else returns none.
     pub(crate) fn take_for_head(&self) -> Vec<u8> {
         let mut state = self.state.borrow_mut();
         if state.phase != Phase::Open {
@@ -135,7 +135,7 @@ impl Outbox {
         bytes
     }
 
-    /// The 101 head is out: frames may follow.
+    /// Says that the 101 head has been sent: queued frames may be written.
     pub(crate) fn head_out(self: &Rc<Self>) {
         self.state.borrow_mut().head_out = true;
         if self.is_done() {
@@ -144,12 +144,13 @@ impl Outbox {
         self.mark_dirty();
     }
 
-    /// Queues a text frame. False: the session takes no more, or this was more than it may have waiting.
+    /// Queues a text frame, given in parts. Returns false if the session is closing, or if the backlog would exceed its
+    /// limit; then the session is closed as a slow consumer.
     pub fn text(self: &Rc<Self>, parts: &[&[u8]]) -> bool {
         self.send(Opcode::Text, parts)
     }
 
-    /// Queues a frame; see [`Outbox::text`].
+    /// Queues a frame of any kind; see [`Outbox::text`].
     pub fn send(self: &Rc<Self>, opcode: Opcode, parts: &[&[u8]]) -> bool {
         if !self.is_open() {
             return false;
@@ -164,7 +165,7 @@ impl Outbox {
         true
     }
 
-    /// Queues a finished frame whose bytes have been reserved by its sender on another thread.
+    /// Queues a complete frame whose bytes the sender, on another thread, has reserved.
     pub fn send_reserved(self: &Rc<Self>, frame: Bytes) {
         let mut state = self.state.borrow_mut();
         if state.phase != Phase::Open && state.awaited.is_none() {
@@ -183,7 +184,8 @@ impl Outbox {
         self.mark_dirty();
     }
 
-    /// Hands over frames that others get, too: written at once where nothing waits, else queued without a copy.
+    /// Sends frames that are shared with other sessions: writes them directly if the queue is empty, else queues them
+    /// without a copy.
     pub fn send_shared(self: &Rc<Self>, frames: &Bytes) {
         let mut rest = frames.clone();
         {
@@ -203,7 +205,7 @@ impl Outbox {
                 Phase::Closing { .. } | Phase::Done => return,
             }
         }
-        // the first bytes of a frame may be out: the rest must follow whatever the budget says
+        // if a frame is partly written, its rest must follow even beyond the limit
         let started = rest.len() < frames.len();
         if !self.handle.reserve(rest.len(), if started { 0 } else { self.limits.get().bytes }) {
             self.overrun();
@@ -213,12 +215,13 @@ impl Outbox {
         self.mark_dirty();
     }
 
-    /// Queues a close frame after all that waits, and after what other threads have handed over; nothing comes after it.
+    /// Begins the close handshake. The close frame is the last one, after the backlog and after the frames that were
+    /// accepted from other threads.
     pub fn close(self: &Rc<Self>, code: CloseCode) {
         self.begin_close(&wire::close(code), false);
     }
 
-    /// As [`Outbox::close`], without waiting for the peer's close frame.
+    /// Like [`Outbox::close`], but does not wait for the peer's close frame.
     pub(crate) fn fail(self: &Rc<Self>, code: CloseCode) {
         if self.is_open() {
             self.begin_close(&wire::close(code), true);
@@ -227,7 +230,7 @@ impl Outbox {
         }
     }
 
-    /// Answers the peer's close frame, or takes it as the answer to ours.
+    /// Handles the peer's close frame: answers it with `answer`, or completes the handshake that this side began.
     pub(crate) fn peer_closed(self: &Rc<Self>, answer: &[u8]) {
         let drained = {
             let mut state = self.state.borrow_mut();
@@ -246,7 +249,7 @@ impl Outbox {
         }
     }
 
-    /// Ends a closing handshake that takes too long.
+    /// Ends a close handshake that has taken five seconds or more.
     pub fn finish_late_close(&self) {
         let phase = self.state.borrow().phase;
         if let Phase::Closing { since, .. } = phase
@@ -256,7 +259,7 @@ impl Outbox {
         }
     }
 
-    /// Shuts the socket down, whatever waits. The session's actor sees the end of its stream and stops.
+    /// Drops the backlog and shuts the socket down. The session's actor sees the end of its stream and stops.
     pub fn finish(&self) {
         let mut state = self.state.borrow_mut();
         if state.phase == Phase::Done {
@@ -266,14 +269,14 @@ impl Outbox {
         state.queue = Queue::default();
         state.awaited = None;
         self.handle.mark_closed();
-        // before the head is out the connection still speaks HTTP, and may have a refusal to deliver
+        // before the head is sent the connection still speaks HTTP and may have to send a refusal
         if state.head_out {
             self.shut_down();
         }
     }
 
-    /// As [`Outbox::finish`], and the connection is reset. A peer that still sends would otherwise be held by the receive
-    /// window, which the kernel does not open again, for a minute.
+    /// Like [`Outbox::finish`], but resets the connection. Otherwise a peer that still sends would be blocked for a minute by
+    /// the receive window, which the kernel does not open again.
     pub(crate) fn abort(&self) {
         // fails when the peer is gone already, which is all we want
         let _ = self.socket.set_linger(Some(Duration::ZERO));
@@ -290,7 +293,7 @@ impl Outbox {
         self.state.borrow().phase == Phase::Done
     }
 
-    /// Writes what waits. Called by the tick alone.
+    /// Writes the backlog. Called only at the end of a tick.
     pub(crate) fn flush(self: &Rc<Self>, scratch: &mut Vec<u8>) {
         self.dirty.set(false);
         {
@@ -306,12 +309,12 @@ impl Outbox {
         }
     }
 
-    /// Writes until the kernel takes no more. True: nothing is left.
+    /// Writes until the kernel takes no more. Returns true if the queue is empty.
     fn write(&self, scratch: &mut Vec<u8>) -> io::Result<bool> {
         self.state.borrow_mut().queue.write(&self.socket, scratch, |taken| self.handle.release(taken))
     }
 
-    /// Waits in a task of its own until the socket takes more; cuts a peer that takes nothing for too long.
+    /// Spawns a task that waits until the socket takes more, and cuts a peer that takes nothing for `send_timeout`.
     fn wait_for_room(self: &Rc<Self>) {
         self.state.borrow_mut().jammed = true;
         let outbox = self.clone();
@@ -323,7 +326,7 @@ impl Outbox {
     }
 
     async fn write_when_ready(self: &Rc<Self>) -> io::Result<()> {
-        // registered with the runtime only as long as it waits, so a descriptor of its own for that time
+        // registered with the runtime only while it waits, with a descriptor of its own for that time
         let ready = TcpStream::from_std(self.socket.try_clone()?.into())?;
         let mut scratch = Vec::new();
         loop {
@@ -362,7 +365,7 @@ impl Outbox {
         }
     }
 
-    /// More waits than may: the backlog goes, so that the peer, should it ever read again, learns why it was closed.
+    /// Closes a slow consumer. The backlog is dropped, so that the peer gets the close frame soon if it reads again.
     pub fn overrun(self: &Rc<Self>) {
         if !self.is_open() {
             return;
@@ -371,7 +374,7 @@ impl Outbox {
         let dropped = self.state.borrow_mut().queue.drop_unwritten();
         self.handle.release(dropped);
         self.close(CloseCode::SlowConsumer);
-        // what is still under way belongs to the backlog
+        // accepted frames from other threads belong to the dropped backlog: the close frame does not wait for them
         self.queue_close(&mut self.state.borrow_mut());
     }
 
@@ -390,10 +393,10 @@ impl Outbox {
         self.mark_dirty();
     }
 
-    /// Queues the close frame, if it waits still.
+    /// Queues the close frame, unless that has been done.
     fn queue_close(&self, state: &mut State) {
         let Some(Awaited { close, .. }) = state.awaited.take() else { return };
-        // beyond the budget: without it a slow consumer would never learn why
+        // not limited: a slow consumer has used up its budget and still must get its close code
         self.handle.add(close.len());
         state.queue.append(close.len(), |buffer| buffer.extend_from_slice(&close));
     }

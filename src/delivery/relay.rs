@@ -1,8 +1,8 @@
-//! The role of the Relay is to hand frames to the sessions of its own worker thread. There is one per worker.
+//! The Relay hands frames from other threads to the sessions of its worker. There is one per worker.
 //!
-//! Sessions, the TopicManager and the HTTP handlers deliver through [`Relays`]: to a session of the same thread directly,
-//! to others in one [`Batch`] per worker and tick. The Relay also keeps time for its sessions, once a second for all of
-//! them: pings, heartbeats, silence, expired tokens.
+//! Sessions, the TopicManager and the HTTP handlers deliver through [`Relays`]: directly to a session of the same thread,
+//! and in one [`Batch`] per worker and tick to sessions of other threads. Once a second the Relay also checks its sessions
+//! for pings and heartbeats that are due, for silence and for expired tokens.
 
 use std::{
     fmt,
@@ -36,10 +36,10 @@ use crate::{
     settings,
 };
 
-/// Bytes of publications that may be on their way to one worker before publishers have to wait.
+/// Bytes of publications on the way to one worker above which publishers wait.
 const PUBLICATION_BACKLOG: usize = 8 * 1024 * 1024;
 
-/// Frames that one thread hands to another's worker at the end of its tick.
+/// The deliveries that one thread sends to another thread's worker at the end of a tick.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Batch {
@@ -47,33 +47,33 @@ pub struct Batch {
 }
 
 pub(super) enum Delivery {
-    /// A frame for one session; its bytes are reserved.
+    /// A frame for one session. Its bytes are reserved in the session's budget.
     Frame { to: SessionHandle, frame: Bytes },
-    /// The end of a session.
+    /// Closes a session.
     Close { session: SessionHandle, code: CloseCode },
-    /// A frame for many.
+    /// A frame for all members of a topic on this worker.
     Publication(Publication),
-    /// What was published before is in the outboxes now.
+    /// Is dropped when the publications before it are in the outboxes.
     Mark(Mark),
 }
 
-/// A place among the publications. Whoever waits for it learns, when the last copy is dropped, that all before it is in the
-/// outboxes of all workers.
+/// A mark in the order of publications. Each worker gets a copy and drops it when the publications before it are in its
+/// outboxes. The receiver completes when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub struct Mark(#[expect(dead_code, reason = "dropping it is the signal")] Arc<oneshot::Sender<()>>);
 
 impl Mark {
-    /// A mark, and what ends when it has been passed everywhere.
+    /// Creates a mark, and the receiver that completes when all workers have dropped their copies.
     pub fn new() -> (Self, oneshot::Receiver<()>) {
         let (sender, passed) = oneshot::channel();
         (Self(Arc::new(sender)), passed)
     }
 }
 
-/// What has its place among the publications of a tick.
+/// An item of a tick that is handled in order.
 pub(super) enum Queued {
     Publication(Publication),
-    /// the end of a session, after what was published before
+    /// closes a session after the publications before it
     Close {
         session: SessionHandle,
         code: CloseCode,
@@ -83,39 +83,39 @@ pub(super) enum Queued {
 
 pub(super) struct Publication {
     pub(super) members: Members<SessionHandle>,
-    /// the session that gets no copy
+    /// the number of the sending session, which gets no copy
     pub(super) sender: Option<u64>,
     pub(super) frame: Bytes,
 }
 
-/// Close all sessions of the worker, spread over some time.
+/// Closes all sessions of the worker, spread evenly over a period.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct CloseAll {
-    /// Why.
+    /// The code to close with.
     pub code: CloseCode,
-    /// From the first to the last.
+    /// The time between the first close and the last.
     pub spread: Duration,
 }
 
-/// All workers' relays: the way to any session from any thread.
+/// The relays of all workers. Delivers to any session from any thread.
 pub struct Relays {
     workers: Box<[Worker]>,
     joined: AtomicUsize,
     /// open sessions, anonymous ones included
     sessions: AtomicUsize,
     outbound_bytes: usize,
-    /// `limits.frame_bytes`; 0 is none
+    /// `limits.frame_bytes`; 0: no limit
     frame_bytes: usize,
     send_timeout: Duration,
-    /// `limits.connections`; 0 is none
+    /// `limits.connections`; 0: no limit
     connections: usize,
 }
 
 #[derive(Default)]
 struct Worker {
     relay: OnceLock<Addr<Relay>>,
-    /// bytes of publications on their way
+    /// bytes of publications on the way to this worker
     backlog: AtomicUsize,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Debug for Relays {
 }
 
 impl Relays {
-    /// For so many workers, none of which has started.
+    /// Creates the relays' table. [`Relays::start_worker`] starts each relay on its worker's thread.
     pub fn new(workers: usize, limits: &settings::Limits) -> Arc<Self> {
         Arc::new(Self {
             workers: (0..workers).map(|_| Worker::default()).collect(),
@@ -142,24 +142,24 @@ impl Relays {
         })
     }
 
-    /// Starts the relay of the worker whose thread this is.
+    /// Makes this thread a worker and starts its relay. `None` if all workers have started.
     pub fn start_worker(self: &Arc<Self>, periods: Periods) -> Option<Addr<Relay>> {
         let worker = self.joined.fetch_add(1, Ordering::Relaxed);
         let slot = self.workers.get(worker)?;
         local::become_worker(worker, self.clone());
         let relay = Relay { worker, relays: self.clone(), periods }.start();
-        // the slot is empty: each index is given once
+        // the slot is empty, since each index is used once
         let _ = slot.relay.set(relay.clone());
         Some(relay)
     }
 
-    /// What bounds the outbox of a session.
+    /// The limits of the outbox of an authenticated session.
     pub fn outbox_limits(&self) -> OutboxLimits {
         OutboxLimits { bytes: self.outbound_bytes, send_timeout: self.send_timeout }
     }
 
-    /// The same for one whose client is nobody known: it gets what it asks for and nothing from others, so that two of its
-    /// own largest frames are enough.
+    /// The limits of the outbox of an anonymous session: at most two of the largest frames that a client may send. This is
+    /// enough, since such a session gets only answers to its own frames.
     pub fn outbox_limits_of_nobody(&self) -> OutboxLimits {
         let limits = self.outbox_limits();
         let own = if self.frame_bytes == 0 { usize::MAX } else { 2 * self.frame_bytes };
@@ -167,8 +167,9 @@ impl Relays {
         OutboxLimits { bytes, ..limits }
     }
 
-    /// Hands a text frame, given in parts, to a session. True: it goes out before the session's close frame, unless the
-    /// connection breaks or is cut before. False: the session is gone, or had more waiting than it may.
+    /// Delivers a text frame, given in parts, to a session. Returns true if the session accepted it: then it is written
+    /// before the session's close frame, unless the connection breaks or is cut first. Returns false if the session is gone,
+    /// or if its backlog would exceed `limits.outbound_bytes`; then it is closed as a slow consumer.
     pub fn deliver(self: &Arc<Self>, to: &SessionHandle, parts: &[&[u8]]) -> bool {
         if !to.is_open() {
             return false;
@@ -191,13 +192,13 @@ impl Relays {
         }
     }
 
-    /// Whether a session could take a text of so many bytes without being a slow consumer.
+    /// Whether a session can accept a text of this many bytes without exceeding `limits.outbound_bytes`.
     pub fn has_room(&self, session: &SessionHandle, text: usize) -> bool {
         let queued = session.queued() + wire::frame_len(text);
         self.outbound_bytes == 0 || queued <= self.outbound_bytes
     }
 
-    /// Closes a session after what waits for it.
+    /// Closes a session after its backlog.
     pub fn close(self: &Arc<Self>, session: &SessionHandle, code: CloseCode) {
         match local::outbox(session) {
             Where::Here(outbox) => outbox.close(code),
@@ -208,7 +209,7 @@ impl Relays {
         }
     }
 
-    /// Hands a finished text frame to members on one worker, except for the session that sent it.
+    /// Delivers a complete text frame to the members on one worker, except for the sending session.
     pub fn publish(
         self: &Arc<Self>,
         worker: usize,
@@ -221,43 +222,43 @@ impl Relays {
         local::hand_over(worker, Delivery::Publication(Publication { members, sender, frame }), self);
     }
 
-    /// Puts a mark behind what was published so far from this thread.
+    /// Sends a mark to all workers, behind the publications that left this thread before.
     pub fn mark(self: &Arc<Self>, mark: &Mark) {
         for worker in 0..self.workers.len() {
             local::hand_over(worker, Delivery::Mark(mark.clone()), self);
         }
     }
 
-    /// Whether some worker has more publications on their way than it keeps up with; publishers should wait.
+    /// Whether the publications on the way to some worker exceed 8 MiB, so that publishers should wait.
     pub fn is_congested(&self) -> bool {
         self.workers.iter().any(|worker| worker.backlog.load(Ordering::Relaxed) > PUBLICATION_BACKLOG)
     }
 
-    /// Waits until no worker has more publications on their way than it keeps up with.
+    /// Waits until [`Relays::is_congested`] is false.
     pub async fn uncongested(&self) {
         while self.is_congested() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Waits until a session has less waiting than a quarter of what it may, or is closed.
+    /// Waits until a session's backlog is at most a quarter of `limits.outbound_bytes`, or the session is closed.
     pub async fn drained(&self, session: &SessionHandle) {
         while session.is_open() && self.outbound_bytes > 0 && session.queued() > self.outbound_bytes / 4 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Closes all sessions, spread over some time.
+    /// Closes all sessions, spread evenly over a period.
     pub fn close_all(&self, close: CloseAll) {
         self.workers.iter().filter_map(|worker| worker.relay.get()).for_each(|relay| relay.do_send(close));
     }
 
-    /// How many sessions there are, anonymous ones included.
+    /// The number of open sessions, anonymous ones included.
     pub fn session_count(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Counts a session in, for as long as the permit lives. None: there are as many as there may be.
+    /// Counts a session for as long as the permit lives. `None` if there are `limits.connections` sessions already.
     pub fn admit(self: &Arc<Self>) -> Option<Permit> {
         let before = self.sessions.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.clone());
@@ -266,13 +267,14 @@ impl Relays {
 
     pub(super) fn send_batch(&self, worker: usize, batch: Batch) {
         if let Some(relay) = self.workers.get(worker).and_then(|worker| worker.relay.get()) {
-            // unbounded on purpose: frames are bounded by each session's budget, publications by `is_congested`
+            // `do_send` is not bounded by the mailbox; frames are bounded by each session's budget, publications by
+            // `is_congested`
             relay.do_send(batch);
         }
     }
 }
 
-/// One of `limits.connections`.
+/// One of the `limits.connections` places. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit(Arc<Relays>);
 
@@ -282,7 +284,7 @@ impl Drop for Permit {
     }
 }
 
-/// See the module.
+/// The actor of a worker that receives batches; see the module.
 pub struct Relay {
     worker: usize,
     relays: Arc<Relays>,
@@ -298,7 +300,7 @@ impl Actor for Relay {
 }
 
 impl Relay {
-    /// Once a second: whoever is silent is closed, whoever is quiet is pinged.
+    /// Runs once a second: closes silent and expired sessions, sends pings and heartbeats that are due.
     fn tend_sessions(&self) {
         tick::advance_clock();
         let unix = chrono::Utc::now().timestamp();
@@ -351,7 +353,7 @@ impl Handler<CloseAll> for Relay {
 
     fn handle(&mut self, close: CloseAll, _: &mut Self::Context) {
         let sessions: Vec<Rc<Outbox>> = local::sessions();
-        // a task of its own: ten thousand timers in this actor would all be polled at each of its messages
+        // in a separate task: as futures of this actor, ten thousand timers would all be polled at each message
         actix::spawn(async move {
             let began = tokio::time::Instant::now();
             let count = sessions.len().max(1) as u32;

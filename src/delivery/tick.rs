@@ -1,8 +1,8 @@
 //! The end of a worker's tick.
 //!
-//! While a thread works through what became ready at once, frames only gather. The first of them wakes a task that stands
-//! behind all that is ready; when its turn comes everything goes out, one write per socket and one message per other
-//! worker.
+//! A tick is one pass of the thread's runtime over the tasks that are ready. During a tick frames are only collected. The
+//! first of them wakes a task, which is queued behind all ready tasks. When it runs, the tick ends: each socket gets one
+//! write, each other worker one message.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,35 +23,35 @@ thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of the thread's present tick.
+/// The number of the thread's current tick.
 pub fn number() -> u64 {
     NUMBER.get()
 }
 
-/// The thread's clock in seconds; exact to the second, read without a system call.
+/// Seconds since the thread's start, exact to one second, read without a system call.
 pub fn clock() -> u32 {
     CLOCK.get()
 }
 
-/// Moves the thread's clock on.
+/// Updates the thread's clock; called once a second.
 pub(super) fn advance_clock() {
-    // rounded, so that ticks that come a little early or late are still a second apart; 136 years fit
+    // rounded, so that calls that are slightly early or late still advance the clock by one; a u32 lasts for 136 years
     CLOCK.set(((STARTED.with(Instant::elapsed).as_millis() + 500) / 1000) as u32);
 }
 
-/// Flushes this outbox at the end of the tick. The outbox sees to it that it is in here once.
+/// Flushes this outbox at the end of the tick. The caller adds an outbox at most once per tick.
 pub fn at_end(outbox: Rc<Outbox>) {
     DIRTY.with_borrow_mut(|dirty| dirty.push(outbox));
     schedule();
 }
 
-/// Does something at the end of the tick.
+/// Runs a closure at the end of the tick, after the batches have left and before outboxes are flushed.
 pub fn at_end_do(what: impl FnOnce() + 'static) {
     LAST.with_borrow_mut(|last| last.push(Box::new(what)));
     schedule();
 }
 
-/// Ends the tick soon, at the latest after all that is ready now.
+/// Schedules the end of the tick, behind the tasks that are ready now.
 pub(super) fn schedule() {
     WAKE.with_borrow_mut(|wake| wake.get_or_insert_with(start).notify_one());
 }

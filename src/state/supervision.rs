@@ -1,11 +1,11 @@
-//! Watches the actors and the background loops: when one of them ends, the process ends, with a clear line and
-//! [`EXIT_CODE`], so that whoever supervises it starts it again.
+//! Watches the actors and the background loops. When one of them ends, the process logs its name and exits with
+//! [`EXIT_CODE`], so that the service manager restarts it.
 //!
-//! A panic ends the task that it happens in. The others on the same thread go on, and what is sent to the one that ended is
-//! lost without a word: a broker that looks alive and does half its work. Starting again is the cure that is tested with
-//! each kill; a single actor could not be started again without what it knew.
+//! A panic ends only the task in which it happens. Other tasks of the thread continue, and messages to the ended actor are
+//! lost silently, so the broker would look healthy and do half of its work. A single actor cannot be restarted, since its
+//! state is lost; a restart of the process restores state from the database and is tested with every kill.
 //!
-//! To add an actor or a loop to what is watched: [`Supervision::watch_actor`], [`Supervision::watched`].
+//! To watch another actor or loop, use [`Supervision::watch_actor`] or [`Supervision::watched`].
 
 use std::{
     fmt,
@@ -20,20 +20,20 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use crate::actors::{Ping, panic_if_asked};
 
-/// `EX_SOFTWARE` of sysexits.h: an internal fault.
+/// `EX_SOFTWARE` of sysexits.h: an internal software error.
 pub const EXIT_CODE: i32 = 70;
 
-/// How often is looked whether all are alive.
+/// Period of the check.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// See the module; clones watch the same.
+/// See the module. Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Supervision(Arc<Watched>);
 
 #[derive(Default)]
 struct Watched {
     actors: Mutex<Vec<(&'static str, Recipient<Ping>)>>,
-    /// why the process has to end
+    /// the reason why the process has to end
     verdict: Mutex<Option<String>>,
     stopping: AtomicBool,
 }
@@ -44,7 +44,7 @@ impl fmt::Debug for Supervision {
     }
 }
 
-/// Tells when a loop ends, however it does.
+/// Reports the end of a loop when it is dropped: on return, on cancellation and on panic.
 struct Ending {
     supervision: Supervision,
     name: &'static str,
@@ -57,7 +57,6 @@ impl Drop for Ending {
 }
 
 impl Supervision {
-    /// Watches an actor.
     pub(crate) fn watch_actor<A>(&self, name: &'static str, actor: &Addr<A>)
     where
         A: Actor<Context = Context<A>> + Handler<Ping>,
@@ -69,7 +68,7 @@ impl Supervision {
         self.0.actors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks all actors for a sign of life. Answers which one gives none in time.
+    /// Pings all actors. Returns the name of the first that does not answer in time.
     pub(crate) async fn unresponsive(&self, patience: Duration) -> Option<&'static str> {
         let asked: Vec<_> = self.actors().iter().map(|(name, actor)| (*name, actor.send(Ping))).collect();
         let answers =
@@ -80,7 +79,7 @@ impl Supervision {
         futures_util::future::join_all(answers).await.into_iter().flatten().next()
     }
 
-    /// The same work, watched: it is not to end before the broker does.
+    /// Wraps a loop: if it ends before the broker stops, the process ends.
     pub(crate) fn watched<T, F: Future<Output = T>>(
         &self,
         name: &'static str,
@@ -94,12 +93,12 @@ impl Supervision {
         }
     }
 
-    /// The process can't go on, for this reason. The first counts.
+    /// Makes the process end for this reason. Later reasons are ignored.
     pub(crate) fn fail(&self, why: String) {
         self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
     }
 
-    /// Why the process has to end, if it has to.
+    /// The reason why the process has to end, if there is one.
     pub(crate) fn verdict(&self) -> Option<String> {
         if self.0.stopping.load(Ordering::Relaxed) {
             return None;
@@ -112,15 +111,15 @@ impl Supervision {
         dead.map(|(name, _)| format!("the {name} has ended"))
     }
 
-    /// From now on all may end.
+    /// Stops watching: from now on actors and loops may end.
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the process as soon as there is a reason to; on a thread that depends on none of those it watches.
+    /// Starts a thread that ends the process as soon as there is a reason. The thread is independent of those it watches.
     ///
     /// # Errors
-    /// There can't be another thread.
+    /// The thread cannot be created.
     pub(crate) fn start(&self) -> std::io::Result<()> {
         let supervision = self.clone();
         let watch = move || {
@@ -139,7 +138,7 @@ impl Supervision {
     }
 }
 
-/// Panics become lines of the log, like everything else that goes wrong.
+/// Writes panics to the log instead of stderr.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

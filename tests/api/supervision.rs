@@ -29,11 +29,10 @@ async fn a_broker_whose_actor_panics_ends_with_a_clear_line() {
 #[actix_web::test]
 async fn a_broker_whose_background_loop_panics_ends_with_a_clear_line() {
     let (url, _dir) = shared_database().await;
-    let mut broker =
-        Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", "look for changed accounts");
+    let mut broker = Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", "account watcher");
     let ended = broker.run(&["serve", "--bind", "127.0.0.1:0"], "");
     assert_eq!(ended.code, Some(70), "{ended:?}");
-    let line = "the look for changed accounts has ended: this process can't go on";
+    let line = "the account watcher has ended: this process can't go on";
     assert!(ended.stderr.contains(line), "{}", ended.stderr);
 }
 

@@ -1,17 +1,17 @@
-//! What waits for a socket, in order.
+//! The frames that wait for a socket, in order.
 
 use std::{collections::VecDeque, io};
 
 use bytes::Bytes;
 use socket2::Socket;
 
-/// Largest piece that is gathered for one write, and largest chunk that frames are collected in.
+/// Largest buffer for one write, and largest chunk in which frames are collected.
 const GATHER: usize = 64 * 1024;
 
 enum Chunk {
-    /// frames of this session alone
+    /// frames for this session only
     Own(Vec<u8>),
-    /// frames that others get, too
+    /// frames that are shared with other sessions
     Shared(Bytes),
 }
 
@@ -27,7 +27,7 @@ impl Chunk {
 #[derive(Default)]
 pub(super) struct Queue {
     chunks: VecDeque<Chunk>,
-    /// bytes of the first chunk that are written
+    /// number of bytes of the first chunk that are written already
     written: usize,
 }
 
@@ -36,12 +36,12 @@ impl Queue {
         self.chunks.is_empty()
     }
 
-    /// Bytes that wait.
+    /// The number of bytes that are not written yet.
     pub(super) fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes().len()).sum::<usize>() - self.written
     }
 
-    /// Adds a frame of so many bytes, which `put` writes.
+    /// Adds a frame of `len` bytes, which `put` appends to the buffer.
     pub(super) fn append(&mut self, len: usize, put: impl FnOnce(&mut Vec<u8>)) {
         match self.chunks.back_mut() {
             Some(Chunk::Own(buffer)) if buffer.len() + len <= GATHER => put(buffer),
@@ -53,12 +53,12 @@ impl Queue {
         }
     }
 
-    /// Adds frames that others get, too.
+    /// Adds frames that are shared with other sessions, without a copy.
     pub(super) fn append_shared(&mut self, frames: Bytes) {
         self.chunks.push_back(Chunk::Shared(frames));
     }
 
-    /// Takes the first chunk out, if it is no larger than that.
+    /// Removes and returns the first chunk, if it is not shared and has at most `most` bytes.
     pub(super) fn take_first(&mut self, most: usize) -> Option<Vec<u8>> {
         let first = match self.chunks.front_mut() {
             Some(Chunk::Own(bytes)) if bytes.len() <= most => std::mem::take(bytes),
@@ -68,13 +68,15 @@ impl Queue {
         Some(first)
     }
 
-    /// Drops what waits, except for a chunk that may be partly out: its end is a frame's end. Answers how many bytes.
+    /// Drops the queue, except for the first chunk if it may be partly written: a chunk ends at the end of a frame. Returns
+    /// the number of dropped bytes.
     pub(super) fn drop_unwritten(&mut self) -> usize {
         let keep = usize::from(self.written > 0 || matches!(self.chunks.front(), Some(Chunk::Shared(_))));
         self.chunks.drain(keep..).map(|chunk| chunk.bytes().len()).sum()
     }
 
-    /// Writes until the kernel takes no more, and tells each time how much it took. True: nothing is left.
+    /// Writes until the kernel takes no more, and calls `took` with the number of bytes after each write. Returns true if
+    /// the queue is empty.
     pub(super) fn write(&mut self, socket: &Socket, scratch: &mut Vec<u8>, took: impl Fn(usize)) -> io::Result<bool> {
         while let Some(first) = self.chunks.front() {
             let first = &first.bytes()[self.written..];
@@ -104,7 +106,7 @@ impl Queue {
                 Err(error) => return Err(error),
             }
         }
-        // idle sessions keep no memory for their queue
+        // frees the queue's memory, so that idle sessions hold none
         self.chunks = VecDeque::new();
         Ok(true)
     }

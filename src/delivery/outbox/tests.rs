@@ -2,7 +2,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
 
-/// An open outbox, and what its socket leads to.
+/// An open outbox and the peer of its socket.
 async fn open() -> (Rc<Outbox>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -13,14 +13,14 @@ async fn open() -> (Rc<Outbox>, TcpStream) {
     (outbox, peer)
 }
 
-/// All that comes until the connection ends.
+/// Reads until the connection ends.
 async fn read(mut peer: TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     tokio::time::timeout(Duration::from_secs(60), peer.read_to_end(&mut bytes)).await.unwrap().unwrap();
     bytes
 }
 
-/// What another thread does before it hands a frame over.
+/// Reserves bytes for a frame, as another thread does before it hands the frame over.
 fn reserve(outbox: &Outbox, text: &str) -> Bytes {
     let frame = wire::text(&[text.as_bytes()]);
     assert!(outbox.handle().reserve(frame.len(), 1000));
@@ -41,7 +41,7 @@ async fn frames_that_were_handed_over_before_the_close_go_out_before_the_close_f
         }
         assert!(!outbox.handle().is_open() && !outbox.handle().reserve(1, 0), "it takes nothing more");
         outbox.send_reserved(first.clone());
-        // a tick's end between the two: what there is goes out, and the connection stays
+        // the tick ends between the two: the first frame is written, and the connection stays open
         outbox.flush(&mut Vec::new());
         outbox.send_reserved(second.clone());
         outbox.peer_closed(&[]);
