@@ -14,7 +14,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`cli`] | the command line |
-//! | [`bench`] | `switchboard bench` |
+//! | [`bench`](mod@bench) | `switchboard bench` |
 //! | [`terminal`] | what both print, and the arguments they share |
 //! | [`app`] | start and stop, and the only place where all actors meet |
 //! | [`http`] | routes, extractors and handlers |
@@ -34,20 +34,23 @@
 //! A module uses those below it and none above; a test of the imports holds it to that. Each says in its own documentation
 //! where to add what.
 
-pub mod actors;
-pub mod app;
-pub mod auth;
-pub mod bench;
+mod actors;
+mod app;
+mod auth;
+mod bench;
 pub mod cli;
 pub mod client;
-pub mod cluster;
-pub mod delivery;
+mod cluster;
+mod delivery;
 pub mod domain;
-pub mod error;
-pub mod http;
+mod error;
+mod http;
 pub mod protocol;
-pub mod session;
-pub mod settings;
-pub mod state;
+mod session;
+mod settings;
+mod state;
 pub mod store;
-pub mod terminal;
+mod terminal;
+
+/// How access tokens are signed; programs that sign their own install it, too.
+pub use auth::hs256;

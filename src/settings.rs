@@ -43,6 +43,7 @@ pub struct Settings {
     /// Commands.
     pub commands: Commands,
     /// Redis between nodes.
+    #[expect(dead_code, reason = "its keys are checked, and refused as long as there is no cluster")]
     pub redis: Redis,
     /// Log output.
     pub log: Log,
@@ -254,6 +255,7 @@ pub struct Commands {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each key is documented in config/default.toml
+#[expect(dead_code, reason = "as above")]
 pub struct Redis {
     pub url: Secret,
     pub host: String,

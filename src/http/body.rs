@@ -18,7 +18,7 @@ use crate::{
     state::Broker,
 };
 
-pub use fields::{Checked, Fields, FromFields, Invalid, is_email};
+pub use fields::{Checked, Fields, FromFields, is_email};
 
 /// The longest that a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);

@@ -85,11 +85,11 @@ impl Deref for Identity {
     }
 }
 
-/// Any client or nobody; but not somebody whose credentials are no good.
+/// Refuses credentials that are not valid, where none are needed.
 #[derive(Debug)]
-pub struct MaybeIdentity(pub Option<Authenticated>);
+pub struct NoBadCredentials;
 
-extractor!(MaybeIdentity, |request| async { Ok(MaybeIdentity(authenticate(request).await?)) });
+extractor!(NoBadCredentials, |request| async { authenticate(request).await.map(|_| NoBadCredentials) });
 
 /// A read that needs no credentials while `http.public_reads` is on.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::routes;
-use crate::http::extract::MaybeIdentity;
+use crate::http::extract::NoBadCredentials;
 
 /// Paths by what they are for.
 const ENDPOINTS: [(&str, &str); 21] = [
@@ -49,7 +49,7 @@ pub struct ServerInfo {
 
 /// Name, version and endpoints of this server; browsers are redirected to its documentation.
 #[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "Name, version, endpoints", body = ServerInfo), (status = 303, description = "For browsers: where to read on", headers(("Location" = String, description = "The documentation")))), security((), ("bearer" = [])))]
-pub async fn index(request: HttpRequest, _: MaybeIdentity) -> impl Responder {
+pub async fn index(request: HttpRequest, _: NoBadCredentials) -> impl Responder {
     let wants_html = request
         .headers()
         .get(header::ACCEPT)

@@ -6,7 +6,7 @@ use chrono::Utc;
 use jsonwebtoken::{DecodingKey, Validation};
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::auth::hs256;
+use switchboard::hs256;
 use uuid::Uuid;
 
 use crate::{

@@ -9,8 +9,8 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait, Set, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use switchboard::{
-    auth::hs256,
     client::{Client, Login},
+    hs256,
 };
 use uuid::Uuid;
 

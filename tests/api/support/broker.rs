@@ -148,7 +148,7 @@ impl ChangeBroker {
     /// Starts it and waits until it accepts connections.
     pub async fn start(mut self) -> Broker {
         // tests sign and read tokens themselves
-        switchboard::auth::hs256::install();
+        switchboard::hs256::install();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
             && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
         {
