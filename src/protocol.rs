@@ -1,7 +1,7 @@
-//! The wire contract as types: what comes in, what goes out, error codes and close codes.
+//! The frames, error codes and close codes of the wire contract.
 //!
-//! To add a frame that clients send: a variant in [`inbound`] and its arm in the session's dialect. To add one that the
-//! server sends: a function in [`outbound`].
+//! For a new frame from clients, extend [`inbound`] and match it in the session's dialect. For a new frame from the
+//! server, add a function to [`outbound`].
 
 pub mod chat;
 pub mod close_code;

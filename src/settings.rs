@@ -1,7 +1,7 @@
-//! Settings: a struct per section of `config/default.toml`, read in layers and checked once at start.
+//! Settings: one struct per section of `config/default.toml`, read in layers and checked once at start.
 //!
-//! To add a setting: a commented line in `config/default.toml`, a field here, and a check in `Settings::validate`
-//! if not every value of its type is good.
+//! To add a setting, add a commented line to `config/default.toml`, a field here, and a check to `Settings::validate` if
+//! some values of its type are not valid.
 
 mod gateways;
 mod layers;
@@ -20,37 +20,37 @@ use crate::domain::{
     passwords::{self, PasswordRules},
 };
 
-/// All settings, as the layers gave them.
+/// All settings, merged from the layers and checked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The HTTP server.
     pub http: Http,
-    /// Where data is kept.
+    /// The data directory and the database.
     pub storage: Storage,
-    /// Secrets and tokens.
+    /// Secrets, tokens and password rules.
     pub auth: Auth,
-    /// Device registration.
+    /// The policy for device registration.
     pub devices: Devices,
     /// Timing of live sockets.
     pub sessions: Sessions,
-    /// Limits; 0 switches one off.
+    /// Limits; 0 switches a limit off.
     pub limits: Limits,
-    /// Gateways of the configuration, `[[gateways]]`.
+    /// The configured gateways, `[[gateways]]`.
     pub gateways: Vec<GatewayEntry>,
-    /// Probes of gateways.
+    /// Period, timeout and history of gateway probes.
     pub probes: Probes,
-    /// Commands.
+    /// Retention of commands.
     pub commands: Commands,
-    /// Redis between nodes.
+    /// Redis; a single node does not use it.
     #[expect(dead_code, reason = "its keys are checked, and refused as long as there is no cluster")]
     pub redis: Redis,
-    /// Log output.
+    /// Level and format of the log.
     pub log: Log,
-    /// Variables that look like settings and are none.
+    /// Environment variables that begin with `SWITCHBOARD_` and are not settings.
     #[serde(skip)]
     pub ignored_variables: Vec<String>,
-    /// `--config`
+    /// The file given with `--config`.
     #[serde(skip)]
     pub config_file: Option<PathBuf>,
 }
@@ -98,19 +98,19 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// What new passwords must be.
+    /// The rules for new passwords.
     pub fn password_rules(&self) -> PasswordRules {
         PasswordRules { min_chars: self.password_min_chars, refuse_common: self.refuse_common_passwords }
     }
 }
 
-/// What the server demands of the secret that signs its tokens.
+/// The requirement for the secret that signs tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretPolicy {
-    /// Make one at the first start if none is given.
+    /// A secret is generated at the first start if none is given.
     Generate,
-    /// A strong one must be given (contract section 1, production).
+    /// A strong secret must be given (contract section 1, production).
     Strong,
 }
 
@@ -126,11 +126,11 @@ pub struct Devices {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// Anyone, and a UUID may be registered again by anyone.
+    /// Anyone may register any UUID, also one that is registered already.
     Open,
-    /// The first registration binds the UUID, later ones must prove that they are the same device.
+    /// The first registration binds the UUID; later ones need a proof that they come from the same device.
     Claim,
-    /// Operators alone.
+    /// Only operators register devices.
     Closed,
 }
 
@@ -191,7 +191,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of commands.
+    /// The limits of commands.
     pub fn commands(&self) -> CommandLimits {
         CommandLimits {
             pending: self.pending_commands,
@@ -205,7 +205,7 @@ impl Limits {
     }
 }
 
-/// One of `[[gateways]]`
+/// An entry of `[[gateways]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // as in `domain::gateways::Gateway`
@@ -231,15 +231,15 @@ pub struct Probes {
     pub history_days: u32,
 }
 
-/// How gateways are pinged.
+/// The method of ICMP probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Icmp {
-    /// By socket where the system allows it, else by the program.
+    /// By socket if the system allows it, else by the `ping` program.
     Auto,
     /// By a datagram socket.
     Socket,
-    /// By the system's `ping`.
+    /// By the system's `ping` program.
     Ping,
 }
 
@@ -273,28 +273,28 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
-    /// For machines, a JSON object per line.
+    /// A JSON object per line.
     Json,
 }
 
-/// A value that no log line and no error may show.
+/// A value that must not appear in logs or errors. `Debug` hides it.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself.
+    /// Returns the value. Use it only where the secret is needed.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether none was given.
+    /// Whether no value was given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -306,7 +306,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Secrets that stand in example files of the systems whose clients Switchboard serves.
+/// Secrets from the example files of the systems that Switchboard replaces.
 const PLACEHOLDER_SECRETS: [&str; 6] = [
     "a_very_secret_key",
     "yoursecretkey",
@@ -316,22 +316,22 @@ const PLACEHOLDER_SECRETS: [&str; 6] = [
     "super_secret_key_123",
 ];
 
-/// What production asks of a secret (contract section 1).
+/// Whether a secret is shorter than 32 bytes or well known, and so refused in production (contract section 1).
 pub fn is_weak_secret(secret: &str) -> bool {
     secret.len() < 32 || PLACEHOLDER_SECRETS.contains(&secret)
 }
 
 impl Settings {
-    /// Checks what the types alone can't say.
+    /// Checks ranges and combinations of values that the types do not express.
     ///
     /// # Errors
-    /// The key at fault and why.
+    /// The key of the first wrong value, and the reason.
     fn validate(&self) -> Result<(), (&'static str, String)> {
         let positive = |key: &'static str, good: bool| {
             if good { Ok(()) } else { Err((key, "must be greater than 0".to_owned())) }
         };
         positive("storage.max_connections", self.storage.max_connections > 0)?;
-        // less would leave a statement that waits for a lock no time to fail by itself
+        // with less, a statement that waits for a lock could not fail by itself before the timeout
         if self.storage.timeout_ms < 500 {
             return Err(("storage.timeout_ms", "must be at least 500".to_owned()));
         }
@@ -347,7 +347,7 @@ impl Settings {
         if self.commands.retention_days > 36_500 {
             return Err(("commands.retention_days", "must be at most 36500".to_owned()));
         }
-        // above these the sum with the present time would not be a date
+        // greater values would overflow the date when they are added to the current time
         if self.auth.access_token_minutes > 525_600_000 {
             return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
         }
@@ -396,16 +396,16 @@ impl Settings {
         Ok(())
     }
 
-    /// The gateways of the configuration.
+    /// The configured gateways.
     pub fn gateways(&self) -> Vec<Gateway> {
-        // they were read when the settings were checked
+        // does not fail: `validate` has checked them
         gateways::read(self).unwrap_or_default()
     }
 
-    /// Refuses a missing or weak secret where the policy asks for a strong one.
+    /// Checks that a strong secret is given if the policy requires one.
     ///
     /// # Errors
-    /// One line for the operator.
+    /// The secret is missing or weak; the text tells the operator what to set.
     pub fn check_secret(&self) -> Result<(), SettingsError> {
         if self.auth.secret_policy == SecretPolicy::Generate {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Chat frames from the server, as JSON text (contract section 7), and a member's or message's JSON where REST has the same.
+//! Chat frames from the server, as JSON text (contract section 7), and the JSON of messages.
 
 use std::fmt::Write;
 
@@ -10,16 +10,16 @@ use crate::domain::{
     rooms::{History, Message, Participant, Room, RoomRole},
 };
 
-/// Something that happens to a participant of a room.
+/// An event of a participant of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Became a member, or came with another socket.
+    /// The client became a member, or joined with another socket.
     Joined,
-    /// Is a member no more.
+    /// The client is no longer a member.
     Left,
-    /// A socket is gone.
+    /// A socket of the client disconnected.
     Disconnected,
-    /// Is typing.
+    /// The client is typing.
     Typing,
 }
 
@@ -34,12 +34,12 @@ impl Event {
     }
 }
 
-/// Whether a participant has sockets in a room.
+/// A change of whether a participant has sockets in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// The first one has just come.
+    /// The first socket joined.
     Online,
-    /// The last one has just gone.
+    /// The last socket left.
     Offline,
 }
 
@@ -65,7 +65,7 @@ fn put_time(out: &mut String, key: &str, time: DateTime<Utc>) {
     let _ = write!(out, r#","{key}":"{}""#, rfc3339(time));
 }
 
-/// Appends what only some messages have.
+/// Appends the optional fields of a message: `client_msg_id`, `edited_at`, `deleted_at`.
 fn put_rest(out: &mut String, message: &Message) {
     if let Some(name) = &message.client_msg_id {
         let _ = write!(out, r#","client_msg_id":{}"#, Quoted(name));
@@ -83,7 +83,7 @@ fn put_message(out: &mut String, message: &Message) {
     put_participant(out, &message.author);
 }
 
-/// A frame about a message, of that type.
+/// A frame of the type `kind` with a message.
 fn about_message(kind: &str, message: &Message, time: DateTime<Utc>) -> String {
     let mut out = String::with_capacity(256 + message.content.len());
     let _ = write!(out, r#"{{"type":"{kind}","#);
@@ -95,22 +95,22 @@ fn about_message(kind: &str, message: &Message, time: DateTime<Utc>) -> String {
     out
 }
 
-/// A message.
+/// The frame of a new message.
 pub fn message(message: &Message) -> String {
     about_message("message", message, message.created_at)
 }
 
-/// A message has another content.
+/// Tells that a message was edited; has the new content.
 pub fn message_edited(message: &Message) -> String {
     about_message("message_edited", message, message.edited_at.unwrap_or(message.created_at))
 }
 
-/// A message has lost its content.
+/// Tells that a message was deleted; its content is empty.
 pub fn message_deleted(message: &Message) -> String {
     about_message("message_deleted", message, message.deleted_at.unwrap_or(message.created_at))
 }
 
-/// A message in the dialect of `/ws?chat_id=`.
+/// The frame of a new message in the dialect of `/ws?chat_id=`.
 pub fn plain_message(message: &Message) -> String {
     let mut out = String::with_capacity(192 + message.content.len());
     let _ = write!(out, r#"{{"message":{},"chat_id":{},"sender_id":"#, Quoted(&message.content), message.room);
@@ -125,7 +125,8 @@ pub fn plain_message(message: &Message) -> String {
     out
 }
 
-/// What was said, oldest first; at most so many bytes of it.
+/// The history of a room, oldest message first, cut to `bytes` bytes but with at least one message. A recent history is cut
+/// at its beginning, any other at its end.
 pub fn message_history(room: RoomId, history: &History, bytes: usize) -> String {
     let rendered: Vec<String> = history
         .messages
@@ -143,7 +144,7 @@ pub fn message_history(room: RoomId, history: &History, bytes: usize) -> String 
     let mut left = bytes;
     let mut first = true;
     let mut fits = |message: &&String| {
-        // one at least, or whoever asks again would get nothing for ever
+        // at least one message, or a client that asks for the next part would never make progress
         let fits = std::mem::take(&mut first) || message.len() < left;
         left = left.saturating_sub(message.len() + 1);
         fits
@@ -170,13 +171,14 @@ pub fn room_joined(room: &Room) -> String {
     format!(r#"{{"type":"room_joined","room_id":{},"room_name":{}}}"#, room.id, Quoted(&room.name))
 }
 
-/// The answer to `leave_room`; also for other sockets of the same client, and of one that was removed.
+/// The answer to `leave_room`. Other sockets of the client in the room get it, too, and so do those of a member that was
+/// removed.
 pub fn room_left(room: RoomId, removed: bool) -> String {
     let reason = if removed { r#","reason":"removed""# } else { "" };
     format!(r#"{{"type":"room_left","room_id":{room}{reason}}}"#)
 }
 
-/// Something happens to a participant. `presence` is there if its first socket has come or its last one gone with that.
+/// Tells about an event of a participant. `presence` is given if its first socket joined or its last one left with it.
 pub fn event(event: Event, room: RoomId, who: &Participant, presence: Option<Presence>, time: DateTime<Utc>) -> String {
     let mut out = format!(r#"{{"type":"{}","#, event.as_str());
     put_participant(&mut out, who);
@@ -189,7 +191,7 @@ pub fn event(event: Event, room: RoomId, who: &Participant, presence: Option<Pre
     out
 }
 
-/// A member has read up to a message.
+/// Tells that a member has read the room up to a message.
 pub fn user_read(room: RoomId, who: &Participant, message: MessageId, time: DateTime<Utc>) -> String {
     let mut out = format!(r#"{{"type":"user_read","room_id":{room},"message_id":{message},"#);
     put_participant(&mut out, who);
@@ -198,7 +200,7 @@ pub fn user_read(room: RoomId, who: &Participant, message: MessageId, time: Date
     out
 }
 
-/// A member has another role.
+/// Tells that a member has a new role.
 pub fn role_changed(room: RoomId, who: &Participant, role: RoomRole, time: DateTime<Utc>) -> String {
     let mut out = format!(r#"{{"type":"role_changed","room_id":{room},"role":"{}","#, role.as_str());
     put_participant(&mut out, who);

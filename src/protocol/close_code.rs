@@ -1,13 +1,14 @@
 //! Close codes (contract section 8).
 
-/// Why the server closes a socket. 1000 to 1013 are RFC 6455's, 44xx are Switchboard's and follow HTTP's numbers.
+/// The reason why the server closes a socket. Codes from 1000 to 1013 are those of RFC 6455; codes 44xx are Switchboard's
+/// and follow HTTP status codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCode {
     /// 1001: the server is going away, or an agent was replaced. Reconnect with jitter.
     GoingAway,
-    /// 1002: the peer broke RFC 6455.
+    /// 1002: the peer violated RFC 6455.
     Protocol,
-    /// 1003: a binary frame where only text is understood.
+    /// 1003: a binary frame where only text is supported.
     Unsupported,
     /// 1007: text that is not UTF-8.
     InvalidPayload,
@@ -15,21 +16,21 @@ pub enum CloseCode {
     TooBig,
     /// 1011: the server failed.
     ServerError,
-    /// 1013: overloaded, try later.
+    /// 1013: the server is overloaded; the client may try again later.
     TryAgainLater,
     /// 4400: `limits.bad_frames` in a row.
     TooManyBadFrames,
     /// 4401: the token expired or was revoked. Reconnect with a new one.
     Unauthorized,
-    /// 4403: no longer allowed.
+    /// 4403: the user is disabled, or no longer a member of the room.
     Forbidden,
-    /// 4408: no sign of life for `sessions.silence_secs`.
+    /// 4408: nothing was received for `sessions.silence_secs`.
     Silent,
     /// 4409: replaced by a newer socket of the same device.
     Replaced,
-    /// 4413: a slow consumer, `limits.outbound_bytes` overrun.
+    /// 4413: a slow consumer; its backlog exceeded `limits.outbound_bytes`.
     SlowConsumer,
-    /// 4429: `limits.frames_per_second` overrun.
+    /// 4429: the peer exceeded `limits.frames_per_second`.
     RateLimited,
 }
 
@@ -54,7 +55,7 @@ impl CloseCode {
         }
     }
 
-    /// The words that go with it; at most 123 bytes (RFC 6455, section 5.5).
+    /// The reason text of the close frame; at most 123 bytes (RFC 6455, section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
             Self::GoingAway => "going away",

@@ -1,5 +1,5 @@
-//! Frames from clients. Parsing borrows from the text: a message is looked at, not copied, and what goes on to its
-//! recipients is the sender's own bytes (contract section 5).
+//! Frames from clients. Parsing borrows from the text, without a copy: recipients get the sender's bytes as they were sent
+//! (contract section 5).
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::domain::ids::ClientId;
 /// Longest `msgid` in characters.
 pub const MSGID_CHARS: usize = 64;
 
-/// The top-level fields of a frame that some dialect knows; all others are passed over.
+/// The top-level fields of a frame that any dialect uses. Other fields are ignored.
 #[derive(Debug, Default)]
 #[allow(missing_docs)] // the names are the contract's
 pub struct Frame<'a> {
@@ -38,30 +38,30 @@ pub struct Frame<'a> {
     pub message_id: Option<&'a RawValue>,
     pub since_id: Option<&'a RawValue>,
     pub client_msg_id: Option<&'a RawValue>,
-    /// a key that is there twice
+    /// the first key that occurs twice
     pub duplicate: Option<Cow<'a, str>>,
-    /// why it is refused although it is a JSON object
+    /// the reason why the JSON object is not accepted
     pub unacceptable: Option<Unacceptable>,
 }
 
-/// Why a text is no frame at all.
+/// The reason why a text is not a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotAFrame {
-    /// Not JSON.
+    /// The text is not JSON.
     InvalidJson,
-    /// JSON, but not an object.
+    /// The text is JSON, but not an object.
     NotAnObject,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the whole text once.
+    /// Parses a frame in one pass.
     ///
     /// # Errors
     /// The text is not a JSON object.
     pub fn parse(text: &'a str) -> Result<Self, NotAFrame> {
         match serde_json::from_str::<Self>(text) {
             Ok(frame) => Ok(Self { unacceptable: json::check(text.as_bytes()).err(), ..frame }),
-            // told at its first character, whatever comes after that
+            // serde reports the wrong type at the first character: check that the rest is well-formed
             Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
                 Err(NotAFrame::NotAnObject)
             }
@@ -69,34 +69,36 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// `type`, if it is a text.
+    /// The value of `type`, if it is a text.
     pub fn kind(&self) -> Option<Cow<'a, str>> {
         self.kind.and_then(as_text)
     }
 
-    /// A message, whatever other fields it has: one of `to`, `topic_id` and `message` is there (contract section 6).
+    /// Whether the frame is a message: it has one of `to`, `topic_id` and `message`, and any other fields (contract section
+    /// 6).
     pub fn is_message(&self) -> bool {
         self.to.is_some() || self.topic_id.is_some() || self.message.is_some()
     }
 
-    /// A reply to a command: no message, and has `result` or `command_id` and no `type` (contract section 6, loop hazard).
+    /// Whether the frame is a reply to a command: it is not a message, has `result` or `command_id`, and no `type` (contract
+    /// section 6, loop hazard).
     pub fn is_command_reply(&self) -> bool {
         (self.command_id.is_some() || self.result.is_some()) && self.kind.is_none() && !self.is_message()
     }
 
-    /// `msgid`, if it is a text that may be one: to be named in an error.
+    /// The value of `msgid`, if it is valid, to be repeated in an error frame.
     pub fn msgid(&self) -> Option<Cow<'a, str>> {
         self.msgid.and_then(as_text).filter(|msgid| msgid.chars().count() <= MSGID_CHARS)
     }
 
-    /// `topic_id`, if it is a text that may be one, of at most so many characters (0: any): to be named in an error.
+    /// The value of `topic_id`, if it is a text of at most `most` characters (0: any), to be repeated in an error frame.
     pub fn topic_id(&self, most: usize) -> Option<Cow<'a, str>> {
         self.topic_id.and_then(as_text).filter(|topic_id| is_within(topic_id, most))
     }
 }
 
-/// The result in a reply to a command: a string that is JSON itself is decoded, a missing one is null. Also whether it is
-/// an error, which is an object with an `error`.
+/// The result in a reply to a command, and whether it is an error. A string that contains JSON is decoded, a missing result
+/// is `null`. An object with the key `error` is an error.
 pub fn command_result(result: Option<&RawValue>) -> (Arc<str>, bool) {
     #[derive(Deserialize)]
     struct Probe {
@@ -113,7 +115,7 @@ pub fn command_result(result: Option<&RawValue>) -> (Arc<str>, bool) {
     (result.into(), failed)
 }
 
-/// The text that a JSON string stands for; borrowed where it has no escapes.
+/// The value of a JSON string, borrowed if it has no escapes. `None` if the JSON is not a string.
 pub fn as_text(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     match memchr(b'\\', inner.as_bytes()) {
@@ -122,10 +124,10 @@ pub fn as_text(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The id that a JSON value stands for: an integer, or a text that is one. None: it is null.
+/// The id in a JSON value: an integer, or a text that contains one. `None` for `null`.
 ///
 /// # Errors
-/// It is something else, or more than an id can be.
+/// The value is something else, or out of range.
 pub fn as_id(raw: &RawValue) -> Result<Option<i64>, NotAnId> {
     match raw.get() {
         "null" => Ok(None),
@@ -133,7 +135,7 @@ pub fn as_id(raw: &RawValue) -> Result<Option<i64>, NotAnId> {
     }
 }
 
-/// See [`as_id`].
+/// The error of [`as_id`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnId;
 
@@ -189,7 +191,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key of an object, borrowed if it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
@@ -211,8 +213,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The keys seen so far that are no known fields: a short list as long as it is short, so that usual frames need no
-/// allocation for it.
+/// The unknown keys seen so far. The first twenty are in an array, so that usual frames need no allocation.
 #[derive(Default)]
 struct Seen<'a> {
     few: [Cow<'a, str>; 20],
@@ -221,7 +222,7 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// Gives the key back if it was there before.
+    /// Adds a key. Returns it if it was seen before.
     fn insert(&mut self, key: Cow<'a, str>) -> Option<Cow<'a, str>> {
         if self.few[..self.used].contains(&key) || self.many.contains(&key) {
             return Some(key);
@@ -239,41 +240,41 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// A message to one client or to a topic, checked.
+/// A valid message to a client or topic.
 #[derive(Debug)]
 pub struct Message<'a, To> {
-    /// Where it goes.
+    /// The recipient: a client's UUID or a topic id.
     pub to: To,
-    /// The sender's name for it, at most [`MSGID_CHARS`] characters; comes back in the receipt.
+    /// The sender's id of the message, at most [`MSGID_CHARS`] characters; the receipt repeats it.
     pub msgid: Cow<'a, str>,
-    /// What the recipients get, in two parts: `from` where the sender left it out, then the sender's own bytes.
+    /// The first part of the text for recipients: `{"from":…,` if the sender left `from` out.
     pub prefix: Option<String>,
-    /// See `prefix`.
+    /// The second part: the sender's bytes, without the opening brace if there is a prefix.
     pub rest: &'a str,
 }
 
 impl<To> Message<'_, To> {
-    /// The recipient's text as the parts of one frame.
+    /// The text for recipients, as parts of one frame.
     pub fn parts(&self) -> [&[u8]; 2] {
         [self.prefix.as_deref().unwrap_or_default().as_bytes(), self.rest.as_bytes()]
     }
 }
 
-/// Why a message is refused.
+/// The reason why a message is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BadMessage {
-    /// It is none: it goes nowhere and has this type.
+    /// The frame has no recipient and this unknown `type`.
     UnknownType(String),
-    /// Its shape; the text says which field and what is expected.
+    /// A field is missing, duplicate or of the wrong kind; the text names the field and what is expected.
     Shape(String),
-    /// It says it is from somebody else.
+    /// `from` is not the sender.
     ForeignSender,
 }
 
 /// Reads a direct message.
 ///
 /// # Errors
-/// It is no message, a field is missing, there twice or of the wrong kind, or `from` is not `sender`.
+/// The frame is not a message, a field is missing, duplicate or of the wrong kind, or `from` is not `sender`.
 pub fn direct<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<Message<'a, ClientId>, BadMessage> {
     message(frame, text, sender, || {
         let to = frame.to.ok_or_else(|| match frame.kind() {
@@ -284,7 +285,7 @@ pub fn direct<'a>(frame: &Frame<'a>, text: &'a str, sender: ClientId) -> Result<
     })
 }
 
-/// Reads a topic message, whose topic id has at most so many characters (`limits.topic_id_chars`; 0: any).
+/// Reads a topic message. `most` is the most characters of a topic id (`limits.topic_id_chars`; 0: any).
 ///
 /// # Errors
 /// As for [`direct`], or the topic id is too long.
@@ -304,7 +305,7 @@ pub fn topic<'a>(
     })
 }
 
-/// Whether a text has at most so many characters (0: any).
+/// Whether a text has at most `most` characters (0: any).
 fn is_within(text: &str, most: usize) -> bool {
     most == 0 || text.len() <= most || text.chars().count() <= most
 }
@@ -324,7 +325,7 @@ fn message<'a, To>(
         return Err(missing("content"));
     }
     let Some(from) = frame.from else {
-        // `from` goes in as the first field; the object has others, so a comma follows
+        // `from` becomes the first field; the object has others, so a comma follows
         let brace = text.find('{').unwrap_or_default();
         let prefix = Some(format!(r#"{{"from":"{sender}","#));
         return Ok(Message { to, msgid, prefix, rest: &text[brace + 1..] });
@@ -333,13 +334,13 @@ fn message<'a, To>(
     Ok(Message { to, msgid, prefix: None, rest: text })
 }
 
-/// Reads an acknowledgement (contract section 11). Answers the `msgid` that it names.
+/// Reads an acknowledgement (contract section 11). Returns its `msgid`.
 ///
 /// # Errors
-/// `msgid` is missing or of the wrong kind, or `from` is there and not `sender`.
+/// `msgid` is missing or of the wrong kind, or `from` is given and is not `sender`.
 pub fn ack<'a>(frame: &Frame<'a>, sender: ClientId) -> Result<Cow<'a, str>, BadMessage> {
     let msgid = msgid(frame)?;
-    // clients send all fields of a message, with null where they have nothing to say
+    // existing clients send all fields of a message, with null for those that are not set
     if let Some(from) = frame.from.filter(|from| from.get() != "null") {
         check_from(from, sender)?;
     }

@@ -1,41 +1,42 @@
-//! Looks at frame heads as they pass, before anything is buffered, so that limits hold for what a peer *declares*.
+//! Reads frame heads in the incoming stream before payloads are buffered, so that limits apply to the *declared* length.
 
-/// A frame's head (RFC 6455, section 5.2).
+/// The head of a frame (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Last frame of its message.
+    /// Whether it is the last frame of its message.
     pub fin: bool,
-    /// What kind of frame it is.
+    /// The opcode, from 0 to 15.
     pub opcode: u8,
-    /// Bytes of payload it declares.
+    /// The declared length of the payload in bytes.
     pub len: u64,
-    /// Where it begins in the chunk that was given; 0 if it began in an earlier one.
+    /// The position of the head in the current chunk; 0 if it began in an earlier chunk.
     pub offset: usize,
 }
 
 impl Head {
-    /// Close, ping or pong.
+    /// Whether it is a close, ping or pong frame.
     pub fn is_control(&self) -> bool {
         self.opcode & 0x8 != 0
     }
 
-    /// Close.
+    /// Whether it is a close frame.
     pub fn is_close(&self) -> bool {
         self.opcode == 0x8
     }
 }
 
-/// Finds the heads in a stream of bytes, however it is cut into chunks.
+/// Finds the frame heads in a stream of bytes that arrives in chunks of any size.
 #[derive(Debug, Default)]
 pub struct Inspector {
     head: [u8; 14],
     have: usize,
-    /// bytes of payload still to pass
+    /// bytes of the current payload that are still to come
     payload: u64,
 }
 
 impl Inspector {
-    /// The next head that is complete in `chunk` after `position`, which moves on; None: the chunk is used up.
+    /// Returns the next head that is completed in `chunk` after `position`, and advances `position` behind it. Returns
+    /// `None` at the end of the chunk.
     pub fn next(&mut self, chunk: &[u8], position: &mut usize) -> Option<Head> {
         let passed = self.payload.min((chunk.len() - *position) as u64);
         self.payload -= passed;
@@ -57,7 +58,7 @@ impl Inspector {
         Some(head)
     }
 
-    /// Bytes that the head has, as far as it is known.
+    /// The length of the head, as far as the bytes read so far tell.
     fn wanted(&self) -> usize {
         if self.have < 2 {
             return 2;

@@ -1,9 +1,9 @@
-//! Which JSON is accepted from clients, how stored JSON is read again, and when two values are the same.
+//! Checks JSON from clients, reads stored JSON, and compares values.
 //!
-//! serde_json has keys of its own (`$serde_json::private::…`, from its features `raw_value` and `arbitrary_precision`): an
-//! object that begins with one of them is read as a number or as JSON inside a text, past the limit on depth. No input may
-//! have such a key, and none may be nested deeper than [`MAX_DEPTH`], since it has to be read back, also inside of answers
-//! and by programs with limits of their own.
+//! serde_json has private keys (`$serde_json::private::…`, from its features `raw_value` and `arbitrary_precision`): an
+//! object that begins with one of them is read as a number, or as JSON inside a text that evades the limit on depth. Input
+//! with such a key is refused. So is input nested deeper than [`MAX_DEPTH`], since it must be readable again, also as a part
+//! of answers and by programs with limits of their own.
 
 use std::fmt::Write;
 
@@ -14,42 +14,42 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-/// Levels of objects and arrays that JSON from clients may have.
+/// Most levels of nested objects and arrays in JSON from clients.
 pub const MAX_DEPTH: usize = 64;
 
 const RESERVED: &str = "$serde_json::private::";
 
-/// Why JSON is not accepted although it is well-formed.
+/// The reason why well-formed JSON is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
-    /// It has more than [`MAX_DEPTH`] levels.
+    /// The JSON has more than [`MAX_DEPTH`] levels.
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// A text has half of a surrogate pair (RFC 8259, section 8.2).
+    /// A text contains half of a surrogate pair (RFC 8259, section 8.2).
     #[error("texts must not contain half of a surrogate pair")]
     LoneSurrogate,
-    /// A key begins with what serde_json reserves for itself.
+    /// A key begins with serde_json's private prefix.
     #[error("keys that begin with `{RESERVED}` are reserved")]
     ReservedKey,
 }
 
-/// Why a text is not read as JSON.
+/// The reason why a text is not read as JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRead {
-    /// It is not JSON.
+    /// The text is not JSON.
     #[error(transparent)]
     Invalid(#[from] serde_json::Error),
-    /// It is JSON that is not accepted.
+    /// The text is well-formed JSON that is not accepted.
     #[error(transparent)]
     Unacceptable(#[from] Unacceptable),
 }
 
-/// Whether well-formed JSON is accepted. Of other texts it tells nothing.
+/// Checks whether well-formed JSON is accepted. For malformed text the result has no meaning.
 ///
 /// # Errors
-/// It is not.
+/// The JSON is nested too deeply or has a reserved key.
 pub fn check(json: &[u8]) -> Result<(), Unacceptable> {
-    // settles nearly all texts at the speed of memory: few brackets, and no string that could spell a reserved key
+    // fast path for nearly all texts: few brackets, and neither `$` nor an escape that could spell a reserved key
     let brackets = memchr2_iter(b'[', b'{', json).take(MAX_DEPTH + 1).count();
     if brackets <= MAX_DEPTH && memchr2(b'$', b'\\', json).is_none() { Ok(()) } else { scan(json) }
 }
@@ -66,7 +66,7 @@ fn scan(json: &[u8]) -> Result<(), Unacceptable> {
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
             b'"' => {
-                // without an end it is not JSON
+                // a string without an end is malformed JSON, which the parser reports
                 let Some(end) = string_end(json, at) else { return Ok(()) };
                 if is_reserved(&json[at..=end]) && is_key(&json[end + 1..]) {
                     return Err(Unacceptable::ReservedKey);
@@ -80,7 +80,7 @@ fn scan(json: &[u8]) -> Result<(), Unacceptable> {
     Ok(())
 }
 
-/// Where the closing quote of the string is that begins at `start`.
+/// The position of the closing quote of the string that begins at `start`.
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -92,7 +92,7 @@ fn string_end(json: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Whether a string, quotes included, begins with what is reserved, however it is spelled.
+/// Whether a string, given with its quotes, begins with the reserved prefix, also if it is spelled with escapes.
 fn is_reserved(quoted: &[u8]) -> bool {
     let inner = &quoted[1..quoted.len() - 1];
     match inner.first() {
@@ -104,16 +104,16 @@ fn is_reserved(quoted: &[u8]) -> bool {
     }
 }
 
-/// Whether a string is a key, by what comes after it.
+/// Whether the string before `rest` is a key: a colon follows.
 fn is_key(rest: &[u8]) -> bool {
     rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':')
 }
 
-/// Whether well-formed JSON can become a part of other JSON that strict readers read: it is accepted, and all its texts are
-/// text.
+/// Checks whether well-formed JSON can be embedded in other JSON for strict readers: it is accepted, and its texts contain
+/// no half of a surrogate pair.
 ///
 /// # Errors
-/// It can't.
+/// The JSON cannot be embedded.
 pub fn check_embeddable(json: &[u8]) -> Result<(), Unacceptable> {
     check(json)?;
     let mut at = 0;
@@ -128,25 +128,25 @@ pub fn check_embeddable(json: &[u8]) -> Result<(), Unacceptable> {
     Ok(())
 }
 
-/// Whether a text is JSON that can become a part of other JSON.
+/// Whether a text is JSON that can be embedded in other JSON.
 pub fn is_acceptable(text: &str) -> bool {
     check_embeddable(text.as_bytes()).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Reads JSON from outside.
+/// Parses JSON from a client.
 ///
 /// # Errors
-/// It is not JSON, or not accepted.
+/// The text is not JSON, or JSON that is not accepted.
 pub fn parse(json: &[u8]) -> Result<Value, NotRead> {
     if let Err(unacceptable) = check(json) {
-        // what is no JSON at all is told first
+        // malformed JSON takes precedence
         serde_json::from_slice::<IgnoredAny>(json)?;
         return Err(unacceptable.into());
     }
     Ok(serde_json::from_slice(json)?)
 }
 
-/// An object that was stored. What can't be read is an empty one: it must not keep others from being read.
+/// Parses a stored object. Returns an empty object if that fails, so that one bad row does not make a list unreadable.
 pub fn stored_object(text: &str) -> Value {
     match parse(text.as_bytes()) {
         Ok(object @ Value::Object(_)) => object,
@@ -157,19 +157,19 @@ pub fn stored_object(text: &str) -> Value {
     }
 }
 
-/// JSON that was stored, to go into an answer as it is. What would break the answer is shown as a text.
+/// Stored JSON to be embedded in an answer. If it cannot be embedded, returns it as a JSON string.
 pub fn stored(text: &str) -> Box<RawValue> {
     if check_embeddable(text.as_bytes()).is_ok()
         && let Ok(raw) = RawValue::from_string(text.to_owned())
     {
         return raw;
     }
-    // a text is always JSON
+    // does not fail: every text can be written as a JSON string
     to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// The same text for all spellings of an object: keys are sorted, numbers are compared as decimal numbers (`1`, `1.0` and
-/// `1e0` are the same, `0.1` and `0.10` too, without rounding), and texts by their characters.
+/// The canonical text of an object, equal for all spellings of the same value: keys are sorted, numbers are written as exact
+/// decimals (`1`, `1.0` and `1e0` are equal, and so are `0.1` and `0.10`, without rounding), escapes in texts are resolved.
 pub fn canonical_object(object: &Map<String, Value>) -> String {
     let mut out = String::new();
     put_canonical_object(&mut out, object);
@@ -207,14 +207,14 @@ fn put_canonical_object(out: &mut String, fields: &Map<String, Value>) {
     out.push('}');
 }
 
-/// A number as its digits without zeros at either end, and a power of ten.
+/// Appends a number as its digits, without zeros at either end, and a power of ten.
 fn put_decimal(out: &mut String, number: &str) {
     let (sign, rest) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
     let significant = digits.trim_start_matches('0').trim_end_matches('0');
-    // beyond that an exponent is its own spelling
+    // a number whose exponent exceeds an i64 is kept as it is spelled
     let Ok(exponent) = exponent.parse::<i64>() else { return out.push_str(number) };
     if significant.is_empty() {
         return out.push('0');

@@ -16,12 +16,12 @@ use crate::domain::{
     ids::{ClientId, ClientKind, RoomId, TopicId},
 };
 
-/// The present time as seconds since 1970 with microseconds, as `timestamp` has it in device frames.
+/// A point in time as seconds since 1970 with microseconds, the format of `timestamp` in device frames.
 #[derive(Debug, Clone, Copy)]
 pub struct Timestamp(Duration);
 
 impl Timestamp {
-    /// Now.
+    /// The current time.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -33,12 +33,12 @@ impl Display for Timestamp {
     }
 }
 
-/// RFC 3339 in UTC with `Z`, as all other times on the wire.
+/// Formats a time as RFC 3339 in UTC with `Z`, the format of all other times on the wire.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// A text as a JSON string.
+/// Displays a text as a JSON string.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl Display for Quoted<'_> {
@@ -60,7 +60,7 @@ pub fn connection(uuid: ClientId, name: &str) -> String {
     )
 }
 
-/// The greeting of a chat socket (contract section 7): a user has an id, a device has its UUID instead.
+/// The greeting of a chat socket (contract section 7). For a device, `user_id` is `null` and `uuid` is added.
 pub fn connection_established(user_id: Option<i64>, username: &str, socket: Uuid, uuid: ClientId) -> String {
     let mut frame = json!({
         "type": "connection_established", "user_id": user_id, "username": username, "client_id": socket.to_string(),
@@ -99,7 +99,7 @@ pub fn ack_received(msgid: &str, status: &str) -> String {
     )
 }
 
-/// A topic is deleted, and with it all subscriptions to it.
+/// Tells a subscriber that a topic was deleted, with all its subscriptions.
 pub fn topic_deleted(topic: &str) -> String {
     format!(r#"{{"type":"topic_deleted","topic_id":{}}}"#, Quoted(topic))
 }
@@ -109,25 +109,25 @@ pub fn pong() -> String {
     format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp::now())
 }
 
-/// The answer to a ping on chat and public sockets, whose times are all RFC 3339 (contract section 7).
+/// The answer to a ping on chat and public sockets, with an RFC 3339 timestamp (contract section 7).
 pub fn chat_pong() -> String {
     format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(Utc::now().trunc_subsecs(6)))
 }
 
-/// The sign of life that agent sockets get.
+/// The periodic frame that agent sockets get.
 pub const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
-/// The answer to in-band authentication on a socket that has an identity already.
+/// The answer to an `auth` frame on a socket that is authenticated already.
 pub fn authenticated(uuid: ClientId, expires_at: DateTime<Utc>) -> String {
     json!({ "type": "authenticated", "uuid": uuid, "expires_at": rfc3339(expires_at) }).to_string()
 }
 
-/// What a public socket answers to any JSON that is neither ping nor auth.
+/// The answer of a public socket to JSON that is neither `ping` nor `auth`.
 pub fn echo(text: &str) -> String {
     json!({ "type": "echo", "content": format!("Received: {text}") }).to_string()
 }
 
-/// A command, as its targets get it (contract section 6).
+/// The frame in which a target gets a command (contract section 6).
 pub fn command(command: &Command) -> String {
     format!(
         r#"{{"command_id":"{}","method":{},"url":{},"data":{}}}"#,
@@ -138,39 +138,39 @@ pub fn command(command: &Command) -> String {
     )
 }
 
-/// A command that was asked and is not wanted any more.
+/// Tells a target that a command sent to it was cancelled.
 pub fn cancel(command: Uuid) -> String {
     format!(r#"{{"type":"cancel","command_id":"{command}"}}"#)
 }
 
-/// Something that operators may want to know, as the members of `$status` get it. Without `method`, so that no client
-/// takes it for a command.
+/// A change of state that is published to the subscribers of `$status`. Its frame has no `method`, so that no client takes
+/// it for a command.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A gateway came or went by itself.
+    /// A gateway became reachable or unreachable.
     Gateway {
-        /// The gateway and how it is now.
+        /// The gateway and its new state.
         known: Known,
-        /// When that was found.
+        /// When the probes found the change.
         at: DateTime<Utc>,
     },
-    /// A client has its first socket, or its last one is gone.
+    /// A client came online or went offline.
     Client {
-        /// The client.
+        /// The client's UUID.
         id: ClientId,
-        /// Device or user.
+        /// Whether it is a device or a user.
         kind: ClientKind,
         /// A device's name, a user's username.
         name: String,
-        /// It came.
+        /// Whether it came online.
         is_connected: bool,
-        /// When.
+        /// When its first socket connected or its last one closed.
         at: DateTime<Utc>,
     },
 }
 
 impl Event {
-    /// The client it is about.
+    /// The client of the event; `None` for a gateway's event.
     pub fn client(&self) -> Option<ClientId> {
         match self {
             Self::Gateway { .. } => None,
@@ -179,7 +179,7 @@ impl Event {
     }
 }
 
-/// The frame of an event.
+/// The frame of an event for subscribers of `$status`.
 pub fn event(event: &Event) -> String {
     let word = |subject: &str, is_up: bool| format!("{subject}_{}", if is_up { "connected" } else { "disconnected" });
     let frame = match event {
@@ -205,7 +205,7 @@ pub fn event(event: &Event) -> String {
     frame.to_string()
 }
 
-/// What an error is about, where that is known.
+/// The message, topic or room that an error refers to, where known.
 #[derive(Debug, Default, Clone, Copy)]
 #[allow(missing_docs)] // the names are the contract's
 pub struct About<'a> {
@@ -214,10 +214,10 @@ pub struct About<'a> {
     pub room_id: Option<RoomId>,
 }
 
-/// Characters of a name that the text of an error tells.
+/// Longest part of a client's name for something that an error text repeats, in characters.
 const EXCERPT_CHARS: usize = 100;
 
-/// A name that a client made up, for the text of an error: of a long one the beginning, since an error frame has its text twice.
+/// Shortens a name that a client chose, for an error text: an error frame contains its text twice.
 pub fn excerpt(name: &str) -> Cow<'_, str> {
     match name.char_indices().nth(EXCERPT_CHARS) {
         Some((end, _)) => format!("{}…", &name[..end]).into(),
@@ -225,7 +225,7 @@ pub fn excerpt(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// The error frame (contract section 8): `message` and `content` are the same text, for clients of either origin.
+/// The error frame (contract section 8). `message` and `content` hold the same text, since existing clients read either.
 pub fn error(code: &str, text: &str, about: About<'_>) -> String {
     let text = Quoted(text).to_string();
     let mut frame = format!(

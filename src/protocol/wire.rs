@@ -1,4 +1,4 @@
-//! RFC 6455 framing of what the server sends: never masked, never fragmented.
+//! RFC 6455 framing of the server's frames, which are neither masked nor fragmented.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,19 +7,19 @@ use super::close_code::CloseCode;
 /// Frame types (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
-    /// Text.
+    /// A text frame.
     Text = 1,
-    /// Binary.
+    /// A binary frame.
     Binary = 2,
-    /// Close.
+    /// A frame that begins or answers the close handshake.
     Close = 8,
-    /// Ping.
+    /// A ping.
     Ping = 9,
-    /// Pong.
+    /// A pong.
     Pong = 10,
 }
 
-/// Bytes that a frame with this much payload takes on the wire.
+/// The length on the wire of a frame with `payload` bytes of payload.
 pub fn frame_len(payload: usize) -> usize {
     payload
         + match payload {
@@ -29,7 +29,7 @@ pub fn frame_len(payload: usize) -> usize {
         }
 }
 
-/// Appends a frame's head.
+/// Appends the head of a frame with `payload` bytes of payload.
 pub fn put_head(buffer: &mut impl BufMut, opcode: Opcode, payload: usize) {
     buffer.put_u8(0x80 | opcode as u8);
     match payload {
@@ -45,7 +45,7 @@ pub fn put_head(buffer: &mut impl BufMut, opcode: Opcode, payload: usize) {
     }
 }
 
-/// Appends a frame whose payload is these parts one after the other.
+/// Appends a frame whose payload is the concatenation of `parts`.
 pub fn put_frame(buffer: &mut impl BufMut, opcode: Opcode, parts: &[&[u8]]) {
     put_head(buffer, opcode, parts.iter().map(|part| part.len()).sum());
     for part in parts {
@@ -53,7 +53,7 @@ pub fn put_frame(buffer: &mut impl BufMut, opcode: Opcode, parts: &[&[u8]]) {
     }
 }
 
-/// A text frame of its own, to be shared.
+/// A complete text frame, which can be shared between sessions.
 pub fn text(parts: &[&[u8]]) -> Bytes {
     let payload = parts.iter().map(|part| part.len()).sum();
     let mut buffer = BytesMut::with_capacity(frame_len(payload));
@@ -61,21 +61,21 @@ pub fn text(parts: &[&[u8]]) -> Bytes {
     buffer.freeze()
 }
 
-/// A close frame.
+/// A close frame with the code and its reason text.
 pub fn close(code: CloseCode) -> Bytes {
     let mut buffer = BytesMut::new();
     put_frame(&mut buffer, Opcode::Close, &[&code.code().to_be_bytes(), code.reason().as_bytes()]);
     buffer.freeze()
 }
 
-/// A close frame that gives the peer's code back.
+/// A close frame without a reason, as the answer to a close frame with this code.
 pub fn close_echo(code: u16) -> Bytes {
     let mut buffer = BytesMut::new();
     put_frame(&mut buffer, Opcode::Close, &[&code.to_be_bytes()]);
     buffer.freeze()
 }
 
-/// A close frame without a code, as the answer to one without.
+/// A close frame without a code, as the answer to a close frame without a code.
 pub fn empty_close() -> Bytes {
     let mut buffer = BytesMut::new();
     put_frame(&mut buffer, Opcode::Close, &[]);

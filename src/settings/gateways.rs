@@ -1,4 +1,4 @@
-//! `[[gateways]]`: the gateways of the configuration.
+//! The configured gateways, `[[gateways]]`.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::domain::gateways::{
 
 const KEY: &str = "gateways";
 
-/// Reads and checks them.
+/// Reads and checks all entries.
 ///
 /// # Errors
-/// Which of them is at fault, and why.
+/// The key `gateways`, and the entry at fault with the reason.
 pub(super) fn read(settings: &Settings) -> Result<Vec<Gateway>, (&'static str, String)> {
     let limit = settings.limits.gateways;
     if limit > 0 && settings.gateways.len() > limit {

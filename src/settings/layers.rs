@@ -1,7 +1,7 @@
-//! Reads the layers, later ones winning, and names the layer that brought a wrong key or value.
+//! Reads the layers of settings. Later layers override earlier ones. An error names the layer with the wrong key or value.
 //!
-//! The built-in `config/default.toml` has every key, so it also says which keys there are and of which type each is:
-//! a value from the environment is read as that type.
+//! The built-in `config/default.toml` contains every key, so it also defines which keys exist and the type of each: a value
+//! from the environment is read as that type.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,7 +13,7 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
 const GATEWAYS: &str = "gateways";
 
-/// Names that the systems before Switchboard read from the environment, and the keys they stand for.
+/// Environment variables of the systems that Switchboard replaces, and the keys that they set.
 const UNPREFIXED: [(&str, &str); 9] = [
     ("DATABASE_URL", "storage.database_url"),
     ("JWT_SECRET_KEY", "auth.secret"),
@@ -26,7 +26,7 @@ const UNPREFIXED: [(&str, &str); 9] = [
     ("REDIS_URL", "redis.url"),
 ];
 
-/// Variables of the command line and of the tests, which are no settings.
+/// Variables of the command line and of the tests, which are not settings.
 const OTHER_VARIABLES: [&str; 8] = [
     "SWITCHBOARD_CA",
     "SWITCHBOARD_DEVICE_KEY",
@@ -38,7 +38,7 @@ const OTHER_VARIABLES: [&str; 8] = [
     "SWITCHBOARD_USERNAME",
 ];
 
-/// Why the settings can't be used: one line that names the key and the layer it came from.
+/// The reason why the settings are not usable: one line that names the key and its layer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
@@ -49,21 +49,21 @@ impl SettingsError {
     }
 }
 
-/// The command line's own layer.
+/// The layer of command line flags.
 #[derive(Debug, Default, Clone)]
 pub struct Flags {
-    /// `--config`
+    /// The file given with `--config`.
     pub config: Option<PathBuf>,
-    /// `--bind`
+    /// The address given with `--bind`.
     pub bind: Option<String>,
-    /// `--data-dir`
+    /// The directory given with `--data-dir`.
     pub data_dir: Option<PathBuf>,
 }
 
 /// Reads all layers: built-in defaults, `--config` file, `.env`, environment, flags.
 ///
 /// # Errors
-/// The first wrong key or value, with the layer that brought it.
+/// The first wrong key or value, and its layer.
 pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     let dotenv = match dotenvy::from_path_iter(".env") {
         Ok(lines) => read_dotenv(lines)?,
@@ -89,7 +89,7 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     Ok(Settings { config_file: flags.config.clone(), ..layers.finish()? })
 }
 
-/// The pairs of a `.env` file. What is wrong with a line is not said: the line may hold a secret.
+/// The pairs of a `.env` file. Errors do not quote the line, since it may contain a secret.
 fn read_dotenv<R: std::io::Read>(lines: dotenvy::Iter<R>) -> Result<Vec<(String, String)>, SettingsError> {
     lines
         .enumerate()
@@ -102,7 +102,7 @@ fn read_dotenv<R: std::io::Read>(lines: dotenvy::Iter<R>) -> Result<Vec<(String,
         .collect()
 }
 
-/// The variables of the environment; those that are settings must be UTF-8.
+/// The variables of the environment. Settings must be UTF-8; other variables that are not UTF-8 are skipped.
 fn read_environment() -> Result<Vec<(String, String)>, SettingsError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -124,9 +124,9 @@ fn is_setting(name: &str) -> bool {
 
 struct Layers {
     values: Table,
-    /// key → the layer that last set it, for error messages
+    /// the layer that last set a key, for error messages
     origins: BTreeMap<String, String>,
-    /// variables that look like settings and are none
+    /// variables that begin with `SWITCHBOARD_` and are not settings
     ignored: Vec<String>,
 }
 
@@ -142,7 +142,7 @@ impl Layers {
 
     fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            // not the line itself: it may hold a secret
+            // the line is not quoted, since it may contain a secret
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             SettingsError::new(format!("{name}: line {line}: {}", one_line(error.message())))
         })?;
@@ -161,7 +161,7 @@ impl Layers {
         Ok(())
     }
 
-    /// `[[gateways]]`, the only key that is a list of tables: the last file that has it wins as a whole.
+    /// Sets `[[gateways]]`, the only key that is a list of tables. The list of a later file replaces the whole list.
     fn set_gateways(&mut self, gateways: Value, layer: &str) -> Result<(), SettingsError> {
         let bad = |why: &str| SettingsError::new(format!("bad value for `{GATEWAYS}` ({layer}): {why}"));
         let Value::Array(entries) = gateways else {
@@ -204,8 +204,8 @@ impl Layers {
         Ok(())
     }
 
-    /// A `SWITCHBOARD_` variable without the second underscore. It stops the start if it is clear which setting is meant.
-    /// Others are told of and not refused: Kubernetes makes up some for a service of this name.
+    /// Checks a `SWITCHBOARD_` variable without the second underscore. It is an error if it matches a setting. Others are
+    /// only collected for a warning, since Kubernetes creates such variables for a service of this name.
     fn check_ignored(&mut self, name: &str, layer: &str) -> Result<(), SettingsError> {
         let Some(path) = name.strip_prefix("SWITCHBOARD_") else { return Ok(()) };
         if OTHER_VARIABLES.contains(&name) {
@@ -227,7 +227,7 @@ impl Layers {
         Ok(())
     }
 
-    /// A value that came as text, read as the type of the built-in one.
+    /// Sets a key from a text, which is read as the type of the built-in value.
     fn set_text(&mut self, key: &str, text: &str, layer: &str) -> Result<(), SettingsError> {
         let value = match self.known(key, layer)? {
             Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| "a whole number"),
@@ -252,7 +252,7 @@ impl Layers {
             .ok_or_else(|| SettingsError::new(format!("unknown key `{key}` ({layer})")))
     }
 
-    /// Sets one key and sees at once whether its value can be read, so that the layer at fault is known.
+    /// Sets a key and parses all settings at once, so that an error names the layer at fault.
     fn set(&mut self, key: &str, value: Value, layer: &str) -> Result<(), SettingsError> {
         let before = self.known(key, layer)?.clone();
         if before.type_str() != value.type_str() {
@@ -277,7 +277,7 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Settings, SettingsError> {
-        // known so that configurations can be shared with later versions, but not to be ignored in silence
+        // the keys are known, so that configurations can be shared with later versions, but must not be ignored silently
         if let Some((key, layer)) = self.origins.iter().find(|(key, _)| key.starts_with("redis.")) {
             return Err(SettingsError::new(format!(
                 "`{key}` ({layer}): this version runs as a single node and does not use Redis; remove the setting"
