@@ -1,4 +1,4 @@
-//! A Rust client: HTTP and WebSocket as one. The command line is built on it, and so are the tests.
+//! A Rust client for the broker's HTTP interface and WebSockets. The command line and the tests use it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), switchboard::client::ClientError> {
@@ -26,109 +26,110 @@ use uuid::Uuid;
 pub use connection::Connection;
 pub use error::{ClientError, Unreachable};
 
-/// The longest that it may take to connect.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The longest that a WebSocket handshake may take, connecting included.
+/// Timeout for a WebSocket handshake, including connecting.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// The longest that a broker may be silent while an answer is due. It tells of life every few seconds in event streams,
-/// and lets no caller wait longer than half a minute.
+/// Timeout for reading more of an answer. A broker sends something every few seconds in event streams, and answers every
+/// other request within half a minute.
 const SILENCE: Duration = Duration::from_secs(120);
 
 /// A registered device.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Device {
-    /// Its identity.
+    /// The device's UUID.
     pub uuid: Uuid,
-    /// Its name.
+    /// The device's name; may be empty.
     pub name: String,
-    /// The token to connect with.
+    /// The token for requests and sockets.
     pub access_token: String,
-    /// Seconds until that expires.
+    /// Seconds until the access token expires.
     pub access_token_expires_in: u64,
-    /// For a new pair of tokens, once.
+    /// Can be exchanged once for a new pair of tokens.
     pub refresh_token: String,
-    /// Proof for a later registration of the same UUID.
+    /// The proof for a later registration of the same UUID.
     pub device_key: String,
 }
 
-/// A pair of tokens, of a login or a renewal.
+/// A pair of tokens, from a login or a refresh.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Login {
-    /// The token to connect with.
+    /// The token for requests and sockets.
     pub access_token: String,
-    /// Seconds until that expires.
+    /// Seconds until the access token expires.
     pub access_token_expires_in: u64,
-    /// For a new pair of tokens, once.
+    /// Can be exchanged once for a new pair of tokens.
     pub refresh_token: String,
 }
 
-/// A client of one broker, with or without an identity.
+/// A client of one broker, with or without a token.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     tls: Arc<ClientConfig>,
-    /// Its path ends without a slash, and goes before every other path.
+    /// the broker's URL; its path has no slash at the end and is the prefix of all paths
     base: Url,
     token: Option<String>,
 }
 
 impl Client {
-    /// For the broker at this URL, nobody yet. The URL may have a path, where a proxy has put the broker below one.
+    /// Creates a client without a token. The URL may have a path, for a broker behind a proxy that serves it below that path.
     ///
     /// # Errors
-    /// The URL is not one of `http` or `https`.
+    /// The URL is not a valid `http`, `https`, `ws` or `wss` URL.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         Self::with_ca(url, None)
     }
 
-    /// The same, trusting the certificates of this file (PEM) in place of the system's: authorities, or the server's own.
+    /// Like [`Client::new`], but trusts the certificates of this PEM file instead of the system's. They may be authorities, or
+    /// the server's own certificate.
     ///
     /// # Errors
-    /// The URL is not one of `http` or `https`, or the file holds no certificates.
+    /// The URL is not a valid `http`, `https`, `ws` or `wss` URL, or the file contains no certificates.
     pub fn with_ca(url: &str, ca: Option<&Path>) -> Result<Self, ClientError> {
-        // for other clients of the process; fails if there is a provider already, which is as good
+        // sets the default for other TLS users in the process; an error means that a provider is set already
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base(url).ok_or_else(|| ClientError::Url(without_credentials(url)))?;
         let tls = if base.scheme() == "https" || ca.is_some() { tls::trusting(ca)? } else { tls::trusting_nobody()? };
         let mut http = reqwest::Client::builder();
         if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            // a proxy of the environment is for other machines
+            // proxies from the environment are not used for this machine
             http = http.no_proxy();
         }
         let http = http
             .tls_backend_preconfigured(ClientConfig::clone(&tls))
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
-            // a redirected POST would become a GET
+            // a redirect would turn a POST into a GET
             .redirect(redirect::Policy::none())
             .build()?;
         Ok(Self { http, tls, base, token: None })
     }
 
-    /// The same broker with this token.
+    /// Returns a client of the same broker with this token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// The token in use.
+    /// The token of this client, if it has one.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// Where the broker is, without a slash at the end.
+    /// The broker's URL, without a slash at the end.
     pub fn url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// The broker's host.
+    /// The host in the broker's URL.
     pub fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
 
-    /// Registers a device and becomes it.
+    /// Registers a device and uses its access token from then on.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -136,7 +137,8 @@ impl Client {
         self.register_device_again(name, uuid, None).await
     }
 
-    /// Registers a device that has been registered before, with the key from then, and becomes it.
+    /// Registers a device that may be registered already, with the `device_key` of its last registration, and uses the new
+    /// access token from then on.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -152,7 +154,7 @@ impl Client {
         Ok(device)
     }
 
-    /// Logs in as a user and becomes it.
+    /// Logs in as a user and uses the access token from then on.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -163,7 +165,7 @@ impl Client {
         Ok(tokens)
     }
 
-    /// Exchanges a refresh token, which is good for nothing after that, and uses the new access token.
+    /// Exchanges a refresh token for a new pair of tokens and uses the new access token. The old refresh token becomes invalid.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -173,7 +175,7 @@ impl Client {
         Ok(tokens)
     }
 
-    /// Creates a topic.
+    /// Creates a topic; its id may have up to `limits.topic_id_chars` characters.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -181,7 +183,7 @@ impl Client {
         self.post::<Value>("/topics/create", &json!({ "topic_id": topic })).await.map(|_| ())
     }
 
-    /// Subscribes to a topic.
+    /// Subscribes the client to an existing topic.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -189,7 +191,7 @@ impl Client {
         self.post::<Value>("/topics/subscribe", &json!({ "topic_id": topic })).await.map(|_| ())
     }
 
-    /// Gets a JSON resource.
+    /// Sends a GET request and parses the JSON answer.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -197,7 +199,7 @@ impl Client {
         self.answer(self.request(Method::GET, path)).await
     }
 
-    /// Posts JSON.
+    /// Sends a POST request with a JSON body and parses the JSON answer.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -205,7 +207,7 @@ impl Client {
         self.answer(self.request(Method::POST, path).json(body)).await
     }
 
-    /// A request with the client's token, to be completed.
+    /// Starts a request with the client's token. The path begins with a slash and may have a query.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -218,7 +220,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the JSON of its answer.
+    /// Sends a request and parses the JSON answer.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -227,7 +229,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|_| ClientError::not_json(&String::from_utf8_lossy(&body)))
     }
 
-    /// Sends a request. The answer's body is still to be read.
+    /// Sends a request and returns the answer, whose body the caller reads.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -241,12 +243,12 @@ impl Client {
         Err(ClientError::refused(status, &headers, &response.bytes().await?))
     }
 
-    /// Opens a WebSocket at this path, with the client's token if it has one.
+    /// Opens a WebSocket at a path, with the client's token if it has one.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn connect(&self, path: &str) -> Result<Connection, ClientError> {
-        // http becomes ws, https wss
+        // http becomes ws, https becomes wss
         let origin = self.base.origin().ascii_serialization();
         let url = format!("ws{}{}", origin.trim_start_matches("http"), self.below(path));
         Connection::open(&url, self.url(), self.token.as_deref(), self.tls.clone(), HANDSHAKE).await
@@ -257,7 +259,7 @@ impl Client {
     }
 }
 
-/// A URL as it may be shown.
+/// A URL for error texts, with credentials removed.
 fn without_credentials(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, host)) => format!("{}://…@{host}", before.split_once("://").map_or("", |(scheme, _)| scheme)),
@@ -265,10 +267,10 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-/// A broker's URL: without credentials, which go elsewhere, and without anything after its path.
+/// Parses a broker's URL. It must not have credentials, a query or a fragment; a slash at the end is removed.
 fn base(url: &str) -> Option<Url> {
     let mut url = Url::parse(url).ok()?;
-    // the schemes of its sockets are as good
+    // URLs of sockets are accepted, too
     let scheme = match url.scheme() {
         "ws" => "http",
         "wss" => "https",

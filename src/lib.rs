@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!               actix-web workers, one thread each                    one control arbiter
-//!   device ─ws→ Session actor ────────── asks, tells ───────────────→ Registry           who is connected, by UUID
-//!   agent  ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       who is subscribed to what
-//!   chat   ─ws→ Session actor                                    ←─── RoomManager        who is in which room
-//!   operator ─http→ handlers ─────────── asks ──────────────────────→ CommandDispatcher  who was asked what, until the end
-//!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     what can be reached (a thread of its own)
-//!                      store (SQLite | PostgreSQL) ←───────────────── Journal            writes in groups
+//!   device ─ws→ Session actor ────────── messages ──────────────────→ Registry           connected clients, by UUID
+//!   user   ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       subscriptions
+//!   chat   ─ws→ Session actor                                    ←─── RoomManager        sockets in rooms
+//!   operator ─http→ handlers ─────────── messages ──────────────────→ CommandDispatcher  commands that have not ended
+//!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     state of gateways (own thread)
+//!                      store (SQLite | PostgreSQL) ←───────────────── Journal            batched writes
 //!                      cluster (other nodes)
 //! ```
 //!
@@ -15,24 +15,24 @@
 //! | --- | --- |
 //! | [`cli`] | the command line |
 //! | [`bench`](mod@bench) | `switchboard bench` |
-//! | [`terminal`] | what both print, and the arguments they share |
-//! | [`app`] | start and stop, and the only place where all actors meet |
+//! | [`terminal`] | output and arguments shared by both |
+//! | [`app`] | start and stop; creates and connects the actors |
 //! | [`http`] | routes, extractors and handlers |
-//! | [`session`] | WebSocket sessions, a file per dialect |
-//! | [`state`] | what handlers and sessions share |
-//! | [`actors`] | the owners: registry, managers, dispatcher, monitor, journal |
+//! | [`session`] | WebSocket sessions, one file per dialect |
+//! | [`state`] | the state shared by handlers and sessions |
+//! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | passwords, tokens, accounts |
-//! | [`delivery`] | how a frame gets from any thread into a socket |
-//! | [`cluster`] | what crosses nodes |
-//! | [`error`] | why a request is refused |
+//! | [`delivery`] | delivery of frames from any thread to a socket |
+//! | [`cluster`] | communication between nodes |
+//! | [`error`] | the errors of HTTP answers |
 //! | [`store`] | the database |
 //! | [`settings`] | layered configuration |
-//! | [`protocol`] | frames in, frames out, close codes |
-//! | [`domain`] | the decisions, as plain structs |
+//! | [`protocol`] | inbound and outbound frames, close codes |
+//! | [`domain`] | rules and decisions, without actors or I/O |
 //! | [`client`] | the Rust client, used by the command line and the tests |
 //!
-//! A module uses those below it and none above; a test of the imports holds it to that. Each says in its own documentation
-//! where to add what.
+//! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. The documentation of each module
+//! says where to add code.
 
 mod actors;
 mod app;

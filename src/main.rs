@@ -1,7 +1,7 @@
-//! The `switchboard` binary: parses the command line and hands over.
+//! The `switchboard` binary.
 
-// the system's allocator keeps what a storm of connections has freed, and packs their buffers less densely; see
-// docs/performance.md
+// after many connections have closed, the system's allocator returns less memory, and it packs their buffers less densely;
+// see docs/performance.md
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

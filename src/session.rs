@@ -1,12 +1,11 @@
-//! The role of the Session is to speak with one client over its WebSocket. Each is an actor on the worker thread that
-//! accepted its connection; what it says depends on its [`Dialect`].
+//! WebSocket sessions. A Session is the actor of one socket, on the worker thread that accepted the connection. Its
+//! [`Dialect`] determines the frames that it understands.
 //!
-//! It asks the Registry in, publishes through the TopicManager, has the RoomManager do what chat asks for, and delivers
-//! direct messages through [`Relays`](delivery::Relays); status sockets hear from the GatewayMonitor. Frames reach it
-//! through the guard in `inbound`, its own leave through its [`Outbox`]. This folder is the only place that knows
-//! actix-web-actors.
+//! A session joins the Registry, publishes through the TopicManager, sends room requests to the RoomManager and delivers
+//! direct messages through [`Relays`](delivery::Relays). A status session subscribes to the GatewayMonitor. Incoming frames
+//! pass the guard in `inbound`; outgoing frames leave through the [`Outbox`]. Only this module uses actix-web-actors.
 //!
-//! To add a dialect: a variant of [`Dialect`], a file here with its frames, an arm in `Session::on_text`, and a route.
+//! A new dialect needs a variant of [`Dialect`], a file here for its frames, an arm in `Session::on_text`, and a route.
 
 mod agent;
 mod body;
@@ -42,31 +41,31 @@ use crate::{
     state::Broker,
 };
 
-/// How a socket speaks.
+/// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// `/ws` of a device: direct and topic messages.
+    /// A device's `/ws`: direct messages, topic messages and commands.
     Device,
-    /// `/ws` of a user: commands.
+    /// A user's `/ws`: commands.
     Agent,
     /// `/ws/auth`: chat in any number of rooms.
     Chat,
     /// `/ws/room/{id}`: chat in one room.
     Room {
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// What of the past it begins with.
+        /// The part of the history that is sent at the start.
         wanted: Wanted,
     },
-    /// `/ws?chat_id=`: chat in one room, messages alone.
+    /// `/ws?chat_id=`: chat in one room, only messages.
     Plain(RoomId),
-    /// `/ws` of nobody.
+    /// `/ws` without credentials: ping, echo and authentication.
     Public,
-    /// `/ws/status`: how the gateways are. What the client sends is passed over.
+    /// `/ws/status`: the state of the gateways. Frames from the client are ignored.
     Status,
     /// `/ws/echo`.
     Echo {
-        /// Text and binary come back unchanged.
+        /// Whether text and binary frames come back unchanged; else text gets a prefix and binary frames are refused.
         raw: bool,
     },
 }
@@ -83,20 +82,20 @@ impl Dialect {
     }
 }
 
-/// See the module.
+/// The actor of one socket; see the module.
 pub struct Session {
     broker: web::Data<Broker>,
     outbox: Rc<Outbox>,
     dialect: Dialect,
-    /// the message whose first fragments are here
+    /// a fragmented message that is not complete yet
     assembling: Option<Box<Assembling>>,
-    /// bad frames in a row
+    /// number of consecutive bad frames
     bad_frames: u32,
-    /// publications may be under way
+    /// some publications may not be delivered yet
     has_published: bool,
-    /// the tick in which a direct message was last handed over to another worker
+    /// the last tick in which a direct message was handed over to another worker
     handed_over_in: Option<u64>,
-    /// one of `limits.connections`
+    /// one of the `limits.connections` places
     _permit: Permit,
 }
 
@@ -106,7 +105,7 @@ struct Assembling {
 }
 
 impl Session {
-    /// What counts from the moment on at which the session is a client's, whose token expires then.
+    /// Sets dialect, limits, heartbeats and expiry once the session is authenticated.
     fn adopt(&mut self, dialect: Dialect, expires_at: DateTime<Utc>) {
         self.dialect = dialect;
         self.outbox.set_limits(self.broker.relays.outbox_limits());
@@ -122,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Whose socket it is.
+    /// The client; `None` before authentication.
     fn client(&self) -> Option<ClientId> {
         self.outbox.handle().client()
     }
@@ -135,7 +134,7 @@ impl Session {
         self.send(&outbound::error(code, text, about));
     }
 
-    /// Answers a frame of the wrong shape; too many in a row end the session.
+    /// Answers a bad frame with an error, and closes the session after `limits.bad_frames` consecutive ones.
     fn bad_frame(&mut self, code: &str, text: &str, about: About<'_>) {
         self.error(code, text, about);
         self.bad_frames += 1;
@@ -196,7 +195,7 @@ impl Session {
         }
     }
 
-    /// Fails the connection (RFC 6455, section 7.1.7): the decoder can't go on, so nothing more is read.
+    /// Fails the connection (RFC 6455, section 7.1.7). Nothing more is read, since the decoder cannot continue after an error.
     fn fail(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
         self.outbox.fail(code);
         let outbox = self.outbox.clone();
@@ -219,7 +218,7 @@ impl Actor for Session {
 }
 
 impl Drop for Session {
-    /// However it ends, and also if it never started: nobody may find it any more.
+    /// Removes the session everywhere, however it ends, and also if it never started.
     fn drop(&mut self) {
         self.outbox.finish();
         delivery::remove(self.outbox.handle());
@@ -243,8 +242,8 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session {
 }
 
 impl Session {
-    /// Closes when what was admitted is done: frames whose handling has to wait for something, and publications under way,
-    /// whose receipts are still to come.
+    /// Closes the session when all admitted frames have been handled completely, including frames whose handling waits and
+    /// publications whose receipts are still to come.
     fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
         let (broker, session, has_published) = (self.broker.clone(), self.outbox.handle().clone(), self.has_published);
         let done = async move {
@@ -252,7 +251,7 @@ impl Session {
                 device::publications_passed(broker, session).await;
             }
         };
-        // spawned, not waited for: what is waited for last is done first
+        // spawned, not `wait`: actix runs the last future passed to `wait` first
         context.spawn(done.into_actor(self).map(move |(), session, _| session.outbox.close(code)));
     }
 
@@ -266,7 +265,7 @@ impl Session {
             self.outbox.peer_closed(&answer);
             return;
         }
-        // an error first, whatever state the session is in: the decoder would tell the same error for ever
+        // checked first, in any state of the session: the decoder would return the same error again and again
         if let Err(error) = &message {
             return self.fail(close_code_of(error), context);
         }
@@ -285,7 +284,7 @@ impl Session {
     }
 }
 
-/// What a peer is told that broke the protocol.
+/// The close code for a protocol error of the peer.
 fn close_code_of(error: &ProtocolError) -> CloseCode {
     match error {
         ProtocolError::Overflow => CloseCode::TooBig,

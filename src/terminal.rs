@@ -1,9 +1,9 @@
-//! What the command line and the bench share: lines, tables and messages on the terminal, and the arguments that name a broker
-//! and its operator.
+//! Shared by the command line and the bench: output on the terminal, and the arguments for the broker's URL and the
+//! operator's credentials.
 
-#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
+#![deny(clippy::print_stdout, clippy::print_stderr)] // these macros panic when the reader has closed the pipe
 
-/// `println!` that ends the program quietly when nobody reads any more.
+/// `println!` that ends the program silently when the reader has closed the pipe.
 macro_rules! say {
     ($($argument:tt)*) => { $crate::terminal::output::line(format_args!($($argument)*)) };
 }
@@ -13,7 +13,7 @@ pub(crate) mod login;
 pub(crate) mod output;
 pub(crate) mod remote;
 
-/// Arguments of which only their command can tell that they are wrong, alone or together.
+/// Wrong arguments that only the command itself detects, not the parser. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongArguments(pub(crate) String);

@@ -1,4 +1,4 @@
-//! A WebSocket to the broker.
+//! The client's WebSocket.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,14 +24,14 @@ use uuid::Uuid;
 
 use super::ClientError;
 
-/// How long the broker may be silent before it is pinged, and after that before it is given up.
+/// Time without data from the broker until it is pinged, and after the ping until the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// An open socket. Pings are answered while it is read, and a broker that is silent for long is pinged.
+/// An open WebSocket. While a message is awaited, pings are answered, and a silent broker is pinged.
 #[derive(Debug)]
 pub struct Connection {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// when the next ping is due, or the broker's sign of life
+    /// when a ping is due or, after a ping, when the connection counts as broken
     due: Instant,
     is_pinged: bool,
 }
@@ -64,7 +64,7 @@ impl Connection {
         }
     }
 
-    /// Sends a text as it is.
+    /// Sends a text frame.
     ///
     /// # Errors
     /// The socket failed.
@@ -72,7 +72,7 @@ impl Connection {
         self.send(Message::text(text.into())).await
     }
 
-    /// Sends a frame.
+    /// Sends a frame of any kind.
     ///
     /// # Errors
     /// The socket failed.
@@ -80,7 +80,7 @@ impl Connection {
         Ok(self.stream.send(message).await.map_err(Box::new)?)
     }
 
-    /// Sends a direct message. Answers its `msgid`, which comes back in the receipt.
+    /// Sends a direct message. Returns its `msgid`, which the receipt repeats.
     ///
     /// # Errors
     /// The socket failed.
@@ -90,7 +90,7 @@ impl Connection {
         Ok(msgid)
     }
 
-    /// Publishes to a topic. Answers the message's `msgid`, which comes back in the receipt.
+    /// Publishes to a topic. Returns the message's `msgid`, which the receipt repeats.
     ///
     /// # Errors
     /// The socket failed.
@@ -100,7 +100,7 @@ impl Connection {
         Ok(msgid)
     }
 
-    /// The next message, whatever it is; control frames are passed over.
+    /// Returns the next text or binary message; skips control frames.
     ///
     /// # Errors
     /// The socket was closed or failed.
@@ -120,7 +120,7 @@ impl Connection {
                 Some(Ok(Message::Close(frame))) => {
                     let (code, reason) =
                         frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                    // the answer to the close frame is on its way; wait until it is out
+                    // reads until the answer to the close frame is sent
                     let _ = self.stream.next().await;
                     return Err(ClientError::Closed { code, reason });
                 }
@@ -131,7 +131,7 @@ impl Connection {
         }
     }
 
-    /// The next text.
+    /// Returns the next text message; skips binary ones.
     ///
     /// # Errors
     /// The socket was closed or failed.
@@ -143,7 +143,7 @@ impl Connection {
         }
     }
 
-    /// The next frame as JSON.
+    /// Returns the next text message, parsed as JSON.
     ///
     /// # Errors
     /// The socket was closed or failed, or the text is not JSON.
@@ -152,7 +152,7 @@ impl Connection {
         serde_json::from_str(&text).map_err(|_| ClientError::not_json(&text))
     }
 
-    /// Closes the socket and waits for the broker to do the same.
+    /// Closes the socket with code 1000 and waits for the end of the close handshake.
     ///
     /// # Errors
     /// The socket failed.

@@ -1,4 +1,4 @@
-//! What can go wrong between client and broker, and why.
+//! The client's errors, with texts for operators.
 
 use std::{error::Error, io, time::Duration};
 
@@ -10,49 +10,49 @@ use uuid::Uuid;
 
 use super::tls;
 
-/// What can go wrong between client and broker.
+/// An error of a request or socket of the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The URL is no URL of a broker.
+    /// The URL is not valid for a broker.
     #[error("bad URL {0}: expected something like http://127.0.0.1:8000")]
     Url(String),
-    /// The token can't be one.
+    /// The token has characters that an HTTP header cannot contain.
     #[error("bad token: it has characters that no token has")]
     Token,
-    /// The token that was given belongs to another device than the one that it was given for.
+    /// The token given for a device belongs to another device.
     #[error("the token is of the device {owner}, not of {expected}")]
     AnotherDevice {
-        /// Whose token it is.
+        /// The device that the token belongs to.
         owner: Uuid,
-        /// Whose token it should be.
+        /// The device that it was given for.
         expected: Uuid,
     },
-    /// The certificates of the authorities can't be used.
+    /// The given certificates are not usable.
     #[error("{0}")]
     Tls(String),
     /// There is no connection to the broker.
     #[error("{}", unreachable_text(*cause, url, reason))]
     Unreachable {
-        /// What kind of failure it is.
+        /// The kind of failure.
         cause: Unreachable,
-        /// Where the broker should be.
+        /// The broker's URL.
         url: String,
-        /// The cause in words.
+        /// The cause as a text.
         reason: String,
     },
     /// The connection broke before the answer was complete.
     #[error("the connection to the broker broke: {0}")]
     Broken(String),
-    /// An answer that says no.
+    /// The broker refused the request.
     #[error("{status}: {detail}")]
     Refused {
-        /// HTTP's status.
+        /// The HTTP status.
         status: StatusCode,
-        /// The broker's constant.
+        /// The constant in `code`; empty if the answer has none.
         code: String,
-        /// The broker's words.
+        /// The text in `detail`.
         detail: String,
-        /// When to ask again, if the broker says so.
+        /// The pause of `Retry-After`, if the answer has one.
         retry_after: Option<Duration>,
     },
     /// The socket failed.
@@ -63,31 +63,31 @@ pub enum ClientError {
     Closed {
         /// The close code; 1006 if there was none.
         code: u16,
-        /// The broker's words.
+        /// The reason in the close frame.
         reason: String,
     },
-    /// The broker does not even answer pings.
-    #[error("no sign of life from the broker")]
+    /// The broker was silent and did not answer a ping.
+    #[error("the broker does not answer pings")]
     Silent,
-    /// Something else than JSON.
+    /// The answer or frame is not JSON.
     #[error("the answer is not JSON, so it is not from a Switchboard broker: {0}")]
     NotJson(String),
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// Nobody listens there.
+    /// The connection was refused: no program listens at the address.
     Refused,
-    /// The host's name is unknown.
+    /// The host name cannot be resolved.
     Lookup,
-    /// The certificate is not good.
+    /// The server's certificate is not trusted or not valid.
     Certificate,
-    /// TLS failed otherwise.
+    /// The TLS handshake failed for another reason.
     Tls,
-    /// What listens there does not speak HTTP.
+    /// The server does not speak HTTP.
     NotHttp,
-    /// No answer in time.
+    /// There was no answer in time.
     Timeout,
     /// Anything else.
     Other,
@@ -108,19 +108,19 @@ fn unreachable_text(cause: Unreachable, url: &str, reason: &str) -> String {
 }
 
 impl ClientError {
-    /// There is no connection, for the reason at the end of this error's chain of causes.
+    /// An `Unreachable` error with the reason at the end of the error's chain of sources.
     pub(super) fn unreachable(url: &str, error: &(dyn Error + 'static)) -> Self {
         let (cause, reason) = cause(error);
         Self::Unreachable { cause, url: url.to_owned(), reason }
     }
 
-    /// No answer within so long.
+    /// An `Unreachable` error for a timeout.
     pub(super) fn timeout(url: &str, after: Duration) -> Self {
-        let reason = format!("nothing came for {} s", after.as_secs());
+        let reason = format!("no data for {} s", after.as_secs());
         Self::Unreachable { cause: Unreachable::Timeout, url: url.to_owned(), reason }
     }
 
-    /// The broker's error body. Of anything else only the status is told.
+    /// Reads the broker's error body. For other bodies the text only says what to try.
     pub(super) fn refused(status: StatusCode, headers: &header::HeaderMap, body: &[u8]) -> Self {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
@@ -128,9 +128,9 @@ impl ClientError {
             Value::String(detail) => detail.clone(),
             Value::Array(faults) => faults.iter().map(fault).collect::<Vec<_>>().join("; "),
             _ => match header(header::LOCATION) {
-                Some(location) => format!("it is at {location} now: give that as --url"),
+                Some(location) => format!("redirected to {location}: give that as --url"),
                 None => {
-                    "that is no answer of a Switchboard broker: give its URL with --url (https:// if it speaks TLS)"
+                    "the answer is not from a Switchboard broker: give its URL with --url (https:// if it speaks TLS)"
                         .to_owned()
                 }
             },
@@ -139,12 +139,12 @@ impl ClientError {
         Self::Refused { status, code: body["code"].as_str().unwrap_or_default().to_owned(), detail, retry_after }
     }
 
-    /// A text that should be JSON; its beginning is told.
+    /// An error for a text that is not JSON, with its first 80 characters.
     pub(super) fn not_json(text: &str) -> Self {
         Self::NotJson(text.chars().take(80).collect::<String>().escape_debug().to_string())
     }
 
-    /// Whether the broker did not accept the token.
+    /// Whether the broker refused the token: HTTP status 401 or close code 4401.
     pub fn is_unauthorized(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status == StatusCode::UNAUTHORIZED,
@@ -166,7 +166,7 @@ impl From<reqwest::Error> for ClientError {
     }
 }
 
-/// A validation fault as a person reads it: where, and what.
+/// A validation error as text: the field and the message.
 fn fault(fault: &Value) -> String {
     let place = fault["loc"].as_array().map(Vec::as_slice).unwrap_or_default();
     let place: Vec<_> = place.iter().skip(1).filter_map(Value::as_str).collect();
@@ -174,7 +174,7 @@ fn fault(fault: &Value) -> String {
     if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) }
 }
 
-/// What is at the end of a chain of errors.
+/// The kind and text of the error at the end of a chain of sources.
 fn cause(error: &(dyn Error + 'static)) -> (Unreachable, String) {
     let mut error = error;
     let mut timeout = false;
@@ -192,7 +192,7 @@ fn cause(error: &(dyn Error + 'static)) -> (Unreachable, String) {
         }
         timeout |= error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
         let next = match error.downcast_ref::<io::Error>() {
-            // what an I/O error wraps is not its source, but its source's is
+            // `source` of an I/O error skips the wrapped error itself
             Some(wrapper) => match wrapper.get_ref() {
                 Some(inner) => Some(inner as &(dyn Error + 'static)),
                 None => return io_cause(wrapper),
@@ -201,7 +201,7 @@ fn cause(error: &(dyn Error + 'static)) -> (Unreachable, String) {
         };
         match next {
             Some(next) => error = next,
-            None if timeout => return (Unreachable::Timeout, "it takes too long".to_owned()),
+            None if timeout => return (Unreachable::Timeout, "timed out".to_owned()),
             None => return other_cause(error.to_string()),
         }
     }
@@ -217,7 +217,7 @@ fn io_cause(error: &io::Error) -> (Unreachable, String) {
 }
 
 fn other_cause(text: String) -> (Unreachable, String) {
-    // the standard library has no kind of its own for this
+    // the standard library has no stable error kind for a failed lookup
     match text.strip_prefix("failed to lookup address information: ") {
         Some(reason) => (Unreachable::Lookup, reason.to_owned()),
         None => (Unreachable::Other, text),
@@ -229,7 +229,7 @@ fn tls_cause(error: &rustls::Error) -> (Unreachable, String) {
     let certificate = |reason: &str| (Unreachable::Certificate, reason.to_owned());
     match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
-            // the latter, if another authority has the same name
+            // BadSignature, if another authority has the same name
             Bad::UnknownIssuer | Bad::BadSignature => certificate(
                 "its certificate is signed by an authority that is not trusted here; give that authority's certificate with --ca FILE",
             ),
@@ -259,13 +259,13 @@ fn tls_cause(error: &rustls::Error) -> (Unreachable, String) {
     }
 }
 
-/// The library's own texts show its types.
+/// The library's texts contain names of types, so they are replaced.
 fn handshake_text(error: &rustls::Error) -> &'static str {
     match error {
         rustls::Error::AlertReceived(_) => "the server has ended the TLS handshake",
         rustls::Error::PeerIncompatible(_) => "the server has no TLS version or cipher that is supported here",
         rustls::Error::NoCertificatesPresented => "the server has no certificate",
-        _ => "the server has broken the rules of TLS",
+        _ => "the server has violated the TLS protocol",
     }
 }
 
@@ -288,9 +288,9 @@ mod tests {
         let faults = r#"{"detail": [{"loc": ["body", "name"], "msg": "Field required"}], "code": "validation_error"}"#;
         assert_eq!(refused(422, &[], faults).to_string(), "422 Unprocessable Entity: name: Field required");
         for (error, expected) in [
-            (refused(301, &[("location", "https://host/")], ""), "it is at https://host/ now"),
-            (refused(502, &[], "<html>Bad gateway</html>"), "no answer of a Switchboard broker"),
-            (refused(404, &[], "[]"), "no answer of a Switchboard broker"),
+            (refused(301, &[("location", "https://host/")], ""), "redirected to https://host/"),
+            (refused(502, &[], "<html>Bad gateway</html>"), "not from a Switchboard broker"),
+            (refused(404, &[], "[]"), "not from a Switchboard broker"),
         ] {
             let text = error.to_string();
             assert!(text.contains(expected) && !text.contains("html"), "{text}");

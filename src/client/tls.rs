@@ -1,4 +1,4 @@
-//! Whom a client trusts: one TLS configuration for HTTP and WebSocket.
+//! The client's TLS configuration, shared by HTTP and WebSockets.
 
 mod given;
 
@@ -13,9 +13,9 @@ use super::ClientError;
 use given::Given;
 pub(super) use given::is_authority;
 
-/// Trusts the authorities in the file; without one those of the system, or Mozilla's if the system has none.
+/// Trusts the certificates in the file; without a file those of the system, or Mozilla's if the system has none.
 pub(super) fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
-    // the system's store is read once, which takes some milliseconds
+    // cached, since reading the system's store takes some milliseconds
     static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     match (ca, SYSTEM.get()) {
         (Some(file), _) => given(file),
@@ -27,7 +27,7 @@ pub(super) fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, ClientErr
     }
 }
 
-/// Trusts the certificates in a file: authorities, or the server's own.
+/// Trusts the certificates in a file: authorities, or the server's own certificate.
 fn given(file: &Path) -> Result<Arc<ClientConfig>, ClientError> {
     let bad = |why: &str| ClientError::Tls(format!("cannot use the certificates in {}: {why}", file.display()));
     let certificates = given::read(file)?;
@@ -40,12 +40,12 @@ fn given(file: &Path) -> Result<Arc<ClientConfig>, ClientError> {
     let authorities = authorities.map_err(|_| bad("it holds none in PEM form, as -----BEGIN CERTIFICATE-----"))?;
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| ClientError::Tls(error.to_string()))?;
-    // dangerous only where a verifier accepts what it should not
+    // "dangerous", since a custom verifier could accept anything; `Given` only adds the certificates of the file
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Given::new(authorities, certificates)));
     Ok(Arc::new(builder.with_no_client_auth()))
 }
 
-/// Trusts nobody: for brokers without TLS.
+/// Trusts no certificate: for brokers without TLS.
 pub(super) fn trusting_nobody() -> Result<Arc<ClientConfig>, ClientError> {
     config(RootCertStore::empty())
 }
@@ -58,7 +58,7 @@ fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, ClientError> {
 
 fn system() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    // what can't be read of it is not trusted
+    // unreadable certificates are skipped
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

@@ -1,37 +1,37 @@
-//! When to ping a session, when to send it a heartbeat, when to give it up.
+//! When pings and heartbeats of a session are due, and when it is closed for silence or an expired token.
 
 use std::cell::Cell;
 
-/// The periods that apply, in seconds.
+/// Periods in seconds (section `[sessions]` of the settings).
 #[derive(Debug, Clone, Copy)]
 pub struct Periods {
-    /// Between pings.
+    /// Time between pings.
     pub ping: u32,
-    /// Of silence after which a peer is given up.
+    /// Time without any data from the peer after which the session is closed.
     pub silence: u32,
-    /// Between heartbeat frames, for those who get them.
+    /// Time between heartbeat frames, for sessions that get them.
     pub heartbeat: u32,
 }
 
-/// What is known of one session. Times are of the worker's clock, in seconds, except for the token's.
+/// The times of one session, in seconds of the worker's clock, except for the token's expiry.
 #[derive(Debug)]
 pub struct Liveness {
     heard: Cell<u32>,
     pinged: Cell<u32>,
-    /// the last heartbeat; None for sessions that get none
+    /// the last heartbeat; `None` for sessions without heartbeats
     heartbeat: Cell<Option<u32>>,
-    /// when the token expires, in seconds since 1970; None if that does not matter
+    /// when the token expires, in seconds since 1970; `None` if the session outlives its token
     expires_at: Cell<Option<i64>>,
 }
 
-/// What is to be done now.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Send what is due, which may be nothing.
+    /// Send the frames that are due; both may be false.
     Signs {
-        /// A ping frame.
+        /// A ping is due.
         ping: bool,
-        /// A heartbeat frame.
+        /// A heartbeat is due.
         heartbeat: bool,
     },
     /// Close: the peer has been silent for too long.
@@ -41,27 +41,27 @@ pub enum Due {
 }
 
 impl Liveness {
-    /// A session that is alive now.
+    /// A session that starts now.
     pub fn new(now: u32) -> Self {
         Self { heard: Cell::new(now), pinged: Cell::new(now), heartbeat: Cell::new(None), expires_at: Cell::new(None) }
     }
 
-    /// Something came from the peer.
+    /// Records that data came from the peer.
     pub fn heard(&self, now: u32) {
         self.heard.set(now);
     }
 
-    /// From now on the session gets heartbeats.
+    /// Starts heartbeats; the first is due after one period.
     pub fn start_heartbeat(&self, now: u32) {
         self.heartbeat.set(Some(now));
     }
 
-    /// The session ends at this time, in seconds since 1970.
+    /// Sets the time at which the session ends, in seconds since 1970; `None`: never.
     pub fn expire_at(&self, unix: Option<i64>) {
         self.expires_at.set(unix);
     }
 
-    /// What is to be done; what is said to be due counts as done.
+    /// Returns the frames that are due and counts them as sent, or the reason to close the session.
     pub fn check(&self, now: u32, unix: i64, periods: Periods) -> Due {
         if self.expires_at.get().is_some_and(|at| at <= unix) {
             return Due::Expired;

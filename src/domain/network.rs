@@ -1,16 +1,16 @@
-//! Addresses of clients and proxies.
+//! Networks of proxies, and the grouping of client addresses for limits.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Deserializer, de};
 
-/// A network such as `10.0.0.0/8`, or one address.
+/// A network such as `10.0.0.0/8`, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether the address is in it.
+    /// Whether the network contains the address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
@@ -25,7 +25,7 @@ impl FromStr for Network {
             .ok()
             .or_else(address)
             .map(Self)
-            .ok_or_else(|| format!("\"{text}\" is no address and no network such as 10.0.0.0/8"))
+            .ok_or_else(|| format!("\"{text}\" is not an address or a network such as 10.0.0.0/8"))
     }
 }
 
@@ -41,7 +41,8 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// By what limits count an address: who has one IPv6 address has at least the /64 around it.
+/// The key by which limits count an address: an IPv4 address itself, or the /64 of an IPv6 address, since a subscriber has at
+/// least a /64.
 pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Net::new_assert(address, 64).network()),
@@ -49,7 +50,7 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an address is of this machine or a private network, where reverse proxies are.
+/// Whether an address belongs to this machine or a private network, where reverse proxies usually run.
 pub fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),

@@ -1,22 +1,22 @@
-//! Origins of web pages, as browsers send them, and which of them may call.
+//! Origins of web pages, as browsers send them, and the list of allowed origins.
 
-/// Stands for pages of this machine, on any port.
+/// The list entry for pages of this machine, on any port.
 pub const LOCALHOST: &str = "localhost";
 
-/// What browsers send for pages that are files or have no origin that they would tell.
+/// The origins that browsers send for pages from files and for pages without an origin of their own.
 pub const OPAQUE: [&str; 2] = ["null", "file://"];
 
 /// The origin of a web page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin<'a> {
     is_https: bool,
-    /// IPv6 addresses in brackets
+    /// an IPv6 address is in brackets
     host: &'a str,
     port: u16,
 }
 
 impl<'a> Origin<'a> {
-    /// Reads an origin, which is a scheme, a host and maybe a port, and nothing else.
+    /// Parses an origin: `http` or `https`, a host, and an optional port.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (is_https, authority) = match text.split_once("://")? {
             ("http", authority) => (false, authority),
@@ -27,8 +27,8 @@ impl<'a> Origin<'a> {
         Some(Self { is_https, host, port: port.unwrap_or(if is_https { 443 } else { 80 }) })
     }
 
-    /// Whether this is the origin of pages from a server that is called by this `Host`. A proxy may do TLS, so the
-    /// scheme says nothing but which port is meant.
+    /// Whether this is the origin of pages from the server with this `Host`. The scheme only determines the default port, since
+    /// a proxy may terminate TLS.
     pub fn is_of_host(&self, host: &str) -> bool {
         let default = if self.is_https { 443 } else { 80 };
         split_authority(host)
@@ -58,12 +58,12 @@ fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// Whether a list of allowed origins may hold this.
+/// Whether an entry is valid in the list of allowed origins.
 pub fn is_listable(entry: &str) -> bool {
     entry == LOCALHOST || OPAQUE.contains(&entry) || Origin::parse(entry).is_some()
 }
 
-/// Whether an origin is on the list.
+/// Whether an origin matches an entry of the list.
 pub fn is_allowed(origin: &str, list: &[String]) -> bool {
     let parsed = Origin::parse(origin);
     list.iter().any(|entry| match entry.as_str() {

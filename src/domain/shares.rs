@@ -1,17 +1,17 @@
-//! A total that all draw from, and a share of it that one may have: for what is held for a while and given back.
+//! A limit on a total amount and on each holder's share of it, for amounts that are held for a while and given back.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Why something may not be held.
+/// The limit that a request would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exhausted {
-    /// The holder has its share.
+    /// The share of the holder.
     Share,
-    /// All together have the total.
+    /// The total of all holders.
     Total,
 }
 
-/// What is held, by whom. Memory is bounded by what is held.
+/// The amounts held by each holder. Only holders with an amount take memory.
 #[derive(Debug)]
 pub struct Shares<K> {
     total: usize,
@@ -21,24 +21,25 @@ pub struct Shares<K> {
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
-    /// At most `total` in all and `share` of it for one holder; 0 is no limit.
+    /// At most `total` for all holders together and `share` for one; 0: no limit.
     pub fn new(total: usize, share: usize) -> Self {
         Self { total, share, held: 0, holders: HashMap::new() }
     }
 
-    /// Holds an amount. A holder that has nothing gets any amount, as does everybody while nothing is held: what is
-    /// larger than a limit could never be had otherwise.
+    /// Holds an amount. The share is not checked if the holder has nothing, nor the total if nothing is held at all: otherwise
+    /// an amount above a limit could never be held.
     ///
     /// # Errors
-    /// What is exhausted; then nothing is held.
+    /// The limit that is exhausted; then nothing is held.
     pub fn hold(&mut self, holder: &K, amount: usize) -> Result<(), Exhausted> {
         self.hold_more(holder, 0, amount)
     }
 
-    /// Holds more for something of which the holder has `had` already: that alone keeps nothing from growing.
+    /// Increases something for which the holder already holds `had`. The limits are not checked if nothing else is held: one
+    /// item may grow beyond them.
     ///
     /// # Errors
-    /// What is exhausted; then no more is held.
+    /// The limit that is exhausted; then the amount is unchanged.
     pub fn hold_more(&mut self, holder: &K, had: usize, amount: usize) -> Result<(), Exhausted> {
         let own = self.holders.get(holder).copied().unwrap_or_default();
         if self.share > 0 && own > had && own + amount > self.share {
@@ -51,16 +52,16 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Ok(())
     }
 
-    /// Holds an amount, whatever the limits say.
+    /// Holds an amount without checking the limits.
     pub fn hold_anyway(&mut self, holder: &K, amount: usize) {
         self.held += amount;
         *self.holders.entry(holder.clone()).or_default() += amount;
     }
 
-    /// Whether the holder has its share, or all together have the total.
+    /// Checks that the holder can hold more.
     ///
     /// # Errors
-    /// What is exhausted.
+    /// The limit that is exhausted.
     pub fn check(&self, holder: &K) -> Result<(), Exhausted> {
         if self.share > 0 && self.holders.get(holder).is_some_and(|own| *own >= self.share) {
             Err(Exhausted::Share)
@@ -71,7 +72,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         }
     }
 
-    /// Gives back what was held.
+    /// Gives an amount back.
     pub fn give_back(&mut self, holder: &K, amount: usize) {
         self.held = self.held.saturating_sub(amount);
         if let Some(own) = self.holders.get_mut(holder) {

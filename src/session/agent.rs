@@ -1,4 +1,4 @@
-//! The agent dialect (contract section 6): a user's socket on `/ws`. It gets no greeting, and a heartbeat now and then.
+//! The agent dialect (contract section 6): a user's socket on `/ws`. It gets no greeting, but periodic heartbeats.
 
 use actix::Actor;
 

@@ -1,4 +1,4 @@
-//! What the framework writes of a session: the head of the 101 response, and with it the greeting.
+//! The response body of a handshake. Through it the framework writes the greeting together with the head of the 101 response.
 
 use std::{
     mem,
@@ -9,10 +9,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 
-/// The body of a handshake's response. What was queued meanwhile goes out in one write with the head; after it the body only
-/// keeps the session's actor going, whose frames go another way, see [`Outbox`](crate::delivery::Outbox).
+/// The body of a handshake's response. Frames queued during the handshake are written together with the head. After that
+/// the body only drives the session's actor; later frames leave through the [`Outbox`](crate::delivery::Outbox).
 ///
-/// A chain of streams would do the same, with a larger piece of memory for each idle connection.
+/// This type takes less memory per idle connection than a chain of two streams.
 pub(super) struct Body<S> {
     first: Box<[u8]>,
     session: S,

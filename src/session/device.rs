@@ -1,4 +1,4 @@
-//! The device dialect (contract section 5): direct messages, topic messages, and a receipt or an error for each.
+//! The device dialect (contract section 5): direct messages and topic messages, each answered with a receipt or an error.
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture, dev::SendError};
 use actix_web::web;
@@ -37,8 +37,8 @@ impl Session {
         }
     }
 
-    /// A direct message after publications, which take a longer way: it waits until they have passed, so that one sender's
-    /// frames, and their receipts, keep their order. Whoever sends only direct messages, or only publishes, never waits.
+    /// Handles a direct message that follows publications. Publications take a longer way, so the message waits until they are
+    /// delivered: a sender's frames and their receipts keep their order. A sender of only one of the two kinds never waits.
     fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
         self.has_published = false;
         let passed = publications_passed(self.broker.clone(), self.outbox.handle().clone());
@@ -49,7 +49,8 @@ impl Session {
         }));
     }
 
-    /// Delivery with acknowledgement does not exist, so no message waits for one.
+    /// Answers an acknowledgement with the status `unknown`: there is no delivery with acknowledgement, so no message waits for
+    /// one.
     fn on_ack(&mut self, frame: &Frame<'_>, sender: ClientId) {
         match inbound::ack(frame, sender) {
             Ok(msgid) => {
@@ -82,23 +83,23 @@ impl Session {
         }
     }
 
-    /// Delivers to the recipient's session on this node, if there is one that takes the message.
+    /// Delivers to the recipient's session on this node. Returns the session, or `None` if no session accepted the message.
     fn deliver(&self, message: &Message<'_, ClientId>) -> Option<SessionHandle> {
         let (directory, relays) = (&self.broker.directory, &self.broker.relays);
         let found = directory.device(message.to)?;
         if relays.deliver(&found, &message.parts()) {
             return Some(found);
         }
-        // another session may have taken over from it since
+        // a takeover may have replaced the session in the meantime
         directory.device(message.to).filter(|now| *now != found && relays.deliver(now, &message.parts()))
     }
 
-    /// The recipient is not on this node; it may be on another.
+    /// Forwards a message to another node, since the recipient is not on this one.
     fn forward(&mut self, message: Message<'_, ClientId>, context: &mut <Self as Actor>::Context) {
         let frame = wire::text(&message.parts());
         let (to, msgid, broker) = (message.to, message.msgid.into_owned(), self.broker.clone());
         let forward = async move { broker.backplane.forward(to, frame).await };
-        // the sender's frames are answered in their order, so the next one waits
+        // the sender's next frame waits, so that receipts keep their order
         context.wait(forward.into_actor(self).map(move |delivered, session, _| {
             if delivered {
                 session.send(&outbound::sent(&msgid));
@@ -130,7 +131,7 @@ impl Session {
             frame,
         };
         self.has_published = true;
-        // a direct message of this tick to another worker is still here; the publication must not be there before it
+        // a direct message of this tick to another worker leaves at the end of the tick; the publication must not overtake it
         let overtakes = self.handed_over_in == Some(tick::number());
         if overtakes || self.broker.relays.is_congested() {
             return self.publish_later(publish, context);
@@ -142,13 +143,14 @@ impl Session {
         }
     }
 
-    /// This publisher is not read until the tick is over and the publication has found room.
+    /// Publishes after the end of the tick, once workers and the TopicManager's mailbox have room. The socket is not read until
+    /// then.
     fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
         let broker = self.broker.clone();
         let (end, tick_over) = oneshot::channel::<()>();
         tick::at_end_do(move || drop(end));
         let publish = async move {
-            // ends with an error, since nothing is sent
+            // completes with an error, since the sender is dropped
             let _ = tick_over.await;
             broker.relays.uncongested().await;
             broker.topic_manager.send(publish).await
@@ -175,11 +177,12 @@ impl Session {
     }
 }
 
-/// Waits until what a session has published so far is in the outboxes of its recipients, and what it was told of that in its own.
+/// Waits until a session's publications are in the outboxes of their recipients, and their receipts in the session's own
+/// outbox.
 pub(super) async fn publications_passed(broker: web::Data<Broker>, session: SessionHandle) {
     let (mark, passed) = Mark::new();
     if broker.topic_manager.send(MarkPublished { session, mark }).await.is_ok() {
-        // ends with an error, since nothing is sent
+        // completes with an error, since the sender is dropped
         let _ = passed.await;
     }
 }

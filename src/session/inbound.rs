@@ -1,9 +1,9 @@
-//! The way in to a session: the request's payload with a guard on it.
+//! The guard on a session's incoming bytes.
 //!
-//! The framework's decoder checks a frame's length only when the whole frame is in memory. The guard looks at the heads
-//! as they pass and decides on what they declare: too large a frame or message (1009), too many frames (4429). From such a
-//! frame on it lets nothing through any more; the session handles what was admitted before, then closes. Once the session is
-//! closing the guard waits for the peer's close frame alone.
+//! The framework's decoder checks a frame's length only when the whole frame is in memory. The guard reads frame heads in the
+//! payload stream and refuses a frame by its declared length (1009) or by the number of frames (4429). After a refusal it
+//! drops all further input; the session handles the frames admitted before, then closes. While the session is closing, the
+//! guard only looks for the peer's close frame.
 
 use std::{
     pin::Pin,
@@ -27,20 +27,20 @@ use crate::{
     settings::Limits,
 };
 
-/// How much of what is not let through is read, in hope of the peer's close frame, before the connection is cut.
+/// Most bytes that are read and dropped while waiting for the peer's close frame, before the connection is reset.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 
-/// See the module.
+/// The payload stream with the guard; see the module.
 pub struct Guard {
     payload: Payload,
     outbox: Rc<Outbox>,
     inspector: Inspector,
     frame_bytes: u64,
-    /// bytes that the frames of the present message declared so far
+    /// declared bytes of the current message's frames so far
     message: u64,
     rate: TokenBucket,
     warned: bool,
-    /// bytes that were not let through
+    /// number of dropped bytes
     discarded: usize,
 }
 
@@ -58,7 +58,7 @@ impl Guard {
         }
     }
 
-    /// How much of the chunk may pass.
+    /// Inspects a chunk. Returns the number of bytes that may pass.
     fn inspect(&mut self, chunk: &[u8]) -> usize {
         let now = Instant::now();
         let mut position = 0;
@@ -84,7 +84,7 @@ impl Guard {
         pass
     }
 
-    /// Whether this frame may pass; else how the session is to be closed.
+    /// Decides whether a frame may pass. The error is the code to close the session with.
     fn admit(&mut self, head: Head, now: Instant) -> Result<(), CloseCode> {
         if !head.is_control() {
             self.message = self.message.saturating_add(head.len);
@@ -113,7 +113,7 @@ impl Stream for Guard {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            // a connection that breaks is a connection that ends: there is nobody left to be told
+            // an error of the connection counts as its end, since no answer could reach the peer
             let Some(Ok(mut chunk)) = ready!(Pin::new(&mut self.payload).poll_next(context)) else {
                 return Poll::Ready(None);
             };

@@ -1,4 +1,4 @@
-//! The public dialect (contract section 7): `/ws` of nobody. Ping, echo, and in-band authentication.
+//! The public dialect (contract section 7): `/ws` without credentials. Ping, echo and authentication.
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
@@ -33,14 +33,14 @@ impl Session {
         }
     }
 
-    /// Makes it a chat socket; a bad token ends it.
+    /// Turns the session into a chat session; a bad token closes it.
     fn on_public_auth(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let token = frame.token.and_then(as_text).unwrap_or_default().into_owned();
         let (broker, outbox) = (self.broker.clone(), self.outbox.clone());
         let join = async move {
             let identity = broker.accounts.authenticate(&token).await?;
             let limit = broker.settings.limits.connections_per_identity;
-            // before the greeting: a client that was greeted believes it is in
+            // checked before the greeting, which tells the client that it has joined
             if limit > 0 && broker.directory.session_count(identity.account.id) >= limit {
                 return Err(ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 });
             }

@@ -1,4 +1,4 @@
-//! Who is asking, for sub-commands that talk to a running broker.
+//! Credentials of sub-commands that talk to a running broker.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use super::remote::Remote;
 use crate::client::Client;
 
-/// Where the first admin's password lies in a data directory.
+/// The file with the first admin's password in a data directory.
 const FIRST_PASSWORD: &str = "initial-admin-password";
 
 #[derive(Args)]
@@ -19,46 +19,46 @@ pub(crate) struct LoginArguments {
     credentials: Credentials,
 }
 
-/// Who is asking.
+/// The caller's credentials.
 #[derive(Args)]
 pub(crate) struct Credentials {
     /// An access token of an operator
     #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Log in as this user; the password comes from SWITCHBOARD_PASSWORD, or is asked for
+    /// Log in as this user; the password is read from SWITCHBOARD_PASSWORD or the terminal
     #[arg(long, env = "SWITCHBOARD_USERNAME")]
     username: Option<String>,
-    /// Without token and username: where the first admin's password lies
+    /// Without token and username: the data directory with the first admin's password
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data_dir: PathBuf,
 }
 
 impl LoginArguments {
-    /// A client that is somebody.
+    /// Returns a client with a token.
     pub(crate) async fn client(self) -> anyhow::Result<Client> {
         self.credentials.client(self.remote.client()?).await
     }
 }
 
 impl Credentials {
-    /// A token that was given.
+    /// The token given with `--token`.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// Whether somebody was named, be it only by a first password that lies there.
+    /// Whether there are credentials: a token, a username, or the first admin's password file for a local broker.
     pub(crate) fn are_given(&self, client: &Client) -> bool {
         self.token.is_some()
             || self.username.is_some()
             || (is_local(client) && self.data_dir.join(FIRST_PASSWORD).exists())
     }
 
-    /// For a broker whose data lie here.
+    /// The credentials in a broker's data directory.
     pub(crate) fn of_data_dir(data_dir: PathBuf) -> Self {
         Self { token: None, username: None, data_dir }
     }
 
-    /// A client that is somebody.
+    /// Logs in, unless a token was given. Returns the client with its token.
     pub(crate) async fn client(self, mut client: Client) -> anyhow::Result<Client> {
         if let Some(token) = self.token {
             return Ok(client.with_token(&token));
@@ -74,7 +74,7 @@ impl Credentials {
                 };
                 (username, password)
             }
-            // a password from this machine is for a broker on this machine
+            // a password file of this machine is used only for a broker on this machine
             None if first_password.exists() && is_local(&client) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
@@ -88,7 +88,7 @@ impl Credentials {
         };
         match client.login(&username, &password).await {
             Ok(_) => Ok(client),
-            // where the broker does not answer, the password is not to blame
+            // without the context, since the credentials were not the cause
             Err(error) if !error.is_unauthorized() => Err(error.into()),
             Err(error) => Err(error).with_context(|| format!("cannot log in as {username}{what_else}")),
         }

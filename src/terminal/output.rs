@@ -1,4 +1,4 @@
-//! What sub-commands print: lines, tables, JSON.
+//! Output of sub-commands: lines, tables, JSON.
 
 use std::{
     fmt,
@@ -22,15 +22,15 @@ pub(crate) struct Output {
     pub(crate) login: LoginArguments,
 }
 
-/// Whether what goes to stderr is read by machines (`log.format = "json"`).
+/// Whether messages on stderr are JSON (`log.format = "json"`).
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// From here on messages are JSON objects, as the log lines are.
+/// Writes messages as JSON objects from now on, as log lines are.
 pub(crate) fn use_json() {
     JSON.store(true, Ordering::Relaxed);
 }
 
-/// Prints a line; see `say!`. Ends the program quietly when nobody reads any more, as `head` does not after its lines.
+/// Prints a line; see `say!`. Ends the program silently when the reader, such as `head`, has closed the pipe.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => {}
@@ -50,11 +50,11 @@ pub(crate) fn complain(message: &str) {
     } else {
         format!("switchboard: {message}")
     };
-    // where stderr is closed, nobody wants to know
+    // an error is ignored: if stderr is closed, there is no place to report it
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A JSON object in the form of the log lines.
+/// A JSON object in the format of log lines.
 pub(crate) fn log_line(level: &str, fields: Value) -> String {
     let timestamp = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     json!({ "timestamp": timestamp, "level": level, "fields": fields, "target": "switchboard" }).to_string()
@@ -65,7 +65,7 @@ fn one_line(message: &str) -> String {
     printable(&words.join(" "))
 }
 
-/// A text of somebody else's, so that nothing in it is a command to the terminal.
+/// Escapes control characters in a foreign text, so that it cannot send commands to the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
@@ -74,7 +74,7 @@ pub(crate) fn printable(text: &str) -> String {
     printable
 }
 
-/// A value as a person reads it; null is nothing.
+/// A value as plain text; `null` is empty.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => printable(text),
@@ -83,12 +83,12 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// A value as JSON on one line, as a person reads it.
+/// A value as JSON on one line, with control characters escaped.
 pub(crate) fn json_text(value: &Value) -> String {
     printable(&value.to_string())
 }
 
-/// Who a frame or object tells of, by name and UUID; a name may be empty.
+/// Name and UUID in a frame or object; only the UUID if the name is empty.
 pub(crate) fn named(of: &Value) -> String {
     match (text(&of["name"]), text(&of["uuid"])) {
         (name, uuid) if name.is_empty() => uuid,
@@ -96,14 +96,14 @@ pub(crate) fn named(of: &Value) -> String {
     }
 }
 
-/// An empty table without lines.
+/// An empty table with this head and without borders.
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     table
 }
 
-/// The objects of a list.
+/// The array in field `name`; empty if there is none.
 pub(crate) fn items<'a>(list: &'a Value, name: &str) -> &'a [Value] {
     list[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Which broker, for sub-commands that talk to a running one.
+//! URL and certificates of the broker, for sub-commands that talk to a running broker.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use crate::client::{Client, ClientError};
 
 #[derive(Args)]
 pub(crate) struct Remote {
-    /// Where the broker listens; https://host/path behind a proxy
+    /// The broker's URL; https://host/path behind a proxy
     #[arg(long = "url", id = "broker", value_name = "URL", env = "SWITCHBOARD_URL")]
     #[arg(default_value = "http://127.0.0.1:8000")]
     url: String,
-    /// Trust the certificates in this PEM file, in place of the system's: authorities, or the server's own
+    /// Trust the certificates in this PEM file instead of the system's: authorities, or the server's own
     #[arg(long, value_name = "FILE", env = "SWITCHBOARD_CA")]
     ca: Option<PathBuf>,
 }
 
 impl Remote {
-    /// A client of that broker, nobody yet.
+    /// Returns a client without a token.
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
         Client::with_ca(&self.url, self.ca.as_deref())
     }

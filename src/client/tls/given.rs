@@ -1,8 +1,8 @@
-//! Certificates that are trusted because they were given: authorities, and a server's own.
+//! Verifies a server by the certificates of `--ca FILE`: authorities, or the server's own certificate.
 //!
-//! What `openssl req -x509` makes is a certificate of an authority, and those are no servers' certificates (RFC 5280). But
-//! whoever gives a server's own certificate trusts just that server, so it is accepted if it is byte for byte one of those
-//! given. All else holds for it as for others: its host name, its times, and that the server has its key.
+//! `openssl req -x509` creates a certificate with the CA flag, which is not valid as a server's certificate (RFC 5280). If
+//! the operator gives such a certificate and the server presents exactly the same bytes, it is accepted. Host name, validity
+//! period and possession of the private key are still checked.
 
 use std::{path::Path, sync::Arc};
 
@@ -31,7 +31,7 @@ impl Given {
     }
 }
 
-/// The certificates in a PEM file.
+/// Reads the certificates in a PEM file.
 pub(super) fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let file_name = file.display();
     let pem = std::fs::read(file).map_err(|error| ClientError::Tls(format!("cannot read {file_name}: {error}")))?;
@@ -39,7 +39,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientEr
     certificates.map_err(|_| ClientError::Tls(format!("cannot use the certificates in {file_name}: it is damaged")))
 }
 
-/// Whether a certificate is refused as a server's because it is that of an authority.
+/// Whether a certificate was refused because it is an authority's, not a server's.
 pub(in crate::client) fn is_authority(error: &CertificateError) -> bool {
     let CertificateError::Other(other) = error else { return false };
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
@@ -55,7 +55,7 @@ impl ServerCertVerifier for Given {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // its times have been looked at before
+            // the validity period has been checked before this error
             Err(Error::InvalidCertificate(error)) if is_authority(&error) && self.certificates.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
