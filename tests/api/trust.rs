@@ -84,9 +84,9 @@ async fn a_url_of_the_wrong_scheme_is_told_to_need_the_other_one() {
 async fn an_agent_ends_where_something_else_than_a_broker_answers() {
     let mut setup = Broker::with();
     for (answer, expected) in [
-        ("501 Unsupported method", "no answer of a Switchboard broker"),
-        ("404 Not Found", "no answer of a Switchboard broker"),
-        ("500 Internal Server Error", "no answer of a Switchboard broker"),
+        ("501 Unsupported method", "not from a Switchboard broker"),
+        ("404 Not Found", "not from a Switchboard broker"),
+        ("500 Internal Server Error", "not from a Switchboard broker"),
         ("200 OK", "not from a Switchboard broker"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
