@@ -1,8 +1,9 @@
-//! The command line: parses, hands over, and says what happened.
+//! The command line: parses arguments, runs the sub-command, prints errors, sets the exit code.
 //!
-//! To add a sub-command: a variant of `Command`, a file here, an arm in `run`. It prints with `say!` (see `terminal`).
+//! A new sub-command needs a variant of `Command`, a file here, and an arm in `run`. It prints with `say!` (see
+//! `terminal`).
 
-#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
+#![deny(clippy::print_stdout, clippy::print_stderr)] // these macros panic when the reader has closed the pipe
 
 mod agent;
 mod client;
@@ -37,8 +38,8 @@ use crate::{
     version,
     args_conflicts_with_subcommands = true,
     after_help = "\
-Without a command it is `serve`: a broker at http://127.0.0.1:8000 with its data in ./data. `switchboard demo` shows what it does.\n\n\
-Exit codes: 0 done, 1 failed (a line on stderr says why), 2 wrong arguments; `send` has more."
+Without a command it runs `serve`: a broker at http://127.0.0.1:8000 with its data in ./data. `switchboard demo` shows what it does.\n\n\
+Exit codes: 0 success, 1 failure (a line on stderr gives the reason), 2 wrong arguments; `send` has more."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -53,11 +54,11 @@ enum Command {
     Serve(serve::Arguments),
     /// Manage users, also while the broker runs
     User(user::Arguments),
-    /// Bring the database's schema up to date, take the last step back, or show where it stands
+    /// Migrate the database's schema: apply all migrations, revert the last one, or show their status
     Migrate(migrate::Arguments),
     /// Watch two devices register, connect, and exchange messages
     Demo(demo::Arguments),
-    /// Connect as a device and talk from the terminal
+    /// Connect as a device and exchange messages in the terminal
     Client(client::Arguments),
     /// Send a command to a device or user, and print its answer
     Send(send::Arguments),
@@ -69,23 +70,23 @@ enum Command {
     Devices(devices::Arguments),
     /// Connect as a device that answers commands by running a program
     Agent(agent::Arguments),
-    /// Measure how much a broker carries, and how fast
+    /// Measure a broker's throughput, latency and use of memory
     Bench(bench::Arguments),
 }
 
-/// Where settings come from.
+/// Arguments that select the settings.
 #[derive(Args)]
 struct ConfigArguments {
-    /// Where the embedded database and the generated secrets live [default: ./data]
+    /// Directory of the embedded database and the generated secrets [default: ./data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Settings that win over the built-in ones
+    /// A file with settings that override the built-in ones
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl ConfigArguments {
-    /// The same as it was given, for a command that is to be copied.
+    /// The given arguments as flags, for a command that the operator can copy.
     fn flags(&self) -> String {
         let flag = |name: &str, value: &Option<PathBuf>| {
             value.as_ref().map(|value| format!(" {name} {}", quoted(&value.display().to_string()))).unwrap_or_default()
@@ -98,13 +99,13 @@ impl ConfigArguments {
     }
 }
 
-/// Runs the program.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let arguments = CommandLine::parse();
     match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
         Ok(code) => code,
         Err(error) => {
-            // with all that led to it
+            // with all causes
             output::complain(&format!("{error:#}"));
             let is_usage = error.is::<WrongArguments>()
                 || matches!(error.downcast_ref(), Some(ClientError::Url(_) | ClientError::Tls(_)));
@@ -113,7 +114,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The exit code for wrong arguments, as clap has it.
+/// The exit code for wrong arguments, the same as clap's.
 const WRONG_ARGUMENTS: u8 = 2;
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -134,7 +135,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// A word as a shell reads it.
+/// Quotes a word for a shell, if necessary.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -144,25 +145,25 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Log lines go to stderr; what a command answers goes to stdout.
+/// Starts logging to stderr; output of commands goes to stdout.
 fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt};
     let given = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
     let given = given.as_deref().unwrap_or(&log.level);
-    // a bare level is meant for the broker; the libraries under it tell more than anyone wants to know
+    // a bare level applies to the broker; libraries log only warnings, since their other lines are too many
     let bare = !given.contains(['=', ',']);
     if bare && !given.eq_ignore_ascii_case("off") && given.parse::<tracing::Level>().is_err() {
         anyhow::bail!(
             "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: error, warn, info, debug, trace"
         );
     }
-    // a request that can't be read is its client's mistake, but the framework logs it as an error
+    // the framework logs malformed requests as errors, although only the client is at fault
     let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
     let others = if is_verbose { "warn" } else { "warn,actix_http::h1=off" };
     let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
-    // what can't be written is not complained about: that would panic where stderr is closed
+    // no messages about failed writes: they would panic if stderr is closed
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match log.format {
         LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),

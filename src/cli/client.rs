@@ -1,4 +1,4 @@
-//! `switchboard client`: a device at the terminal.
+//! `switchboard client`: an interactive device in the terminal.
 
 mod lines;
 
@@ -22,19 +22,20 @@ use crate::{
 };
 use lines::{Line, read};
 
-const HELP: &str = "  /to NAME TEXT     send a direct message to the device of this name (\"…\" around spaces) or UUID
+const HELP: &str =
+    "  /to NAME TEXT     send a direct message to the device with this name (\"…\" around spaces) or UUID
   /topic ID TEXT    publish to a topic, creating and subscribing to it first if need be
-  TEXT              the same again, to the last device or topic
-  /subscribe ID     get what is published to a topic
-  /unsubscribe ID   get it no more
-  /who              list who is connected
-  /help             this
-  /quit             leave";
+  TEXT              send a text to the last device or topic
+  /subscribe ID     subscribe to a topic
+  /unsubscribe ID   unsubscribe from a topic
+  /who              list connected clients
+  /help             show this help
+  /quit             end the program";
 
-/// The most that `/who` lists.
+/// Most clients that `/who` lists.
 const LISTED: usize = 50;
 
-/// The most names that are remembered.
+/// Most names that are kept in memory.
 const NAMES: usize = 20_000;
 
 #[derive(Args)]
@@ -46,14 +47,14 @@ pub(super) struct Arguments {
     identity: Identity,
 }
 
-/// Where a message goes.
+/// The recipient of a message.
 #[derive(Clone)]
 enum Target {
     Device(Uuid),
     Topic(String),
 }
 
-/// Why a socket is left.
+/// The reason why a socket is no longer used.
 enum End {
     Quit,
     Lost(ClientError),
@@ -70,12 +71,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminal =
         Terminal { link, name: arguments.name, names: HashMap::new(), topics: BTreeSet::new(), target: None };
     let mut socket = terminal.link.connect(None).await?;
-    // what is typed before that waits
+    // read only once connected: earlier lines wait in stdin
     let mut lines = read_terminal();
     loop {
         match terminal.talk(&mut socket, &mut lines).await {
             End::Quit => {
-                // what is on its way still arrives
+                // frames sent before still reach the broker
                 let _ = socket.close().await;
                 return Ok(());
             }
@@ -89,7 +90,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The lines of the terminal, read on a thread that the end of the program does not wait for.
+/// Reads lines from the terminal on a thread of its own, which does not delay the end of the program.
 fn read_terminal() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(16);
     std::thread::spawn(move || {
@@ -103,7 +104,7 @@ fn read_terminal() -> mpsc::Receiver<String> {
     lines
 }
 
-/// Reads lines while there is no broker, until one of them says to leave.
+/// Reads lines while there is no connection, until `/quit`.
 async fn quit(lines: &mut mpsc::Receiver<String>) {
     while let Some(line) = lines.recv().await {
         match read(&line) {
@@ -117,15 +118,15 @@ async fn quit(lines: &mut mpsc::Receiver<String>) {
 struct Terminal {
     link: Link,
     name: String,
-    /// of those who are or were connected
+    /// names of clients that are or were connected
     names: HashMap<Uuid, String>,
-    /// subscribed to; a new socket has to do so again
+    /// subscribed topics, to be subscribed to again on a new socket
     topics: BTreeSet<String>,
     target: Option<Target>,
 }
 
 impl Terminal {
-    /// Shows frames and obeys lines until the socket ends or the user leaves.
+    /// Prints frames and executes lines until the socket closes or the user quits.
     async fn talk(&mut self, socket: &mut Connection, lines: &mut mpsc::Receiver<String>) -> End {
         for topic in self.topics.clone() {
             if let Err(end) = self.subscribe(&topic).await {
@@ -200,7 +201,7 @@ impl Terminal {
         Ok(())
     }
 
-    /// Subscribes; whether that worked. If not, the reason is shown.
+    /// Subscribes to a topic. Returns whether that succeeded; if not, prints the reason.
     async fn subscribe(&mut self, topic: &str) -> Result<bool, End> {
         let done = self.link.post("/topics/subscribe", &json!({ "topic_id": topic })).await;
         self.is_subscribed(topic, done)
@@ -210,7 +211,7 @@ impl Terminal {
         let body = json!({ "topic_id": topic });
         let mut done = self.link.post("/topics/subscribe", &body).await;
         if matches!(&done, Err(ClientError::Refused { status, .. }) if *status == 404) {
-            // somebody else may create it at the same moment, which is as good
+            // another client may have created it in the meantime
             match self.link.post("/topics/create", &body).await {
                 Err(ClientError::Refused { code, .. }) if code == "already_exists" => {}
                 Err(error) => return self.is_subscribed(topic, Err(error)),
@@ -231,7 +232,7 @@ impl Terminal {
         Ok(subscribed)
     }
 
-    /// The UUID of a device by its name; if there is none, the reason is shown.
+    /// The UUID of a device by its name. If it is not unique or unknown, prints the reason.
     async fn find(&mut self, who: &str) -> Option<Uuid> {
         if let Ok(uuid) = Uuid::try_parse(who) {
             return Some(uuid);
@@ -241,7 +242,7 @@ impl Terminal {
         names::unique(who, &candidates).map_err(|why| say!("  {why}; /who lists who is connected")).ok()
     }
 
-    /// Learns the names of those who are connected. Where that fails, UUIDs are shown.
+    /// Loads the names of connected clients. If that fails, UUIDs are shown.
     async fn look(&mut self) {
         if let Ok(connected) = names::connected(self.link.client()).await {
             self.learn(connected);
@@ -274,13 +275,13 @@ impl Terminal {
         Ok(())
     }
 
-    /// Who sent a frame, by name; two of one name are told apart by their UUIDs.
+    /// The name of a frame's sender, with its UUID if the name is not unique.
     async fn sender(&mut self, frame: &Value) -> String {
         let from = text(&frame["from"]);
         let Ok(uuid) = Uuid::try_parse(&from) else { return from };
         if !self.names.contains_key(&uuid) {
             self.look().await;
-            // who is not connected is not looked for again
+            // stores the UUID for an unknown client, so that names are not loaded for each of its frames
             self.names.entry(uuid).or_insert_with(|| from.clone());
         }
         match self.names.get(&uuid) {
@@ -293,12 +294,12 @@ impl Terminal {
         }
     }
 
-    /// Shows a frame, and answers it if it is a command.
+    /// Prints a frame, and answers it if it is a command.
     async fn show(&mut self, socket: &mut Connection, frame: &Value) -> Result<(), End> {
         match frame["type"].as_str() {
             Some("connection") => {
                 let url = self.link.client().url().to_owned();
-                say!("Connected to {url} as {}. /help tells what to type.", named(frame));
+                say!("Connected to {url} as {}. /help lists the commands.", named(frame));
             }
             Some("authenticated" | "heartbeat") => {}
             Some("sent" | "topic_sent") => say!("  {}", text(&frame["message"])),
@@ -322,7 +323,7 @@ impl Terminal {
     }
 }
 
-/// What the broker said; a refusal is shown.
+/// The broker's answer. For a refusal, prints it and returns `None`.
 fn said<T>(answer: Result<T, ClientError>) -> Result<Option<T>, End> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

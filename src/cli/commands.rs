@@ -1,4 +1,4 @@
-//! `switchboard commands`: what has been asked of whom, and what came of it.
+//! `switchboard commands`: lists, shows, follows and cancels commands.
 
 use std::process::ExitCode;
 
@@ -32,16 +32,16 @@ pub(super) struct Arguments {
 enum Action {
     /// List commands, newest first
     List {
-        /// Only those with a target in this state
+        /// Only commands with a target in this state
         #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
         state: Option<String>,
-        /// Only those to this target: a user's integer id, a UUID, or a name
+        /// Only commands to this target: a user's integer id, a UUID, or a name
         #[arg(long)]
         target: Option<String>,
-        /// Only those since this time, such as 2026-01-31T12:00:00Z
+        /// Only commands since this time, such as 2026-01-31T12:00:00Z
         #[arg(long, value_name = "TIME", value_parser = time)]
         since: Option<DateTime<FixedOffset>>,
-        /// How many at most
+        /// The most commands to list
         #[arg(long, default_value_t = 50, value_parser = number(1..=1000_u64))]
         limit: u64,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Action {
         #[command(flatten)]
         output: Output,
     },
-    /// Call a command off
+    /// Cancel a command
     Cancel {
         /// The command's id, as `commands list` shows it
         #[arg(value_parser = command_id)]
@@ -78,7 +78,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Action::List { state, target, since, limit, output } => {
             let client = output.login.client().await?;
             let target = match target {
-                // a user's integer id is none of these, and the broker knows what it means
+                // the broker itself resolves a user's integer id
                 Some(target) if target.parse::<i64>().is_err() => Some(resolve(&client, &target).await?.to_string()),
                 target => target,
             };
@@ -130,7 +130,7 @@ fn print(command: &Value, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line per target: who, what became of it, and the answer.
+/// Prints a line per target: UUID, name, state and result.
 pub(super) fn print_targets(command: &Value) {
     let mut table = table(&["TARGET", "NAME", "STATE", "RESULT"]);
     for target in command["targets"].as_array().map(Vec::as_slice).unwrap_or_default() {
@@ -160,9 +160,9 @@ fn print_list(list: &Value) {
     say!("{table}");
 }
 
-/// Prints each event as it comes.
+/// Prints the command, then each event, until the command has finished.
 async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
-    // how it stands, so that there is something to see at once
+    // prints the current state first, so that there is output at once
     let command: Value = client.get(&format!("/api/commands/{id}")).await?;
     let is_over = command["state"] == "finished";
     if !json {

@@ -1,4 +1,4 @@
-//! The database, for sub-commands that work on it themselves, whether or not the broker runs.
+//! The database, for sub-commands that use it directly, also while the broker runs.
 
 use std::{
     fs::File,
@@ -15,23 +15,23 @@ use crate::{
     store::{DatabaseLock, Location, Store, StoreError},
 };
 
-/// A database and where it is.
+/// An open database and its location.
 pub(super) struct Database {
-    /// Connected, not migrated.
+    /// connected, not migrated
     pub(super) store: Store,
-    /// To be shown.
+    /// shown to the operator
     pub(super) location: Location,
-    /// What new passwords must be by the settings of this command.
+    /// the rules for new passwords in the settings of this command
     password_rules: PasswordRules,
-    /// The `--config` file of the broker, where this command was given none.
+    /// the `--config` file of the broker, if this command was given none
     missing_config: Option<String>,
-    /// Where the database is, unless it was named by its URL.
+    /// the data directory, unless the database was given by URL
     data_dir: Option<PathBuf>,
 }
 
 impl Database {
-    /// Connects. A database that is not there is only created for who asks for that, and only where it was named: else it
-    /// would be one that no broker reads.
+    /// Connects. A missing database is created only if `create` is set and its place was given explicitly, since otherwise it
+    /// would most likely not be the broker's.
     pub(super) async fn open(config: ConfigArguments, create: bool) -> anyhow::Result<Self> {
         let data_dir_given = config.data_dir.is_some();
         let settings = config.load(None)?;
@@ -50,10 +50,10 @@ impl Database {
         Ok(Self { store, location, password_rules, missing_config, data_dir })
     }
 
-    /// What new passwords must be.
+    /// The rules for new passwords.
     ///
     /// # Errors
-    /// The broker has other settings, and other rules with them.
+    /// The broker uses a configuration file and this command does not, so their rules may differ.
     pub(super) fn password_rules(&self) -> anyhow::Result<PasswordRules> {
         match &self.missing_config {
             Some(file) => {
@@ -63,7 +63,7 @@ impl Database {
         }
     }
 
-    /// Takes the locks of a broker, for what no broker may work with meanwhile.
+    /// Takes the locks that a broker takes, so that no broker uses the database meanwhile.
     pub(super) async fn lock(&self) -> anyhow::Result<(DatabaseLock, Option<File>)> {
         let lock = match self.store.lock().await {
             Err(StoreError::InUse(broker)) => bail!("a broker uses this database ({broker}): stop it first"),
@@ -73,7 +73,7 @@ impl Database {
         Ok((lock, data_dir))
     }
 
-    /// Brings the schema up to date, if it is not. A broker must not work with it meanwhile.
+    /// Applies pending migrations, if there are any, under the broker's locks.
     pub(super) async fn migrate_up(&self) -> anyhow::Result<()> {
         if self.store.migration_status().await?.iter().all(|(_, applied)| *applied) {
             return Ok(());
@@ -82,7 +82,7 @@ impl Database {
         self.store.migrate_up().await.context("cannot bring the database's schema up to date")
     }
 
-    /// Connects, and brings the schema up to date.
+    /// Connects and applies pending migrations.
     pub(super) async fn open_migrated(config: ConfigArguments, create: bool) -> anyhow::Result<Self> {
         let database = Self::open(config, create).await?;
         database.migrate_up().await?;
@@ -90,7 +90,7 @@ impl Database {
     }
 }
 
-/// Refuses a database that is most likely not the broker's.
+/// Refuses a database that is probably not the broker's.
 fn check(settings: &Settings, location: &Location, data_dir_given: bool, create: bool) -> anyhow::Result<()> {
     let Location::Sqlite(file) = location else { return Ok(()) };
     let storage = &settings.storage;
@@ -113,7 +113,7 @@ fn check(settings: &Settings, location: &Location, data_dir_given: bool, create:
     ensure!(create, "there is no database {}: give the broker's --data-dir or DATABASE_URL", file.display());
     ensure!(
         place_given,
-        "there is no database {}: give the broker's --data-dir or DATABASE_URL; for a new broker, start it once, or say where its data is to be",
+        "there is no database {}: give the broker's --data-dir or DATABASE_URL; for a new broker, start it once, or give the place of its data",
         file.display()
     );
     settings.check_secret().context("a new database needs the broker's own environment")

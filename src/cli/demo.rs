@@ -1,4 +1,4 @@
-//! `switchboard demo`: what the broker does, step by step, over the network.
+//! `switchboard demo`: a tour of the broker's functions, step by step, over the network.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const TOPIC: &str = "switchboard-demo";
 
-/// The longest that a step may take.
+/// Timeout for each step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
@@ -66,7 +66,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next frame that is the one; others may come before it, since others may publish to the same topic.
+/// Waits for a matching frame and prints it. Skips other frames, since other clients may publish to the same topic.
 async fn expect(socket: &mut Connection, who: &str, is_it: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
     let wait = async {
         loop {
@@ -78,5 +78,5 @@ async fn expect(socket: &mut Connection, who: &str, is_it: impl Fn(&Value) -> bo
             ensure!(frame["type"] != "error", "{} got an error: {}", who.trim(), frame["message"]);
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("{} waited in vain", who.trim()))?
+    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("{} got no such frame in time", who.trim()))?
 }

@@ -1,4 +1,4 @@
-//! A device of the command line: who it is, and how it gets to its broker and back to it.
+//! The connection of a command line device: its identity, its tokens, and reconnecting.
 
 mod reconnect;
 mod state;
@@ -19,25 +19,25 @@ use crate::{
 use reconnect::Reconnect;
 use state::{State, StateFile};
 
-/// The least time that a token must be good for to be used.
+/// A token that expires within this many seconds is not used.
 const LEAST_LEFT: i64 = 10;
 
 #[derive(Args)]
 pub(super) struct Identity {
     #[command(flatten)]
     remote: Remote,
-    /// The device's UUID [default: that of the state file, else a new one]
+    /// The device's UUID [default: from the state file, else a new one]
     #[arg(long, value_parser = uuid)]
     uuid: Option<Uuid>,
-    /// Where the device's key and tokens are kept [default: a file in $XDG_STATE_HOME/switchboard for each broker and
+    /// The file with the device's key and tokens [default: a file in $XDG_STATE_HOME/switchboard for each broker and
     /// UUID or name]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Proof that the device is the one that registered this UUID, if the state file does not have it
+    /// The key that proves the registration of this UUID, if it is not in the state file
     #[arg(long, env = "SWITCHBOARD_DEVICE_KEY", hide_env_values = true, allow_hyphen_values = true)]
     device_key: Option<String>,
-    /// Do not register, but use this token: a refresh token, which is good once and kept up in the state file from then on,
-    /// or an access token, which is good until it expires
+    /// Use this token instead of registering: a refresh token, which can be used once and is then renewed in the state file,
+    /// or an access token, which is used until it expires
     #[arg(
         long,
         env = "SWITCHBOARD_DEVICE_TOKEN",
@@ -48,15 +48,15 @@ pub(super) struct Identity {
     token: Option<String>,
 }
 
-/// A device and its way to the broker.
+/// A device and its connection to the broker.
 pub(super) struct Link {
     name: String,
     client: Client,
     /// `None`: an access token was given
     state: Option<(StateFile, State)>,
-    /// whether it may register: not a device that got its token from an operator, now or at an earlier start
+    /// whether the device may register; false if an operator gave it a token, at this start or an earlier one
     registers: bool,
-    /// the device is known by `--uuid` or the state file, so a token of another one is refused
+    /// whether `--uuid` or the state file determines the device, so that a token of another one is refused
     is_known: bool,
     /// when the tokens are renewed
     renewal: Option<Instant>,
@@ -65,11 +65,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Reads the state. `waits_for_start`: whether to wait for a broker that is not there yet.
+    /// Reads the state file. `waits_for_start`: whether to wait for a broker that has not started yet.
     pub(super) fn new(identity: Identity, name: String, waits_for_start: bool) -> anyhow::Result<Self> {
         let Identity { remote, uuid, state, device_key, token } = identity;
         let client = remote.client()?;
-        // an access token is a JWT, of three parts
+        // an access token is a JWT, which has three parts
         let (access_token, refresh_token) = match token {
             Some(token) if token.matches('.').count() == 2 => (Some(token), None),
             token => (None, token),
@@ -109,19 +109,19 @@ impl Link {
                 state.access_token = None;
             }
         }
-        // a registration would replace the device of that token by another one
+        // registering would create another device than that of the given token
         link.registers = state.given_token.is_none() || has_key;
         link.state = Some((file, state));
         Ok(link)
     }
 
-    /// A client with the device's token.
+    /// The client, with the device's token.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Connects. After a connection has been lost, and where the broker may take the device in later, it tries again and
-    /// again, and says so.
+    /// Connects. `lost` is the error that ended the last connection. After errors that may be temporary, prints a line and
+    /// tries again, without a limit on attempts.
     pub(super) async fn connect(&mut self, mut lost: Option<ClientError>) -> anyhow::Result<Connection> {
         let mut what = "not connected";
         if let Some(since) = self.connected_at.take() {
@@ -151,7 +151,7 @@ impl Link {
         }
     }
 
-    /// Waits until the tokens have to be renewed, for ever where there is nothing to renew.
+    /// Waits until the tokens must be renewed; never completes if there is nothing to renew.
     pub(super) async fn renewal_is_due(&self) {
         match self.renewal {
             Some(at) => sleep_until(at).await,
@@ -159,9 +159,9 @@ impl Link {
         }
     }
 
-    /// Renews the tokens, and with them the life of the socket.
+    /// Renews the tokens and extends the socket with the new one.
     pub(super) async fn renew(&mut self, socket: &mut Connection) -> Result<(), ClientError> {
-        // where that fails, the socket may well go on; if not, there will be new tokens then
+        // if the renewal fails, the socket may stay open; if it is closed, reconnecting gets new tokens
         self.renewal = None;
         match self.refresh().await {
             Ok(true) => {
@@ -176,7 +176,7 @@ impl Link {
         }
     }
 
-    /// Posts as the device. A token that is no longer good is replaced.
+    /// Sends a POST as the device. If the token is refused, gets a new one and tries again.
     pub(super) async fn post(&mut self, path: &str, body: &Value) -> Result<Value, ClientError> {
         match self.client.post(path, body).await {
             Err(error) if error.is_unauthorized() && self.state.is_some() => {
@@ -188,7 +188,7 @@ impl Link {
         }
     }
 
-    /// One attempt; a token that turns out to be no good is replaced.
+    /// One attempt to connect. If the token is refused, gets a new one and tries again.
     async fn attempt(&mut self) -> Result<Connection, ClientError> {
         self.authenticate().await?;
         match self.client.connect("/ws").await {
@@ -201,10 +201,10 @@ impl Link {
         }
     }
 
-    /// Sees that the client has a token: the one that is there, else a new one for the refresh token, else by registering.
+    /// Ensures that the client has a valid token: the stored one, else one from the refresh token, else by registering.
     async fn authenticate(&mut self) -> Result<(), ClientError> {
         let Some((_, state)) = &self.state else { return Ok(()) };
-        // who has another name now has to say so
+        // a new name requires a new registration
         let is_registered = state.given_token.is_some() || state.name.as_deref() == Some(&self.name);
         if is_registered {
             let left = state.access_token_expires_at.unwrap_or(0) - chrono::Utc::now().timestamp();
@@ -219,11 +219,11 @@ impl Link {
                 return Ok(());
             }
         }
-        // the refresh token that was given is kept until there is another, so it is not missing
+        // does not happen without registration: a given refresh token is kept until it is replaced
         if self.registers { self.register().await } else { Err(ClientError::Token) }
     }
 
-    /// Exchanges the refresh token; whether there was one that is good.
+    /// Exchanges the refresh token. Returns false if there is none, or it was refused and the device can register instead.
     async fn refresh(&mut self) -> Result<bool, ClientError> {
         let Some((_, state)) = &mut self.state else { return Ok(false) };
         let Some(token) = state.refresh_token.clone() else { return Ok(false) };
@@ -267,7 +267,7 @@ impl Link {
         Ok(())
     }
 
-    /// Writes new tokens down, and what else has changed.
+    /// Stores new tokens and other changes in the state file.
     fn keep(&mut self, login: Login, change: impl FnOnce(&mut State)) {
         self.plan_renewal(login.access_token_expires_in);
         let Some((file, state)) = &mut self.state else { return };
@@ -275,9 +275,11 @@ impl Link {
         state.access_token_expires_at = Some(chrono::Utc::now().timestamp().saturating_add(lifetime));
         (state.access_token, state.refresh_token) = (Some(login.access_token), Some(login.refresh_token));
         change(state);
-        // what is in memory is good until the end of this run
+        // the state in memory is enough for this run
         if let Err(error) = file.write(state) {
-            super::output::complain(&format!("{error:#}; this device may not be known at its next start"));
+            super::output::complain(&format!(
+                "{error:#}; the next start may not be able to prove that it is this device"
+            ));
         }
     }
 
@@ -287,28 +289,28 @@ impl Link {
         }
     }
 
-    /// Some time before the token expires, not at the same moment as everybody else.
+    /// Plans the renewal for a random moment before the token expires, so that devices do not renew all at once.
     fn plan_renewal(&mut self, lifetime_secs: u64) {
         let part = rand::random_range(0.7..0.9);
-        // no clock goes as far as the longest lifetimes
+        // capped, since very long lifetimes would overflow the clock
         let lifetime = Duration::from_secs(lifetime_secs.min(30 * 86_400));
         self.renewal = Some(Instant::now() + lifetime.mul_f64(part));
     }
 
-    /// What to do about an error that another attempt would meet again.
+    /// Adds a suggestion to an error that another attempt would meet again.
     fn explained(&self, error: ClientError) -> anyhow::Error {
         let todo = match &error {
             error if error.is_unauthorized() && (!self.registers || self.state.is_none()) => {
-                "the token that was given is not good any more: ask an operator for a new one"
+                "the given token is no longer valid: ask an operator for a new one"
             }
             ClientError::AnotherDevice { .. } => {
-                "give another --state FILE or --name for that device, and a new token, since this one is spent"
+                "give another --state FILE or --name for that device, and a new token, since this one has been spent"
             }
             ClientError::Refused { code, .. } if code == "uuid_claimed" => {
                 "the UUID belongs to another registration: give its --device-key or --state, or another --uuid"
             }
             ClientError::Refused { status, .. } if matches!(status.as_u16(), 401 | 403) && self.registers => {
-                "the broker lets only operators register devices: ask one to register this device, and give its token with --token"
+                "only operators can register devices: ask one to register this device, and give its token with --token"
             }
             ClientError::Closed { code: 4409, .. } => {
                 "the same device has connected from elsewhere: give another --uuid or --state to one of the two"

@@ -1,4 +1,4 @@
-//! `switchboard devices`: which devices there are.
+//! `switchboard devices`: lists, shows and removes devices.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -26,14 +26,14 @@ pub(super) struct Arguments {
 enum Action {
     /// List devices by name (also without any action)
     List(ListArguments),
-    /// Show one device with what it says of itself
+    /// Show one device with its metadata
     Show {
         /// Its UUID, or its name if no other has the same
         device: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Remove a device: its tokens end, its sockets are closed
+    /// Remove a device: its tokens become invalid and its sockets are closed
     Rm {
         /// Its UUID, or its name if no other has the same
         device: String,
@@ -44,16 +44,16 @@ enum Action {
 
 #[derive(Args)]
 struct ListArguments {
-    /// Only those with this in their name, or whose UUID begins like this
+    /// Only devices whose name contains this text or whose UUID begins with it
     #[arg(long)]
     search: Option<String>,
-    /// Only those behind this gateway
+    /// Only devices behind this gateway
     #[arg(long, value_name = "ID", value_parser = number(0..=MAX_ID))]
     gateway: Option<i64>,
-    /// How many to pass over
+    /// The number of devices to skip
     #[arg(long, default_value_t = 0, value_parser = number(0..=i64::MAX as u64))]
     skip: u64,
-    /// How many at most
+    /// The most devices to list
     #[arg(long, default_value_t = 100, value_parser = number(1..=1000_u64))]
     limit: u64,
     #[command(flatten)]

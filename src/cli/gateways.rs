@@ -1,4 +1,4 @@
-//! `switchboard gateways`: which gateways there are, and how they are.
+//! `switchboard gateways`: lists, adds, removes and watches gateways.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -32,7 +32,7 @@ enum Action {
     },
     /// Add a gateway; it is probed at once
     Add {
-        /// What to call it, such as "Plant north"
+        /// The gateway's name, such as "Plant north"
         #[arg(value_parser = name)]
         name: String,
         /// A host name or IP address, pinged by ICMP; or tcp://host:port
@@ -112,9 +112,9 @@ fn print_table(gateways: &[Value]) {
     say!("{table}");
 }
 
-/// Prints all gateways, then those that change, until the broker goes.
+/// Prints all gateways, then each change, until the connection ends.
 async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
-    // the socket first: what changes between the two is told by its first frame
+    // the socket is opened first, so that its first frame has the changes since the list was read
     let mut socket = client.connect("/ws/status").await?;
     let list: Value = client.get("/api/gateways").await?;
     if json {
@@ -146,7 +146,7 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
                     text(word),
                     text(&gateway["reason"])
                 ),
-                // it was there when the frame was written
+                // the gateway was removed after the frame was written
                 Err(ClientError::Refused { status, .. }) if status == 404 => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,4 +1,4 @@
-//! `switchboard migrate`
+//! `switchboard migrate`: applies, reverts or lists migrations of the schema.
 
 use clap::{Args, ValueEnum};
 
@@ -7,7 +7,7 @@ use crate::terminal::say;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// What to do
+    /// The action
     #[arg(value_enum, default_value = "up")]
     direction: Direction,
     #[command(flatten)]
@@ -16,9 +16,9 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Direction {
-    /// Apply what is not applied yet
+    /// Apply all pending migrations
     Up,
-    /// Take the last migration back; what it added is lost
+    /// Revert the last migration; the data it added is lost
     Down,
     /// Show which migrations are applied
     Status,

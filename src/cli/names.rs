@@ -1,4 +1,4 @@
-//! Names in place of UUIDs, where they are unique.
+//! Resolves unique names to UUIDs.
 
 use anyhow::bail;
 use reqwest::Method;
@@ -10,13 +10,14 @@ use crate::{
     terminal::output::{items, printable},
 };
 
-/// The most that an error lists.
+/// Most entries that an error lists.
 const LISTED: usize = 10;
 
-/// Devices and connected clients that may be meant by a name.
+/// Devices and connected clients with their names.
 pub(super) type Candidates = Vec<(Uuid, String)>;
 
-/// The one of this name, in whatever case if no other spelling fits better. The error lists who may be meant.
+/// The client with this name. Case is ignored if no name matches exactly. The error lists similar names, or the UUIDs of all
+/// with this name.
 pub(super) fn unique(name: &str, candidates: &Candidates) -> anyhow::Result<Uuid> {
     let of = |is_it: &dyn Fn(&str) -> bool| {
         candidates.iter().filter(|(_, candidate)| is_it(candidate)).map(|(uuid, _)| *uuid).collect::<Vec<_>>()
@@ -54,17 +55,17 @@ fn listed(items: &[String]) -> String {
     items.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ") + rest
 }
 
-/// The UUID that is given, or that of the device or connected user of that name, for operators.
+/// Parses a UUID, or finds the device or connected user with this name.
 pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid> {
     if let Ok(uuid) = Uuid::try_parse(name) {
         return Ok(uuid);
     }
     let mut candidates = match devices(client, name).await {
-        // who is no operator sees those who are connected
+        // a caller that is not an operator can only look among connected clients
         Err(ClientError::Refused { status, .. }) if status == 403 => Vec::new(),
         devices => devices?,
     };
-    // users are asked for commands by their sockets
+    // commands to users go to their sockets, so connected users are candidates, too
     for (uuid, name) in connected(client).await? {
         if !candidates.iter().any(|(known, _)| *known == uuid) {
             candidates.push((uuid, name));
@@ -73,7 +74,7 @@ pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid>
     unique(name, &candidates)
 }
 
-/// The devices with this in their name.
+/// The devices whose name contains this text.
 async fn devices(client: &Client, search: &str) -> Result<Candidates, ClientError> {
     let mut found = Vec::new();
     let mut cursor: Option<String> = None;
@@ -98,7 +99,7 @@ async fn devices(client: &Client, search: &str) -> Result<Candidates, ClientErro
     }
 }
 
-/// Everybody who is connected.
+/// All connected clients.
 pub(super) async fn connected(client: &Client) -> Result<Candidates, ClientError> {
     let mut found = Vec::new();
     let mut cursor: Option<String> = None;

@@ -1,4 +1,4 @@
-//! `switchboard send`: one command, its answer, and an exit code that tells how it went.
+//! `switchboard send`: sends one command, prints the results, and sets the exit code by them.
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
@@ -25,10 +25,10 @@ const NONE: u8 = 3;
 #[derive(Args)]
 #[command(after_help = "\
 Exit codes: 0 all targets succeeded, 1 the command could not be given, 2 some failed (or the arguments are wrong), \
-3 nobody answered.")]
+3 no target answered.")]
 pub(super) struct Arguments {
-    /// A device or user: its UUID, a user's integer id, or a name that no other has; several separated by commas; `all`
-    /// that are connected
+    /// A device or user: its UUID, a user's integer id, or a unique name; several separated by commas; or `all`: every
+    /// connected one
     target: String,
     /// The command's method, such as GET; the target decides what it means
     method: String,
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// Data that the target gets with the command, such as '{"level": 3}'
     #[arg(long, value_name = "JSON", value_parser = |text: &str| json::parse(text.as_bytes()))]
     data: Option<Value>,
-    /// Do not wait for the answer, print the command's id
+    /// Print the command's id without waiting for the answer
     #[arg(long = "async")]
     is_async: bool,
     /// Seconds a target may take (1 to 300)
@@ -81,14 +81,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         answer = client.answer(request) => answer?,
         _ = tokio::signal::ctrl_c() => {
             spinner.finish_and_clear();
-            anyhow::bail!("not waited for: the command goes on, see switchboard commands list");
+            anyhow::bail!("stopped waiting: the command continues, see switchboard commands list");
         }
     };
     if arguments.is_async {
         say!("{}", command["id"].as_str().unwrap_or_default());
         return Ok(ExitCode::from(ALL));
     }
-    // longer than the broker keeps a caller waiting
+    // the broker answers after a while even if the command has not ended
     while command["state"] == "pending" {
         spinner.set_message(progress(&command));
         command = wait(&client, &command).await?;
@@ -102,7 +102,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     exit_code(&command)
 }
 
-/// Something that moves while a person waits at a terminal.
+/// A spinner on stderr, if that is a terminal.
 fn spinner() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -121,7 +121,7 @@ fn progress(command: &Value) -> String {
     format!("{ended} of {} have ended", targets.len())
 }
 
-/// The command after its next change.
+/// Loads the command again after half a second.
 async fn wait(client: &Client, command: &Value) -> Result<Value, ClientError> {
     let id = command["id"].as_str().unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -130,7 +130,7 @@ async fn wait(client: &Client, command: &Value) -> Result<Value, ClientError> {
 
 fn exit_code(command: &Value) -> anyhow::Result<ExitCode> {
     let targets = command["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
-    ensure!(!targets.is_empty(), "the broker answered something else than a command: {command}");
+    ensure!(!targets.is_empty(), "the broker's answer is not a command: {command}");
     let of =
         |states: &[&str]| targets.iter().filter(|target| states.iter().any(|state| target["state"] == *state)).count();
     Ok(ExitCode::from(match (of(&["succeeded"]), of(&["succeeded", "failed"])) {

@@ -1,4 +1,4 @@
-//! `switchboard serve`
+//! `switchboard serve`: runs the broker.
 
 use std::{
     io::Write,
@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8000]
+    /// Address and port to listen on; port 0 selects a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket_address)]
     bind: Option<SocketAddr>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     start_logging(&settings.log)?;
     crate::state::log_panics();
     let (format, data_dir) = (settings.log.format, settings.storage.data_dir.display().to_string());
-    // before anyone can send one
+    // installed before the start, so that no signal is missed
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
 
     let application = Application::build(settings).await?;
@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         LogFormat::Text => text_banner(&application, &data_dir, &flags),
         LogFormat::Json => json_banner(&application, &data_dir),
     };
-    // whoever started us may have closed our stdout: no reason to die
+    // an error is ignored: the parent process may have closed stdout
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
     let stop = async move {
@@ -46,7 +46,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // who asks twice will not wait
+        // a second signal ends the process at once
         actix_web::rt::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -94,7 +94,7 @@ fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "expected an address and port such as 127.0.0.1:8000")
 }
 
-/// This program as it was called, so that what the banner says can be copied into the same shell.
+/// The program as it was called, so that commands of the banner can be copied into the same shell.
 fn program() -> String {
     let program = std::env::args().next().unwrap_or_default();
     if program.is_empty() { "switchboard".to_owned() } else { super::quoted(&program) }

@@ -1,4 +1,4 @@
-//! Values of arguments, and what is said of wrong ones: what was expected, with an example.
+//! Parsers of argument values. Errors say what is expected, with an example.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -9,7 +9,7 @@ pub(super) fn uuid(text: &str) -> Result<Uuid, &'static str> {
     Uuid::try_parse(text).map_err(|_| "expected a UUID such as 123e4567-e89b-12d3-a456-426614174000")
 }
 
-/// A command's id, as `send --async` prints it.
+/// Parses a command's id, as `send --async` prints it.
 pub(super) fn command_id(text: &str) -> Result<Uuid, &'static str> {
     Uuid::try_parse(text).map_err(|_| {
         "expected a command's id such as 123e4567-e89b-12d3-a456-426614174000; `switchboard commands list` shows them"
@@ -20,7 +20,7 @@ pub(super) fn time(text: &str) -> Result<DateTime<FixedOffset>, &'static str> {
     DateTime::parse_from_rfc3339(text).map_err(|_| "expected a time such as 2026-01-31T12:00:00Z (RFC 3339)")
 }
 
-/// A whole number within a range.
+/// Returns a parser of whole numbers within a range.
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Display + Clone,

@@ -1,20 +1,20 @@
-//! What is typed at the terminal.
+//! Parses the lines typed at the terminal.
 
-/// What a line means.
+/// A parsed line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// A message to the device of this name or UUID.
+    /// A message to the device with this name or UUID.
     To(String, String),
     /// A message to this topic.
     Topic(String, String),
-    /// A message to where the last one went.
+    /// A message to the recipient of the last one.
     Again(String),
     Subscribe(String),
     Unsubscribe(String),
     Who,
     Help,
     Quit,
-    /// Nothing that can be done, and why.
+    /// An invalid line, with the reason.
     Wrong(&'static str),
 }
 
@@ -23,7 +23,7 @@ pub(super) fn read(line: &str) -> Line {
     let (word, rest) = cut(line);
     let (argument, text) = argument(rest);
     match (word, argument.is_empty(), text.is_empty()) {
-        ("", ..) => Line::Wrong("/help tells what to type"),
+        ("", ..) => Line::Wrong("/help lists the commands"),
         ("/to", true, _) => Line::Wrong("the recipient is missing: /to NAME TEXT"),
         ("/to", _, true) => Line::Wrong("the text is missing: /to NAME TEXT"),
         ("/to", ..) => Line::To(argument, text),
@@ -36,7 +36,7 @@ pub(super) fn read(line: &str) -> Line {
         ("/who", ..) => Line::Who,
         ("/help", ..) => Line::Help,
         ("/quit", ..) => Line::Quit,
-        (word, ..) if word.starts_with('/') => Line::Wrong("no such command, /help tells which there are"),
+        (word, ..) if word.starts_with('/') => Line::Wrong("unknown command, /help lists the commands"),
         _ => Line::Again(line.to_owned()),
     }
 }
@@ -47,7 +47,7 @@ fn cut(text: &str) -> (&str, &str) {
     (word, rest.trim_start())
 }
 
-/// The first word, or what is between quotes, and the rest.
+/// The first word or quoted text, and the rest.
 fn argument(text: &str) -> (String, String) {
     let (argument, rest) = match text.strip_prefix('"').and_then(|text| text.split_once('"')) {
         Some((quoted, rest)) => (quoted, rest.trim_start()),
@@ -78,8 +78,8 @@ mod tests {
             ("/who", Line::Who),
             ("/help", Line::Help),
             ("/quit", Line::Quit),
-            ("/nope", Line::Wrong("no such command, /help tells which there are")),
-            ("", Line::Wrong("/help tells what to type")),
+            ("/nope", Line::Wrong("unknown command, /help lists the commands")),
+            ("", Line::Wrong("/help lists the commands")),
             ("Hello to all", Line::Again(own("Hello to all"))),
         ] {
             assert_eq!(read(line), expected, "{line}");

@@ -1,20 +1,20 @@
-//! When a device that lost its broker, or did not reach it, tries again (contract section 8).
+//! When a device tries to connect again after an error (contract section 8).
 
 use std::time::Duration;
 
 use crate::client::{ClientError, Unreachable};
 
-/// The first pause, and the longest one.
+/// The first pause; each further one doubles, up to `LONGEST`.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The least pause after a rate limit was overrun.
+/// The shortest pause after close code 4429.
 const AFTER_OVERRUN: Duration = Duration::from_secs(10);
 
-/// The longest pause that a broker may ask for.
+/// The longest `Retry-After` that is followed; longer ones are cut to this.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// Pauses that grow with each attempt that fails.
+/// Computes pauses, which grow with each failed attempt.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     pause: Duration,
@@ -23,12 +23,12 @@ pub(super) struct Reconnect {
 }
 
 impl Reconnect {
-    /// `waits_for_start`: whether it is worth waiting for a broker that has never been reached.
+    /// `waits_for_start`: whether to wait for a broker that has not been reached yet.
     pub(super) fn new(waits_for_start: bool) -> Self {
         Self { pause: FIRST, was_connected: false, waits_for_start }
     }
 
-    /// There was a connection, for so long.
+    /// Records that there was a connection. One longer than a minute resets the pause.
     pub(super) fn was_connected(&mut self, lasted: Duration) {
         self.was_connected = true;
         if lasted > LONGEST {
@@ -36,8 +36,8 @@ impl Reconnect {
         }
     }
 
-    /// How long to wait after this; `None`: another attempt would end in the same way. `random` is from 0 to 1: devices
-    /// that lost their broker at the same moment do not come back at the same moment.
+    /// The pause after an error; `None` if another attempt would fail in the same way. `random`, from 0 to 1, spreads the
+    /// attempts of devices that lost their broker at the same moment.
     pub(super) fn pause_after(&mut self, error: &ClientError, random: f64) -> Option<Duration> {
         let least = match error {
             ClientError::Closed { code, .. } => match code {
@@ -49,7 +49,7 @@ impl Reconnect {
                 if !status.is_server_error() && !matches!(status.as_u16(), 408 | 425 | 429) {
                     return None;
                 }
-                // a broker's refusal has a code; without one it is a proxy's, whose broker is away, or there is no broker
+                // a broker's refusal has a code; without one, a proxy answered whose broker is away, or there is no broker
                 let is_broker_away = !code.is_empty() || matches!(status.as_u16(), 408 | 429 | 502..=504);
                 if !self.was_connected && !is_broker_away {
                     return None;
@@ -61,7 +61,7 @@ impl Reconnect {
                 retry_after.unwrap_or_default().min(LONGEST_ASKED)
             }
             ClientError::Unreachable { cause, .. } => {
-                // a certificate may be renewed and a server repaired, but at the first attempt it is more likely a mistake
+                // such an error may be temporary, but at the first attempt it is more likely a wrong argument
                 let is_mistake = matches!(cause, Unreachable::Certificate | Unreachable::Tls | Unreachable::NotHttp);
                 if !self.was_connected && (is_mistake || !self.waits_for_start) {
                     return None;
@@ -82,7 +82,7 @@ impl Reconnect {
         };
         let pause = self.pause.mul_f64(0.5 + random);
         self.pause = (self.pause * 2).min(LONGEST);
-        // never before the moment that was asked for
+        // never before the end of `Retry-After`
         Some(if pause < least { least + pause } else { pause })
     }
 }
@@ -166,11 +166,11 @@ mod tests {
         }
         for cause in [Unreachable::Refused, Unreachable::Lookup, Unreachable::Timeout, Unreachable::Other] {
             assert!(agent().pause_after(&unreachable(cause), 0.5).is_some());
-            // a person at a terminal does not wait for a broker that is not there
+            // an interactive client does not wait for a broker that cannot be reached
             assert_eq!(Reconnect::new(false).pause_after(&unreachable(cause), 0.5), None);
         }
         assert_eq!(Reconnect::new(false).pause_after(&refused(502, None), 0.5), None);
-        // no status of a proxy whose broker is away, and not in the words of a broker
+        // neither the status of a proxy whose broker is away nor an answer of a broker
         for status in [500, 501, 505] {
             assert_eq!(agent().pause_after(&refused(status, None), 0.5), None, "{status}");
             let mut later = agent();
