@@ -1,11 +1,11 @@
-//! `switchboard bench`: how much a broker carries, how fast, and what that costs it.
+//! `switchboard bench`: measures a broker's throughput, latency, CPU and memory.
 //!
-//! A benchmark makes its identities over HTTP ([`identities`]), lets its sockets in ([`entrance`]), sends and counts on one
-//! thread ([`engine`], [`meter`]), and tells what came of it ([`report`]). Throughput is what arrived, not what was sent.
+//! A benchmark creates its identities over HTTP ([`identities`]), opens its sockets ([`entrance`]), sends and counts on one
+//! thread ([`engine`], [`meter`]), and prints the figures ([`report`]). Throughput counts what arrived, not what was sent.
 //!
-//! To add a benchmark: a file here, a variant of `Benchmark`, an arm in `run`.
+//! A new benchmark needs a file here, a variant of `Benchmark`, and an arm in `run`.
 
-#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic when nobody reads
+#![deny(clippy::print_stdout, clippy::print_stderr)] // these macros panic when the reader has closed the pipe
 
 mod command;
 mod direct;
@@ -45,12 +45,12 @@ use wire::Protocol;
 
 #[derive(Args)]
 #[command(after_help = "\
-Without --url a broker is started on a free port of this machine, with its data in a temporary directory and without the \
-limits that guard against many clients from one address; it is gone when the benchmark ends. To measure another \
+Without --url the benchmark starts a broker on a free port of this machine, with its data in a temporary directory and \
+without the limits that guard against many clients from one address, and removes it at the end. To measure another \
 configuration, start a broker with it and give --url.\n\n\
-A running broker's default limits are in the way of most benchmarks (limits.registrations_per_minute, \
-limits.frames_per_second, limits.connections, limits.topics_per_client); where one is hit, the error names it.\n\n\
-Load and broker share this machine's cores if both run on it: the load takes one.")]
+Most benchmarks exceed the default limits of a running broker (limits.registrations_per_minute, \
+limits.frames_per_second, limits.connections, limits.topics_per_client); the error names the limit.\n\n\
+If load and broker run on the same machine, they share its cores: the load takes one.")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     benchmark: Benchmark,
@@ -66,7 +66,7 @@ enum Benchmark {
     Command(command::Arguments),
     /// Write to a chat room with many members
     Room(room::Arguments),
-    /// Open connections and keep them: the memory each takes, and whether it comes back
+    /// Open connections and keep them: memory per connection, and memory after they are closed
     Idle(sockets::IdleArguments),
     /// Open and close connections: handshakes per second
     Connect(sockets::ConnectArguments),
@@ -83,23 +83,23 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// What is measured, and how that is told.
+/// The server to measure, and the format of the report.
 #[derive(Args)]
 struct TargetArguments {
-    // not from the environment: nobody should load a broker by accident
-    /// A broker that runs already, as http://host:port [default: one of its own]
+    // not read from the environment, so that no broker is loaded by accident
+    /// A running broker, as http://host:port [default: start one for the benchmark]
     #[arg(long)]
     url: Option<String>,
-    /// Worker threads of a broker of its own; 0 takes one per core
+    /// Worker threads of the broker that is started; 0 takes one per core
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "url")]
     workers: usize,
-    /// The process at --url, if it runs on this machine, to tell its memory and its share of the processors
+    /// The process id of the server at --url, if it runs on this machine, to measure its memory and CPU
     #[arg(long, requires = "url")]
     pid: Option<u32>,
-    /// What the server at --url speaks
+    /// The protocol of the server at --url
     #[arg(long, value_enum, default_value = "switchboard")]
     protocol: Protocol,
-    /// Wait without sleeping: steadier figures where a core is free for it
+    /// Poll without sleeping: steadier figures if a core is free for it
     #[arg(long)]
     spin: bool,
     /// Print one JSON object
@@ -109,33 +109,33 @@ struct TargetArguments {
     credentials: Credentials,
 }
 
-/// How much is sent.
+/// The load.
 #[derive(Args)]
 struct LoadArguments {
-    /// Messages per second in all, before they are multiplied by subscribers [default: as fast as it goes]
+    /// Messages sent per second, all senders together [default: as fast as possible]
     #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
     /// Bytes of content of each message (25 to 60,000)
     #[arg(long, value_name = "B", default_value_t = 128, value_parser = size())]
     size: usize,
-    /// Seconds to measure, after a warming up
+    /// Seconds to measure, after a warm-up
     #[arg(long, value_name = "SECS", default_value_t = 5.0, value_parser = seconds)]
     duration: f64,
 }
 
 impl LoadArguments {
-    /// A report with these.
+    /// A report with these parameters.
     fn report(&self) -> Report {
         Report { rate_per_s: self.rate, size_bytes: Some(self.size), ..Report::default() }
     }
 }
 
-/// Parses a number of at least one.
+/// Parses a number from 1 to 1,000,000.
 fn count() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u32).range(1..=1_000_000).map(|count| count as usize)
 }
 
-/// Parses a size of content: there has to be room for a time stamp, and with its envelope it has to fit into a frame.
+/// Parses a size of content, which must hold a time stamp and, with its envelope, fit into a frame.
 fn size() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u32).range(stamp::LEN as i64..=60_000).map(|size| size as usize)
 }
@@ -153,17 +153,17 @@ fn positive(text: &str, most: f64, what: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("expected a number of {what}, greater than 0"))
 }
 
-/// A benchmark with its target and what it made there.
+/// A benchmark with its target and the identities that it created there.
 struct Bench {
     target: Target,
     protocol: Protocol,
-    /// Tells this run from any other.
+    /// random text that identifies this run
     run: String,
     identities: Identities,
     url: Option<String>,
     workers: usize,
     json: bool,
-    /// for servers that take the same from everybody
+    /// for servers that accept the same token from all clients
     token: Option<String>,
     operator: Option<Client>,
     control: Control,
@@ -177,7 +177,7 @@ impl Bench {
             protocol == Protocol::Switchboard || url.is_some(),
             WrongArguments("--protocol nats needs the --url of a nats-server".to_owned())
         );
-        // as many sockets as the system allows
+        // an error is ignored: `devices` checks the limit
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let progress = Progress::new();
         progress.wait("starting");
@@ -201,23 +201,24 @@ impl Bench {
         Ok(Self { target, protocol, run, identities, url, workers, json, token, operator, control })
     }
 
-    /// Somebody who may give commands and make rooms.
+    /// A client that may send commands and create rooms.
     async fn operator(&self) -> anyhow::Result<Client> {
         self.operator.clone().with_context(
             || "this needs an operator: give --token or --username; or, for a broker on this machine, --data-dir",
         )
     }
 
-    /// So many new devices. Fails after Ctrl-C.
+    /// Registers `count` new devices.
     async fn devices(&mut self, count: usize) -> anyhow::Result<Vec<Identity>> {
-        // a socket takes a descriptor here, and two at a broker of our own; some are for the rest
+        // a socket takes a descriptor here; a broker started by the benchmark has the same limit and takes two. 100 are for the
+        // rest
         let most = rlimit::getrlimit(rlimit::Resource::NOFILE)?.0.saturating_sub(100);
         let most = if self.target.is_own() { most / 2 } else { most };
         ensure!(count as u64 <= most, "{count} sockets: the limit of open files allows {most} (ulimit -n)");
         self.identities.devices(&self.run, count, self.token.as_deref()).await
     }
 
-    /// What is to be sent and received, without a flood of logins beside it.
+    /// A plan for this load, without a flood of logins.
     fn plan(&self, load: &LoadArguments, seats: Vec<Seat>, senders: Vec<Sender>, window: Window) -> Plan {
         Plan {
             protocol: self.protocol,
@@ -237,7 +238,7 @@ impl Bench {
         self.engine(report, move |engine, control, report| messages::run(engine, plan, control, report)).await
     }
 
-    /// Does the work on a thread of its own, and waits for it or for Ctrl-C.
+    /// Runs the work with an engine on a thread of its own.
     async fn engine(
         &self,
         mut report: Report,
@@ -252,7 +253,7 @@ impl Bench {
         work.await?
     }
 
-    /// Cleans up, whatever came of it, and tells what did.
+    /// Cleans up, also after a failure, then prints the report or returns the error.
     async fn finish(self, done: anyhow::Result<Report>) -> anyhow::Result<()> {
         let Self { target, protocol, identities, url, workers, json, control, .. } = self;
         let is_own = target.is_own();

@@ -1,4 +1,4 @@
-//! `bench command`: commands over HTTP to devices that answer at once.
+//! `bench command`: commands over HTTP to devices that answer immediately.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// Devices
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = super::count())]
     clients: usize,
-    /// Callers, each with one command on its way at most
+    /// Callers, each with at most one command in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = super::count())]
     in_flight: usize,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Protocol::Switchboard => bench.operator().await?.token().unwrap_or_default().to_owned(),
             Protocol::Nats => String::new(),
         };
-        // NATS' callers are clients, too; Switchboard's speak HTTP
+        // with NATS, callers are clients with sockets, too; with Switchboard they use HTTP
         let callers = if protocol == Protocol::Nats { in_flight } else { 0 };
         let all = bench.devices(clients + callers).await?;
         let content = stamp::content(&bench.run, load.size);
@@ -82,11 +82,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     bench.finish(done).await
 }
 
-/// Somebody who gives commands.
+/// A client that sends commands.
 struct Caller {
     /// its socket
     id: usize,
-    /// when its command was due
+    /// when its current command was due
     sent_at: u64,
 }
 
@@ -100,7 +100,7 @@ struct Run {
     /// by caller
     requests: Vec<Vec<u8>>,
     free: VecDeque<usize>,
-    /// commands that nobody is free to give
+    /// due times of commands that wait for a free caller
     due: VecDeque<u64>,
     meter: Option<Meter>,
     failure: Option<String>,

@@ -1,4 +1,4 @@
-//! `bench direct`: pairs of devices, one sends to the other and gets a receipt.
+//! `bench direct`: pairs of devices; one sends to the other and gets receipts.
 
 use clap::Args;
 
@@ -17,10 +17,10 @@ pub(super) struct Arguments {
     /// Clients, half of which send to the other half
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = super::count())]
     clients: usize,
-    /// Messages on their way at once of each pair, where no rate is given
+    /// Messages in flight of each pair, if no rate is given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
     in_flight: usize,
-    /// HTTP connections that keep logging in with a wrong password meanwhile
+    /// HTTP connections that continuously log in with a wrong password
     #[arg(long, value_name = "N", default_value_t = 0)]
     login_flood: usize,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let control = bench.control.clone();
     let done = async {
         let all = bench.devices(clients).await?;
-        // even ones send to the odd ones after them
+        // each even client sends to the odd client after it
         let senders = (0..clients / 2).map(|pair| {
             let (from, to) = (all[2 * pair].uuid, all[2 * pair + 1].uuid);
             let message = bench.protocol.message(from, To::Client(to), &stamp::content(&bench.run, load.size));

@@ -1,7 +1,7 @@
-//! Thousands of sockets on one thread, as light as can be: what is measured is the broker, not its clients.
+//! Thousands of sockets on one thread, with as little work as possible, so that the broker is measured and not its clients.
 //!
-//! Sockets are read into one large buffer and frames are handed over where they lie. What is sent while frames are
-//! handed over gathers per socket and goes out in one write.
+//! Sockets are read into one large buffer, and frames are passed to the handler without a copy. Frames that the handler
+//! sends are collected per socket and leave in one write.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -15,32 +15,32 @@ use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 use super::frames::{self, Opcode};
 
-/// What one read may bring.
+/// Size of the read buffer in bytes.
 const BUFFER: usize = 512 * 1024;
 
-/// No frame of a benchmark is larger.
+/// Largest frame of a benchmark, in bytes.
 const MAX_FRAME: usize = BUFFER / 2;
 
-/// Why a socket is no more.
+/// The reason why a socket ended.
 #[derive(Debug, Clone)]
 pub(super) enum Ended {
-    /// The handshake was answered with something else than 101: status and body.
+    /// The handshake was refused: status and body.
     Refused(u16, String),
-    /// A close frame: code and reason.
+    /// The server sent a close frame: code and reason.
     Closed(u16, String),
-    /// Neither.
+    /// The connection ended otherwise: the reason.
     Lost(String),
 }
 
-/// What happens on the sockets.
+/// Handles the events of the sockets.
 pub(super) trait Handler {
-    /// A handshake was taken, or an HTTP connection accepted.
+    /// A handshake was accepted, or an HTTP connection established.
     fn opened(&mut self, engine: &mut Engine, id: usize);
-    /// A frame with data came.
+    /// A data frame was received.
     fn frame(&mut self, engine: &mut Engine, id: usize, payload: &[u8]);
-    /// An HTTP answer came.
+    /// An HTTP answer was received.
     fn answer(&mut self, engine: &mut Engine, id: usize, status: u16, body: &[u8]);
-    /// The socket is gone; its id may come back with the next one that is opened.
+    /// The socket has ended. Its id may be reused for the next socket.
     fn ended(&mut self, engine: &mut Engine, id: usize, why: Ended);
 }
 
@@ -54,14 +54,14 @@ enum Stage {
 struct Socket {
     stream: TcpStream,
     stage: Stage,
-    /// the handshake; none for an HTTP connection
+    /// the handshake; `None` for an HTTP connection
     upgrade: Option<Vec<u8>>,
-    /// what was read and is not complete
+    /// bytes of an incomplete frame or answer
     rest: Vec<u8>,
     out: Vec<u8>,
     written: usize,
     is_dirty: bool,
-    /// nobody reads it
+    /// the socket is not read
     is_stalled: bool,
 }
 
@@ -74,14 +74,14 @@ pub(super) struct Engine {
     buffer: Vec<u8>,
     dirty: Vec<usize>,
     began: Instant,
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub received: u64,
     /// Nanoseconds spent waiting for the server.
     pub idle: u64,
 }
 
 impl Engine {
-    /// For the server at this address.
+    /// Creates an engine for the server at this address.
     pub(super) fn new(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -96,18 +96,18 @@ impl Engine {
         })
     }
 
-    /// Nanoseconds since the engine was made.
+    /// Nanoseconds since the engine was created.
     #[inline]
     pub(super) fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Opens a WebSocket with this handshake, or an HTTP connection without one.
+    /// Opens a WebSocket with this handshake, or an HTTP connection if it is `None`. Returns the socket's id.
     pub(super) fn open(&mut self, upgrade: Option<Vec<u8>>) -> io::Result<usize> {
         let raw = RawSocket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         raw.set_nonblocking(true)?;
         raw.set_tcp_nodelay(true)?;
-        // closed with a reset: else closed connections would use up the ports
+        // closed with a reset, since connections in TIME_WAIT would use up the ports
         raw.set_linger(Some(Duration::ZERO))?;
         match raw.connect(&self.address.into()) {
             Ok(()) => {}
@@ -131,7 +131,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Sends a frame.
+    /// Sends a masked frame.
     pub(super) fn send(&mut self, id: usize, opcode: Opcode, payload: &[u8]) {
         if let Some(socket) = self.sockets.get_mut(id) {
             frames::put_masked(&mut socket.out, opcode, payload);
@@ -139,7 +139,7 @@ impl Engine {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes without a frame.
     pub(super) fn send_raw(&mut self, id: usize, bytes: &[u8]) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.out.extend_from_slice(bytes);
@@ -147,16 +147,16 @@ impl Engine {
         }
     }
 
-    /// Reads this socket no more, until it is [drained](Self::drain).
+    /// Stops reading a socket, until [`drain`](Self::drain).
     pub(super) fn stall(&mut self, id: usize) {
         if let Some(socket) = self.sockets.get_mut(id) {
-            // a window that can't grow, as a peer has it that hangs
+            // a fixed receive buffer, so that the window does not grow while nothing is read
             let _ = SockRef::from(&socket.stream).set_recv_buffer_size(64 * 1024);
             socket.is_stalled = true;
         }
     }
 
-    /// Reads a socket that was stalled.
+    /// Reads from a stalled socket again.
     pub(super) fn drain(&mut self, id: usize, handler: &mut impl Handler) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.is_stalled = false;
@@ -164,7 +164,7 @@ impl Engine {
         }
     }
 
-    /// Drops a socket without a word.
+    /// Closes a socket without calling the handler.
     pub(super) fn drop_socket(&mut self, id: usize) {
         self.sockets.try_remove(id);
     }
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// Sends what has gathered, waits at most this long for something to happen, and hands it over.
+    /// Writes the collected frames, waits for events for at most `timeout`, and handles them.
     pub(super) fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         self.flush(handler);
         let before = self.now();
@@ -226,7 +226,7 @@ impl Engine {
                 Ok(len) => socket.written += len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // what the server said before it went may still be there to be read
+                // the server's last frames may still be in the receive buffer
                 Err(error) if error.kind() == ErrorKind::BrokenPipe && !socket.is_stalled => {
                     return self.readable(id, true, handler);
                 }
@@ -249,7 +249,7 @@ impl Engine {
             match socket.upgrade.take() {
                 Some(upgrade) => {
                     socket.stage = Stage::Upgrading;
-                    // before anything that was sent to it already
+                    // the handshake goes before frames that are queued already
                     socket.out.splice(0..0, upgrade);
                 }
                 None => {
@@ -261,7 +261,7 @@ impl Engine {
         self.write(id, handler);
     }
 
-    /// Reads what is there; `to_the_end` when nothing more will be said about this socket.
+    /// Reads what is available; with `to_the_end`, until the end of the stream, since no further event will come.
     fn readable(&mut self, id: usize, to_the_end: bool, handler: &mut impl Handler) {
         let mut buffer = std::mem::take(&mut self.buffer);
         while let Some(socket) = self.sockets.get_mut(id) {
@@ -286,7 +286,7 @@ impl Engine {
                         self.end(id, Ended::Lost("a frame of the server's is too large".to_owned()), handler);
                         break;
                     }
-                    // a read that leaves room has emptied the socket
+                    // a read that does not fill the buffer has emptied the socket
                     if end < buffer.len() && !to_the_end {
                         break;
                     }
@@ -302,7 +302,7 @@ impl Engine {
         self.buffer = buffer;
     }
 
-    /// Hands over what is complete in these bytes, and tells how many that were.
+    /// Passes complete frames and answers to the handler. Returns the number of bytes used.
     fn take(&mut self, id: usize, bytes: &[u8], handler: &mut impl Handler) -> usize {
         let mut used = 0;
         loop {
@@ -366,10 +366,10 @@ impl Engine {
     }
 }
 
-/// What a connect that goes on in the background answers (POSIX `EINPROGRESS`).
+/// The error of a connect that continues in the background (POSIX `EINPROGRESS`).
 const IN_PROGRESS: i32 = if cfg!(target_os = "linux") { 115 } else { 36 };
 
-/// The HTTP answer at the beginning of these bytes, if it is complete: its length, status and body.
+/// The HTTP answer at the beginning of the bytes: its length, status and body. `None` if it is incomplete.
 fn answer(bytes: &[u8]) -> Option<(usize, u16, &[u8])> {
     let head = memchr::memmem::find(bytes, b"\r\n\r\n")?;
     let text = std::str::from_utf8(&bytes[..head]).ok()?;

@@ -1,4 +1,4 @@
-//! How sockets get in: handshakes, some at a time, and what has to be said until a socket is ready.
+//! Opens sockets: handshakes, with a limit on concurrent ones, and the exchange until a socket is ready.
 
 use std::{io, ops::Range};
 
@@ -12,29 +12,29 @@ use super::{
 };
 use crate::protocol::close_code::CloseCode;
 
-/// Handshakes at once.
+/// Most concurrent handshakes.
 const AT_ONCE: usize = 64;
 
-/// Who sits at a socket.
+/// A client and the socket that it opens.
 #[derive(Clone)]
 pub(super) struct Seat {
     pub identity: Identity,
-    /// Where it connects to.
+    /// The path to connect to.
     pub path: String,
-    /// What it subscribes to by the socket itself.
+    /// The subjects to subscribe to through the socket.
     pub subjects: Vec<String>,
-    /// Never reads after its greeting.
+    /// Whether it never reads after the greeting.
     pub is_stalled: bool,
 }
 
 impl Seat {
-    /// A device that listens to these subjects.
+    /// A device that subscribes to these subjects.
     pub(super) fn device(identity: Identity, subjects: Vec<String>) -> Self {
         Self { identity, path: "/ws".to_owned(), subjects, is_stalled: false }
     }
 }
 
-/// A socket on its way in, or in.
+/// A socket that is opening or ready.
 #[derive(Default)]
 struct Place {
     seat: usize,
@@ -43,19 +43,19 @@ struct Place {
     rest: Vec<u8>,
 }
 
-/// The way in.
+/// The sockets of all seats.
 pub(super) struct Entrance {
     protocol: Protocol,
     host: String,
     pub seats: Vec<Seat>,
     /// by socket id
     places: Vec<Place>,
-    /// by seat: its socket
+    /// the socket of each seat
     sockets: Vec<Option<usize>>,
     under_way: usize,
-    /// Sockets that are ready.
+    /// Number of sockets that are ready.
     pub ready: usize,
-    /// Handshakes that were taken, since the beginning.
+    /// Number of successful handshakes since the beginning.
     pub taken: u64,
     /// Nanoseconds from opening to ready.
     pub handshakes: Histogram<u64>,
@@ -76,7 +76,7 @@ impl Entrance {
         })
     }
 
-    /// Opens the next of these seats, as long as not too many are under way.
+    /// Opens sockets for the next of these seats, up to the limit of concurrent handshakes.
     pub(super) fn open(&mut self, engine: &mut Engine, seats: &mut Range<usize>) -> io::Result<()> {
         while self.under_way < AT_ONCE
             && let Some(seat) = seats.next()
@@ -94,7 +94,7 @@ impl Entrance {
         Ok(())
     }
 
-    /// Whether this socket is one of a seat's; the other one is an HTTP connection.
+    /// Whether this socket belongs to a seat; others are HTTP connections.
     pub(super) fn has(&self, id: usize) -> bool {
         self.places.get(id).is_some_and(|place| self.sockets[place.seat] == Some(id))
     }
@@ -114,17 +114,17 @@ impl Entrance {
         self.sockets[seat]
     }
 
-    /// What is not read to its end of a socket's messages. To be given back with [`keep`](Self::keep).
+    /// Takes a socket's incomplete bytes. Return them with [`keep`](Self::keep).
     pub(super) fn rest(&mut self, id: usize) -> Vec<u8> {
         std::mem::take(&mut self.places[id].rest)
     }
 
-    /// Keeps what [`rest`](Self::rest) gave.
+    /// Stores the bytes taken with [`rest`](Self::rest).
     pub(super) fn keep(&mut self, id: usize, rest: Vec<u8>) {
         self.places[id].rest = rest;
     }
 
-    /// Takes a frame that is about the way in: true if it was.
+    /// Handles a frame of the exchange before a socket is ready. Returns whether it was one.
     #[inline]
     pub(super) fn take(&mut self, engine: &mut Engine, id: usize, incoming: &Incoming<'_>) -> bool {
         match incoming {
@@ -168,7 +168,7 @@ impl Entrance {
         }
     }
 
-    /// A socket is gone. Answers its seat.
+    /// Records the end of a socket. Returns its seat.
     pub(super) fn ended(&mut self, id: usize) -> usize {
         self.sockets[self.places[id].seat] = None;
         self.left(id);
@@ -184,7 +184,7 @@ impl Entrance {
     }
 }
 
-/// Why a socket ended, for a person: with the limit that was hit, if it was one.
+/// Explains why a socket ended, with the key of the limit if one was exceeded.
 pub(super) fn explain(ended: &Ended) -> String {
     let (text, key) = match ended {
         Ended::Refused(status, body) => {

@@ -1,4 +1,4 @@
-//! `bench fanout`: publishers to the subscribers of topics.
+//! `bench fanout`: publications to the subscribers of topics.
 
 use clap::Args;
 
@@ -17,20 +17,19 @@ pub(super) struct Arguments {
     /// Subscribers
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::count())]
     clients: usize,
-    /// Publishers; each is a client of its own
+    /// Publishers; each is a separate client
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
     publishers: usize,
-    /// Topics, shared out among the publishers
+    /// Topics, divided among the publishers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
     topics: usize,
-    /// Subscribers of each topic [default: the clients shared out among the topics, but at least one]
+    /// Subscribers of each topic [default: the clients divided among the topics, but at least one]
     #[arg(long, value_name = "N", value_parser = super::count())]
     subscribers: Option<usize>,
-    /// Further subscribers that never read, for a broker to get along with
+    /// Additional subscribers that never read, to test the handling of slow consumers
     #[arg(long, value_name = "N", default_value_t = 0)]
     stalled: usize,
-    /// Publications on their way at once, where no rate is given [default: as many as make 16,000 copies, from 8 to 64
-    /// and at most 256 KiB]
+    /// Publications in flight if no rate is given [default: enough for 16,000 copies, from 8 to 64, at most 256 KiB]
     #[arg(long, value_name = "N", value_parser = super::count())]
     in_flight: Option<usize>,
     #[command(flatten)]
@@ -39,7 +38,7 @@ pub(super) struct Arguments {
     target: TargetArguments,
 }
 
-/// Publications on their way that keep a broker busy and no socket's budget overrun.
+/// The number of publications in flight that keeps a broker busy without exceeding the budget of any socket.
 pub(super) fn window(copies: usize, size: usize) -> usize {
     (16_000 / copies).clamp(8, 64).min((256 * 1024 / size).max(1))
 }
@@ -65,7 +64,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let all = bench.devices(publishers + clients + stalled).await?;
         bench.identities.topics(&all[0], &names).await?;
 
-        // publisher i sends to topic i, as long as there are any of either; who publishes has to be subscribed
+        // publishers and topics are paired in turn; a publisher must be subscribed to its topics
         let mut topics_of = vec![Vec::new(); all.len()];
         for number in 0..publishers.max(topics) {
             topics_of[number % publishers].push(number % topics);
@@ -80,7 +79,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let pairs = pairs.flat_map(|(who, topics)| topics.iter().map(|topic| (who.clone(), names[*topic].clone())));
         bench.identities.subscribe(pairs.collect()).await?;
 
-        // a stalled subscriber's copies are not waited for
+        // copies for stalled subscribers are not expected
         let mut members = vec![0_u64; topics];
         topics_of[..publishers + clients].iter().flatten().for_each(|topic| members[*topic] += 1);
         let senders = (0..publishers).map(|number| Sender {

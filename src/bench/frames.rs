@@ -1,20 +1,19 @@
-//! RFC 6455 framing of what a client sends, and where the server's frames begin and end.
+//! RFC 6455 framing for clients: writes masked frames, parses the heads of the server's frames.
 
-/// What kind of frame (RFC 6455, section 5.2).
 pub(super) use crate::protocol::wire::Opcode;
 
-/// The head of a server's frame.
+/// The head of a frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The opcode's number; 0 continues a message.
+    /// The opcode; 0 is a continuation.
     pub opcode: u8,
-    /// Bytes before the payload.
+    /// Length of the head in bytes.
     pub len: usize,
-    /// Bytes of payload.
+    /// Length of the payload in bytes.
     pub payload: usize,
 }
 
-/// The head at the beginning of these bytes, if it is complete.
+/// The head at the beginning of the bytes. `None` if it is incomplete.
 #[inline]
 pub(super) fn head(bytes: &[u8]) -> Option<Head> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
@@ -26,7 +25,7 @@ pub(super) fn head(bytes: &[u8]) -> Option<Head> {
     Some(Head { opcode: first & 0x0f, len, payload })
 }
 
-/// Appends a frame, masked with a new key as clients have to.
+/// Appends a frame, masked with a new random key.
 pub(super) fn put_masked(buffer: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let key: [u8; 4] = rand::random();
     buffer.push(0x80 | opcode as u8);

@@ -1,4 +1,4 @@
-//! The devices, topics and rooms of a benchmark: made before it over HTTP, and taken away after it as far as the API goes.
+//! The devices, topics and rooms of a benchmark: created over HTTP before it, and removed after it as far as the API allows.
 
 use anyhow::{Context, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -9,24 +9,24 @@ use uuid::Uuid;
 use super::{progress::Progress, target::Target, wire::Protocol};
 use crate::client::{Client, ClientError};
 
-/// Requests at once.
+/// Most concurrent requests.
 const AT_ONCE: usize = 32;
 
-/// The room of the benchmarks. Rooms stay, so all runs use the same.
+/// The room of the benchmarks. It is not removed at the end, so all runs use the same one.
 const ROOM: &str = "switchboard-bench";
 
 /// A client of the server under test.
 #[derive(Clone)]
 pub(super) struct Identity {
     pub uuid: Uuid,
-    /// None where the server asks for none.
+    /// The client's token; `None` if the server requires none.
     pub token: Option<String>,
 }
 
-/// What a benchmark has made at the server.
+/// The objects that a benchmark has created on the server.
 pub(super) struct Identities {
     client: Client,
-    /// who may delete devices, if anybody
+    /// the operator, who may delete devices
     operator: Option<Client>,
     protocol: Protocol,
     progress: Progress,
@@ -36,7 +36,7 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    /// Nothing yet. `operator` is who may take devices away again.
+    /// Creates nothing yet. `operator` is used to delete devices at the end.
     pub(super) fn new(
         target: &Target,
         protocol: Protocol,
@@ -54,7 +54,7 @@ impl Identities {
         })
     }
 
-    /// So many new devices.
+    /// Registers `count` new devices.
     pub(super) async fn devices(
         &mut self,
         run: &str,
@@ -88,7 +88,7 @@ impl Identities {
             self.progress.part();
         }
         drop(registering);
-        // those before a failure are cleaned up as well
+        // kept before the error is returned, so that they are cleaned up, too
         self.devices.extend(devices.iter().cloned());
         match failed {
             Some(error) => Err(explained(error)).context("cannot register the devices"),
@@ -96,7 +96,7 @@ impl Identities {
         }
     }
 
-    /// Makes topics by these names, of this owner.
+    /// Creates topics with these names for this owner.
     pub(super) async fn topics(&mut self, owner: &Identity, names: &[String]) -> anyhow::Result<()> {
         if self.protocol == Protocol::Nats {
             return Ok(());
@@ -108,7 +108,7 @@ impl Identities {
             async move {
                 match owner.create_topic(&name).await {
                     Ok(()) => {}
-                    // topics stay: it is of an earlier run
+                    // topics are not removed: it is from an earlier run
                     Err(ClientError::Refused { code, .. }) if code == "already_exists" => {
                         let topic: Value = owner.get(&format!("/topics/{name}")).await?;
                         ensure!(
@@ -125,7 +125,7 @@ impl Identities {
         creating.buffer_unordered(AT_ONCE).try_collect::<()>().await.context("cannot create the topics")
     }
 
-    /// Subscribes each of these to its topic.
+    /// Subscribes each identity to its topic.
     pub(super) async fn subscribe(&mut self, pairs: Vec<(Identity, String)>) -> anyhow::Result<()> {
         if self.protocol == Protocol::Nats {
             return Ok(());
@@ -143,32 +143,32 @@ impl Identities {
         subscribing.buffer_unordered(AT_ONCE).try_collect::<()>().await.context("cannot subscribe")
     }
 
-    /// The room of the benchmarks. Who enters it by socket becomes a member; these are, too, and will leave it.
+    /// Creates or finds the room of the benchmarks. The members join it with their sockets, and leave it at the end.
     pub(super) async fn room(&mut self, operator: &Client, members: &[Identity]) -> anyhow::Result<i64> {
         let made: Result<Value, _> = operator.post("/api/rooms/", &json!({ "name": ROOM })).await;
         let room = match made {
             Ok(room) => room["id"].as_i64(),
-            // rooms stay: it is of an earlier run
+            // rooms are not removed: it is from an earlier run
             Err(ClientError::Refused { code, detail, .. }) if code == "already_exists" || detail.contains("exists") => {
                 find_room(operator).await?
             }
             Err(error) => return Err(explained(error)).context("cannot create the room"),
         };
-        let Some(room) = room else { bail!("the broker does not tell the id of the room {ROOM}") };
+        let Some(room) = room else { bail!("cannot find the id of the room {ROOM}") };
         let mut leaving: Vec<_> = members.iter().map(|member| self.as_client(member)).collect();
         leaving.push(operator.clone());
         self.room = Some((room, leaving));
         Ok(room)
     }
 
-    /// Takes away what can be taken away, and tells what can't.
+    /// Removes what can be removed. Returns a text about the rest.
     pub(super) async fn clean_up(&self) -> Option<String> {
         if self.protocol == Protocol::Nats {
             return None;
         }
         self.progress.wait("cleaning up");
         let body = |topic: &str| json!({ "topic_id": topic });
-        // a subscription that is gone already is as good
+        // errors are ignored: the subscription has ended already
         stream::iter(&self.subscriptions)
             .for_each_concurrent(AT_ONCE, |(identity, topic)| async move {
                 let _ = self.as_client(identity).post::<Value>("/topics/unsubscribe", &body(topic)).await;
@@ -202,7 +202,7 @@ impl Identities {
         (!kept.is_empty()).then(|| format!("the broker keeps {}", kept.join(", ")))
     }
 
-    /// How many are left.
+    /// Deletes the devices. Returns the number of those that are left.
     async fn delete_devices(&self) -> usize {
         let Some(operator) = &self.operator else { return self.devices.len() };
         let deleting = stream::iter(&self.devices).map(|device| async move {
@@ -232,7 +232,7 @@ async fn find_room(operator: &Client) -> anyhow::Result<Option<i64>> {
     }
 }
 
-/// What a refusal by one of the broker's limits asks for.
+/// Adds the limit to raise to a refusal by one of the broker's limits.
 fn explained(error: ClientError) -> anyhow::Error {
     match &error {
         ClientError::Refused { status, detail, .. } if matches!(status.as_u16(), 429 | 503) => match limit(detail) {
@@ -243,7 +243,7 @@ fn explained(error: ClientError) -> anyhow::Error {
     }
 }
 
-/// The key of a limit in the broker's words.
+/// The key of a limit in an error text of the broker.
 pub(super) fn limit(text: &str) -> Option<&str> {
     let begin = text.find("limits.")?;
     let key = &text[begin..];

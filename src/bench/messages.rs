@@ -1,4 +1,4 @@
-//! Senders, receivers, and the messages between them: what fan-out, direct messages and rooms have in common.
+//! Senders, receivers and messages: shared by the benchmarks `fanout`, `direct` and `room`.
 
 use std::time::Duration;
 
@@ -14,43 +14,43 @@ use super::{
     wire::{Incoming, Protocol},
 };
 
-/// Who sends what to whom.
+/// The sockets, the senders and the load of a run.
 pub(super) struct Plan {
     pub protocol: Protocol,
     pub host: String,
-    /// Tells this run's messages from all others.
+    /// Identifies the messages of this run.
     pub run: String,
     pub seats: Vec<Seat>,
     pub senders: Vec<Sender>,
     pub window: Window,
-    /// Messages per second, of all senders together; none is as fast as the window lets.
+    /// Messages per second, all senders together; `None`: as fast as the window allows.
     pub rate: Option<f64>,
     /// Seconds to measure.
     pub duration: f64,
-    /// HTTP connections that log in again and again.
+    /// Number of HTTP connections that log in continuously.
     pub login_flood: usize,
 }
 
 /// A seat that sends.
 pub(super) struct Sender {
     pub seat: usize,
-    /// In turn.
+    /// Sent in turn.
     pub messages: Vec<Outgoing>,
     pub next: usize,
 }
 
-/// A message to be sent again and again.
+/// A message that is sent repeatedly.
 pub(super) struct Outgoing {
     pub template: Template,
-    /// How many will get it.
+    /// The number of recipients.
     pub copies: u64,
 }
 
-/// How many messages may be on their way where no rate is given.
+/// The most messages in flight if no rate is given.
 pub(super) enum Window {
-    /// So many publications, whoever sends them.
+    /// This many publications, all senders together.
     Together(usize),
-    /// So many of each sender's. For each seat: whose messages arrive there.
+    /// This many messages of each sender. The list gives, for each seat, the sender whose messages arrive there.
     EachSender(usize, Vec<Option<usize>>),
 }
 
@@ -61,14 +61,14 @@ struct Run {
     senders: Vec<Sender>,
     window: Window,
     meter: Option<Meter>,
-    /// copies of all that was sent
+    /// expected copies of all messages sent
     expected: u64,
-    /// who sends next where all take turns
+    /// the next sender if all take turns
     turn: usize,
-    /// senders whose message arrived
+    /// senders whose message arrived, so that they send the next one
     again: Vec<usize>,
     login: Vec<u8>,
-    /// what arrives now was not waited for
+    /// reading what stalled clients have not read; it is not counted
     is_draining: bool,
     stalled_cut: usize,
     failure: Option<String>,
@@ -115,7 +115,7 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
 
     let stalled: Vec<_> = (0..count).filter(|seat| all.entrance.seats[*seat].is_stalled).collect();
     if !stalled.is_empty() {
-        control.progress.wait("looking after those who did not read");
+        control.progress.wait("reading the backlog of stalled clients");
         all.drain(engine, &stalled, control)?;
         report.stalled_clients = Some(stalled.len());
         report.stalled_cut = Some(all.stalled_cut);
@@ -128,7 +128,7 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
     Ok(())
 }
 
-/// Lets all seats in.
+/// Opens the sockets of all seats.
 fn enter(engine: &mut Engine, all: &mut Run, count: usize, control: &Control) -> anyhow::Result<()> {
     let mut seats = 0..count;
     let mut progress = (0, engine.now());
@@ -152,7 +152,7 @@ impl Run {
         self.failure.take().map_or(Ok(()), |failure| bail!(failure))
     }
 
-    /// Sends until the time is over, and waits for the last ones.
+    /// Sends until the time is over, and waits for the last messages.
     fn go(&mut self, engine: &mut Engine, rate: Option<f64>, control: &Control) -> anyhow::Result<()> {
         let mut pace = rate.map(|rate| Pace::new(engine.now(), rate));
         if pace.is_none()
@@ -205,7 +205,7 @@ impl Run {
         }
     }
 
-    /// The next sender sends.
+    /// Sends a message of the next sender.
     fn send_next(&mut self, engine: &mut Engine, time: u64) {
         let sender = self.turn % self.senders.len();
         self.turn += 1;
@@ -239,7 +239,7 @@ impl Run {
         }
     }
 
-    /// Reads what is left for those that did not read, until the broker's close or nothing more comes.
+    /// Reads the backlog of stalled clients, until the broker's close frame or until nothing more comes.
     fn drain(&mut self, engine: &mut Engine, stalled: &[usize], control: &Control) -> anyhow::Result<()> {
         self.is_draining = true;
         for seat in stalled {
@@ -247,7 +247,7 @@ impl Run {
                 engine.drain(id, self);
             }
         }
-        // a close frame stands behind what was on its way
+        // a close frame follows the bytes that the kernel had already taken
         let mut quiet_since = engine.now();
         let mut received = engine.received;
         while self.stalled_cut < stalled.len() && engine.now() - quiet_since < PATIENCE / 3 {
@@ -261,7 +261,7 @@ impl Run {
     }
 }
 
-/// How long to sleep until this time: not at all where the system's clock is too coarse for it.
+/// The time to sleep until `time`; zero if that is too short for the system's timers.
 pub(super) fn until(time: u64, now: u64) -> Duration {
     let left = Duration::from_nanos(time.saturating_sub(now));
     if left > Duration::from_millis(3) { left - Duration::from_millis(2) } else { Duration::ZERO }

@@ -1,4 +1,4 @@
-//! What is counted while a benchmark runs: a warming up, then the time that is measured, then the wait for the last ones.
+//! Counts during a run, in three phases: warm-up, measured time, and waiting for the last messages.
 
 use std::{
     sync::{
@@ -22,18 +22,18 @@ use super::{
     report::{self, Latency, Report, thousands},
 };
 
-/// The warming up is a quarter of the measured time, at most this.
+/// Longest warm-up; it takes a quarter of the measured time.
 const WARMING_UP: f64 = 1.0;
 
-/// How long nothing may arrive until the rest counts as lost, in nanoseconds.
+/// Time without arrivals after which missing messages count as lost, in nanoseconds.
 pub(super) const PATIENCE: u64 = 3_000_000_000;
 
-/// Between two looks at what the broker uses, in nanoseconds.
+/// Time between two samples of the broker's memory, in nanoseconds.
 const LOOK: u64 = 50_000_000;
 
 const INTERRUPTED: &str = "interrupted";
 
-/// Ctrl-C and SIGTERM: what was started and made has to be taken away before the end.
+/// Handles Ctrl-C and SIGTERM, so that the benchmark cleans up before it ends.
 #[derive(Default)]
 pub(super) struct Stop {
     is_wanted: AtomicBool,
@@ -41,7 +41,7 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Listens from now on.
+    /// Installs the signal handlers.
     pub(super) fn listen() -> std::io::Result<Arc<Self>> {
         let stop = Arc::new(Self::default());
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -57,14 +57,14 @@ impl Stop {
     }
 }
 
-/// How a benchmark is watched and stopped.
+/// Progress line, signals and process of a benchmark.
 #[derive(Clone)]
 pub(super) struct Control {
     pub progress: Progress,
     pub stop: Arc<Stop>,
-    /// The broker's process, if it is known.
+    /// The broker's process, if known.
     pub process: Option<Process>,
-    /// Wait without sleeping.
+    /// Whether to poll without sleeping.
     pub spin: bool,
 }
 
@@ -77,25 +77,25 @@ impl Control {
         Ok(())
     }
 
-    /// Does this, unless somebody stops the program.
+    /// Runs the work until it ends or a signal stops the benchmark.
     pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::select! {
             done = work => done,
             () = self.stop.notify.notified() => {
-                // for the thread that sends
+                // `check` on the engine's thread sees it
                 self.stop.is_wanted.store(true, Ordering::Relaxed);
                 bail!(INTERRUPTED)
             }
         }
     }
 
-    /// How long to wait for the server at most.
+    /// The longest time to wait for events.
     pub(super) fn timeout(&self) -> Duration {
         if self.spin { Duration::ZERO } else { Duration::from_millis(10) }
     }
 }
 
-/// Counts.
+/// The counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub sent: u64,
@@ -105,7 +105,7 @@ pub(super) struct Counts {
     pub logins_refused: u64,
 }
 
-/// What was counted until some moment.
+/// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Snapshot {
     at: u64,
@@ -115,7 +115,7 @@ struct Snapshot {
     cpu: Option<Duration>,
 }
 
-/// Where in the run we are.
+/// The phase of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     WarmingUp,
@@ -123,7 +123,7 @@ enum Phase {
     WaitingForTheLast,
 }
 
-/// The counts of a run.
+/// The counters and latencies of a run.
 pub(super) struct Meter {
     control: Control,
     begin: u64,
@@ -134,9 +134,9 @@ pub(super) struct Meter {
     last: Snapshot,
     looked_at: u64,
     progress: (u64, u64),
-    /// So far.
+    /// The counters so far.
     pub counts: Counts,
-    /// Nanoseconds, of the measured time.
+    /// Latencies during the measured time, in nanoseconds.
     pub latencies: Histogram<u64>,
     pub errors: u64,
     pub first_error: Option<String>,
@@ -144,7 +144,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// From this moment on.
+    /// Starts the warm-up at `begin`. `seconds` is the time to measure.
     pub(super) fn new(control: &Control, begin: u64, seconds: f64) -> anyhow::Result<Self> {
         let measure_from = begin + ((seconds / 4.0).min(WARMING_UP) * 1e9) as u64;
         Ok(Self {
@@ -165,18 +165,18 @@ impl Meter {
         })
     }
 
-    /// Whether latencies count now.
+    /// Whether the measured time is running.
     #[inline]
     pub(super) fn is_measuring(&self) -> bool {
         self.phase == Phase::Measuring
     }
 
-    /// Whether the time is over and no more is to be sent.
+    /// Whether the measured time is over, so that no more is sent.
     pub(super) fn is_over(&self) -> bool {
         self.phase == Phase::WaitingForTheLast
     }
 
-    /// Something went wrong that does not end the run.
+    /// Counts an error that does not end the run.
     pub(super) fn error(&mut self, text: &str) {
         self.errors += 1;
         if self.first_error.is_none() {
@@ -184,7 +184,8 @@ impl Meter {
         }
     }
 
-    /// The time has come to this; `expected` copies should arrive. Answers whether it is worth to go on.
+    /// Updates phase, samples and progress. `expected` is the number of copies that should arrive. Returns false at the end of
+    /// the run.
     pub(super) fn tick(&mut self, engine: &Engine, expected: u64) -> bool {
         let now = engine.now();
         if self.phase == Phase::WarmingUp && now >= self.measure_from {
@@ -204,14 +205,14 @@ impl Meter {
         }
         let Counts { sent, accepted, delivered, .. } = self.counts;
         let done = delivered + accepted + self.errors;
-        // not every server gives receipts
+        // some servers send no receipts
         let is_all_here = delivered >= expected && (accepted == 0 || accepted >= sent);
         if done != self.progress.0 || is_all_here {
             self.progress = (done, now);
         }
         let is_stuck = now.saturating_sub(self.progress.1) > PATIENCE;
         if is_stuck && !self.is_over() {
-            // what was measured until it stopped
+            // nothing arrives any more: the measurement ends now
             self.phase = Phase::WaitingForTheLast;
             self.last = self.snapshot(engine, now);
         }
@@ -223,7 +224,7 @@ impl Meter {
         Snapshot { at, counts: self.counts, received: engine.received, idle: engine.idle, cpu }
     }
 
-    /// Fills in what was counted.
+    /// Writes the figures into the report.
     pub(super) fn report(&self, report: &mut Report, expected: u64, of: &'static str, corrected: bool) {
         let Snapshot { at, counts, received, idle, cpu } = self.first;
         let seconds = (self.last.at.saturating_sub(at)).max(1) as f64 / 1e9;
@@ -250,7 +251,7 @@ impl Meter {
         if let (Some(first), Some(last)) = (cpu, self.last.cpu) {
             let cores = last.saturating_sub(first).as_secs_f64() / seconds;
             report.broker_cpu_cores = Some(cores);
-            // below that the clock of the system is too coarse
+            // shorter times are below the resolution of the system's CPU clock
             if cores > 0.05 {
                 report.per_core_per_s = Some(delivered / cores);
             }

@@ -1,5 +1,5 @@
-//! When messages are due at a constant rate, whatever became of those before: that is what corrects latencies for
-//! coordinated omission.
+//! The due times of messages at a constant rate, independent of delays of earlier messages. Latencies counted from the due
+//! time are corrected for coordinated omission.
 
 /// A constant rate.
 #[derive(Debug)]
@@ -10,17 +10,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// From this time on, in nanoseconds.
+    /// A constant rate from `begin`, in nanoseconds.
     pub(super) fn new(begin: u64, per_second: f64) -> Self {
         Self { begin, per_second, taken: 0 }
     }
 
-    /// When the next one is due.
+    /// The due time of the next message.
     pub(super) fn next(&self) -> u64 {
         self.begin + ((self.taken + 1) as f64 * 1e9 / self.per_second) as u64
     }
 
-    /// Takes the next one if it is due by now, and tells when it was.
+    /// Takes the next message if it is due. Returns its due time.
     pub(super) fn take(&mut self, now: u64) -> Option<u64> {
         let next = self.next();
         (next <= now).then(|| {

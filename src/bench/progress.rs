@@ -1,10 +1,10 @@
-//! What the terminal shows while a benchmark runs. Nothing, where stderr is no terminal.
+//! The progress line on the terminal. Nothing is shown if stderr is not a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// One line that changes.
+/// The progress line.
 #[derive(Clone)]
 pub(super) struct Progress(ProgressBar);
 
@@ -13,14 +13,14 @@ impl Progress {
         Self(ProgressBar::new(0))
     }
 
-    /// A step that takes its time.
+    /// Shows a step without parts.
     pub(super) fn wait(&self, what: &'static str) {
         self.style("{spinner} {msg}");
         self.0.set_message(what);
         self.0.tick();
     }
 
-    /// A step with so many parts.
+    /// Shows a step with `parts` parts.
     pub(super) fn step(&self, what: &'static str, parts: usize) {
         self.style("{msg} {pos} of {len}  {bar:40}");
         self.0.set_length(parts as u64);
@@ -28,17 +28,17 @@ impl Progress {
         self.0.set_message(what);
     }
 
-    /// A part of the step is done.
+    /// Counts one more part as done.
     pub(super) fn part(&self) {
         self.0.inc(1);
     }
 
-    /// So many parts of the step are done.
+    /// Sets the number of parts that are done.
     pub(super) fn at(&self, parts: usize) {
         self.0.set_position(parts as u64);
     }
 
-    /// The benchmark goes on: how far of how long, and what it does now.
+    /// Shows the elapsed and the whole time of the benchmark, and its current figures.
     pub(super) fn running(&self, elapsed: Duration, whole: Duration, doing: String) {
         if self.0.is_hidden() {
             return;
@@ -49,7 +49,7 @@ impl Progress {
         self.0.set_message(doing);
     }
 
-    /// The line goes away.
+    /// Removes the line.
     pub(super) fn done(&self) {
         self.0.finish_and_clear();
     }

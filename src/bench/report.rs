@@ -1,22 +1,22 @@
-//! What came of a benchmark, as JSON and as text. The names of the JSON are stable; each ends with its unit.
+//! The report of a benchmark, as JSON and as text. The keys of the JSON are stable; each ends with its unit.
 
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Parameters and figures. What does not apply to a benchmark is absent.
+/// Parameters and figures. Those that do not apply to a benchmark are absent.
 #[derive(Debug, Default, Serialize)]
 #[serde(default)]
 pub(super) struct Report {
     pub benchmark: &'static str,
-    /// Of this program.
+    /// The version of this program.
     pub version: &'static str,
     pub protocol: &'static str,
-    /// None: a broker of its own.
+    /// The running server; `None` if the benchmark started the broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Of a broker of its own; 0 is one per core.
+    /// Workers of the broker that the benchmark started; 0: one per core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
     pub clients: usize,
@@ -36,18 +36,18 @@ pub(super) struct Report {
     pub rate_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<usize>,
-    /// Measured, without the warming up.
+    /// The measured time, without the warm-up.
     pub duration_s: f64,
-    /// Messages or commands sent, the warming up included; so are the three that follow.
+    /// Messages or commands sent, including the warm-up, as in the next three counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
-    /// Those that the broker gave a receipt for.
+    /// Messages for which a receipt came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u64>,
-    /// Copies that arrived; of a command, its result.
+    /// Copies that arrived; for commands, results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivered: Option<u64>,
-    /// Copies that did not.
+    /// Copies that did not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
     pub errors: u64,
@@ -72,29 +72,29 @@ pub(super) struct Report {
     pub stalled_cut: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logins_answered_per_s: Option<f64>,
-    /// Because too many passwords waited to be hashed (503).
+    /// Logins refused with 503, since too many passwords waited to be hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logins_refused_per_s: Option<f64>,
-    /// Cores that the broker kept busy.
+    /// CPU time of the broker divided by the measured time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker_cpu_cores: Option<f64>,
-    /// What one core of the broker's would carry: the rate divided by `broker_cpu_cores`.
+    /// The rate divided by `broker_cpu_cores`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_core_per_s: Option<f64>,
-    /// Resident, before the sockets were opened.
+    /// Resident memory before the sockets were opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_before_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak_bytes: Option<u64>,
-    /// With all sockets open and idle.
+    /// Resident memory with all sockets open and idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_open_bytes: Option<u64>,
-    /// After all sockets were closed.
+    /// Resident memory after all sockets were closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_after_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_per_connection_bytes: Option<f64>,
-    /// How much of the time this program was at work; near 1 it may have been what held things up.
+    /// The share of time in which this program was busy; near 1 the program may be the bottleneck.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bench_busy: Option<f64>,
 }
@@ -102,9 +102,9 @@ pub(super) struct Report {
 /// A distribution of latencies.
 #[derive(Debug, Serialize)]
 pub(super) struct Latency {
-    /// From when to when.
+    /// The beginning and end of the measured interval, as text.
     pub of: &'static str,
-    /// For coordinated omission: counted from when the message was due, not from when it could be sent.
+    /// Corrected for coordinated omission: counted from the time at which the message was due, not from its sending.
     pub corrected: bool,
     pub p50_us: f64,
     pub p90_us: f64,
@@ -114,7 +114,7 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    /// Of these nanoseconds; None if there are none.
+    /// The quantiles of a histogram of nanoseconds; `None` if it is empty.
     pub(super) fn of(what: &'static str, corrected: bool, histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         (!histogram.is_empty()).then(|| Self {
@@ -129,12 +129,12 @@ impl Latency {
     }
 }
 
-/// An empty histogram of nanoseconds, three digits exact.
+/// An empty histogram of nanoseconds with a precision of three digits.
 pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 3_600_000_000_000, 3)?)
 }
 
-/// A number as a person reads it.
+/// A number with separators between thousands.
 pub(super) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -164,7 +164,7 @@ fn time(micros: f64) -> String {
 }
 
 impl Report {
-    /// The report for a person.
+    /// The report as text.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: String| {

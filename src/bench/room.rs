@@ -19,10 +19,10 @@ pub(super) struct Arguments {
     /// Members of the room, each with a socket
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::count())]
     clients: usize,
-    /// Members that write; they read as well
+    /// Members that write; they also read
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::count())]
     publishers: usize,
-    /// Messages on their way at once, where no rate is given [default: as of fanout]
+    /// Messages in flight if no rate is given [default: as for fanout]
     #[arg(long, value_name = "N", value_parser = super::count())]
     in_flight: Option<usize>,
     #[command(flatten)]

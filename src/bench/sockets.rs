@@ -1,4 +1,4 @@
-//! `bench idle` and `bench connect`: what sockets cost that say nothing, and how fast they come.
+//! `bench idle` and `bench connect`: the memory of idle sockets, and the rate of handshakes.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use super::{
     wire::{Incoming, Protocol},
 };
 
-/// How often we look how much memory the broker has, in nanoseconds.
+/// Time between two samples of the broker's memory, in nanoseconds.
 const LOOK: u64 = 20_000_000;
 
-/// An allocator gives back what is free little by little: how long that may take, and how long it may pause, in
+/// An allocator returns free memory gradually: the longest time to wait for that, and the longest pause in it, in
 /// nanoseconds.
 const SETTLING: u64 = 20_000_000_000;
 const PAUSE: u64 = 2_000_000_000;
 
 #[derive(Args)]
 pub(super) struct IdleArguments {
-    /// Connections, all opened as fast as it goes
+    /// Connections, all opened as fast as possible
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = super::count())]
     clients: usize,
     /// Seconds that they stay open
@@ -37,7 +37,7 @@ pub(super) struct IdleArguments {
 
 #[derive(Args)]
 pub(super) struct ConnectArguments {
-    /// Connections, each opened, greeted, closed, and opened again
+    /// Connections, each opened, greeted, closed and opened again
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::count())]
     clients: usize,
     /// Seconds to measure
@@ -92,7 +92,7 @@ async fn run(
 struct Run {
     protocol: Protocol,
     entrance: Entrance,
-    /// sockets are closed as soon as they have been greeted
+    /// whether sockets are closed after the greeting
     is_churning: bool,
     failure: Option<String>,
 }
@@ -154,7 +154,7 @@ impl Run {
         Ok(())
     }
 
-    /// The broker's memory when it does not fall any more.
+    /// Waits until the broker's memory no longer falls. Returns it.
     fn settled_memory(&mut self, engine: &mut Engine, control: &Control) -> anyhow::Result<Option<u64>> {
         let memory = || control.process.and_then(Process::memory);
         let Some(mut now) = memory() else { return Ok(None) };
@@ -204,7 +204,7 @@ impl Run {
             if seats.is_empty() {
                 seats = 0..count;
             }
-            // a seat is taken again when its last socket is gone
+            // a seat gets a new socket when its last one has ended
             while !seats.is_empty() && self.entrance.socket(seats.start).is_none() {
                 let mut one = seats.start..seats.start + 1;
                 self.entrance.open(engine, &mut one).context("cannot open a socket")?;
@@ -226,7 +226,7 @@ impl Run {
             if self.entrance.taken != progress.0 {
                 progress = (self.entrance.taken, now);
             } else if now - progress.1 > 10 * PATIENCE {
-                bail!("the server greets no more, after {} handshakes", self.entrance.taken);
+                bail!("the server stopped sending greetings after {} handshakes", self.entrance.taken);
             }
         }
         report.duration_s = elapsed.as_secs_f64();

@@ -1,36 +1,36 @@
-//! The time at which a message was meant to be sent, inside its content.
+//! Time stamps in the content of messages: the time at which a message was due.
 //!
-//! A stamp is `@`, eight characters that tell this run from any other, and the nanoseconds since the run began as sixteen
-//! hexadecimal digits. It looks the same in JSON and outside.
+//! A stamp is `@`, eight characters that identify the run, and the nanoseconds since the run began as sixteen hexadecimal
+//! digits. None of these characters is escaped in JSON.
 
 use memchr::memmem;
 
-/// Characters of a stamp; no content can be shorter.
+/// Length of a stamp, and so the shortest content.
 pub(super) const LEN: usize = 1 + RUN + DIGITS;
 const RUN: usize = 8;
 const DIGITS: usize = 16;
 
-/// Content of this many bytes, with a stamp to be filled in.
+/// Content of `size` bytes with an empty stamp.
 pub(super) fn content(run: &str, size: usize) -> String {
     let mut content = format!("@{run}{}", "0".repeat(DIGITS));
     content.extend((content.len()..size).map(|at| char::from(b'a' + (at % 26) as u8)));
     content
 }
 
-/// A message to be sent again and again, each time with another stamp.
+/// A message that is sent repeatedly, each time with a new stamp.
 pub(super) struct Template {
     bytes: Vec<u8>,
     digits: usize,
 }
 
 impl Template {
-    /// Of a message that has the run's [`content`] in it.
+    /// Creates a template from a message that contains [`content`] of the run.
     pub(super) fn new(run: &str, message: String) -> Self {
         let digits = message.find(&format!("@{run}")).map_or(0, |at| at + 1 + RUN);
         Self { bytes: message.into_bytes(), digits }
     }
 
-    /// The message with this time.
+    /// The message, stamped with this time.
     pub(super) fn stamped(&mut self, mut time: u64) -> &[u8] {
         for digit in self.bytes[self.digits..][..DIGITS].iter_mut().rev() {
             *digit = b"0123456789abcdef"[(time & 15) as usize];
@@ -43,19 +43,19 @@ impl Template {
 /// Finds the stamps of one run.
 pub(super) struct Stamps {
     prefix: Vec<u8>,
-    /// where the last one was: most messages are alike
+    /// position of the last stamp, tried first, since most messages are alike
     offset: usize,
-    /// the last one, since one publication comes back many times
+    /// the last stamp, since copies of one publication have the same
     last: ([u8; DIGITS], u64),
 }
 
 impl Stamps {
-    /// Of this run.
+    /// Creates a finder for the stamps of a run.
     pub(super) fn new(run: &str) -> Self {
         Self { prefix: format!("@{run}").into_bytes(), offset: 0, last: ([b'0'; DIGITS], 0) }
     }
 
-    /// The stamp in this message, if it is one of the run.
+    /// The time in a message's stamp; `None` if it has no stamp of this run.
     #[inline]
     pub(super) fn find(&mut self, message: &[u8]) -> Option<u64> {
         let is_there = |at: usize| message.get(at..at + self.prefix.len()) == Some(&*self.prefix);

@@ -1,4 +1,4 @@
-//! The server that is measured: one that runs already, or a broker of its own.
+//! The server under test: a running one, or a broker that the benchmark starts.
 
 use std::{
     net::{SocketAddr, TcpStream, ToSocketAddrs},
@@ -18,14 +18,14 @@ use tokio::{
 use super::{meter::Control, process::Process};
 use crate::terminal::WrongArguments;
 
-/// The longest that a broker may take to start.
+/// Timeout for the start of a broker.
 const START: Duration = Duration::from_secs(60);
 
-/// The longest that it takes to find out whether somebody listens.
+/// Timeout for the first connection, which checks that the server listens.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Limits that guard against what a benchmark does from one address and with few identities. Those that guard the
-/// broker's memory stay as they are.
+/// Limits that are switched off, since a benchmark uses one address and few identities. Limits that protect the broker's
+/// memory stay in force.
 const LIFTED: [&str; 10] = [
     "CONNECTIONS",
     "FRAMES_PER_SECOND",
@@ -41,25 +41,25 @@ const LIFTED: [&str; 10] = [
 
 /// The server under test.
 pub(super) struct Target {
-    /// Where it listens.
+    /// The server's URL.
     pub url: String,
-    /// The same, resolved.
+    /// Its resolved address.
     pub address: SocketAddr,
-    /// The same, for the `Host` header.
+    /// Its value for the `Host` header.
     pub host: String,
     /// The process, if it is on this machine and known.
     pub process: Option<Process>,
     own: Option<Own>,
 }
 
-/// A broker of its own. Dropped, it is killed and its data is gone.
+/// A broker started by the benchmark. Dropping it kills the process and deletes the data.
 struct Own {
     child: Child,
     dir: TempDir,
 }
 
 impl Target {
-    /// The server at this URL.
+    /// Checks that a server listens at the URL.
     pub(super) fn running(url: &str, pid: Option<u32>) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).ok().filter(Url::has_host);
         let Some(parsed) = parsed else {
@@ -82,7 +82,7 @@ impl Target {
         let candidates = (host.trim_matches(['[', ']']), port)
             .to_socket_addrs()
             .with_context(|| format!("cannot resolve {host}"))?;
-        // of several addresses of a name, the one where somebody listens
+        // takes the first of the name's addresses that accepts a connection
         let address = candidates.into_iter().find(|address| TcpStream::connect_timeout(address, CONNECT).is_ok());
         let address = address.with_context(|| {
             format!("no broker at {url}: start it, or leave out --url to measure a broker of its own")
@@ -90,14 +90,14 @@ impl Target {
         let process = pid.map(Process);
         ensure!(
             process.is_none_or(|process| process.memory().is_some()),
-            "no process {} here, or this system does not tell about it",
+            "no process {} here, or this system does not report its memory",
             pid.unwrap_or_default()
         );
         let url = format!("http://{host}:{port}");
         Ok(Self { url, address, host: format!("{host}:{port}"), process, own: None })
     }
 
-    /// Starts a broker of its own, with this many workers.
+    /// Starts a broker with this many workers.
     pub(super) async fn start(workers: usize, control: &Control) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("switchboard-bench-").context("cannot make a temporary directory")?;
         let log = std::fs::File::create(dir.path().join("log"))?;
@@ -106,7 +106,7 @@ impl Target {
         command
             .args(["serve", "--bind", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path().join("data"))
-            // neither a .env nor a variable may lead it to real data
+            // neither a .env file nor a variable may point it to real data
             .current_dir(dir.path())
             .env_clear()
             .env("RUST_LOG", "warn")
@@ -131,17 +131,17 @@ impl Target {
         }
     }
 
-    /// Whether it will be gone with all its data.
+    /// Whether the benchmark started the broker and deletes its data.
     pub(super) fn is_own(&self) -> bool {
         self.own.is_some()
     }
 
-    /// Where a broker of its own has its data.
+    /// The data directory of a broker that the benchmark started.
     pub(super) fn data_dir(&self) -> Option<std::path::PathBuf> {
         self.own.as_ref().map(|own| own.dir.path().join(Path::new("data")))
     }
 
-    /// Ends a broker of its own.
+    /// Stops a broker that the benchmark started.
     pub(super) async fn stop(self) {
         if let Some(own) = self.own {
             own.stop().await;
@@ -150,7 +150,7 @@ impl Target {
 }
 
 impl Own {
-    /// Where it listens, once it does.
+    /// Waits until the broker listens. Returns its URL.
     async fn url(&mut self) -> anyhow::Result<String> {
         let stdout = self.child.stdout.take().context("the broker has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
@@ -162,7 +162,7 @@ impl Own {
         })
     }
 
-    /// Ends it, before its data go: there is nothing worth a graceful end.
+    /// Kills the broker before its data is deleted. A graceful stop is not needed.
     async fn stop(mut self) {
         let _ = self.child.kill().await;
     }

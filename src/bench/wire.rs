@@ -1,4 +1,4 @@
-//! What is said to the server under test, and what its words mean.
+//! The protocols of the servers under test: messages to the server, and the meaning of its frames.
 
 mod nats;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::frames::Opcode;
 pub(super) use nats::OPCODE as NATS_OPCODE;
 
-/// What the server under test speaks.
+/// The protocol of the server under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Protocol {
     /// Switchboard's protocol
@@ -20,28 +20,28 @@ pub(super) enum Protocol {
     Nats,
 }
 
-/// What came in, as a benchmark sees it.
+/// The meaning of a frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming<'a> {
-    /// The server's first words.
+    /// The first frame after the handshake.
     Greeting,
-    /// The answer to what [`Protocol::after_greeting`] sent.
+    /// The answer to the bytes of [`Protocol::after_greeting`].
     Settled,
-    /// To be answered with [`Protocol::pong`].
+    /// A ping of the server's own protocol, to be answered with [`Protocol::pong`].
     Ping,
-    /// Somebody's message, or the result of a command.
+    /// A message of another client, or the result of a command.
     Message(&'a [u8]),
     /// The sender's own message was accepted.
     Receipt,
-    /// A command, and what names it in the answer.
+    /// A command, with the id or subject for its answer.
     Command(&'a [u8]),
-    /// The server's complaint.
+    /// An error frame, with its text.
     Error(Cow<'a, str>),
-    /// Nothing that counts.
+    /// Any other frame; it is ignored.
     Other,
 }
 
-/// Whom a message is for.
+/// The recipient of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum To<'a> {
     /// The subscribers of a topic.
@@ -53,7 +53,7 @@ pub(super) enum To<'a> {
 }
 
 impl Protocol {
-    /// The opcode of what clients send.
+    /// The opcode of clients' frames.
     pub(super) fn opcode(self) -> Opcode {
         match self {
             Self::Switchboard => Opcode::Text,
@@ -61,7 +61,7 @@ impl Protocol {
         }
     }
 
-    /// The handshake of a socket at this path.
+    /// The handshake request for a socket.
     pub(super) fn upgrade(self, host: &str, path: &str, token: Option<&str>) -> Vec<u8> {
         let path = if self == Self::Nats { "/" } else { path };
         let key: [u8; 16] = rand::random();
@@ -76,7 +76,7 @@ impl Protocol {
         .into_bytes()
     }
 
-    /// What has to be said after the greeting: nothing to Switchboard, where subscriptions are made over HTTP.
+    /// The frame to send after the greeting. `None` for Switchboard, where subscriptions are made over HTTP.
     pub(super) fn after_greeting(self, token: Option<&str>, subjects: &[String]) -> Option<Vec<u8>> {
         (self == Self::Nats).then(|| nats::connect(token, subjects))
     }
@@ -86,9 +86,9 @@ impl Protocol {
         nats::PONG
     }
 
-    /// A message with this content.
+    /// A message of the protocol with this content.
     pub(super) fn message(self, from: Uuid, to: To<'_>, content: &str) -> String {
-        // 36 characters, as a client would have it
+        // 36 characters, like the UUID of a usual client
         let msgid = "00000000-0000-4000-8000-000000000000";
         match (self, to) {
             (Self::Switchboard, To::Topic(topic)) => {
@@ -106,7 +106,7 @@ impl Protocol {
         }
     }
 
-    /// What a client subscribes to for its own messages and commands, where the server does not do it by itself.
+    /// The subjects to which a client must subscribe to get its own messages and commands; empty for Switchboard.
     pub(super) fn own_subject(self, client: Uuid) -> Vec<String> {
         match self {
             Self::Switchboard => Vec::new(),
@@ -114,7 +114,7 @@ impl Protocol {
         }
     }
 
-    /// A request of `caller` that `target` has to answer: HTTP to Switchboard, a message to NATS.
+    /// A request from `caller` to `target`: an HTTP request for Switchboard, a message for NATS.
     pub(super) fn request(self, host: &str, token: &str, caller: Uuid, target: Uuid, content: &str) -> Vec<u8> {
         match self {
             Self::Switchboard => {
@@ -139,8 +139,8 @@ impl Protocol {
         }
     }
 
-    /// Tells what a frame says. NATS' messages may be several in one frame or go over several; what is not complete
-    /// stays in `rest`.
+    /// Parses a frame and calls `each` for its messages. With NATS a frame may contain several messages or a part of one;
+    /// incomplete bytes stay in `rest`.
     #[inline]
     pub(super) fn read(self, rest: &mut Vec<u8>, payload: &[u8], mut each: impl FnMut(Incoming<'_>)) {
         match self {
@@ -152,7 +152,7 @@ impl Protocol {
 
 #[inline]
 fn switchboard(frame: &[u8]) -> Incoming<'_> {
-    // what a client sent comes back as it was sent
+    // recipients get the sender's bytes, so messages begin as this client writes them
     if frame.starts_with(br#"{"topic_id":"#) || frame.starts_with(br#"{"to":"#) {
         return Incoming::Message(frame);
     }
@@ -165,7 +165,7 @@ fn switchboard(frame: &[u8]) -> Incoming<'_> {
     by_fields(frame)
 }
 
-/// The fields that tell frames apart.
+/// The fields that distinguish frames.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(rename = "type", borrow, default)]

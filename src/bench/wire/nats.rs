@@ -1,4 +1,4 @@
-//! As much of the NATS protocol as a benchmark needs.
+//! The part of the NATS protocol that a benchmark needs.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -6,17 +6,17 @@ use uuid::Uuid;
 use super::Incoming;
 use crate::bench::frames::Opcode;
 
-/// NATS speaks in binary frames.
+/// NATS uses binary frames.
 pub(in crate::bench) const OPCODE: Opcode = Opcode::Binary;
 
 pub(super) const PONG: &[u8] = b"PONG\r\n";
 
-/// The subject on which a client is reached.
+/// The subject for messages to a client.
 pub(super) fn direct(client: Uuid) -> String {
     format!("client.{client}")
 }
 
-/// What a client says first.
+/// The first messages of a client: `CONNECT` and its subscriptions.
 pub(super) fn connect(token: Option<&str>, subjects: &[String]) -> Vec<u8> {
     let mut options = json!({ "verbose": false, "pedantic": false, "echo": false, "lang": "bench", "version": "1" });
     if let Some(token) = token {
@@ -37,7 +37,7 @@ pub(super) fn request(caller: Uuid, target: Uuid, content: &str) -> String {
     format!("PUB {} {} {}\r\n{content}\r\n", direct(target), direct(caller), content.len())
 }
 
-/// Tells what has come, and keeps in `rest` what is not complete.
+/// Parses messages and calls `each` for them; incomplete bytes stay in `rest`.
 pub(super) fn read(rest: &mut Vec<u8>, payload: &[u8], mut each: impl FnMut(Incoming<'_>)) {
     if rest.is_empty() {
         let used = take(payload, &mut each);
