@@ -1,7 +1,7 @@
-//! Switchboard's database schema: one file per change, each with its way up and down.
+//! Switchboard's database schema: one file per migration, each with `up` and `down`.
 //!
-//! To add a change: a new file named after its date and content, and one line in [`Migrator`]. Then run
-//! `scripts/generate-entities`, which writes the `entity` crate anew from the migrated schema.
+//! To add a migration, add a file named after its date and content, and a line to [`Migrator`]. Then run
+//! `scripts/generate-entities`, which generates the `entity` crate from the migrated schema.
 
 pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
 

@@ -1,4 +1,4 @@
-//! People and programs that log in with a password.
+//! Users: accounts that log in with a password.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -34,7 +34,7 @@ impl MigrationTrait for Migration {
                     .col(string_uniq(Users::Username))
                     .col(string_null(Users::Email).unique_key())
                     .col(string_null(Users::FullName))
-                    // what a client asked to be called at registration; grants nothing
+                    // the role that a client asked for at registration; grants nothing
                     .col(string_null(Users::JobTitle))
                     .col(string(Users::PasswordHash))
                     .col(string(Users::Role))
@@ -42,7 +42,7 @@ impl MigrationTrait for Migration {
                     // tokens of an earlier generation are revoked
                     .col(big_integer(Users::TokenGeneration).default(0))
                     .col(timestamp_with_time_zone(Users::CreatedAt))
-                    // last change of role, state or token generation; running servers look for it
+                    // time of the last change of role, state or token generation, which running servers poll
                     .col(timestamp_with_time_zone(Users::ChangedAt))
                     .to_owned(),
             )

@@ -1,4 +1,4 @@
-//! Helper devices, known by their UUID.
+//! Devices, identified by their UUID.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -30,7 +30,7 @@ impl MigrationTrait for Migration {
                     // tokens of an earlier generation are revoked
                     .col(big_integer(Devices::TokenGeneration).default(0))
                     .col(timestamp_with_time_zone(Devices::CreatedAt))
-                    // last change of name or token generation; running servers look for it
+                    // time of the last change of name or token generation, which running servers poll
                     .col(timestamp_with_time_zone(Devices::ChangedAt))
                     .to_owned(),
             )

@@ -1,4 +1,4 @@
-//! Refresh tokens: each is used once; all that came from one login form a family.
+//! Refresh tokens. Each can be used once; all tokens of one login form a family.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -23,7 +23,7 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(RefreshTokens::Table)
-                    // SHA-256 of the token, in hex: a stolen table gives no tokens
+                    // SHA-256 of the token, in hex, so that a stolen table contains no usable tokens
                     .col(string(RefreshTokens::TokenHash).primary_key())
                     .col(uuid(RefreshTokens::Family))
                     .col(uuid(RefreshTokens::ClientUuid))

@@ -1,4 +1,4 @@
-//! Access tokens that ended before their time, by token id (`jti`) or by family.
+//! Access tokens revoked before they expired, by token id (`jti`) or by family.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -22,7 +22,7 @@ impl MigrationTrait for Migration {
                     .table(Revocations::Table)
                     // a token's jti or its family
                     .col(pk_uuid(Revocations::Id))
-                    // from then on no such token is valid anyhow, and the row can go
+                    // when the tokens have expired and the row can be deleted
                     .col(timestamp_with_time_zone(Revocations::ExpiresAt))
                     .col(timestamp_with_time_zone(Revocations::CreatedAt))
                     .to_owned(),

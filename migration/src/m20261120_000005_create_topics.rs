@@ -1,4 +1,4 @@
-//! Topics: what clients publish to and subscribe to.
+//! Topics.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

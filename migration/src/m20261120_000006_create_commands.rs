@@ -1,4 +1,4 @@
-//! Commands: who asked what of whom, when, with what end. The table is the audit.
+//! Commands with caller, targets, times and results. The table is the audit log.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -64,21 +64,21 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(Commands::Table)
-                    // begins with the time, so newest first is by id
+                    // begins with the time, so that the order by id is the order by time
                     .col(pk_uuid(Commands::Id))
                     .col(uuid(Commands::RequestedBy))
-                    // the name at that time, for people
+                    // the caller's name at that time
                     .col(string(Commands::Requester))
                     .col(string(Commands::Method))
                     .col(text(Commands::Url))
-                    // JSON as it was given; null: none
+                    // JSON as it was given; null if there is none
                     .col(text_null(Commands::Data))
                     .col(big_integer(Commands::TimeoutSecs))
-                    // until when it waits for devices that are offline
+                    // how long the command waits for offline devices
                     .col(timestamp_with_time_zone_null(Commands::DeliverUntil))
                     .col(timestamp_with_time_zone(Commands::CreatedAt))
                     .col(timestamp_with_time_zone_null(Commands::FinishedAt))
-                    // counts the changes; the event id of watchers
+                    // number of changes; used as event id
                     .col(big_integer(Commands::Version))
                     .to_owned(),
             )
@@ -90,7 +90,7 @@ impl MigrationTrait for Migration {
                     .col(uuid(IdempotencyKeys::RequestedBy))
                     .col(string(IdempotencyKeys::IdempotencyKey))
                     .col(uuid(IdempotencyKeys::CommandId))
-                    // SHA-256 of the request, in hex: the same key with another request is an error
+                    // SHA-256 of the request, in hex; the same key with a different request is an error
                     .col(string(IdempotencyKeys::BodyDigest))
                     .primary_key(Index::create().col(IdempotencyKeys::RequestedBy).col(IdempotencyKeys::IdempotencyKey))
                     .to_owned(),

@@ -1,4 +1,4 @@
-//! Rooms, their members, and what was said in them.
+//! Rooms, their members and messages.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -57,7 +57,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // the name of a private room must not tell that there is one
+        // names of private rooms are not unique, since a refusal would reveal that the room exists
         manager
             .get_connection()
             .execute_unprepared("CREATE UNIQUE INDEX idx_rooms_public_name ON rooms (name) WHERE NOT is_private")
@@ -68,13 +68,13 @@ impl MigrationTrait for Migration {
                     .table(RoomMembers::Table)
                     .col(big_integer(RoomMembers::RoomId))
                     .col(uuid(RoomMembers::ClientUuid))
-                    // devices have none
+                    // null for devices
                     .col(big_integer_null(RoomMembers::UserId))
                     // the name at the time of joining
                     .col(string(RoomMembers::Username))
                     .col(string(RoomMembers::Role))
                     .col(timestamp_with_time_zone(RoomMembers::JoinedAt))
-                    // the read mark: the newest message that the member has seen
+                    // the read mark: the newest message that the member has read
                     .col(big_integer(RoomMembers::LastReadId))
                     .primary_key(Index::create().col(RoomMembers::RoomId).col(RoomMembers::ClientUuid))
                     .foreign_key(
@@ -103,7 +103,7 @@ impl MigrationTrait for Migration {
                     // the name at the time of writing
                     .col(string(Messages::Username))
                     .col(text(Messages::Content))
-                    // the sender's own name for it: the same one again is the same message again
+                    // the sender's id for the message; a repetition with the same id is the same message
                     .col(string_null(Messages::ClientMsgId))
                     .col(timestamp_with_time_zone(Messages::CreatedAt))
                     .col(timestamp_with_time_zone_null(Messages::EditedAt))
@@ -124,7 +124,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // most messages have no name of their sender's, and take no room in this index
+        // most messages have no client_msg_id and are not in this index
         manager
             .get_connection()
             .execute_unprepared(

@@ -1,4 +1,4 @@
-//! What a device tells of itself, when it was last connected, and whether it is deleted.
+//! A device's metadata, when it was last seen, and whether it is deleted.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -26,7 +26,7 @@ impl MigrationTrait for Migration {
             json(Devices::Metadata).default("{}").take(),
             big_integer_null(Devices::GatewayId),
             timestamp_with_time_zone_null(Devices::LastSeen),
-            // the row stays, so that running servers hear of it and old tokens stay worthless
+            // the row stays, so that running servers learn of the deletion and old tokens stay invalid
             timestamp_with_time_zone_null(Devices::DeletedAt),
         ] {
             manager.alter_table(Table::alter().table(Devices::Table).add_column(column).to_owned()).await?;
@@ -41,7 +41,7 @@ impl MigrationTrait for Migration {
         for name in [BY_GATEWAY, BY_NAME] {
             manager.drop_index(Index::drop().name(name).table(Devices::Table).to_owned()).await?;
         }
-        // without the column it would look alive
+        // without the column, deleted devices would appear as existing
         let deleted = Expr::col(Devices::DeletedAt).is_not_null();
         let delete = Query::delete().from_table(Devices::Table).and_where(deleted).to_owned();
         manager.execute(delete).await?;

@@ -1,4 +1,4 @@
-//! Gateways that were created over HTTP, and the history of all gateways.
+//! Gateways created over HTTP, and the history of all gateways.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -44,7 +44,7 @@ impl MigrationTrait for Migration {
             .create_table(
                 Table::create()
                     .table(Gateways::Table)
-                    // given by the client or by the store, in one number space with those of the configuration
+                    // given by the client or assigned by the store; shares one id space with configured gateways
                     .col(big_integer(Gateways::Id).primary_key())
                     .col(string(Gateways::Name))
                     .col(string(Gateways::Address))
@@ -67,7 +67,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // about an hour of a gateway's probes in one row: a row per probe would be a page written per probe
+        // a row holds about an hour of a gateway's probes; with a row per probe, each probe would write a page
         manager
             .create_table(
                 Table::create()
@@ -76,10 +76,10 @@ impl MigrationTrait for Migration {
                     .col(timestamp_with_time_zone(GatewayHours::BeganAt))
                     .col(big_integer(GatewayHours::Probes))
                     .col(big_integer(GatewayHours::Answered))
-                    // the mean of those that were answered
+                    // the mean over answered probes
                     .col(double_null(GatewayHours::RttMs))
-                    // JSON: for each probe the milliseconds since began_at and its round trip, null if it was lost;
-                    // null as a whole when only the figures above are kept
+                    // JSON: for each probe the milliseconds since began_at and the round trip (null if lost);
+                    // the column is null when only the hourly figures are kept
                     .col(text_null(GatewayHours::Samples))
                     .primary_key(Index::create().col(GatewayHours::GatewayId).col(GatewayHours::BeganAt))
                     .to_owned(),
@@ -94,7 +94,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // what is to be thinned is looked for among what is not
+        // finds the rows whose samples are to be deleted
         manager
             .get_connection()
             .execute_unprepared(

@@ -1,4 +1,4 @@
-//! The broker that serves this database: one row, which it also writes to prove that it can.
+//! The broker that serves this database: one row. The broker also writes it to check that the database takes writes.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,5 +1,5 @@
-//! Metadata of topics and devices is stored as the text that it is, so that one row that can't be read as JSON does not
-//! keep all others from being read.
+//! Metadata of topics and devices is stored as text, so that one row that is not valid JSON does not make a whole list
+//! unreadable.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -18,7 +18,7 @@ enum Columns {
     MetadataCopy,
 }
 
-/// Gives the column another type. Neither SQLite nor sea-query can do that in one step.
+/// Changes the type of a column. SQLite and sea-query do not support that in one step.
 async fn change_type(
     manager: &SchemaManager<'_>,
     column: fn(Columns) -> ColumnDef,
@@ -47,7 +47,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // SQLite keeps JSON as text, and its CAST to a type that it does not know makes a number of it
+        // SQLite stores JSON as text, and CAST to a type unknown to it would convert the text to a number
         let cast = (manager.get_database_backend() == sea_orm::DatabaseBackend::Postgres).then_some("json");
         change_type(manager, json, cast).await
     }

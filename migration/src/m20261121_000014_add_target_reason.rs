@@ -1,4 +1,4 @@
-//! Why a target of a command could not be asked.
+//! The reason why a command could not be sent to a target.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

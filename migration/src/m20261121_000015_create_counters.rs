@@ -1,5 +1,5 @@
-//! Numbers that only grow, and the versions of accounts and revocations that are taken from one: running servers look for
-//! what is newer than what they know, and no clock has a part in it.
+//! Counters, and versions of accounts and revocations, which are taken from one of them. Running servers poll for rows with
+//! a version above the last one seen, so that polling does not depend on clocks.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -35,7 +35,7 @@ enum Revocations {
     CreatedAt,
 }
 
-/// What `down` gives to columns that it brings back.
+/// The value that `down` writes into columns that it restores.
 const LONG_AGO: &str = "1970-01-01 00:00:00 +00:00";
 
 impl Migration {
@@ -92,7 +92,7 @@ impl MigrationTrait for Migration {
             manager.drop_index(Index::drop().name(by_time).table(table.clone()).to_owned()).await?;
             manager.alter_table(Table::alter().table(table).drop_column(time).to_owned()).await?;
         }
-        // how often the UUID has been deleted: what is told of an earlier device is not told of this one
+        // number of deletions of this UUID, so that late updates of an earlier incarnation are ignored
         let column = big_integer(Devices::Incarnation).default(0).take();
         manager.alter_table(Table::alter().table(Devices::Table).add_column(column).to_owned()).await
     }

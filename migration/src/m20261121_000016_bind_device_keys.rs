@@ -1,5 +1,5 @@
-//! Whether a device was registered with proof. Keys of devices are random from here on; those from before stay good until
-//! the device registers again.
+//! Whether a device's UUID is bound, that is, was registered with proof. New device keys are random; keys issued before this
+//! migration stay valid until the device registers again.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -15,7 +15,7 @@ enum Devices {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // nothing tells under which rules the devices of before were registered
+        // it is not known under which policy existing devices were registered
         let column = boolean(Devices::IsBound).default(false).take();
         manager.alter_table(Table::alter().table(Devices::Table).add_column(column).to_owned()).await
     }

@@ -1,5 +1,5 @@
-//! One row per login, whose token is replaced at each rotation. A used token says itself which login it is of; one from
-//! before does not, so its digest is kept with the login until that ends.
+//! One row per login, whose token is replaced at each rotation. A used token names its login. Tokens issued before this
+//! migration do not, so the digest of such a token is kept with the login until the login ends.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

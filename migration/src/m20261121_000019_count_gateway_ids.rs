@@ -1,4 +1,4 @@
-//! The highest id that a gateway ever had, so that none is given twice.
+//! The highest id that any gateway has had, so that no id is assigned twice.
 
 use sea_orm_migration::prelude::*;
 

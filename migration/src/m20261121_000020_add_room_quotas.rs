@@ -1,4 +1,4 @@
-//! Who created a room, and who added a member: what counts for whose quota.
+//! The creator of a room and the owner who added a member, for quotas.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -22,7 +22,7 @@ const BY_CREATOR: &str = "idx_rooms_created_by";
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // rooms from before are nobody's, and their members joined by themselves
+        // existing rooms have no creator, and their members count as having joined themselves
         let created_by = Table::alter().table(Rooms::Table).add_column(uuid_null(Rooms::CreatedBy)).to_owned();
         manager.alter_table(created_by).await?;
         let added_by = Table::alter().table(RoomMembers::Table).add_column(uuid_null(RoomMembers::AddedBy)).to_owned();

@@ -1,4 +1,4 @@
-//! From where users have logged in.
+//! Addresses from which users have logged in.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -19,7 +19,7 @@ impl MigrationTrait for Migration {
         let table = Table::create()
             .table(KnownLogins::Table)
             .col(big_integer(KnownLogins::UserId))
-            // of IPv6 the /64
+            // for IPv6 the /64
             .col(string(KnownLogins::Address))
             .col(timestamp_with_time_zone(KnownLogins::LastAt))
             .primary_key(Index::create().col(KnownLogins::UserId).col(KnownLogins::Address))

@@ -1,4 +1,4 @@
-//! A broker per test, and clients for it.
+//! Helpers of the tests: a broker per test, and clients for it.
 
 mod broker;
 pub mod chat;
@@ -17,15 +17,15 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use switchboard::client::{Client, ClientError, Connection};
 
-/// Longer than anything here takes on the slowest machine; a test that waits so long has failed.
+/// Timeout of all waits. It exceeds what any step takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The result, or a failed test: for what would hang otherwise.
+/// Waits for a result with a timeout, so that a test fails instead of hanging.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("waited in vain")
 }
 
-/// Asks again and again until the answer is yes.
+/// Repeats a query until it returns true.
 pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     within(async {
         while !is_so().await {
@@ -41,19 +41,19 @@ pub async fn is_listed(client: &Client, uuid: uuid::Uuid) -> bool {
     body["clients"].get(uuid.to_string()).is_some()
 }
 
-/// The next frame as JSON.
+/// Waits for the next frame and parses it as JSON.
 pub async fn next(connection: &mut Connection) -> Value {
     within(connection.next_frame()).await.expect("a frame")
 }
 
-/// The next frame, which must be of this type.
+/// Waits for the next frame and asserts its type.
 pub async fn next_of_type(connection: &mut Connection, kind: &str) -> Value {
     let frame = next(connection).await;
     assert_eq!(frame["type"], kind, "{frame}");
     frame
 }
 
-/// Reads until the broker closes, and tells the code.
+/// Reads until the broker closes the socket. Returns the close code.
 pub async fn close_code(connection: &mut Connection) -> u16 {
     loop {
         match within(connection.next_message()).await {
@@ -72,7 +72,7 @@ pub fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (u16, Stri
     }
 }
 
-/// Status and JSON body of an answer, whatever it is.
+/// Status and JSON body of an answer, also of a refusal.
 pub async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
     let response = within(request.send()).await.expect("an answer");
     let status = response.status();
@@ -80,25 +80,25 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// Gets; status and body of the answer.
+/// Sends a GET request. Returns status and body.
 pub async fn get(client: &Client, path: &str) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::GET, path)).await;
     (status.as_u16(), body)
 }
 
-/// Posts JSON; status and body of the answer.
+/// Sends a POST request with JSON. Returns status and body.
 pub async fn post(client: &Client, path: &str, body: Value) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::POST, path).json(&body)).await;
     (status.as_u16(), body)
 }
 
-/// Deletes; status and body of the answer.
+/// Sends a DELETE request. Returns status and body.
 pub async fn delete(client: &Client, path: &str) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::DELETE, path)).await;
     (status.as_u16(), body)
 }
 
-/// Posts JSON while the test goes on; status and body of the answer.
+/// Sends a POST request with JSON in a task. The task returns status and body.
 pub fn posting(client: &Client, path: &str, body: &Value) -> tokio::task::JoinHandle<(u16, Value)> {
     let request = client.request(Method::POST, path).json(body);
     tokio::spawn(async move {
@@ -107,7 +107,7 @@ pub fn posting(client: &Client, path: &str, body: &Value) -> tokio::task::JoinHa
     })
 }
 
-/// Takes the next frame, which must be a command, answers it, and gives it back.
+/// Waits for the next frame, which must be a command, answers it, and returns it.
 pub async fn reply(connection: &mut Connection, result: Value) -> Value {
     let command = next(connection).await;
     assert!(command["method"].is_string(), "{command}");
@@ -116,13 +116,13 @@ pub async fn reply(connection: &mut Connection, result: Value) -> Value {
     command
 }
 
-/// Nothing more has come on this socket than what was read: a pong is the next frame.
+/// Asserts that no further frame has come on this socket: a ping's pong is the next one.
 pub async fn nothing_came(connection: &mut Connection) {
     connection.send_text(r#"{"type":"ping"}"#).await.unwrap();
     next_of_type(connection, "pong").await;
 }
 
-/// Waits until every command has come to its end.
+/// Waits until every command has ended.
 pub async fn no_command_is_left(operator: &Client) {
     for state in ["queued", "sent", "in_progress"] {
         until(async || {
@@ -134,7 +134,7 @@ pub async fn no_command_is_left(operator: &Client) {
     }
 }
 
-/// A handshake with these headers; later ones win.
+/// A handshake with these headers; later ones replace earlier ones.
 pub fn handshake(client: &Client, path: &str, headers: &[(&'static str, &str)]) -> reqwest::RequestBuilder {
     let usual = [
         ("connection", "Upgrade"),
@@ -149,7 +149,7 @@ pub fn handshake(client: &Client, path: &str, headers: &[(&'static str, &str)]) 
     client.request(Method::GET, path).headers(all)
 }
 
-/// What a validation error finds fault with, each as `type part.field`. It must have FastAPI's shape.
+/// The faults in a validation error, each as `type part.field`. Asserts FastAPI's format.
 pub fn faults(body: &Value) -> Vec<String> {
     assert_eq!(body["code"], "validation_error", "{body}");
     let fault = |fault: &Value| {

@@ -1,4 +1,4 @@
-//! The built broker as a child process.
+//! Runs the built broker as a child process.
 
 use std::{
     io::Write,
@@ -21,17 +21,17 @@ use uuid::Uuid;
 
 use super::{next_of_type, within};
 
-/// A running broker; it dies with its test.
+/// A running broker. Dropping it kills the process.
 pub struct Broker {
-    /// Where it listens.
+    /// The broker's URL.
     pub url: String,
     setup: ChangeBroker,
     child: Child,
-    /// the rest of what it prints, read so that it never blocks
+    /// the rest of its output, read so that the broker never blocks on a full pipe
     banner: String,
 }
 
-/// What differs from a broker without any configuration. Also what starts it again with the same data.
+/// Settings, files and arguments of a broker. Starting it again uses the same data.
 #[derive(Default)]
 pub struct ChangeBroker {
     environment: Vec<(String, String)>,
@@ -40,7 +40,7 @@ pub struct ChangeBroker {
     descriptors: Option<u32>,
 }
 
-/// What a command printed, and how it ended.
+/// The output and exit code of a command.
 #[derive(Debug)]
 pub struct Output {
     pub stdout: String,
@@ -49,46 +49,46 @@ pub struct Output {
 }
 
 impl ChangeBroker {
-    /// A setting, such as `("LIMITS__FRAME_BYTES", "100")`.
+    /// Adds a setting, such as `("LIMITS__FRAME_BYTES", "100")`.
     pub fn set(self, key: &str, value: &str) -> Self {
         self.env(&format!("SWITCHBOARD__{key}"), value)
     }
 
-    /// The most files that it may have open.
+    /// Sets the limit of open files.
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
         self
     }
 
-    /// A variable of the environment.
+    /// Adds a variable to the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Another argument for `serve`.
+    /// Adds an argument for `serve`.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// A file in the directory that the broker is started in.
+    /// Writes a file into the broker's working directory.
     pub fn file(mut self, name: &str, content: &str) -> Self {
         std::fs::write(self.dir().join(name), content).unwrap();
         self
     }
 
-    /// Where the broker is started; its data is in `data` below.
+    /// The broker's working directory; its data is in the subdirectory `data`.
     pub fn dir(&mut self) -> PathBuf {
         self.dir.get_or_insert_with(|| TempDir::new().unwrap()).path().to_owned()
     }
 
-    /// A command of the binary, in the broker's directory and environment.
+    /// A command of the binary, with the broker's working directory and environment.
     pub fn command(&mut self, arguments: &[&str]) -> std::process::Command {
         self.command_of(env!("CARGO_BIN_EXE_switchboard"), arguments)
     }
 
-    /// Any command there.
+    /// A command of any program, with the broker's working directory and environment.
     pub fn command_of(&mut self, program: &str, arguments: &[&str]) -> std::process::Command {
         let mut command = match self.descriptors {
             None => std::process::Command::new(program),
@@ -100,9 +100,9 @@ impl ChangeBroker {
         };
         command.args(arguments).current_dir(self.dir()).env_clear();
         command.env("XDG_STATE_HOME", self.dir().join("state"));
-        // a slow disk under the tests is no outage
+        // a slow disk on the test machine must not count as an outage
         command.env("SWITCHBOARD__STORAGE__TIMEOUT_MS", "60000");
-        // only what a process can't do without: nothing of the tester's own settings
+        // only required variables, so that the developer's own settings have no effect
         for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -112,14 +112,14 @@ impl ChangeBroker {
         command
     }
 
-    /// The database, behind the broker's back.
+    /// A store on the broker's database.
     pub async fn store(&mut self) -> Store {
         let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map_or("", |(_, url)| url.as_str());
         let settings = json!({ "data_dir": self.dir.as_ref().map(|dir| dir.path().join("data")), "database_url": url, "max_connections": 2, "timeout_ms": 10_000, "min_free_bytes": 0 });
         Store::connect(&serde_json::from_value(settings).unwrap()).await.unwrap()
     }
 
-    /// The same for statements of the test's own.
+    /// A connection to the database for SQL statements.
     pub async fn database(&mut self) -> DatabaseConnection {
         let url = self.environment.iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url.clone());
         let file = self.dir().join("data").join("switchboard.db");
@@ -135,7 +135,7 @@ impl ChangeBroker {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
-        // a command that reads nothing may be gone already
+        // fails if the command has ended without reading
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         Output {
@@ -145,9 +145,9 @@ impl ChangeBroker {
         }
     }
 
-    /// Starts it and waits until it accepts connections.
+    /// Starts the broker and waits until it accepts connections.
     pub async fn start(mut self) -> Broker {
-        // tests sign and read tokens themselves
+        // a known secret, since tests sign and parse tokens
         switchboard::hs256::install();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
             && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
@@ -180,7 +180,7 @@ impl ChangeBroker {
             panic!("the broker did not start: {first} {}", std::fs::read_to_string(self.dir().join("log")).unwrap());
         };
         let mut banner = first;
-        // the banner's last line tells how to try it
+        // reads up to the last line of the banner
         while !banner.contains("try it") && !banner.starts_with('{') {
             banner += "\n";
             banner += &within(lines.next_line()).await.unwrap().expect("the whole banner");
@@ -189,7 +189,7 @@ impl ChangeBroker {
     }
 }
 
-/// A new database on that server.
+/// Creates a new database on a PostgreSQL server.
 pub async fn create_database(server: &str) -> String {
     let name = format!("test_{}", Uuid::new_v4().simple());
     let connection = Database::connect(server).await.expect("PostgreSQL answers");
@@ -200,54 +200,54 @@ pub async fn create_database(server: &str) -> String {
 }
 
 impl Broker {
-    /// Without any configuration.
+    /// Starts a broker without any configuration.
     pub async fn start() -> Self {
         ChangeBroker::default().start().await
     }
 
-    /// With something else than the defaults.
+    /// Begins the setup of a broker.
     pub fn with() -> ChangeBroker {
         ChangeBroker::default()
     }
 
-    /// What it printed when it was ready.
+    /// The banner.
     pub fn banner(&self) -> &str {
         &self.banner
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub fn log(&mut self) -> String {
         std::fs::read_to_string(self.setup.dir().join("log")).unwrap()
     }
 
-    /// Its database, as another process has it.
+    /// A store on its database, as another process opens it.
     pub async fn store(&mut self) -> Store {
         self.setup.store().await
     }
 
-    /// The same for statements of the test's own.
+    /// A connection to the database for SQL statements.
     pub async fn database(&mut self) -> DatabaseConnection {
         self.setup.database().await
     }
 
-    /// Its data directory.
+    /// The data directory.
     pub fn data_dir(&mut self) -> PathBuf {
         self.setup.dir().join("data")
     }
 
-    /// A client that is nobody yet.
+    /// A client without a token.
     pub fn client(&self) -> Client {
         Client::new(&self.url).unwrap()
     }
 
-    /// A registered device.
+    /// Registers a device.
     pub async fn device(&self, name: &str) -> (Client, Device) {
         let mut client = self.client();
         let device = within(client.register_device(name, Uuid::new_v4())).await.expect("registered");
         (client, device)
     }
 
-    /// A registered device whose socket is open and has been greeted.
+    /// Registers a device and opens its socket, up to the greeting.
     pub async fn connected(&self, name: &str) -> (Client, Device, Connection) {
         let (client, device) = self.device(name).await;
         let mut connection = within(client.connect("/ws")).await.expect("connected");
@@ -255,13 +255,13 @@ impl Broker {
         (client, device, connection)
     }
 
-    /// The admin that the first start created.
+    /// Logs in as the admin that the first start created.
     pub async fn admin(&mut self) -> Client {
         let password = std::fs::read_to_string(self.data_dir().join("initial-admin-password")).unwrap();
         self.login("admin", password.trim()).await
     }
 
-    /// A user who is logged in.
+    /// Logs in as a user.
     pub async fn login(&self, username: &str, password: &str) -> Client {
         let mut client = self.client();
         within(client.login(username, password)).await.expect("logged in");
@@ -277,17 +277,17 @@ impl Broker {
         self.login(username, &password).await
     }
 
-    /// Runs a command of the binary with the same data, while the broker runs.
+    /// Runs a command of the binary with the broker's data, while the broker runs.
     pub fn command(&mut self, arguments: &[&str], stdin: &str) -> Output {
         self.setup.run(arguments, stdin)
     }
 
-    /// What it was started with, to run other commands in the same place.
+    /// The setup, for other commands with the same working directory.
     pub fn setup(&mut self) -> &mut ChangeBroker {
         &mut self.setup
     }
 
-    /// Executes a statement on its database, behind its back.
+    /// Executes an SQL statement on its database.
     pub async fn execute(&mut self, statement: &str) {
         let database = self.database().await;
         database.execute_unprepared(statement).await.unwrap();
@@ -301,19 +301,19 @@ impl Broker {
         assert!(status.success());
     }
 
-    /// Waits for its end and tells the exit code.
+    /// Waits for the end of the process. Returns the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         within(self.child.wait()).await.unwrap().code()
     }
 
-    /// Kills it without a warning; the same data and settings can be started again.
+    /// Kills the process (SIGKILL). Returns the setup, to start it again with the same data.
     pub async fn kill(mut self) -> ChangeBroker {
         self.child.start_kill().unwrap();
         within(self.child.wait()).await.unwrap();
         self.setup
     }
 
-    /// Bytes of memory that belong to it alone (Linux: `RssAnon`).
+    /// Private memory of the process in bytes (Linux: `RssAnon`).
     pub fn memory(&self) -> u64 {
         let pid = self.child.id().expect("it runs");
         let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();

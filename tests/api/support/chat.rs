@@ -1,4 +1,4 @@
-//! People in chat rooms (contract section 7).
+//! Clients in chat rooms (contract section 7).
 
 use chrono::DateTime;
 use reqwest::Method;
@@ -7,16 +7,16 @@ use switchboard::client::{Client, Connection};
 
 use super::{Broker, answer, next, next_of_type, within};
 
-/// Somebody who chats: a user who is logged in, or a device.
+/// A chat client: a user or a device.
 pub struct Person {
     pub client: Client,
     pub name: String,
-    /// What says in frames who it is: `user_id` and `username`, for a device `uuid` as well.
+    /// The fields that identify it in frames: `user_id` and `username`, for a device also `uuid`.
     pub who: Value,
 }
 
 impl Person {
-    /// A user who registers and logs in.
+    /// Registers a user and logs in.
     pub async fn user(broker: &Broker, name: &str) -> Self {
         let password = format!("password of {name}");
         let body = json!({ "username": name, "password": password });
@@ -26,7 +26,7 @@ impl Person {
         Self { client, name: name.to_owned(), who: json!({ "user_id": user["id"], "username": name }) }
     }
 
-    /// A device.
+    /// Registers a device.
     pub async fn device(broker: &Broker, name: &str) -> Self {
         let (client, device) = broker.device(name).await;
         let who = json!({ "user_id": null, "username": name, "uuid": device.uuid });
@@ -38,31 +38,31 @@ impl Person {
         self.who["user_id"].as_i64().expect("a user")
     }
 
-    /// The fields of a frame together with those that say that it is about this person.
+    /// Adds the fields that identify this client to a frame.
     pub fn with(&self, mut fields: Value) -> Value {
         let all = fields.as_object_mut().unwrap();
         all.extend(self.who.as_object().unwrap().clone());
         fields
     }
 
-    /// A request with the person's token; status and body of the answer.
+    /// Sends a request with the client's token. Returns status and body.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         call(&self.client, method, path, body).await
     }
 
-    /// A request that must be answered with 200; the body of the answer.
+    /// Sends a request and asserts status 200. Returns the body.
     pub async fn done(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let (status, answer) = self.call(method, path, body).await;
         assert_eq!(status, 200, "{path}: {answer}");
         answer
     }
 
-    /// Posts and must be answered with 200.
+    /// Sends a POST request and asserts status 200. Returns the body.
     pub async fn post(&self, path: &str, body: Value) -> Value {
         self.done(Method::POST, path, Some(body)).await
     }
 
-    /// Gets and must be answered with 200.
+    /// Sends a GET request and asserts status 200. Returns the body.
     pub async fn get(&self, path: &str) -> Value {
         self.done(Method::GET, path, None).await
     }
@@ -87,12 +87,12 @@ impl Person {
         self.done(Method::POST, &format!("/api/rooms/{room}/leave"), None).await;
     }
 
-    /// Says something over REST; the message.
+    /// Posts a message over REST. Returns the message.
     pub async fn say(&self, room: i64, content: &str) -> Value {
         self.post(&format!("/api/rooms/{room}/messages"), json!({ "content": content, "room_id": room })).await
     }
 
-    /// Everything that was ever said in the room, page by page.
+    /// All messages of the room, read page by page.
     pub async fn history(&self, room: i64) -> Vec<Value> {
         let mut messages: Vec<Value> = Vec::new();
         loop {
@@ -111,21 +111,21 @@ impl Person {
         within(self.client.connect(path)).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// `/ws/auth`, greeted.
+    /// Opens `/ws/auth`, up to the greeting.
     pub async fn chat(&self) -> Connection {
         let mut socket = self.open("/ws/auth").await;
         next_of_type(&mut socket, "connection_established").await;
         socket
     }
 
-    /// `/ws/auth`, in a room where nobody else says anything meanwhile.
+    /// Opens `/ws/auth` and joins a room, in which no other client may be active meanwhile.
     pub async fn chat_in(&self, room: i64) -> Connection {
         let mut socket = self.chat().await;
         join(&mut socket, room).await;
         socket
     }
 
-    /// `/ws/room/{id}`, after the history and the news of its coming.
+    /// Opens `/ws/room/{id}`, up to the history and the event of joining.
     pub async fn room_socket(&self, room: i64) -> Connection {
         let mut socket = self.open(&format!("/ws/room/{room}")).await;
         next_of_type(&mut socket, "message_history").await;
@@ -133,13 +133,13 @@ impl Person {
         socket
     }
 
-    /// `/ws?chat_id=`.
+    /// Opens `/ws?chat_id=`.
     pub async fn plain(&self, room: i64) -> Connection {
         self.open(&format!("/ws?chat_id={room}")).await
     }
 }
 
-/// A request; status and body of the answer.
+/// Sends a request. Returns status and body.
 pub async fn call(client: &Client, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
     let request = client.request(method, path);
     let request = match body {
@@ -155,13 +155,13 @@ pub async fn send(socket: &mut Connection, frame: Value) {
     within(socket.send_text(frame.to_string())).await.unwrap();
 }
 
-/// Sends a frame and takes the next one.
+/// Sends a frame and returns the next one received.
 pub async fn ask(socket: &mut Connection, frame: Value) -> Value {
     send(socket, frame).await;
     next(socket).await
 }
 
-/// Joins a room where nobody else says anything meanwhile; what was said there.
+/// Joins a room, in which no other client may be active meanwhile. Returns the history.
 pub async fn join(socket: &mut Connection, room: i64) -> Value {
     let joined = ask(socket, json!({ "type": "join_room", "room_id": room })).await;
     assert_eq!((&joined["type"], &joined["room_id"]), (&json!("room_joined"), &json!(room)), "{joined}");
@@ -169,15 +169,15 @@ pub async fn join(socket: &mut Connection, room: i64) -> Value {
     next_of_type(socket, "message_history").await
 }
 
-/// Nothing has come on this socket, of all that has happened so far: the answer to a question that takes the same way as
-/// all changes of rooms is the next frame.
+/// Asserts that no earlier change has sent a frame to this socket: the next frame is the answer to a request that passes
+/// through the same actors as all changes of rooms.
 pub async fn nothing_happened(socket: &mut Connection) {
     let frame = ask(socket, json!({ "type": "read", "room_id": 0, "message_id": 0 })).await;
     let text = error_text(&frame);
     assert!(matches!(text, "Message not found" | "You are not a member of this room"), "{frame}");
 }
 
-/// The text of an error frame, which must have the shape of one.
+/// The text of an error frame. Asserts the format.
 pub fn error_text(frame: &Value) -> &str {
     assert_eq!(frame["type"], "error", "{frame}");
     assert_eq!(frame["message"], frame["content"], "{frame}");
@@ -187,7 +187,7 @@ pub fn error_text(frame: &Value) -> &str {
     frame["message"].as_str().unwrap()
 }
 
-/// The object without the field that holds a time, which must be RFC 3339 in UTC, with `Z`.
+/// Removes a time field from an object. Asserts that it is RFC 3339 in UTC, with `Z`.
 pub fn without_time(mut object: Value, field: &str) -> Value {
     let time = object.as_object_mut().unwrap().remove(field);
     let is_time = |time: &str| time.ends_with('Z') && DateTime::parse_from_rfc3339(time).is_ok();

@@ -1,4 +1,4 @@
-//! A command of the binary that goes on until it is stopped, such as `agent`.
+//! Runs a command that continues until it is stopped, such as `agent`.
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{ChangeBroker, within};
 
-/// A running command with what it prints; it dies with its test.
+/// A running command with its output. Dropping it kills the process.
 pub struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -18,12 +18,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it where that broker runs, or would run.
+    /// Starts a command of the binary in the broker's working directory.
     pub fn start(setup: &mut ChangeBroker, arguments: &[&str]) -> Self {
         Self::start_of(setup, env!("CARGO_BIN_EXE_switchboard"), arguments)
     }
 
-    /// Any program there.
+    /// Starts any program in the broker's working directory.
     pub fn start_of(setup: &mut ChangeBroker, program: &str, arguments: &[&str]) -> Self {
         let mut shell = vec!["-c", "exec \"$0\" \"$@\" 2>&1", program];
         shell.extend(arguments);
@@ -34,7 +34,7 @@ impl Program {
         Self { stdin: child.stdin.take(), child, lines }
     }
 
-    /// Reads until a line has this in it.
+    /// Reads until a line contains a text. Returns the line.
     pub async fn says(&mut self, what: &str) -> String {
         let mut said = String::new();
         within(async {
@@ -52,13 +52,13 @@ impl Program {
         .await
     }
 
-    /// Types a line.
+    /// Writes a line to stdin.
     pub async fn types(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("open");
         within(stdin.write_all(format!("{line}\n").as_bytes())).await.unwrap();
     }
 
-    /// Waits for its end; its exit code and what else it printed.
+    /// Waits for the end of the process. Returns the exit code and the remaining output.
     pub async fn ended(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         while let Some(line) = within(self.lines.next_line()).await.unwrap() {
@@ -68,7 +68,7 @@ impl Program {
         (within(self.child.wait()).await.unwrap().code(), rest)
     }
 
-    /// Ends it as a service manager does.
+    /// Stops the process with SIGTERM, as a service manager does.
     pub async fn stop(self) -> (Option<i32>, String) {
         let pid = self.child.id().expect("it runs").to_string();
         assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());

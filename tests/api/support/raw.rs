@@ -1,4 +1,4 @@
-//! A WebSocket by hand, for clients that misbehave.
+//! A WebSocket client with full control over frames, for clients that misbehave.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,7 +7,7 @@ use tokio::{
 
 use super::{Broker, within};
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: u8,
@@ -15,30 +15,30 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A text frame as JSON.
+    /// The text frame's content as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.payload).unwrap()
     }
 
-    /// A close frame's code.
+    /// The code of a close frame.
     pub fn close_code(&self) -> Option<u16> {
         (self.opcode == 8).then(|| self.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])))
     }
 }
 
-/// A connection that does as it is told and nothing by itself.
+/// A connection that sends nothing by itself: neither pongs nor answers to close frames.
 pub struct RawSocket {
     pub stream: TcpStream,
 }
 
 impl RawSocket {
-    /// Connects without saying anything.
+    /// Connects without sending anything.
     pub async fn connect(broker: &Broker) -> Self {
         let address = broker.url.strip_prefix("http://").unwrap();
         Self { stream: within(TcpStream::connect(address)).await.unwrap() }
     }
 
-    /// Connects with so small a window that the broker's side fills up soon when nothing is read.
+    /// Connects with a small receive window, so that the broker's send buffer fills up soon if nothing is read.
     pub async fn connect_narrow(broker: &Broker) -> Self {
         let address: std::net::SocketAddr = broker.url.strip_prefix("http://").unwrap().parse().unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -46,14 +46,14 @@ impl RawSocket {
         Self { stream: within(socket.connect(address)).await.unwrap() }
     }
 
-    /// A second hand on the same connection: one may write while the other reads.
+    /// A second handle of the same connection, so that one can write while the other reads.
     pub fn split(self) -> (Self, Self) {
         let stream = self.stream.into_std().unwrap();
         let other = stream.try_clone().unwrap();
         (Self { stream: TcpStream::from_std(stream).unwrap() }, Self { stream: TcpStream::from_std(other).unwrap() })
     }
 
-    /// Sends a handshake with more header lines (each ending in `\r\n`), and reads the answer's head.
+    /// Sends a handshake with additional header lines (each ending in `\r\n`), and reads the answer's head.
     pub async fn handshake(&mut self, path: &str, headers: &str) -> String {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -63,7 +63,7 @@ impl RawSocket {
         self.read_head().await
     }
 
-    /// An open socket.
+    /// Opens a socket.
     pub async fn open(broker: &Broker, path: &str) -> Self {
         let mut socket = Self::connect(broker).await;
         let head = socket.handshake(path, "").await;
@@ -80,12 +80,12 @@ impl RawSocket {
         String::from_utf8(head).unwrap()
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes without a frame.
     pub async fn send(&mut self, bytes: &[u8]) {
         within(self.stream.write_all(bytes)).await.unwrap();
     }
 
-    /// Sends a masked frame; `first` is its first byte (0x81: a whole text).
+    /// Sends a masked frame; `first` is its first byte (0x81: a complete text).
     pub async fn send_frame(&mut self, first: u8, payload: &[u8]) {
         let frame = Self::frame(first, payload);
         self.send(&frame).await;
@@ -98,7 +98,7 @@ impl RawSocket {
         frame
     }
 
-    /// The head of a masked frame that declares so much payload.
+    /// The head of a masked frame that declares `len` bytes of payload.
     pub fn head(first: u8, len: u64) -> Vec<u8> {
         let mut head = vec![first];
         match len {
@@ -116,7 +116,7 @@ impl RawSocket {
         head
     }
 
-    /// The next frame; None: the broker closed the connection.
+    /// Reads the next frame. `None` if the broker closed the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         within(async {
             let first = self.stream.read_u8().await.ok()?;
@@ -132,7 +132,7 @@ impl RawSocket {
         .await
     }
 
-    /// Reads until a close frame comes, and tells its code; None: the connection ended without one.
+    /// Reads until a close frame. Returns its code; `None` if the connection ended without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         while let Some(frame) = self.next().await {
             if let Some(code) = frame.close_code() {

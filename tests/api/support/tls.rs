@@ -1,4 +1,4 @@
-//! A proxy that speaks TLS, with certificates of a private authority.
+//! A TLS proxy, with certificates of a private authority.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,18 +13,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Broker;
 
-/// The path below which the proxy has the broker.
+/// The path below which the proxy serves the broker.
 const PATH: &str = "/switchboard";
 
-/// A proxy that ends with its test. It has a thread of its own, so that tests may wait for a command that comes by it.
+/// A proxy on a thread of its own, so that a test can wait for a command that uses the proxy. It ends with the test.
 pub struct TlsProxy {
-    /// Where the broker is for those who come by the proxy.
+    /// The broker's URL through the proxy.
     pub url: String,
     _stop: oneshot::Sender<()>,
 }
 
 impl TlsProxy {
-    /// Starts it for connections to 127.0.0.1; the authority's certificate is written to this file.
+    /// Starts a proxy for 127.0.0.1 and writes the authority's certificate to a file.
     pub fn start(broker: &Broker, authority_file: &Path) -> Self {
         let authority_key = KeyPair::generate().unwrap();
         let mut authority = CertificateParams::new([]).unwrap();
@@ -36,8 +36,7 @@ impl TlsProxy {
         Self::serve(broker, &certificate, &key)
     }
 
-    /// Starts it with a certificate that is signed by its own key, as `openssl req -x509` makes them; it is written to this
-    /// file.
+    /// Starts a proxy with a self-signed certificate, as `openssl req -x509` creates it, and writes it to a file.
     pub fn self_signed(
         broker: &Broker,
         file: &Path,
@@ -71,7 +70,7 @@ impl TlsProxy {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, address) = (acceptor.clone(), address.clone());
                 tokio::spawn(async move {
-                    // a client that does not trust the certificate ends here
+                    // fails if the client does not trust the certificate
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let (mut from_client, mut to_client) = split(stream);
                     let Ok(broker) = TcpStream::connect(address).await else { return };
@@ -106,7 +105,7 @@ impl TlsProxy {
     }
 }
 
-/// The head of a request without the proxy's path; other paths become ones that the broker does not know.
+/// The head of a request without the proxy's path. A path outside of it is replaced by one that the broker does not have.
 fn below(bytes: &[u8]) -> Vec<u8> {
     let Some(end) = bytes.windows(11).position(|part| part == b" HTTP/1.1\r\n") else { return bytes.to_vec() };
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
