@@ -23,12 +23,11 @@ use server::{listen, serve, warn_of_risks};
 
 use crate::{
     actors::{
-        Ping,
         command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
         gateway_monitor::{Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
-        registry::{Apply, Directory, Neighbours, Registry},
-        room_manager::{RoomManager, Rooms},
+        registry::{Clients, Dependencies, Directory, Neighbours},
+        room_manager::Rooms,
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
@@ -134,10 +133,7 @@ impl Application {
             let journal = Journal::new(store.clone(), backlog.clone(), settings.limits.rooms_per_user);
             Journal::start_in_arbiter(&control.handle(), |_| journal)
         };
-        let room_manager = {
-            let manager = RoomManager::new(journal.clone(), relays.clone());
-            RoomManager::start_in_arbiter(&control.handle(), |_| manager)
-        };
+        let rooms = Rooms::start(&control.handle(), journal.clone(), relays.clone(), store.clone());
         let (command_dispatcher, under_way) = {
             let dispatcher = CommandDispatcher::new(
                 directory.clone(),
@@ -152,27 +148,30 @@ impl Application {
             (CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher), under_way)
         };
         let inlet = Inlet::new(command_dispatcher.clone(), under_way);
-        let registry = {
+        let clients = {
             let neighbours = Neighbours {
                 presence_changed: topic_manager.clone().recipient(),
                 client_ready: command_dispatcher.clone().recipient(),
-                session_gone: [command_dispatcher.clone().recipient(), room_manager.clone().recipient()],
+                session_gone: [command_dispatcher.clone().recipient(), rooms.recipient()],
                 client_deleted: command_dispatcher.clone().recipient(),
-                renamed: room_manager.clone().recipient(),
+                renamed: rooms.recipient(),
                 close_replaced: topic_manager.clone().recipient(),
                 announce: topic_manager.clone().recipient(),
                 unsubscribe: topic_manager.clone().recipient(),
                 record: journal.clone().recipient(),
             };
-            let registry = Registry::new(
-                directory.clone(),
-                relays.clone(),
-                backplane.clone(),
+            let dependencies = Dependencies {
+                directory,
+                relays: relays.clone(),
+                backplane: backplane.clone(),
                 neighbours,
-                backlog.clone(),
-                settings.limits.connections_per_identity,
-            );
-            Registry::start_in_arbiter(&control.handle(), |_| registry)
+                backlog: backlog.clone(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                rooms: rooms.clone(),
+                per_identity: settings.limits.connections_per_identity,
+            };
+            Clients::start(&control.handle(), dependencies)
         };
         let probing = Arbiter::new();
         let gateways = Arc::new(Board::default());
@@ -192,16 +191,16 @@ impl Application {
         // so that the first request sees all gateways
         gateway_monitor.send(RecordAll).await?;
         let supervision = Supervision::default();
-        supervision.watch_actor("registry", &registry);
-        supervision.watch_actor("topic manager", &topic_manager);
-        supervision.watch_actor("room manager", &room_manager);
-        supervision.watch_actor("command dispatcher", &command_dispatcher);
-        supervision.watch_actor("journal", &journal);
-        supervision.watch_actor("gateway monitor", &gateway_monitor);
+        supervision.watch_actor("registry", clients.recipient());
+        supervision.watch_actor("topic manager", topic_manager.clone().recipient());
+        supervision.watch_actor("room manager", rooms.recipient());
+        supervision.watch_actor("command dispatcher", command_dispatcher.clone().recipient());
+        supervision.watch_actor("journal", journal.clone().recipient());
+        supervision.watch_actor("gateway monitor", gateway_monitor.clone().recipient());
         control.spawn(supervision.watched("account watcher", {
-            let (accounts, registry) = (accounts.clone(), registry.clone());
+            let (accounts, clients) = (accounts.clone(), clients.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
-            async move { accounts.watch(period, |change| registry.do_send(Apply(change))).await }
+            async move { accounts.watch(period, |change| clients.apply_here(change)).await }
         }));
         control.spawn(
             supervision
@@ -236,12 +235,11 @@ impl Application {
             store,
             accounts,
             passwords,
-            directory,
-            registry,
+            clients,
             topic_manager,
             command_dispatcher,
             inlet,
-            rooms: Rooms::new(room_manager, relays.clone()),
+            rooms,
             gateways,
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),
@@ -314,8 +312,8 @@ impl Application {
         server.await??;
         // acknowledged changes must reach the database before the process ends
         let written = async {
-            // the answer says that the Registry has handled the end of every session
-            self.broker.registry.send(Ping).await?;
+            // the Registry has handled the end of every session
+            self.broker.clients.settled().await?;
             self.broker.command_dispatcher.send(RecordBegun).await?;
             self.broker.gateway_monitor.send(RecordAll).await?;
             // retried, since the database may be back within JOURNAL_PATIENCE

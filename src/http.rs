@@ -14,6 +14,7 @@ mod commands;
 pub mod connections;
 pub mod credentials;
 mod devices;
+mod errors;
 pub mod extract;
 mod gateways;
 mod register;
@@ -42,21 +43,15 @@ use std::{
 };
 
 use actix_web::{HttpRequest, web};
-use futures_util::future::join_all;
 use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
 
 pub use self::admission::Admission;
 use crate::{
-    domain::{
-        ids::ClientId,
-        network,
-        rooms::{Change, Refusal},
-    },
+    domain::network,
     error::ApiError,
     settings::{Http, Settings},
-    state::Broker,
     store::patience,
 };
 
@@ -80,20 +75,6 @@ impl Confirmation {
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
     let task = actix_web::rt::spawn(patience::inherited(work.in_current_span()));
     patience::unless_given_up(task).await?.map_err(|error| ApiError::Internal(error.to_string()))?
-}
-
-/// Ends the memberships of a client that goes for good, and tells the rooms.
-async fn leave_rooms(broker: &Broker, id: ClientId) -> Result<(), ApiError> {
-    let rooms = broker.store.rooms_of(id).await?;
-    // at once, so that they are written together
-    let leave = rooms.into_iter().map(|room| broker.rooms.ask(Change::Leave { room, who: id }, None));
-    for left in join_all(leave).await {
-        // who has left meanwhile has left
-        if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
-            return Err(refusal.into());
-        }
-    }
-    Ok(())
 }
 
 /// The address a request came from: the peer's, or what a trusted proxy says.

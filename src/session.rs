@@ -27,7 +27,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
 use crate::{
-    actors::{gateway_monitor::Unwatch, registry::Disconnect},
+    actors::gateway_monitor::Unwatch,
     delivery::{self, Outbox, Permit, SessionKind, tick},
     domain::{
         ids::{ClientId, RoomId},
@@ -226,7 +226,7 @@ impl Drop for Session {
             self.broker.gateway_monitor.do_send(Unwatch(self.outbox.handle().clone()));
         }
         if let Some(client) = self.outbox.handle().client() {
-            self.broker.registry.do_send(Disconnect { session: self.outbox.handle().clone(), client });
+            self.broker.clients.disconnect(self.outbox.handle().clone(), client);
         }
         tracing::debug!(session = self.outbox.handle().id(), "session ended");
     }

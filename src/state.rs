@@ -25,14 +25,14 @@ use crate::{
         command_dispatcher::{CommandDispatcher, Inlet},
         gateway_monitor::{Board, GatewayMonitor},
         journal::{Backlog, Flush, Journal},
-        registry::{Apply, Directory, Registry},
+        registry::Clients,
         room_manager::Rooms,
         topic_manager::TopicManager,
     },
     auth::{accounts::Accounts, passwords::Passwords},
     cluster::Backplane,
     delivery::Relays,
-    domain::{accounts::AccountChange, budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
     error::ApiError,
     settings::Settings,
     store::{Store, patience},
@@ -48,10 +48,8 @@ pub struct Broker {
     pub accounts: Arc<Accounts>,
     /// Hashes and checks passwords off the worker threads.
     pub passwords: Passwords,
-    /// The connected clients, for reads.
-    pub directory: Arc<Directory>,
-    /// The owner of the directory, for changes.
-    pub registry: Addr<Registry>,
+    /// The connected clients.
+    pub clients: Clients,
     /// The owner of the subscriptions.
     pub topic_manager: Addr<TopicManager>,
     /// The owner of the commands that have not ended.
@@ -171,16 +169,6 @@ impl Broker {
     pub(crate) fn begin_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.drain_begun.notify_waiters();
-    }
-
-    /// Closes the sessions that a change of an account affects, on this node and on others.
-    ///
-    /// # Errors
-    /// The Registry has stopped.
-    pub async fn apply(&self, change: AccountChange) -> Result<(), ApiError> {
-        self.backplane.notify(&change);
-        self.registry.send(Apply(change)).await?;
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! gathered while the last ones were written at once, and only then tells sockets what has happened, in that order: what
 //! anybody has seen is stored. The Registry tells it which sockets are gone. Who is a member is in the database alone.
 
-mod entrance;
+mod handle;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use chrono::{SubsecRound, Utc};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub use self::entrance::Rooms;
+pub use self::handle::{RoomError, Rooms};
 use super::{
     command_dispatcher::SessionGone,
     journal::{Journal, Outcomes, Perform, Performed},
@@ -40,15 +40,15 @@ const BATCH: usize = 1000;
 /// Something is asked of a room.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Ask {
+struct Ask {
     /// What.
-    pub change: Change,
+    change: Change,
     /// The socket that asks; it gets the frames that are the answer, or say why it was refused.
-    pub socket: Option<(SessionHandle, Attachment)>,
+    socket: Option<(SessionHandle, Attachment)>,
     /// Where to tell what came of it.
-    pub answer: Option<oneshot::Sender<Decided>>,
+    answer: Option<oneshot::Sender<Decided>>,
     /// Its share of what may wait.
-    pub place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// A client with sockets here has another name from now on.
@@ -59,12 +59,12 @@ pub struct Renamed(pub Participant);
 /// Who has sockets in a room on this node, and how many.
 #[derive(Message)]
 #[rtype(result = "Vec<(Participant, usize)>")]
-pub struct GetPresence(pub RoomId);
+struct GetPresence(RoomId);
 
 /// How many sockets are in each room on this node, private rooms left out.
 #[derive(Message)]
 #[rtype(result = "HashMap<RoomId, usize>")]
-pub struct GetSocketCounts;
+struct GetSocketCounts;
 
 /// An [`Ask`] whose change is with the Journal.
 struct Asked {

@@ -111,7 +111,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     let server = HttpServer::new(move || {
         // runs once on each worker's thread
         if let Some(relay) = broker.relays.start_worker(periods) {
-            broker.supervision.watch_actor("relay", &relay);
+            broker.supervision.watch_actor("relay", relay.recipient());
         }
         let idle = admission.connections.clone().close_idle();
         actix_web::rt::spawn(broker.supervision.watched("idle connection closer", idle));

@@ -9,7 +9,7 @@ use super::{
     body::QueryOf,
     paging::{Next, Part, part_of},
 };
-use crate::{actors::room_manager::GetSocketCounts, error::ApiError, http::extract::PublicRead, state::Broker};
+use crate::{error::ApiError, http::extract::PublicRead, state::Broker};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -26,10 +26,8 @@ pub struct Clients {
 /// Connected devices and users on all nodes: names by UUID.
 #[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<Clients> {
-    let elsewhere = broker.backplane.clients().await;
-    let clients: BTreeMap<_, _> =
-        elsewhere.into_iter().chain(broker.directory.clients()).map(|(id, name)| (id.to_string(), name)).collect();
-    let (clients, next) = part_of(clients, &part.0);
+    let online = broker.clients.online().await.into_iter().map(|(id, name)| (id.to_string(), name));
+    let (clients, next) = part_of(online, &part.0);
     web::Json(Clients { count: clients.len(), clients: clients.into_iter().collect(), next })
 }
 
@@ -52,7 +50,7 @@ pub async fn connections(
     part: QueryOf<Part>,
 ) -> Result<web::Json<Connections>, ApiError> {
     let open = broker.relays.session_count();
-    let counts = broker.rooms.manager().send(GetSocketCounts).await?;
+    let counts = broker.rooms.socket_counts().await?;
     let counts: BTreeMap<_, _> = counts.into_iter().map(|(room, sockets)| (room.to_string(), sockets)).collect();
     let (counts, next) = part_of(counts, &part.0);
     let connections_by_room = counts.into_iter().collect();

@@ -1,6 +1,6 @@
 //! Devices as a resource (contract section 4).
 
-use std::{collections::HashSet, sync::Arc};
+use std::{iter, sync::Arc};
 
 use actix_web::web;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -11,13 +11,13 @@ use utoipa::ToSchema;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
-    leave_rooms,
     paging::{Next, PAGE_BYTES, Paging, fit},
     undisturbed,
 };
 use crate::{
+    actors::registry::DeviceError,
     domain::{
-        accounts::{Account, AccountChange, Authenticated, Holder},
+        accounts::{Account, Authenticated, Holder},
         gateways::MAX_ID,
         ids::{ClientId, Role},
     },
@@ -120,8 +120,6 @@ impl FromFields for UpdateDevice {
     }
 }
 
-const NOT_FOUND: ApiError = ApiError::NotFound("Device not found");
-
 /// The device of a path, which is the caller, or the caller is an operator.
 fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, ApiError> {
     let id = path_uuid("device_id", path)?;
@@ -134,8 +132,7 @@ fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, Api
 
 async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo> {
     let id = device.uuid;
-    let online = broker.directory.is_online(id)
-        || broker.backplane.clients().await.into_iter().any(|(elsewhere, _)| elsewhere == id);
+    let online = !broker.clients.online_among(iter::once(id)).await.is_empty();
     web::Json(DeviceInfo::of(device, online, Utc::now().trunc_subsecs(0)))
 }
 
@@ -152,10 +149,10 @@ pub async fn list(
     let limit = filter.limit;
     filter.limit += 1;
     let (devices, total) = broker.store.devices(filter).await?;
-    let elsewhere: HashSet<_> = broker.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
+    let online = broker.clients.online_among(devices.iter().map(|device| device.uuid)).await;
     let now = Utc::now().trunc_subsecs(0);
     let infos = devices.into_iter().map(|device| {
-        let online = broker.directory.is_online(device.uuid) || elsewhere.contains(&device.uuid);
+        let online = online.contains(&device.uuid);
         ((device.name.clone(), device.uuid), DeviceInfo::of(device, online, now))
     });
     let (devices, next) = fit(infos, limit)?;
@@ -170,7 +167,7 @@ pub async fn show(
     path: web::Path<String>,
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
     let id = own_or_operator(&identity, &path)?;
-    let device = broker.store.device(id).await?.ok_or(NOT_FOUND)?;
+    let device = broker.store.device(id).await?.ok_or(DeviceError::NotFound)?;
     Ok(info(&broker, device).await)
 }
 
@@ -198,8 +195,7 @@ pub async fn update(
             return Err(ApiError::NotFound("Gateway not found"));
         }
         let change = DeviceChange { name, metadata, gateway_id };
-        let device = broker.store.update_device(id, change).await?.ok_or(NOT_FOUND)?;
-        put(&broker, device.clone()).await?;
+        let device = broker.clients.update_device(id, change).await?;
         tracing::info!(device = %id, by = %identity.account.id, "device changed");
         Ok(info(&broker, device).await)
     })
@@ -216,22 +212,11 @@ pub async fn remove(
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
-        broker.store.device(id).await?.ok_or(NOT_FOUND)?;
-        leave_rooms(&broker, id).await?;
-        let deleted = broker.store.delete_device(id).await?.ok_or(NOT_FOUND)?;
-        put(&broker, deleted).await?;
-        // what it joined in the meantime must not be the next one's who registers the UUID
-        leave_rooms(&broker, id).await?;
+        broker.clients.delete_device(id).await?;
         tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
         Ok(Confirmation::of("Device deleted"))
     })
     .await
-}
-
-/// What follows from a change that is in the database: here at once, and on other nodes.
-async fn put(broker: &Broker, device: RegisteredDevice) -> Result<(), ApiError> {
-    let account = broker.accounts.put(Account::from(device));
-    broker.apply(AccountChange::Account(account)).await
 }
 
 /// The name of the gateway that a client is behind, if that is down.

@@ -345,9 +345,9 @@ async fn register_device(
         .await?
         .ok_or(ApiError::UuidClaimed)?;
     let account = broker.accounts.put(Account::from(registered));
-    if broker.directory.is_connected(uuid) {
+    if broker.clients.is_connected(uuid) {
         // it may have another name now, or another token generation
-        broker.apply(AccountChange::Account(account.clone())).await?;
+        broker.clients.apply(AccountChange::Account(account.clone())).await?;
     }
     let (access, expires_at) = tokens.access(&account, family)?;
     tracing::info!(device = %uuid, "device registered");

@@ -13,7 +13,6 @@ use super::{
     paging::{Next, PAGE_BYTES, Paging, Part, fit, part_of},
 };
 use crate::{
-    actors::room_manager::GetPresence,
     domain::{
         ids::{ClientId, MessageId, RoomId},
         rooms::{Change, Outcome, Participant, Refusal, Wanted},
@@ -221,7 +220,7 @@ pub async fn presence(
 ) -> Result<web::Json<PresenceInfo>, ApiError> {
     let id = room_id(&path)?;
     check_membership(&broker, id, identity.account.id).await?;
-    let present = broker.rooms.manager().send(GetPresence(id)).await?;
+    let present = broker.rooms.presence(id).await?;
     let total = present.len();
     let mut present: Vec<_> = present
         .iter()

@@ -356,11 +356,11 @@ async fn end_family(broker: &Broker, family: Uuid, kind: ClientKind) -> Result<u
 /// What follows from a revocation that is in the database: here at once, and on other nodes.
 async fn token_revoked(broker: &Broker, id: Uuid, kind: ClientKind) -> Result<(), ApiError> {
     broker.accounts.put_revocation(id, broker.accounts.tokens().revoked_until(kind));
-    broker.apply(AccountChange::Token(id)).await
+    Ok(broker.clients.apply(AccountChange::Token(id)).await?)
 }
 
 async fn revoke_client(broker: &Broker, client: ClientId) -> Result<u64, ApiError> {
     let (account, logins) = broker.store.revoke_client(client).await?.ok_or(ApiError::NotFound("Client not found"))?;
-    broker.apply(AccountChange::Account(broker.accounts.put(account))).await?;
+    broker.clients.apply(AccountChange::Account(broker.accounts.put(account))).await?;
     Ok(logins.max(1))
 }

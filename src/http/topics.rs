@@ -261,7 +261,7 @@ pub async fn subscribe(
         return Err(ApiError::Forbidden("Operator role required"));
     }
     // where the client's socket is, there its subscription is; a client that is nowhere is expected here
-    let elsewhere = !broker.directory.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
+    let elsewhere = !broker.clients.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
     if !elsewhere {
         let subscribe = Subscribe { client, topic: topic.clone() };
         broker.topic_manager.send(subscribe).await?.map_err(|error| match error {
@@ -288,7 +288,7 @@ pub async fn unsubscribe(
     body: Body<TopicName>,
 ) -> Result<web::Json<SubscriptionAnswer>, ApiError> {
     let (client, topic) = (identity.0.account.id, body.content.topic_id);
-    let elsewhere = !broker.directory.is_connected(client) && broker.backplane.unsubscribe(client, &topic).await;
+    let elsewhere = !broker.clients.is_connected(client) && broker.backplane.unsubscribe(client, &topic).await;
     if !elsewhere {
         broker.topic_manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
     }

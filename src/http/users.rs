@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
-    leave_rooms,
     paging::{Paging, fit},
     tokens::check_password,
     undisturbed,
@@ -146,7 +145,7 @@ pub async fn update(
 async fn change(broker: &Broker, id: i64, change: UserChange) -> Result<Arc<Account>, ApiError> {
     let user = broker.store.change_user(id, change).await??;
     let account = broker.accounts.put(Account::from(user));
-    broker.apply(AccountChange::Account(Arc::clone(&account))).await?;
+    broker.clients.apply(AccountChange::Account(Arc::clone(&account))).await?;
     Ok(account)
 }
 
@@ -253,10 +252,10 @@ pub async fn remove(
         let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
         // the deletion decides; but who is going to be refused should not leave the rooms first
         broker.store.check_dispensable(id).await??;
-        leave_rooms(&broker, user.uuid).await?;
+        broker.rooms.leave_all(user.uuid).await?;
         change(&broker, id, UserChange::Delete).await?;
         // what was joined in the meantime
-        leave_rooms(&broker, user.uuid).await?;
+        broker.rooms.leave_all(user.uuid).await?;
         tracing::info!(admin = %admin.0.account.id, user = id, "user deleted");
         Ok(Confirmation::of("User deleted"))
     })

@@ -85,13 +85,13 @@ impl Session {
 
     /// Delivers to the recipient's session on this node. Returns the session, or `None` if no session accepted the message.
     fn deliver(&self, message: &Message<'_, ClientId>) -> Option<SessionHandle> {
-        let (directory, relays) = (&self.broker.directory, &self.broker.relays);
-        let found = directory.device(message.to)?;
+        let (clients, relays) = (&self.broker.clients, &self.broker.relays);
+        let found = clients.device(message.to)?;
         if relays.deliver(&found, &message.parts()) {
             return Some(found);
         }
         // a takeover may have replaced the session in the meantime
-        directory.device(message.to).filter(|now| *now != found && relays.deliver(now, &message.parts()))
+        clients.device(message.to).filter(|now| *now != found && relays.deliver(now, &message.parts()))
     }
 
     /// Forwards a message to another node, since the recipient is not on this one.

@@ -10,7 +10,7 @@ use socket2::Socket;
 
 use super::{Dialect, Session, body::Body, chat, inbound::Guard};
 use crate::{
-    actors::{gateway_monitor::Watch, registry::Connect},
+    actors::gateway_monitor::Watch,
     delivery::{self, Outbox, SessionHandle},
     domain::{
         accounts::Authenticated,
@@ -154,8 +154,7 @@ pub(super) async fn join(
     }
     let session = outbox.handle().clone();
     session.exchange(identity.clone());
-    let connect = Connect { session, kind: dialect.kind(), account };
-    broker.registry.send(connect).await??;
+    broker.clients.connect(session, dialect.kind(), account).await?;
     broker.accounts.confirm(&identity).await?;
     Ok(identity.expires_at)
 }

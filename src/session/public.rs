@@ -39,11 +39,8 @@ impl Session {
         let (broker, outbox) = (self.broker.clone(), self.outbox.clone());
         let join = async move {
             let identity = broker.accounts.authenticate(&token).await?;
-            let limit = broker.settings.limits.connections_per_identity;
             // checked before the greeting, which tells the client that it has joined
-            if limit > 0 && broker.directory.session_count(identity.account.id) >= limit {
-                return Err(ApiError::TooMany { limit: "limits.connections_per_identity", retry_after: 1 });
-            }
+            broker.clients.check_count(identity.account.id)?;
             join(&broker, &outbox, Dialect::Chat, identity).await
         };
         context.wait(join.into_actor(self).map(|result, session, _| match result {

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, Context, Handler, Recipient};
+use actix::Recipient;
 
 use crate::actors::{Ping, panic_if_asked};
 
@@ -57,11 +57,8 @@ impl Drop for Ending {
 }
 
 impl Supervision {
-    pub(crate) fn watch_actor<A>(&self, name: &'static str, actor: &Addr<A>)
-    where
-        A: Actor<Context = Context<A>> + Handler<Ping>,
-    {
-        self.actors().push((name, actor.clone().recipient()));
+    pub(crate) fn watch_actor(&self, name: &'static str, actor: Recipient<Ping>) {
+        self.actors().push((name, actor));
     }
 
     fn actors(&self) -> MutexGuard<'_, Vec<(&'static str, Recipient<Ping>)>> {
@@ -149,7 +146,7 @@ pub(crate) fn log_panics() {
 
 #[cfg(test)]
 mod tests {
-    use actix::{Arbiter, Message};
+    use actix::{Actor, Arbiter, Context, Handler, Message};
 
     use super::*;
 
@@ -183,8 +180,8 @@ mod tests {
         let arbiter = Arbiter::new();
         let fragile = Fragile::start_in_arbiter(&arbiter.handle(), |_| Fragile);
         let neighbour = Fragile::start_in_arbiter(&arbiter.handle(), |_| Fragile);
-        supervision.watch_actor("neighbour", &neighbour);
-        supervision.watch_actor("fragile actor", &fragile);
+        supervision.watch_actor("neighbour", neighbour.clone().recipient());
+        supervision.watch_actor("fragile actor", fragile.clone().recipient());
         assert_eq!(supervision.verdict(), None);
         fragile.send(Panic).await.unwrap_err();
         while fragile.connected() {

@@ -240,35 +240,49 @@ pub enum Outcome {
     },
 }
 
-/// Why a [`Change`] is refused; nothing has happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a [`Change`] is refused; nothing has happened. The texts are those of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such room, or none that the client may know of.
+    #[error("Chat room not found")]
     NoSuchRoom,
-    /// A room of that name is there already.
+    /// Another room has that name.
+    #[error("Room name already exists")]
     NameTaken,
     /// The client is no member.
+    #[error("You are not a member of this room")]
     NotAMember,
-    /// The client that is talked about is no member.
+    /// The other client is no member.
+    #[error("Member not found")]
     NoSuchMember,
     /// There is no such message in the room, or it is deleted.
+    #[error("Message not found")]
     NoSuchMessage,
     /// Only the author may do that.
+    #[error("Only its author may edit a message")]
     NotTheAuthor,
     /// Only a moderator or the owner may do that.
+    #[error("Only the owner or a moderator of this room may do that")]
     ModeratorRequired,
     /// Only somebody of a higher role than the other may do that.
+    #[error("Only somebody of a higher role may remove this member")]
     HigherRoleRequired,
-    /// The owner stays the owner: that role passes on by leaving.
+    /// The owner's role can't be changed: it passes on when the owner leaves.
+    #[error("The owner stays the owner; leaving passes the room on")]
     OwnerStays,
     /// Only the owner may do that.
+    #[error("Only the owner of this room may do that")]
     OwnerRequired,
     /// The client is in as many rooms as it may (`limits.rooms_per_user`).
+    #[error("Too many requests (limits.rooms_per_user)")]
     TooManyRooms,
     /// The client that is to be added is in as many rooms as it may.
+    #[error("The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)")]
     TheyHaveTooManyRooms,
     /// The database does not take it now, or its answer was lost.
+    #[error("Database unavailable")]
     DatabaseUnavailable,
     /// There is no space left to store it.
+    #[error("Storage is nearly full")]
     StorageFull,
 }

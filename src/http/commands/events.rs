@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
-    actors::{command_dispatcher::Watch, registry::StreamPlace},
+    actors::command_dispatcher::Watch,
     domain::{accounts::Authenticated, commands::Changed, ids::Role},
     error::ApiError,
     http::{connections::Cutter, extract::UserIdentity, paging::PAGE_BYTES},
@@ -59,7 +59,7 @@ pub async fn events(
     let command = visible(&broker, &identity.0, &path).await?;
     let (id, is_own) = (command.id, command.requested_by == identity.0.account.id);
     let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
-    let place = StreamPlace::take(&broker.registry, identity.0.account.id).await?;
+    let place = broker.clients.open_stream(identity.0.account.id).await?;
     let cutter = Cutter::of(&request);
     let last = last_event(&request)?;
     let (sender, mut receiver) = mpsc::channel(BUFFER);

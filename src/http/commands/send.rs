@@ -92,7 +92,7 @@ pub async fn broadcast(
     body: Body<Request>,
 ) -> Result<web::Json<Broadcasted>, ApiError> {
     let mut accounts = Vec::new();
-    for client in broker.directory.all_commandable() {
+    for client in broker.clients.all_commandable() {
         accounts.extend(broker.accounts.find(client).await?);
     }
     let mut results = BTreeMap::new();

@@ -47,7 +47,7 @@ pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -
         None => None,
     };
     let mut accounts = Vec::new();
-    for client in broker.directory.all_commandable() {
+    for client in broker.clients.all_commandable() {
         let fits = |group: &Option<HashSet<ClientId>>| group.as_ref().is_none_or(|group| group.contains(&client));
         if !fits(&subscribers) || !fits(&members) {
             continue;
