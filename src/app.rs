@@ -28,7 +28,7 @@ use crate::{
         journal::{Backlog, Flush, Journal},
         registry::{Clients, Dependencies, Directory, Neighbours},
         room_manager::Rooms,
-        topic_manager::TopicManager,
+        topic_manager::Topics,
     },
     auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
@@ -117,17 +117,15 @@ impl Application {
         let relays = Relays::new(workers, &settings.limits);
         let directory = Arc::new(Directory::default());
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
-        let topic_manager = {
-            let manager = TopicManager::new(
-                directory.clone(),
-                relays.clone(),
-                backplane.clone(),
-                store.clone(),
-                (settings.limits.subscriptions_per_client, settings.limits.waiting_subscriptions),
-                Duration::from_secs(settings.sessions.subscription_wait_secs),
-            );
-            TopicManager::start_in_arbiter(&control.handle(), |_| manager)
-        };
+        let topics = Topics::start(
+            &control.handle(),
+            directory.clone(),
+            relays.clone(),
+            backplane.clone(),
+            store.clone(),
+            accounts.clone(),
+            &settings,
+        );
         let backlog = Backlog::default();
         let journal = {
             let journal = Journal::new(store.clone(), backlog.clone(), settings.limits.rooms_per_user);
@@ -150,14 +148,14 @@ impl Application {
         let inlet = Inlet::new(command_dispatcher.clone(), under_way);
         let clients = {
             let neighbours = Neighbours {
-                presence_changed: topic_manager.clone().recipient(),
+                presence_changed: topics.recipient(),
                 client_ready: command_dispatcher.clone().recipient(),
                 session_gone: [command_dispatcher.clone().recipient(), rooms.recipient()],
                 client_deleted: command_dispatcher.clone().recipient(),
                 renamed: rooms.recipient(),
-                close_replaced: topic_manager.clone().recipient(),
-                announce: topic_manager.clone().recipient(),
-                unsubscribe: topic_manager.clone().recipient(),
+                close_replaced: topics.recipient(),
+                announce: topics.recipient(),
+                unsubscribe: topics.recipient(),
                 record: journal.clone().recipient(),
             };
             let dependencies = Dependencies {
@@ -183,7 +181,7 @@ impl Application {
                 gateways.clone(),
                 relays.clone(),
                 (journal.clone(), backlog.clone()),
-                topic_manager.clone().recipient(),
+                topics.recipient(),
             );
             GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
         };
@@ -192,7 +190,7 @@ impl Application {
         gateway_monitor.send(RecordAll).await?;
         let supervision = Supervision::default();
         supervision.watch_actor("registry", clients.recipient());
-        supervision.watch_actor("topic manager", topic_manager.clone().recipient());
+        supervision.watch_actor("topic manager", topics.recipient());
         supervision.watch_actor("room manager", rooms.recipient());
         supervision.watch_actor("command dispatcher", command_dispatcher.clone().recipient());
         supervision.watch_actor("journal", journal.clone().recipient());
@@ -236,7 +234,7 @@ impl Application {
             accounts,
             passwords,
             clients,
-            topic_manager,
+            topics,
             command_dispatcher,
             inlet,
             rooms,

@@ -18,3 +18,4 @@ pub mod rooms;
 pub mod shares;
 pub mod storage;
 pub mod subscriptions;
+pub mod topics;

@@ -248,7 +248,7 @@ impl Session {
         let (broker, session, has_published) = (self.broker.clone(), self.outbox.handle().clone(), self.has_published);
         let done = async move {
             if has_published {
-                device::publications_passed(broker, session).await;
+                broker.topics.publications_passed(session).await;
             }
         };
         // spawned, not `wait`: actix runs the last future passed to `wait` first

@@ -27,7 +27,7 @@ use crate::{
         journal::{Backlog, Flush, Journal},
         registry::Clients,
         room_manager::Rooms,
-        topic_manager::TopicManager,
+        topic_manager::Topics,
     },
     auth::{accounts::Accounts, passwords::Passwords},
     cluster::Backplane,
@@ -50,8 +50,8 @@ pub struct Broker {
     pub passwords: Passwords,
     /// The connected clients.
     pub clients: Clients,
-    /// The owner of the subscriptions.
-    pub topic_manager: Addr<TopicManager>,
+    /// The topics and their subscriptions.
+    pub topics: Topics,
     /// The owner of the commands that have not ended.
     pub command_dispatcher: Addr<CommandDispatcher>,
     /// Sends commands and replies to the CommandDispatcher, one message per thread and tick.

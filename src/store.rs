@@ -36,7 +36,7 @@ pub use lock::DatabaseLock;
 pub use records::Record;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
-pub use topics::{CreatedTopic, Topic};
+pub use topics::CreatedTopic;
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
 use connection::{Pool, Transaction};

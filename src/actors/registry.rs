@@ -28,7 +28,7 @@ use crate::{
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange, Holder},
-        ids::{ClientId, ClientKind, Role, TopicId},
+        ids::{ClientId, ClientKind, TopicId},
     },
     protocol::{close_code::CloseCode, outbound::Event},
     store::Record,
@@ -277,8 +277,7 @@ impl Handler<Apply> for Registry {
         match change {
             AccountChange::Account(account) if account.is_deleted => self.forget(account.id),
             AccountChange::Account(account) => {
-                let may_watch = account.is_active() && account.role() >= Role::Operator;
-                if account.kind() == ClientKind::User && !may_watch {
+                if account.kind() == ClientKind::User && !account.is_active_operator() {
                     let topic = TopicId::from(TopicId::STATUS);
                     self.neighbours.unsubscribe.do_send(Unsubscribe { client: account.id, topic });
                 }

@@ -1,34 +1,39 @@
 //! The role of the TopicManager is to know who is subscribed to what, and to give each topic's publications their order.
 //!
-//! Sessions publish through it, handlers subscribe through it, the Registry tells it who comes and goes. It hands each
-//! publication once to every Relay that has members, and the receipt to the sender. Which topics exist is in the database,
-//! except for `$status`, to which the Registry and the GatewayMonitor announce what happens.
+//! Sessions publish and handlers subscribe through [`Topics`], the Registry tells it who connects and disconnects. It hands
+//! each publication once to every Relay that has subscribers, and the receipt to the sender. Which topics exist is in the
+//! database, except for `$status`, to which the Registry and the GatewayMonitor announce what happens.
 
+mod handle;
+mod messages;
 mod refusals;
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
-use bytes::Bytes;
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
 use tokio::sync::Semaphore;
 
-use self::refusals::{Answer, Refusals};
+use self::{
+    messages::{GetCounts, GetSubscribers, MarkPublished, Refused, Subscribe, TopicDeleted},
+    refusals::{Answer, Refusals},
+};
+pub use self::{
+    handle::{NotPublished, TopicError, TopicView, Topics},
+    messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
+};
 use super::registry::Directory;
 use crate::{
     cluster::Backplane,
-    delivery::{Mark, Relays, SessionHandle},
+    delivery::{Relays, SessionHandle},
     domain::{
-        ids::{ClientId, TopicId},
+        ids::TopicId,
         subscriptions::{CannotSubscribe, Location, Subscriptions},
     },
-    error::ApiError,
     protocol::{
-        close_code::CloseCode,
-        outbound::{self, About, Event, excerpt},
+        outbound::{self, About, excerpt},
         wire,
     },
     store::Store,
@@ -36,104 +41,6 @@ use crate::{
 
 /// Publications that may wait here; whoever publishes more waits in its session, and its peer behind it.
 const MAILBOX: usize = 1024;
-
-/// A client wants the publications of a topic, which exists.
-#[derive(Message)]
-#[rtype(result = "Result<(), CannotSubscribe>")]
-pub struct Subscribe {
-    /// The subscriber.
-    pub client: ClientId,
-    /// The topic.
-    pub topic: TopicId,
-}
-
-/// A client wants them no more.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Unsubscribe {
-    /// The subscriber.
-    pub client: ClientId,
-    /// The topic.
-    pub topic: TopicId,
-}
-
-/// A topic is deleted: its subscribers are told, and their subscriptions end.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct TopicDeleted(pub TopicId);
-
-/// Tells whoever waits for the mark that what a session published before has reached the outboxes of all its recipients, and
-/// its receipts and refusals that of the session.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct MarkPublished {
-    /// The session.
-    pub session: SessionHandle,
-    /// The mark.
-    pub mark: Mark,
-}
-
-/// Why a session can't publish to a topic has been found out.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Refused {
-    session: SessionHandle,
-    ticket: u64,
-    text: String,
-}
-
-/// A client came or went, or another of its sessions gets publications now.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct PresenceChanged {
-    /// The client.
-    pub client: ClientId,
-    /// The session that gets publications, if there is one.
-    pub subscriber: Option<SessionHandle>,
-    /// Whether it has any session.
-    pub is_connected: bool,
-}
-
-/// Another session of its client has taken over from this one: it is closed after what was published to it before.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct CloseReplaced {
-    /// The session.
-    pub session: SessionHandle,
-    /// How.
-    pub code: CloseCode,
-}
-
-/// A message for all members of a topic. The sender gets a receipt, or an error frame if it may not.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Publish {
-    /// Who sends it.
-    pub client: ClientId,
-    /// From which session.
-    pub session: SessionHandle,
-    /// To which topic.
-    pub topic: TopicId,
-    /// The sender's name for the message.
-    pub msgid: String,
-    /// What the members get: a finished text frame.
-    pub frame: Bytes,
-}
-
-/// Something happened: those who are subscribed to `$status` are told, except for the client it is about.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Announce(pub Event);
-
-/// Who is subscribed to a topic on this node, connected or not.
-#[derive(Message)]
-#[rtype(result = "Vec<ClientId>")]
-pub struct GetMembers(pub TopicId);
-
-/// How many members each topic has on this node that has any.
-#[derive(Message)]
-#[rtype(result = "HashMap<TopicId, usize>")]
-pub struct GetCounts;
 
 /// See the module.
 pub struct TopicManager {
@@ -151,7 +58,7 @@ pub struct TopicManager {
 
 impl TopicManager {
     /// With nobody subscribed to anything.
-    pub fn new(
+    fn new(
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
@@ -184,7 +91,7 @@ impl TopicManager {
     fn refuse(&mut self, publish: Publish, context: &mut Context<Self>) {
         // the frame can be large, and this may wait for the database
         let Publish { session, topic, msgid, .. } = publish;
-        // what has members exists
+        // a topic that has subscribers exists
         if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
             return self.tell(&session, not_subscribed(topic.as_str(), &msgid));
         }
@@ -202,9 +109,9 @@ impl TopicManager {
                 Ok(Some(_)) => not_subscribed(topic, &msgid),
                 Ok(None) => outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about),
                 Err(error) => {
-                    let error = ApiError::from(error);
-                    error.log();
-                    outbound::error(error.code(), &error.to_string(), about)
+                    tracing::debug!(%error, topic, "cannot look for a topic");
+                    let (code, text) = error.told();
+                    outbound::error(code, text, about)
                 }
             };
             drop(lookup);
@@ -340,10 +247,10 @@ impl Handler<Announce> for TopicManager {
     }
 }
 
-impl Handler<GetMembers> for TopicManager {
-    type Result = MessageResult<GetMembers>;
+impl Handler<GetSubscribers> for TopicManager {
+    type Result = MessageResult<GetSubscribers>;
 
-    fn handle(&mut self, GetMembers(topic): GetMembers, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, GetSubscribers(topic): GetSubscribers, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.subscriptions.members(topic.as_str()))
     }
 }

@@ -90,6 +90,11 @@ impl Account {
         }
     }
 
+    /// Whether it is an operator's or admin's that is not disabled.
+    pub fn is_active_operator(&self) -> bool {
+        self.is_active() && self.role() >= Role::Operator
+    }
+
     /// Whether a token of this generation and login counts.
     pub fn accepts(&self, generation: i64, login: Uuid) -> bool {
         self.generation == generation || self.kept_login == Some(login)
@@ -139,5 +144,11 @@ pub(crate) mod tests {
             is_deleted: false,
             holder: Holder::Device { name: name.to_owned(), gateway_id: None, incarnation: 0 },
         }
+    }
+
+    pub(crate) fn user(username: &str, role: Role) -> Account {
+        let username = username.to_owned();
+        let holder = Holder::User { id: 1, username, email: None, full_name: None, role, is_active: true };
+        Account { holder, ..device("") }
     }
 }

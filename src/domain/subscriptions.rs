@@ -66,11 +66,13 @@ struct Client<S> {
 }
 
 /// Why a client may not subscribe.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotSubscribe {
-    /// It has as many subscriptions as it may.
+    /// It has as many as it may (`limits.subscriptions_per_client`).
+    #[error("the client has as many subscriptions as it may")]
     TooMany,
-    /// As many subscriptions wait for their clients to connect as may.
+    /// As many as may wait for their clients to connect (`limits.waiting_subscriptions`).
+    #[error("as many subscriptions as may wait for their clients to connect")]
     TooManyWaiting,
 }
 

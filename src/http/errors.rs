@@ -4,7 +4,9 @@ use crate::{
     actors::{
         registry::{ConnectError, DeviceError},
         room_manager::RoomError,
+        topic_manager::TopicError,
     },
+    domain::{subscriptions::CannotSubscribe, topics::TopicRefusal},
     error::ApiError,
 };
 
@@ -35,5 +37,28 @@ impl From<RoomError> for ApiError {
             RoomError::Store(error) => error.into(),
             RoomError::Stopped(error) => error.into(),
         }
+    }
+}
+
+impl From<TopicError> for ApiError {
+    fn from(error: TopicError) -> Self {
+        match error {
+            TopicError::NotFound => Self::NotFound("Topic not found"),
+            TopicError::NameTaken => Self::AlreadyExists("Topic already exists"),
+            TopicError::TooMany => Self::TooMany { limit: "limits.topics_per_client", retry_after: 60 },
+            TopicError::Refused(refusal) => refusal.into(),
+            TopicError::Limit(CannotSubscribe::TooMany) => {
+                Self::TooMany { limit: "limits.subscriptions_per_client", retry_after: 60 }
+            }
+            TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),
+            TopicError::Store(error) => error.into(),
+            TopicError::Stopped(error) => error.into(),
+        }
+    }
+}
+
+impl From<TopicRefusal> for ApiError {
+    fn from(refusal: TopicRefusal) -> Self {
+        Self::Forbidden(refusal.text())
     }
 }

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -11,20 +11,16 @@ use super::{
     undisturbed,
 };
 use crate::{
-    actors::topic_manager::{GetCounts, GetMembers, Subscribe, TopicDeleted, Unsubscribe},
+    actors::topic_manager::TopicView,
     domain::{
-        accounts::Account,
-        ids::{ClientId, Role, TopicId},
-        subscriptions::CannotSubscribe,
+        ids::{ClientId, TopicId},
+        topics::Topic,
     },
     error::ApiError,
     http::Admission,
     http::extract::{Identity, PublicRead, TopicIdentity},
     state::Broker,
-    store::CreatedTopic,
 };
-
-const NOT_FOUND: ApiError = ApiError::NotFound("Topic not found");
 
 /// A topic to be created.
 #[derive(Debug, ToSchema)]
@@ -83,6 +79,12 @@ pub struct TopicInfo {
     subscriber_count: usize,
 }
 
+impl TopicInfo {
+    fn of(topic: Topic, subscriber_count: usize) -> Self {
+        Self { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count }
+    }
+}
+
 /// All topics.
 #[derive(Serialize, ToSchema)]
 pub struct Topics {
@@ -134,16 +136,8 @@ pub async fn create(
     let creator = identity.0.account.id;
     let CreateTopic { topic_id, metadata } = body.content;
     broker.charge_stored(creator, topic_id.as_str().len() + metadata.to_string().len())?;
-    let most = broker.settings.limits.topics_per_client;
     undisturbed(async move {
-        match broker.store.create_topic(&topic_id, creator, metadata, most).await? {
-            CreatedTopic::New => {}
-            CreatedTopic::NameTaken => return Err(ApiError::AlreadyExists("Topic already exists")),
-            CreatedTopic::TooMany => {
-                return Err(ApiError::TooMany { limit: "limits.topics_per_client", retry_after: 60 });
-            }
-        }
-        tracing::info!(topic = ?topic_id.as_str(), %creator, "topic created");
+        broker.topics.create(&topic_id, creator, metadata).await?;
         let topic_id = topic_id.as_str().to_owned();
         Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
     })
@@ -158,21 +152,10 @@ pub async fn list(
     _: PublicRead,
     part: QueryOf<Part>,
 ) -> Result<web::Json<Topics>, ApiError> {
-    let here = broker.topic_manager.send(GetCounts).await?;
-    let elsewhere = broker.backplane.member_counts().await;
-    let count = |id: &str| here.get(id).copied().unwrap_or_default() + elsewhere.get(id).copied().unwrap_or_default();
     let Part { after, limit, bytes } = part.0;
     let _turn = admission.reads.begin_list(bytes).await?;
-    let (topics, more) = broker.store.topics(after.as_deref(), limit, bytes).await?;
-    let topics: Vec<_> = topics
-        .into_iter()
-        .map(|topic| TopicInfo {
-            subscriber_count: count(&topic.id),
-            id: topic.id,
-            creator: topic.creator,
-            metadata: topic.metadata,
-        })
-        .collect();
+    let (topics, more) = broker.topics.list(after.as_deref(), limit, bytes).await?;
+    let topics: Vec<_> = topics.into_iter().map(|(topic, count)| TopicInfo::of(topic, count)).collect();
     let next = Next::after(topics.last().map(|topic| &topic.id), more);
     Ok(web::Json(Topics { count: topics.len(), topics, next }))
 }
@@ -186,16 +169,9 @@ pub async fn show(
     part: QueryOf<Part>,
     request: HttpRequest,
 ) -> Result<web::Json<TopicDetail>, ApiError> {
-    let topic = existing(&broker, &topic_of_path(path, &request)).await?;
-    let mut subscribers = broker.topic_manager.send(GetMembers(topic.id.as_str().into())).await?;
-    subscribers.extend(broker.backplane.members(&topic.id).await);
-    subscribers.sort_unstable();
-    let subscriber_count = subscribers.len();
-    // who the operators are is nobody's business
-    if topic.id == TopicId::STATUS {
-        subscribers.clear();
-    }
-    let info = TopicInfo { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count };
+    let view = broker.topics.view(&topic_of_path(path, &request)).await?;
+    let TopicView { topic, subscriber_count, subscribers } = view;
+    let info = TopicInfo::of(topic, subscriber_count);
     let subscribers = subscribers.into_iter().map(|client| (client.to_string(), client));
     let (subscribers, next) = part_of(subscribers, &part.0);
     let subscribers = subscribers.into_iter().map(|(_, client)| client).collect();
@@ -220,20 +196,7 @@ pub async fn remove(
 ) -> Result<web::Json<TopicRemoved>, ApiError> {
     let id = topic_of_path(path, &request);
     undisturbed(async move {
-        let topic = existing(&broker, &id).await?;
-        if id == TopicId::STATUS {
-            return Err(ApiError::Forbidden("$status is the broker's own topic and cannot be deleted"));
-        }
-        let by = &identity.account;
-        if topic.creator != by.id && by.role() < Role::Operator {
-            return Err(ApiError::Forbidden("Only its creator or an operator may delete a topic"));
-        }
-        // of that creator: meanwhile somebody else may have created another one of the same name
-        if !broker.store.delete_topic(&id, topic.creator).await? {
-            return Err(NOT_FOUND);
-        }
-        broker.topic_manager.send(TopicDeleted(TopicId::from(id.as_str()))).await?;
-        tracing::info!(topic = ?id, by = %by.id, "topic deleted");
+        broker.topics.delete(&id, &identity.account).await?;
         Ok(web::Json(TopicRemoved { message: "Topic deleted", topic_id: id }))
     })
     .await
@@ -254,30 +217,9 @@ pub async fn subscribe(
     identity: TopicIdentity,
     body: Body<TopicName>,
 ) -> Result<web::Json<SubscriptionAnswer>, ApiError> {
-    let (client, topic) = (identity.0.account.id, body.content.topic_id);
-    existing(&broker, topic.as_str()).await?;
-    let is_status = topic.as_str() == TopicId::STATUS;
-    if is_status && !may_watch(&identity.0.account) {
-        return Err(ApiError::Forbidden("Operator role required"));
-    }
-    // where the client's socket is, there its subscription is; a client that is nowhere is expected here
-    let elsewhere = !broker.clients.is_connected(client) && broker.backplane.subscribe(client, &topic).await;
-    if !elsewhere {
-        let subscribe = Subscribe { client, topic: topic.clone() };
-        broker.topic_manager.send(subscribe).await?.map_err(|error| match error {
-            CannotSubscribe::TooMany => ApiError::TooMany { limit: "limits.subscriptions_per_client", retry_after: 60 },
-            CannotSubscribe::TooManyWaiting => ApiError::AtLimit("limits.waiting_subscriptions"),
-        })?;
-    }
-    // who lost the role, or whose topic was deleted, while this was under way was not yet subscribed when that ended the
-    // subscription
-    let lost = match existing(&broker, topic.as_str()).await {
-        Ok(_) if is_status && !still_may_watch(&broker, client).await? => ApiError::Forbidden("Operator role required"),
-        Ok(_) => return Ok(answer("Subscribed successfully", &topic, client)),
-        Err(error) => error,
-    };
-    broker.topic_manager.send(Unsubscribe { client, topic }).await?;
-    Err(lost)
+    let (account, topic) = (identity.0.account, body.content.topic_id);
+    broker.topics.subscribe(&account, &topic).await?;
+    Ok(answer("Subscribed successfully", &topic, account.id))
 }
 
 /// Unsubscribe from a topic. It is no error if there was no subscription.
@@ -288,28 +230,8 @@ pub async fn unsubscribe(
     body: Body<TopicName>,
 ) -> Result<web::Json<SubscriptionAnswer>, ApiError> {
     let (client, topic) = (identity.0.account.id, body.content.topic_id);
-    let elsewhere = !broker.clients.is_connected(client) && broker.backplane.unsubscribe(client, &topic).await;
-    if !elsewhere {
-        broker.topic_manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
-    }
+    broker.topics.unsubscribe(client, &topic).await?;
     Ok(answer("Unsubscribed successfully", &topic, client))
-}
-
-fn may_watch(account: &Account) -> bool {
-    account.is_active() && account.role() >= Role::Operator
-}
-
-async fn still_may_watch(broker: &Broker, client: ClientId) -> Result<bool, ApiError> {
-    Ok(broker.accounts.find(client).await?.is_some_and(|account| may_watch(&account)))
-}
-
-async fn existing(broker: &Broker, id: &str) -> Result<crate::store::Topic, ApiError> {
-    if id == TopicId::STATUS {
-        let description = "What happens to gateways and clients, for operators";
-        let metadata = json!({ "description": description });
-        return Ok(crate::store::Topic { id: id.to_owned(), creator: uuid::Uuid::nil().into(), metadata });
-    }
-    broker.store.topic(id).await?.ok_or(NOT_FOUND)
 }
 
 fn answer(message: &'static str, topic: &TopicId, client: ClientId) -> web::Json<SubscriptionAnswer> {

@@ -1,14 +1,13 @@
 //! The device dialect (contract section 5): direct messages and topic messages, each answered with a receipt or an error.
 
-use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture, dev::SendError};
-use actix_web::web;
+use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Session;
 use crate::{
-    actors::topic_manager::{MarkPublished, Publish},
-    delivery::{Mark, SessionHandle, tick},
+    actors::topic_manager::{NotPublished, Publish},
+    delivery::{SessionHandle, tick},
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::Location,
@@ -19,7 +18,6 @@ use crate::{
         outbound::{self, About, excerpt},
         wire,
     },
-    state::Broker,
 };
 
 impl Session {
@@ -41,7 +39,8 @@ impl Session {
     /// delivered: a sender's frames and their receipts keep their order. A sender of only one of the two kinds never waits.
     fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
         self.has_published = false;
-        let passed = publications_passed(self.broker.clone(), self.outbox.handle().clone());
+        let (broker, handle) = (self.broker.clone(), self.outbox.handle().clone());
+        let passed = async move { broker.topics.publications_passed(handle).await };
         context.wait(passed.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
@@ -132,14 +131,13 @@ impl Session {
         };
         self.has_published = true;
         // a direct message of this tick to another worker leaves at the end of the tick; the publication must not overtake it
-        let overtakes = self.handed_over_in == Some(tick::number());
-        if overtakes || self.broker.relays.is_congested() {
+        if self.handed_over_in == Some(tick::number()) {
             return self.publish_later(publish, context);
         }
-        match self.broker.topic_manager.try_send(publish) {
+        match self.broker.topics.publish(publish) {
             Ok(()) => {}
-            Err(SendError::Full(publish)) => self.publish_later(publish, context),
-            Err(SendError::Closed(_)) => self.outbox.close(CloseCode::ServerError),
+            Err(NotPublished::NoRoom(publish)) => self.publish_later(publish, context),
+            Err(NotPublished::Stopped) => self.outbox.close(CloseCode::ServerError),
         }
     }
 
@@ -152,8 +150,7 @@ impl Session {
         let publish = async move {
             // completes with an error, since the sender is dropped
             let _ = tick_over.await;
-            broker.relays.uncongested().await;
-            broker.topic_manager.send(publish).await
+            broker.topics.publish_later(publish).await
         };
         context.wait(publish.into_actor(self).map(|sent, session, _| {
             if sent.is_err() {
@@ -174,15 +171,5 @@ impl Session {
                 self.error("sender_mismatch", "Sender UUID does not match authenticated client", about);
             }
         }
-    }
-}
-
-/// Waits until a session's publications are in the outboxes of their recipients, and their receipts in the session's own
-/// outbox.
-pub(super) async fn publications_passed(broker: web::Data<Broker>, session: SessionHandle) {
-    let (mark, passed) = Mark::new();
-    if broker.topic_manager.send(MarkPublished { session, mark }).await.is_ok() {
-        // completes with an error, since the sender is dropped
-        let _ = passed.await;
     }
 }

@@ -36,6 +36,17 @@ impl StoreError {
         Self::Unavailable(DbErr::Custom("the answer was lost".to_owned()))
     }
 
+    /// The code and the text by which clients are told.
+    pub fn told(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Unavailable(_) => ("database_unavailable", "Database unavailable"),
+            Self::Full(_) | Self::NearlyFull => ("storage_full", "Storage is nearly full"),
+            Self::InUse(_) | Self::Newer(_) | Self::Database(_) | Self::Url(_) => {
+                ("internal_error", "Internal server error")
+            }
+        }
+    }
+
     /// The database takes longer to answer than anybody should wait.
     pub fn late() -> Self {
         Self::Unavailable(DbErr::Custom("no answer in time".to_owned()))

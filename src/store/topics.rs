@@ -9,30 +9,22 @@ use serde_json::Value;
 
 use super::{Store, StoreError, take_turns};
 use crate::{
-    domain::ids::{ClientId, TopicId},
+    domain::{
+        ids::{ClientId, TopicId},
+        topics::Topic,
+    },
     protocol::json,
 };
 
 /// Topics that are read at once.
 const AT_ONCE: u64 = 500;
 
-/// A topic as stored.
-#[derive(Debug, Clone)]
-pub struct Topic {
-    /// Its name.
-    pub id: String,
-    /// Who created it.
-    pub creator: ClientId,
-    /// What its creator said of it: a JSON object.
-    pub metadata: Value,
-}
-
 /// Whether a topic was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatedTopic {
     /// It is new.
     New,
-    /// There is one of that name.
+    /// Another topic has that name.
     NameTaken,
     /// Its creator has as many as it may.
     TooMany,

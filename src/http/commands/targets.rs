@@ -6,7 +6,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::request::{Select, TargetRef};
 use crate::{
-    actors::topic_manager::GetMembers,
     domain::{
         accounts::Account,
         ids::{ClientId, RoomId, TopicId},
@@ -33,7 +32,7 @@ pub(super) async fn listed(
 pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
     let subscribers: Option<HashSet<ClientId>> = match &select.topic {
         Some(topic) => {
-            let members = broker.topic_manager.send(GetMembers(TopicId::from(topic.as_str()))).await?;
+            let members = broker.topics.subscribers_here(TopicId::from(topic.as_str())).await?;
             Some(members.into_iter().collect())
         }
         None => None,

@@ -1,0 +1,285 @@
+//! The way to the TopicManager: topics and subscriptions, and publications.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient,
+    dev::{SendError, ToEnvelope},
+};
+use serde_json::Value;
+
+use super::{
+    Directory, TopicManager,
+    messages::{GetCounts, GetSubscribers, MarkPublished, Publish, Subscribe, TopicDeleted, Unsubscribe},
+};
+use crate::{
+    auth::accounts::Accounts,
+    cluster::Backplane,
+    delivery::{Mark, Relays, SessionHandle},
+    domain::{
+        accounts::Account,
+        ids::{ClientId, TopicId},
+        subscriptions::CannotSubscribe,
+        topics::{Topic, TopicRefusal},
+    },
+    settings::Settings,
+    store::{CreatedTopic, Store, StoreError},
+};
+
+/// Why something can't be done with a topic.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// There is no such topic.
+    #[error("topic not found")]
+    NotFound,
+    /// Another topic has that name.
+    #[error("topic already exists")]
+    NameTaken,
+    /// Its creator has as many as it may (`limits.topics_per_client`).
+    #[error("the client has created as many topics as it may")]
+    TooMany,
+    /// The client may not do that.
+    #[error(transparent)]
+    Refused(#[from] TopicRefusal),
+    /// There are as many subscriptions as may be.
+    #[error(transparent)]
+    Limit(#[from] CannotSubscribe),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The TopicManager has ended.
+    #[error(transparent)]
+    Stopped(#[from] MailboxError),
+}
+
+/// A publication that the TopicManager has not taken.
+#[derive(Debug)]
+pub enum NotPublished {
+    /// There is no room for it now.
+    NoRoom(Publish),
+    /// The TopicManager has ended.
+    Stopped,
+}
+
+/// A topic and its subscribers on all nodes.
+#[derive(Debug)]
+pub struct TopicView {
+    /// The topic.
+    pub topic: Topic,
+    /// How many there are.
+    pub subscriber_count: usize,
+    /// Who they are, sorted; left out for `$status`, since nobody needs to know who the operators are.
+    pub subscribers: Vec<ClientId>,
+}
+
+/// See the module; clones are the same way.
+#[derive(Clone)]
+pub struct Topics {
+    manager: Addr<TopicManager>,
+    directory: Arc<Directory>,
+    relays: Arc<Relays>,
+    backplane: Arc<dyn Backplane>,
+    store: Store,
+    accounts: Arc<Accounts>,
+    /// `limits.topics_per_client`; 0 is none
+    per_creator: usize,
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").finish_non_exhaustive()
+    }
+}
+
+impl Topics {
+    /// Starts the TopicManager.
+    pub fn start(
+        arbiter: &ArbiterHandle,
+        directory: Arc<Directory>,
+        relays: Arc<Relays>,
+        backplane: Arc<dyn Backplane>,
+        store: Store,
+        accounts: Arc<Accounts>,
+        settings: &Settings,
+    ) -> Self {
+        let limits = &settings.limits;
+        let manager = TopicManager::new(
+            directory.clone(),
+            relays.clone(),
+            backplane.clone(),
+            store.clone(),
+            (limits.subscriptions_per_client, limits.waiting_subscriptions),
+            Duration::from_secs(settings.sessions.subscription_wait_secs),
+        );
+        let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
+        Self { manager, directory, relays, backplane, store, accounts, per_creator: limits.topics_per_client }
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// The name is taken, or its creator has as many topics as it may.
+    pub async fn create(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<(), TopicError> {
+        match self.store.create_topic(id, creator, metadata, self.per_creator).await? {
+            CreatedTopic::New => {}
+            CreatedTopic::NameTaken => return Err(TopicError::NameTaken),
+            CreatedTopic::TooMany => return Err(TopicError::TooMany),
+        }
+        tracing::info!(topic = ?id.as_str(), %creator, "topic created");
+        Ok(())
+    }
+
+    /// Topics by name, from the one after this name on, with the number of their subscribers on all nodes: at most so many,
+    /// of so many bytes. Answers also whether there are more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn list(
+        &self,
+        after: Option<&str>,
+        limit: u64,
+        bytes: usize,
+    ) -> Result<(Vec<(Topic, usize)>, bool), TopicError> {
+        let (topics, more) = self.store.topics(after, limit, bytes).await?;
+        let here = self.manager.send(GetCounts).await?;
+        let elsewhere = self.backplane.member_counts().await;
+        let count = |counts: &HashMap<TopicId, usize>, id: &str| counts.get(id).copied().unwrap_or_default();
+        let counted = topics.into_iter().map(|topic| {
+            let subscribers = count(&here, &topic.id) + count(&elsewhere, &topic.id);
+            (topic, subscribers)
+        });
+        Ok((counted.collect(), more))
+    }
+
+    /// A topic with its subscribers.
+    ///
+    /// # Errors
+    /// There is no such topic.
+    pub async fn view(&self, id: &str) -> Result<TopicView, TopicError> {
+        let topic = self.find(id).await?;
+        let mut subscribers = self.subscribers_here(TopicId::from(id)).await?;
+        subscribers.extend(self.backplane.members(id).await);
+        subscribers.sort_unstable();
+        let subscriber_count = subscribers.len();
+        if topic.is_status() {
+            subscribers.clear();
+        }
+        Ok(TopicView { topic, subscriber_count, subscribers })
+    }
+
+    /// Who is subscribed to a topic on this node, connected or not.
+    ///
+    /// # Errors
+    /// The TopicManager has ended.
+    pub async fn subscribers_here(&self, topic: TopicId) -> Result<Vec<ClientId>, TopicError> {
+        Ok(self.manager.send(GetSubscribers(topic)).await?)
+    }
+
+    /// Deletes a topic. Its subscribers are told, and their subscriptions end.
+    ///
+    /// # Errors
+    /// There is no such topic, or the client may not delete it.
+    pub async fn delete(&self, id: &str, by: &Account) -> Result<(), TopicError> {
+        let topic = self.find(id).await?;
+        topic.check_deletion(by)?;
+        // of that creator: meanwhile somebody else may have created another one of the same name
+        if !self.store.delete_topic(id, topic.creator).await? {
+            return Err(TopicError::NotFound);
+        }
+        self.manager.send(TopicDeleted(TopicId::from(id))).await?;
+        tracing::info!(topic = ?id, by = %by.id, "topic deleted");
+        Ok(())
+    }
+
+    /// Subscribes a client, also before it connects.
+    ///
+    /// # Errors
+    /// There is no such topic, the client may not subscribe, or has as many subscriptions as it may.
+    pub async fn subscribe(&self, account: &Account, topic: &TopicId) -> Result<(), TopicError> {
+        let client = account.id;
+        self.find(topic.as_str()).await?.check_subscriber(account)?;
+        // a subscription is on the node where the client's socket is; a client without any is expected on this one
+        let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, topic).await;
+        if !elsewhere {
+            self.manager.send(Subscribe { client, topic: topic.clone() }).await??;
+        }
+        // the topic may have been deleted, or the client's role taken away, after the first check and before the subscription
+        // that this would have ended
+        if let Err(error) = self.check_again(client, topic).await {
+            self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn check_again(&self, client: ClientId, topic: &TopicId) -> Result<(), TopicError> {
+        let topic = self.find(topic.as_str()).await?;
+        if topic.is_status() {
+            let account = self.accounts.find(client).await?.ok_or(TopicRefusal::OperatorRequired)?;
+            topic.check_subscriber(&account)?;
+        }
+        Ok(())
+    }
+
+    /// Unsubscribes a client, if it was subscribed.
+    ///
+    /// # Errors
+    /// The TopicManager has ended.
+    pub async fn unsubscribe(&self, client: ClientId, topic: &TopicId) -> Result<(), TopicError> {
+        let elsewhere = !self.directory.is_connected(client) && self.backplane.unsubscribe(client, topic).await;
+        if !elsewhere {
+            self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn find(&self, id: &str) -> Result<Topic, TopicError> {
+        if id == TopicId::STATUS {
+            return Ok(Topic::status());
+        }
+        self.store.topic(id).await?.ok_or(TopicError::NotFound)
+    }
+
+    /// Hands a publication over, if there is room. The receipt goes to the session.
+    ///
+    /// # Errors
+    /// Nothing was published.
+    pub fn publish(&self, publish: Publish) -> Result<(), NotPublished> {
+        if self.relays.is_congested() {
+            return Err(NotPublished::NoRoom(publish));
+        }
+        self.manager.try_send(publish).map_err(|error| match error {
+            SendError::Full(publish) => NotPublished::NoRoom(publish),
+            SendError::Closed(_) => NotPublished::Stopped,
+        })
+    }
+
+    /// Hands a publication over when there is room.
+    ///
+    /// # Errors
+    /// The TopicManager has ended.
+    pub async fn publish_later(&self, publish: Publish) -> Result<(), MailboxError> {
+        self.relays.uncongested().await;
+        self.manager.send(publish).await
+    }
+
+    /// Waits until a session's publications are in the outboxes of their recipients, and their receipts in the session's own
+    /// outbox.
+    pub async fn publications_passed(&self, session: SessionHandle) {
+        let (mark, passed) = Mark::new();
+        if self.manager.send(MarkPublished { session, mark }).await.is_ok() {
+            // completes with an error, since the sender is dropped
+            let _ = passed.await;
+        }
+    }
+
+    /// For whoever sends this message alone.
+    pub(crate) fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: Message<Result: Send> + Send + 'static,
+        TopicManager: Handler<M>,
+        <TopicManager as Actor>::Context: ToEnvelope<TopicManager, M>,
+    {
+        self.manager.clone().recipient()
+    }
+}

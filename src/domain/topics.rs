@@ -1,0 +1,114 @@
+//! Topics: which there are without being created, and who may do what with them (contract section 5).
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    accounts::Account,
+    ids::{ClientId, Role, TopicId},
+};
+
+/// A topic.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// Its name.
+    pub id: String,
+    /// Who created it; the nil UUID for the broker's own.
+    pub creator: ClientId,
+    /// What its creator said of it: a JSON object.
+    pub metadata: Value,
+}
+
+/// Why a client may not do something with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
+pub enum TopicRefusal {
+    /// Only operators may subscribe to it.
+    OperatorRequired,
+    /// It is the broker's own.
+    Permanent,
+    /// Only its creator and operators may delete it.
+    NotTheCreator,
+}
+
+impl TopicRefusal {
+    /// What the client is told.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::OperatorRequired => "Operator role required",
+            Self::Permanent => "$status is the broker's own topic and cannot be deleted",
+            Self::NotTheCreator => "Only its creator or an operator may delete a topic",
+        }
+    }
+}
+
+impl Topic {
+    /// The broker's own topic, `$status`, which is in no database.
+    pub fn status() -> Self {
+        let metadata = json!({ "description": "What happens to gateways and clients, for operators" });
+        Self { id: TopicId::STATUS.to_owned(), creator: Uuid::nil().into(), metadata }
+    }
+
+    /// Whether it is `$status`.
+    pub fn is_status(&self) -> bool {
+        self.id == TopicId::STATUS
+    }
+
+    /// Whether the client may subscribe.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_subscriber(&self, account: &Account) -> Result<(), TopicRefusal> {
+        if self.is_status() && !account.is_active_operator() {
+            return Err(TopicRefusal::OperatorRequired);
+        }
+        Ok(())
+    }
+
+    /// Whether the client may delete the topic.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_deletion(&self, by: &Account) -> Result<(), TopicRefusal> {
+        if self.is_status() {
+            return Err(TopicRefusal::Permanent);
+        }
+        if self.creator != by.id && by.role() < Role::Operator {
+            return Err(TopicRefusal::NotTheCreator);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::accounts::tests::{device, user};
+
+    fn topic(creator: ClientId) -> Topic {
+        Topic { id: "weather".to_owned(), creator, metadata: json!({}) }
+    }
+
+    #[test]
+    fn everybody_subscribes_to_topics_and_operators_alone_to_the_brokers_own() {
+        let (thing, person, operator) = (device("thing"), user("person", Role::User), user("boss", Role::Operator));
+        for account in [&thing, &person, &operator] {
+            assert_eq!(topic(ClientId::random()).check_subscriber(account), Ok(()));
+        }
+        for account in [&thing, &person] {
+            assert_eq!(Topic::status().check_subscriber(account), Err(TopicRefusal::OperatorRequired));
+        }
+        assert_eq!(Topic::status().check_subscriber(&operator), Ok(()));
+        assert_eq!(Topic::status().check_subscriber(&user("root", Role::Admin)), Ok(()));
+    }
+
+    #[test]
+    fn creators_and_operators_delete_topics_and_nobody_the_brokers_own() {
+        let (thing, other, operator) = (device("thing"), device("other"), user("boss", Role::Operator));
+        let its_own = topic(thing.id);
+        assert_eq!(its_own.check_deletion(&thing), Ok(()));
+        assert_eq!(its_own.check_deletion(&operator), Ok(()));
+        assert_eq!(its_own.check_deletion(&other), Err(TopicRefusal::NotTheCreator));
+        assert_eq!(Topic::status().check_deletion(&operator), Err(TopicRefusal::Permanent));
+    }
+}
