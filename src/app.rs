@@ -33,7 +33,7 @@ use crate::{
     auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
     delivery::{CloseAll, Relays},
-    domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute, rooms::RoomLimit},
     protocol::close_code::CloseCode,
     settings::{self, Registration, Settings},
     state::{Broker, Readiness, Supervision},
@@ -131,7 +131,13 @@ impl Application {
             let journal = Journal::new(store.clone(), backlog.clone(), settings.limits.rooms_per_user);
             Journal::start_in_arbiter(&control.handle(), |_| journal)
         };
-        let rooms = Rooms::start(&control.handle(), journal.clone(), relays.clone(), store.clone());
+        let rooms = Rooms::start(
+            &control.handle(),
+            journal.clone(),
+            relays.clone(),
+            store.clone(),
+            RoomLimit(settings.limits.rooms_per_user),
+        );
         let (command_dispatcher, under_way) = {
             let dispatcher = CommandDispatcher::new(
                 directory.clone(),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    domain::rooms::Refusal,
+    domain::rooms::RoomRefusal,
     store::{StoreError, UserRefusal, patience::OutOfPatience},
 };
 
@@ -243,23 +243,23 @@ impl ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<RoomRefusal> for ApiError {
+    fn from(refusal: RoomRefusal) -> Self {
         match refusal {
-            Refusal::NoSuchRoom => Self::NotFound("Chat room not found"),
-            Refusal::NoSuchMember => Self::NotFound("Member not found"),
-            Refusal::NoSuchMessage => Self::NotFound("Message not found"),
-            Refusal::NameTaken => Self::AlreadyExists("Room name already exists"),
-            Refusal::NotAMember => Self::NotAMember,
-            Refusal::NotTheAuthor => Self::Forbidden("Only its author may edit a message"),
-            Refusal::ModeratorRequired => Self::Forbidden("Only the owner or a moderator of this room may do that"),
-            Refusal::HigherRoleRequired => Self::Forbidden("Only somebody of a higher role may remove this member"),
-            Refusal::OwnerStays => Self::Forbidden("The owner stays the owner; leaving passes the room on"),
-            Refusal::OwnerRequired => Self::Forbidden("Only the owner of this room may do that"),
-            Refusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
-            Refusal::TheyHaveTooManyRooms => Self::NewMemberAtLimit,
-            Refusal::DatabaseUnavailable => Self::DatabaseUnavailable,
-            Refusal::StorageFull => Self::StorageFull,
+            RoomRefusal::NoSuchRoom | RoomRefusal::NoSuchMember | RoomRefusal::NoSuchMessage => {
+                Self::NotFound(refusal.text())
+            }
+            RoomRefusal::NameTaken => Self::AlreadyExists(refusal.text()),
+            RoomRefusal::NotAMember => Self::NotAMember,
+            RoomRefusal::NotTheAuthor
+            | RoomRefusal::ModeratorRequired
+            | RoomRefusal::HigherRoleRequired
+            | RoomRefusal::OwnerStays
+            | RoomRefusal::OwnerRequired => Self::Forbidden(refusal.text()),
+            RoomRefusal::TooManyRooms => Self::TooMany { limit: "limits.rooms_per_user", retry_after: 60 },
+            RoomRefusal::TheyHaveTooManyRooms => Self::NewMemberAtLimit,
+            RoomRefusal::DatabaseUnavailable => Self::DatabaseUnavailable,
+            RoomRefusal::StorageFull => Self::StorageFull,
         }
     }
 }

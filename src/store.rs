@@ -45,7 +45,7 @@ use gate::Gate;
 use open::Database;
 
 use crate::{
-    domain::{ids::ClientId, rooms::Change},
+    domain::{ids::ClientId, rooms::RoomChange},
     settings,
 };
 
@@ -148,7 +148,7 @@ impl Store {
     pub async fn write_journal(
         &self,
         records: &[Record],
-        changes: &[Change],
+        changes: &[RoomChange],
         rooms_per_user: usize,
     ) -> Result<Vec<Decided>, StoreError> {
         let transaction = self.begin_essential().await?;

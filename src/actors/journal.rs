@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use self::batch::Batch;
 use crate::{
-    domain::rooms::Change,
+    domain::rooms::RoomChange,
     store::{Decided, Record, Store, StoreError, patience::Patience},
 };
 
@@ -59,7 +59,7 @@ pub struct Flush;
 /// is told.
 #[derive(Message)]
 #[rtype(result = "Performed")]
-pub struct Perform(pub Arc<[Change]>);
+pub struct Perform(pub Arc<[RoomChange]>);
 
 /// What came of each change.
 pub type Outcomes = Result<Vec<Decided>, StoreError>;
@@ -129,7 +129,7 @@ pub struct Journal {
     rooms_per_user: usize,
     waiting: Vec<Record>,
     /// from the RoomManager, which asks anew when it has been answered
-    changes: Option<(Arc<[Change]>, Asker)>,
+    changes: Option<(Arc<[RoomChange]>, Asker)>,
     /// how many records have been written, ever
     written: u64,
     /// how many records are being written

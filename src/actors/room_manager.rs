@@ -21,10 +21,12 @@ use crate::{
     delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
-        rooms::{Attachment, Change, HISTORY_BYTES, History, Occupancy, Outcome, Participant, Refusal, Room, RoomRole},
+        rooms::{
+            Attachment, HISTORY_BYTES, History, Occupancy, Participant, Room, RoomChange, RoomOutcome, RoomRefusal,
+            RoomRole,
+        },
         subscriptions::{Audience, Location},
     },
-    error::ApiError,
     protocol::{
         chat::{self, Event, Presence},
         close_code::CloseCode,
@@ -42,7 +44,7 @@ const BATCH: usize = 1000;
 #[rtype(result = "()")]
 struct Ask {
     /// What.
-    change: Change,
+    change: RoomChange,
     /// The socket that asks; it gets the frames that are the answer, or say why it was refused.
     socket: Option<(SessionHandle, Attachment)>,
     /// Where to tell what came of it.
@@ -111,7 +113,7 @@ impl RoomManager {
             .drain(..count)
             .map(|Ask { change, socket, answer, place }| (change, Asked { socket, answer, _place: place }))
             .unzip();
-        let changes: Arc<[Change]> = changes.into();
+        let changes: Arc<[RoomChange]> = changes.into();
         context.spawn(self.journal.send(Perform(changes.clone())).into_actor(self).map(
             move |performed, manager, context| {
                 match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
@@ -125,10 +127,10 @@ impl RoomManager {
                     }
                     Performed::Late(outcomes) => {
                         for (change, asked) in changes.iter().zip(asked) {
-                            manager.announce(change, asked, Err(Refusal::DatabaseUnavailable));
+                            manager.announce(change, asked, Err(RoomRefusal::DatabaseUnavailable));
                         }
                         manager.is_late = true;
-                        manager.refuse_waiting(Refusal::DatabaseUnavailable);
+                        manager.refuse_waiting(RoomRefusal::DatabaseUnavailable);
                         manager.await_late(changes, outcomes, context);
                     }
                 }
@@ -137,7 +139,12 @@ impl RoomManager {
     }
 
     /// Nobody waits any longer for these changes, but what comes of them has to be told to the rooms.
-    fn await_late(&self, changes: Arc<[Change]>, outcomes: oneshot::Receiver<Outcomes>, context: &mut Context<Self>) {
+    fn await_late(
+        &self,
+        changes: Arc<[RoomChange]>,
+        outcomes: oneshot::Receiver<Outcomes>,
+        context: &mut Context<Self>,
+    ) {
         context.spawn(outcomes.into_actor(self).map(move |outcomes, manager, context| {
             let decided = manager.decided(outcomes.unwrap_or_else(|_| Err(StoreError::lost())), changes.len());
             for (change, decided) in changes.iter().zip(decided) {
@@ -151,23 +158,23 @@ impl RoomManager {
     fn decided(&mut self, outcomes: Outcomes, changes: usize) -> Vec<Decided> {
         match outcomes {
             Ok(decided) => decided,
-            Err(StoreError::Full(_) | StoreError::NearlyFull) => vec![Err(Refusal::StorageFull); changes],
+            Err(StoreError::Full(_) | StoreError::NearlyFull) => vec![Err(RoomRefusal::StorageFull); changes],
             Err(_) => {
                 // what has waited meanwhile would find the same, and wait for as long again
-                self.refuse_waiting(Refusal::DatabaseUnavailable);
-                vec![Err(Refusal::DatabaseUnavailable); changes]
+                self.refuse_waiting(RoomRefusal::DatabaseUnavailable);
+                vec![Err(RoomRefusal::DatabaseUnavailable); changes]
             }
         }
     }
 
-    fn refuse_waiting(&mut self, refusal: Refusal) {
+    fn refuse_waiting(&mut self, refusal: RoomRefusal) {
         for Ask { change, socket, answer, place } in std::mem::take(&mut self.waiting) {
             self.announce(&change, Asked { socket, answer, _place: place }, Err(refusal));
         }
     }
 
     /// Tells everyone concerned what has happened.
-    fn announce(&mut self, change: &Change, asked: Asked, decided: Decided) {
+    fn announce(&mut self, change: &RoomChange, asked: Asked, decided: Decided) {
         let Asked { socket, answer, _place } = asked;
         self.tell_decided(change, &decided, socket.as_ref());
         if let Some(answer) = answer {
@@ -176,57 +183,64 @@ impl RoomManager {
         }
     }
 
-    fn tell_decided(&mut self, change: &Change, decided: &Decided, socket: Option<&(SessionHandle, Attachment)>) {
+    fn tell_decided(&mut self, change: &RoomChange, decided: &Decided, socket: Option<&(SessionHandle, Attachment)>) {
         match decided {
             Ok(outcome) => self.tell_outcome(outcome, socket),
             Err(refusal) => self.tell_refusal(*refusal, change, socket),
         }
     }
 
-    fn tell_outcome(&mut self, outcome: &Outcome, socket: Option<&(SessionHandle, Attachment)>) {
+    fn tell_outcome(&mut self, outcome: &RoomOutcome, socket: Option<&(SessionHandle, Attachment)>) {
         match outcome {
-            Outcome::Created(_) => {}
-            Outcome::Joined { room, who, newly, history } => self.joined(room, who, *newly, history.as_ref(), socket),
-            Outcome::Left { room, who, removed, new_owner } => {
+            RoomOutcome::Created(_) => {}
+            RoomOutcome::Joined { room, who, newly, history } => {
+                self.joined(room, who, *newly, history.as_ref(), socket)
+            }
+            RoomOutcome::Left { room, who, removed, new_owner } => {
                 self.left(*room, who, *removed, socket);
                 if let Some(owner) = new_owner {
                     self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now()));
                 }
             }
-            Outcome::RoleSet { room, who, role } => {
+            RoomOutcome::RoleSet { room, who, role } => {
                 self.broadcast(*room, || chat::role_changed(*room, who, *role, now()));
             }
-            Outcome::Posted { message, newly: true } => {
+            RoomOutcome::Posted { message, newly: true } => {
                 self.broadcast(message.room, || chat::message(message));
                 if let Some(audience) = self.occupancy.plain_audience(message.room, message.author.client) {
                     self.publish(&audience, || chat::plain_message(message));
                 }
             }
-            Outcome::Posted { message, newly: false } => match socket {
+            RoomOutcome::Posted { message, newly: false } => match socket {
                 Some((session, Attachment::Plain)) => self.tell(session, &chat::plain_message(message)),
                 Some((session, _)) => self.tell(session, &chat::message(message)),
                 None => {}
             },
-            Outcome::Edited(message) => self.broadcast(message.room, || chat::message_edited(message)),
-            Outcome::Deleted { message, newly: true } => {
+            RoomOutcome::Edited(message) => self.broadcast(message.room, || chat::message_edited(message)),
+            RoomOutcome::Deleted { message, newly: true } => {
                 self.broadcast(message.room, || chat::message_deleted(message));
             }
-            Outcome::MarkedRead { room, who, message, newly: true } => {
+            RoomOutcome::MarkedRead { room, who, message, newly: true } => {
                 self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
             }
-            Outcome::Deleted { newly: false, .. } | Outcome::MarkedRead { newly: false, .. } => {}
-            Outcome::Typing { room, who } => {
+            RoomOutcome::Deleted { newly: false, .. } | RoomOutcome::MarkedRead { newly: false, .. } => {}
+            RoomOutcome::Typing { room, who } => {
                 self.broadcast(*room, || chat::event(Event::Typing, *room, who, None, now()));
             }
         }
     }
 
-    fn tell_refusal(&mut self, refusal: Refusal, change: &Change, socket: Option<&(SessionHandle, Attachment)>) {
+    fn tell_refusal(
+        &mut self,
+        refusal: RoomRefusal,
+        change: &RoomChange,
+        socket: Option<&(SessionHandle, Attachment)>,
+    ) {
         let (by, other) = change.clients();
         // whoever is no member has no sockets in the room: a leave whose answer was lost, or one on another node
         let gone = match refusal {
-            Refusal::NotAMember | Refusal::NoSuchRoom => Some(by),
-            Refusal::NoSuchMember => other,
+            RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom => Some(by),
+            RoomRefusal::NoSuchMember => other,
             _ => None,
         };
         if let (Some(room), Some(gone)) = (change.room(), gone)
@@ -318,23 +332,23 @@ fn now() -> chrono::DateTime<Utc> {
 }
 
 /// What a socket is told that was refused.
-fn refused(refusal: Refusal, change: &Change) -> String {
+fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
     let refusal = match (refusal, change) {
         // whoever is not there has left
-        (Refusal::NotAMember | Refusal::NoSuchRoom, Change::Leave { room, .. }) => {
+        (RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom, RoomChange::Leave { room, .. }) => {
             return chat::room_left(*room, false);
         }
-        (Refusal::NoSuchRoom, Change::Join { .. }) => refusal,
+        (RoomRefusal::NoSuchRoom, RoomChange::Join { .. }) => refusal,
         // nobody is a member of a room that does not exist
-        (Refusal::NoSuchRoom, _) => Refusal::NotAMember,
+        (RoomRefusal::NoSuchRoom, _) => RoomRefusal::NotAMember,
         (refusal, _) => refusal,
     };
-    let (room, error) = (change.room(), ApiError::from(refusal));
+    let room = change.room();
     let text = match (refusal, room) {
-        (Refusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
-        _ => error.to_string(),
+        (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
+        _ => refusal.to_string(),
     };
-    outbound::error(error.code(), &text, About { room_id: room, ..About::default() })
+    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() })
 }
 
 impl Actor for RoomManager {
@@ -346,14 +360,14 @@ impl Handler<Ask> for RoomManager {
 
     fn handle(&mut self, ask: Ask, context: &mut Self::Context) {
         // whoever has a socket in the room is a member: leaving takes the sockets out
-        if let Change::Type { room, who } = &ask.change
+        if let RoomChange::Type { room, who } = &ask.change
             && self.occupancy.participant(*room, who.client).is_some()
         {
-            return self.tell_outcome(&Outcome::Typing { room: *room, who: who.clone() }, None);
+            return self.tell_outcome(&RoomOutcome::Typing { room: *room, who: who.clone() }, None);
         }
         self.waiting.push(ask);
         if self.is_late {
-            return self.refuse_waiting(Refusal::DatabaseUnavailable);
+            return self.refuse_waiting(RoomRefusal::DatabaseUnavailable);
         }
         self.write(context);
     }

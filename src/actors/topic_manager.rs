@@ -16,13 +16,13 @@ use std::{
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
 use tokio::sync::Semaphore;
 
-use self::{
-    messages::{GetCounts, GetSubscribers, MarkPublished, Refused, Subscribe, TopicDeleted},
-    refusals::{Answer, Refusals},
-};
 pub use self::{
     handle::{NotPublished, TopicError, TopicView, Topics},
     messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
+};
+use self::{
+    messages::{GetCounts, GetSubscribers, MarkPublished, Refused, Subscribe, TopicDeleted},
+    refusals::{Answer, Refusals},
 };
 use super::registry::Directory;
 use crate::{

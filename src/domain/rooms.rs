@@ -2,13 +2,15 @@
 
 mod change;
 mod occupancy;
+mod rules;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-pub use change::{Change, Outcome, Refusal};
+pub use change::{RoomChange, RoomOutcome, RoomRefusal};
 pub use occupancy::{Attachment, Detached, Occupancy};
+pub use rules::{Memberships, RoomLimit, role_on_joining, successor};
 
 use super::ids::{ClientId, MessageId, RoomId};
 

@@ -36,6 +36,7 @@ impl From<RoomError> for ApiError {
             RoomError::Refused(refusal) => refusal.into(),
             RoomError::Store(error) => error.into(),
             RoomError::Stopped(error) => error.into(),
+            RoomError::OtherOutcome => Self::Internal(error.to_string()),
         }
     }
 }

@@ -13,9 +13,10 @@ use super::{
     paging::{Next, PAGE_BYTES, Paging, Part, fit, part_of},
 };
 use crate::{
+    actors::room_manager::RoomError,
     domain::{
         ids::{ClientId, MessageId, RoomId},
-        rooms::{Change, Outcome, Participant, Refusal, Wanted},
+        rooms::{Participant, RoomRefusal},
     },
     error::ApiError,
     http::Admission,
@@ -126,13 +127,6 @@ fn room_id(text: &str) -> Result<RoomId, ApiError> {
     path_int("room_id", text).map(RoomId)
 }
 
-/// Whether the client is a member.
-async fn check_membership(broker: &Broker, room: RoomId, client: ClientId) -> Result<(), ApiError> {
-    let (_, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
-    member.ok_or(Refusal::NotAMember)?;
-    Ok(())
-}
-
 /// Create a room. Its creator becomes a member, and its owner.
 #[utoipa::path(post, path = "/api/rooms/", tag = "rooms", request_body = CreateRoom, responses((status = 200, body = RoomInfo), (status = 400, description = "Room name already exists"), (status = 429, description = "limits.rooms_per_user")), security(("bearer" = [])))]
 pub async fn create(
@@ -144,8 +138,7 @@ pub async fn create(
     let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
     let client = creator.client;
     broker.charge_stored(client, name.len() + description.as_ref().map_or(0, String::len))?;
-    let created = broker.rooms.ask(Change::Create { creator, name, description, is_private }, None).await?;
-    let Outcome::Created(room) = created else { return Err(unexpected_outcome()) };
+    let room = broker.rooms.create(creator, name, description, is_private).await?;
     tracing::info!(room = %room.id, creator = %client, "room created");
     show_to(&broker, room.id, client).await.map(web::Json)
 }
@@ -177,7 +170,7 @@ pub async fn show(
 }
 
 async fn show_to(broker: &Broker, id: RoomId, client: ClientId) -> Result<RoomInfo, ApiError> {
-    Ok(broker.store.room_view(id, client).await?.ok_or(Refusal::NoSuchRoom)?.into())
+    Ok(broker.store.room_view(id, client).await?.ok_or(RoomRefusal::NoSuchRoom)?.into())
 }
 
 /// Become a member of a room.
@@ -187,12 +180,8 @@ pub async fn join(
     identity: Identity,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
-    let join = Change::Join { room: room_id(&path)?, who: identity.account.participant(), wanted: Wanted::Nothing };
-    let message = match broker.rooms.ask(join, None).await? {
-        Outcome::Joined { newly: false, .. } => "Already a member of this room",
-        _ => "Successfully joined the room",
-    };
-    Ok(Confirmation::of(message))
+    let newly = broker.rooms.join(room_id(&path)?, identity.account.participant()).await?;
+    Ok(Confirmation::of(if newly { "Successfully joined the room" } else { "Already a member of this room" }))
 }
 
 /// End the caller's membership. The caller's open sockets leave the room at once.
@@ -202,10 +191,9 @@ pub async fn leave(
     identity: Identity,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
-    let leave = Change::Leave { room: room_id(&path)?, who: identity.account.id };
-    broker.rooms.ask(leave, None).await.map_err(|refusal| match refusal {
-        Refusal::NotAMember => ApiError::CannotLeave,
-        refusal => refusal.into(),
+    broker.rooms.leave(room_id(&path)?, identity.account.id).await.map_err(|error| match error {
+        RoomError::Refused(RoomRefusal::NotAMember) => ApiError::CannotLeave,
+        error => error.into(),
     })?;
     Ok(Confirmation::of("Successfully left the room"))
 }
@@ -219,8 +207,7 @@ pub async fn presence(
     part: QueryOf<Part<(String, ClientId)>>,
 ) -> Result<web::Json<PresenceInfo>, ApiError> {
     let id = room_id(&path)?;
-    check_membership(&broker, id, identity.account.id).await?;
-    let present = broker.rooms.presence(id).await?;
+    let present = broker.rooms.presence(id, identity.account.id).await?;
     let total = present.len();
     let mut present: Vec<_> = present
         .iter()
@@ -263,15 +250,7 @@ pub async fn read(
     path: web::Path<String>,
     body: Body<MarkRead>,
 ) -> Result<web::Json<ReadMark>, ApiError> {
-    let message = MessageId(body.content.message_id);
-    let read = Change::Read { room: room_id(&path)?, message, by: identity.account.id };
-    match broker.rooms.ask(read, None).await? {
-        Outcome::MarkedRead { room, message, .. } => Ok(web::Json(ReadMark { room_id: room.0, message_id: message.0 })),
-        _ => Err(unexpected_outcome()),
-    }
-}
-
-/// The RoomManager answered something else than what it was asked.
-fn unexpected_outcome() -> ApiError {
-    ApiError::Internal("the outcome of another change".to_owned())
+    let (room, message) = (room_id(&path)?, MessageId(body.content.message_id));
+    let mark = broker.rooms.mark_read(room, message, identity.account.id).await?;
+    Ok(web::Json(ReadMark { room_id: room.0, message_id: mark.0 }))
 }

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         accounts::Account,
         ids::{MessageId, RoomId},
-        rooms::{Attachment, CLIENT_MSG_ID_CHARS, Change, Participant, Wanted},
+        rooms::{Attachment, CLIENT_MSG_ID_CHARS, Participant, RoomChange, Wanted},
     },
     error::ApiError,
     protocol::{
@@ -69,7 +69,12 @@ impl Session {
     }
 
     /// What a frame asks for; None: nothing.
-    fn read_chat(&self, frame: &Frame<'_>, who: Participant, room: Option<RoomId>) -> Result<Option<Change>, Refused> {
+    fn read_chat(
+        &self,
+        frame: &Frame<'_>,
+        who: Participant,
+        room: Option<RoomId>,
+    ) -> Result<Option<RoomChange>, Refused> {
         let is_dedicated = self.dialect.room().is_some();
         let kind = match (frame.kind, frame.kind()) {
             _ if frame.is_message() => Cow::Borrowed("message"),
@@ -86,24 +91,31 @@ impl Session {
                     None => Wanted::Recent,
                     Some(id) => Wanted::Since(MessageId(id)),
                 };
-                Change::Join { room: room.ok_or_else(missing_room)?, who, wanted }
+                RoomChange::Join { room: room.ok_or_else(missing_room)?, who, wanted }
             }
-            "leave_room" if !is_dedicated => Change::Leave { room: room.ok_or_else(missing_room)?, who: who.client },
+            "leave_room" if !is_dedicated => {
+                RoomChange::Leave { room: room.ok_or_else(missing_room)?, who: who.client }
+            }
             "read" => {
                 let message = id(frame.message_id, "message_id")?;
-                Change::Read {
+                RoomChange::Read {
                     room: room.ok_or_else(missing_room)?,
                     message: MessageId(message.ok_or_else(|| missing("Missing message_id"))?),
                     by: who.client,
                 }
             }
-            "typing" => return Ok(room.map(|room| Change::Type { room, who })),
+            "typing" => return Ok(room.map(|room| RoomChange::Type { room, who })),
             _ => return Err(Refused("unknown_type", format!("Unknown message type: {}", excerpt(&kind)))),
         };
         Ok(Some(change))
     }
 
-    fn read_message(&self, frame: &Frame<'_>, author: Participant, room: Option<RoomId>) -> Result<Change, Refused> {
+    fn read_message(
+        &self,
+        frame: &Frame<'_>,
+        author: Participant,
+        room: Option<RoomId>,
+    ) -> Result<RoomChange, Refused> {
         let is_dedicated = self.dialect.room().is_some();
         let (content, name) = match self.dialect {
             Dialect::Plain(_) => (frame.message.or(frame.content), "message"),
@@ -122,22 +134,22 @@ impl Session {
         if client_msg_id.as_ref().is_some_and(|id| id.chars().count() > CLIENT_MSG_ID_CHARS) {
             return Err(shape("client_msg_id", "expected a text of at most 64 characters"));
         }
-        Ok(Change::Post { room, author, content: content.into(), client_msg_id })
+        Ok(RoomChange::Post { room, author, content: content.into(), client_msg_id })
     }
 
     /// Counts what is to be stored of what a socket says.
-    fn charge(&self, change: &Change) -> Result<(), ApiError> {
+    fn charge(&self, change: &RoomChange) -> Result<(), ApiError> {
         match change {
-            Change::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
+            RoomChange::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
             _ => Ok(()),
         }
     }
 
     /// Hands something to the RoomManager; while that, or a worker, has no room, this socket is not read.
-    fn ask(&mut self, change: Change, context: &mut <Self as Actor>::Context) {
+    fn ask(&mut self, change: RoomChange, context: &mut <Self as Actor>::Context) {
         let (broker, session, attachment) =
             (self.broker.clone(), self.outbox.handle().clone(), self.dialect.attachment());
-        if matches!(change, Change::Join { .. }) {
+        if matches!(change, RoomChange::Join { .. }) {
             // the past can be long: not more of it at once than the socket takes
             let join = async move {
                 // a refusal has gone to the socket

@@ -12,11 +12,7 @@ use super::{Dialect, Session, body::Body, chat, inbound::Guard};
 use crate::{
     actors::gateway_monitor::Watch,
     delivery::{self, Outbox, SessionHandle},
-    domain::{
-        accounts::Authenticated,
-        ids::{ClientId, RoomId},
-        rooms::{Change, Refusal},
-    },
+    domain::{accounts::Authenticated, rooms::RoomChange},
     error::ApiError,
     protocol::outbound,
     state::Broker,
@@ -96,7 +92,9 @@ pub async fn accept(
     }
     if let Some(identity) = identity {
         if let Some((room, ..)) = dialect.room() {
-            check_room(&broker, room, identity.account.id).await?;
+            // joining decides; but a client that is refused there was connected for a moment, and its subscriptions end with
+            // that
+            broker.rooms.check_join(room, identity.account.id).await?;
         }
         let account = identity.account.clone();
         let expires_at = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
@@ -104,7 +102,7 @@ pub async fn accept(
             error => error,
         })?;
         if let Some((room, attachment, wanted)) = dialect.room() {
-            let join = Change::Join { room, who: account.participant(), wanted };
+            let join = RoomChange::Join { room, who: account.participant(), wanted };
             broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await?;
         }
         session.adopt(dialect, expires_at);
@@ -122,17 +120,6 @@ pub async fn accept(
     // nothing else waits for a connection that begins with a handshake
     actix::spawn(async move { outbox.head_out() });
     Ok(response.streaming(body))
-}
-
-/// Whether the client may join the room. Joining decides; but a client that is refused there was connected for a moment,
-/// and its subscriptions end with that.
-async fn check_room(broker: &Broker, room: RoomId, client: ClientId) -> Result<(), ApiError> {
-    let (_, member) = broker.store.room(room, client).await?.ok_or(Refusal::NoSuchRoom)?;
-    let limit = broker.settings.limits.rooms_per_user;
-    if member.is_none() && limit > 0 && broker.store.count_rooms_joined(client).await? >= limit as u64 {
-        return Err(Refusal::TooManyRooms.into());
-    }
-    Ok(())
 }
 
 /// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.

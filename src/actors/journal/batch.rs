@@ -1,14 +1,14 @@
 //! One batch: records and changes that are written together, and what becomes of those that the database refuses.
 
 use crate::{
-    domain::rooms::Change,
+    domain::rooms::RoomChange,
     store::{Decided, Record, Store, StoreError},
 };
 
 /// What is to be written in one transaction, if nothing is wrong with it.
 pub(super) struct Batch<'a> {
     pub(super) records: Vec<Record>,
-    pub(super) changes: &'a [Change],
+    pub(super) changes: &'a [RoomChange],
     /// `limits.rooms_per_user`; 0 is none
     pub(super) rooms_per_user: usize,
 }

@@ -1,19 +1,24 @@
 //! The way to the RoomManager. What may wait there is bounded, and nobody adds to what the workers do not keep up with:
 //! whoever asks for more waits outside, a session without reading from its peer.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+mod reads;
+
+use std::{fmt, sync::Arc};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Ask, GetPresence, GetSocketCounts, RoomManager};
+use super::{Ask, RoomManager};
 use crate::{
     actors::journal::Journal,
     delivery::{Relays, SessionHandle},
     domain::{
-        ids::{ClientId, RoomId},
-        rooms::{Attachment, Change, Outcome, Participant, Refusal},
+        ids::{ClientId, MessageId, RoomId},
+        rooms::{
+            Attachment, Message as ChatMessage, Participant, Room, RoomChange, RoomLimit, RoomOutcome, RoomRefusal,
+            RoomRole, Wanted,
+        },
     },
     store::{Store, StoreError, patience},
 };
@@ -23,17 +28,27 @@ use crate::{
 pub enum RoomError {
     /// It was refused.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RoomRefusal),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The RoomManager has ended.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
+    /// The RoomManager answered something else than what it was asked.
+    #[error("the outcome of another change")]
+    OtherOutcome,
 }
 
 /// Kilobytes that may wait.
 const PLACES: usize = 16 * 1024;
+
+fn is_new_member(outcome: RoomOutcome) -> Option<bool> {
+    match outcome {
+        RoomOutcome::Joined { newly, .. } => Some(newly),
+        _ => None,
+    }
+}
 
 /// See the module; clones are the same way.
 #[derive(Clone)]
@@ -41,6 +56,7 @@ pub struct Rooms {
     manager: Addr<RoomManager>,
     relays: Arc<Relays>,
     store: Store,
+    limit: RoomLimit,
     places: Arc<Semaphore>,
 }
 
@@ -50,32 +66,143 @@ impl fmt::Debug for Rooms {
     }
 }
 
-fn places(change: &Change) -> u32 {
+fn places(change: &RoomChange) -> u32 {
     (change.size() / 1024 + 1).min(PLACES) as u32
 }
 
 impl Rooms {
     /// Starts the RoomManager, which has the Journal write.
-    pub fn start(arbiter: &ArbiterHandle, journal: Addr<Journal>, relays: Arc<Relays>, store: Store) -> Self {
+    pub fn start(
+        arbiter: &ArbiterHandle,
+        journal: Addr<Journal>,
+        relays: Arc<Relays>,
+        store: Store,
+        limit: RoomLimit,
+    ) -> Self {
         let manager = RoomManager::new(journal, relays.clone());
         let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
-        Self { manager, relays, store, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { manager, relays, store, limit, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
-    /// Who has sockets in a room on this node, and how many.
+    /// Creates a room, which belongs to its creator.
     ///
     /// # Errors
-    /// The RoomManager has ended.
-    pub async fn presence(&self, room: RoomId) -> Result<Vec<(Participant, usize)>, RoomError> {
-        Ok(self.manager.send(GetPresence(room)).await?)
+    /// Why not.
+    pub async fn create(
+        &self,
+        creator: Participant,
+        name: String,
+        description: Option<String>,
+        is_private: bool,
+    ) -> Result<Arc<Room>, RoomError> {
+        let create = RoomChange::Create { creator, name, description, is_private };
+        self.change(create, |outcome| match outcome {
+            RoomOutcome::Created(room) => Some(room),
+            _ => None,
+        })
+        .await
     }
 
-    /// How many sockets are in each room on this node, private rooms left out.
+    /// Makes a client a member. False: it was one already.
     ///
     /// # Errors
-    /// The RoomManager has ended.
-    pub async fn socket_counts(&self) -> Result<HashMap<RoomId, usize>, RoomError> {
-        Ok(self.manager.send(GetSocketCounts).await?)
+    /// Why not.
+    pub async fn join(&self, room: RoomId, who: Participant) -> Result<bool, RoomError> {
+        self.change(RoomChange::Join { room, who, wanted: Wanted::Nothing }, is_new_member).await
+    }
+
+    /// Has `by` make another client a member. False: it was one already.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn add(&self, room: RoomId, by: ClientId, who: Participant, role: RoomRole) -> Result<bool, RoomError> {
+        self.change(RoomChange::Add { room, by, who, role }, is_new_member).await
+    }
+
+    /// Has `by` give a member another role.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn set_role(&self, room: RoomId, by: ClientId, whose: ClientId, role: RoomRole) -> Result<(), RoomError> {
+        self.change(RoomChange::SetRole { room, by, whose, role }, |_| Some(())).await
+    }
+
+    /// Ends a client's membership.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn leave(&self, room: RoomId, who: ClientId) -> Result<(), RoomError> {
+        self.change(RoomChange::Leave { room, who }, |_| Some(())).await
+    }
+
+    /// Has `by` end somebody else's membership.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn remove(&self, room: RoomId, by: ClientId, whose: ClientId) -> Result<(), RoomError> {
+        self.change(RoomChange::Remove { room, by, whose }, |_| Some(())).await
+    }
+
+    /// Stores a message, unless its author has posted it before under this `client_msg_id`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn post(
+        &self,
+        room: RoomId,
+        author: Participant,
+        content: Arc<str>,
+        client_msg_id: Option<String>,
+    ) -> Result<Arc<ChatMessage>, RoomError> {
+        let post = RoomChange::Post { room, author, content, client_msg_id };
+        self.change(post, |outcome| match outcome {
+            RoomOutcome::Posted { message, .. } => Some(message),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Replaces the content of a message.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn edit(
+        &self,
+        room: RoomId,
+        message: MessageId,
+        by: ClientId,
+        content: Arc<str>,
+    ) -> Result<Arc<ChatMessage>, RoomError> {
+        let edit = RoomChange::Edit { room, message, by, content };
+        self.change(edit, |outcome| match outcome {
+            RoomOutcome::Edited(message) => Some(message),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Removes the content of a message.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn delete(&self, room: RoomId, message: MessageId, by: ClientId) -> Result<(), RoomError> {
+        self.change(RoomChange::Delete { room, message, by }, |_| Some(())).await
+    }
+
+    /// Marks all messages up to this one as read. Answers where the mark is now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn mark_read(&self, room: RoomId, message: MessageId, by: ClientId) -> Result<MessageId, RoomError> {
+        self.change(RoomChange::Read { room, message, by }, |outcome| match outcome {
+            RoomOutcome::MarkedRead { message, .. } => Some(message),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn change<T>(&self, change: RoomChange, read: impl FnOnce(RoomOutcome) -> Option<T>) -> Result<T, RoomError> {
+        read(self.ask(change, None).await?).ok_or(RoomError::OtherOutcome)
     }
 
     /// Ends all memberships of a client that is about to be deleted, and tells the rooms.
@@ -85,10 +212,10 @@ impl Rooms {
     pub async fn leave_all(&self, client: ClientId) -> Result<(), RoomError> {
         let rooms = self.store.rooms_of(client).await?;
         // at once, so that they are written together
-        let leave = rooms.into_iter().map(|room| self.ask(Change::Leave { room, who: client }, None));
+        let leave = rooms.into_iter().map(|room| self.ask(RoomChange::Leave { room, who: client }, None));
         for left in join_all(leave).await {
             // whoever has left meanwhile has left
-            if let Err(refusal @ (Refusal::DatabaseUnavailable | Refusal::StorageFull)) = left {
+            if let Err(refusal @ (RoomRefusal::DatabaseUnavailable | RoomRefusal::StorageFull)) = left {
                 return Err(refusal.into());
             }
         }
@@ -99,7 +226,7 @@ impl Rooms {
     ///
     /// # Errors
     /// The change, for [`Rooms::tell_later`]: there is no room.
-    pub fn tell(&self, change: Change, session: &SessionHandle, attachment: Attachment) -> Result<(), Change> {
+    pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), RoomChange> {
         if self.relays.is_congested() {
             return Err(change);
         }
@@ -114,7 +241,7 @@ impl Rooms {
     }
 
     /// Hands over what a socket asks for, when there is room.
-    pub async fn tell_later(&self, change: Change, session: SessionHandle, attachment: Attachment) {
+    pub async fn tell_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
         if let Ok(place) = self.place(&change).await {
             self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
         }
@@ -124,22 +251,26 @@ impl Rooms {
     ///
     /// # Errors
     /// Why it was refused.
-    pub async fn ask(&self, change: Change, socket: Option<(SessionHandle, Attachment)>) -> Result<Outcome, Refusal> {
+    pub async fn ask(
+        &self,
+        change: RoomChange,
+        socket: Option<(SessionHandle, Attachment)>,
+    ) -> Result<RoomOutcome, RoomRefusal> {
         let place = self.place(&change).await?;
         let (answer, decided) = oneshot::channel();
         self.manager.do_send(Ask { change, socket, answer: Some(answer), place });
         match patience::wait(decided).await {
             Ok(Ok(decided)) => decided,
-            _ => Err(Refusal::DatabaseUnavailable),
+            _ => Err(RoomRefusal::DatabaseUnavailable),
         }
     }
 
-    async fn place(&self, change: &Change) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn place(&self, change: &RoomChange) -> Result<OwnedSemaphorePermit, RoomRefusal> {
         self.relays.uncongested().await;
         match patience::wait(self.places.clone().acquire_many_owned(places(change))).await {
             Ok(Ok(place)) => Ok(place),
             // the semaphore would be closed, which nobody does
-            _ => Err(Refusal::DatabaseUnavailable),
+            _ => Err(RoomRefusal::DatabaseUnavailable),
         }
     }
 

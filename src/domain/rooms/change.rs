@@ -1,5 +1,4 @@
-//! What can be asked of rooms, and what comes of it. The database decides, in the transaction that writes; see
-//! `store::rooms::changes`.
+//! What can be asked of rooms, and what comes of it. It is decided by `rules`, in the transaction that writes it.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use crate::domain::ids::{ClientId, MessageId, RoomId};
 
 /// Something that is asked of a room.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub enum RoomChange {
     /// A new room, whose owner the creator becomes.
     Create {
         /// Who.
@@ -116,7 +115,7 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl RoomChange {
     /// Whether it is about what is said, not about who is there: many such are written together.
     pub fn is_talk(&self) -> bool {
         matches!(self, Self::Post { .. } | Self::Read { .. } | Self::Type { .. })
@@ -168,9 +167,9 @@ impl Change {
     }
 }
 
-/// What came of a [`Change`]: it is in the database.
+/// What came of a [`RoomChange`]: it is in the database.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum RoomOutcome {
     /// There is a new room.
     Created(Arc<Room>),
     /// A client is a member.
@@ -240,49 +239,77 @@ pub enum Outcome {
     },
 }
 
-/// Why a [`Change`] is refused; nothing has happened. The texts are those of the contract.
+/// Why a [`RoomChange`] is refused; nothing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+#[error("{}", self.text())]
+pub enum RoomRefusal {
     /// There is no such room, or none that the client may know of.
-    #[error("Chat room not found")]
     NoSuchRoom,
     /// Another room has that name.
-    #[error("Room name already exists")]
     NameTaken,
     /// The client is no member.
-    #[error("You are not a member of this room")]
     NotAMember,
     /// The other client is no member.
-    #[error("Member not found")]
     NoSuchMember,
     /// There is no such message in the room, or it is deleted.
-    #[error("Message not found")]
     NoSuchMessage,
     /// Only the author may do that.
-    #[error("Only its author may edit a message")]
     NotTheAuthor,
     /// Only a moderator or the owner may do that.
-    #[error("Only the owner or a moderator of this room may do that")]
     ModeratorRequired,
     /// Only somebody of a higher role than the other may do that.
-    #[error("Only somebody of a higher role may remove this member")]
     HigherRoleRequired,
     /// The owner's role can't be changed: it passes on when the owner leaves.
-    #[error("The owner stays the owner; leaving passes the room on")]
     OwnerStays,
     /// Only the owner may do that.
-    #[error("Only the owner of this room may do that")]
     OwnerRequired,
     /// The client is in as many rooms as it may (`limits.rooms_per_user`).
-    #[error("Too many requests (limits.rooms_per_user)")]
     TooManyRooms,
     /// The client that is to be added is in as many rooms as it may.
-    #[error("The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)")]
     TheyHaveTooManyRooms,
     /// The database does not take it now, or its answer was lost.
-    #[error("Database unavailable")]
     DatabaseUnavailable,
     /// There is no space left to store it.
-    #[error("Storage is nearly full")]
     StorageFull,
+}
+
+impl RoomRefusal {
+    /// What the client is told.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NoSuchRoom => "Chat room not found",
+            Self::NameTaken => "Room name already exists",
+            Self::NotAMember => "You are not a member of this room",
+            Self::NoSuchMember => "Member not found",
+            Self::NoSuchMessage => "Message not found",
+            Self::NotTheAuthor => "Only its author may edit a message",
+            Self::ModeratorRequired => "Only the owner or a moderator of this room may do that",
+            Self::HigherRoleRequired => "Only somebody of a higher role may remove this member",
+            Self::OwnerStays => "The owner stays the owner; leaving passes the room on",
+            Self::OwnerRequired => "Only the owner of this room may do that",
+            Self::TooManyRooms => "Too many requests (limits.rooms_per_user)",
+            Self::TheyHaveTooManyRooms => {
+                "The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)"
+            }
+            Self::DatabaseUnavailable => "Database unavailable",
+            Self::StorageFull => "Storage is nearly full",
+        }
+    }
+
+    /// The constant that programs can tell it by.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoSuchRoom | Self::NoSuchMember | Self::NoSuchMessage => "not_found",
+            Self::NameTaken => "already_exists",
+            Self::NotAMember => "not_a_member",
+            Self::NotTheAuthor
+            | Self::ModeratorRequired
+            | Self::HigherRoleRequired
+            | Self::OwnerStays
+            | Self::OwnerRequired => "forbidden",
+            Self::TooManyRooms | Self::TheyHaveTooManyRooms => "too_many_requests",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::StorageFull => "storage_full",
+        }
+    }
 }

@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Confirmation, ParticipantInfo, check_membership, room_id};
+use super::{Confirmation, ParticipantInfo, room_id};
 use crate::{
     domain::{
         ids::{ClientId, RoomId},
-        rooms::{Change, Member, Outcome, Refusal, RoomRole},
+        rooms::{Member, RoomRefusal, RoomRole},
     },
     error::ApiError,
     http::{
@@ -113,7 +113,7 @@ fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
 /// The member that a path means: a user by the integer id, any client by its UUID.
 async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, ApiError> {
     if let Ok(user) = text.parse() {
-        let member = broker.store.member_of_user(room, user).await?.ok_or(Refusal::NoSuchMember)?;
+        let member = broker.store.member_of_user(room, user).await?.ok_or(RoomRefusal::NoSuchMember)?;
         return Ok(member.who.client);
     }
     ClientId::parse(text).ok_or_else(|| {
@@ -131,9 +131,7 @@ pub async fn list(
     paging: QueryOf<Paging<(DateTime<Utc>, ClientId), 0>>,
 ) -> Result<web::Json<Members>, ApiError> {
     let (room, Paging { after, skip, limit }) = (room_id(&path)?, paging.0);
-    let members = broker.store.members(room, after, skip, limit + 1).await?;
-    let total = broker.store.count_members(room).await?;
-    check_membership(&broker, room, identity.account.id).await?;
+    let (members, total) = broker.rooms.members(room, identity.account.id, after, skip, limit + 1).await?;
     let members = members.iter().map(|member| ((member.joined_at, member.who.client), MemberInfo::from(member)));
     let (members, next) = fit(members, limit)?;
     Ok(web::Json(Members { count: members.len(), members, total, next }))
@@ -149,20 +147,15 @@ pub async fn add(
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path)?, identity.account.id);
     // whoever may not know of the room should not learn who exists either
-    check_membership(&broker, room, by).await?;
+    broker.rooms.check_member(room, by).await?;
     let AddMember { user_id, uuid, role } = body.content;
     let account = match (user_id, uuid) {
         (Some(id), _) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
         (None, Some(uuid)) => broker.accounts.find(uuid).await?.ok_or(ApiError::NotFound("Client not found")),
         (None, None) => Err(ApiError::NotFound("User not found")),
     };
-    let who = account?.participant();
-    let add = Change::Add { room, by, who, role: role.unwrap_or(RoomRole::Member) };
-    let message = match broker.rooms.ask(add, None).await? {
-        Outcome::Joined { newly: false, .. } => "Already a member of this room",
-        _ => "Member added",
-    };
-    Ok(Confirmation::of(message))
+    let newly = broker.rooms.add(room, by, account?.participant(), role.unwrap_or(RoomRole::Member)).await?;
+    Ok(Confirmation::of(if newly { "Member added" } else { "Already a member of this room" }))
 }
 
 /// Give a member another role. For the owner.
@@ -174,9 +167,9 @@ pub async fn set_role(
     body: Body<SetRole>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    check_membership(&broker, room, by).await?;
+    broker.rooms.check_member(room, by).await?;
     let whose = member(&broker, room, &path.1).await?;
-    broker.rooms.ask(Change::SetRole { room, by, whose, role: body.content.role }, None).await?;
+    broker.rooms.set_role(room, by, whose, body.content.role).await?;
     Ok(Confirmation::of("Role set"))
 }
 
@@ -188,8 +181,8 @@ pub async fn remove(
     path: web::Path<(String, String)>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    check_membership(&broker, room, by).await?;
+    broker.rooms.check_member(room, by).await?;
     let whose = member(&broker, room, &path.1).await?;
-    broker.rooms.ask(Change::Remove { room, by, whose }, None).await?;
+    broker.rooms.remove(room, by, whose).await?;
     Ok(Confirmation::of("Member removed"))
 }

@@ -4,11 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Confirmation, ParticipantInfo, check_membership, room_id, unexpected_outcome};
+use super::{Confirmation, ParticipantInfo, room_id};
 use crate::{
     domain::{
         ids::{MessageId, RoomId},
-        rooms::{CLIENT_MSG_ID_CHARS, Change, Message, Outcome},
+        rooms::{CLIENT_MSG_ID_CHARS, Message},
     },
     error::ApiError,
     http::Admission,
@@ -141,9 +141,8 @@ pub async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let room = room_id(&path)?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let history = broker.store.history(room, query.0.page, query.0.limit, PAGE_BYTES).await?;
-    // afterwards: whoever is removed meanwhile gets nothing that was said after that
-    check_membership(&broker, room, identity.account.id).await?;
+    let Which { page, limit } = query.0;
+    let history = broker.rooms.history(room, identity.account.id, page, limit, PAGE_BYTES).await?;
     let messages: Vec<_> = history.messages.iter().map(MessageInfo::from).collect();
     let last = if history.recent { messages.first() } else { messages.last() };
     let next = Next::after(last.map(|message| &message.id), history.truncated);
@@ -161,10 +160,8 @@ pub async fn post(
     let PostMessage { content, room_id: _, client_msg_id } = body.content;
     let (room, author) = (room_id(&path)?, identity.account.participant());
     broker.charge_stored(author.client, content.len())?;
-    match broker.rooms.ask(Change::Post { room, author, content: content.into(), client_msg_id }, None).await? {
-        Outcome::Posted { message, .. } => Ok(web::Json(MessageInfo::from(&*message))),
-        _ => Err(unexpected_outcome()),
-    }
+    let message = broker.rooms.post(room, author, content.into(), client_msg_id).await?;
+    Ok(web::Json(MessageInfo::from(&*message)))
 }
 
 /// Change the content of the caller's own message.
@@ -177,11 +174,9 @@ pub async fn edit(
 ) -> Result<web::Json<MessageInfo>, ApiError> {
     let (room, message) = path_ids(&path)?;
     broker.charge_stored(identity.account.id, body.content.content.len())?;
-    let edit = Change::Edit { room, message, by: identity.account.id, content: body.content.content.into() };
-    match broker.rooms.ask(edit, None).await? {
-        Outcome::Edited(message) => Ok(web::Json(MessageInfo::from(&*message))),
-        _ => Err(unexpected_outcome()),
-    }
+    let content = body.content.content.into();
+    let message = broker.rooms.edit(room, message, identity.account.id, content).await?;
+    Ok(web::Json(MessageInfo::from(&*message)))
 }
 
 /// Delete the caller's own message, or as a moderator anyone's. It keeps its place and loses its content.
@@ -192,6 +187,6 @@ pub async fn delete(
     path: web::Path<(String, String)>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, message) = path_ids(&path)?;
-    broker.rooms.ask(Change::Delete { room, message, by: identity.account.id }, None).await?;
+    broker.rooms.delete(room, message, identity.account.id).await?;
     Ok(Confirmation::of("Message deleted"))
 }

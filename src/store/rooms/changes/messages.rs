@@ -11,11 +11,11 @@ use sea_orm::{
     Set, sea_query::OnConflict,
 };
 
-use super::{AT_ONCE, Decided, Work};
+use super::{AT_ONCE, Decided, Work, members::member_row};
 use crate::{
     domain::{
         ids::{ClientId, MessageId, RoomId},
-        rooms::{Change, Message, Outcome, Refusal, RoomRole},
+        rooms::{Message, RoomChange, RoomOutcome, RoomRefusal},
     },
     store::{StoreError, pieces},
 };
@@ -23,9 +23,9 @@ use crate::{
 /// Which message it is to its author: a room, the author, and `client_msg_id`.
 type Name = (RoomId, ClientId, String);
 
-fn name_of(post: &Change) -> Option<Name> {
+fn name_of(post: &RoomChange) -> Option<Name> {
     match post {
-        Change::Post { room, author, client_msg_id: Some(name), .. } => Some((*room, author.client, name.clone())),
+        RoomChange::Post { room, author, client_msg_id: Some(name), .. } => Some((*room, author.client, name.clone())),
         _ => None,
     }
 }
@@ -40,33 +40,34 @@ enum Known {
 
 impl<C: ConnectionTrait> Work<'_, C> {
     /// Posts, read marks and typing, in any mixture.
-    pub(super) async fn talk(&mut self, changes: &[Change]) -> Result<Vec<Decided>, StoreError> {
+    pub(super) async fn talk(&mut self, changes: &[RoomChange]) -> Result<Vec<Decided>, StoreError> {
         // each is decided below
-        let mut decided = vec![Err(Refusal::DatabaseUnavailable); changes.len()];
+        let mut decided = vec![Err(RoomRefusal::DatabaseUnavailable); changes.len()];
         self.post_all(changes, &mut decided).await?;
         self.mark_all_read(changes, &mut decided).await?;
         for (change, decided) in changes.iter().zip(&mut decided) {
-            if let Change::Type { room, who } = change {
-                *decided = self.member(*room, who.client).map(|_| Outcome::Typing { room: *room, who: who.clone() });
+            if let RoomChange::Type { room, who } = change {
+                let member = self.memberships.member(*room, who.client);
+                *decided = member.map(|_| RoomOutcome::Typing { room: *room, who: who.clone() });
             }
         }
         Ok(decided)
     }
 
     /// Messages one after the other. One that is there already under its `client_msg_id` is not written again.
-    async fn post_all(&mut self, changes: &[Change], decided: &mut [Decided]) -> Result<(), StoreError> {
+    async fn post_all(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
         let mut known = self.named_messages(changes).await?;
         let (mut rows, mut indexes, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         for (index, change) in changes.iter().enumerate() {
-            let Change::Post { room, author, content, client_msg_id } = change else { continue };
-            if let Err(refusal) = self.member(*room, author.client) {
+            let RoomChange::Post { room, author, content, client_msg_id } = change else { continue };
+            if let Err(refusal) = self.memberships.member(*room, author.client) {
                 decided[index] = Err(refusal);
                 continue;
             }
             let name = name_of(change);
             match name.as_ref().and_then(|name| known.get(name)) {
                 Some(Known::Stored(message)) => {
-                    decided[index] = Ok(Outcome::Posted { message: message.clone(), newly: false });
+                    decided[index] = Ok(RoomOutcome::Posted { message: message.clone(), newly: false });
                     continue;
                 }
                 Some(Known::Here(first)) => {
@@ -92,7 +93,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         }
         let ids = self.insert_messages(rows).await?;
         for (index, id) in indexes.into_iter().zip(ids) {
-            let Change::Post { room, author, content, client_msg_id } = &changes[index] else { continue };
+            let RoomChange::Post { room, author, content, client_msg_id } = &changes[index] else { continue };
             let message = Message {
                 id,
                 room: *room,
@@ -103,18 +104,18 @@ impl<C: ConnectionTrait> Work<'_, C> {
                 edited_at: None,
                 deleted_at: None,
             };
-            decided[index] = Ok(Outcome::Posted { message: Arc::new(message), newly: true });
+            decided[index] = Ok(RoomOutcome::Posted { message: Arc::new(message), newly: true });
         }
         for (index, first) in repeated {
-            if let Ok(Outcome::Posted { message, .. }) = &decided[first] {
-                decided[index] = Ok(Outcome::Posted { message: message.clone(), newly: false });
+            if let Ok(RoomOutcome::Posted { message, .. }) = &decided[first] {
+                decided[index] = Ok(RoomOutcome::Posted { message: message.clone(), newly: false });
             }
         }
         Ok(())
     }
 
     /// Those of the messages that are stored already, by the names that their authors gave them.
-    async fn named_messages(&self, changes: &[Change]) -> Result<HashMap<Name, Known>, StoreError> {
+    async fn named_messages(&self, changes: &[RoomChange]) -> Result<HashMap<Name, Known>, StoreError> {
         use messages::{Column, Entity};
         let names: HashSet<Name> = changes.iter().filter_map(name_of).collect();
         let names: Vec<_> = names.into_iter().collect();
@@ -155,10 +156,10 @@ impl<C: ConnectionTrait> Work<'_, C> {
     }
 
     /// Read marks; of several of one member the furthest counts.
-    async fn mark_all_read(&mut self, changes: &[Change], decided: &mut [Decided]) -> Result<(), StoreError> {
+    async fn mark_all_read(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
         use messages::{Column, Entity};
-        let marked = |change: &Change| match change {
-            Change::Read { message, .. } => Some(message.0),
+        let marked = |change: &RoomChange| match change {
+            RoomChange::Read { message, .. } => Some(message.0),
             _ => None,
         };
         let ids: Vec<i64> = changes.iter().filter_map(marked).collect();
@@ -170,24 +171,22 @@ impl<C: ConnectionTrait> Work<'_, C> {
         }
         let mut moved = HashSet::new();
         for (change, decided) in changes.iter().zip(decided) {
-            let Change::Read { room, message, by } = change else { continue };
-            *decided = match self.member(*room, *by) {
-                Ok(_) if rooms.get(&message.0) != Some(&room.0) => Err(Refusal::NoSuchMessage),
-                Ok(member) => {
-                    let (newly, who) = (*message > member.last_read, member.who.clone());
-                    let message = (*message).max(member.last_read);
+            let RoomChange::Read { room, message, by } = change else { continue };
+            *decided = match self.memberships.member(*room, *by) {
+                Ok(_) if rooms.get(&message.0) != Some(&room.0) => Err(RoomRefusal::NoSuchMessage),
+                Ok(_) => self.memberships.mark_read(*room, *by, *message).map(|(member, newly)| {
                     if newly {
                         moved.insert((*room, *by));
-                        self.members.entry((*room, *by)).and_modify(|member| member.last_read = message);
                     }
-                    Ok(Outcome::MarkedRead { room: *room, who, message, newly })
-                }
+                    let (who, message) = (member.who.clone(), member.last_read);
+                    RoomOutcome::MarkedRead { room: *room, who, message, newly }
+                }),
                 Err(refusal) => Err(refusal),
             };
         }
         let rows: Vec<_> = moved
             .into_iter()
-            .filter_map(|key| self.members.get(&key).map(|member| super::member_row(key.0, member)))
+            .filter_map(|(room, client)| Some(member_row(room, self.memberships.find(room, client)?)))
             .collect();
         let sizes = pieces(rows.len());
         let mut rows = rows.into_iter();
@@ -205,12 +204,17 @@ impl<C: ConnectionTrait> Work<'_, C> {
     }
 
     /// A message, for a member of the room.
-    async fn message(&self, room: RoomId, id: MessageId, by: ClientId) -> Result<Result<Message, Refusal>, StoreError> {
-        if let Err(refusal) = self.member(room, by) {
+    async fn message(
+        &self,
+        room: RoomId,
+        id: MessageId,
+        by: ClientId,
+    ) -> Result<Result<Message, RoomRefusal>, StoreError> {
+        if let Err(refusal) = self.memberships.member(room, by) {
             return Ok(Err(refusal));
         }
         let of_room = messages::Entity::find_by_id(id.0).filter(messages::Column::RoomId.eq(room.0));
-        Ok(of_room.one(self.transaction).await?.map(Message::from).ok_or(Refusal::NoSuchMessage))
+        Ok(of_room.one(self.transaction).await?.map(Message::from).ok_or(RoomRefusal::NoSuchMessage))
     }
 
     pub(super) async fn edit(
@@ -221,15 +225,16 @@ impl<C: ConnectionTrait> Work<'_, C> {
         content: &Arc<str>,
     ) -> Result<Decided, StoreError> {
         let mut message = match self.message(room, id, by).await? {
-            Ok(message) if message.deleted_at.is_some() => return Ok(Err(Refusal::NoSuchMessage)),
-            Ok(message) if message.author.client != by => return Ok(Err(Refusal::NotTheAuthor)),
             Ok(message) => message,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        if let Err(refusal) = self.memberships.check_edit(&message, by) {
+            return Ok(Err(refusal));
+        }
         message.content = content.clone();
         message.edited_at = Some(self.now);
         self.write_message(&message).await?;
-        Ok(Ok(Outcome::Edited(Arc::new(message))))
+        Ok(Ok(RoomOutcome::Edited(Arc::new(message))))
     }
 
     pub(super) async fn delete(&mut self, room: RoomId, id: MessageId, by: ClientId) -> Result<Decided, StoreError> {
@@ -237,9 +242,8 @@ impl<C: ConnectionTrait> Work<'_, C> {
             Ok(message) => message,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let is_moderator = self.member(room, by).is_ok_and(|member| member.role >= RoomRole::Moderator);
-        if message.author.client != by && !is_moderator {
-            return Ok(Err(Refusal::ModeratorRequired));
+        if let Err(refusal) = self.memberships.check_deletion(&message, by) {
+            return Ok(Err(refusal));
         }
         let newly = message.deleted_at.is_none();
         if newly {
@@ -247,7 +251,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
             message.deleted_at = Some(self.now);
             self.write_message(&message).await?;
         }
-        Ok(Ok(Outcome::Deleted { message: Arc::new(message), newly }))
+        Ok(Ok(RoomOutcome::Deleted { message: Arc::new(message), newly }))
     }
 
     async fn write_message(&self, message: &Message) -> Result<(), StoreError> {
