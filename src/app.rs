@@ -133,7 +133,7 @@ impl Application {
         };
         let rooms = Rooms::start(
             &control.handle(),
-            journal.clone(),
+            journal.clone().recipient(),
             relays.clone(),
             store.clone(),
             RoomLimit(settings.limits.rooms_per_user),

@@ -24,6 +24,8 @@ mod handle;
 mod local;
 mod outbox;
 mod relay;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tick;
 
 pub(crate) use self::admitted::Admitted;

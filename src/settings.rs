@@ -10,6 +10,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
+#[cfg(test)]
+pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
 
 use crate::domain::{

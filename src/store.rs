@@ -49,6 +49,16 @@ use crate::{
     settings,
 };
 
+/// A database of its own for a test, in a folder that is deleted with the first of the two.
+#[cfg(test)]
+pub(crate) async fn test_store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = settings::Storage { data_dir: folder.path().to_owned(), ..settings::built_in().storage };
+    let store = Store::connect(&storage).await.unwrap();
+    store.migrate_up().await.unwrap();
+    (folder, store)
+}
+
 /// A handle on the database; clones share its connections. Every call has a deadline.
 ///
 /// SQLite takes one writer at a time, so writes have a connection of their own and never meet `SQLITE_BUSY` inside the

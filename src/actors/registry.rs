@@ -6,6 +6,8 @@
 
 mod directory;
 mod handle;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +17,7 @@ use chrono::{SubsecRound, Utc};
 use self::directory::Connected;
 pub use self::{
     directory::Directory,
-    handle::{Clients, ConnectError, Dependencies, DeviceError, StreamPlace},
+    handle::{Clients, ConnectError, Dependencies, DeviceError},
 };
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},

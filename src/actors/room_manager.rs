@@ -1,38 +1,32 @@
 //! The role of the RoomManager is to know which sockets are in which room, and to give each room's events their order.
 //!
-//! Sessions and handlers ask it for changes through [`Rooms`]. It has the [`Journal`] decide and write them, all that
+//! Sessions and handlers ask it for changes through [`Rooms`]. It has the Journal decide and write them, all that
 //! gathered while the last ones were written at once, and only then tells sockets what has happened, in that order: what
 //! anybody has seen is stored. The Registry tells it which sockets are gone. Who is a member is in the database alone.
 
 mod handle;
+mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
-use chrono::{SubsecRound, Utc};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient, WrapFuture};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use self::handle::{RoomError, Rooms};
+use self::tell::now;
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Journal, Outcomes, Perform, Performed},
+    journal::{Outcomes, Perform, Performed},
 };
 use crate::{
     delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
-        rooms::{
-            Attachment, HISTORY_BYTES, History, Occupancy, Participant, Room, RoomChange, RoomOutcome, RoomRefusal,
-            RoomRole,
-        },
-        subscriptions::{Audience, Location},
+        rooms::{Attachment, HISTORY_BYTES, Occupancy, Participant, RoomChange, RoomOutcome, RoomRefusal},
     },
-    protocol::{
-        chat::{self, Event, Presence},
-        close_code::CloseCode,
-        outbound::{self, About},
-        wire,
-    },
+    protocol::chat::{self, Event, Presence},
     store::{Decided, StoreError},
 };
 
@@ -86,13 +80,13 @@ pub struct RoomManager {
     is_late: bool,
     /// what one socket may get as history, in bytes
     history_bytes: usize,
-    journal: Addr<Journal>,
+    journal: Recipient<Perform>,
     relays: Arc<Relays>,
 }
 
 impl RoomManager {
     /// With nobody in any room.
-    pub fn new(journal: Addr<Journal>, relays: Arc<Relays>) -> Self {
+    fn new(journal: Recipient<Perform>, relays: Arc<Relays>) -> Self {
         // at most a quarter of what may wait for a socket, so that nobody is a slow consumer by joining
         let history_bytes = match relays.outbox_limits().bytes {
             0 => HISTORY_BYTES,
@@ -189,166 +183,6 @@ impl RoomManager {
             Err(refusal) => self.tell_refusal(*refusal, change, socket),
         }
     }
-
-    fn tell_outcome(&mut self, outcome: &RoomOutcome, socket: Option<&(SessionHandle, Attachment)>) {
-        match outcome {
-            RoomOutcome::Created(_) => {}
-            RoomOutcome::Joined { room, who, newly, history } => {
-                self.joined(room, who, *newly, history.as_ref(), socket)
-            }
-            RoomOutcome::Left { room, who, removed, new_owner } => {
-                self.left(*room, who, *removed, socket);
-                if let Some(owner) = new_owner {
-                    self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now()));
-                }
-            }
-            RoomOutcome::RoleSet { room, who, role } => {
-                self.broadcast(*room, || chat::role_changed(*room, who, *role, now()));
-            }
-            RoomOutcome::Posted { message, newly: true } => {
-                self.broadcast(message.room, || chat::message(message));
-                if let Some(audience) = self.occupancy.plain_audience(message.room, message.author.client) {
-                    self.publish(&audience, || chat::plain_message(message));
-                }
-            }
-            RoomOutcome::Posted { message, newly: false } => match socket {
-                Some((session, Attachment::Plain)) => self.tell(session, &chat::plain_message(message)),
-                Some((session, _)) => self.tell(session, &chat::message(message)),
-                None => {}
-            },
-            RoomOutcome::Edited(message) => self.broadcast(message.room, || chat::message_edited(message)),
-            RoomOutcome::Deleted { message, newly: true } => {
-                self.broadcast(message.room, || chat::message_deleted(message));
-            }
-            RoomOutcome::MarkedRead { room, who, message, newly: true } => {
-                self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
-            }
-            RoomOutcome::Deleted { newly: false, .. } | RoomOutcome::MarkedRead { newly: false, .. } => {}
-            RoomOutcome::Typing { room, who } => {
-                self.broadcast(*room, || chat::event(Event::Typing, *room, who, None, now()));
-            }
-        }
-    }
-
-    fn tell_refusal(
-        &mut self,
-        refusal: RoomRefusal,
-        change: &RoomChange,
-        socket: Option<&(SessionHandle, Attachment)>,
-    ) {
-        let (by, other) = change.clients();
-        // whoever is no member has no sockets in the room: a leave whose answer was lost, or one on another node
-        let gone = match refusal {
-            RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom => Some(by),
-            RoomRefusal::NoSuchMember => other,
-            _ => None,
-        };
-        if let (Some(room), Some(gone)) = (change.room(), gone)
-            && let Some(who) = self.occupancy.participant(room, gone)
-        {
-            self.left(room, &who, false, None);
-        }
-        if let Some((session, _)) = socket {
-            self.tell(session, &refused(refusal, change));
-        }
-    }
-
-    fn joined(
-        &mut self,
-        room: &Room,
-        who: &Participant,
-        newly: bool,
-        history: Option<&History>,
-        socket: Option<&(SessionHandle, Attachment)>,
-    ) {
-        // a socket that is closed has been forgotten already, or is about to be
-        let socket = socket.filter(|(session, _)| session.is_open());
-        let Some((session, attachment)) = socket else {
-            if newly {
-                self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, None, now()));
-            }
-            return;
-        };
-        let history = history.map(|history| chat::message_history(room.id, history, self.history_bytes));
-        match attachment {
-            Attachment::Joined => self.tell(session, &chat::room_joined(room)),
-            // the first frame of such a socket
-            Attachment::Dedicated => history.iter().for_each(|history| self.tell(session, history)),
-            Attachment::Plain => {}
-        }
-        let first = self.occupancy.attach(room, who, session.clone(), *attachment);
-        let presence = (first == Some(true)).then_some(Presence::Online);
-        self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, presence, now()));
-        if *attachment == Attachment::Joined {
-            history.iter().for_each(|history| self.tell(session, history));
-        }
-    }
-
-    fn left(&mut self, room: RoomId, who: &Participant, removed: bool, socket: Option<&(SessionHandle, Attachment)>) {
-        let sockets = self.occupancy.detach_client(room, who.client);
-        let farewell = chat::room_left(room, removed);
-        for (session, attachment) in &sockets {
-            match attachment {
-                Attachment::Joined => self.tell(session, &farewell),
-                Attachment::Dedicated | Attachment::Plain => self.relays.close(session, CloseCode::Forbidden),
-            }
-        }
-        // a member may leave by a socket that was never in the room
-        if let Some((session, _)) = socket
-            && !sockets.iter().any(|(other, _)| other == session)
-        {
-            self.tell(session, &farewell);
-        }
-        let presence = (!sockets.is_empty()).then_some(Presence::Offline);
-        self.broadcast(room, || chat::event(Event::Left, room, who, presence, now()));
-    }
-
-    /// Tells all sockets in a room that understand more than messages.
-    fn broadcast(&mut self, room: RoomId, frame: impl FnOnce() -> String) {
-        if let Some(audience) = self.occupancy.audience(room) {
-            self.publish(&audience, frame);
-        }
-    }
-
-    fn publish(&self, audience: &Audience<SessionHandle>, frame: impl FnOnce() -> String) {
-        if audience.connected == 0 {
-            return;
-        }
-        let frame = wire::text(&[frame().as_bytes()]);
-        for (worker, members) in &audience.workers {
-            self.relays.publish(*worker, members.clone(), None, frame.clone());
-        }
-    }
-
-    /// Tells one socket, in order with what its rooms are told.
-    fn tell(&self, session: &SessionHandle, frame: &str) {
-        let members = Arc::new([session.clone()]);
-        self.relays.publish(session.worker(), members, None, wire::text(&[frame.as_bytes()]));
-    }
-}
-
-fn now() -> chrono::DateTime<Utc> {
-    Utc::now().trunc_subsecs(6)
-}
-
-/// What a socket is told that was refused.
-fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
-    let refusal = match (refusal, change) {
-        // whoever is not there has left
-        (RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom, RoomChange::Leave { room, .. }) => {
-            return chat::room_left(*room, false);
-        }
-        (RoomRefusal::NoSuchRoom, RoomChange::Join { .. }) => refusal,
-        // nobody is a member of a room that does not exist
-        (RoomRefusal::NoSuchRoom, _) => RoomRefusal::NotAMember,
-        (refusal, _) => refusal,
-    };
-    let room = change.room();
-    let text = match (refusal, room) {
-        (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
-        _ => refusal.to_string(),
-    };
-    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() })
 }
 
 impl Actor for RoomManager {

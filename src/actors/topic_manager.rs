@@ -7,6 +7,8 @@
 mod handle;
 mod messages;
 mod refusals;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::Arc,

@@ -89,6 +89,12 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     Ok(Settings { config_file: flags.config.clone(), ..layers.finish()? })
 }
 
+/// The built-in defaults alone, for tests.
+#[cfg(test)]
+pub(crate) fn built_in() -> Settings {
+    Layers::new().finish().unwrap()
+}
+
 /// The pairs of a `.env` file. Errors do not quote the line, since it may contain a secret.
 fn read_dotenv<R: std::io::Read>(lines: dotenvy::Iter<R>) -> Result<Vec<(String, String)>, SettingsError> {
     lines

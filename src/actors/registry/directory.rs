@@ -119,3 +119,12 @@ impl Directory {
         sessions.map(|(_, session)| session).filter(|session| is_wanted(session)).cloned().collect()
     }
 }
+
+#[cfg(test)]
+impl Directory {
+    /// Adds a session, for tests of those who read the directory.
+    pub(crate) fn join_for_test(&self, account: &Account, kind: SessionKind, session: &SessionHandle) {
+        let sessions = vec![(kind, session.clone())];
+        self.put(account.id, Connected { account: Arc::new(account.clone()), sessions });
+    }
+}

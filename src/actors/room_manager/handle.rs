@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Ask, RoomManager};
 use crate::{
-    actors::journal::Journal,
+    actors::journal::Perform,
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, MessageId, RoomId},
@@ -74,7 +74,7 @@ impl Rooms {
     /// Starts the RoomManager, which has the Journal write.
     pub fn start(
         arbiter: &ArbiterHandle,
-        journal: Addr<Journal>,
+        journal: Recipient<Perform>,
         relays: Arc<Relays>,
         store: Store,
         limit: RoomLimit,

@@ -1,0 +1,183 @@
+//! Whom the RoomManager tells what has happened, and in which frames.
+
+use std::sync::Arc;
+
+use chrono::{SubsecRound, Utc};
+
+use super::RoomManager;
+use crate::{
+    delivery::SessionHandle,
+    domain::{
+        ids::RoomId,
+        rooms::{Attachment, History, Participant, Room, RoomChange, RoomOutcome, RoomRefusal, RoomRole},
+        subscriptions::{Audience, Location},
+    },
+    protocol::{
+        chat::{self, Event, Presence},
+        close_code::CloseCode,
+        outbound::{self, About},
+        wire,
+    },
+};
+
+impl RoomManager {
+    pub(super) fn tell_outcome(&mut self, outcome: &RoomOutcome, socket: Option<&(SessionHandle, Attachment)>) {
+        match outcome {
+            RoomOutcome::Created(_) => {}
+            RoomOutcome::Joined { room, who, newly, history } => {
+                self.joined(room, who, *newly, history.as_ref(), socket)
+            }
+            RoomOutcome::Left { room, who, removed, new_owner } => {
+                self.left(*room, who, *removed, socket);
+                if let Some(owner) = new_owner {
+                    self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now()));
+                }
+            }
+            RoomOutcome::RoleSet { room, who, role } => {
+                self.broadcast(*room, || chat::role_changed(*room, who, *role, now()));
+            }
+            RoomOutcome::Posted { message, newly: true } => {
+                self.broadcast(message.room, || chat::message(message));
+                if let Some(audience) = self.occupancy.plain_audience(message.room, message.author.client) {
+                    self.publish(&audience, || chat::plain_message(message));
+                }
+            }
+            RoomOutcome::Posted { message, newly: false } => match socket {
+                Some((session, Attachment::Plain)) => self.tell(session, &chat::plain_message(message)),
+                Some((session, _)) => self.tell(session, &chat::message(message)),
+                None => {}
+            },
+            RoomOutcome::Edited(message) => self.broadcast(message.room, || chat::message_edited(message)),
+            RoomOutcome::Deleted { message, newly: true } => {
+                self.broadcast(message.room, || chat::message_deleted(message));
+            }
+            RoomOutcome::MarkedRead { room, who, message, newly: true } => {
+                self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
+            }
+            RoomOutcome::Deleted { newly: false, .. } | RoomOutcome::MarkedRead { newly: false, .. } => {}
+            RoomOutcome::Typing { room, who } => {
+                self.broadcast(*room, || chat::event(Event::Typing, *room, who, None, now()));
+            }
+        }
+    }
+
+    pub(super) fn tell_refusal(
+        &mut self,
+        refusal: RoomRefusal,
+        change: &RoomChange,
+        socket: Option<&(SessionHandle, Attachment)>,
+    ) {
+        let (by, other) = change.clients();
+        // whoever is no member has no sockets in the room: a leave whose answer was lost, or one on another node
+        let gone = match refusal {
+            RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom => Some(by),
+            RoomRefusal::NoSuchMember => other,
+            _ => None,
+        };
+        if let (Some(room), Some(gone)) = (change.room(), gone)
+            && let Some(who) = self.occupancy.participant(room, gone)
+        {
+            self.left(room, &who, false, None);
+        }
+        if let Some((session, _)) = socket {
+            self.tell(session, &refused(refusal, change));
+        }
+    }
+
+    fn joined(
+        &mut self,
+        room: &Room,
+        who: &Participant,
+        newly: bool,
+        history: Option<&History>,
+        socket: Option<&(SessionHandle, Attachment)>,
+    ) {
+        // a socket that is closed has been forgotten already, or is about to be
+        let socket = socket.filter(|(session, _)| session.is_open());
+        let Some((session, attachment)) = socket else {
+            if newly {
+                self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, None, now()));
+            }
+            return;
+        };
+        let history = history.map(|history| chat::message_history(room.id, history, self.history_bytes));
+        match attachment {
+            Attachment::Joined => self.tell(session, &chat::room_joined(room)),
+            // the first frame of such a socket
+            Attachment::Dedicated => history.iter().for_each(|history| self.tell(session, history)),
+            Attachment::Plain => {}
+        }
+        let first = self.occupancy.attach(room, who, session.clone(), *attachment);
+        let presence = (first == Some(true)).then_some(Presence::Online);
+        self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, presence, now()));
+        if *attachment == Attachment::Joined {
+            history.iter().for_each(|history| self.tell(session, history));
+        }
+    }
+
+    fn left(&mut self, room: RoomId, who: &Participant, removed: bool, socket: Option<&(SessionHandle, Attachment)>) {
+        let sockets = self.occupancy.detach_client(room, who.client);
+        let farewell = chat::room_left(room, removed);
+        for (session, attachment) in &sockets {
+            match attachment {
+                Attachment::Joined => self.tell(session, &farewell),
+                Attachment::Dedicated | Attachment::Plain => self.relays.close(session, CloseCode::Forbidden),
+            }
+        }
+        // a member may leave by a socket that was never in the room
+        if let Some((session, _)) = socket
+            && !sockets.iter().any(|(other, _)| other == session)
+        {
+            self.tell(session, &farewell);
+        }
+        let presence = (!sockets.is_empty()).then_some(Presence::Offline);
+        self.broadcast(room, || chat::event(Event::Left, room, who, presence, now()));
+    }
+
+    /// Tells all sockets in a room that understand more than messages.
+    pub(super) fn broadcast(&mut self, room: RoomId, frame: impl FnOnce() -> String) {
+        if let Some(audience) = self.occupancy.audience(room) {
+            self.publish(&audience, frame);
+        }
+    }
+
+    fn publish(&self, audience: &Audience<SessionHandle>, frame: impl FnOnce() -> String) {
+        if audience.connected == 0 {
+            return;
+        }
+        let frame = wire::text(&[frame().as_bytes()]);
+        for (worker, members) in &audience.workers {
+            self.relays.publish(*worker, members.clone(), None, frame.clone());
+        }
+    }
+
+    /// Tells one socket, in order with what its rooms are told.
+    fn tell(&self, session: &SessionHandle, frame: &str) {
+        let members = Arc::new([session.clone()]);
+        self.relays.publish(session.worker(), members, None, wire::text(&[frame.as_bytes()]));
+    }
+}
+
+pub(super) fn now() -> chrono::DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+/// What a socket is told that was refused.
+fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
+    let refusal = match (refusal, change) {
+        // whoever is not there has left
+        (RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom, RoomChange::Leave { room, .. }) => {
+            return chat::room_left(*room, false);
+        }
+        (RoomRefusal::NoSuchRoom, RoomChange::Join { .. }) => refusal,
+        // nobody is a member of a room that does not exist
+        (RoomRefusal::NoSuchRoom, _) => RoomRefusal::NotAMember,
+        (refusal, _) => refusal,
+    };
+    let room = change.room();
+    let text = match (refusal, room) {
+        (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
+        _ => refusal.to_string(),
+    };
+    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() })
+}
