@@ -26,7 +26,7 @@ use super::{
 const WARMING_UP: f64 = 1.0;
 
 /// Time without arrivals after which missing messages count as lost, in nanoseconds.
-pub(super) const PATIENCE: u64 = 3_000_000_000;
+pub(super) const PATIENCE: u64 = 15_000_000_000;
 
 /// Time between two samples of the broker's memory, in nanoseconds.
 const LOOK: u64 = 50_000_000;

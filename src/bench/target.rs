@@ -111,6 +111,8 @@ impl Target {
             .env_clear()
             .env("RUST_LOG", "warn")
             .env("SWITCHBOARD__HTTP__WORKERS", workers.to_string())
+            // a slow disk shows in the figures, and ends no benchmark
+            .env("SWITCHBOARD__STORAGE__TIMEOUT_MS", "60000")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

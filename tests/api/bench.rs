@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::{io::AsyncReadExt, process::Command};
 
-use crate::support::{Broker, ChangeBroker, Output, get, within};
+use crate::support::{Broker, ChangeBroker, Output, get, until, within};
 
 /// Runs a benchmark, with a duration that is just enough to count something.
 fn bench(arguments: &[&str]) -> Output {
@@ -68,9 +68,16 @@ async fn fan_out_over_many_topics_delivers_to_the_subscribers_of_each() {
 
 #[tokio::test]
 async fn subscribers_that_never_read_are_told_apart_from_the_others() {
-    let report = report(&["fanout", "--clients", "3", "--stalled", "2", "--size", "30000", "--duration", "3"]);
-    adds_up(&report, 3);
-    assert_eq!((&report["stalled_clients"], &report["stalled_cut"]), (&2.into(), &2.into()));
+    // as long as it takes until more was sent than the kernel and the broker keep for somebody who does not read
+    for secs in ["3", "15", "60"] {
+        let report = report(&["fanout", "--clients", "3", "--stalled", "2", "--size", "30000", "--duration", secs]);
+        adds_up(&report, 3);
+        assert_eq!(report["stalled_clients"], 2);
+        if report["stalled_cut"] == 2 {
+            return;
+        }
+    }
+    panic!("they are not told apart");
 }
 
 #[tokio::test]
@@ -146,10 +153,9 @@ async fn a_running_broker_is_measured_and_left_as_it_was() {
         assert!(output.stderr.contains("the broker keeps"), "{output:?}");
     }
     let admin = broker.admin().await;
-    let (_, topic) = get(&admin, "/topics/bench-00000").await;
-    assert_eq!(topic["subscriber_count"], 0, "{topic}");
-    let (_, clients) = get(&admin, "/clients").await;
-    assert_eq!(clients["count"], 0, "{clients}");
+    // its sockets may just be going
+    until(async || get(&admin, "/topics/bench-00000").await.1["subscriber_count"] == 0).await;
+    until(async || get(&admin, "/clients").await.1["count"] == 0).await;
     // the first admin's password lies in ./data
     let output = broker.command(&["bench", "command", "--url", &url, "--clients", "2", "--duration", "0.1"], "");
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -170,9 +176,9 @@ async fn a_limit_that_is_in_the_way_is_named() {
     assert!(output.stderr.contains("limits.connections"), "{output:?}");
 
     let mut broker =
-        Broker::with().set("LIMITS__FRAMES_PER_SECOND", "10").set("LIMITS__FRAMES_BURST", "10").start().await;
+        Broker::with().set("LIMITS__FRAMES_PER_SECOND", "1").set("LIMITS__FRAMES_BURST", "1").start().await;
     let url = broker.url.clone();
-    let output = broker.command(&["bench", "direct", "--url", &url, "--clients", "2"], "");
+    let output = broker.command(&["bench", "direct", "--url", &url, "--clients", "2", "--in-flight", "50"], "");
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stderr.contains("limits.frames_per_second"), "{output:?}");
 }
@@ -197,7 +203,7 @@ async fn what_cannot_be_measured_is_said_at_once() {
     for (arguments, expected) in cases {
         let mut all = vec!["bench"];
         all.extend(*arguments);
-        let output = ChangeBroker::default().run(&all, "");
+        let output = ChangeBroker::default().descriptors(1024).run(&all, "");
         let is_failure = ["no broker at", "limit of open files"].iter().any(|words| expected.contains(words));
         assert_eq!(output.code, Some(if is_failure { 1 } else { 2 }), "{arguments:?}: {output:?}");
         assert!(output.stderr.contains(expected), "{arguments:?}: {output:?}");

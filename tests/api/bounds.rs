@@ -255,7 +255,9 @@ async fn a_takeover_needs_no_place_and_authentication_in_band_does() {
 #[tokio::test]
 async fn a_slow_consumer_learns_that_it_was_one_and_others_miss_nothing() {
     for workers in ["1", "4"] {
-        let broker = Broker::with().set("HTTP__WORKERS", workers).set("LIMITS__OUTBOUND_BYTES", "300000").start().await;
+        let setup = Broker::with().set("HTTP__WORKERS", workers).set("LIMITS__OUTBOUND_BYTES", "300000");
+        // not before it is over its budget
+        let broker = setup.set("LIMITS__SEND_TIMEOUT_SECS", "120").start().await;
         let (mut publisher, mut reader) = pair(&broker, "t").await;
         let (_, slow, mut stalled) = stalled(&broker, "t").await;
         let content = "x".repeat(20_000);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Broker, Program, get, next, until};
+use crate::support::{Broker, Program, get, next, own_address, until};
 
 /// A running `switchboard agent` that answers by this shell script.
 async fn agent(broker: &mut Broker, uuid: Uuid, script: &str) -> Program {
@@ -108,7 +108,7 @@ async fn a_command_is_listed_shown_followed_and_called_off() {
 
 #[tokio::test]
 async fn an_agent_comes_back_when_the_broker_does_and_ends_the_program_of_a_command_that_is_called_off() {
-    let mut broker = Broker::with().argument("--bind").argument(&free_address()).start().await;
+    let mut broker = Broker::with().argument("--bind").argument(&own_address().to_string()).start().await;
     let uuid = Uuid::new_v4();
     let mut agent = agent(&mut broker, uuid, "exec sleep 600").await;
     let (code, id) = send(&mut broker, &[&uuid.to_string(), "GET", "/", "--async"]);
@@ -122,11 +122,6 @@ async fn an_agent_comes_back_when_the_broker_does_and_ends_the_program_of_a_comm
     agent.says("Connected to").await;
     let admin = broker.admin().await;
     until(async || get(&admin, "/clients").await.1["clients"].get(uuid.to_string()).is_some()).await;
-}
-
-/// An address that a broker can take twice.
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     identity::ending_at,
-    support::{Broker, ChangeBroker, Program, TlsProxy, get, next, post, until},
+    support::{Broker, ChangeBroker, Program, TlsProxy, get, next, own_address, post, until},
 };
 
 /// The only state file there.
@@ -60,7 +60,7 @@ async fn a_device_comes_back_where_the_broker_asks_for_proof() {
             state[key] = Value::Null;
         }
         fs::write(&path, state.to_string()).unwrap();
-        agent(&mut broker, &["--uuid", &uuid]).says(&uuid).await;
+        starts_as(agent(&mut broker, &["--uuid", &uuid]), &uuid).await;
         let after = self::state(broker.setup());
         assert_ne!(before["refresh_token"], after["refresh_token"]);
         assert_eq!(before["uuid"], after["uuid"]);
@@ -69,8 +69,8 @@ async fn a_device_comes_back_where_the_broker_asks_for_proof() {
     let elsewhere = ["--uuid", &uuid, "--state", "elsewhere/state.json"];
     let (code, said) = agent(&mut broker, &elsewhere).ended().await;
     assert!(code == Some(1) && said.contains("UUID already registered") && said.contains("--device-key"), "{said}");
-    agent(&mut broker, &[&elsewhere[..], &["--device-key", &key]].concat()).says(&uuid).await;
-    agent(&mut broker, &elsewhere).says(&uuid).await;
+    starts_as(agent(&mut broker, &[&elsewhere[..], &["--device-key", &key]].concat()), &uuid).await;
+    starts_as(agent(&mut broker, &elsewhere), &uuid).await;
 }
 
 #[tokio::test]
@@ -205,8 +205,7 @@ async fn tokens_are_renewed_before_they_end_a_socket() {
 
 #[tokio::test]
 async fn programs_go_on_while_the_broker_is_away() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut broker = Broker::with().argument("--bind").argument(&address).start().await;
+    let mut broker = Broker::with().argument("--bind").argument(&own_address().to_string()).start().await;
     let uuid = Uuid::new_v4().to_string();
     let script = "touch began; until [ -e go ]; do sleep 0.05; done";
     let url = broker.url.clone();
@@ -283,8 +282,7 @@ async fn a_person_at_the_terminal_talks_by_name() {
 
 #[tokio::test]
 async fn a_client_comes_back_with_its_subscriptions() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut broker = Broker::with().argument("--bind").argument(&address).start().await;
+    let mut broker = Broker::with().argument("--bind").argument(&own_address().to_string()).start().await;
     let mut carol = client(&mut broker, "Carol");
     carol.says("Connected").await;
     carol.types("/topic weather It rains.").await;

@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 
 use crate::support::{
-    Broker, answer, close_code, delete, faults, get, next_of_type, nothing_came, post, refusal, until, within,
+    Broker, answer, close_code, delete, faults, get, next_of_type, nothing_came, own_address, post, refusal, until,
+    within,
 };
 
 async fn put(client: &Client, path: &str, body: Value) -> (u16, Value) {
@@ -314,7 +315,7 @@ async fn the_command_line_lists_adds_shows_and_removes() {
 async fn the_command_line_follows_gateways_as_they_change() {
     let mut broker = Broker::with().set("PROBES__PERIOD_SECS", "1").start().await;
     let operator = broker.admin().await;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind(own_address()).unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     let (_, gateway) = post(&operator, "/api/gateways", json!({ "name": "Plant north", "address": address })).await;
     let path = format!("/api/gateways/{}", gateway["id"]);

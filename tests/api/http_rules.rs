@@ -651,6 +651,9 @@ async fn what_is_no_http_is_no_error_in_the_log() {
             let mut answer = Vec::new();
             let _ = within(raw.read_to_end(&mut answer)).await;
         }
+        // all that was to be logged is
+        broker.signal("TERM");
+        assert_eq!(broker.ended().await, Some(0));
         let log = broker.log();
         assert_eq!(log.contains("ERROR"), is_logged, "{level} {log}");
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchboard::client::Client;
 use uuid::Uuid;
 
-use crate::support::{Broker, answer, get, within};
+use crate::support::{Broker, PATIENCE, answer, get, within};
 
 /// Headers of answers that programs act on.
 const HEADERS: [&str; 4] = ["www-authenticate", "retry-after", "location", "set-cookie"];
@@ -180,7 +180,7 @@ async fn every_status_that_a_careless_client_meets_is_declared() {
             request(&admin, &format!("{path}?limit=x&skip=x&cursor=x&from=x&state=x")),
         ];
         for request in careless {
-            let request = request.header("accept", "application/json").timeout(std::time::Duration::from_secs(20));
+            let request = request.header("accept", "application/json").timeout(PATIENCE);
             // an event stream has no end; its head is enough
             operation.check(&request.send().await.unwrap());
         }

@@ -75,7 +75,7 @@ fn bash(broker: &mut Broker, script: &str) -> String {
 /// What is printed here is read by a script: what goes on for ever goes on beside it until it has said this.
 fn in_the_background(line: &str, until: &str) -> String {
     format!(
-        "{line} > beside.log 2>&1 & beside=$!\nuntil grep -q '{until}' beside.log; do kill -0 $beside; sleep 0.05; done"
+        "rm -f beside.log; {line} > beside.log 2>&1 & beside=$!\nuntil grep -q '{until}' beside.log; do kill -0 $beside; sleep 0.05; done"
     )
 }
 

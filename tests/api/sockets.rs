@@ -10,7 +10,8 @@ use switchboard::client::{Client, Connection};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Broker, Frame, RawSocket, answer, close_code, get, handshake, is_listed, next, next_of_type, refusal, until, within,
+    Broker, Frame, PERIODS, RawSocket, answer, close_code, get, handshake, is_listed, next, next_of_type, refusal,
+    until, within,
 };
 
 pub const SECRET: &str = "a secret that the tests sign with";
@@ -278,33 +279,50 @@ async fn a_live_socket_ends_with_its_token_unless_it_gets_a_new_one() {
     // on one worker all sockets are looked at together
     let setup = || Broker::with().env("SECRET_KEY", SECRET).set("HTTP__WORKERS", "1");
     let broker = setup().set("AUTH__EXPIRE_LIVE_SOCKETS", "true").start().await;
-    let soon = Utc::now().timestamp() + 3;
     let (alice, _) = broker.device("Alice").await;
     let (bob, _) = broker.device("Bob").await;
-    let mut extended = open(&alice.with_token(&expiring(alice.token().unwrap(), soon)), "/ws").await;
-    next_of_type(&mut extended, "connection").await;
-    let mut public = open(&broker.client(), "/ws").await;
-    let short = expiring(bob.token().unwrap(), soon);
-    public.send_text(json!({ "type": "auth", "token": short }).to_string()).await.unwrap();
-    next_of_type(&mut public, "connection_established").await;
-    let mut ending = open(&bob.with_token(&short), "/ws").await;
-    next_of_type(&mut ending, "connection").await;
-
-    extended.send_text(json!({ "type": "auth", "token": alice.token().unwrap() }).to_string()).await.unwrap();
-    next_of_type(&mut extended, "authenticated").await;
-    assert_eq!(close_code(&mut ending).await, 4401);
-    assert_eq!(close_code(&mut public).await, 4401);
-    ping(&mut extended).await;
-    assert_eq!(refusal(within(bob.with_token(&short).connect("/ws")).await).0, 401);
+    for secs in PERIODS {
+        let soon = Utc::now().timestamp() + i64::from(secs) + 1;
+        let short = expiring(bob.token().unwrap(), soon);
+        let sockets = async {
+            let mut extended = alice.with_token(&expiring(alice.token().unwrap(), soon)).connect("/ws").await.ok()?;
+            next_of_type(&mut extended, "connection").await;
+            let mut public = open(&broker.client(), "/ws").await;
+            public.send_text(json!({ "type": "auth", "token": short }).to_string()).await.unwrap();
+            let mut ending = bob.with_token(&short).connect("/ws").await.ok()?;
+            next_of_type(&mut ending, "connection").await;
+            let extend = json!({ "type": "auth", "token": alice.token().unwrap() });
+            extended.send_text(extend.to_string()).await.unwrap();
+            let is_extended = extended.next_frame().await.is_ok_and(|frame| frame["type"] == "authenticated");
+            let is_greeted = public.next_frame().await.is_ok_and(|frame| frame["type"] == "connection_established");
+            (is_extended && is_greeted).then_some((extended, public, ending))
+        };
+        // none where the tokens have ended before
+        let Some((mut extended, mut public, mut ending)) = within(sockets).await else { continue };
+        assert_eq!(close_code(&mut ending).await, 4401);
+        assert_eq!(close_code(&mut public).await, 4401);
+        assert!(Utc::now().timestamp() >= soon);
+        ping(&mut extended).await;
+        assert_eq!(refusal(within(bob.with_token(&short).connect("/ws")).await).0, 401);
+        return;
+    }
+    panic!("no socket was open in time");
 }
 
 #[tokio::test]
 async fn a_live_socket_outlasts_its_token_by_default() {
     let broker = Broker::with().env("SECRET_KEY", SECRET).set("SESSIONS__PING_SECS", "1").start().await;
     let (client, _) = broker.device("Alice").await;
-    let soon = Utc::now().timestamp() + 2;
-    let token = expiring(client.token().unwrap(), soon);
-    let mut socket = RawSocket::open(&broker, &format!("/ws?token={token}")).await;
+    let mut opened = None;
+    for secs in PERIODS {
+        let token = expiring(client.token().unwrap(), Utc::now().timestamp() + i64::from(secs) + 1);
+        let mut socket = RawSocket::connect(&broker).await;
+        if socket.handshake(&format!("/ws?token={token}"), "").await.starts_with("HTTP/1.1 101") {
+            opened = Some((socket, token));
+            break;
+        }
+    }
+    let (mut socket, token) = opened.expect("opened in time");
     until(async || get(&client.with_token(&token), "/clients").await.0 == 401).await;
     // two looks at all sockets later it is still there
     for _ in 0..2 {
@@ -422,7 +440,18 @@ async fn an_agent_socket_hears_the_broker_is_alive() {
 
 #[tokio::test]
 async fn a_silent_peer_is_pinged_and_then_given_up_and_one_that_answers_is_kept() {
-    let broker = Broker::with().set("SESSIONS__PING_SECS", "1").set("SESSIONS__SILENCE_SECS", "3").start().await;
+    for secs in PERIODS {
+        if one_that_answers_outlasts_a_silence_of(secs + 2).await {
+            return;
+        }
+    }
+    panic!("no answer came in time");
+}
+
+/// False: the answers came too late.
+async fn one_that_answers_outlasts_a_silence_of(secs: u32) -> bool {
+    let setup = Broker::with().set("SESSIONS__PING_SECS", "1").set("SESSIONS__SILENCE_SECS", &secs.to_string());
+    let broker = setup.start().await;
     let mut silent = RawSocket::open(&broker, "/ws").await;
     let mut quiet = RawSocket::open(&broker, "/ws").await;
     let pinged = async {
@@ -436,17 +465,23 @@ async fn a_silent_peer_is_pinged_and_then_given_up_and_one_that_answers_is_kept(
         }
     };
     let answering = async {
-        for _ in 0..4 {
-            let ping = quiet.next().await.unwrap();
-            assert_eq!(ping.opcode, 9, "{ping:?}");
+        for _ in 0..=secs {
+            let Some(ping) = quiet.next().await.filter(|frame| frame.opcode == 9) else { return false };
             quiet.send_frame(0x8a, &ping.payload).await;
         }
+        quiet.send_frame(0x81, br#"{"type":"ping"}"#).await;
+        loop {
+            match quiet.next().await.map(|frame| frame.opcode) {
+                Some(1) => return true,
+                Some(9) => {}
+                _ => return false,
+            }
+        }
     };
-    let ((pings, code), ()) = tokio::join!(pinged, answering);
+    let ((pings, code), is_kept) = tokio::join!(pinged, answering);
     assert!(pings > 0);
     assert_eq!(code, Some(4408));
-    quiet.send_frame(0x81, br#"{"type":"ping"}"#).await;
-    until(async || quiet.next().await.unwrap().opcode == 1).await;
+    is_kept
 }
 
 #[tokio::test]
@@ -456,6 +491,8 @@ async fn a_broker_that_stops_delivers_what_is_queued_and_turns_newcomers_away() 
 
 async fn stop(signal: &str) {
     let setup = Broker::with().set("HTTP__CLOSE_SPREAD_SECS", "0").set("LIMITS__OUTBOUND_BYTES", "0");
+    // neither is in a hurry to cut who does not read yet
+    let setup = setup.set("LIMITS__SEND_TIMEOUT_SECS", "120").set("HTTP__DRAIN_SECS", "120");
     let mut broker = setup.start().await;
     let user = broker.user("ulla", "user").await;
     let (client, _, mut alice) = broker.connected("Alice").await;

@@ -7,7 +7,7 @@ use switchboard::client::{Client, Connection};
 
 use crate::{
     sockets::{SECRET, expiring},
-    support::{Broker, RawSocket, answer, get, next, next_of_type, post, refusal, until, within},
+    support::{Broker, PERIODS, RawSocket, answer, get, next, next_of_type, post, refusal, until, within},
 };
 
 /// Gives a command to a device that is not connected; it stays queued.
@@ -85,9 +85,19 @@ async fn a_stream_of_events_ends_with_its_token_where_sockets_do() {
     let mut broker = Broker::with().env("SECRET_KEY", SECRET).set("AUTH__EXPIRE_LIVE_SOCKETS", "true").start().await;
     let admin = broker.admin().await;
     let id = queued(&broker, &admin).await;
-    let expires_at = Utc::now().timestamp() + 3;
-    let stream = watched(&admin.with_token(&expiring(admin.token().unwrap(), expires_at)), &id).await;
     let lasting = watched(&admin, &id).await;
+    let mut watching = None;
+    for secs in PERIODS {
+        let expires_at = Utc::now().timestamp() + i64::from(secs) + 1;
+        let short = admin.with_token(&expiring(admin.token().unwrap(), expires_at));
+        let asked = short.request(Method::GET, &format!("/api/commands/{id}/events"));
+        let stream = within(asked.send()).await.unwrap();
+        if stream.status() == 200 {
+            watching = Some((stream, expires_at));
+            break;
+        }
+    }
+    let (stream, expires_at) = watching.expect("asked in time");
     ends(stream).await;
     assert!(Utc::now().timestamp() >= expires_at);
     // one with a token that lasts goes on until it loses its right

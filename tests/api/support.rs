@@ -11,14 +11,33 @@ pub use program::Program;
 pub use raw::{Frame, RawSocket};
 pub use tls::TlsProxy;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use switchboard::client::{Client, ClientError, Connection};
 
 /// Timeout of all waits. It exceeds what any step takes on the slowest machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Timeouts, in seconds, of tests in which one thing must time out while others must be in time. A test tries the next one
+/// if the others were too late, so that it is quick on a fast machine and does not fail on a slow one.
+pub const PERIODS: [u32; 4] = [1, 4, 12, 25];
+
+/// An address for a listener that is closed and opened again. No other test takes its port meanwhile, since the others
+/// listen on 127.0.0.1.
+pub fn own_address() -> SocketAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    // all of 127.0.0.0/8 is this machine
+    let ip = [127, 1 + high % 254, low, 1 + TAKEN.fetch_add(1, Ordering::Relaxed) % 254];
+    TcpListener::bind((IpAddr::from(ip), 0)).unwrap().local_addr().unwrap()
+}
 
 /// Waits for a result with a timeout, so that a test fails instead of hanging.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {

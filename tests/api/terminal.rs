@@ -2,7 +2,7 @@
 
 use std::{io::pipe, process::Stdio};
 
-use crate::support::{Broker, until, within};
+use crate::support::{Broker, own_address, until, within};
 
 /// Runs a command whose stdout nobody reads; its exit code and what it printed to stderr.
 fn unread(broker: &mut Broker, arguments: &[&str]) -> (Option<i32>, String) {
@@ -51,7 +51,7 @@ async fn what_can_not_be_printed_is_an_error() {
 
 #[tokio::test]
 async fn a_broker_goes_on_when_nobody_reads_its_log() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = own_address();
     let mut setup = Broker::with().env("RUST_LOG", "debug");
     let (reader, writer) = pipe().unwrap();
     drop(reader);

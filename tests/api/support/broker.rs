@@ -21,6 +21,16 @@ use uuid::Uuid;
 
 use super::{next_of_type, within};
 
+/// Settings of all brokers: a slow disk on the test machine must not count as an outage, nor a delayed test as a silent client.
+/// Tests of these settings override them.
+const PATIENT: [(&str, &str); 5] = [
+    ("STORAGE__TIMEOUT_MS", "60000"),
+    ("SESSIONS__PING_SECS", "3600"),
+    ("SESSIONS__SILENCE_SECS", "7200"),
+    ("SESSIONS__HEARTBEAT_SECS", "3600"),
+    ("LIMITS__COMMAND_TIMEOUT_SECS", "120"),
+];
+
 /// A running broker. Dropping it kills the process.
 pub struct Broker {
     /// The broker's URL.
@@ -100,8 +110,9 @@ impl ChangeBroker {
         };
         command.args(arguments).current_dir(self.dir()).env_clear();
         command.env("XDG_STATE_HOME", self.dir().join("state"));
-        // a slow disk on the test machine must not count as an outage
-        command.env("SWITCHBOARD__STORAGE__TIMEOUT_MS", "60000");
+        for (name, value) in PATIENT {
+            command.env(format!("SWITCHBOARD__{name}"), value);
+        }
         // only required variables, so that the developer's own settings have no effect
         for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -149,6 +160,8 @@ impl ChangeBroker {
     pub async fn start(mut self) -> Broker {
         // a known secret, since tests sign and parse tokens
         switchboard::hs256::install();
+        // some have hundreds of connections, and run beside each other
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
             && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
         {
