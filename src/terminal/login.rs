@@ -1,6 +1,6 @@
 //! Credentials of sub-commands that talk to a running broker.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -96,5 +96,6 @@ impl Credentials {
 }
 
 fn is_local(client: &Client) -> bool {
-    matches!(client.host(), "localhost" | "127.0.0.1" | "[::1]")
+    let host = client.host();
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
