@@ -36,6 +36,10 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// other request within half a minute.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// How long a connection may be idle and still be used again. The broker closes those that are idle for five seconds; a
+/// request on one that is being closed fails.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// A registered device.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Device {
@@ -102,6 +106,7 @@ impl Client {
             .tls_backend_preconfigured(ClientConfig::clone(&tls))
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
+            .pool_idle_timeout(IDLE)
             // a redirect would turn a POST into a GET
             .redirect(redirect::Policy::none())
             .build()?;
