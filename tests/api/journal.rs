@@ -57,6 +57,9 @@ async fn a_progress_report_that_is_stored_already_stops_nothing() {
     report(&mut socket, &command, 3).await;
     until(async || target(&admin, &command).await["progress"][2]["progress"] == 3).await;
     works(&admin, &device, &mut socket).await;
+    // neither is it an error
+    let log = broker.log();
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[tokio::test]

@@ -15,9 +15,11 @@ async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_r
     const MESSAGES: usize = 400;
     for workers in ["1", "2"] {
         let broker = Broker::with().set("HTTP__WORKERS", workers).start().await;
-        let (sender, _, mut socket) = broker.connected("sender").await;
+        let (sender, _) = broker.device("sender").await;
         sender.create_topic("t").await.unwrap();
         sender.subscribe("t").await.unwrap();
+        let mut socket = RawSocket::open(&broker, &format!("/ws?token={}", sender.token().unwrap())).await;
+        assert_eq!(socket.next().await.unwrap().json()["type"], "connection");
         // some on the sender's worker, some on the other
         let mut receivers: Vec<(uuid::Uuid, Connection)> = Vec::new();
         for _ in 0..4 {
@@ -25,6 +27,7 @@ async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_r
             client.subscribe("t").await.unwrap();
             receivers.push((device.uuid, socket));
         }
+        let mut bytes = Vec::new();
         for n in 0..MESSAGES {
             let to = |(uuid, _): &(uuid::Uuid, Connection)| json!({ "to": uuid, "msgid": n.to_string(), "content": n });
             let frames = if is_direct(n) {
@@ -32,10 +35,10 @@ async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_r
             } else {
                 vec![json!({ "topic_id": "t", "msgid": n.to_string(), "content": n })]
             };
-            for frame in frames {
-                socket.send_text(frame.to_string()).await.unwrap();
-            }
+            bytes.extend(frames.iter().flat_map(|frame| RawSocket::frame(0x81, frame.to_string().as_bytes())));
         }
+        // in one piece, so that the broker has many of them at a time
+        socket.send(&bytes).await;
         for (_, receiver) in &mut receivers {
             for n in 0..MESSAGES {
                 assert_eq!(next(receiver).await["content"], n, "with {workers} workers");
@@ -44,7 +47,7 @@ async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_r
         for n in 0..MESSAGES {
             let (kind, count) = if is_direct(n) { ("sent", receivers.len()) } else { ("topic_sent", 1) };
             for _ in 0..count {
-                let receipt = next(&mut socket).await;
+                let receipt = socket.next().await.unwrap().json();
                 assert_eq!((&receipt["type"], &receipt["msgid"]), (&json!(kind), &json!(n.to_string())), "{receipt}");
             }
         }
