@@ -160,7 +160,7 @@ impl ChangeBroker {
     pub async fn start(mut self) -> Broker {
         // a known secret, since tests sign and parse tokens
         switchboard::hs256::install();
-        // some have hundreds of connections, and run beside each other
+        // some tests have hundreds of connections, and run in parallel
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES")
             && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL")
