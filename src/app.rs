@@ -46,7 +46,7 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 /// Period of the cleanup loops.
 const CLEANING: Duration = Duration::from_secs(3600);
 
-/// A broker that listens and has not been told to stop.
+/// A broker that listens but does not serve yet; see [`Application::run_until_stopped`].
 pub struct Application {
     broker: web::Data<Broker>,
     server: Server,

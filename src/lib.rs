@@ -52,5 +52,5 @@ mod state;
 pub mod store;
 mod terminal;
 
-/// How access tokens are signed; programs that sign their own install it, too.
+/// The signature of access tokens. Programs that sign tokens themselves install its provider.
 pub use auth::hs256;

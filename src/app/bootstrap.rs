@@ -110,7 +110,7 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     }
     let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let secret = secret.trim();
-    anyhow::ensure!(secret.len() >= 32, "{} holds no secret: remove the file to get a new one", path.display());
+    anyhow::ensure!(secret.len() >= 32, "{} contains no secret: remove the file to get a new one", path.display());
     Ok(secret.as_bytes().to_vec())
 }
 

@@ -132,7 +132,7 @@ impl Run {
                 since = engine.now();
                 control.progress.at(self.entrance.ready);
             } else if engine.now() - since > 10 * PATIENCE {
-                bail!("the server does not greet: {} of {count} sockets are open", self.entrance.ready);
+                bail!("no greeting from the server: {} of {count} sockets are open", self.entrance.ready);
             }
         }
         self.free = (0..self.callers.len()).collect();

@@ -37,7 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     );
     anyhow::ensure!(
         login_flood == 0 || target.protocol == super::wire::Protocol::Switchboard,
-        WrongArguments("--login-flood: nobody logs in over HTTP at a nats-server".to_owned())
+        WrongArguments("--login-flood: a nats-server has no logins over HTTP".to_owned())
     );
     let mut bench = Bench::prepare(target).await?;
     let report =

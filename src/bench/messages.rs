@@ -141,7 +141,7 @@ fn enter(engine: &mut Engine, all: &mut Run, count: usize, control: &Control) ->
             progress = (all.entrance.ready, engine.now());
             control.progress.at(progress.0);
         } else if engine.now() - progress.1 > 10 * PATIENCE {
-            bail!("the server does not greet: {} of {count} sockets are open", all.entrance.ready);
+            bail!("no greeting from the server: {} of {count} sockets are open", all.entrance.ready);
         }
     }
     Ok(())

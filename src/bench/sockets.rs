@@ -130,7 +130,7 @@ impl Run {
             if self.entrance.ready != progress.0 {
                 progress = (self.entrance.ready, engine.now());
             } else if engine.now() - progress.1 > 10 * PATIENCE {
-                bail!("the server does not greet: {} of {count} sockets are open", self.entrance.ready);
+                bail!("no greeting from the server: {} of {count} sockets are open", self.entrance.ready);
             }
         }
         let seconds = (engine.now() - begin) as f64 / 1e9;

@@ -239,7 +239,7 @@ impl Terminal {
         }
         self.look().await;
         let candidates: names::Candidates = self.names.iter().map(|(uuid, name)| (*uuid, name.clone())).collect();
-        names::unique(who, &candidates).map_err(|why| say!("  {why}; /who lists who is connected")).ok()
+        names::unique(who, &candidates).map_err(|why| say!("  {why}; /who lists connected clients")).ok()
     }
 
     /// Loads the names of connected clients. If that fails, UUIDs are shown.

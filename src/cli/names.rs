@@ -39,9 +39,9 @@ pub(super) fn unique(name: &str, candidates: &Candidates) -> anyhow::Result<Uuid
             similar.sort();
             similar.dedup();
             if similar.is_empty() {
-                bail!("nobody is named \"{shown}\"");
+                bail!("no device or client is named \"{shown}\"");
             }
-            bail!("nobody is named \"{shown}\"; there are: {}", listed(&similar))
+            bail!("no device or client is named \"{shown}\"; there are: {}", listed(&similar))
         }
         several => {
             let uuids: Vec<_> = several.iter().map(Uuid::to_string).collect();
@@ -133,9 +133,9 @@ mod tests {
         for (name, expected) in [
             ("BOX", format!("2 are named \"BOX\", give the UUID of one: {}, {}", uuids[0], uuids[1])),
             ("twin", format!("2 are named \"twin\", give the UUID of one: {}, {}", uuids[3], uuids[4])),
-            ("aro", "nobody is named \"aro\"; there are: Carol".to_owned()),
-            ("nobody", "nobody is named \"nobody\"".to_owned()),
-            ("\u{1b}[2J", "nobody is named \"\\u{1b}[2J\"".to_owned()),
+            ("aro", "no device or client is named \"aro\"; there are: Carol".to_owned()),
+            ("nobody", "no device or client is named \"nobody\"".to_owned()),
+            ("\u{1b}[2J", "no device or client is named \"\\u{1b}[2J\"".to_owned()),
         ] {
             assert_eq!(unique(name, &candidates).unwrap_err().to_string(), expected);
         }

@@ -278,13 +278,13 @@ impl Outbox {
     /// Like [`Outbox::finish`], but resets the connection. Otherwise a peer that still sends would be blocked for a minute by
     /// the receive window, which the kernel does not open again.
     pub(crate) fn abort(&self) {
-        // fails when the peer is gone already, which is all we want
+        // an error means that the peer has gone already
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         self.finish();
     }
 
     fn shut_down(&self) {
-        // fails when the peer is gone already, which is all we want
+        // an error means that the peer has gone already
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 

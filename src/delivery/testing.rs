@@ -1,5 +1,5 @@
-//! Sessions for tests of actors: the thread of the test is their one worker, and what a session is told is read from the
-//! other end of its socket.
+//! Sessions for tests of actors. The test's thread is their only worker. The test reads a session's frames from the other
+//! end of its socket.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -29,13 +29,13 @@ pub(crate) fn worker() -> Arc<Relays> {
     relays
 }
 
-/// An account's token.
+/// A verified token of an account.
 pub(crate) fn token(account: &Account) -> Authenticated {
     let expires_at = DateTime::<Utc>::MAX_UTC;
     Authenticated { account: Arc::new(account.clone()), jti: Uuid::new_v4(), family: Uuid::new_v4(), expires_at }
 }
 
-/// A session, and the client behind it.
+/// A session and the other end of its socket.
 pub(crate) struct Peer {
     pub(crate) session: SessionHandle,
     socket: TcpStream,
@@ -43,7 +43,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A session of this worker with this token.
+    /// Creates a session with this token.
     pub(crate) async fn with(token: Authenticated) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -56,12 +56,12 @@ impl Peer {
         Self { session, socket, received: Vec::new() }
     }
 
-    /// A session of this worker and this account.
+    /// Creates a session of this account.
     pub(crate) async fn of(account: &Account) -> Self {
         Self::with(token(account)).await
     }
 
-    /// The next text frame, or `close 4401`.
+    /// Waits for the next frame. Returns its text, or for a close frame a text such as `close 4401`.
     pub(crate) async fn next(&mut self) -> String {
         loop {
             if let Some(frame) = self.take() {
@@ -75,13 +75,13 @@ impl Peer {
         }
     }
 
-    /// The next text frame as JSON.
+    /// Waits for the next text frame and parses it as JSON.
     pub(crate) async fn json(&mut self) -> Value {
         let frame = self.next().await;
         serde_json::from_str(&frame).unwrap_or_else(|_| panic!("expected JSON, got {frame}"))
     }
 
-    /// The first frame of what has been received, if it is whole.
+    /// Removes the first frame from the received bytes, if it is complete.
     fn take(&mut self) -> Option<String> {
         let (head, length) = match *self.received.get(1)? {
             126 => (4, usize::from(u16::from_be_bytes(self.received.get(2..4)?.try_into().unwrap()))),

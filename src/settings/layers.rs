@@ -89,7 +89,7 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     Ok(Settings { config_file: flags.config.clone(), ..layers.finish()? })
 }
 
-/// The built-in defaults alone, for tests.
+/// Only the built-in defaults, for tests.
 #[cfg(test)]
 pub(crate) fn built_in() -> Settings {
     Layers::new().finish().unwrap()

@@ -122,10 +122,7 @@ impl Supervision {
         let watch = move || {
             while !supervision.0.stopping.load(Ordering::Relaxed) {
                 if let Some(why) = supervision.verdict() {
-                    tracing::error!(
-                        exit_code = EXIT_CODE,
-                        "{why}: this process can't go on and ends, to be started again"
-                    );
+                    tracing::error!(exit_code = EXIT_CODE, "{why}: this process cannot continue and exits");
                     std::process::exit(EXIT_CODE);
                 }
                 std::thread::sleep(PERIOD);

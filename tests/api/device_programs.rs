@@ -260,7 +260,7 @@ async fn a_person_at_the_terminal_talks_by_name() {
     bob.types("And again").await;
     assert_eq!(box_.says("And again").await, "Bob: And again");
     bob.types("/to Nobody Hello").await;
-    bob.says("nobody is named \"Nobody\"").await;
+    bob.says("no device or client is named \"Nobody\"").await;
     bob.types("/subscribe weather").await;
     bob.says("Topic not found").await;
     box_.types("/topic weather It rains.").await;

@@ -19,7 +19,7 @@ async fn a_broker_whose_actor_panics_ends_with_a_clear_line() {
         let _ = broker.client().request(Method::GET, "/healthz").send().await;
         assert_eq!(broker.ended().await, Some(70), "{actor}");
         let log = broker.log();
-        assert!(log.contains(&format!("the {actor} has ended: this process can't go on")), "{log}");
+        assert!(log.contains(&format!("the {actor} has ended: this process cannot continue")), "{log}");
         // the panic is a line of the log, too
         assert!(log.contains("panic: as SWITCHBOARD_TEST_PANIC asks"), "{log}");
     });
@@ -32,7 +32,7 @@ async fn a_broker_whose_background_loop_panics_ends_with_a_clear_line() {
     let mut broker = Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", "account watcher");
     let ended = broker.run(&["serve", "--bind", "127.0.0.1:0"], "");
     assert_eq!(ended.code, Some(70), "{ended:?}");
-    let line = "the account watcher has ended: this process can't go on";
+    let line = "the account watcher has ended: this process cannot continue";
     assert!(ended.stderr.contains(line), "{}", ended.stderr);
 }
 

@@ -87,7 +87,7 @@ async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
         (&["devices", "--url", &url, "--data-dir", "none"], &["no credentials", "--token or --username"]),
         (&["devices", "--url", &url, "--ca", "nofile"], &["cannot read nofile: No such file"]),
         (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials"]),
-        (&["devices", "show", "nobody", "--url", &url], &["nobody is named \"nobody\""]),
+        (&["devices", "show", "nobody", "--url", &url], &["no device or client is named \"nobody\""]),
         (&["commands", "show", &uuid::Uuid::nil().to_string(), "--url", &url], &["404"]),
         (&["demo", "--url", &format!("{url}/not/here")], &["POST /register failed: 404"]),
     ] {
