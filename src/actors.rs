@@ -13,24 +13,24 @@ pub mod registry;
 pub mod room_manager;
 pub mod topic_manager;
 
-/// Are you alive? Also: have you handled what came before?
+/// Answered by every actor, when it has handled all messages before.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Ping;
+pub struct HealthCheck;
 
-macro_rules! answer_ping {
+macro_rules! answer_health_checks {
     ($($actor:ty: $name:literal,)*) => {$(
-        impl Handler<Ping> for $actor {
+        impl Handler<HealthCheck> for $actor {
             type Result = ();
 
-            fn handle(&mut self, _: Ping, _: &mut Self::Context) {
+            fn handle(&mut self, _: HealthCheck, _: &mut Self::Context) {
                 panic_if_asked($name);
             }
         }
     )*};
 }
 
-answer_ping! {
+answer_health_checks! {
     command_dispatcher::CommandDispatcher: "command dispatcher",
     gateway_monitor::GatewayMonitor: "gateway monitor",
     journal::Journal: "journal",

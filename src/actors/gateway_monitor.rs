@@ -34,7 +34,7 @@ use super::{
 use crate::{
     delivery::Relays,
     domain::gateways::{Gateway, Gateways, Hour, Hours, News, Schedule, Status, Transition},
-    protocol::{outbound::Event, wire},
+    protocol::{outbound::StatusEvent, wire},
     settings,
     store::{self, GatewayRecord},
 };
@@ -168,7 +168,7 @@ impl GatewayMonitor {
                     true => tracing::info!(gateway = id, %name, status, reason, "gateway changed"),
                     false => tracing::debug!(gateway = id, %name, status, reason, "gateway changed"),
                 }
-                self.announce.do_send(Announce(Event::Gateway { known: known.clone(), at: time() }));
+                self.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at: time() }));
             }
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });

@@ -1,8 +1,8 @@
-//! The role of the Registry is to know who is connected, by UUID. It alone writes the [`Directory`]; everyone reads it
-//! without asking.
+//! The role of the Registry is to know which clients are connected. It alone writes the [`Directory`], which everyone reads
+//! without a message.
 //!
-//! Handlers and sessions work with it through [`Clients`]. It tells the TopicManager, the Journal and the other nodes who
-//! connected and disconnected, and closes sessions whose account or token changed.
+//! Handlers and sessions use it through [`Clients`]. It tells the TopicManager, the CommandDispatcher, the RoomManager, the
+//! Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or token changed.
 
 mod directory;
 mod handle;
@@ -32,11 +32,11 @@ use crate::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, ClientKind, TopicId},
     },
-    protocol::{close_code::CloseCode, outbound::Event},
+    protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::Record,
 };
 
-/// A session of an authenticated client begins. The one that it replaces is closed.
+/// A session of an authenticated client begins. The session that it replaces is closed.
 #[derive(Message)]
 #[rtype(result = "Result<(), ConnectError>")]
 struct Connect {
@@ -63,12 +63,11 @@ struct OpenStream(ClientId);
 #[rtype(result = "()")]
 struct CloseStream(ClientId);
 
-/// An account or token changed: sessions that depend on it are closed. Answers how many.
+/// An account or token changed: the sessions that depend on it are closed. Returns how many.
 #[derive(Message)]
 #[rtype(result = "usize")]
 struct Apply(AccountChange);
 
-/// See the module.
 pub struct Registry {
     directory: Arc<Directory>,
     relays: Arc<Relays>,
@@ -77,29 +76,20 @@ pub struct Registry {
     backlog: Backlog,
     /// `limits.connections_per_identity`; 0 is none
     per_identity: usize,
-    /// streams of events by client
+    /// the number of streams of events of each client
     streams: HashMap<ClientId, usize>,
 }
 
-/// Whom the Registry tells who connects and disconnects.
+/// The actors that the Registry tells about clients and sessions.
 pub struct Neighbours {
-    /// The TopicManager.
     pub presence_changed: Recipient<PresenceChanged>,
-    /// The CommandDispatcher.
     pub client_ready: Recipient<ClientReady>,
-    /// The CommandDispatcher and the RoomManager.
     pub session_gone: [Recipient<SessionGone>; 2],
-    /// The CommandDispatcher.
     pub client_deleted: Recipient<ClientDeleted>,
-    /// The RoomManager.
     pub renamed: Recipient<Renamed>,
-    /// The TopicManager.
     pub close_replaced: Recipient<CloseReplaced>,
-    /// The TopicManager.
     pub announce: Recipient<Announce>,
-    /// The TopicManager.
     pub unsubscribe: Recipient<Unsubscribe>,
-    /// The Journal.
     pub record: Recipient<Write>,
 }
 
@@ -116,7 +106,7 @@ impl Registry {
         Self { directory, relays, backplane, neighbours, backlog, per_identity, streams: HashMap::new() }
     }
 
-    /// Whether the client, which has so many sessions, may open another socket or stream.
+    /// Whether a client with this number of sessions may open another socket or stream.
     fn check_count(&self, client: ClientId, sessions: usize) -> Result<(), ConnectError> {
         let streams = self.streams.get(&client).copied().unwrap_or_default();
         let is_full = self.per_identity > 0 && sessions + streams >= self.per_identity;
@@ -151,7 +141,7 @@ impl Registry {
     fn announce(&self, id: ClientId, client: &Connected, is_online: bool) {
         let at = Utc::now().trunc_subsecs(6);
         let (kind, name) = (client.account.kind(), client.account.name().to_owned());
-        self.neighbours.announce.do_send(Announce(Event::Client { id, kind, name, is_connected: is_online, at }));
+        self.neighbours.announce.do_send(Announce(StatusEvent::Client { id, kind, name, is_connected: is_online, at }));
         // while the database is away, `last_seen` is not worth its memory
         if let Holder::Device { incarnation, .. } = client.account.holder
             && !self.backlog.is_behind()
@@ -216,7 +206,7 @@ impl Handler<Connect> for Registry {
         for (_, session) in &replaced {
             self.gone(SessionGone { client: id, session: session.clone() });
         }
-        // nearly all have one
+        // nearly all clients have one session
         after.sessions.reserve_exact(1);
         after.sessions.push((connect.kind, connect.session.clone()));
         self.put(id, before.as_ref(), after);

@@ -1,8 +1,8 @@
 //! The role of the RoomManager is to know which sockets are in which room, and to give each room's events their order.
 //!
-//! Sessions and handlers ask it for changes through [`Rooms`]. It has the Journal decide and write them, all that
-//! gathered while the last ones were written at once, and only then tells sockets what has happened, in that order: what
-//! anybody has seen is stored. The Registry tells it which sockets are gone. Who is a member is in the database alone.
+//! Sessions and handlers request changes through [`Rooms`]. The Journal decides and writes them in batches: those that came
+//! while the last batch was written are the next one. The RoomManager then tells the sockets, in the same order, so that
+//! whatever a client has seen is stored. The Registry tells it which sessions ended. Memberships are in the database alone.
 
 mod handle;
 mod tell;
@@ -26,68 +26,65 @@ use crate::{
         ids::RoomId,
         rooms::{Attachment, HISTORY_BYTES, Occupancy, Participant, RoomChange, RoomOutcome, RoomRefusal},
     },
-    protocol::chat::{self, Event, Presence},
+    protocol::chat::{self, ParticipantEvent, Presence},
     store::{Decided, StoreError},
 };
 
-/// Changes that are written at once.
+/// The most changes per batch.
 const BATCH: usize = 1000;
 
-/// Something is asked of a room.
+/// A client requests a change.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Ask {
-    /// What.
     change: RoomChange,
-    /// The socket that asks; it gets the frames that are the answer, or say why it was refused.
+    /// The socket that requests it; it gets the answer or the refusal as frames.
     socket: Option<(SessionHandle, Attachment)>,
-    /// Where to tell what came of it.
+    /// Gets the outcome.
     answer: Option<oneshot::Sender<Decided>>,
-    /// Its share of what may wait.
+    /// Its share of the memory for waiting changes.
     place: OwnedSemaphorePermit,
 }
 
-/// A client with sockets here has another name from now on.
+/// A client has a new name.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Renamed(pub Participant);
 
-/// Who has sockets in a room on this node, and how many.
+/// The clients with sockets in a room on this node, and how many each has.
 #[derive(Message)]
 #[rtype(result = "Vec<(Participant, usize)>")]
 struct GetPresence(RoomId);
 
-/// How many sockets are in each room on this node, private rooms left out.
+/// The number of sockets on this node in each room that is not private.
 #[derive(Message)]
 #[rtype(result = "HashMap<RoomId, usize>")]
 struct GetSocketCounts;
 
-/// An [`Ask`] whose change is with the Journal.
+/// An [`Ask`] whose change is being written.
 struct Asked {
     socket: Option<(SessionHandle, Attachment)>,
     answer: Option<oneshot::Sender<Decided>>,
     _place: OwnedSemaphorePermit,
 }
 
-/// See the module.
 pub struct RoomManager {
     occupancy: Occupancy<SessionHandle>,
-    /// bounded by the places that [`Rooms`] gives out
+    /// bounded by the semaphore of [`Rooms`]
     waiting: Vec<Ask>,
-    /// the Journal has changes; what is asked meanwhile waits
+    /// a batch is being written; further changes wait
     writing: bool,
-    /// the database takes so long to commit them that whatever is asked is refused
+    /// the commit takes so long that further changes are refused
     is_late: bool,
-    /// what one socket may get as history, in bytes
+    /// the most bytes of history that a socket gets
     history_bytes: usize,
     journal: Recipient<Perform>,
     relays: Arc<Relays>,
 }
 
 impl RoomManager {
-    /// With nobody in any room.
     fn new(journal: Recipient<Perform>, relays: Arc<Relays>) -> Self {
-        // at most a quarter of what may wait for a socket, so that nobody is a slow consumer by joining
+        // at most a quarter of an outbox, so that joining makes no slow consumers
         let history_bytes = match relays.outbox_limits().bytes {
             0 => HISTORY_BYTES,
             bytes => HISTORY_BYTES.min(bytes / 4),
@@ -132,7 +129,7 @@ impl RoomManager {
         ));
     }
 
-    /// Nobody waits any longer for these changes, but what comes of them has to be told to the rooms.
+    /// Tells the rooms the outcomes of a late commit, for which the clients no longer wait.
     fn await_late(
         &self,
         changes: Arc<[RoomChange]>,
@@ -154,7 +151,7 @@ impl RoomManager {
             Ok(decided) => decided,
             Err(StoreError::Full(_) | StoreError::NearlyFull) => vec![Err(RoomRefusal::StorageFull); changes],
             Err(_) => {
-                // what has waited meanwhile would find the same, and wait for as long again
+                // the waiting changes would fail in the same way, after the same time
                 self.refuse_waiting(RoomRefusal::DatabaseUnavailable);
                 vec![Err(RoomRefusal::DatabaseUnavailable); changes]
             }
@@ -167,12 +164,12 @@ impl RoomManager {
         }
     }
 
-    /// Tells everyone concerned what has happened.
+    /// Tells the rooms and the requesting client the outcome of a change.
     fn announce(&mut self, change: &RoomChange, asked: Asked, decided: Decided) {
         let Asked { socket, answer, _place } = asked;
         self.tell_decided(change, &decided, socket.as_ref());
         if let Some(answer) = answer {
-            // after the frames, which leave at the end of the tick; whoever asked may be gone
+            // after the frames, which leave at the end of the tick; the receiver may be dropped
             tick::at_end_do(move || drop(answer.send(decided)));
         }
     }
@@ -193,7 +190,7 @@ impl Handler<Ask> for RoomManager {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, context: &mut Self::Context) {
-        // whoever has a socket in the room is a member: leaving takes the sockets out
+        // a client with a socket in the room is a member, since leaving removes its sockets
         if let RoomChange::Type { room, who } = &ask.change
             && self.occupancy.participant(*room, who.client).is_some()
         {
@@ -214,7 +211,9 @@ impl Handler<SessionGone> for RoomManager {
         for detached in self.occupancy.detach_session(gone.session.id()) {
             let presence = detached.last.then_some(Presence::Offline);
             let (room, who) = (detached.room, &detached.who);
-            self.broadcast(room, || chat::event(Event::Disconnected, room, who, presence, now()));
+            self.broadcast(room, || {
+                chat::participant_event(ParticipantEvent::Disconnected, room, who, presence, now())
+            });
         }
     }
 }

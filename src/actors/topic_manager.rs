@@ -1,8 +1,8 @@
 //! The role of the TopicManager is to know who is subscribed to what, and to give each topic's publications their order.
 //!
-//! Sessions publish and handlers subscribe through [`Topics`], the Registry tells it who connects and disconnects. It hands
-//! each publication once to every Relay that has subscribers, and the receipt to the sender. Which topics exist is in the
-//! database, except for `$status`, to which the Registry and the GatewayMonitor announce what happens.
+//! Sessions publish and handlers subscribe through [`Topics`]. The Registry tells it which clients connect and disconnect. It
+//! passes each publication once to every Relay with subscribers, and the receipt to the sender. Which topics exist is in the
+//! database, except for `$status`, where the Registry and the GatewayMonitor publish.
 
 mod handle;
 mod messages;
@@ -41,10 +41,9 @@ use crate::{
     store::Store,
 };
 
-/// Publications that may wait here; whoever publishes more waits in its session, and its peer behind it.
+/// Capacity of the mailbox. When it is full, publishing sessions wait and are not read.
 const MAILBOX: usize = 1024;
 
-/// See the module.
 pub struct TopicManager {
     subscriptions: Subscriptions<SessionHandle>,
     /// how long a subscription waits for its client
@@ -59,7 +58,6 @@ pub struct TopicManager {
 }
 
 impl TopicManager {
-    /// With nobody subscribed to anything.
     fn new(
         directory: Arc<Directory>,
         relays: Arc<Relays>,
@@ -74,7 +72,7 @@ impl TopicManager {
         Self { subscriptions, wait, directory, relays, backplane, store, refusals, lookups }
     }
 
-    /// Tells a session something, in order with what it was told before.
+    /// Sends a session a frame, after the frames that wait for a refusal.
     fn tell(&mut self, session: &SessionHandle, text: String) {
         let due = self.refusals.queue(session.id(), Answer::Text(text));
         self.carry_out(session, due);
@@ -89,9 +87,9 @@ impl TopicManager {
         }
     }
 
-    /// Tells a sender why it can't publish: the topic is not there, or it is not subscribed.
+    /// Tells a sender why it can't publish: the topic does not exist, or the sender is not subscribed.
     fn refuse(&mut self, publish: Publish, context: &mut Context<Self>) {
-        // the frame can be large, and this may wait for the database
+        // drops the frame, which can be large, since the database may take a while
         let Publish { session, topic, msgid, .. } = publish;
         // a topic that has subscribers exists
         if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
@@ -103,7 +101,7 @@ impl TopicManager {
             return self.tell(&session, outbound::error("at_limit", text, about));
         };
         let (store, manager, ticket) = (self.store.clone(), context.address(), self.refusals.begin(session.id()));
-        // not a future of this actor, which would poll all of them at each of its messages
+        // a task, since an actor polls all its own futures at each message
         actix::spawn(async move {
             let topic = topic.as_str();
             let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
@@ -171,7 +169,7 @@ impl Handler<Publish> for TopicManager {
 
     fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
         let topic = publish.topic.as_str();
-        // to the broker's own topics it alone publishes
+        // only the broker publishes to its own topics
         if publish.topic.is_reserved() || !self.subscriptions.is_subscribed(publish.client, topic) {
             return self.refuse(publish, context);
         }
@@ -181,7 +179,7 @@ impl Handler<Publish> for TopicManager {
             self.relays.publish(*worker, members.clone(), sender, publish.frame.clone());
         }
         let elsewhere = self.backplane.publish(&publish.topic, publish.client, &publish.frame);
-        // the sender is a member, but gets no copy
+        // the sender is a subscriber, but gets no copy
         let reached = audience.connected.saturating_sub(1) + elsewhere;
         let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
         self.tell(&publish.session, receipt);
@@ -236,9 +234,9 @@ impl Handler<Announce> for TopicManager {
         if members.is_empty() && !self.backplane.has_observers() {
             return;
         }
-        let frame = outbound::event(&event);
+        let frame = outbound::status_event(&event);
         self.backplane.announce(&frame);
-        // operators are few, and some have no socket for other topics
+        // one by one, since operators are few and agents' sessions are in no audience
         for member in members {
             if event.client() != Some(member)
                 && let Some(session) = self.directory.observer(member)

@@ -14,57 +14,54 @@ pub use rules::{Memberships, RoomLimit, role_on_joining, successor};
 
 use super::ids::{ClientId, MessageId, RoomId};
 
-/// Messages that somebody gets who joins.
+/// The number of messages that a client gets when it joins.
 pub const RECENT_MESSAGES: u64 = 50;
 
-/// Messages that somebody gets at most who comes back.
+/// The most messages that a client gets when it comes back.
 pub const MISSED_MESSAGES: u64 = 1000;
 
-/// Bytes of what somebody gets who joins; more would be more than a socket can have waiting.
+/// The most bytes of messages that a client gets when it joins; more would not fit in the outbox of its socket.
 pub const HISTORY_BYTES: usize = 256 * 1024;
 
-/// Characters of `client_msg_id`.
+/// The most characters of a `client_msg_id`.
 pub const CLIENT_MSG_ID_CHARS: usize = 64;
 
-/// A room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct Room {
-    /// Its id.
     pub id: RoomId,
-    /// Its name, unique among those that are not private.
+    /// Unique among the rooms that are not private.
     pub name: String,
-    /// What it is for.
     pub description: Option<String>,
-    /// Only members know that it exists, and only the owner lets others in.
+    /// Only members see the room, and only the owner adds members.
     pub is_private: bool,
-    /// Since when it exists.
     pub created_at: DateTime<Utc>,
 }
 
-/// A client, as a room knows it.
+/// A client in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct Participant {
-    /// Its UUID.
     pub client: ClientId,
-    /// A user's integer id; devices have none.
+    /// A user's id; devices have none.
     pub user_id: Option<i64>,
     /// A user's username, a device's name.
     pub username: Arc<str>,
 }
 
-/// What a member may do; each role includes those before it.
+/// What a member may do. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RoomRole {
     /// Read and write.
     Member,
     /// Delete messages, remove members.
     Moderator,
-    /// Add members, give roles. There is one owner as long as there are members.
+    /// Add members, give roles. A room with members has one owner.
     Owner,
 }
 
 impl RoomRole {
-    /// The word in tables and answers.
+    /// The word in the database and in answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Member => "member",
@@ -73,66 +70,61 @@ impl RoomRole {
         }
     }
 
-    /// The role of that word.
+    /// The role with this word.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Member, Self::Moderator, Self::Owner].into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// A member of a room.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct Member {
-    /// Who.
     pub who: Participant,
-    /// What it may do.
     pub role: RoomRole,
-    /// Since when.
     pub joined_at: DateTime<Utc>,
-    /// The newest message that it has marked as read; 0 if none.
+    /// The newest message that the member has marked as read; 0: none.
     pub last_read: MessageId,
-    /// Who added it; None once it has joined by itself.
+    /// The client that added it; None once the member has joined itself.
     pub added_by: Option<ClientId>,
 }
 
-/// A chat message as stored.
+/// A stored chat message.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct Message {
-    /// Its id; gives the order within the room.
+    /// Gives the order within the room.
     pub id: MessageId,
-    /// Where it was said.
     pub room: RoomId,
-    /// By whom.
     pub author: Participant,
-    /// What; empty once it is deleted.
+    /// Empty once the message is deleted.
     pub content: Arc<str>,
-    /// The author's own name for it.
+    /// The author's id for the message.
     pub client_msg_id: Option<String>,
-    /// When it was stored.
     pub created_at: DateTime<Utc>,
-    /// When its content was last exchanged.
+    /// When the content was last replaced.
     pub edited_at: Option<DateTime<Utc>>,
-    /// When it lost its content.
+    /// When the content was removed.
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// Messages of a room, oldest first.
 #[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct History {
-    /// The messages.
     pub messages: Vec<Message>,
-    /// There are more than these, at the end that this is read towards.
+    /// There are more messages in the direction of reading.
     pub truncated: bool,
-    /// It is read from the newest message towards older ones, not from some message towards newer ones.
+    /// Read from the newest message towards older ones; else from a given message towards newer ones.
     pub recent: bool,
 }
 
-/// What of the past somebody wants who joins.
+/// The history that a client asks for when it joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nothing.
+    /// No messages.
     Nothing,
     /// The last [`RECENT_MESSAGES`].
     Recent,
-    /// All after this one, up to [`MISSED_MESSAGES`].
+    /// All after this message, up to [`MISSED_MESSAGES`].
     Since(MessageId),
 }

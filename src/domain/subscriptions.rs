@@ -1,7 +1,7 @@
 //! Who is subscribed to what, and where the subscribers' sockets are.
 //!
-//! A subscription belongs to a client, not to a socket: it may be made before the client connects, survives a takeover,
-//! and ends when the client unsubscribes or its last socket goes (contract section 5).
+//! A subscription belongs to a client, not to a socket. It may be made before the client connects, survives a takeover, and
+//! ends when the client unsubscribes or its last socket disconnects (contract section 5).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -11,29 +11,29 @@ use std::{
 
 use super::ids::{ClientId, TopicId};
 
-/// Where a member's socket is: a worker, and a key among that worker's sessions. `S` is the session handle.
+/// Where a session is. Implemented by the session handle, which is `S` below.
 pub trait Location {
-    /// The index of the worker.
+    /// The index of its worker.
     fn worker(&self) -> usize;
 
-    /// Unique among all sessions, since keys are used again.
+    /// A number that no other session of this process has or had.
     fn id(&self) -> u64;
 }
 
-/// The members of one topic whose sockets one worker has. Shared with every publication, built anew only after a change.
+/// The subscribers of a topic on one worker. Shared by all publications until the subscribers change.
 pub type Members<S> = Arc<[S]>;
 
-/// The connected members of a topic, by worker.
+/// The sessions that a publication goes to, by worker.
 #[derive(Debug, Clone)]
 pub struct Audience<S> {
-    /// For each worker that has any: its index and the members there.
+    /// The index and the sessions of each worker that has any.
     pub workers: Vec<(usize, Members<S>)>,
-    /// How many connected members there are in all.
+    /// The number of sessions on all workers.
     pub connected: usize,
 }
 
 impl<S: Location> Audience<S> {
-    /// Sorts sessions by worker.
+    /// Groups sessions by worker.
     pub fn of(sessions: impl Iterator<Item = S>) -> Self {
         let mut by_worker: Vec<(usize, Vec<S>)> = Vec::new();
         for session in sessions {
@@ -52,16 +52,17 @@ impl<S: Location> Audience<S> {
 #[derive(Debug)]
 struct Topic<S> {
     members: HashSet<ClientId>,
-    /// None after a change, until somebody asks
+    /// None after a change, until the next publication
     audience: Option<Arc<Audience<S>>>,
 }
 
 #[derive(Debug)]
 struct Client<S> {
     topics: BTreeSet<TopicId>,
-    /// the socket that gets publications
+    /// the session that gets publications
     session: Option<S>,
-    /// since when it is expected; None: it has a socket, be it one that gets none
+    /// since when the client has no session, while its subscriptions wait; None: it has one, even if that gets no
+    /// publications
     absent_since: Option<Instant>,
 }
 
@@ -76,7 +77,7 @@ pub enum CannotSubscribe {
     TooManyWaiting,
 }
 
-/// The membership index.
+/// The subscriptions of all clients. `S` is the session handle.
 #[derive(Debug)]
 pub struct Subscriptions<S> {
     topics: HashMap<TopicId, Topic<S>>,
@@ -94,10 +95,10 @@ impl<S: Location + Clone> Subscriptions<S> {
         Self { topics: HashMap::new(), clients: HashMap::new(), per_client, most_waiting, waiting: 0 }
     }
 
-    /// Subscribes a client; doing so twice is doing it once.
+    /// Subscribes a client. A second subscription to the same topic changes nothing.
     ///
     /// # Errors
-    /// The client, or all clients that are absent, have as many subscriptions as they may.
+    /// A limit is reached, of the client or of the subscriptions that wait.
     pub fn subscribe(&mut self, client: ClientId, topic: TopicId, now: Instant) -> Result<(), CannotSubscribe> {
         let known = self.clients.get(&client);
         let is_absent = known.is_none_or(|known| known.absent_since.is_some());
@@ -127,7 +128,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         Ok(())
     }
 
-    /// Unsubscribes a client. Answers whether it was subscribed.
+    /// Unsubscribes a client. Returns whether it was subscribed.
     pub fn unsubscribe(&mut self, client: ClientId, topic: &TopicId) -> bool {
         let Some(entry) = self.clients.get_mut(&client) else { return false };
         let was = entry.topics.remove(topic);
@@ -141,7 +142,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         was
     }
 
-    /// A topic is deleted: all subscriptions to it end.
+    /// Ends all subscriptions to a deleted topic.
     pub fn remove_topic(&mut self, id: &TopicId) {
         let Some(topic) = self.topics.remove(id) else { return };
         for member in topic.members {
@@ -154,7 +155,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         }
     }
 
-    /// A client has sockets; this is the one that gets publications now, if there is one.
+    /// Sets the session that gets the publications of a connected client, if it has one.
     pub fn connected(&mut self, client: ClientId, session: Option<S>) {
         let entry = self.clients.entry(client).or_insert_with(|| Client {
             topics: BTreeSet::new(),
@@ -172,7 +173,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         }
     }
 
-    /// A client's last socket is gone, and its subscriptions with it.
+    /// Ends all subscriptions of a client, whose last session has ended.
     pub fn disconnected(&mut self, client: ClientId) {
         if let Some(entry) = self.clients.remove(&client) {
             if entry.absent_since.is_some() {
@@ -184,7 +185,7 @@ impl<S: Location + Clone> Subscriptions<S> {
         }
     }
 
-    /// Drops the subscriptions of clients that have had no socket for so long: they never came.
+    /// Ends the subscriptions of clients that have not connected for `wait`.
     pub fn drop_absent(&mut self, wait: Duration, now: Instant) {
         let absent: Vec<_> = self
             .clients
@@ -195,17 +196,17 @@ impl<S: Location + Clone> Subscriptions<S> {
         absent.into_iter().for_each(|client| self.disconnected(client));
     }
 
-    /// Whether a client is subscribed.
+    /// Whether a client is subscribed to a topic.
     pub fn is_subscribed(&self, client: ClientId, topic: &str) -> bool {
         self.topics.get(topic).is_some_and(|topic| topic.members.contains(&client))
     }
 
-    /// Whether a topic has members, connected or not.
+    /// Whether a topic has subscribers, connected or not.
     pub fn has_members(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
     }
 
-    /// The connected members of a topic.
+    /// The connected subscribers of a topic.
     pub fn audience(&mut self, topic: &str) -> Option<Arc<Audience<S>>> {
         let topic = self.topics.get_mut(topic)?;
         if topic.audience.is_none() {
@@ -215,12 +216,12 @@ impl<S: Location + Clone> Subscriptions<S> {
         topic.audience.clone()
     }
 
-    /// All members of a topic, connected or not.
+    /// All subscribers of a topic, connected or not.
     pub fn members(&self, topic: &str) -> Vec<ClientId> {
         self.topics.get(topic).map(|topic| topic.members.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// How many members each topic has that has any.
+    /// The number of subscribers of each topic that has any.
     pub fn counts(&self) -> HashMap<TopicId, usize> {
         self.topics.iter().map(|(id, topic)| (id.clone(), topic.members.len())).collect()
     }
@@ -377,7 +378,7 @@ mod tests {
         assert!(!index.is_subscribed(present, "t") && index.audience("t").is_none());
         assert!(index.is_subscribed(present, "other") && !index.clients.contains_key(&absent));
         assert_eq!(index.waiting, 0);
-        // there is room for another one
+        // the limit per client counts it no more
         index.subscribe(present, "t".into(), now).unwrap();
         assert_eq!(connected(&mut index, "t"), 1);
     }

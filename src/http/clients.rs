@@ -13,7 +13,8 @@ use crate::{error::ApiError, http::extract::PublicRead, state::Broker};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Clients {
+#[schema(as = Clients)]
+pub struct ClientList {
     /// On this page.
     count: usize,
     /// name by UUID
@@ -24,11 +25,11 @@ pub struct Clients {
 }
 
 /// Connected devices and users on all nodes: names by UUID.
-#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Clients)), security((), ("bearer" = [])))]
-pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<Clients> {
+#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = ClientList)), security((), ("bearer" = [])))]
+pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<ClientList> {
     let online = broker.clients.online().await.into_iter().map(|(id, name)| (id.to_string(), name));
     let (clients, next) = part_of(online, &part.0);
-    web::Json(Clients { count: clients.len(), clients: clients.into_iter().collect(), next })
+    web::Json(ClientList { count: clients.len(), clients: clients.into_iter().collect(), next })
 }
 
 /// How many sockets there are.

@@ -1,4 +1,4 @@
-//! How errors of the actors are answered.
+//! The answers to errors of the actors' handles.
 
 use crate::{
     actors::{

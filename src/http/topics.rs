@@ -87,7 +87,8 @@ impl TopicInfo {
 
 /// All topics.
 #[derive(Serialize, ToSchema)]
-pub struct Topics {
+#[schema(as = Topics)]
+pub struct TopicList {
     /// On this page.
     count: usize,
     topics: Vec<TopicInfo>,
@@ -145,19 +146,19 @@ pub async fn create(
 }
 
 /// All topics with the number of their subscribers.
-#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Topics)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = TopicList)), security((), ("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
     _: PublicRead,
     part: QueryOf<Part>,
-) -> Result<web::Json<Topics>, ApiError> {
+) -> Result<web::Json<TopicList>, ApiError> {
     let Part { after, limit, bytes } = part.0;
     let _turn = admission.reads.begin_list(bytes).await?;
     let (topics, more) = broker.topics.list(after.as_deref(), limit, bytes).await?;
     let topics: Vec<_> = topics.into_iter().map(|(topic, count)| TopicInfo::of(topic, count)).collect();
     let next = Next::after(topics.last().map(|topic| &topic.id), more);
-    Ok(web::Json(Topics { count: topics.len(), topics, next }))
+    Ok(web::Json(TopicList { count: topics.len(), topics, next }))
 }
 
 /// A topic with its subscribers.

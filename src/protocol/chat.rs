@@ -12,7 +12,7 @@ use crate::domain::{
 
 /// An event of a participant of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum ParticipantEvent {
     /// The client became a member, or joined with another socket.
     Joined,
     /// The client is no longer a member.
@@ -23,7 +23,7 @@ pub enum Event {
     Typing,
 }
 
-impl Event {
+impl ParticipantEvent {
     fn as_str(self) -> &'static str {
         match self {
             Self::Joined => "user_joined",
@@ -179,7 +179,13 @@ pub fn room_left(room: RoomId, removed: bool) -> String {
 }
 
 /// Tells about an event of a participant. `presence` is given if its first socket joined or its last one left with it.
-pub fn event(event: Event, room: RoomId, who: &Participant, presence: Option<Presence>, time: DateTime<Utc>) -> String {
+pub fn participant_event(
+    event: ParticipantEvent,
+    room: RoomId,
+    who: &Participant,
+    presence: Option<Presence>,
+    time: DateTime<Utc>,
+) -> String {
     let mut out = format!(r#"{{"type":"{}","#, event.as_str());
     put_participant(&mut out, who);
     let _ = write!(out, r#","room_id":{room}"#);

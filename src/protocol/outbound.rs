@@ -146,7 +146,7 @@ pub fn cancel(command: Uuid) -> String {
 /// A change of state that is published to the subscribers of `$status`. Its frame has no `method`, so that no client takes
 /// it for a command.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub enum StatusEvent {
     /// A gateway became reachable or unreachable.
     Gateway {
         /// The gateway and its new state.
@@ -169,7 +169,7 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl StatusEvent {
     /// The client of the event; `None` for a gateway's event.
     pub fn client(&self) -> Option<ClientId> {
         match self {
@@ -180,10 +180,10 @@ impl Event {
 }
 
 /// The frame of an event for subscribers of `$status`.
-pub fn event(event: &Event) -> String {
+pub fn status_event(event: &StatusEvent) -> String {
     let word = |subject: &str, is_up: bool| format!("{subject}_{}", if is_up { "connected" } else { "disconnected" });
     let frame = match event {
-        Event::Gateway { known, at } => json!({
+        StatusEvent::Gateway { known, at } => json!({
             "event": word("gateway", known.status.is_up() == Some(true)),
             "topic_id": TopicId::STATUS,
             "gateway_id": known.gateway.id,
@@ -193,7 +193,7 @@ pub fn event(event: &Event) -> String {
             "reason": known.reason.map(|reason| reason.as_str()),
             "at": rfc3339(*at),
         }),
-        Event::Client { id, kind, name, is_connected, at } => json!({
+        StatusEvent::Client { id, kind, name, is_connected, at } => json!({
             "event": word("client", *is_connected),
             "topic_id": TopicId::STATUS,
             "uuid": id,

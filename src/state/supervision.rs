@@ -18,7 +18,7 @@ use std::{
 
 use actix::Recipient;
 
-use crate::actors::{Ping, panic_if_asked};
+use crate::actors::{HealthCheck, panic_if_asked};
 
 /// `EX_SOFTWARE` of sysexits.h: an internal software error.
 pub const EXIT_CODE: i32 = 70;
@@ -32,7 +32,7 @@ pub(crate) struct Supervision(Arc<Watched>);
 
 #[derive(Default)]
 struct Watched {
-    actors: Mutex<Vec<(&'static str, Recipient<Ping>)>>,
+    actors: Mutex<Vec<(&'static str, Recipient<HealthCheck>)>>,
     /// the reason why the process has to end
     verdict: Mutex<Option<String>>,
     stopping: AtomicBool,
@@ -57,17 +57,17 @@ impl Drop for Ending {
 }
 
 impl Supervision {
-    pub(crate) fn watch_actor(&self, name: &'static str, actor: Recipient<Ping>) {
+    pub(crate) fn watch_actor(&self, name: &'static str, actor: Recipient<HealthCheck>) {
         self.actors().push((name, actor));
     }
 
-    fn actors(&self) -> MutexGuard<'_, Vec<(&'static str, Recipient<Ping>)>> {
+    fn actors(&self) -> MutexGuard<'_, Vec<(&'static str, Recipient<HealthCheck>)>> {
         self.0.actors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pings all actors. Returns the name of the first that does not answer in time.
     pub(crate) async fn unresponsive(&self, patience: Duration) -> Option<&'static str> {
-        let asked: Vec<_> = self.actors().iter().map(|(name, actor)| (*name, actor.send(Ping))).collect();
+        let asked: Vec<_> = self.actors().iter().map(|(name, actor)| (*name, actor.send(HealthCheck))).collect();
         let answers =
             asked.into_iter().map(async |(name, answer)| match tokio::time::timeout(patience, answer).await {
                 Ok(Ok(())) => None,
@@ -165,10 +165,10 @@ mod tests {
         }
     }
 
-    impl Handler<Ping> for Fragile {
+    impl Handler<HealthCheck> for Fragile {
         type Result = ();
 
-        fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+        fn handle(&mut self, _: HealthCheck, _: &mut Self::Context) {}
     }
 
     #[actix_web::test]
@@ -186,7 +186,7 @@ mod tests {
         }
         assert_eq!(supervision.verdict().as_deref(), Some("the fragile actor has ended"));
         assert_eq!(supervision.unresponsive(Duration::from_secs(60)).await, Some("fragile actor"));
-        neighbour.send(Ping).await.expect("the thread goes on without the one that panicked");
+        neighbour.send(HealthCheck).await.expect("the thread goes on without the one that panicked");
         arbiter.stop();
     }
 

@@ -1,4 +1,4 @@
-//! Rooms, their members and their messages: what is read here, what is changed in `changes`.
+//! Rooms, their members and their messages. Reads are here, writes in `changes`.
 
 pub(super) mod changes;
 
@@ -20,32 +20,30 @@ use crate::domain::{
     rooms::{History, Member, Message, Participant, Room, RoomRole},
 };
 
-/// What is unread is counted among so many messages, the newest.
+/// Unread messages are counted among this many newest messages.
 const UNREAD_COUNTED: u64 = 1000;
 
-/// Messages that are read at once.
+/// Messages per query.
 const CHUNK: u64 = 100;
 
-/// Which part of a room's history.
+/// A part of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the names of the fields say it
 pub enum Page {
-    /// The newest, after so many have been passed over.
-    Newest {
-        /// How many to pass over.
-        skip: u64,
-    },
-    /// The newest of those before this one.
+    /// The newest messages, without the first `skip`.
+    Newest { skip: u64 },
+    /// The newest messages before this one.
     Before(MessageId),
-    /// The oldest of those after this one.
+    /// The oldest messages after this one.
     After(MessageId),
 }
 
-/// A room as one client sees it.
+/// A room, and a client's membership of it.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct RoomView {
-    /// The room.
     pub room: Room,
-    /// The client's membership, and how many messages of others it has not marked as read, up to 1000.
+    /// The membership, and the number of unread messages of others, up to 1000.
     pub membership: Option<(Member, u64)>,
 }
 
@@ -88,7 +86,8 @@ impl From<messages::Model> for Message {
     }
 }
 
-/// A page of a room's messages, oldest first: at most so many, and so many bytes of content.
+/// A page of a room's messages, oldest first, of at most `limit` messages and `bytes` bytes of content, but at least one
+/// message.
 async fn read_page(
     connection: &impl ConnectionTrait,
     room: RoomId,
@@ -133,7 +132,7 @@ async fn read_page(
     Ok(history)
 }
 
-/// Gives a client another name in all rooms that it is a member of. What it said keeps the name from then.
+/// Renames a client in all rooms that it is a member of. Its messages keep the old name.
 pub(super) async fn rename_member(
     connection: &impl ConnectionTrait,
     client: ClientId,
@@ -141,7 +140,7 @@ pub(super) async fn rename_member(
 ) -> Result<(), StoreError> {
     let own = || room_members::Column::ClientUuid.eq(client.uuid());
     let rooms = room_members::Entity::find().select_only().column(room_members::Column::RoomId).filter(own());
-    // as in `changes`, the rows of the rooms first, in order
+    // the rows of the rooms are locked first and in order, as in `changes`
     rooms::Entity::find()
         .filter(rooms::Column::Id.in_subquery(rooms.into_query()))
         .order_by_asc(rooms::Column::Id)
@@ -156,7 +155,7 @@ pub(super) async fn rename_member(
     Ok(())
 }
 
-/// How many rooms a client has joined; those that others have added it to do not count.
+/// The number of rooms that a client has joined, without those that others added it to.
 async fn count_joined(connection: &impl ConnectionTrait, client: ClientId) -> Result<u64, StoreError> {
     let joined = room_members::Entity::find()
         .filter(room_members::Column::ClientUuid.eq(client.uuid()))
@@ -164,7 +163,7 @@ async fn count_joined(connection: &impl ConnectionTrait, client: ClientId) -> Re
     Ok(joined.count(connection).await?)
 }
 
-/// How many rooms a client has created that nobody is in.
+/// The number of rooms that a client has created and that have no members.
 async fn count_deserted(connection: &impl ConnectionTrait, creator: ClientId) -> Result<u64, StoreError> {
     let members = Query::select()
         .expr(Expr::val(1))
@@ -179,7 +178,7 @@ async fn count_deserted(connection: &impl ConnectionTrait, creator: ClientId) ->
 }
 
 impl Store {
-    /// How many rooms a client has joined (`limits.rooms_per_user`).
+    /// The number of rooms that a client has joined (`limits.rooms_per_user`).
     ///
     /// # Errors
     /// When the database fails.
@@ -187,7 +186,7 @@ impl Store {
         count_joined(&self.read, client).await
     }
 
-    /// The room, if the client may know that it exists, and the client's membership.
+    /// The room, if the client may see it, and the client's membership.
     ///
     /// # Errors
     /// When the database fails.
@@ -197,8 +196,7 @@ impl Store {
         Ok((member.is_some() || !room.is_private).then(|| (room.into(), member.map(Member::from))))
     }
 
-    /// The rooms that a client may know of, with what is unread, by id: those after this one, after so many have been
-    /// passed over.
+    /// The rooms that a client may see, by id: those after `after`, without the first `skip`.
     ///
     /// # Errors
     /// When the database fails.
@@ -229,7 +227,7 @@ impl Store {
             .collect())
     }
 
-    /// A room as a client sees it, if it may know that it exists.
+    /// A room as a client sees it, if it may see it.
     ///
     /// # Errors
     /// When the database fails.
@@ -252,7 +250,7 @@ impl Store {
         let of_client = room_members::Entity::find()
             .filter(room_members::Column::ClientUuid.eq(client.uuid()))
             .filter(room_members::Column::RoomId.is_in(rooms));
-        // for each room a count that ends early: somebody who never reads must not make everybody wait
+        // the count is limited for each room, or clients that never read would make this slow
         let newer = messages::Entity::find()
             .select_only()
             .columns([Column::ClientUuid, Column::DeletedAt])
@@ -292,8 +290,7 @@ impl Store {
             .collect())
     }
 
-    /// Members of a room, those who came first before the others: those after this one, after so many have been passed
-    /// over.
+    /// Members of a room by the time they joined: those after `after`, without the first `skip`.
     ///
     /// # Errors
     /// When the database fails.
@@ -320,7 +317,7 @@ impl Store {
         Ok(rows.into_iter().map(Member::from).collect())
     }
 
-    /// How many members a room has.
+    /// The number of members of a room.
     ///
     /// # Errors
     /// When the database fails.
@@ -344,7 +341,7 @@ impl Store {
         Ok(ids.into_iter().map(RoomId).collect())
     }
 
-    /// The identities of all members of a room.
+    /// The UUIDs of all members of a room.
     ///
     /// # Errors
     /// When the database fails.
@@ -359,7 +356,7 @@ impl Store {
         Ok(ids.into_iter().map(ClientId::from).collect())
     }
 
-    /// The member of a room that is the user of this integer id.
+    /// The member of a room that is the user with this id.
     ///
     /// # Errors
     /// When the database fails.
@@ -370,7 +367,7 @@ impl Store {
         Ok(of_user.one(&self.read).await?.map(Member::from))
     }
 
-    /// A page of a room's messages, oldest first: at most so many, of so many bytes.
+    /// A page of a room's messages, oldest first, of at most `limit` messages and `bytes` bytes of content.
     ///
     /// # Errors
     /// When the database fails.

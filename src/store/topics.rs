@@ -16,17 +16,17 @@ use crate::{
     protocol::json,
 };
 
-/// Topics that are read at once.
+/// Topics per query.
 const AT_ONCE: u64 = 500;
 
-/// Whether a topic was created.
+/// The outcome of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatedTopic {
-    /// It is new.
+    /// The topic is created.
     New,
     /// Another topic has that name.
     NameTaken,
-    /// Its creator has as many as it may.
+    /// The creator has reached its limit.
     TooMany,
 }
 
@@ -37,7 +37,7 @@ impl From<Model> for Topic {
 }
 
 impl Store {
-    /// Creates a topic, unless there is one of that name or its creator has as many as it may (0: any number).
+    /// Creates a topic, unless the name is taken or its creator has `most` topics (0: no limit).
     ///
     /// # Errors
     /// When the database fails.
@@ -55,7 +55,7 @@ impl Store {
             created_at: Set(Utc::now().into()),
         };
         let transaction = self.begin().await?;
-        // a name that is taken is the clearer answer
+        // checked first, since a taken name is the clearer answer
         if Topics::find_by_id(id.as_str()).one(&transaction).await?.is_some() {
             return Ok(CreatedTopic::NameTaken);
         }
@@ -74,7 +74,7 @@ impl Store {
         Ok(if inserted > 0 { CreatedTopic::New } else { CreatedTopic::NameTaken })
     }
 
-    /// Deletes a topic of that creator. Answers whether there was one.
+    /// Deletes a topic of this creator. Returns whether it existed.
     ///
     /// # Errors
     /// When the database fails.
@@ -86,8 +86,8 @@ impl Store {
         Ok(deleted.rows_affected > 0)
     }
 
-    /// Topics by name, from the one after this name on: at most so many, of so many bytes. Answers also whether there
-    /// are more.
+    /// Topics by name, those after `after`: at most `limit`, of at most `bytes` bytes, but at least one. Returns also whether
+    /// there are more.
     ///
     /// # Errors
     /// When the database fails.
@@ -119,12 +119,12 @@ impl Store {
         }
     }
 
-    /// The topic of this name.
+    /// The topic with this name.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn topic(&self, id: &str) -> Result<Option<Topic>, StoreError> {
-        // NUL is in no name, and PostgreSQL refuses even to look for it
+        // no name contains NUL, and PostgreSQL refuses the query
         if id.contains('\0') {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
-//! Who is connected to this node. The Registry alone writes it; everyone reads it without asking.
+//! The clients that are connected to this node, and their sessions. Written by the Registry alone, read from any thread
+//! without a message.
 
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ use crate::{
     },
 };
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Directory {
     clients: HashMap<ClientId, Arc<Connected>>,
@@ -28,11 +28,12 @@ pub(super) struct Connected {
 
 impl Connected {
     fn of_kind(&self, kind: SessionKind) -> Option<&SessionHandle> {
-        // the newest counts
+        // the newest one
         self.sessions.iter().rev().find(|(of, _)| *of == kind).map(|(_, session)| session)
     }
 
-    /// A device is online by its own socket, since chat sockets get no direct messages and no commands; a user by any.
+    /// A device is online while its own socket is open, since chat sockets get no direct messages and no commands; a user
+    /// while any socket is.
     pub(super) fn is_online(&self) -> bool {
         match self.account.kind() {
             ClientKind::Device => self.of_kind(SessionKind::Device).is_some(),
@@ -45,15 +46,15 @@ impl Connected {
         self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Agent))
     }
 
-    /// The session that gets topic messages. Never an agent's: whatever a message says, it must not look like a command.
+    /// The session that gets topic messages. Never an agent's, whose clients could take a message for a command.
     pub(super) fn subscriber(&self) -> Option<&SessionHandle> {
         self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Chat))
     }
 }
 
 impl Directory {
-    /// The session that gets the messages of `$status`: where topic messages go, else the agent's, since the broker's own
-    /// messages do not look like commands.
+    /// The session that gets the messages of `$status`: the one that gets topic messages, else the agent's, since no message
+    /// of `$status` looks like a command.
     pub fn observer(&self, id: ClientId) -> Option<SessionHandle> {
         let clients = self.clients.pin();
         let client = clients.get(&id)?;
@@ -70,28 +71,28 @@ impl Directory {
         self.clients.pin().get(&id).and_then(|client| client.commandable()).cloned()
     }
 
-    /// Everyone whose session takes commands.
+    /// The clients with a session that gets commands.
     pub fn all_commandable(&self) -> Vec<ClientId> {
         let clients = self.clients.pin();
         clients.iter().filter(|(_, client)| client.commandable().is_some()).map(|(id, _)| *id).collect()
     }
 
-    /// How many sessions the client has here.
+    /// The number of sessions of the client on this node.
     pub fn session_count(&self, id: ClientId) -> usize {
         self.clients.pin().get(&id).map_or(0, |client| client.sessions.len())
     }
 
-    /// Whether the client is online here: a device by its own socket, a user by any.
+    /// Whether the client is online on this node.
     pub fn is_online(&self, id: ClientId) -> bool {
         self.clients.pin().get(&id).is_some_and(|client| client.is_online())
     }
 
-    /// Whether the client has any session here.
+    /// Whether the client has any session on this node.
     pub fn is_connected(&self, id: ClientId) -> bool {
         self.clients.pin().contains_key(&id)
     }
 
-    /// Everyone who is online, with names.
+    /// The clients that are online on this node, with their names.
     pub fn online(&self) -> Vec<(ClientId, String)> {
         let clients = self.clients.pin();
         let online = clients.iter().filter(|(_, client)| client.is_online());
@@ -102,7 +103,7 @@ impl Directory {
         self.clients.pin().get(&client).map(|connected| Connected::clone(connected))
     }
 
-    /// Replaces a client's entry; one without sessions is removed.
+    /// Replaces the entry of a client, or removes it if no session is left.
     pub(super) fn put(&self, id: ClientId, connected: Connected) {
         let clients = self.clients.pin();
         if connected.sessions.is_empty() {
@@ -112,7 +113,7 @@ impl Directory {
         }
     }
 
-    /// All sessions for which this holds.
+    /// All sessions that `is_wanted` accepts.
     pub(super) fn sessions(&self, is_wanted: impl Fn(&SessionHandle) -> bool) -> Vec<SessionHandle> {
         let clients = self.clients.pin();
         let sessions = clients.values().flat_map(|client| client.sessions.iter());

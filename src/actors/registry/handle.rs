@@ -1,4 +1,4 @@
-//! The way to the Registry and to what it knows. Reads cost no message.
+//! The handle of the Registry. Reads take no message.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,7 +11,7 @@ use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipien
 use super::{Apply, CloseStream, Connect, Directory, Disconnect, Neighbours, OpenStream, Registry};
 use crate::{
     actors::{
-        Ping,
+        HealthCheck,
         journal::Backlog,
         room_manager::{RoomError, Rooms},
     },
@@ -28,10 +28,10 @@ use crate::{
 /// Why a client may not open another socket or stream of events.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// It has as many as it may (`limits.connections_per_identity`).
+    /// It has reached `limits.connections_per_identity`.
     #[error("the client has as many sockets as it may")]
     TooMany,
-    /// The Registry has ended.
+    /// The Registry has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
 }
@@ -39,43 +39,35 @@ pub enum ConnectError {
 /// Why a device is not changed or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// There is no such device.
     #[error("device not found")]
     NotFound,
-    /// Its memberships of rooms can't be ended now.
+    /// Its memberships of rooms can't be ended.
     #[error(transparent)]
     Rooms(#[from] RoomError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The Registry has ended.
+    /// The Registry has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
 }
 
-/// What the Registry and its handle work with.
+/// What the Registry and its handle use.
 pub struct Dependencies {
-    /// It is empty, and others may read it.
+    /// Empty at the start.
     pub directory: Arc<Directory>,
-    /// The way to sessions.
     pub relays: Arc<Relays>,
-    /// The way to other nodes.
     pub backplane: Arc<dyn Backplane>,
-    /// Whom the Registry tells who connects and disconnects.
     pub neighbours: Neighbours,
-    /// How much waits to be written.
     pub backlog: Backlog,
-    /// The database.
     pub store: Store,
-    /// What is known of accounts.
     pub accounts: Arc<Accounts>,
-    /// The way to the RoomManager.
     pub rooms: Rooms,
     /// `limits.connections_per_identity`; 0 is none.
     pub per_identity: usize,
 }
 
-/// See the module; clones are the same way.
+/// Clones are handles of the same Registry.
 #[derive(Clone)]
 pub struct Clients {
     registry: Addr<Registry>,
@@ -108,41 +100,41 @@ impl Clients {
         self.directory.device(id)
     }
 
-    /// Everyone here whose session takes commands.
+    /// The clients of this node with a session that gets commands.
     pub fn all_commandable(&self) -> Vec<ClientId> {
         self.directory.all_commandable()
     }
 
-    /// Whether the client has any session here.
+    /// Whether the client has any session on this node.
     pub fn is_connected(&self, id: ClientId) -> bool {
         self.directory.is_connected(id)
     }
 
-    /// Whether the client could open another socket now. Opening it decides.
+    /// Checks early whether the client may open another socket. [`Clients::connect`] decides.
     ///
     /// # Errors
-    /// It has as many as it may.
+    /// The client has reached its limit.
     pub fn check_count(&self, id: ClientId) -> Result<(), ConnectError> {
         let is_full = self.per_identity > 0 && self.directory.session_count(id) >= self.per_identity;
         if is_full { Err(ConnectError::TooMany) } else { Ok(()) }
     }
 
-    /// Everyone who is online on any node, with names.
+    /// The clients that are online on any node, with their names.
     pub async fn online(&self) -> BTreeMap<ClientId, String> {
         let elsewhere = self.backplane.clients().await;
         elsewhere.into_iter().chain(self.directory.online()).collect()
     }
 
-    /// Those of the clients that are online on any node.
+    /// Those of `clients` that are online on any node.
     pub async fn online_among(&self, clients: impl Iterator<Item = ClientId>) -> HashSet<ClientId> {
         let elsewhere: HashSet<_> = self.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
         clients.filter(|id| self.directory.is_online(*id) || elsewhere.contains(id)).collect()
     }
 
-    /// A session of an authenticated client begins. The one that it replaces is closed.
+    /// Adds a session of an authenticated client. The session that it replaces is closed.
     ///
     /// # Errors
-    /// The client has as many sockets and streams as it may.
+    /// The client has reached its limit of sockets and streams.
     pub async fn connect(
         &self,
         session: SessionHandle,
@@ -152,36 +144,37 @@ impl Clients {
         self.registry.send(Connect { session, kind, account }).await?
     }
 
-    /// A session has ended.
+    /// Removes a session that has ended.
     pub fn disconnect(&self, session: SessionHandle, client: ClientId) {
         self.registry.do_send(Disconnect { session, client });
     }
 
-    /// Counts a stream of events as one of the client's sockets, until the place is dropped.
+    /// Counts a stream of events as one of the client's sockets until the result is dropped.
     ///
     /// # Errors
-    /// The client has as many sockets and streams as it may.
+    /// The client has reached its limit of sockets and streams.
     pub async fn open_stream(&self, client: ClientId) -> Result<StreamPlace, ConnectError> {
         self.registry.send(OpenStream(client)).await??;
         Ok(StreamPlace { registry: self.registry.clone(), client })
     }
 
-    /// An account or token changed, as the database has it: closes the sessions concerned, here and on other nodes.
+    /// Applies a change of an account or token that is in the database: closes the sessions that it affects, on this node and
+    /// on others.
     ///
     /// # Errors
-    /// The Registry has ended.
+    /// The Registry has stopped.
     pub async fn apply(&self, change: AccountChange) -> Result<(), MailboxError> {
         self.backplane.notify(&change);
         self.registry.send(Apply(change)).await?;
         Ok(())
     }
 
-    /// The same for a change that another process made, which has told the other nodes.
+    /// Like [`Clients::apply`], for a change by another process. Other nodes are not told.
     pub fn apply_here(&self, change: AccountChange) {
         self.registry.do_send(Apply(change));
     }
 
-    /// Changes a device, and tells whoever uses its name.
+    /// Changes a device in the database, and its name in live sessions and rooms.
     ///
     /// # Errors
     /// There is no such device, or the database failed.
@@ -200,7 +193,7 @@ impl Clients {
         self.rooms.leave_all(id).await?;
         let deleted = self.store.delete_device(id).await?.ok_or(DeviceError::NotFound)?;
         self.apply_device(deleted).await?;
-        // what it joined meanwhile must not belong to whoever registers the UUID next
+        // a membership since the first call must not pass to the next device with this UUID
         Ok(self.rooms.leave_all(id).await?)
     }
 
@@ -209,15 +202,15 @@ impl Clients {
         self.apply(AccountChange::Account(account)).await
     }
 
-    /// Waits until the Registry has handled all that it was told before.
+    /// Waits until the Registry has handled all earlier messages.
     ///
     /// # Errors
-    /// The Registry has ended.
+    /// The Registry has stopped.
     pub async fn settled(&self) -> Result<(), MailboxError> {
-        self.registry.send(Ping).await
+        self.registry.send(HealthCheck).await
     }
 
-    /// For whoever sends this message alone.
+    /// For actors that send the Registry this message themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message<Result: Send> + Send + 'static,
@@ -228,7 +221,7 @@ impl Clients {
     }
 }
 
-/// The place of a stream of events among its client's sockets, until it is dropped.
+/// A stream of events, counted as a socket of its client until this is dropped.
 #[derive(Debug)]
 pub struct StreamPlace {
     registry: Addr<Registry>,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    actors::Ping,
+    actors::HealthCheck,
     cluster::LocalBackplane,
     delivery::testing::{Peer, token, worker},
     domain::{
@@ -62,7 +62,7 @@ hears! {
     ClientDeleted: |ClientDeleted(_)| Deleted;
     Renamed: |Renamed(who)| RenamedTo(who.username.to_string());
     CloseReplaced: |CloseReplaced { session, code }| Told::CloseReplaced(id(&session), code);
-    Announce: |Announce(event)| Announced { is_connected: matches!(event, Event::Client { is_connected: true, .. }) };
+    Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
     Unsubscribe: |Unsubscribe { topic, .. }| Unsubscribed(topic.to_string());
     Write: |_| Recorded;
 }
@@ -125,7 +125,7 @@ impl Scene {
 
     /// What the neighbours have been told since the last question.
     async fn told(&self) -> Vec<Told> {
-        self.registry.send(Ping).await.unwrap();
+        self.registry.send(HealthCheck).await.unwrap();
         self.neighbour.send(TakeTold).await.unwrap()
     }
 }

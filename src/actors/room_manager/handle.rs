@@ -1,5 +1,5 @@
-//! The way to the RoomManager. What may wait there is bounded, and nobody adds to what the workers do not keep up with:
-//! whoever asks for more waits outside, a session without reading from its peer.
+//! The handle of the RoomManager. The memory of waiting changes is bounded, and changes wait while a worker is congested:
+//! then handlers wait, and sessions are not read.
 
 mod reads;
 
@@ -26,21 +26,20 @@ use crate::{
 /// Why something can't be done with rooms.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
-    /// It was refused.
     #[error(transparent)]
     Refused(#[from] RoomRefusal),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The RoomManager has ended.
+    /// The RoomManager has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
-    /// The RoomManager answered something else than what it was asked.
+    /// The RoomManager returned the outcome of another kind of change.
     #[error("the outcome of another change")]
     OtherOutcome,
 }
 
-/// Kilobytes that may wait.
+/// The most kilobytes of waiting changes.
 const PLACES: usize = 16 * 1024;
 
 fn is_new_member(outcome: RoomOutcome) -> Option<bool> {
@@ -50,7 +49,7 @@ fn is_new_member(outcome: RoomOutcome) -> Option<bool> {
     }
 }
 
-/// See the module; clones are the same way.
+/// Clones are handles of the same RoomManager.
 #[derive(Clone)]
 pub struct Rooms {
     manager: Addr<RoomManager>,
@@ -71,7 +70,7 @@ fn places(change: &RoomChange) -> u32 {
 }
 
 impl Rooms {
-    /// Starts the RoomManager, which has the Journal write.
+    /// Starts the RoomManager, which sends its changes to `journal`.
     pub fn start(
         arbiter: &ArbiterHandle,
         journal: Recipient<Perform>,
@@ -84,10 +83,10 @@ impl Rooms {
         Self { manager, relays, store, limit, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
-    /// Creates a room, which belongs to its creator.
+    /// Creates a room, whose owner is its creator.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn create(
         &self,
         creator: Participant,
@@ -103,26 +102,26 @@ impl Rooms {
         .await
     }
 
-    /// Makes a client a member. False: it was one already.
+    /// Makes a client a member. Returns false if it was one already.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn join(&self, room: RoomId, who: Participant) -> Result<bool, RoomError> {
         self.change(RoomChange::Join { room, who, wanted: Wanted::Nothing }, is_new_member).await
     }
 
-    /// Has `by` make another client a member. False: it was one already.
+    /// Makes a client a member at the request of `by`. Returns false if it was one already.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn add(&self, room: RoomId, by: ClientId, who: Participant, role: RoomRole) -> Result<bool, RoomError> {
         self.change(RoomChange::Add { room, by, who, role }, is_new_member).await
     }
 
-    /// Has `by` give a member another role.
+    /// Gives a member another role at the request of `by`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn set_role(&self, room: RoomId, by: ClientId, whose: ClientId, role: RoomRole) -> Result<(), RoomError> {
         self.change(RoomChange::SetRole { room, by, whose, role }, |_| Some(())).await
     }
@@ -130,15 +129,15 @@ impl Rooms {
     /// Ends a client's membership.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn leave(&self, room: RoomId, who: ClientId) -> Result<(), RoomError> {
         self.change(RoomChange::Leave { room, who }, |_| Some(())).await
     }
 
-    /// Has `by` end somebody else's membership.
+    /// Ends the membership of `whose` at the request of `by`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn remove(&self, room: RoomId, by: ClientId, whose: ClientId) -> Result<(), RoomError> {
         self.change(RoomChange::Remove { room, by, whose }, |_| Some(())).await
     }
@@ -146,7 +145,7 @@ impl Rooms {
     /// Stores a message, unless its author has posted it before under this `client_msg_id`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn post(
         &self,
         room: RoomId,
@@ -165,7 +164,7 @@ impl Rooms {
     /// Replaces the content of a message.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn edit(
         &self,
         room: RoomId,
@@ -184,15 +183,15 @@ impl Rooms {
     /// Removes the content of a message.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn delete(&self, room: RoomId, message: MessageId, by: ClientId) -> Result<(), RoomError> {
         self.change(RoomChange::Delete { room, message, by }, |_| Some(())).await
     }
 
-    /// Marks all messages up to this one as read. Answers where the mark is now.
+    /// Marks all messages up to this one as read. Returns the position of the mark.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn mark_read(&self, room: RoomId, message: MessageId, by: ClientId) -> Result<MessageId, RoomError> {
         self.change(RoomChange::Read { room, message, by }, |outcome| match outcome {
             RoomOutcome::MarkedRead { message, .. } => Some(message),
@@ -211,10 +210,10 @@ impl Rooms {
     /// The database does not take it; some memberships may have ended.
     pub async fn leave_all(&self, client: ClientId) -> Result<(), RoomError> {
         let rooms = self.store.rooms_of(client).await?;
-        // at once, so that they are written together
+        // concurrently, so that they are written together
         let leave = rooms.into_iter().map(|room| self.ask(RoomChange::Leave { room, who: client }, None));
         for left in join_all(leave).await {
-            // whoever has left meanwhile has left
+            // other refusals mean that the membership has ended already
             if let Err(refusal @ (RoomRefusal::DatabaseUnavailable | RoomRefusal::StorageFull)) = left {
                 return Err(refusal.into());
             }
@@ -222,10 +221,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// Hands over what a socket asks for, if there is room. The answer goes to the socket.
+    /// Passes on a change that a socket requests, if there is room. The socket gets the outcome.
     ///
     /// # Errors
-    /// The change, for [`Rooms::tell_later`]: there is no room.
+    /// There is no room: the change, for [`Rooms::tell_later`].
     pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), RoomChange> {
         if self.relays.is_congested() {
             return Err(change);
@@ -240,14 +239,14 @@ impl Rooms {
         }
     }
 
-    /// Hands over what a socket asks for, when there is room.
+    /// Passes on a change that a socket requests, as soon as there is room.
     pub async fn tell_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
         if let Ok(place) = self.place(&change).await {
             self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
         }
     }
 
-    /// Asks for a change and waits for what comes of it. A socket that joins is in the room by then.
+    /// Requests a change and waits for the outcome. A socket that joins is in the room by then.
     ///
     /// # Errors
     /// Why it was refused.
@@ -269,12 +268,12 @@ impl Rooms {
         self.relays.uncongested().await;
         match patience::wait(self.places.clone().acquire_many_owned(places(change))).await {
             Ok(Ok(place)) => Ok(place),
-            // the semaphore would be closed, which nobody does
+            // out of patience; the semaphore is never closed
             _ => Err(RoomRefusal::DatabaseUnavailable),
         }
     }
 
-    /// For whoever sends this message alone.
+    /// For actors that send the RoomManager this message themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message<Result: Send> + Send + 'static,

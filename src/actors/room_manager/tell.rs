@@ -1,4 +1,4 @@
-//! Whom the RoomManager tells what has happened, and in which frames.
+//! The frames by which the RoomManager tells sockets the outcomes of changes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
         subscriptions::{Audience, Location},
     },
     protocol::{
-        chat::{self, Event, Presence},
+        chat::{self, ParticipantEvent, Presence},
         close_code::CloseCode,
         outbound::{self, About},
         wire,
@@ -56,7 +56,7 @@ impl RoomManager {
             }
             RoomOutcome::Deleted { newly: false, .. } | RoomOutcome::MarkedRead { newly: false, .. } => {}
             RoomOutcome::Typing { room, who } => {
-                self.broadcast(*room, || chat::event(Event::Typing, *room, who, None, now()));
+                self.broadcast(*room, || chat::participant_event(ParticipantEvent::Typing, *room, who, None, now()));
             }
         }
     }
@@ -68,7 +68,7 @@ impl RoomManager {
         socket: Option<&(SessionHandle, Attachment)>,
     ) {
         let (by, other) = change.clients();
-        // whoever is no member has no sockets in the room: a leave whose answer was lost, or one on another node
+        // the membership ended on another node, or its answer was lost: the sockets leave now
         let gone = match refusal {
             RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom => Some(by),
             RoomRefusal::NoSuchMember => other,
@@ -92,24 +92,26 @@ impl RoomManager {
         history: Option<&History>,
         socket: Option<&(SessionHandle, Attachment)>,
     ) {
-        // a socket that is closed has been forgotten already, or is about to be
+        // a closed socket is removed by the Registry's message, which may have come before
         let socket = socket.filter(|(session, _)| session.is_open());
         let Some((session, attachment)) = socket else {
             if newly {
-                self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, None, now()));
+                self.broadcast(room.id, || {
+                    chat::participant_event(ParticipantEvent::Joined, room.id, who, None, now())
+                });
             }
             return;
         };
         let history = history.map(|history| chat::message_history(room.id, history, self.history_bytes));
         match attachment {
             Attachment::Joined => self.tell(session, &chat::room_joined(room)),
-            // the first frame of such a socket
+            // must be the first frame of such a socket
             Attachment::Dedicated => history.iter().for_each(|history| self.tell(session, history)),
             Attachment::Plain => {}
         }
         let first = self.occupancy.attach(room, who, session.clone(), *attachment);
         let presence = (first == Some(true)).then_some(Presence::Online);
-        self.broadcast(room.id, || chat::event(Event::Joined, room.id, who, presence, now()));
+        self.broadcast(room.id, || chat::participant_event(ParticipantEvent::Joined, room.id, who, presence, now()));
         if *attachment == Attachment::Joined {
             history.iter().for_each(|history| self.tell(session, history));
         }
@@ -124,17 +126,17 @@ impl RoomManager {
                 Attachment::Dedicated | Attachment::Plain => self.relays.close(session, CloseCode::Forbidden),
             }
         }
-        // a member may leave by a socket that was never in the room
+        // a member may leave with a socket that is not in the room
         if let Some((session, _)) = socket
             && !sockets.iter().any(|(other, _)| other == session)
         {
             self.tell(session, &farewell);
         }
         let presence = (!sockets.is_empty()).then_some(Presence::Offline);
-        self.broadcast(room, || chat::event(Event::Left, room, who, presence, now()));
+        self.broadcast(room, || chat::participant_event(ParticipantEvent::Left, room, who, presence, now()));
     }
 
-    /// Tells all sockets in a room that understand more than messages.
+    /// Sends a frame to all sockets in a room that understand more than messages.
     pub(super) fn broadcast(&mut self, room: RoomId, frame: impl FnOnce() -> String) {
         if let Some(audience) = self.occupancy.audience(room) {
             self.publish(&audience, frame);
@@ -151,7 +153,7 @@ impl RoomManager {
         }
     }
 
-    /// Tells one socket, in order with what its rooms are told.
+    /// Sends a frame to one socket, in order with the frames of its rooms.
     fn tell(&self, session: &SessionHandle, frame: &str) {
         let members = Arc::new([session.clone()]);
         self.relays.publish(session.worker(), members, None, wire::text(&[frame.as_bytes()]));
@@ -162,15 +164,15 @@ pub(super) fn now() -> chrono::DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// What a socket is told that was refused.
+/// The frame by which a socket is told of a refusal.
 fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
     let refusal = match (refusal, change) {
-        // whoever is not there has left
+        // a client that is not a member has left already
         (RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom, RoomChange::Leave { room, .. }) => {
             return chat::room_left(*room, false);
         }
         (RoomRefusal::NoSuchRoom, RoomChange::Join { .. }) => refusal,
-        // nobody is a member of a room that does not exist
+        // a room that does not exist has no members
         (RoomRefusal::NoSuchRoom, _) => RoomRefusal::NotAMember,
         (refusal, _) => refusal,
     };

@@ -1,4 +1,4 @@
-//! The way to the TopicManager: topics and subscriptions, and publications.
+//! The handle of the TopicManager: topics, subscriptions, publications.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -29,50 +29,47 @@ use crate::{
 /// Why something can't be done with a topic.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    /// There is no such topic.
     #[error("topic not found")]
     NotFound,
     /// Another topic has that name.
     #[error("topic already exists")]
     NameTaken,
-    /// Its creator has as many as it may (`limits.topics_per_client`).
+    /// The creator has reached `limits.topics_per_client`.
     #[error("the client has created as many topics as it may")]
     TooMany,
     /// The client may not do that.
     #[error(transparent)]
     Refused(#[from] TopicRefusal),
-    /// There are as many subscriptions as may be.
+    /// A limit of subscriptions is reached.
     #[error(transparent)]
     Limit(#[from] CannotSubscribe),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The TopicManager has ended.
+    /// The TopicManager has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
 }
 
-/// A publication that the TopicManager has not taken.
+/// Why the TopicManager does not take a publication.
 #[derive(Debug)]
 pub enum NotPublished {
-    /// There is no room for it now.
+    /// Its mailbox, or a worker, is full.
     NoRoom(Publish),
-    /// The TopicManager has ended.
+    /// The TopicManager has stopped.
     Stopped,
 }
 
 /// A topic and its subscribers on all nodes.
 #[derive(Debug)]
 pub struct TopicView {
-    /// The topic.
     pub topic: Topic,
-    /// How many there are.
     pub subscriber_count: usize,
-    /// Who they are, sorted; left out for `$status`, since nobody needs to know who the operators are.
+    /// Sorted. Empty for `$status`, so that nobody learns who the operators are.
     pub subscribers: Vec<ClientId>,
 }
 
-/// See the module; clones are the same way.
+/// Clones are handles of the same TopicManager.
 #[derive(Clone)]
 pub struct Topics {
     manager: Addr<TopicManager>,
@@ -129,8 +126,8 @@ impl Topics {
         Ok(())
     }
 
-    /// Topics by name, from the one after this name on, with the number of their subscribers on all nodes: at most so many,
-    /// of so many bytes. Answers also whether there are more.
+    /// Topics by name, those after `after`, each with the number of its subscribers on all nodes: at most `limit`, of at most
+    /// `bytes` bytes. Returns also whether there are more.
     ///
     /// # Errors
     /// The database failed.
@@ -170,19 +167,19 @@ impl Topics {
     /// Who is subscribed to a topic on this node, connected or not.
     ///
     /// # Errors
-    /// The TopicManager has ended.
+    /// The TopicManager has stopped.
     pub async fn subscribers_here(&self, topic: TopicId) -> Result<Vec<ClientId>, TopicError> {
         Ok(self.manager.send(GetSubscribers(topic)).await?)
     }
 
-    /// Deletes a topic. Its subscribers are told, and their subscriptions end.
+    /// Deletes a topic, tells its subscribers, and ends their subscriptions.
     ///
     /// # Errors
     /// There is no such topic, or the client may not delete it.
     pub async fn delete(&self, id: &str, by: &Account) -> Result<(), TopicError> {
         let topic = self.find(id).await?;
         topic.check_deletion(by)?;
-        // of that creator: meanwhile somebody else may have created another one of the same name
+        // by its creator, since another client may have created a topic of the same name in the meantime
         if !self.store.delete_topic(id, topic.creator).await? {
             return Err(TopicError::NotFound);
         }
@@ -191,20 +188,19 @@ impl Topics {
         Ok(())
     }
 
-    /// Subscribes a client, also before it connects.
+    /// Subscribes a client, which need not be connected.
     ///
     /// # Errors
-    /// There is no such topic, the client may not subscribe, or has as many subscriptions as it may.
+    /// The topic does not exist, the client may not subscribe, or a limit is reached.
     pub async fn subscribe(&self, account: &Account, topic: &TopicId) -> Result<(), TopicError> {
         let client = account.id;
         self.find(topic.as_str()).await?.check_subscriber(account)?;
-        // a subscription is on the node where the client's socket is; a client without any is expected on this one
+        // the subscription is on the node with the client's session; a client without one is expected on this node
         let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, topic).await;
         if !elsewhere {
             self.manager.send(Subscribe { client, topic: topic.clone() }).await??;
         }
-        // the topic may have been deleted, or the client's role taken away, after the first check and before the subscription
-        // that this would have ended
+        // a deletion of the topic or a loss of the role between the check and the subscription did not end the subscription
         if let Err(error) = self.check_again(client, topic).await {
             self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
             return Err(error);
@@ -224,7 +220,7 @@ impl Topics {
     /// Unsubscribes a client, if it was subscribed.
     ///
     /// # Errors
-    /// The TopicManager has ended.
+    /// The TopicManager has stopped.
     pub async fn unsubscribe(&self, client: ClientId, topic: &TopicId) -> Result<(), TopicError> {
         let elsewhere = !self.directory.is_connected(client) && self.backplane.unsubscribe(client, topic).await;
         if !elsewhere {
@@ -240,7 +236,7 @@ impl Topics {
         self.store.topic(id).await?.ok_or(TopicError::NotFound)
     }
 
-    /// Hands a publication over, if there is room. The receipt goes to the session.
+    /// Passes a publication on, if there is room. The session gets the receipt.
     ///
     /// # Errors
     /// Nothing was published.
@@ -254,10 +250,10 @@ impl Topics {
         })
     }
 
-    /// Hands a publication over when there is room.
+    /// Passes a publication on as soon as there is room.
     ///
     /// # Errors
-    /// The TopicManager has ended.
+    /// The TopicManager has stopped.
     pub async fn publish_later(&self, publish: Publish) -> Result<(), MailboxError> {
         self.relays.uncongested().await;
         self.manager.send(publish).await
@@ -273,7 +269,7 @@ impl Topics {
         }
     }
 
-    /// For whoever sends this message alone.
+    /// For actors that send the TopicManager this message themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message<Result: Send> + Send + 'static,

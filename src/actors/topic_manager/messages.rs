@@ -1,5 +1,4 @@
-//! What the TopicManager is told and asked. Sessions and handlers send none of this themselves: they use
-//! [`Topics`](super::Topics).
+//! The messages of the TopicManager. Sessions and handlers use [`Topics`](super::Topics) instead.
 
 use std::collections::HashMap;
 
@@ -12,10 +11,10 @@ use crate::{
         ids::{ClientId, TopicId},
         subscriptions::CannotSubscribe,
     },
-    protocol::{close_code::CloseCode, outbound::Event},
+    protocol::{close_code::CloseCode, outbound::StatusEvent},
 };
 
-/// A client subscribes to a topic, which exists.
+/// A client subscribes to an existing topic.
 #[derive(Message)]
 #[rtype(result = "Result<(), CannotSubscribe>")]
 pub(super) struct Subscribe {
@@ -27,9 +26,7 @@ pub(super) struct Subscribe {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Unsubscribe {
-    /// The subscriber.
     pub client: ClientId,
-    /// The topic.
     pub topic: TopicId,
 }
 
@@ -38,8 +35,8 @@ pub struct Unsubscribe {
 #[rtype(result = "()")]
 pub(super) struct TopicDeleted(pub(super) TopicId);
 
-/// Passes a mark on when what a session published before has reached the outboxes of all its recipients, and its receipts
-/// and refusals that of the session.
+/// Drops a mark when a session's earlier publications are in the outboxes of their recipients, and the receipts and refusals
+/// in that of the session.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct MarkPublished {
@@ -60,21 +57,18 @@ pub(super) struct Refused {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct PresenceChanged {
-    /// The client.
     pub client: ClientId,
-    /// The session that gets publications, if there is one.
+    /// The session that gets publications, if any.
     pub subscriber: Option<SessionHandle>,
     /// Whether it has any session.
     pub is_connected: bool,
 }
 
-/// Another session of its client has taken over from this one: it is closed after what was published to it before.
+/// A session was replaced by a newer one: it is closed after the publications that it was to get before.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct CloseReplaced {
-    /// The session.
     pub session: SessionHandle,
-    /// How.
     pub code: CloseCode,
 }
 
@@ -82,29 +76,26 @@ pub struct CloseReplaced {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Publish {
-    /// Who sends it.
     pub client: ClientId,
-    /// From which session.
     pub session: SessionHandle,
-    /// To which topic.
     pub topic: TopicId,
-    /// The sender's name for the message.
+    /// The sender's id for the message.
     pub msgid: String,
-    /// What the subscribers get: a finished text frame.
+    /// The text frame that the subscribers get.
     pub frame: Bytes,
 }
 
 /// A message for the subscribers of `$status`, except for the client that it is about.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Announce(pub Event);
+pub struct Announce(pub StatusEvent);
 
 /// Who is subscribed to a topic on this node, connected or not.
 #[derive(Message)]
 #[rtype(result = "Vec<ClientId>")]
 pub(super) struct GetSubscribers(pub(super) TopicId);
 
-/// How many subscribers each topic has on this node that has any.
+/// The number of subscribers on this node of each topic that has any.
 #[derive(Message)]
 #[rtype(result = "HashMap<TopicId, usize>")]
 pub(super) struct GetCounts;

@@ -1,27 +1,27 @@
-//! Answers that wait behind a refusal. Whether a topic exists is known to the database alone, and what a sender is told
-//! after a refusal must not overtake it.
+//! Answers that wait for a refusal. Only the database knows whether a topic exists, and later answers to the same sender must
+//! not overtake the refusal.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::delivery::Mark;
 
-/// What a session is told, or whoever waits for what it is told.
+/// A frame for a session, or a mark among its frames.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A frame for the session.
     Text(String),
-    /// What came before has been told.
+    /// Dropped when the frames before it are in the outbox.
     Mark(Mark),
 }
 
 #[derive(Debug)]
 enum Place {
-    /// the database is being asked
+    /// waits for the database
     Open(u64),
     Taken(Answer),
 }
 
-/// The answers of sessions with a refusal under way, by session.
+/// The waiting answers by session.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     sessions: HashMap<u64, VecDeque<Place>>,
@@ -29,14 +29,14 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Keeps a place for a refusal, until [`Refusals::end`] is called with the ticket.
+    /// Reserves the next place for a refusal. Returns the ticket for [`Refusals::end`].
     pub(super) fn begin(&mut self, session: u64) -> u64 {
         self.tickets += 1;
         self.sessions.entry(session).or_default().push_back(Place::Open(self.tickets));
         self.tickets
     }
 
-    /// Puts an answer behind those that wait. Gives it back if none does: it is due now.
+    /// Queues an answer behind those that wait. Returns it if none waits.
     pub(super) fn queue(&mut self, session: u64, answer: Answer) -> Option<Answer> {
         if self.sessions.is_empty() {
             return Some(answer);
@@ -50,7 +50,7 @@ impl Refusals {
         }
     }
 
-    /// The text of a refusal is known. Answers what is due now, in order.
+    /// Fills the place of a refusal. Returns the answers that wait no longer, in order.
     pub(super) fn end(&mut self, session: u64, ticket: u64, text: String) -> Vec<Answer> {
         let Some(places) = self.sessions.get_mut(&session) else { return Vec::new() };
         if let Some(place) = places.iter_mut().find(|place| matches!(place, Place::Open(open) if *open == ticket)) {

@@ -21,7 +21,7 @@ use crate::{
         },
         ids::{ClientId, ClientKind, Role},
     },
-    protocol::{close_code::CloseCode, outbound::Event},
+    protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::test_store,
 };
 
@@ -166,7 +166,7 @@ async fn operators_who_observe_hear_of_every_client_but_themselves() {
     scene.subscribe(&boss, TopicId::STATUS).await.unwrap();
     for account in [&boss, &other] {
         let (id, kind, name) = (account.id, ClientKind::Device, account.name().to_owned());
-        scene.manager.do_send(Announce(Event::Client { id, kind, name, is_connected: true, at: Utc::now() }));
+        scene.manager.do_send(Announce(StatusEvent::Client { id, kind, name, is_connected: true, at: Utc::now() }));
     }
     let heard = peer.json().await;
     assert_eq!((&heard["event"], &heard["uuid"]), (&json!("client_connected"), &json!(other.id)));

@@ -1,132 +1,57 @@
-//! What can be asked of rooms, and what comes of it. It is decided by `rules`, in the transaction that writes it.
+//! The changes of rooms that clients can request, and their outcomes. The transaction that writes a change decides it by
+//! the rules in `rules`.
 
 use std::sync::Arc;
 
 use super::{HISTORY_BYTES, History, Message, Participant, Room, RoomRole, Wanted};
 use crate::domain::ids::{ClientId, MessageId, RoomId};
 
-/// Something that is asked of a room.
+/// A change of a room that a client requests.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // the names of the fields say it
 pub enum RoomChange {
-    /// A new room, whose owner the creator becomes.
-    Create {
-        /// Who.
-        creator: Participant,
-        /// Its name.
-        name: String,
-        /// What it is for.
-        description: Option<String>,
-        /// See [`Room::is_private`].
-        is_private: bool,
-    },
-    /// Become a member, or be one already.
-    Join {
-        /// Where.
-        room: RoomId,
-        /// Who.
-        who: Participant,
-        /// What of the past.
-        wanted: Wanted,
-    },
-    /// The owner makes somebody a member.
-    Add {
-        /// Where.
-        room: RoomId,
-        /// Who asks.
-        by: ClientId,
-        /// Who is added.
-        who: Participant,
-        /// As what.
-        role: RoomRole,
-    },
+    /// Creates a room; the creator becomes its owner.
+    Create { creator: Participant, name: String, description: Option<String>, is_private: bool },
+    /// Makes a client a member, unless it is one already.
+    Join { room: RoomId, who: Participant, wanted: Wanted },
+    /// The owner makes another client a member.
+    Add { room: RoomId, by: ClientId, who: Participant, role: RoomRole },
     /// The owner gives a member another role.
-    SetRole {
-        /// Where.
-        room: RoomId,
-        /// Who asks.
-        by: ClientId,
-        /// Whose role.
-        whose: ClientId,
-        /// Which.
-        role: RoomRole,
-    },
-    /// End one's membership.
-    Leave {
-        /// Where.
-        room: RoomId,
-        /// Who.
-        who: ClientId,
-    },
-    /// End somebody else's membership.
-    Remove {
-        /// Where.
-        room: RoomId,
-        /// Who asks.
-        by: ClientId,
-        /// Whose.
-        whose: ClientId,
-    },
-    /// Say something.
+    SetRole { room: RoomId, by: ClientId, whose: ClientId, role: RoomRole },
+    /// A client ends its own membership.
+    Leave { room: RoomId, who: ClientId },
+    /// A moderator or the owner ends another client's membership.
+    Remove { room: RoomId, by: ClientId, whose: ClientId },
+    /// Posts a message.
     Post {
-        /// Where.
         room: RoomId,
-        /// Who.
         author: Participant,
-        /// What.
         content: Arc<str>,
-        /// The author's own name for it.
+        /// The author's id for the message; a second post with the same id is the same message.
         client_msg_id: Option<String>,
     },
-    /// Exchange the content of one's own message.
-    Edit {
-        /// Where.
-        room: RoomId,
-        /// Which.
-        message: MessageId,
-        /// Who asks.
-        by: ClientId,
-        /// The new content.
-        content: Arc<str>,
-    },
-    /// Take the content of a message away: one's own, or as a moderator.
-    Delete {
-        /// Where.
-        room: RoomId,
-        /// Which.
-        message: MessageId,
-        /// Who asks.
-        by: ClientId,
-    },
-    /// Mark all messages up to this one as read.
-    Read {
-        /// Where.
-        room: RoomId,
-        /// Up to which.
-        message: MessageId,
-        /// Who.
-        by: ClientId,
-    },
-    /// Be seen typing; nothing is stored.
-    Type {
-        /// Where.
-        room: RoomId,
-        /// Who.
-        who: Participant,
-    },
+    /// The author replaces the content of a message.
+    Edit { room: RoomId, message: MessageId, by: ClientId, content: Arc<str> },
+    /// The author, a moderator or the owner removes the content of a message.
+    Delete { room: RoomId, message: MessageId, by: ClientId },
+    /// Marks all messages up to this one as read.
+    Read { room: RoomId, message: MessageId, by: ClientId },
+    /// Tells the room that a client is typing. Nothing is stored.
+    Type { room: RoomId, who: Participant },
 }
 
 impl RoomChange {
-    /// Whether it is about what is said, not about who is there: many such are written together.
+    /// Whether it posts, marks or types. Consecutive changes of this kind are written together, in few statements.
     pub fn is_talk(&self) -> bool {
         matches!(self, Self::Post { .. } | Self::Read { .. } | Self::Type { .. })
     }
 
-    /// Whether it needs more space in any case.
+    /// Whether it always takes more space in the database.
     pub fn takes_space(&self) -> bool {
         matches!(self, Self::Create { .. } | Self::Add { .. } | Self::Post { .. } | Self::Edit { .. })
     }
 
-    /// The room that it is asked of; a new one has no id yet.
+    /// The room that it changes; a new room has no id yet.
     pub fn room(&self) -> Option<RoomId> {
         match self {
             Self::Create { .. } => None,
@@ -143,7 +68,7 @@ impl RoomChange {
         }
     }
 
-    /// Who asks for it, and whom it concerns besides.
+    /// The client that requests it, and the other client that it concerns.
     pub fn clients(&self) -> (ClientId, Option<ClientId>) {
         match self {
             Self::Create { creator, .. } => (creator.client, None),
@@ -156,7 +81,7 @@ impl RoomChange {
         }
     }
 
-    /// About how much memory it takes while it waits, in bytes.
+    /// An estimate of the memory that it takes while it waits, in bytes.
     pub fn size(&self) -> usize {
         match self {
             Self::Post { content, .. } | Self::Edit { content, .. } => 512 + content.len(),
@@ -167,114 +92,94 @@ impl RoomChange {
     }
 }
 
-/// What came of a [`RoomChange`]: it is in the database.
+/// The outcome of a [`RoomChange`] that is written.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // the names of the fields say it
 pub enum RoomOutcome {
-    /// There is a new room.
+    /// The room is created.
     Created(Arc<Room>),
     /// A client is a member.
     Joined {
-        /// Where.
         room: Arc<Room>,
-        /// Who.
         who: Participant,
-        /// False: it was one already.
+        /// False: it was a member already.
         newly: bool,
-        /// What was wanted of the past.
+        /// The messages that it asked for.
         history: Option<History>,
     },
-    /// A client is a member no more.
+    /// A client is no longer a member.
     Left {
-        /// Where.
         room: RoomId,
-        /// Who.
         who: Participant,
-        /// Somebody else ended it.
+        /// Another client ended the membership.
         removed: bool,
-        /// Whom the ownership has passed to, if it was the owner that left.
+        /// The new owner, if the owner left.
         new_owner: Option<Participant>,
     },
     /// A member has another role.
-    RoleSet {
-        /// Where.
-        room: RoomId,
-        /// Who.
-        who: Participant,
-        /// Which.
-        role: RoomRole,
-    },
+    RoleSet { room: RoomId, who: Participant, role: RoomRole },
     /// A message is stored.
     Posted {
-        /// The message.
         message: Arc<Message>,
-        /// False: it was there already under its `client_msg_id`.
+        /// False: the author had posted it before under this `client_msg_id`.
         newly: bool,
     },
-    /// A message has another content.
+    /// The content of a message is replaced.
     Edited(Arc<Message>),
-    /// A message has no content any more.
+    /// The content of a message is removed.
     Deleted {
-        /// The message.
         message: Arc<Message>,
-        /// False: it had none before.
+        /// False: it was removed before.
         newly: bool,
     },
-    /// A read mark stands here or further on.
+    /// The read mark is at this message or a later one.
     MarkedRead {
-        /// Where.
         room: RoomId,
-        /// Who.
         who: Participant,
-        /// Up to which.
         message: MessageId,
-        /// False: it stood there already.
+        /// False: the mark did not move.
         newly: bool,
     },
     /// A member is typing.
-    Typing {
-        /// Where.
-        room: RoomId,
-        /// Who.
-        who: Participant,
-    },
+    Typing { room: RoomId, who: Participant },
 }
 
-/// Why a [`RoomChange`] is refused; nothing has happened.
+/// Why a [`RoomChange`] is refused. Nothing is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub enum RoomRefusal {
-    /// There is no such room, or none that the client may know of.
+    /// The room does not exist, or is private and the client is not a member.
     NoSuchRoom,
     /// Another room has that name.
     NameTaken,
-    /// The client is no member.
+    /// The client is not a member.
     NotAMember,
-    /// The other client is no member.
+    /// The other client is not a member.
     NoSuchMember,
-    /// There is no such message in the room, or it is deleted.
+    /// The message does not exist in this room, or is deleted.
     NoSuchMessage,
-    /// Only the author may do that.
+    /// Only the author of the message may do this.
     NotTheAuthor,
-    /// Only a moderator or the owner may do that.
+    /// Only moderators and the owner may do this.
     ModeratorRequired,
-    /// Only somebody of a higher role than the other may do that.
+    /// Only a client with a higher role than the other may do this.
     HigherRoleRequired,
-    /// The owner's role can't be changed: it passes on when the owner leaves.
+    /// The owner keeps its role until it leaves.
     OwnerStays,
-    /// Only the owner may do that.
+    /// Only the owner may do this.
     OwnerRequired,
-    /// The client is in as many rooms as it may (`limits.rooms_per_user`).
+    /// The client has reached `limits.rooms_per_user`.
     TooManyRooms,
-    /// The client that is to be added is in as many rooms as it may.
+    /// The new member has been added to as many rooms as `limits.rooms_per_user` allows.
     TheyHaveTooManyRooms,
-    /// The database does not take it now, or its answer was lost.
+    /// The database is unavailable, or its answer was lost.
     DatabaseUnavailable,
-    /// There is no space left to store it.
+    /// The storage is full.
     StorageFull,
 }
 
 impl RoomRefusal {
-    /// What the client is told.
+    /// The text of the answer.
     pub fn text(self) -> &'static str {
         match self {
             Self::NoSuchRoom => "Chat room not found",
@@ -296,7 +201,7 @@ impl RoomRefusal {
         }
     }
 
-    /// The constant that programs can tell it by.
+    /// The code of the answer.
     pub fn code(self) -> &'static str {
         match self {
             Self::NoSuchRoom | Self::NoSuchMember | Self::NoSuchMessage => "not_found",

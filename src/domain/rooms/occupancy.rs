@@ -1,5 +1,5 @@
-//! Which sockets are in which room. A membership is in the database and lasts; a socket is in a room from joining there
-//! until it, or its client, leaves.
+//! Which sockets are in which room. Memberships are in the database and last; a socket is in a room from the moment it joins
+//! until it disconnects or its client leaves.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,14 +9,14 @@ use crate::domain::{
     subscriptions::{Audience, Location},
 };
 
-/// How a socket is in a room: which frames it understands, and what becomes of it when it has to leave.
+/// How a socket is in a room: which frames it understands, and what happens to it when its client leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
-    /// It joined with a frame, and can be in other rooms besides: `/ws/auth`.
+    /// It joined with a frame and can be in several rooms: `/ws/auth`. It stays open.
     Joined,
-    /// The room is all that it is for: `/ws/room/{id}`.
+    /// It was opened for this room: `/ws/room/{id}`. It is closed.
     Dedicated,
-    /// As dedicated, and understands messages alone: `/ws?chat_id=`.
+    /// Like `Dedicated`, but it understands only messages: `/ws?chat_id=`.
     Plain,
 }
 
@@ -28,12 +28,11 @@ impl Attachment {
 
 /// A socket has left a room.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names of the fields say it
 pub struct Detached {
-    /// Which room.
     pub room: RoomId,
-    /// Whose socket.
     pub who: Participant,
-    /// It was the client's last one there.
+    /// It was the client's last socket in the room.
     pub last: bool,
 }
 
@@ -48,7 +47,7 @@ struct Occupied<S> {
     is_private: bool,
     /// each has at least one socket
     occupants: HashMap<ClientId, Occupant<S>>,
-    /// None after a change, until somebody asks
+    /// None after a change, until the next use
     audience: Option<Arc<Audience<S>>>,
     plain_audience: Option<Arc<Audience<S>>>,
 }
@@ -73,7 +72,7 @@ impl<S: Location + Clone> Occupied<S> {
 pub struct Occupancy<S> {
     /// each has at least one occupant
     rooms: HashMap<RoomId, Occupied<S>>,
-    /// in which rooms a socket is
+    /// the rooms of each socket
     sessions: HashMap<u64, Vec<(RoomId, ClientId)>>,
 }
 
@@ -84,7 +83,7 @@ impl<S: Location + Clone> Default for Occupancy<S> {
 }
 
 impl<S: Location + Clone> Occupancy<S> {
-    /// Puts a socket into a room. Answers whether it is the client's first one there; None: it was in there already.
+    /// Puts a socket into a room. Returns whether it is the client's first socket there; None: it was in the room already.
     pub fn attach(&mut self, room: &Room, who: &Participant, session: S, attachment: Attachment) -> Option<bool> {
         let rooms = self.sessions.entry(session.id()).or_default();
         if rooms.iter().any(|(other, _)| *other == room.id) {
@@ -104,7 +103,7 @@ impl<S: Location + Clone> Occupancy<S> {
         Some(occupant.sessions.len() == 1)
     }
 
-    /// Takes a socket out of all rooms.
+    /// Removes a socket from all rooms.
     pub fn detach_session(&mut self, session: u64) -> Vec<Detached> {
         let rooms = self.sessions.remove(&session).unwrap_or_default();
         rooms.into_iter().filter_map(|(room, client)| self.take_out(room, client, session)).collect()
@@ -122,7 +121,7 @@ impl<S: Location + Clone> Occupancy<S> {
         Some(Detached { room, who, last })
     }
 
-    /// Takes all sockets of a client out of a room.
+    /// Removes all sockets of a client from a room.
     pub fn detach_client(&mut self, room: RoomId, client: ClientId) -> Vec<(S, Attachment)> {
         let Some(occupant) = self.forget(room, client) else { return Vec::new() };
         for (session, _) in &occupant.sessions {
@@ -146,7 +145,7 @@ impl<S: Location + Clone> Occupancy<S> {
         occupant
     }
 
-    /// A client has another name.
+    /// Updates the name of a client in all rooms.
     pub fn rename(&mut self, who: &Participant) {
         for occupant in self.rooms.values_mut().filter_map(|occupied| occupied.occupants.get_mut(&who.client)) {
             occupant.who = who.clone();
@@ -162,7 +161,7 @@ impl<S: Location + Clone> Occupancy<S> {
         occupied.audience.clone()
     }
 
-    /// The sockets in a room that understand messages alone, without the author's own.
+    /// The sockets in a room that understand only messages, without those of the author.
     pub fn plain_audience(&mut self, room: RoomId, author: ClientId) -> Option<Arc<Audience<S>>> {
         let occupied = self.rooms.get_mut(&room)?;
         let own = occupied.occupants.get(&author).map_or(&[][..], |occupant| &occupant.sessions);
@@ -175,18 +174,18 @@ impl<S: Location + Clone> Occupancy<S> {
         occupied.plain_audience.clone()
     }
 
-    /// A client, if it has a socket in a room.
+    /// The client, if it has a socket in the room.
     pub fn participant(&self, room: RoomId, client: ClientId) -> Option<Participant> {
         self.rooms.get(&room)?.occupants.get(&client).map(|occupant| occupant.who.clone())
     }
 
-    /// Who has sockets in a room, and how many.
+    /// The clients with sockets in a room, and how many each has.
     pub fn present(&self, room: RoomId) -> Vec<(Participant, usize)> {
         let occupants = self.rooms.get(&room).into_iter().flat_map(|occupied| occupied.occupants.values());
         occupants.map(|occupant| (occupant.who.clone(), occupant.sessions.len())).collect()
     }
 
-    /// How many sockets are in each room that everyone may know of.
+    /// The number of sockets in each room that is not private.
     pub fn public_counts(&self) -> HashMap<RoomId, usize> {
         let count = |occupied: &Occupied<S>| occupied.occupants.values().map(|occupant| occupant.sessions.len()).sum();
         let public = self.rooms.iter().filter(|(_, occupied)| !occupied.is_private);

@@ -1,6 +1,6 @@
-//! Changes of rooms, made in the transaction of the Journal by the rules of `domain::rooms`. The rows of the rooms concerned
-//! are locked first, in order, so that on PostgreSQL several nodes take turns at a room: a greater message id is never to be
-//! seen before a smaller one, and no membership ends between the check and the message.
+//! Writes changes of rooms in the transaction of the Journal, decided by the rules of `domain::rooms`. The rows of the rooms
+//! are locked first, in order, so that nodes that share a PostgreSQL take turns: message ids become visible in order, and no
+//! membership ends between the check and the message.
 
 mod members;
 mod messages;
@@ -23,13 +23,13 @@ use crate::domain::{
     rooms::{Memberships, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
 };
 
-/// What is looked for in one statement: SQLite's expressions are at most a thousand levels deep.
+/// Conditions per statement, since SQLite limits the depth of an expression to 1000.
 const AT_ONCE: usize = 200;
 
-/// What came of one change.
+/// The outcome of one change.
 pub type Decided = Result<RoomOutcome, RoomRefusal>;
 
-/// Makes all changes in order. Answers for each what came of it.
+/// Writes all changes in order. Returns the outcome of each.
 ///
 /// # Errors
 /// When the database fails; then the transaction is not to be committed.
@@ -47,7 +47,7 @@ pub(in crate::store) async fn apply(
     let mut decided = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
-        // what is said is written in few statements, however many say it
+        // many messages, marks and typing events take few statements
         let is_refused = |change: &RoomChange| nearly_full && change.takes_space();
         let talk = rest.iter().take_while(|change| change.is_talk() && !is_refused(change)).count();
         if is_refused(first) {
@@ -74,15 +74,15 @@ pub(in crate::store) async fn leave_all(transaction: &impl ConnectionTrait, who:
         .all(transaction)
         .await?;
     let changes: Vec<_> = rooms.into_iter().map(|room| RoomChange::Leave { room: RoomId(room), who }).collect();
-    // to leave takes no space
+    // leaving takes no space
     apply(transaction, &changes, 0, false).await?;
     Ok(())
 }
 
-/// What the changes of one transaction work with.
+/// The state of a transaction that writes changes.
 struct Work<'a, C> {
     transaction: &'a C,
-    /// of the clients that the changes are about
+    /// those that the changes concern
     memberships: Memberships,
     limit: RoomLimit,
     nearly_full: bool,
@@ -96,7 +96,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         limit: RoomLimit,
         nearly_full: bool,
     ) -> Result<Self, StoreError> {
-        // two nodes that create rooms of the same names would wait for each other in the index
+        // without the lock, two nodes that create rooms of the same names could deadlock in the index
         let creates = changes.iter().any(|change| matches!(change, RoomChange::Create { .. }));
         if creates && transaction.get_database_backend() == DbBackend::Postgres {
             transaction.execute_unprepared("LOCK TABLE rooms IN SHARE ROW EXCLUSIVE MODE").await?;
@@ -131,7 +131,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
                 memberships.put(RoomId(row.room_id), row.into());
             }
         }
-        // after the locks, so that times go up as ids do; PostgreSQL stores no more than microseconds
+        // taken after the locks, so that times are in the order of ids; PostgreSQL stores microseconds
         Ok(Self { transaction, memberships, limit, nearly_full, now: Utc::now().trunc_subsecs(6) })
     }
 

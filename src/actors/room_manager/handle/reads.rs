@@ -1,4 +1,4 @@
-//! What is read of rooms, and by whom.
+//! Reads of rooms, for those who may see them.
 
 use std::collections::HashMap;
 
@@ -17,20 +17,20 @@ use crate::{
 };
 
 impl Rooms {
-    /// Whether the client is a member.
+    /// Checks that the client is a member.
     ///
     /// # Errors
-    /// It is not, or may not know that the room exists.
+    /// It is not, or may not see the room.
     pub async fn check_member(&self, room: RoomId, client: ClientId) -> Result<(), RoomError> {
         let (_, member) = self.store.room(room, client).await?.ok_or(RoomRefusal::NoSuchRoom)?;
         member.ok_or(RoomRefusal::NotAMember)?;
         Ok(())
     }
 
-    /// Whether the client could join. Joining decides.
+    /// Checks early whether the client may join. Joining decides.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of a refusal, or a failure.
     pub async fn check_join(&self, room: RoomId, client: ClientId) -> Result<(), RoomError> {
         let (_, member) = self.store.room(room, client).await?.ok_or(RoomRefusal::NoSuchRoom)?;
         if member.is_none() && !self.limit.allows_joining(self.store.count_rooms_joined(client).await?) {
@@ -39,10 +39,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// Members of a room, those who came first before the others, and how many there are in all. For members.
+    /// Members of a room by the time they joined, and their total number. For members only.
     ///
     /// # Errors
-    /// The client is no member.
+    /// The client is not a member.
     pub async fn members(
         &self,
         room: RoomId,
@@ -57,10 +57,10 @@ impl Rooms {
         Ok((members, total))
     }
 
-    /// A page of a room's messages. For members.
+    /// A page of a room's messages. For members only.
     ///
     /// # Errors
-    /// The client is no member.
+    /// The client is not a member.
     pub async fn history(
         &self,
         room: RoomId,
@@ -70,24 +70,24 @@ impl Rooms {
         bytes: usize,
     ) -> Result<History, RoomError> {
         let history = self.store.history(room, page, limit, bytes).await?;
-        // afterwards: a client that is removed meanwhile gets nothing that was said after that
+        // checked after reading, so that a client that is removed in the meantime gets no later messages
         self.check_member(room, client).await?;
         Ok(history)
     }
 
-    /// Who has sockets in a room on this node, and how many. For members.
+    /// The clients with sockets in a room on this node, and how many each has. For members only.
     ///
     /// # Errors
-    /// The client is no member.
+    /// The client is not a member.
     pub async fn presence(&self, room: RoomId, client: ClientId) -> Result<Vec<(Participant, usize)>, RoomError> {
         self.check_member(room, client).await?;
         Ok(self.manager.send(GetPresence(room)).await?)
     }
 
-    /// How many sockets are in each room on this node, private rooms left out.
+    /// The number of sockets on this node in each room that is not private.
     ///
     /// # Errors
-    /// The RoomManager has ended.
+    /// The RoomManager has stopped.
     pub async fn socket_counts(&self) -> Result<HashMap<RoomId, usize>, RoomError> {
         Ok(self.manager.send(GetSocketCounts).await?)
     }

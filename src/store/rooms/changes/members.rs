@@ -1,4 +1,4 @@
-//! Rooms and their members: who joins, is added, gets another role, leaves.
+//! Rooms and their members: creation, joining, adding, roles, leaving.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
             ..Default::default()
         };
         let mut insert = rooms::Entity::insert(row).on_conflict(OnConflict::new().do_nothing().to_owned()).into_query();
-        // a row that conflicts has that name
+        // a conflict: another room has that name
         let Some(inserted) = self.transaction.query_one(insert.returning_col(rooms::Column::Id)).await? else {
             return Ok(Err(RoomRefusal::NameTaken));
         };
@@ -125,7 +125,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(Ok(RoomOutcome::Joined { room, who: who.clone(), newly, history: None }))
     }
 
-    /// A member that was added joins: from now on the room counts as joined, if its limit allows one more.
+    /// A member that was added joins itself: the room counts as joined from now on, if the limit allows one more.
     async fn accept(&mut self, room: RoomId, client: ClientId) -> Result<(), StoreError> {
         let added = self.memberships.find(room, client).filter(|member| member.added_by.is_some()).cloned();
         let Some(added) = added else { return Ok(()) };
@@ -150,7 +150,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         role: RoomRole,
         added_by: Option<ClientId>,
     ) -> Result<(), StoreError> {
-        // what was said before is not unread for a new member
+        // earlier messages are not unread for a new member
         let newest = messages::Entity::find()
             .select_only()
             .column(messages::Column::Id)
@@ -171,7 +171,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(())
     }
 
-    /// Those who can be the next owner: the moderator and the member who have been there for longest.
+    /// The possible next owners: the moderator and the member with the longest memberships.
     async fn candidates(&self, room: RoomId) -> Result<Vec<Member>, StoreError> {
         use room_members::{Column, Entity};
         let mut candidates = Vec::new();

@@ -1,4 +1,4 @@
-//! What is said in rooms: posts, read marks and typing in few statements for many of them; edits one by one.
+//! Messages: posts, read marks and typing, many of them in few statements; edits and deletions one by one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +20,7 @@ use crate::{
     store::{StoreError, pieces},
 };
 
-/// Which message it is to its author: a room, the author, and `client_msg_id`.
+/// Room, author and `client_msg_id`, which identify a message.
 type Name = (RoomId, ClientId, String);
 
 fn name_of(post: &RoomChange) -> Option<Name> {
@@ -30,18 +30,18 @@ fn name_of(post: &RoomChange) -> Option<Name> {
     }
 }
 
-/// A message that is there under the name that its author gave it.
+/// A message that was posted before under the same `client_msg_id`.
 enum Known {
-    /// From before.
+    /// It was stored before this transaction.
     Stored(Arc<Message>),
-    /// As the change of this index.
+    /// It is the change with this index.
     Here(usize),
 }
 
 impl<C: ConnectionTrait> Work<'_, C> {
-    /// Posts, read marks and typing, in any mixture.
+    /// Writes posts, read marks and typing, in any order.
     pub(super) async fn talk(&mut self, changes: &[RoomChange]) -> Result<Vec<Decided>, StoreError> {
-        // each is decided below
+        // each is overwritten below
         let mut decided = vec![Err(RoomRefusal::DatabaseUnavailable); changes.len()];
         self.post_all(changes, &mut decided).await?;
         self.mark_all_read(changes, &mut decided).await?;
@@ -54,7 +54,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(decided)
     }
 
-    /// Messages one after the other. One that is there already under its `client_msg_id` is not written again.
+    /// Writes new messages in order. A message that was posted before under its `client_msg_id` is not written again.
     async fn post_all(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
         let mut known = self.named_messages(changes).await?;
         let (mut rows, mut indexes, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
@@ -114,7 +114,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(())
     }
 
-    /// Those of the messages that are stored already, by the names that their authors gave them.
+    /// The messages that were stored before this transaction, by room, author and `client_msg_id`.
     async fn named_messages(&self, changes: &[RoomChange]) -> Result<HashMap<Name, Known>, StoreError> {
         use messages::{Column, Entity};
         let names: HashSet<Name> = changes.iter().filter_map(name_of).collect();
@@ -137,7 +137,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(known)
     }
 
-    /// Writes messages; their ids in the same order.
+    /// Writes messages. Returns their ids in the same order.
     async fn insert_messages(&self, rows: Vec<messages::ActiveModel>) -> Result<Vec<MessageId>, StoreError> {
         let mut ids = Vec::with_capacity(rows.len());
         let sizes = pieces(rows.len());
@@ -149,13 +149,13 @@ impl<C: ConnectionTrait> Work<'_, C> {
             for row in inserted {
                 ids.push(MessageId(row.try_get_by_index(0)?));
             }
-            // ids are given in the order of the rows, but need not be told in it
+            // ids are assigned in the order of the rows, but may be returned in another
             ids[begin..].sort_unstable();
         }
         Ok(ids)
     }
 
-    /// Read marks; of several of one member the furthest counts.
+    /// Moves read marks. Of several marks of one member the newest counts.
     async fn mark_all_read(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
         use messages::{Column, Entity};
         let marked = |change: &RoomChange| match change {
@@ -203,7 +203,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(())
     }
 
-    /// A message, for a member of the room.
+    /// Loads a message for a member of the room.
     async fn message(
         &self,
         room: RoomId,
