@@ -30,14 +30,14 @@ import types
 import urllib.parse
 
 SECTIONS = (1, 2, 3, 4, 5, 6, 7, 10)  # 9 is performance, 12 and 13 compression
-CASE_COUNT = 247  # in these sections; another number means that loading broke
+CASE_COUNT = 247  # in these sections; another number means that loading failed
 PASS = {"OK", "NON-STRICT", "INFORMATIONAL"}
 PASS_CLOSE = {"OK", "INFORMATIONAL"}
 PARALLEL = 8  # most of a case's time is waiting
 
 OPEN_TIMEOUT = 60
 CLOSE_REPLY_TIMEOUT = 30  # for the server's half of the closing handshake
-TCP_DROP_TIMEOUT = 30  # for the server to drop TCP, which is its duty
+TCP_DROP_TIMEOUT = 30  # for the server to close TCP, as it must do first
 CHOP_DELAY = 0.001  # long enough for the server to read each piece alone
 CASE_TIMEOUT = 300  # ours: no case may hang the run
 SLOW = 20  # how much longer the cases' own timers are for one that failed and is run once more, alone
@@ -54,7 +54,7 @@ class Protocol:
 
 
 class Utf8Validator:
-    """Incremental: tells about invalid bytes as soon as they arrive."""
+    """Incremental: reports invalid bytes as soon as they arrive."""
 
     def __init__(self):
         self.reset()
