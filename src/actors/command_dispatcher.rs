@@ -22,7 +22,6 @@ use std::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{broadcast, oneshot};
-use uuid::Uuid;
 
 pub use inlet::{Inlet, Item, Items};
 pub use messages::{
@@ -38,8 +37,10 @@ use super::{
 use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
-        commands::{Answered, Changed, Command, CommandLimits, PendingCommands, Reason, Socket},
-        ids::ClientId,
+        commands::{
+            Answered, Command, CommandLimits, PendingCommands, Reason, Recovered, Socket, TargetUpdate, recover,
+        },
+        ids::{ClientId, CommandId},
     },
     protocol::outbound,
     store::{Record, Store},
@@ -57,11 +58,11 @@ pub struct CommandDispatcher {
     /// what began a moment ago and is in no record yet
     unrecorded: Unrecorded,
     /// what nobody stored beforehand and began while storage was nearly full or the database away: it is not recorded
-    unkept: HashSet<Uuid>,
+    unkept: HashSet<CommandId>,
     /// the timer for the end of this moment is set
     in_moment: bool,
-    waiters: HashMap<Uuid, Vec<oneshot::Sender<Arc<Command>>>>,
-    watchers: HashMap<Uuid, broadcast::Sender<Arc<Changed>>>,
+    waiters: HashMap<CommandId, Vec<oneshot::Sender<Arc<Command>>>>,
+    watchers: HashMap<CommandId, broadcast::Sender<Arc<TargetUpdate>>>,
     /// the one timer, and what it is set to
     timer: Option<(Instant, SpawnHandle)>,
     /// items of the inlet that are not handled yet
@@ -121,7 +122,7 @@ impl CommandDispatcher {
     /// Asks all targets that are connected; those that are not wait, or are over.
     fn ask_all(
         &mut self,
-        id: Uuid,
+        id: CommandId,
         clients: &[ClientId],
         waits: bool,
         behind_down_gateway: &[ClientId],
@@ -185,7 +186,7 @@ impl CommandDispatcher {
         self.timer = Some((next, timer));
     }
 
-    fn drop_answer(&mut self, client: ClientId, command: Uuid) {
+    fn drop_answer(&mut self, client: ClientId, command: CommandId) {
         self.dropped += 1;
         tracing::debug!(%client, %command, dropped = self.dropped, "answer that nobody asked for");
     }
@@ -214,42 +215,20 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 }
 
 impl CommandDispatcher {
-    /// Goes on with a stored command that is not over and that nobody sees to. Who was to be asked at once was asked, or was
-    /// about to be: that is over.
-    fn recover(&mut self, mut command: Command) {
-        let started = now();
-        let mut changes = Vec::new();
-        // beyond all that a watcher may have seen; the row of the command is older than those of its targets
-        let seen = command.targets.iter().map(|target| target.version).chain([command.version]).max();
-        command.version = seen.unwrap_or(0) + 1;
-        let waits = command.deliver_until.is_some_and(|until| until > started);
-        // the sockets that had been asked went with the process
-        for target in command.targets.iter_mut().filter(|target| !target.state.is_final()) {
-            use crate::domain::commands::State;
-            target.state = match target.state {
-                State::Queued if waits => continue,
-                State::Queued if command.deliver_until.is_some() => State::Expired,
-                // what was not to wait had been sent, or was about to be
-                _ => {
-                    self.pending.expect_late(command.id, target.client);
-                    State::Disconnected
-                }
-            };
-            target.ended_at = Some(started);
-            target.version = command.version;
-            changes.push(Record::Target { command: command.id, target: target.clone() });
-        }
-        if command.targets.iter().all(|target| target.state.is_final()) {
-            command.finished_at = Some(started);
-        }
-        changes.push(Record::Command(Arc::new(command.clone())));
-        self.journal.do_send(Write { records: changes, patient: false });
+    /// Handles a stored command further that is not finished and that no process handles.
+    fn recover(&mut self, stored: Command) {
+        let Recovered { command, ended, may_answer_late } = recover(stored, now());
+        may_answer_late.into_iter().for_each(|client| self.pending.expect_late(command.id, client));
+        let targets = ended.into_iter().map(|target| Record::Target { command: command.id, target });
+        let records = targets.chain([Record::Command(Arc::new(command.clone()))]).collect();
+        self.journal.do_send(Write { records, patient: false });
         if command.finished_at.is_none() {
-            self.pending.insert(command.clone(), deliver_by(&command), Instant::now());
+            let deliver_by = deliver_by(&command);
+            self.pending.insert(command, deliver_by, Instant::now());
         }
     }
 
-    fn wait_for(&mut self, id: Uuid) -> oneshot::Receiver<Arc<Command>> {
+    fn wait_for(&mut self, id: CommandId) -> oneshot::Receiver<Arc<Command>> {
         let (done, finished) = oneshot::channel();
         let waiters = self.waiters.entry(id).or_default();
         // who asks again and again waits once
@@ -291,7 +270,7 @@ impl CommandDispatcher {
     fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
         let Answer { client, command, result, failed } = answer;
         match self.pending.answer(command, client, result.clone(), failed, now()) {
-            Answered::Changed(changed) => {
+            Answered::Ended(changed) => {
                 self.tell([*changed]);
                 if self.pending.has_queued(client)
                     && let Some(session) = self.directory.commandable(client)
@@ -303,7 +282,7 @@ impl CommandDispatcher {
             Answered::Late => self
                 .journal
                 .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
-            Answered::Dropped => self.drop_answer(client, command),
+            Answered::Unexpected => self.drop_answer(client, command),
         }
     }
 
@@ -346,7 +325,7 @@ impl Handler<SessionGone> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
-        let changes = self.pending.session_gone(gone.client, &gone.session, now());
+        let changes = self.pending.session_lost(gone.client, &gone.session, now());
         self.tell(changes);
     }
 }
@@ -355,11 +334,8 @@ impl Handler<ClientDeleted> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
-        let queued = self.pending.queued_for(client);
-        let changes: Vec<_> =
-            queued.into_iter().filter_map(|id| self.pending.offline(id, client, None, now())).collect();
-        self.pending.forget_late(client);
-        self.tell(changes);
+        let updates = self.pending.client_deleted(client, now());
+        self.tell(updates);
     }
 }
 
@@ -393,7 +369,7 @@ impl Handler<Await> for CommandDispatcher {
     type Result = MessageResult<Await>;
 
     fn handle(&mut self, Await(id): Await, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.pending.has_places(id).then(|| self.wait_for(id)))
+        MessageResult(self.pending.contains(id).then(|| self.wait_for(id)))
     }
 }
 
@@ -402,7 +378,7 @@ impl Handler<Adopt> for CommandDispatcher {
 
     fn handle(&mut self, Adopt(command): Adopt, context: &mut Self::Context) -> Self::Result {
         let id = command.id;
-        if !self.pending.has_places(id) {
+        if !self.pending.contains(id) {
             tracing::warn!(command = %id, "a stored command that nobody saw to");
             let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
             self.recover(command);
@@ -413,7 +389,7 @@ impl Handler<Adopt> for CommandDispatcher {
             }
             self.set_timer(context);
         }
-        MessageResult(self.pending.has_places(id).then(|| self.wait_for(id)))
+        MessageResult(self.pending.contains(id).then(|| self.wait_for(id)))
     }
 }
 

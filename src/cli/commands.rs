@@ -8,18 +8,18 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::{
     names::resolve,
     values::{command_id, number, time},
 };
 use crate::{
+    client::Client,
+    domain::{commands::TargetState, ids::CommandId},
     terminal::{
         output::{Output, json_text, print_json, table, text},
         say,
     },
-    {client::Client, domain::commands::State},
 };
 
 #[derive(Args)]
@@ -33,7 +33,7 @@ enum Action {
     /// List commands, newest first
     List {
         /// Only commands with a target in this state
-        #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
+        #[arg(long, value_parser = PossibleValuesParser::new(TargetState::ALL.map(TargetState::as_str)))]
         state: Option<String>,
         /// Only commands to this target: a user's integer id, a UUID, or a name
         #[arg(long)]
@@ -51,7 +51,7 @@ enum Action {
     Show {
         /// The command's id, as `commands list` shows it
         #[arg(value_parser = command_id)]
-        id: Uuid,
+        id: CommandId,
         #[command(flatten)]
         output: Output,
     },
@@ -59,7 +59,7 @@ enum Action {
     Watch {
         /// The command's id, as `commands list` shows it
         #[arg(value_parser = command_id)]
-        id: Uuid,
+        id: CommandId,
         #[command(flatten)]
         output: Output,
     },
@@ -67,7 +67,7 @@ enum Action {
     Cancel {
         /// The command's id, as `commands list` shows it
         #[arg(value_parser = command_id)]
-        id: Uuid,
+        id: CommandId,
         #[command(flatten)]
         output: Output,
     },
@@ -161,7 +161,7 @@ fn print_list(list: &Value) {
 }
 
 /// Prints the command, then each event, until the command has finished.
-async fn watch(client: &Client, id: Uuid, json: bool) -> anyhow::Result<()> {
+async fn watch(client: &Client, id: CommandId, json: bool) -> anyhow::Result<()> {
     // prints the current state first, so that there is output at once
     let command: Value = client.get(&format!("/api/commands/{id}")).await?;
     let is_over = command["state"] == "finished";

@@ -5,15 +5,17 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 use chrono::{DateTime, FixedOffset};
 use uuid::Uuid;
 
+use crate::domain::ids::CommandId;
+
 pub(super) fn uuid(text: &str) -> Result<Uuid, &'static str> {
     Uuid::try_parse(text).map_err(|_| "expected a UUID such as 123e4567-e89b-12d3-a456-426614174000")
 }
 
 /// Parses a command's id, as `send --async` prints it.
-pub(super) fn command_id(text: &str) -> Result<Uuid, &'static str> {
-    Uuid::try_parse(text).map_err(|_| {
-        "expected a command's id such as 123e4567-e89b-12d3-a456-426614174000; `switchboard commands list` shows them"
-    })
+pub(super) fn command_id(text: &str) -> Result<CommandId, &'static str> {
+    CommandId::parse(text).ok_or(
+        "expected a command's id such as 123e4567-e89b-12d3-a456-426614174000; `switchboard commands list` shows them",
+    )
 }
 
 pub(super) fn time(text: &str) -> Result<DateTime<FixedOffset>, &'static str> {

@@ -1,107 +1,28 @@
-//! Commands and what becomes of them.
+//! Commands: what a client gives to other clients, and what becomes of it.
 
+mod late;
+mod order;
 mod pending;
+mod recovery;
+mod state;
 mod usage;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
-use super::ids::{ClientId, ClientKind};
+use super::{
+    accounts::Account,
+    ids::{ClientId, ClientKind, CommandId, Role},
+};
 
+pub use order::{Order, max_targets, may_command};
 pub use pending::{Answered, PendingCommands, Socket};
+pub use recovery::{Recovered, recover};
+pub use state::{Reason, TargetState};
 pub use usage::{CommandLimits, Exceeded};
 
-/// What one target of a command has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Waits for the target to connect.
-    Queued,
-    /// Is on its way to the target's socket.
-    Sent,
-    /// The target has told of progress.
-    InProgress,
-    /// The target has answered.
-    Succeeded,
-    /// The target has answered with an `error`.
-    Failed,
-    /// The target has not answered in time.
-    TimedOut,
-    /// The target could not be reached, and the command was not to wait.
-    Offline,
-    /// The target's socket was lost before it answered; it may answer later.
-    Disconnected,
-    /// The target did not connect in time.
-    Expired,
-    /// Somebody called it off.
-    Cancelled,
-}
-
-impl State {
-    /// All states.
-    pub const ALL: [Self; 10] = [
-        Self::Queued,
-        Self::Sent,
-        Self::InProgress,
-        Self::Succeeded,
-        Self::Failed,
-        Self::TimedOut,
-        Self::Offline,
-        Self::Disconnected,
-        Self::Expired,
-        Self::Cancelled,
-    ];
-
-    /// The word on the wire and in the table.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Sent => "sent",
-            Self::InProgress => "in_progress",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Offline => "offline",
-            Self::Disconnected => "disconnected",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that word.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-
-    /// Whether nothing more will change.
-    pub fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::Sent | Self::InProgress)
-    }
-}
-
-/// Why a target could not be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The gateway that it is behind is down.
-    GatewayDown,
-}
-
-impl Reason {
-    /// The word on the wire and in the table.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::GatewayDown => "gateway_down",
-        }
-    }
-
-    /// The reason of that word.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::GatewayDown].into_iter().find(|reason| reason.as_str() == text)
-    }
-}
-
-/// One client that a command goes to, and what came of it.
+/// One client that a command goes to.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The client.
@@ -112,33 +33,33 @@ pub struct Target {
     pub kind: ClientKind,
     /// A device's name; a user's email or username.
     pub name: String,
-    /// What it has come to.
-    pub state: State,
-    /// Why it could not be asked, where more is known than the state says.
+    /// Its state.
+    pub state: TargetState,
+    /// Why it is offline, where more is known.
     pub reason: Option<Reason>,
     /// The answer: JSON.
     pub result: Option<Arc<str>>,
     /// An answer that came after the target had timed out or lost its socket: JSON.
     pub late_result: Option<Arc<str>>,
-    /// When it was sent.
+    /// When the command was sent to it.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the first progress came.
+    /// When its first progress report came.
     pub in_progress_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// The command's version at the last change.
+    /// The command's version at the target's last update.
     pub version: i64,
 }
 
 impl Target {
-    /// A client to be asked.
+    /// A queued target.
     pub fn new(client: ClientId, kind: ClientKind, name: String, user_id: Option<i64>) -> Self {
         Self {
             client,
             user_id,
             kind,
             name,
-            state: State::Queued,
+            state: TargetState::Queued,
             reason: None,
             result: None,
             late_result: None,
@@ -148,16 +69,21 @@ impl Target {
             version: 0,
         }
     }
+
+    fn end(&mut self, state: TargetState, time: DateTime<Utc>) {
+        self.state = state;
+        self.ended_at = Some(time);
+    }
 }
 
 /// A command to one or more clients.
 #[derive(Debug, Clone)]
 pub struct Command {
     /// Its id, `command_id` on the wire.
-    pub id: Uuid,
-    /// Who asks.
+    pub id: CommandId,
+    /// Who gave it.
     pub requested_by: ClientId,
-    /// The name of who asks.
+    /// The name of who gave it.
     pub requester: String,
     /// What to do.
     pub method: String,
@@ -165,29 +91,43 @@ pub struct Command {
     pub url: String,
     /// With what: JSON.
     pub data: Option<Arc<str>>,
-    /// How long a target may take from when it was sent.
+    /// How long a target may take to answer once the command was sent to it.
     pub timeout: Duration,
-    /// Until when it waits for targets that are not connected.
+    /// Until when it waits for targets that are not connected. None: it may not wait.
     pub deliver_until: Option<DateTime<Utc>>,
     /// When it was given.
     pub created_at: DateTime<Utc>,
     /// When its last target ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How often it has changed.
+    /// The number of updates so far.
     pub version: i64,
-    /// Whom it goes to; fixed from the beginning.
+    /// The clients it goes to, which never change.
     pub targets: Vec<Target>,
 }
 
-/// A change of one target.
+impl Command {
+    /// Whether this account may see it: operators see all commands, others their own.
+    pub fn is_visible_to(&self, account: &Account) -> bool {
+        account.role() >= Role::Operator || self.requested_by == account.id
+    }
+
+    /// Ends a command that was not sent to anybody as cancelled.
+    pub fn withdraw(&mut self) {
+        let time = self.created_at;
+        self.finished_at = Some(time);
+        self.targets.iter_mut().for_each(|target| target.end(TargetState::Cancelled, time));
+    }
+}
+
+/// An update of one target.
 #[derive(Debug, Clone)]
-pub struct Changed {
+pub struct TargetUpdate {
     /// The command.
-    pub command: Uuid,
-    /// The target after the change.
+    pub command: CommandId,
+    /// The target after the update.
     pub target: Target,
-    /// The target has told of progress: JSON.
+    /// The progress that the target has reported: JSON.
     pub progress: Option<Arc<str>>,
-    /// The whole command, if that was its last target.
+    /// The whole command, if that was its last target to end.
     pub finished: Option<Arc<Command>>,
 }

@@ -9,7 +9,7 @@ mod targets;
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{
     Value,
@@ -17,7 +17,6 @@ use serde_json::{
 };
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use self::{
     info::ProgressInfo,
@@ -39,9 +38,9 @@ use crate::{
         journal::Write,
     },
     domain::{
-        accounts::{Account, Authenticated, Holder},
-        commands::{Command, Exceeded, State, Target},
-        ids::Role,
+        accounts::{Account, Authenticated},
+        commands::{Command, Exceeded, Order, max_targets, may_command},
+        ids::{CommandId, Role},
     },
     error::ApiError,
     http::Admission,
@@ -51,7 +50,7 @@ use crate::{
         outbound::{self, rfc3339},
     },
     state::Broker,
-    store::{CommandFilter, CommandPage, Created, Record, StoreError},
+    store::{CommandFilter, CommandPage, KeyedCommand, Record, StoreError},
 };
 
 /// How long a caller waits for the end of its command.
@@ -70,35 +69,27 @@ pub(super) struct Options {
 pub(super) fn command(
     broker: &Broker,
     requester: &Authenticated,
-    accounts: &[Arc<Account>],
+    accounts: Vec<Arc<Account>>,
     request: Request,
     options: Options,
 ) -> Result<Command, ApiError> {
     let Request { method, url, data } = request;
-    // what PostgreSQL keeps of a time, so that it is the same everywhere
-    let created_at = Utc::now().trunc_subsecs(6);
     let default = match broker.settings.limits.command_timeout_secs {
         0 => MAX_TIMEOUT_SECS,
         secs => secs,
     };
-    let wait = (options.deliver_within_secs > 0).then(|| TimeDelta::seconds(options.deliver_within_secs as i64));
-    let mut targets: Vec<_> = accounts.iter().map(|account| target(account)).collect();
-    // in the order in which they are read again
-    targets.sort_by(|a, b| (&a.name, a.client).cmp(&(&b.name, b.client)));
-    let command = Command {
-        id: new_id(created_at),
-        requested_by: requester.account.id,
-        requester: requester.account.name().to_owned(),
+    let order = Order {
+        requester: requester.account.clone(),
+        targets: accounts,
         method,
         url,
         data,
         timeout: Duration::from_secs(options.timeout_secs.unwrap_or(default)),
-        deliver_until: wait.map(|wait| created_at + wait),
-        created_at,
-        finished_at: None,
-        version: 0,
-        targets,
+        deliver_within: (options.deliver_within_secs > 0)
+            .then(|| TimeDelta::seconds(options.deliver_within_secs as i64)),
     };
+    // what PostgreSQL keeps of a time, so that it is the same everywhere
+    let command = order.into_command(Utc::now().trunc_subsecs(6));
     // more than a socket may have waiting would make a slow consumer of any target
     let limit = broker.settings.limits.outbound_bytes;
     if limit > 0 && outbound::command(&command).len() > limit / 2 {
@@ -107,26 +98,9 @@ pub(super) fn command(
     Ok(command)
 }
 
-/// A UUID of version 4, as the contract has it, whose first 48 bits are the time: rows that belong together are written
-/// together, where random keys would touch a page of the index each. 74 bits are random.
-fn new_id(time: DateTime<Utc>) -> Uuid {
-    let mut bytes = *Uuid::new_v4().as_bytes();
-    bytes[..6].copy_from_slice(&time.timestamp_millis().to_be_bytes()[2..]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
-}
-
-fn target(account: &Account) -> Target {
-    let (name, user_id) = match &account.holder {
-        Holder::Device { name, .. } => (name.clone(), None),
-        Holder::User { id, username, email, .. } => (email.clone().unwrap_or_else(|| username.clone()), Some(*id)),
-    };
-    Target::new(account.id, account.kind(), name, user_id)
-}
-
-/// Operators command anyone, a user only its own sockets.
+/// Refuses to command others, unless the requester is an operator.
 pub(super) fn check_right(requester: &Authenticated, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
-    let own = accounts.iter().all(|account| account.id == requester.account.id);
-    if own || requester.account.role() >= Role::Operator {
+    if may_command(&requester.account, accounts) {
         Ok(())
     } else {
         Err(ApiError::Forbidden("Operator role required to command others"))
@@ -169,14 +143,8 @@ pub(super) fn charge(broker: &Broker, requester: &Authenticated, command: &Comma
     broker.charge_stored(requester.account.id, command.url.len() + command.data.as_ref().map_or(0, |data| data.len()))
 }
 
-/// The most targets that a list of an operator may have.
-const MAX_TARGETS: usize = 10_000;
-
-/// The most targets that a list of another user may have: its own sockets have one identity.
-const MAX_TARGETS_OF_USER: usize = 16;
-
 fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
-    let most = if role >= Role::Operator { MAX_TARGETS } else { MAX_TARGETS_OF_USER };
+    let most = max_targets(role);
     if targets <= most {
         return Ok(());
     }
@@ -222,7 +190,7 @@ pub async fn create(
         check_gateways(&broker, &accounts)?;
     }
     let behind_down_gateway = behind_down_gateway(&broker, &accounts);
-    let command = command(&broker, &identity.0, &accounts, Request { method, url, data }, options)?;
+    let command = command(&broker, &identity.0, accounts, Request { method, url, data }, options)?;
     charge(&broker, &identity.0, &command)?;
     let id = command.id;
     broker.store.check_space()?;
@@ -238,7 +206,7 @@ pub async fn create(
 
 enum Begun {
     New(oneshot::Receiver<Arc<Command>>),
-    Retry(Created),
+    Retry(KeyedCommand),
 }
 
 /// Takes up the places of a command, stores it and sends it, in this order.
@@ -266,20 +234,15 @@ async fn store_and_send(
     digest: String,
 ) -> Result<Begun, ApiError> {
     if let Some(key) = idempotency_key {
-        let created = broker.store.create_command_once(command, &key, &digest).await?;
-        if let Created::Existing { .. } = created {
-            return Ok(Begun::Retry(created));
+        if let Some(existing) = broker.store.create_command_once(command, &key, &digest).await? {
+            return Ok(Begun::Retry(existing));
         }
     } else {
         broker.journal.do_send(Write { records: vec![Record::Whole(command.clone())], patient: false });
         if let Err(error) = broker.flush().await {
             // the journal goes on trying: what it will write must not look as if it were still to be sent
             let mut given_up = dispatch.command;
-            given_up.finished_at = Some(given_up.created_at);
-            for target in &mut given_up.targets {
-                target.state = State::Cancelled;
-                target.ended_at = given_up.finished_at;
-            }
+            given_up.withdraw();
             broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(given_up))], patient: false });
             return Err(error);
         }
@@ -288,10 +251,13 @@ async fn store_and_send(
 }
 
 /// Answers a retry with the command that it retries.
-async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bool) -> Result<HttpResponse, ApiError> {
-    let Created::Existing { id, body_digest } = existing else {
-        return Err(ApiError::Internal("a retry of nothing".to_owned()));
-    };
+async fn answer_retry(
+    broker: &Broker,
+    existing: KeyedCommand,
+    digest: &str,
+    wait: bool,
+) -> Result<HttpResponse, ApiError> {
+    let KeyedCommand { id, body_digest } = existing;
     if body_digest != digest {
         return Err(ApiError::IdempotencyKeyReused);
     }
@@ -304,7 +270,7 @@ async fn answer_retry(broker: &Broker, existing: Created, digest: &str, wait: bo
 }
 
 /// Sees to a stored command that is not over and that nobody sees to, if it is one. Answers how to wait for its end.
-async fn adopt(broker: &Broker, id: Uuid) -> Result<Option<oneshot::Receiver<Arc<Command>>>, ApiError> {
+async fn adopt(broker: &Broker, id: CommandId) -> Result<Option<oneshot::Receiver<Arc<Command>>>, ApiError> {
     // nobody sees to what is over either: that is written first
     settle(broker).await?;
     match broker.store.command(id, 0, usize::MAX).await? {
@@ -334,7 +300,7 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
 /// Waits for the end, if there is something to wait for, and tells how the command stands then.
 async fn answer(
     broker: &Broker,
-    id: Uuid,
+    id: CommandId,
     finished: Option<oneshot::Receiver<Arc<Command>>>,
 ) -> Result<HttpResponse, ApiError> {
     let mut stops = false;
@@ -364,7 +330,7 @@ async fn settle(broker: &Broker) -> Result<(), ApiError> {
 }
 
 /// A command as it stands now.
-pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<CommandPage>, ApiError> {
+pub(super) async fn read(broker: &Broker, id: CommandId) -> Result<Option<CommandPage>, ApiError> {
     settle(broker).await?;
     Ok(broker.store.command(id, 0, PAGE_BYTES).await?)
 }
@@ -372,20 +338,16 @@ pub(super) async fn read(broker: &Broker, id: Uuid) -> Result<Option<CommandPage
 /// The command of a path, if the caller may see it: operators see all, others their own.
 pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
     let page = read(broker, command_id(path)?).await?;
-    page.map(|page| page.command).filter(|command| may_see(identity, command)).ok_or(NOT_FOUND)
+    page.map(|page| page.command).filter(|command| command.is_visible_to(&identity.account)).ok_or(NOT_FOUND)
 }
 
-fn command_id(path: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(path)
-        .map_err(|_| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))
-}
-
-fn may_see(identity: &Authenticated, command: &Command) -> bool {
-    identity.account.role() >= Role::Operator || command.requested_by == identity.account.id
+fn command_id(path: &str) -> Result<CommandId, ApiError> {
+    CommandId::parse(path)
+        .ok_or_else(|| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))
 }
 
 /// The state of a command, with each target's last progress reports.
-#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets")), responses((status = 200, body = CommandInfo), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -398,7 +360,7 @@ pub async fn show(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let TargetPage { from, limit } = page.0;
     let found = broker.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
-    let (page, reports) = found.filter(|(page, _)| may_see(&identity.0, &page.command)).ok_or(NOT_FOUND)?;
+    let (page, reports) = found.filter(|(page, _)| page.command.is_visible_to(&identity.0.account)).ok_or(NOT_FOUND)?;
     let mut info = CommandInfo::of_page(&page);
     for report in reports {
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
@@ -410,7 +372,7 @@ pub async fn show(
 }
 
 /// Cancel a command for all targets that have not ended. Targets that it was sent to are told.
-#[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn cancel(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -438,7 +400,8 @@ pub struct CommandList {
     #[serde(flatten)]
     next: Next,
     /// The older name of `cursor`; null: there is none.
-    next_cursor: Option<Uuid>,
+    #[schema(value_type = Option<uuid::Uuid>)]
+    next_cursor: Option<CommandId>,
 }
 
 /// Commands, newest first: all of them for operators, the caller's own for others.

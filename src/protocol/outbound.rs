@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::domain::{
     commands::Command,
     gateways::Known,
-    ids::{ClientId, ClientKind, RoomId, TopicId},
+    ids::{ClientId, ClientKind, CommandId, RoomId, TopicId},
 };
 
 /// A point in time as seconds since 1970 with microseconds, the format of `timestamp` in device frames.
@@ -139,7 +139,7 @@ pub fn command(command: &Command) -> String {
 }
 
 /// Tells a target that a command sent to it was cancelled.
-pub fn cancel(command: Uuid) -> String {
+pub fn cancel(command: CommandId) -> String {
     format!(r#"{{"type":"cancel","command_id":"{command}"}}"#)
 }
 

@@ -3,12 +3,11 @@
 
 use actix::{Actor, AsyncContext, WrapFuture};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Dialect, Session};
 use crate::{
     actors::command_dispatcher::{Answer, Item, Progress},
-    domain::ids::ClientId,
+    domain::ids::{ClientId, CommandId},
     protocol::{
         inbound::{Frame, as_text, command_result},
         json::check_embeddable,
@@ -66,6 +65,6 @@ impl Session {
     }
 }
 
-fn command_id(frame: &Frame<'_>) -> Option<Uuid> {
-    frame.command_id.and_then(as_text).and_then(|id| Uuid::try_parse(&id).ok())
+fn command_id(frame: &Frame<'_>) -> Option<CommandId> {
+    frame.command_id.and_then(as_text).and_then(|id| CommandId::parse(&id))
 }

@@ -3,12 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use super::GatewayRecord;
 use crate::domain::{
     commands::{Command, Target},
-    ids::ClientId,
+    ids::{ClientId, CommandId},
 };
 
 /// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
@@ -21,14 +20,14 @@ pub enum Record {
     /// A target as it is now.
     Target {
         /// The command.
-        command: Uuid,
+        command: CommandId,
         /// The target.
         target: Target,
     },
     /// A progress report of a target.
     Progress {
         /// The command.
-        command: Uuid,
+        command: CommandId,
         /// The target.
         client: ClientId,
         /// The command's version with it.
@@ -41,7 +40,7 @@ pub enum Record {
     /// An answer that came too late; it is kept if the target timed out or lost its socket.
     LateResult {
         /// The command.
-        command: Uuid,
+        command: CommandId,
         /// The target.
         client: ClientId,
         /// JSON.

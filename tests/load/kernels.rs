@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use switchboard::{
     domain::{
         commands::{Command, PendingCommands, Socket, Target},
-        ids::{ClientId, ClientKind, TopicId},
+        ids::{ClientId, ClientKind, CommandId, TopicId},
         subscriptions::{Location, Subscriptions},
     },
     protocol::{
@@ -96,7 +96,7 @@ fn envelope_splicing(c: &mut Criterion) {
 
 fn command(target: ClientId) -> Command {
     Command {
-        id: Uuid::new_v4(),
+        id: CommandId::new(Utc::now()),
         requested_by: target,
         requester: "operator".to_owned(),
         method: "GET".to_owned(),

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use actix::Message;
 use tokio::sync::{broadcast, oneshot};
-use uuid::Uuid;
 
 use crate::{
     delivery::SessionHandle,
     domain::{
-        commands::{Changed, Command, Exceeded},
-        ids::ClientId,
+        commands::{Command, Exceeded, TargetUpdate},
+        ids::{ClientId, CommandId},
     },
     store::StoreError,
 };
@@ -42,14 +41,14 @@ pub struct Reserve(pub Arc<Command>);
 /// A command that has its places is not to begin.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Release(pub Uuid);
+pub struct Release(pub CommandId);
 
 /// A client answers a command.
 pub struct Answer {
     /// The client.
     pub client: ClientId,
     /// The command.
-    pub command: Uuid,
+    pub command: CommandId,
     /// The answer: JSON.
     pub result: Arc<str>,
     /// Whether it is an error.
@@ -61,7 +60,7 @@ pub struct Progress {
     /// The client.
     pub client: ClientId,
     /// The command.
-    pub command: Uuid,
+    pub command: CommandId,
     /// JSON.
     pub progress: Arc<str>,
 }
@@ -94,17 +93,17 @@ pub struct ClientDeleted(pub ClientId);
 /// Calls off what has not ended of a command. Answers whether it was at work here.
 #[derive(Message)]
 #[rtype(result = "bool")]
-pub struct Cancel(pub Uuid);
+pub struct Cancel(pub CommandId);
 
 /// Follows a command that is not over; None if it is, or not here.
 #[derive(Message)]
-#[rtype(result = "Option<broadcast::Receiver<Arc<Changed>>>")]
-pub struct Watch(pub Uuid);
+#[rtype(result = "Option<broadcast::Receiver<Arc<TargetUpdate>>>")]
+pub struct Watch(pub CommandId);
 
 /// Waits for the end of a command that is at work here, or about to be; None if it is over, or not here.
 #[derive(Message)]
 #[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
-pub struct Await(pub Uuid);
+pub struct Await(pub CommandId);
 
 /// Goes on, as after a restart, with a stored command that is not over, unless it is at work here. Answers as [`Await`].
 #[derive(Message)]

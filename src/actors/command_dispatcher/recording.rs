@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use actix::{AsyncContext, Context};
 
 use super::{CommandDispatcher, now};
-use crate::{actors::journal::Write, domain::commands::Changed, store::Record};
+use crate::{actors::journal::Write, domain::commands::TargetUpdate, store::Record};
 
 /// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end. What takes
 /// longer than twice this time is recorded as begun.
@@ -13,7 +13,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 impl CommandDispatcher {
     /// Records changes, and tells them to those who watch and wait.
-    pub(super) fn tell(&mut self, changes: impl IntoIterator<Item = Changed>) {
+    pub(super) fn tell(&mut self, changes: impl IntoIterator<Item = TargetUpdate>) {
         let changes: Vec<_> = changes.into_iter().collect();
         let mut records = Vec::new();
         let mut patient = true;
@@ -62,7 +62,7 @@ impl CommandDispatcher {
         }
     }
 
-    fn record(&self, changed: &Changed, records: &mut Vec<Record>) {
+    fn record(&self, changed: &TargetUpdate, records: &mut Vec<Record>) {
         if let Some(progress) = &changed.progress
             && !self.backlog.is_stuck()
         {

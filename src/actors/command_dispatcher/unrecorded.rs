@@ -2,34 +2,34 @@
 
 use std::{collections::HashSet, mem};
 
-use uuid::Uuid;
+use crate::domain::ids::CommandId;
 
 /// Commands that nobody stored beforehand, sorted by when they began: in this moment, or in the one before. Whatever ends
 /// before its second moment is over needs one record, not two.
 #[derive(Debug, Default)]
 pub(super) struct Unrecorded {
-    now: HashSet<Uuid>,
-    before: HashSet<Uuid>,
+    now: HashSet<CommandId>,
+    before: HashSet<CommandId>,
 }
 
 impl Unrecorded {
     /// A command begins.
-    pub(super) fn insert(&mut self, command: Uuid) {
+    pub(super) fn insert(&mut self, command: CommandId) {
         self.now.insert(command);
     }
 
     /// Whether the command is in no record yet.
-    pub(super) fn contains(&self, command: Uuid) -> bool {
+    pub(super) fn contains(&self, command: CommandId) -> bool {
         self.now.contains(&command) || self.before.contains(&command)
     }
 
     /// The command is about to be recorded. Answers whether it was in no record yet.
-    pub(super) fn remove(&mut self, command: Uuid) -> bool {
+    pub(super) fn remove(&mut self, command: CommandId) -> bool {
         self.now.remove(&command) || self.before.remove(&command)
     }
 
     /// A moment is over. Answers what has to be recorded now, since it began before that moment.
-    pub(super) fn next_moment(&mut self) -> HashSet<Uuid> {
+    pub(super) fn next_moment(&mut self) -> HashSet<CommandId> {
         mem::replace(&mut self.before, mem::take(&mut self.now))
     }
 
@@ -41,11 +41,13 @@ impl Unrecorded {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+
     use super::*;
 
     #[test]
     fn a_command_has_a_whole_moment_to_end_before_it_is_recorded_as_begun() {
-        let (short, long) = (Uuid::new_v4(), Uuid::new_v4());
+        let (short, long) = (CommandId::new(Utc::now()), CommandId::new(Utc::now()));
         let mut unrecorded = Unrecorded::default();
         unrecorded.insert(short);
         unrecorded.insert(long);

@@ -1,15 +1,12 @@
-//! What unfinished commands take up, and how much they may: on this node, per requester and per target.
+//! The limits of unfinished commands, and how much is used of them: on this node, per requester and per target.
 //!
-//! A command belongs to one of two classes for its whole life: those whose targets must be connected (*pending*), and
-//! those that may wait for their targets (*queued*), which can stay for a week. Each class has limits of its own, so that
-//! neither uses up the places of the other.
+//! A command belongs to one of two classes for its whole life: its targets must be connected (*pending*), or it may wait for
+//! them (*queued*), up to a week. Each class has limits of its own, so that neither uses up those of the other.
 
 use std::collections::HashMap;
 
-use uuid::Uuid;
-
 use super::Command;
-use crate::domain::ids::ClientId;
+use crate::domain::ids::{ClientId, CommandId};
 
 /// The limits; 0 switches one off.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +46,7 @@ pub enum Exceeded {
     BytesPerIdentity,
 }
 
-/// What some commands take up.
+/// What several commands use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Load {
     /// pending commands
@@ -61,7 +58,7 @@ struct Load {
     bytes: usize,
 }
 
-/// What one command takes up.
+/// What one command uses.
 #[derive(Debug, Clone)]
 struct Share {
     requester: ClientId,
@@ -85,7 +82,7 @@ impl Share {
     }
 }
 
-/// The accounts of what unfinished commands take up.
+/// What all unfinished commands use.
 #[derive(Debug, Default)]
 pub struct Usage {
     limits: CommandLimits,
@@ -95,11 +92,11 @@ pub struct Usage {
     requesters: HashMap<ClientId, Load>,
     /// queued commands by target
     queued: HashMap<ClientId, usize>,
-    commands: HashMap<Uuid, Share>,
+    commands: HashMap<CommandId, Share>,
 }
 
 impl Usage {
-    /// Nothing is taken up.
+    /// Nothing is used.
     pub fn new(limits: CommandLimits) -> Self {
         Self { limits, ..Self::default() }
     }
@@ -110,10 +107,10 @@ impl Usage {
         self.node.pending + self.node.queued
     }
 
-    /// Takes up what a new command needs.
+    /// Counts a new command.
     ///
     /// # Errors
-    /// The first limit that it would exceed; then nothing is taken up.
+    /// The first limit that it would exceed; then it is not counted.
     pub fn reserve(&mut self, command: &Command) -> Result<(), Exceeded> {
         let share = Share::of(command);
         self.check(&share)?;
@@ -121,7 +118,7 @@ impl Usage {
         Ok(())
     }
 
-    /// Takes up what a command needs that is there already, whatever the limits say.
+    /// Counts a command that was accepted before, whatever the limits say.
     pub fn take(&mut self, command: &Command) {
         if !self.commands.contains_key(&command.id) {
             self.add(command.id, Share::of(command));
@@ -132,7 +129,7 @@ impl Usage {
         let limits = &self.limits;
         let requester = self.requesters.get(&share.requester).copied().unwrap_or_default();
         let targets = share.targets.len();
-        // what plain users send themselves must not use up what operators need
+        // commands of plain users to themselves use half of the node at most: operators need the rest
         let node = |limit: usize, used: usize, own: usize, more: usize, reserve: usize, exceeded| {
             let over = limit > 0 && (used + more > limit + reserve || (share.own && own + more > limit.div_ceil(2)));
             if over { Err(exceeded) } else { Ok(()) }
@@ -149,7 +146,7 @@ impl Usage {
             node(limits.queued, self.node.queued, self.own.queued, targets, 0, Exceeded::Queued)?;
         } else {
             identity(limits.pending_per_identity, requester.commands + 1, Exceeded::PendingPerIdentity)?;
-            // one large gather may fill the node: whoever has few commands still finds a place
+            // one large command may fill the node: a tenth more is left for requesters with few targets
             let has_few = requester.pending + targets <= limits.pending_per_identity;
             let reserve = if has_few { limits.pending / 10 } else { 0 };
             node(limits.pending, self.node.pending, self.own.pending, targets, reserve, Exceeded::Pending)?;
@@ -158,7 +155,7 @@ impl Usage {
         node(limits.bytes, self.node.bytes, self.own.bytes, share.bytes, 0, Exceeded::Bytes)
     }
 
-    fn add(&mut self, id: Uuid, share: Share) {
+    fn add(&mut self, id: CommandId, share: Share) {
         let load = Load {
             commands: usize::from(!share.is_queued),
             pending: if share.is_queued { 0 } else { share.targets.len() },
@@ -180,7 +177,7 @@ impl Usage {
     }
 
     /// A target of a command has ended.
-    pub fn target_ended(&mut self, id: Uuid, client: ClientId) {
+    pub fn target_ended(&mut self, id: CommandId, client: ClientId) {
         let Some(share) = self.commands.get_mut(&id) else { return };
         let Some(place) = share.targets.iter().position(|target| *target == client) else { return };
         share.targets.swap_remove(place);
@@ -194,13 +191,13 @@ impl Usage {
         }
     }
 
-    /// Whether a command takes up something.
-    pub fn has(&self, id: Uuid) -> bool {
+    /// Whether a command is counted.
+    pub fn has(&self, id: CommandId) -> bool {
         self.commands.contains_key(&id)
     }
 
-    /// Gives back what a command takes up: it was never begun.
-    pub fn release(&mut self, id: Uuid) {
+    /// Counts a command no more.
+    pub fn release(&mut self, id: CommandId) {
         let Some(share) = self.commands.remove(&id) else { return };
         let targets = share.targets.len();
         self.change(share.requester, share.own, |sum| {
@@ -217,9 +214,8 @@ impl Usage {
         }
     }
 
-    /// Takes up what a result needs until its command is finished. False: that would be more than its requester, or
-    /// the node, may have; then nothing is taken up.
-    pub fn keep_result(&mut self, id: Uuid, bytes: usize) -> bool {
+    /// Counts a result until its command is finished. False: that would be over a limit, and it is not counted.
+    pub fn keep_result(&mut self, id: CommandId, bytes: usize) -> bool {
         let Some(share) = self.commands.get_mut(&id) else { return true };
         let of_requester = self.requesters.get(&share.requester).map_or(0, |load| load.bytes);
         let limits = &self.limits;
@@ -254,7 +250,7 @@ impl Usage {
         }
     }
 
-    /// Whether nothing is taken up.
+    /// Whether nothing is counted.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
@@ -266,148 +262,4 @@ impl Usage {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use chrono::{TimeDelta, Utc};
-
-    use super::*;
-    use crate::domain::{commands::Target, ids::ClientKind};
-
-    const LIMITS: CommandLimits = CommandLimits {
-        pending: 20,
-        pending_per_identity: 3,
-        queued: 20,
-        queued_per_identity: 8,
-        queued_per_target: 2,
-        bytes: 1_000,
-        bytes_per_identity: 400,
-    };
-
-    fn command(requester: ClientId, targets: &[ClientId], queued: bool, bytes: usize) -> Command {
-        let target = |client: &ClientId| Target::new(*client, ClientKind::Device, String::new(), None);
-        Command {
-            id: Uuid::new_v4(),
-            requested_by: requester,
-            requester: String::new(),
-            method: "GET".to_owned(),
-            url: String::new(),
-            data: Some(Arc::from("x".repeat(bytes))),
-            timeout: Duration::from_secs(30),
-            deliver_until: queued.then(|| Utc::now() + TimeDelta::days(7)),
-            created_at: Utc::now(),
-            finished_at: None,
-            version: 0,
-            targets: targets.iter().map(target).collect(),
-        }
-    }
-
-    fn clients<const N: usize>() -> [ClientId; N] {
-        std::array::from_fn(|_| ClientId::random())
-    }
-
-    fn end(usage: &mut Usage, command: &Command) {
-        command.targets.iter().for_each(|target| usage.target_ended(command.id, target.client));
-    }
-
-    #[test]
-    fn each_class_has_places_of_its_own() {
-        let mut usage = Usage::new(LIMITS);
-        let [operator, a, b] = clients();
-        let queued: Vec<_> = [a, b, a, b].map(|target| command(operator, &[target], true, 0)).into();
-        queued.iter().for_each(|command| usage.reserve(command).unwrap());
-        assert_eq!(usage.reserve(&command(operator, &[a], true, 0)), Err(Exceeded::QueuedPerTarget));
-        let pending: Vec<_> = [a, a, a].map(|target| command(operator, &[target], false, 0)).into();
-        pending.iter().for_each(|command| usage.reserve(command).unwrap());
-        assert_eq!(usage.reserve(&command(operator, &[a], false, 0)), Err(Exceeded::PendingPerIdentity));
-        assert_eq!(usage.targets(), 7);
-        queued.iter().chain(&pending).for_each(|command| end(&mut usage, command));
-        assert!(usage.is_empty());
-    }
-
-    #[test]
-    fn a_requester_has_no_more_than_its_share_and_others_still_have_theirs() {
-        let mut usage = Usage::new(LIMITS);
-        let [one, other] = clients();
-        usage.reserve(&command(one, &clients::<8>(), true, 0)).unwrap();
-        assert_eq!(usage.reserve(&command(one, &clients::<1>(), true, 0)), Err(Exceeded::QueuedPerIdentity));
-        usage.reserve(&command(other, &clients::<8>(), true, 0)).unwrap();
-        assert_eq!(usage.reserve(&command(clients::<1>()[0], &clients::<5>(), true, 0)), Err(Exceeded::Queued));
-    }
-
-    #[test]
-    fn a_gather_that_fills_the_node_leaves_places_for_those_who_have_few() {
-        let mut usage = Usage::new(LIMITS);
-        let [operator, other] = clients();
-        let gather = command(operator, &clients::<20>(), false, 0);
-        usage.reserve(&gather).unwrap();
-        assert_eq!(usage.reserve(&command(operator, &clients::<1>(), false, 0)), Err(Exceeded::Pending));
-        usage.reserve(&command(other, &clients::<2>(), false, 0)).unwrap();
-        assert_eq!(usage.reserve(&command(other, &clients::<1>(), false, 0)), Err(Exceeded::Pending));
-        end(&mut usage, &gather);
-        usage.reserve(&command(operator, &clients::<18>(), false, 0)).unwrap();
-    }
-
-    #[test]
-    fn commands_of_plain_users_take_half_of_the_node_at_most() {
-        let mut usage = Usage::new(LIMITS);
-        for user in clients::<10>() {
-            usage.reserve(&command(user, &[user], true, 0)).unwrap();
-            usage.reserve(&command(user, &[user], false, 0)).unwrap();
-        }
-        let [user, operator, device] = clients();
-        assert_eq!(usage.reserve(&command(user, &[user], true, 0)), Err(Exceeded::Queued));
-        assert_eq!(usage.reserve(&command(user, &[user], false, 0)), Err(Exceeded::Pending));
-        usage.reserve(&command(operator, &[device], true, 0)).unwrap();
-        usage.reserve(&command(operator, &[device], false, 0)).unwrap();
-    }
-
-    #[test]
-    fn commands_and_results_are_bounded_in_bytes() {
-        let mut usage = Usage::new(LIMITS);
-        let [one, a, b] = clients();
-        let gather = command(one, &[a, b], false, 300);
-        usage.reserve(&gather).unwrap();
-        assert_eq!(usage.reserve(&command(one, &[a], true, 101)), Err(Exceeded::BytesPerIdentity));
-        assert!(usage.keep_result(gather.id, 100));
-        assert!(!usage.keep_result(gather.id, 1));
-        for requester in clients::<2>() {
-            usage.reserve(&command(requester, &[a], false, 300)).unwrap();
-        }
-        assert_eq!(usage.reserve(&command(clients::<1>()[0], &[a], false, 1)), Err(Exceeded::Bytes));
-        end(&mut usage, &gather);
-        usage.reserve(&command(one, &[a], true, 101)).unwrap();
-    }
-
-    #[test]
-    fn what_was_reserved_and_never_begun_is_given_back() {
-        let mut usage = Usage::new(LIMITS);
-        let [one, a, b] = clients();
-        for queued in [true, false] {
-            let refused = command(one, &[a, b], queued, 10);
-            usage.reserve(&refused).unwrap();
-            usage.release(refused.id);
-            assert!(usage.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_limit_of_zero_is_none() {
-        let mut usage = Usage::new(CommandLimits::default());
-        let [one, a] = clients();
-        (0..100).for_each(|_| usage.reserve(&command(one, &[a], true, 1_000)).unwrap());
-        (0..100).for_each(|_| usage.reserve(&command(one, &[one], false, 1_000)).unwrap());
-        assert!(usage.keep_result(Uuid::new_v4(), usize::MAX));
-    }
-
-    #[test]
-    fn what_is_there_already_counts_whatever_the_limits_say() {
-        let mut usage = Usage::new(LIMITS);
-        let [one, a] = clients();
-        let recovered: Vec<_> = (0..5).map(|_| command(one, &[a], true, 0)).collect();
-        recovered.iter().for_each(|command| usage.take(command));
-        assert_eq!(usage.reserve(&command(one, &[a], true, 0)), Err(Exceeded::QueuedPerTarget));
-        recovered.iter().for_each(|command| end(&mut usage, command));
-        assert!(usage.is_empty());
-    }
-}
+mod tests;

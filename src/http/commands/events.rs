@@ -16,12 +16,15 @@ use tokio::sync::{
     broadcast::{Receiver, error::RecvError},
     mpsc,
 };
-use uuid::Uuid;
 
 use super::{CommandInfo, TargetInfo, read, visible};
 use crate::{
     actors::command_dispatcher::Watch,
-    domain::{accounts::Authenticated, commands::Changed, ids::Role},
+    domain::{
+        accounts::Authenticated,
+        commands::TargetUpdate,
+        ids::{CommandId, Role},
+    },
     error::ApiError,
     http::{connections::Cutter, extract::UserIdentity, paging::PAGE_BYTES},
     protocol::json,
@@ -39,7 +42,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Event {
-    command_id: Uuid,
+    command_id: CommandId,
     target: TargetInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Box<RawValue>>,
@@ -49,7 +52,7 @@ struct Event {
 struct Gone;
 
 /// Follow a command: `state` and `progress` of each target, and at the end `finished` with the whole command.
-#[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = uuid::Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn events(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -92,7 +95,7 @@ fn last_event(request: &HttpRequest) -> Result<i64, ApiError> {
 struct Watcher {
     broker: web::Data<Broker>,
     identity: Authenticated,
-    id: Uuid,
+    id: CommandId,
     /// the watcher gave the command itself, so it needs no role
     is_own: bool,
     /// the last event that was sent
@@ -181,7 +184,7 @@ impl Watcher {
     }
 
     /// Sends what happens from now on. True: the command is over; false: something was missed.
-    async fn follow(&mut self, mut live: Receiver<Arc<Changed>>) -> Result<bool, Gone> {
+    async fn follow(&mut self, mut live: Receiver<Arc<TargetUpdate>>) -> Result<bool, Gone> {
         let mut quiet = Duration::ZERO;
         loop {
             if self.checked.elapsed() >= TICK && !self.may_watch().await {

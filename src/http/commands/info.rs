@@ -3,13 +3,12 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::request::StateName;
 use crate::{
     domain::{
-        commands::{Command, State, Target},
-        ids::ClientId,
+        commands::{Command, Target, TargetState},
+        ids::{ClientId, CommandId},
     },
     http::paging::{Next, PAGE_BYTES},
     protocol::{json, outbound::rfc3339},
@@ -19,14 +18,15 @@ use crate::{
 /// A command, seen from outside.
 #[derive(Serialize, ToSchema)]
 pub struct CommandInfo {
-    id: Uuid,
+    #[schema(value_type = uuid::Uuid)]
+    id: CommandId,
     /// `pending` until the last target has ended, then `finished`.
     state: &'static str,
     method: String,
     url: String,
     #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
-    #[schema(value_type = Uuid)]
+    #[schema(value_type = uuid::Uuid)]
     requested_by: ClientId,
     requester: String,
     created_at: String,
@@ -42,7 +42,7 @@ pub struct CommandInfo {
 /// What came of one target.
 #[derive(Serialize, ToSchema)]
 pub struct TargetInfo {
-    #[schema(value_type = Uuid)]
+    #[schema(value_type = uuid::Uuid)]
     pub(super) uuid: ClientId,
     user_id: Option<i64>,
     /// `device` or `user`.
@@ -97,7 +97,7 @@ impl TargetInfo {
     /// As it was when it told of progress, whatever has become of it since.
     pub(super) fn at_progress(target: &Target) -> Self {
         Self {
-            state: State::InProgress.as_str(),
+            state: TargetState::InProgress.as_str(),
             reason: None,
             result: None,
             late_result: None,

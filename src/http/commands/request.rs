@@ -8,14 +8,13 @@ use utoipa::{
     ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
 };
-use uuid::Uuid;
 
 use crate::{
     auth::tokens::digest,
     domain::{
         accounts::Account,
-        commands::State,
-        ids::{ClientId, ClientKind},
+        commands::TargetState,
+        ids::{ClientId, ClientKind, CommandId},
     },
     error::ApiError,
     http::{
@@ -188,7 +187,7 @@ pub struct StateName;
 
 impl utoipa::PartialSchema for StateName {
     fn schema() -> RefOr<Schema> {
-        let words = State::ALL.map(State::as_str);
+        let words = TargetState::ALL.map(TargetState::as_str);
         ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
     }
 }
@@ -198,21 +197,21 @@ impl ToSchema for StateName {}
 /// Which commands to list.
 #[derive(Debug)]
 pub struct ListQuery {
-    pub(super) state: Option<State>,
+    pub(super) state: Option<TargetState>,
     pub(super) target: Option<TargetRef>,
     pub(super) since: Option<DateTime<Utc>>,
     pub(super) limit: u64,
-    pub(super) cursor: Option<Uuid>,
+    pub(super) cursor: Option<CommandId>,
 }
 
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let state = fields.parsed("state", State::parse, "one of the states of a target");
+        let state = fields.parsed("state", TargetState::parse, "one of the states of a target");
         let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
         let limit = fields.optional_number("limit", 1..=MOST);
-        let cursor = fields.parsed("cursor", |text| Uuid::try_parse(text).ok(), "a cursor from an earlier answer");
+        let cursor = fields.parsed("cursor", CommandId::parse, "a cursor from an earlier answer");
         Ok(Self { state: state?, target: target?, since: since?, limit: limit?.unwrap_or(USUAL), cursor: cursor? })
     }
 }

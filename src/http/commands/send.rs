@@ -7,14 +7,13 @@ use actix_web::web;
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{Options, PATIENCE, Request, TargetRef, charge, check_right, command, to_raw};
 use crate::{
     actors::command_dispatcher::Dispatch,
     domain::{
-        commands::{Command, Reason, State, Target},
-        ids::{ClientId, ClientKind},
+        commands::{Command, Reason, Target, TargetState},
+        ids::{ClientId, ClientKind, CommandId},
     },
     error::ApiError,
     http::{
@@ -33,7 +32,8 @@ pub struct Sent {
     message: String,
     #[schema(value_type = serde_json::Value)]
     response: Box<RawValue>,
-    command_id: Uuid,
+    #[schema(value_type = uuid::Uuid)]
+    command_id: CommandId,
 }
 
 /// Send a command to a device or user and get its result.
@@ -51,7 +51,7 @@ pub async fn send(
     let account = target.account(&broker).await?;
     check_right(&identity.0, std::slice::from_ref(&account))?;
     check_gateways(&broker, std::slice::from_ref(&account))?;
-    let command = command(&broker, &identity.0, &[account], body.content, options(&broker))?;
+    let command = command(&broker, &identity.0, vec![account], body.content, options(&broker))?;
     charge(&broker, &identity.0, &command)?;
     let finished = run(&broker, command, Vec::new()).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
@@ -60,14 +60,14 @@ pub async fn send(
         ClientKind::Device => ("client", "Client is not connected"),
     };
     match target.state {
-        State::Succeeded | State::Failed => Ok(web::Json(Sent {
+        TargetState::Succeeded | TargetState::Failed => Ok(web::Json(Sent {
             message: format!("Command sent to {what} '{}'", target.name),
             response: result(target),
             command_id: finished.id,
         })),
-        State::TimedOut => Err(ApiError::CommandTimeout),
-        State::Disconnected => Err(ApiError::ConnectionLost),
-        State::Cancelled => Err(ApiError::CommandCancelled),
+        TargetState::TimedOut => Err(ApiError::CommandTimeout),
+        TargetState::Disconnected => Err(ApiError::ConnectionLost),
+        TargetState::Cancelled => Err(ApiError::CommandCancelled),
         _ => Err(ApiError::NotConnected(not_connected)),
     }
 }
@@ -81,7 +81,8 @@ pub struct Broadcasted {
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     results: BTreeMap<String, Box<RawValue>>,
     /// Null: nobody was connected.
-    command_id: Option<Uuid>,
+    #[schema(value_type = Option<uuid::Uuid>)]
+    command_id: Option<CommandId>,
 }
 
 /// Send a command to all connected devices and users and get all results.
@@ -98,18 +99,19 @@ pub async fn broadcast(
     let mut results = BTreeMap::new();
     let mut command_id = None;
     if !accounts.is_empty() {
-        let command = command(&broker, &operator.0, &accounts, body.content, options(&broker))?;
-        let finished = run(&broker, command, behind_down_gateway(&broker, &accounts)).await?;
+        let behind_down_gateway = behind_down_gateway(&broker, &accounts);
+        let command = command(&broker, &operator.0, accounts, body.content, options(&broker))?;
+        let finished = run(&broker, command, behind_down_gateway).await?;
         command_id = Some(finished.id);
         for target in &finished.targets {
             let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
             let result = match target.state {
-                State::Succeeded | State::Failed => result(target),
-                State::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
-                State::Offline if target.reason == Some(Reason::GatewayDown) => {
+                TargetState::Succeeded | TargetState::Failed => result(target),
+                TargetState::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
+                TargetState::Offline if target.reason == Some(Reason::GatewayDown) => {
                     to_raw(&json!({ "error": "The client's gateway is down." }))?
                 }
-                State::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
+                TargetState::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
                 _ => to_raw(&json!({ "error": "Connection lost while waiting for command response." }))?,
             };
             results.insert(key, result);

@@ -1,0 +1,209 @@
+//! Writing commands.
+
+use std::collections::BTreeMap;
+
+use entity::{command_progress, command_targets, commands};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use super::{
+    super::{Record, devices, gateways, pieces},
+    StoreError,
+};
+use crate::domain::{
+    commands::{Command, Target, TargetState},
+    ids::CommandId,
+};
+
+/// Progress reports that are kept per target.
+const PROGRESS_KEPT: u64 = 100;
+
+/// Writes all records; no reports of progress while storage is nearly full.
+///
+/// # Errors
+/// When the database fails; then the transaction is not to be committed.
+pub(in crate::store) async fn write(
+    transaction: &impl ConnectionTrait,
+    records: &[Record],
+    nearly_full: bool,
+) -> Result<(), StoreError> {
+    // in the order of their ids, so that no two nodes wait for each other's rows; those of commands begin with the time, so
+    // the database appends
+    let mut commands = BTreeMap::new();
+    let mut targets = BTreeMap::new();
+    let mut progress = Vec::new();
+    let mut late = Vec::new();
+    let mut seen = BTreeMap::new();
+    let mut of_gateways = Vec::new();
+    for record in records {
+        match record {
+            Record::Whole(command) => {
+                commands.insert(command.id, &**command);
+                targets.extend(command.targets.iter().map(|target| ((command.id, target.client.uuid()), target)));
+            }
+            Record::Command(command) => {
+                commands.insert(command.id, &**command);
+            }
+            Record::Target { command, target } => {
+                targets.insert((*command, target.client.uuid()), target);
+            }
+            Record::Progress { .. } if nearly_full => {}
+            Record::Progress { command, client, version, at, progress: report } => {
+                progress.push(command_progress::ActiveModel {
+                    command_id: Set(command.uuid()),
+                    client_uuid: Set((*client).into()),
+                    version: Set(*version),
+                    at: Set((*at).into()),
+                    progress: Set(report.to_string()),
+                });
+            }
+            Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
+            Record::DeviceSeen { device, incarnation, at } => {
+                seen.insert(*device, (*incarnation, *at));
+            }
+            Record::Gateway(record) => of_gateways.push(record),
+        }
+    }
+    upsert_commands(transaction, commands.into_values()).await?;
+    upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
+    write_progress(transaction, progress).await?;
+    let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();
+    devices::write_seen(transaction, &seen).await?;
+    gateways::write(transaction, &of_gateways).await?;
+    for (command, client, result) in late {
+        command_targets::Entity::update_many()
+            .filter(command_targets::Column::CommandId.eq(command.uuid()))
+            .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
+            .filter(
+                command_targets::Column::State
+                    .is_in([TargetState::TimedOut.as_str(), TargetState::Disconnected.as_str()]),
+            )
+            .filter(command_targets::Column::LateResult.is_null())
+            .col_expr(command_targets::Column::LateResult, Expr::value(result))
+            .exec(transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn upsert_commands(
+    connection: &impl ConnectionTrait,
+    mut commands: impl ExactSizeIterator<Item = &Command>,
+) -> Result<(), StoreError> {
+    for size in pieces(commands.len()) {
+        commands::Entity::insert_many(commands.by_ref().take(size).map(command_row))
+            .on_conflict(
+                OnConflict::column(commands::Column::Id)
+                    .update_columns([commands::Column::FinishedAt, commands::Column::Version])
+                    .to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn upsert_targets(
+    connection: &impl ConnectionTrait,
+    mut targets: impl ExactSizeIterator<Item = (CommandId, &Target)>,
+) -> Result<(), StoreError> {
+    use command_targets::Column;
+    for size in pieces(targets.len()) {
+        let rows = targets.by_ref().take(size).map(|(command, target)| target_row(command, target));
+        command_targets::Entity::insert_many(rows)
+            .on_conflict(
+                OnConflict::columns([Column::CommandId, Column::ClientUuid])
+                    .update_columns([
+                        Column::State,
+                        Column::Reason,
+                        Column::Result,
+                        Column::SentAt,
+                        Column::InProgressAt,
+                        Column::EndedAt,
+                        Column::Version,
+                    ])
+                    .to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_progress(
+    connection: &impl ConnectionTrait,
+    rows: Vec<command_progress::ActiveModel>,
+) -> Result<(), StoreError> {
+    use command_progress::{Column, Entity};
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut written: Vec<(Uuid, Uuid)> =
+        rows.iter().map(|row| (*row.command_id.as_ref(), *row.client_uuid.as_ref())).collect();
+    let sizes = pieces(rows.len());
+    let mut rows = rows.into_iter();
+    for size in sizes {
+        Entity::insert_many(rows.by_ref().take(size))
+            // written before the database said that it could not
+            .on_conflict(
+                OnConflict::columns([Column::CommandId, Column::ClientUuid, Column::Version]).do_nothing().to_owned(),
+            )
+            .exec_without_returning(connection)
+            .await?;
+    }
+    written.sort_unstable();
+    written.dedup();
+    for (command, client) in written {
+        let of_target = || Condition::all().add(Column::CommandId.eq(command)).add(Column::ClientUuid.eq(client));
+        let kept = Entity::find()
+            .select_only()
+            .column(Column::Version)
+            .filter(of_target())
+            .order_by_desc(Column::Version)
+            .limit(PROGRESS_KEPT)
+            .into_query();
+        Entity::delete_many()
+            .filter(of_target())
+            .filter(Column::Version.not_in_subquery(kept))
+            .exec(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+fn command_row(command: &Command) -> commands::ActiveModel {
+    commands::ActiveModel {
+        id: Set(command.id.uuid()),
+        requested_by: Set(command.requested_by.into()),
+        requester: Set(command.requester.clone()),
+        method: Set(command.method.clone()),
+        url: Set(command.url.clone()),
+        data: Set(command.data.as_deref().map(str::to_owned)),
+        timeout_secs: Set(command.timeout.as_secs() as i64),
+        deliver_until: Set(command.deliver_until.map(Into::into)),
+        created_at: Set(command.created_at.into()),
+        finished_at: Set(command.finished_at.map(Into::into)),
+        version: Set(command.version),
+    }
+}
+
+fn target_row(command: CommandId, target: &Target) -> command_targets::ActiveModel {
+    command_targets::ActiveModel {
+        command_id: Set(command.uuid()),
+        client_uuid: Set(target.client.into()),
+        user_id: Set(target.user_id),
+        kind: Set(target.kind.as_str().to_owned()),
+        name: Set(target.name.clone()),
+        state: Set(target.state.as_str().to_owned()),
+        reason: Set(target.reason.map(|reason| reason.as_str().to_owned())),
+        result: Set(target.result.as_deref().map(str::to_owned)),
+        late_result: Set(target.late_result.as_deref().map(str::to_owned)),
+        sent_at: Set(target.sent_at.map(Into::into)),
+        in_progress_at: Set(target.in_progress_at.map(Into::into)),
+        ended_at: Set(target.ended_at.map(Into::into)),
+        version: Set(target.version),
+    }
+}
