@@ -17,13 +17,12 @@ use actix::{Actor, Arbiter, MailboxError};
 use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
-use tokio::sync::Notify;
 
 use server::{listen, serve, warn_of_risks};
 
 use crate::{
     actors::{
-        command_dispatcher::{CommandDispatcher, Inlet, RecordBegun},
+        command_dispatcher::{self, Commands},
         gateway_monitor::{Board, GatewayMonitor, RecordAll},
         journal::{Backlog, Flush, Journal},
         registry::{Clients, Dependencies, Directory, Neighbours},
@@ -138,26 +137,27 @@ impl Application {
             store.clone(),
             RoomLimit(settings.limits.rooms_per_user),
         );
-        let (command_dispatcher, under_way) = {
-            let dispatcher = CommandDispatcher::new(
-                directory.clone(),
-                relays.clone(),
-                journal.clone(),
-                backlog.clone(),
-                store.clone(),
-                settings.limits.commands(),
-                starting.unfinished_commands().await?,
-            );
-            let under_way = dispatcher.under_way();
-            (CommandDispatcher::start_in_arbiter(&control.handle(), |_| dispatcher), under_way)
+        let gateways = Arc::new(Board::default());
+        let commands = {
+            let dependencies = command_dispatcher::Dependencies {
+                directory: directory.clone(),
+                relays: relays.clone(),
+                gateways: gateways.clone(),
+                journal: journal.clone(),
+                backlog: backlog.clone(),
+                store: store.clone(),
+                limits: settings.limits.commands(),
+                outbound_bytes: settings.limits.outbound_bytes,
+                unfinished: starting.unfinished_commands().await?,
+            };
+            Commands::start(&control.handle(), dependencies)
         };
-        let inlet = Inlet::new(command_dispatcher.clone(), under_way);
         let clients = {
             let neighbours = Neighbours {
                 presence_changed: topics.recipient(),
-                client_ready: command_dispatcher.clone().recipient(),
-                session_gone: [command_dispatcher.clone().recipient(), rooms.recipient()],
-                client_deleted: command_dispatcher.clone().recipient(),
+                client_ready: commands.recipient(),
+                session_gone: [commands.recipient(), rooms.recipient()],
+                client_deleted: commands.recipient(),
                 renamed: rooms.recipient(),
                 close_replaced: topics.recipient(),
                 announce: topics.recipient(),
@@ -178,7 +178,6 @@ impl Application {
             Clients::start(&control.handle(), dependencies)
         };
         let probing = Arbiter::new();
-        let gateways = Arc::new(Board::default());
         let gateway_monitor = {
             let monitor = GatewayMonitor::new(
                 all_gateways(&settings, &starting).await?,
@@ -198,7 +197,7 @@ impl Application {
         supervision.watch_actor("registry", clients.recipient());
         supervision.watch_actor("topic manager", topics.recipient());
         supervision.watch_actor("room manager", rooms.recipient());
-        supervision.watch_actor("command dispatcher", command_dispatcher.clone().recipient());
+        supervision.watch_actor("command dispatcher", commands.recipient());
         supervision.watch_actor("journal", journal.clone().recipient());
         supervision.watch_actor("gateway monitor", gateway_monitor.clone().recipient());
         control.spawn(supervision.watched("account watcher", {
@@ -235,20 +234,17 @@ impl Application {
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
             supervision,
-            drain_begun: Notify::new(),
             store,
             accounts,
             passwords,
             clients,
             topics,
-            command_dispatcher,
-            inlet,
+            commands,
             rooms,
             gateways,
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),
             journal,
-            backlog,
             relays,
             backplane,
             settings,
@@ -318,7 +314,7 @@ impl Application {
         let written = async {
             // the Registry has handled the end of every session
             self.broker.clients.settled().await?;
-            self.broker.command_dispatcher.send(RecordBegun).await?;
+            self.broker.commands.record_begun().await?;
             self.broker.gateway_monitor.send(RecordAll).await?;
             // retried, since the database may be back within JOURNAL_PATIENCE
             while self.broker.journal.send(Flush).await?.is_err() {

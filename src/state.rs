@@ -14,7 +14,6 @@ use std::{
 };
 
 use actix::Addr;
-use tokio::sync::Notify;
 
 pub(crate) use self::{
     readiness::{NEARLY_FULL, Readiness},
@@ -22,9 +21,9 @@ pub(crate) use self::{
 };
 use crate::{
     actors::{
-        command_dispatcher::{CommandDispatcher, Inlet},
+        command_dispatcher::Commands,
         gateway_monitor::{Board, GatewayMonitor},
-        journal::{Backlog, Flush, Journal},
+        journal::{Flush, Journal},
         registry::Clients,
         room_manager::Rooms,
         topic_manager::Topics,
@@ -52,10 +51,8 @@ pub struct Broker {
     pub clients: Clients,
     /// The topics and their subscriptions.
     pub topics: Topics,
-    /// The owner of the commands that have not ended.
-    pub command_dispatcher: Addr<CommandDispatcher>,
-    /// Sends commands and replies to the CommandDispatcher, one message per thread and tick.
-    pub inlet: Inlet,
+    /// The handle of the CommandDispatcher, which owns the commands that are not finished.
+    pub commands: Commands,
     /// The handle of the RoomManager, which owns the sockets in rooms.
     pub rooms: Rooms,
     /// The state of the gateways, for reads.
@@ -66,8 +63,6 @@ pub struct Broker {
     pub gateway_changes: tokio::sync::Mutex<()>,
     /// Writes records to the database in batches.
     pub journal: Addr<Journal>,
-    /// The number of records that wait for the journal.
-    pub backlog: Backlog,
     /// Delivers frames to any session.
     pub relays: Arc<Relays>,
     /// The connection to other nodes.
@@ -80,7 +75,6 @@ pub struct Broker {
     pub(crate) draining: AtomicBool,
     pub(crate) readiness: Readiness,
     pub(crate) supervision: Supervision,
-    pub(crate) drain_begun: Notify,
 }
 
 impl fmt::Debug for Broker {
@@ -157,18 +151,10 @@ impl Broker {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Completes when the server begins to stop, or at once if it has begun.
-    pub async fn drain_begun(&self) {
-        // registered before the check, so that a drain that begins in between is not missed
-        let begun = self.drain_begun.notified();
-        if !self.is_draining() {
-            begun.await;
-        }
-    }
-
+    /// The server begins to stop: callers that wait for commands are answered.
     pub(crate) fn begin_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        self.drain_begun.notify_waiters();
+        self.commands.stop_waiting();
     }
 }
 

@@ -27,7 +27,7 @@ use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
-pub use commands::{CommandFilter, CommandPage, KeyedCommand};
+pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
 pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
 pub use error::StoreError;
 pub use gateways::{GatewayHistory, GatewayRecord};

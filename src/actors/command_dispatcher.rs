@@ -1,17 +1,22 @@
-//! The role of the CommandDispatcher is to see each command to its end: it sends it to the sockets of its targets,
-//! correlates their answers, and ends what takes too long (contract section 6).
+//! The role of the CommandDispatcher is to handle each command until it is finished: it sends it to the sockets of its
+//! targets, correlates their answers, and ends what takes too long (contract section 6).
 //!
-//! Handlers give it commands and wait for their end, sessions pass it answers and progress, the Registry tells it who
-//! comes and goes. Every change it records with the Journal, tells to those who watch, and, if it was the last one, to
-//! those who wait.
+//! Handlers and sessions reach it through [`Commands`]; the Registry tells it which sockets come and go. It records every
+//! update with the Journal, then tells it to those who wait for the command or follow it.
 
-mod inlet;
+mod audience;
+mod error;
+mod follow;
+mod handle;
+mod inputs;
 mod messages;
+mod reading;
 mod recording;
+mod sending;
 mod unrecorded;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,15 +26,19 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, SubsecRound, Utc};
-use tokio::sync::{broadcast, oneshot};
 
-pub use inlet::{Inlet, Item, Items};
-pub use messages::{
-    Adopt, Answer, Await, Cancel, ClientDeleted, ClientReady, Dispatch, NoPlace, Progress, RecordBegun, Release,
-    Reserve, SessionGone, Watch,
+use self::{
+    audience::Audience,
+    inputs::{Input, Inputs},
+    messages::{AwaitEnd, Begin, Cancel, RecordBegun, Recover, Release, Reserve, StopWaiting, Subscribe},
+    unrecorded::Unrecorded,
 };
-
-use self::unrecorded::Unrecorded;
+pub use self::{
+    error::CommandError,
+    follow::{CommandEvent, EventContent, Finished, Follow},
+    handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome, Prepared},
+    messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
+};
 use super::{
     journal::{Backlog, Journal, Write},
     registry::Directory,
@@ -37,40 +46,31 @@ use super::{
 use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
-        commands::{
-            Answered, Command, CommandLimits, PendingCommands, Reason, Recovered, Socket, TargetUpdate, recover,
-        },
+        commands::{Answered, Command, PendingCommands, Recovered, Socket, recover},
         ids::{ClientId, CommandId},
     },
     protocol::outbound,
     store::{Record, Store},
 };
 
-/// How long to wait for a socket that has no room for what is queued.
-const ROOM_AGAIN: Duration = Duration::from_secs(1);
-
-/// Changes that a watcher may be behind before it misses some.
-const WATCHED: usize = 1024;
-
 /// See the module.
 pub struct CommandDispatcher {
     pending: PendingCommands<SessionHandle>,
-    /// what began a moment ago and is in no record yet
+    /// what began a moment ago and is not recorded yet
     unrecorded: Unrecorded,
-    /// what nobody stored beforehand and began while storage was nearly full or the database away: it is not recorded
+    /// what is never recorded: it was not stored beforehand, and began while storage was nearly full or the database away
     unkept: HashSet<CommandId>,
-    /// the timer for the end of this moment is set
-    in_moment: bool,
-    waiters: HashMap<CommandId, Vec<oneshot::Sender<Arc<Command>>>>,
-    watchers: HashMap<CommandId, broadcast::Sender<Arc<TargetUpdate>>>,
-    /// the one timer, and what it is set to
+    /// a timer is set for the end of the period of `unrecorded`
+    is_period_running: bool,
+    audience: Audience,
+    /// the one timer, and the deadline it is set to
     timer: Option<(Instant, SpawnHandle)>,
-    /// items of the inlet that are not handled yet
+    /// inputs that are not handled yet
     under_way: Arc<AtomicUsize>,
-    /// answers and progress that nobody asked for
+    /// replies that nobody asked for
     dropped: u64,
-    /// what was not over when the last process ended
-    recovered: Vec<Command>,
+    /// what the last process has left, until this actor starts
+    unfinished: Vec<Command>,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
     journal: Addr<Journal>,
@@ -84,126 +84,7 @@ impl Socket for SessionHandle {
     }
 }
 
-impl CommandDispatcher {
-    /// Goes on with what was not over when the last process ended.
-    pub fn new(
-        directory: Arc<Directory>,
-        relays: Arc<Relays>,
-        journal: Addr<Journal>,
-        backlog: Backlog,
-        store: Store,
-        limits: CommandLimits,
-        recovered: Vec<Command>,
-    ) -> Self {
-        Self {
-            pending: PendingCommands::new(limits),
-            unrecorded: Unrecorded::default(),
-            unkept: HashSet::new(),
-            in_moment: false,
-            waiters: HashMap::new(),
-            watchers: HashMap::new(),
-            timer: None,
-            under_way: Arc::default(),
-            dropped: 0,
-            recovered,
-            directory,
-            relays,
-            journal,
-            backlog,
-            store,
-        }
-    }
-
-    /// The count that an [`Inlet`] counts up.
-    pub fn under_way(&self) -> Arc<AtomicUsize> {
-        self.under_way.clone()
-    }
-
-    /// Asks all targets that are connected; those that are not wait, or are over.
-    fn ask_all(
-        &mut self,
-        id: CommandId,
-        clients: &[ClientId],
-        waits: bool,
-        behind_down_gateway: &[ClientId],
-        context: &mut Context<Self>,
-    ) {
-        for &client in clients {
-            if !waits && behind_down_gateway.binary_search(&client).is_ok() {
-                let changed = self.pending.offline(id, client, Some(Reason::GatewayDown), now());
-                self.tell(changed);
-                continue;
-            }
-            if let Some(session) = self.directory.commandable(client) {
-                self.ask_queued(client, &session, context);
-            }
-            if !waits && self.pending.is_queued(id, client) {
-                let changed = self.pending.offline(id, client, None, now());
-                self.tell(changed);
-            }
-        }
-    }
-
-    /// Sends a client all that waits for it, in order, as far as its socket has room. The rest goes when the socket has
-    /// answered something, or a second later.
-    fn ask_queued(&mut self, client: ClientId, session: &SessionHandle, context: &mut Context<Self>) {
-        for id in self.pending.queued_for(client) {
-            let Some(command) = self.pending.command(id) else { continue };
-            let frame = outbound::command(command);
-            if command.deliver_until.is_some() && !self.relays.has_room(session, frame.len()) {
-                context.run_later(ROOM_AGAIN, move |dispatcher, context| {
-                    if let Some(session) = dispatcher.directory.commandable(client) {
-                        dispatcher.ask_queued(client, &session, context);
-                    }
-                });
-                return;
-            }
-            if !self.relays.deliver(session, &[frame.as_bytes()]) {
-                return;
-            }
-            let changed = self.pending.sent(id, client, session, Instant::now(), now());
-            self.tell(changed);
-        }
-        self.set_timer(context);
-    }
-
-    /// Sets the one timer to the next deadline.
-    fn set_timer(&mut self, context: &mut Context<Self>) {
-        let Some(next) = self.pending.next_deadline() else { return };
-        if let Some((set, timer)) = self.timer {
-            if set <= next {
-                return;
-            }
-            context.cancel_future(timer);
-        }
-        let wait = next.saturating_duration_since(Instant::now());
-        let timer = context.run_later(wait, |dispatcher, context| {
-            dispatcher.timer = None;
-            let changes = dispatcher.pending.expire(Instant::now(), now());
-            dispatcher.tell(changes);
-            dispatcher.set_timer(context);
-        });
-        self.timer = Some((next, timer));
-    }
-
-    fn drop_answer(&mut self, client: ClientId, command: CommandId) {
-        self.dropped += 1;
-        tracing::debug!(%client, %command, dropped = self.dropped, "answer that nobody asked for");
-    }
-}
-
-impl Actor for CommandDispatcher {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        for command in std::mem::take(&mut self.recovered) {
-            self.recover(command);
-        }
-        self.set_timer(context);
-    }
-}
-
-/// The present time as exact as every database keeps it, so that it is the same before and after.
+/// The time as exact as every database keeps it, so that it is the same before and after.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
@@ -215,7 +96,27 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 }
 
 impl CommandDispatcher {
-    /// Handles a stored command further that is not finished and that no process handles.
+    fn new(dependencies: Dependencies) -> Self {
+        let Dependencies { directory, relays, journal, backlog, store, limits, unfinished, .. } = dependencies;
+        Self {
+            pending: PendingCommands::new(limits),
+            unrecorded: Unrecorded::default(),
+            unkept: HashSet::new(),
+            is_period_running: false,
+            audience: Audience::default(),
+            timer: None,
+            under_way: Arc::default(),
+            dropped: 0,
+            unfinished,
+            directory,
+            relays,
+            journal,
+            backlog,
+            store,
+        }
+    }
+
+    /// Continues with a stored command that is not finished and that no process handles.
     fn recover(&mut self, stored: Command) {
         let Recovered { command, ended, may_answer_late } = recover(stored, now());
         may_answer_late.into_iter().for_each(|client| self.pending.expect_late(command.id, client));
@@ -228,173 +129,111 @@ impl CommandDispatcher {
         }
     }
 
-    fn wait_for(&mut self, id: CommandId) -> oneshot::Receiver<Arc<Command>> {
-        let (done, finished) = oneshot::channel();
-        let waiters = self.waiters.entry(id).or_default();
-        // who asks again and again waits once
-        waiters.retain(|waiter| !waiter.is_closed());
-        waiters.push(done);
-        finished
-    }
-
-    fn reserve(&mut self, command: &Command) -> Result<(), NoPlace> {
+    fn reserve(&mut self, command: &Command) -> Result<(), CommandError> {
         if self.backlog.is_behind() {
-            return Err(NoPlace::Backlog(self.backlog.failure()));
+            return Err(CommandError::NotRecorded(self.backlog.failure()));
         }
-        self.pending.reserve(command).map_err(NoPlace::Limit)
+        Ok(self.pending.reserve(command)?)
     }
 
-    fn dispatch(&mut self, dispatch: Dispatch, context: &mut Context<Self>) -> inlet::Dispatched {
-        let Dispatch { command, recorded, behind_down_gateway } = dispatch;
-        if !recorded {
-            self.reserve(&command)?;
-            if self.store.is_nearly_full() || self.backlog.is_stuck() {
-                self.unkept.insert(command.id);
-            } else {
-                self.unrecorded.insert(command.id);
-                if !self.in_moment {
-                    self.await_moment(context);
-                }
+    /// A command begins that is not stored.
+    fn reserve_unstored(&mut self, command: &Command, context: &mut Context<Self>) -> Result<(), CommandError> {
+        self.reserve(command)?;
+        if self.store.is_nearly_full() || self.backlog.is_stuck() {
+            self.unkept.insert(command.id);
+        } else {
+            self.unrecorded.insert(command.id);
+            if !self.is_period_running {
+                self.record_begun_later(context);
             }
         }
-        let (id, waits) = (command.id, command.deliver_until.is_some());
-        let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
-        let finished = self.wait_for(id);
-        let deliver_by = deliver_by(&command);
-        self.pending.insert(command, deliver_by, Instant::now());
-        self.ask_all(id, &clients, waits, &behind_down_gateway, context);
-        self.set_timer(context);
-        Ok(finished)
+        Ok(())
     }
 
-    fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
-        let Answer { client, command, result, failed } = answer;
+    fn begin(&mut self, begin: Begin, context: &mut Context<Self>) {
+        let Begin { command, behind_down_gateway } = begin;
+        let (id, may_wait) = (command.id, command.deliver_until.is_some());
+        let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
+        let deliver_by = deliver_by(&command);
+        self.pending.insert(command, deliver_by, Instant::now());
+        self.send_to_all(id, &clients, may_wait, &behind_down_gateway, context);
+        self.set_timer(context);
+    }
+
+    fn on_reply(&mut self, reply: Reply, context: &mut Context<Self>) {
+        let Reply { client, command, content } = reply;
+        match content {
+            ReplyContent::Result { result, failed } => self.on_result(client, command, result, failed, context),
+            ReplyContent::Progress(progress) => match self.pending.progress(command, client, progress, now()) {
+                Some(update) => self.record_and_tell([update]),
+                None => self.drop_reply(client, command),
+            },
+        }
+    }
+
+    fn on_result(
+        &mut self,
+        client: ClientId,
+        command: CommandId,
+        result: Arc<str>,
+        failed: bool,
+        context: &mut Context<Self>,
+    ) {
         match self.pending.answer(command, client, result.clone(), failed, now()) {
-            Answered::Ended(changed) => {
-                self.tell([*changed]);
-                if self.pending.has_queued(client)
-                    && let Some(session) = self.directory.commandable(client)
-                {
-                    self.ask_queued(client, &session, context);
+            Answered::Ended(update) => {
+                self.record_and_tell([*update]);
+                if self.pending.has_queued(client) {
+                    self.send_queued_to(client, context);
                 }
             }
             Answered::Late if self.backlog.is_stuck() => {}
             Answered::Late => self
                 .journal
                 .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
-            Answered::Unexpected => self.drop_answer(client, command),
+            Answered::Unexpected => self.drop_reply(client, command),
         }
     }
 
-    fn progress(&mut self, progress: Progress) {
-        let Progress { client, command, progress } = progress;
-        match self.pending.progress(command, client, progress, now()) {
-            Some(changed) => self.tell([changed]),
-            None => self.drop_answer(client, command),
-        }
+    fn drop_reply(&mut self, client: ClientId, command: CommandId) {
+        self.dropped += 1;
+        tracing::debug!(%client, %command, dropped = self.dropped, "reply that nobody asked for");
     }
 }
 
-impl Handler<Items> for CommandDispatcher {
-    type Result = ();
+impl Actor for CommandDispatcher {
+    type Context = Context<Self>;
 
-    fn handle(&mut self, Items(items): Items, context: &mut Self::Context) {
-        self.under_way.fetch_sub(items.len(), Ordering::Relaxed);
-        for item in items {
-            match item {
-                Item::Dispatch(dispatch, begun) => {
-                    // a caller that hung up meanwhile does not stop its command
-                    let _ = begun.send(self.dispatch(dispatch, context));
-                }
-                Item::Answer(answer) => self.answer(answer, context),
-                Item::Progress(progress) => self.progress(progress),
-            }
-        }
-    }
-}
-
-impl Handler<ClientReady> for CommandDispatcher {
-    type Result = ();
-
-    fn handle(&mut self, ready: ClientReady, context: &mut Self::Context) {
-        self.ask_queued(ready.client, &ready.session, context);
-    }
-}
-
-impl Handler<SessionGone> for CommandDispatcher {
-    type Result = ();
-
-    fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
-        let changes = self.pending.session_lost(gone.client, &gone.session, now());
-        self.tell(changes);
-    }
-}
-
-impl Handler<ClientDeleted> for CommandDispatcher {
-    type Result = ();
-
-    fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
-        let updates = self.pending.client_deleted(client, now());
-        self.tell(updates);
-    }
-}
-
-impl Handler<Cancel> for CommandDispatcher {
-    type Result = bool;
-
-    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        let (changes, asked) = self.pending.cancel(id, now());
-        let frame = outbound::cancel(id);
-        for session in asked {
-            self.relays.deliver(&session, &[frame.as_bytes()]);
-        }
-        let was_here = !changes.is_empty();
-        self.tell(changes);
-        was_here
-    }
-}
-
-impl Handler<Watch> for CommandDispatcher {
-    type Result = MessageResult<Watch>;
-
-    fn handle(&mut self, Watch(id): Watch, _: &mut Self::Context) -> Self::Result {
-        let here = self.pending.command(id).is_some();
-        MessageResult(
-            here.then(|| self.watchers.entry(id).or_insert_with(|| broadcast::channel(WATCHED).0).subscribe()),
-        )
-    }
-}
-
-impl Handler<Await> for CommandDispatcher {
-    type Result = MessageResult<Await>;
-
-    fn handle(&mut self, Await(id): Await, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.pending.contains(id).then(|| self.wait_for(id)))
-    }
-}
-
-impl Handler<Adopt> for CommandDispatcher {
-    type Result = MessageResult<Adopt>;
-
-    fn handle(&mut self, Adopt(command): Adopt, context: &mut Self::Context) -> Self::Result {
-        let id = command.id;
-        if !self.pending.contains(id) {
-            tracing::warn!(command = %id, "a stored command that nobody saw to");
-            let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
+    fn started(&mut self, context: &mut Self::Context) {
+        for command in std::mem::take(&mut self.unfinished) {
             self.recover(command);
-            for client in clients {
-                if let Some(session) = self.directory.commandable(client) {
-                    self.ask_queued(client, &session, context);
-                }
-            }
-            self.set_timer(context);
         }
-        MessageResult(self.pending.contains(id).then(|| self.wait_for(id)))
+        self.set_timer(context);
+    }
+}
+
+impl Handler<Inputs> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Inputs(inputs): Inputs, context: &mut Self::Context) {
+        self.under_way.fetch_sub(inputs.len(), Ordering::Relaxed);
+        for input in inputs {
+            match input {
+                Input::Begin(begin, waiter) => match self.reserve_unstored(&begin.command, context) {
+                    Ok(()) => {
+                        self.audience.add_waiter(begin.command.id, waiter);
+                        self.begin(begin, context);
+                    }
+                    // its caller may have gone
+                    Err(refusal) => drop(waiter.send(Err(refusal))),
+                },
+                Input::Reply(reply) => self.on_reply(reply, context),
+            }
+        }
     }
 }
 
 impl Handler<Reserve> for CommandDispatcher {
-    type Result = Result<(), NoPlace>;
+    type Result = Result<(), CommandError>;
 
     fn handle(&mut self, Reserve(command): Reserve, _: &mut Self::Context) -> Self::Result {
         self.reserve(&command)
@@ -406,7 +245,65 @@ impl Handler<Release> for CommandDispatcher {
 
     fn handle(&mut self, Release(id): Release, _: &mut Self::Context) {
         self.pending.release(id);
-        self.waiters.remove(&id);
+        self.audience.forget(id);
+    }
+}
+
+impl Handler<Begin> for CommandDispatcher {
+    type Result = MessageResult<Begin>;
+
+    fn handle(&mut self, begin: Begin, context: &mut Self::Context) -> Self::Result {
+        let end = self.audience.wait(begin.command.id);
+        self.begin(begin, context);
+        MessageResult(end)
+    }
+}
+
+impl Handler<AwaitEnd> for CommandDispatcher {
+    type Result = MessageResult<AwaitEnd>;
+
+    fn handle(&mut self, AwaitEnd(id): AwaitEnd, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.pending.contains(id).then(|| self.audience.wait(id)))
+    }
+}
+
+impl Handler<Recover> for CommandDispatcher {
+    type Result = MessageResult<Recover>;
+
+    fn handle(&mut self, Recover(command): Recover, context: &mut Self::Context) -> Self::Result {
+        let id = command.id;
+        if !self.pending.contains(id) {
+            tracing::warn!(command = %id, "a stored command that is not finished was not handled");
+            let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
+            self.recover(command);
+            clients.into_iter().for_each(|client| self.send_queued_to(client, context));
+            self.set_timer(context);
+        }
+        MessageResult(self.pending.contains(id).then(|| self.audience.wait(id)))
+    }
+}
+
+impl Handler<Cancel> for CommandDispatcher {
+    type Result = bool;
+
+    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
+        let (updates, sessions) = self.pending.cancel(id, now());
+        let frame = outbound::cancel(id);
+        for session in sessions {
+            self.relays.deliver(&session, &[frame.as_bytes()]);
+        }
+        let was_here = !updates.is_empty();
+        self.record_and_tell(updates);
+        was_here
+    }
+}
+
+impl Handler<Subscribe> for CommandDispatcher {
+    type Result = MessageResult<Subscribe>;
+
+    fn handle(&mut self, Subscribe(id): Subscribe, _: &mut Self::Context) -> Self::Result {
+        let is_here = self.pending.command(id).is_some();
+        MessageResult(if is_here { self.audience.follow(id) } else { None })
     }
 }
 
@@ -414,8 +311,42 @@ impl Handler<RecordBegun> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, _: RecordBegun, _: &mut Self::Context) {
-        // of the moment before, and of this one
+        // of the last period, and of this one
         self.record_begun();
         self.record_begun();
+    }
+}
+
+impl Handler<StopWaiting> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: StopWaiting, _: &mut Self::Context) {
+        self.audience.dismiss();
+    }
+}
+
+impl Handler<ClientReady> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, ready: ClientReady, context: &mut Self::Context) {
+        self.send_queued(ready.client, &ready.session, context);
+    }
+}
+
+impl Handler<SessionGone> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
+        let updates = self.pending.session_lost(gone.client, &gone.session, now());
+        self.record_and_tell(updates);
+    }
+}
+
+impl Handler<ClientDeleted> for CommandDispatcher {
+    type Result = ();
+
+    fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
+        let updates = self.pending.client_deleted(client, now());
+        self.record_and_tell(updates);
     }
 }

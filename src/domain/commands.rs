@@ -70,6 +70,19 @@ impl Target {
         }
     }
 
+    /// As it was when it reported progress, whatever it has come to since.
+    #[must_use]
+    pub fn in_progress(&self) -> Self {
+        Self {
+            state: TargetState::InProgress,
+            reason: None,
+            result: None,
+            late_result: None,
+            ended_at: None,
+            ..self.clone()
+        }
+    }
+
     fn end(&mut self, state: TargetState, time: DateTime<Utc>) {
         self.state = state;
         self.ended_at = Some(time);

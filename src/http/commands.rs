@@ -1,5 +1,6 @@
-//! Commands as a resource: given, followed, called off, and kept as who asked what of whom, when, with what end.
+//! Commands as a resource: they are given, read, followed and cancelled.
 
+pub mod create;
 pub mod events;
 mod info;
 mod request;
@@ -8,14 +9,10 @@ mod targets;
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use chrono::{SubsecRound, TimeDelta, Utc};
+use actix_web::web;
+use chrono::TimeDelta;
 use serde::Serialize;
-use serde_json::{
-    Value,
-    value::{RawValue, to_raw_value},
-};
-use tokio::sync::oneshot;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use self::{
@@ -27,320 +24,61 @@ pub use self::{
     request::{Request, TargetRef},
 };
 use super::{
-    body::{Body, QueryOf},
-    devices::{behind_down_gateway, check_gateways},
+    body::QueryOf,
     paging::{Next, PAGE_BYTES},
-    undisturbed,
 };
 use crate::{
-    actors::{
-        command_dispatcher::{Adopt, Await, Cancel, Dispatch, NoPlace, RecordBegun, Release, Reserve},
-        journal::Write,
-    },
+    actors::command_dispatcher::Prepared,
     domain::{
         accounts::{Account, Authenticated},
-        commands::{Command, Exceeded, Order, max_targets, may_command},
+        commands::Order,
         ids::{CommandId, Role},
     },
     error::ApiError,
     http::Admission,
     http::extract::UserIdentity,
-    protocol::{
-        json,
-        outbound::{self, rfc3339},
-    },
+    protocol::{json, outbound::rfc3339},
     state::Broker,
-    store::{CommandFilter, CommandPage, KeyedCommand, Record, StoreError},
+    store::CommandFilter,
 };
 
 /// How long a caller waits for the end of its command.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-const NOT_FOUND: ApiError = ApiError::NotFound("Command not found");
-
-/// How a command is to be carried out.
-#[derive(Debug, Default)]
-pub(super) struct Options {
-    pub(super) timeout_secs: Option<u64>,
-    pub(super) deliver_within_secs: u64,
-}
-
-/// Makes a command of a request.
-pub(super) fn command(
+/// What a request asks for.
+fn order(
     broker: &Broker,
     requester: &Authenticated,
-    accounts: Vec<Arc<Account>>,
+    targets: Vec<Arc<Account>>,
     request: Request,
-    options: Options,
-) -> Result<Command, ApiError> {
+    timeout_secs: Option<u64>,
+    deliver_within_secs: u64,
+) -> Order {
     let Request { method, url, data } = request;
     let default = match broker.settings.limits.command_timeout_secs {
         0 => MAX_TIMEOUT_SECS,
         secs => secs,
     };
-    let order = Order {
+    Order {
         requester: requester.account.clone(),
-        targets: accounts,
+        targets,
         method,
         url,
         data,
-        timeout: Duration::from_secs(options.timeout_secs.unwrap_or(default)),
-        deliver_within: (options.deliver_within_secs > 0)
-            .then(|| TimeDelta::seconds(options.deliver_within_secs as i64)),
-    };
-    // what PostgreSQL keeps of a time, so that it is the same everywhere
-    let command = order.into_command(Utc::now().trunc_subsecs(6));
-    // more than a socket may have waiting would make a slow consumer of any target
-    let limit = broker.settings.limits.outbound_bytes;
-    if limit > 0 && outbound::command(&command).len() > limit / 2 {
-        return Err(ApiError::CommandTooLarge(limit / 2));
-    }
-    Ok(command)
-}
-
-/// Refuses to command others, unless the requester is an operator.
-pub(super) fn check_right(requester: &Authenticated, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
-    if may_command(&requester.account, accounts) {
-        Ok(())
-    } else {
-        Err(ApiError::Forbidden("Operator role required to command others"))
+        timeout: Duration::from_secs(timeout_secs.unwrap_or(default)),
+        deliver_within: (deliver_within_secs > 0).then(|| TimeDelta::seconds(deliver_within_secs as i64)),
     }
 }
 
-/// The answer while commands can't be recorded, because of this failure or because the database does not keep up.
-fn not_recorded(failure: Option<StoreError>) -> ApiError {
-    match failure {
-        // the Journal's records may be at fault, and those are not this caller's
-        None | Some(StoreError::Database(_)) => ApiError::DatabaseUnavailable,
-        Some(failure) => failure.into(),
-    }
-}
-
-impl From<NoPlace> for ApiError {
-    fn from(no_place: NoPlace) -> Self {
-        let exceeded = match no_place {
-            NoPlace::Limit(exceeded) => exceeded,
-            NoPlace::Backlog(failure) => return not_recorded(failure),
-        };
-        let own = |limit, retry_after| Self::TooMany { limit, retry_after };
-        match exceeded {
-            Exceeded::Pending => Self::AtLimit("limits.pending_commands"),
-            Exceeded::PendingPerIdentity => own("limits.pending_commands_per_identity", 1),
-            Exceeded::Queued => Self::AtLimit("limits.queued_commands"),
-            Exceeded::QueuedPerIdentity => own("limits.queued_commands_per_identity", 60),
-            Exceeded::QueuedPerTarget => own("limits.queued_commands_per_target", 60),
-            Exceeded::Bytes => Self::AtLimit("limits.command_bytes"),
-            Exceeded::BytesPerIdentity => own("limits.command_bytes_per_identity", 10),
-        }
-    }
-}
-
-/// Counts what is stored of a command. Operators are free: they dispatch tens of thousands per second.
-pub(super) fn charge(broker: &Broker, requester: &Authenticated, command: &Command) -> Result<(), ApiError> {
+/// Counts what is stored of a command. Operators are free: they give tens of thousands per second.
+fn charge(broker: &Broker, requester: &Authenticated, prepared: &Prepared) -> Result<(), ApiError> {
     if requester.account.role() >= Role::Operator {
         return Ok(());
     }
-    broker.charge_stored(requester.account.id, command.url.len() + command.data.as_ref().map_or(0, |data| data.len()))
+    broker.charge_stored(requester.account.id, prepared.stored_bytes())
 }
 
-fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
-    let most = max_targets(role);
-    if targets <= most {
-        return Ok(());
-    }
-    let msg = format!("List should have at most {most} items, not {targets}");
-    Err(ApiError::invalid("too_long", &["body", "targets"], msg, Value::Null))
-}
-
-/// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
-/// `Prefer: respond-async` at once.
-#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo, headers(("Location" = String, description = "Where to ask for it"))), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or no client matches"), (status = 429, description = "limits.pending_commands_per_identity, limits.queued_commands_per_identity, limits.queued_commands_per_target, limits.command_bytes_per_identity"), (status = 503, description = "limits.pending_commands, limits.queued_commands, limits.command_bytes, or Gateway … is down")), security(("bearer" = [])))]
-pub async fn create(
-    http: HttpRequest,
-    broker: web::Data<Broker>,
-    identity: UserIdentity,
-    body: Body<CreateCommand>,
-) -> Result<HttpResponse, ApiError> {
-    let wait = !prefers_async(&http);
-    let idempotency_key = idempotency_key(&http)?;
-    let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, digest } =
-        body.content;
-    // a retry first: what it asks for may be as little possible now as it was possible then
-    if let Some(key) = &idempotency_key
-        && let Some(existing) = broker.store.command_of_key(identity.0.account.id, key).await?
-    {
-        return answer_retry(&broker, existing, &digest, wait).await;
-    }
-    let by_name = select.is_none();
-    let accounts = match select {
-        Some(select) => {
-            if identity.0.account.role() < Role::Operator {
-                return Err(ApiError::Forbidden("Operator role required to command others"));
-            }
-            targets::selected(&broker, select, identity.0.account.id).await?
-        }
-        None => {
-            check_target_count(identity.0.account.role(), targets.as_ref().map_or(0, Vec::len))?;
-            targets::listed(&broker, target.into_iter().chain(targets.into_iter().flatten())).await?
-        }
-    };
-    check_right(&identity.0, &accounts)?;
-    let options = Options { timeout_secs, deliver_within_secs: deliver_within_secs.unwrap_or(0) };
-    if by_name && options.deliver_within_secs == 0 {
-        check_gateways(&broker, &accounts)?;
-    }
-    let behind_down_gateway = behind_down_gateway(&broker, &accounts);
-    let command = command(&broker, &identity.0, accounts, Request { method, url, data }, options)?;
-    charge(&broker, &identity.0, &command)?;
-    let id = command.id;
-    broker.store.check_space()?;
-    if let Some(failure) = broker.backlog.failure() {
-        return Err(not_recorded(Some(failure)));
-    }
-    let dispatch = Dispatch { command, recorded: true, behind_down_gateway };
-    match undisturbed(begin(broker.clone(), dispatch, idempotency_key, digest.clone())).await? {
-        Begun::New(finished) => answer(&broker, id, wait.then_some(finished)).await,
-        Begun::Retry(existing) => answer_retry(&broker, existing, &digest, wait).await,
-    }
-}
-
-enum Begun {
-    New(oneshot::Receiver<Arc<Command>>),
-    Retry(KeyedCommand),
-}
-
-/// Takes up the places of a command, stores it and sends it, in this order.
-async fn begin(
-    broker: web::Data<Broker>,
-    dispatch: Dispatch,
-    idempotency_key: Option<String>,
-    digest: String,
-) -> Result<Begun, ApiError> {
-    let command = Arc::new(dispatch.command.clone());
-    let id = command.id;
-    broker.command_dispatcher.send(Reserve(command.clone())).await??;
-    let begun = store_and_send(&broker, dispatch, &command, idempotency_key, digest).await;
-    if !matches!(begun, Ok(Begun::New(_))) {
-        broker.command_dispatcher.do_send(Release(id));
-    }
-    begun
-}
-
-async fn store_and_send(
-    broker: &Broker,
-    dispatch: Dispatch,
-    command: &Arc<Command>,
-    idempotency_key: Option<String>,
-    digest: String,
-) -> Result<Begun, ApiError> {
-    if let Some(key) = idempotency_key {
-        if let Some(existing) = broker.store.create_command_once(command, &key, &digest).await? {
-            return Ok(Begun::Retry(existing));
-        }
-    } else {
-        broker.journal.do_send(Write { records: vec![Record::Whole(command.clone())], patient: false });
-        if let Err(error) = broker.flush().await {
-            // the journal goes on trying: what it will write must not look as if it were still to be sent
-            let mut given_up = dispatch.command;
-            given_up.withdraw();
-            broker.journal.do_send(Write { records: vec![Record::Whole(Arc::new(given_up))], patient: false });
-            return Err(error);
-        }
-    }
-    Ok(Begun::New(broker.inlet.dispatch(dispatch).await?))
-}
-
-/// Answers a retry with the command that it retries.
-async fn answer_retry(
-    broker: &Broker,
-    existing: KeyedCommand,
-    digest: &str,
-    wait: bool,
-) -> Result<HttpResponse, ApiError> {
-    let KeyedCommand { id, body_digest } = existing;
-    if body_digest != digest {
-        return Err(ApiError::IdempotencyKeyReused);
-    }
-    let finished = match broker.command_dispatcher.send(Await(id)).await? {
-        None => adopt(broker, id).await?,
-        finished => finished,
-    };
-    let waits = wait && !broker.is_draining();
-    answer(broker, id, finished.filter(|_| waits)).await
-}
-
-/// Sees to a stored command that is not over and that nobody sees to, if it is one. Answers how to wait for its end.
-async fn adopt(broker: &Broker, id: CommandId) -> Result<Option<oneshot::Receiver<Arc<Command>>>, ApiError> {
-    // nobody sees to what is over either: that is written first
-    settle(broker).await?;
-    match broker.store.command(id, 0, usize::MAX).await? {
-        Some(page) if page.command.finished_at.is_none() => {
-            Ok(broker.command_dispatcher.send(Adopt(page.command)).await?)
-        }
-        _ => Ok(None),
-    }
-}
-
-fn prefers_async(request: &HttpRequest) -> bool {
-    let mut preferences = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
-    preferences.any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case("respond-async")))
-}
-
-fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
-    match key.to_str() {
-        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => {
-            let msg = "Value error, expected 1 to 255 visible characters";
-            Err(ApiError::invalid("value_error", &["header", "Idempotency-Key"], msg, Value::Null))
-        }
-    }
-}
-
-/// Waits for the end, if there is something to wait for, and tells how the command stands then.
-async fn answer(
-    broker: &Broker,
-    id: CommandId,
-    finished: Option<oneshot::Receiver<Arc<Command>>>,
-) -> Result<HttpResponse, ApiError> {
-    let mut stops = false;
-    if let Some(finished) = finished {
-        tokio::select! {
-            biased;
-            finished = tokio::time::timeout(PATIENCE, finished) => if let Ok(Ok(command)) = finished {
-                // what the caller hears must hold after a crash, too
-                broker.flush().await?;
-                return Ok(HttpResponse::Ok().json(CommandInfo::of(&command)));
-            },
-            () = broker.drain_begun() => stops = true,
-        }
-    }
-    let page = read(broker, id).await?.ok_or(NOT_FOUND)?;
-    // while the server stops, its own sockets close: what becomes of the command is not this answer's to tell
-    let is_finished = page.command.finished_at.is_some() && !stops;
-    let mut response = if is_finished { HttpResponse::Ok() } else { HttpResponse::Accepted() };
-    let location = format!("/api/commands/{id}");
-    Ok(response.insert_header((header::LOCATION, location)).json(CommandInfo::of_page(&page)))
-}
-
-/// Sees to it that what has happened is written, before it is read.
-async fn settle(broker: &Broker) -> Result<(), ApiError> {
-    broker.command_dispatcher.send(RecordBegun).await?;
-    broker.flush().await
-}
-
-/// A command as it stands now.
-pub(super) async fn read(broker: &Broker, id: CommandId) -> Result<Option<CommandPage>, ApiError> {
-    settle(broker).await?;
-    Ok(broker.store.command(id, 0, PAGE_BYTES).await?)
-}
-
-/// The command of a path, if the caller may see it: operators see all, others their own.
-pub(super) async fn visible(broker: &Broker, identity: &Authenticated, path: &str) -> Result<Command, ApiError> {
-    let page = read(broker, command_id(path)?).await?;
-    page.map(|page| page.command).filter(|command| command.is_visible_to(&identity.account)).ok_or(NOT_FOUND)
-}
-
+/// The command of a path.
 fn command_id(path: &str) -> Result<CommandId, ApiError> {
     CommandId::parse(path)
         .ok_or_else(|| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))
@@ -356,11 +94,10 @@ pub async fn show(
     page: QueryOf<TargetPage>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
-    settle(&broker).await?;
+    broker.commands.written().await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let TargetPage { from, limit } = page.0;
-    let found = broker.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
-    let (page, reports) = found.filter(|(page, _)| page.command.is_visible_to(&identity.0.account)).ok_or(NOT_FOUND)?;
+    let (page, reports) = broker.commands.get_stored(id, &identity.0.account, from, limit).await?;
     let mut info = CommandInfo::of_page(&page);
     for report in reports {
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
@@ -378,16 +115,7 @@ pub async fn cancel(
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
-    let command = visible(&broker, &identity.0, &path).await?;
-    let mut cancelled = broker.command_dispatcher.send(Cancel(command.id)).await?;
-    if !cancelled && command.finished_at.is_none() {
-        adopt(&broker, command.id).await?;
-        cancelled = broker.command_dispatcher.send(Cancel(command.id)).await?;
-    }
-    if cancelled {
-        tracing::info!(command = %command.id, by = %identity.0.account.id, "command cancelled");
-    }
-    let page = read(&broker, command.id).await?.ok_or(NOT_FOUND)?;
+    let page = broker.commands.cancel(command_id(&path)?, &identity.0.account).await?;
     Ok(web::Json(CommandInfo::of_page(&page)))
 }
 
@@ -417,7 +145,7 @@ pub async fn list(
         Some(target) => Some(target.account(&broker).await?.id),
         None => None,
     };
-    settle(&broker).await?;
+    broker.commands.written().await?;
     let own = identity.0.account.role() < Role::Operator;
     let filter = CommandFilter {
         requested_by: own.then_some(identity.0.account.id),
@@ -429,9 +157,9 @@ pub async fn list(
         bytes: PAGE_BYTES,
     };
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let (pages, more) = broker.store.commands(filter).await?;
+    let (pages, more) = broker.commands.list_stored(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
-    // readable as it is, since that is what `next_cursor` always was
+    // not encoded, since `next_cursor` never was
     let next = Next { truncated: next_cursor.is_some(), cursor: next_cursor.map(|id| id.to_string()) };
     let commands: Vec<_> = pages.iter().map(CommandInfo::of_page).collect();
     Ok(web::Json(CommandList { count: commands.len(), commands, next, next_cursor }))

@@ -1,6 +1,6 @@
 //! Devices as a resource (contract section 4).
 
-use std::{iter, sync::Arc};
+use std::iter;
 
 use actix_web::web;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     actors::registry::DeviceError,
     domain::{
-        accounts::{Account, Authenticated, Holder},
+        accounts::Authenticated,
         gateways::MAX_ID,
         ids::{ClientId, Role},
     },
@@ -217,29 +217,4 @@ pub async fn remove(
         Ok(Confirmation::of("Device deleted"))
     })
     .await
-}
-
-/// The name of the gateway that a client is behind, if that is down.
-fn down_gateway(broker: &Broker, account: &Account) -> Option<String> {
-    match &account.holder {
-        Holder::Device { gateway_id: Some(gateway), .. } => broker.gateways.is_down(*gateway),
-        Holder::Device { .. } | Holder::User { .. } => None,
-    }
-}
-
-/// Refuses what is meant for devices alone that are behind gateways that are down: nobody needs to wait for that.
-pub(super) fn check_gateways(broker: &Broker, accounts: &[Arc<Account>]) -> Result<(), ApiError> {
-    let down: Option<Vec<_>> = accounts.iter().map(|account| down_gateway(broker, account)).collect();
-    match down.and_then(|names| names.into_iter().next()) {
-        Some(name) => Err(ApiError::GatewayDown(name)),
-        None => Ok(()),
-    }
-}
-
-/// Those of the clients that are behind a gateway that is down, sorted.
-pub(super) fn behind_down_gateway(broker: &Broker, accounts: &[Arc<Account>]) -> Vec<ClientId> {
-    let down = accounts.iter().filter(|account| down_gateway(broker, account).is_some());
-    let mut down: Vec<_> = down.map(|account| account.id).collect();
-    down.sort_unstable();
-    down
 }

@@ -2,12 +2,14 @@
 
 use crate::{
     actors::{
+        command_dispatcher::CommandError,
         registry::{ConnectError, DeviceError},
         room_manager::RoomError,
         topic_manager::TopicError,
     },
-    domain::{subscriptions::CannotSubscribe, topics::TopicRefusal},
+    domain::{commands::Exceeded, subscriptions::CannotSubscribe, topics::TopicRefusal},
     error::ApiError,
+    store::StoreError,
 };
 
 impl From<ConnectError> for ApiError {
@@ -61,5 +63,38 @@ impl From<TopicError> for ApiError {
 impl From<TopicRefusal> for ApiError {
     fn from(refusal: TopicRefusal) -> Self {
         Self::Forbidden(refusal.text())
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::NotFound => Self::NotFound("Command not found"),
+            CommandError::NotAllowed => Self::Forbidden("Operator role required to command others"),
+            CommandError::GatewayDown(gateway) => Self::GatewayDown(gateway),
+            CommandError::TooLarge(bytes) => Self::CommandTooLarge(bytes),
+            CommandError::Limit(exceeded) => limit(exceeded),
+            CommandError::KeyReused => Self::IdempotencyKeyReused,
+            // the Journal's records may be at fault, and those are not this caller's
+            CommandError::NotRecorded(None | Some(StoreError::Database(_))) => Self::DatabaseUnavailable,
+            CommandError::NotRecorded(Some(failure)) => failure.into(),
+            CommandError::Stopping => Self::Draining,
+            CommandError::Store(error) => error.into(),
+            CommandError::OutOfPatience(error) => error.into(),
+            CommandError::ActorEnded => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+fn limit(exceeded: Exceeded) -> ApiError {
+    let own = |limit, retry_after| ApiError::TooMany { limit, retry_after };
+    match exceeded {
+        Exceeded::Pending => ApiError::AtLimit("limits.pending_commands"),
+        Exceeded::PendingPerIdentity => own("limits.pending_commands_per_identity", 1),
+        Exceeded::Queued => ApiError::AtLimit("limits.queued_commands"),
+        Exceeded::QueuedPerIdentity => own("limits.queued_commands_per_identity", 60),
+        Exceeded::QueuedPerTarget => own("limits.queued_commands_per_target", 60),
+        Exceeded::Bytes => ApiError::AtLimit("limits.command_bytes"),
+        Exceeded::BytesPerIdentity => own("limits.command_bytes_per_identity", 10),
     }
 }

@@ -61,7 +61,7 @@ const ALIASES: [(&str, &str); 3] =
         rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
         devices::list, devices::show, devices::update, devices::remove,
         gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
-        commands::send::send, commands::send::broadcast, commands::create, commands::list, commands::show,
+        commands::send::send, commands::send::broadcast, commands::create::create, commands::list, commands::show,
         commands::cancel, commands::events::events,
     ),
     components(schemas(Error, Fault))

@@ -105,7 +105,7 @@ pub fn configure(config: &mut ServiceConfig) {
 
     // commands
     add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
-    add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create))]);
+    add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create::create))]);
     let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
     add(config, "/api/commands/{id}", show_or_cancel);
     add(config, "/api/commands/{id}/events", vec![(get(), web::to(commands::events::events))]);

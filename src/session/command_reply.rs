@@ -1,12 +1,12 @@
-//! What a socket says about a command that it was asked: the answer, and progress before it (contract section 6). Neither
-//! is ever answered, whatever it holds.
+//! Replies to commands: the answer, and progress before it (contract section 6). The socket gets no answer to either, whatever
+//! it holds.
 
 use actix::{Actor, AsyncContext, WrapFuture};
 use serde_json::json;
 
 use super::{Dialect, Session};
 use crate::{
-    actors::command_dispatcher::{Answer, Item, Progress},
+    actors::command_dispatcher::{Reply, ReplyContent},
     domain::ids::{ClientId, CommandId},
     protocol::{
         inbound::{Frame, as_text, command_result},
@@ -18,19 +18,19 @@ use crate::{
 impl Session {
     pub(super) fn on_command_reply(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let (Some(client), Some(command)) = (self.commanded(), command_id(frame)) else {
-            tracing::debug!(session = self.outbox.handle().id(), "answer to no command dropped");
+            tracing::debug!(session = self.outbox.handle().id(), "reply to no command dropped");
             return;
         };
-        // the caller must not wait for an answer that can't be passed on
+        // an answer that can't be passed on ends the command as failed, so that its caller does not wait
         let in_result = || check_embeddable(frame.result?.get().as_bytes()).err();
         let (result, failed) = match frame.unacceptable.or_else(in_result) {
             Some(why) => (json!({ "error": format!("The answer was refused: {why}") }).to_string().into(), true),
             None => command_result(frame.result),
         };
-        self.hand_over(Item::Answer(Answer { client, command, result, failed }), context);
+        self.reply(Reply { client, command, content: ReplyContent::Result { result, failed } }, context);
     }
 
-    /// Whose socket it is, if it is one that gets commands.
+    /// The client of this socket, if it gets commands.
     fn commanded(&self) -> Option<ClientId> {
         matches!(self.dialect, Dialect::Device | Dialect::Agent).then(|| self.client()).flatten()
     }
@@ -46,20 +46,19 @@ impl Session {
             return;
         }
         let progress = frame.progress.map_or("null", |progress| progress.get()).into();
-        self.hand_over(Item::Progress(Progress { client, command, progress }), context);
+        self.reply(Reply { client, command, content: ReplyContent::Progress(progress) }, context);
     }
 
-    /// Hands something to the CommandDispatcher; while that has no room, this socket is not read.
-    fn hand_over(&mut self, item: Item, context: &mut <Self as Actor>::Context) {
-        let inlet = self.broker.inlet.clone();
-        if inlet.has_room() {
-            return inlet.push(item);
+    /// Hands a reply to the CommandDispatcher; while that does not keep up, this socket is not read.
+    fn reply(&mut self, reply: Reply, context: &mut <Self as Actor>::Context) {
+        let commands = &self.broker.commands;
+        if commands.has_room() {
+            return commands.reply(reply);
         }
+        let commands = commands.clone();
         let wait = async move {
-            while !inlet.has_room() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            inlet.push(item);
+            commands.room().await;
+            commands.reply(reply);
         };
         context.wait(wait.into_actor(self));
     }

@@ -1,68 +1,97 @@
-//! What the CommandDispatcher is told and asked.
+//! The messages of the CommandDispatcher.
 
 use std::sync::Arc;
 
 use actix::Message;
 use tokio::sync::{broadcast, oneshot};
 
+use super::CommandError;
 use crate::{
     delivery::SessionHandle,
     domain::{
-        commands::{Command, Exceeded, TargetUpdate},
+        commands::{Command, TargetUpdate},
         ids::{ClientId, CommandId},
     },
-    store::StoreError,
 };
 
-/// A command begins. Its targets are queued; those that are connected are asked at once.
-pub struct Dispatch {
-    /// The command.
-    pub command: Command,
-    /// It is in the database already, and has its places.
-    pub recorded: bool,
-    /// Targets that are behind a gateway that is down, sorted: not asked, unless the command may wait.
-    pub behind_down_gateway: Vec<ClientId>,
-}
+/// The end of a command, or why there is none.
+pub(super) type Ended = Result<Arc<Command>, CommandError>;
 
-/// Why a command may not begin.
-#[derive(Debug)]
-pub enum NoPlace {
-    /// It would exceed this limit.
-    Limit(Exceeded),
-    /// The database does not keep up; with why it takes nothing, if it does not.
-    Backlog(Option<StoreError>),
-}
+/// Who waits for the end of a command.
+pub(super) type Waiter = oneshot::Sender<Ended>;
 
-/// A command is about to be stored, and begin: it takes up its places.
+/// A command begins: it is sent to the targets that are connected. One that was not reserved counts against the limits now.
 #[derive(Message)]
-#[rtype(result = "Result<(), NoPlace>")]
-pub struct Reserve(pub Arc<Command>);
+#[rtype(result = "oneshot::Receiver<Ended>")]
+pub(super) struct Begin {
+    pub(super) command: Command,
+    /// targets behind a gateway that is down, sorted; they are offline unless the command may wait
+    pub(super) behind_down_gateway: Vec<ClientId>,
+}
 
-/// A command that has its places is not to begin.
+/// A command is about to be stored, and then begins: it counts against the limits.
+#[derive(Message)]
+#[rtype(result = "Result<(), CommandError>")]
+pub(super) struct Reserve(pub(super) Arc<Command>);
+
+/// A reserved command does not begin.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Release(pub CommandId);
+pub(super) struct Release(pub(super) CommandId);
 
-/// A client answers a command.
-pub struct Answer {
+/// Cancels what has not ended of a command. Answers whether it was handled here.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct Cancel(pub(super) CommandId);
+
+/// Asks for the updates of a command; None if it is not handled here.
+#[derive(Message)]
+#[rtype(result = "Option<broadcast::Receiver<Arc<TargetUpdate>>>")]
+pub(super) struct Subscribe(pub(super) CommandId);
+
+/// Asks for the end of a command; None if it is neither handled here nor reserved.
+#[derive(Message)]
+#[rtype(result = "Option<oneshot::Receiver<Ended>>")]
+pub(super) struct AwaitEnd(pub(super) CommandId);
+
+/// Recovers a stored command that is not finished, unless it is handled here. Answers as [`AwaitEnd`].
+#[derive(Message)]
+#[rtype(result = "Option<oneshot::Receiver<Ended>>")]
+pub(super) struct Recover(pub(super) Command);
+
+/// Records all commands that have begun, before they are read.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct RecordBegun;
+
+/// The broker stops: nobody waits for the end of commands any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct StopWaiting;
+
+/// What a client says about a command that was sent to it.
+#[derive(Debug)]
+pub struct Reply {
     /// The client.
     pub client: ClientId,
     /// The command.
     pub command: CommandId,
-    /// The answer: JSON.
-    pub result: Arc<str>,
-    /// Whether it is an error.
-    pub failed: bool,
+    /// What it says.
+    pub content: ReplyContent,
 }
 
-/// A client tells how far it is.
-pub struct Progress {
-    /// The client.
-    pub client: ClientId,
-    /// The command.
-    pub command: CommandId,
-    /// JSON.
-    pub progress: Arc<str>,
+/// The content of a [`Reply`].
+#[derive(Debug)]
+pub enum ReplyContent {
+    /// The answer.
+    Result {
+        /// JSON.
+        result: Arc<str>,
+        /// Whether it is an error.
+        failed: bool,
+    },
+    /// Progress before the answer: JSON.
+    Progress(Arc<str>),
 }
 
 /// A client has a socket that takes commands.
@@ -75,7 +104,7 @@ pub struct ClientReady {
     pub session: SessionHandle,
 }
 
-/// A socket is gone, or has been taken over.
+/// A socket is lost, or was replaced.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct SessionGone {
@@ -85,32 +114,7 @@ pub struct SessionGone {
     pub session: SessionHandle,
 }
 
-/// A client is there no more: nothing waits for it any longer.
+/// A client was deleted: nothing waits for it any longer.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ClientDeleted(pub ClientId);
-
-/// Calls off what has not ended of a command. Answers whether it was at work here.
-#[derive(Message)]
-#[rtype(result = "bool")]
-pub struct Cancel(pub CommandId);
-
-/// Follows a command that is not over; None if it is, or not here.
-#[derive(Message)]
-#[rtype(result = "Option<broadcast::Receiver<Arc<TargetUpdate>>>")]
-pub struct Watch(pub CommandId);
-
-/// Waits for the end of a command that is at work here, or about to be; None if it is over, or not here.
-#[derive(Message)]
-#[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
-pub struct Await(pub CommandId);
-
-/// Goes on, as after a restart, with a stored command that is not over, unless it is at work here. Answers as [`Await`].
-#[derive(Message)]
-#[rtype(result = "Option<oneshot::Receiver<Arc<Command>>>")]
-pub struct Adopt(pub Command);
-
-/// Records what has begun, before it is read.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct RecordBegun;

@@ -1,4 +1,4 @@
-//! What becomes of commands, for the Journal and for those who watch and wait.
+//! What the CommandDispatcher records with the Journal, and tells those who wait and follow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,94 +7,79 @@ use actix::{AsyncContext, Context};
 use super::{CommandDispatcher, now};
 use crate::{actors::journal::Write, domain::commands::TargetUpdate, store::Record};
 
-/// Commands that nobody stored beforehand, and that end within this time, are recorded once, at their end. What takes
-/// longer than twice this time is recorded as begun.
-const MOMENT: Duration = Duration::from_millis(50);
+/// Commands that were not stored beforehand and end within this time are recorded once, at their end. After twice this time
+/// a command is recorded as begun.
+const PERIOD: Duration = Duration::from_millis(50);
 
 impl CommandDispatcher {
-    /// Records changes, and tells them to those who watch and wait.
-    pub(super) fn tell(&mut self, changes: impl IntoIterator<Item = TargetUpdate>) {
-        let changes: Vec<_> = changes.into_iter().collect();
+    /// Records updates, and tells them.
+    pub(super) fn record_and_tell(&mut self, updates: impl IntoIterator<Item = TargetUpdate>) {
+        let updates: Vec<_> = updates.into_iter().collect();
         let mut records = Vec::new();
         let mut patient = true;
-        for changed in &changes {
-            if self.unkept.contains(&changed.command) {
-                if changed.finished.is_some() {
-                    self.unkept.remove(&changed.command);
+        for update in &updates {
+            if self.unkept.contains(&update.command) {
+                if update.finished.is_some() {
+                    self.unkept.remove(&update.command);
                 }
                 continue;
             }
-            match (&changed.finished, self.unrecorded.contains(changed.command)) {
-                // it began and ended within a moment: written once
+            match (&update.finished, self.unrecorded.contains(update.command)) {
+                // it began a moment ago: it is recorded once
                 (Some(finished), true) => {
-                    self.unrecorded.remove(changed.command);
+                    self.unrecorded.remove(update.command);
                     records.push(Record::Whole(finished.clone()));
                 }
-                (None, true) if changed.progress.is_none() => {}
+                (None, true) if update.progress.is_none() => {}
                 _ => {
                     patient = false;
-                    if self.unrecorded.remove(changed.command) {
-                        records.extend(self.pending.command(changed.command).cloned().map(Arc::new).map(Record::Whole));
+                    if self.unrecorded.remove(update.command) {
+                        records.extend(self.pending.command(update.command).cloned().map(Arc::new).map(Record::Whole));
                     }
-                    self.record(changed, &mut records);
+                    self.record(update, &mut records);
                 }
             }
         }
-        // first: whoever is told now and then flushes the Journal finds it written
+        // before it is told: whoever hears of it and then flushes the Journal finds it written
         if !records.is_empty() {
             self.journal.do_send(Write { records, patient });
         }
-        for changed in changes {
-            if let Some(finished) = &changed.finished {
-                for waiter in self.waiters.remove(&changed.command).unwrap_or_default() {
-                    // a caller that hung up waits no more
-                    let _ = waiter.send(finished.clone());
-                }
-            }
-            let finished = changed.finished.is_some();
-            if let Some(watchers) = self.watchers.get(&changed.command) {
-                let command = changed.command;
-                let nobody = watchers.send(Arc::new(changed)).is_err();
-                if nobody || finished {
-                    self.watchers.remove(&command);
-                }
-            }
-        }
+        updates.into_iter().for_each(|update| self.audience.tell(update));
     }
 
-    fn record(&self, changed: &TargetUpdate, records: &mut Vec<Record>) {
-        if let Some(progress) = &changed.progress
+    fn record(&self, update: &TargetUpdate, records: &mut Vec<Record>) {
+        if let Some(progress) = &update.progress
             && !self.backlog.is_stuck()
         {
             records.push(Record::Progress {
-                command: changed.command,
-                client: changed.target.client,
-                version: changed.target.version,
+                command: update.command,
+                client: update.target.client,
+                version: update.target.version,
                 at: now(),
                 progress: progress.clone(),
             });
         }
-        records.push(Record::Target { command: changed.command, target: changed.target.clone() });
-        if let Some(finished) = &changed.finished {
+        records.push(Record::Target { command: update.command, target: update.target.clone() });
+        if let Some(finished) = &update.finished {
             records.push(Record::Command(finished.clone()));
         }
     }
 
-    /// Records, a moment after the other, what is not over a moment after it began.
-    pub(super) fn await_moment(&mut self, context: &mut Context<Self>) {
-        self.in_moment = true;
-        context.run_later(MOMENT, |dispatcher, context| {
+    /// Records what is not finished one period after the period in which it began.
+    pub(super) fn record_begun_later(&mut self, context: &mut Context<Self>) {
+        self.is_period_running = true;
+        context.run_later(PERIOD, |dispatcher, context| {
             dispatcher.record_begun();
-            dispatcher.in_moment = false;
+            dispatcher.is_period_running = false;
             if !dispatcher.unrecorded.is_empty() {
-                dispatcher.await_moment(context);
+                dispatcher.record_begun_later(context);
             }
         });
     }
 
-    /// Records what began before this moment and is not over.
+    /// A period ends: records what began before it.
     pub(super) fn record_begun(&mut self) {
-        let begun = self.unrecorded.next_moment();
+        let begun = self.unrecorded.next_period();
         let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
         let records: Vec<_> = commands.cloned().map(Arc::new).map(Record::Whole).collect();
         if !records.is_empty() {

@@ -1,10 +1,10 @@
-//! `GET /api/commands/{id}/events`: what becomes of a command, as server-sent events.
+//! `GET /api/commands/{id}/events`: what happens to a command, as server-sent events.
 //!
-//! An event's id is the command's version after the change. A watcher that comes back with `Last-Event-ID` gets what it
-//! missed: each target's last state, and the reports of progress that are kept.
+//! An event's id is the command's version with it. Whoever comes back with `Last-Event-ID` gets what it missed: each target's
+//! last state, and the progress reports that are kept.
 
 use std::{
-    sync::Arc,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -12,33 +12,29 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::{
-    broadcast::{Receiver, error::RecvError},
-    mpsc,
-};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{CommandInfo, TargetInfo, read, visible};
+use super::{CommandInfo, TargetInfo, command_id};
 use crate::{
-    actors::command_dispatcher::Watch,
+    actors::command_dispatcher::{CommandError, CommandEvent, EventContent, Finished, Follow},
     domain::{
         accounts::Authenticated,
-        commands::TargetUpdate,
         ids::{CommandId, Role},
     },
     error::ApiError,
-    http::{connections::Cutter, extract::UserIdentity, paging::PAGE_BYTES},
+    http::{connections::Cutter, extract::UserIdentity},
     protocol::json,
     state::Broker,
 };
 
-/// Events that may wait for a slow watcher; then it waits for itself, and catches up from the database.
+/// Events that may wait for a slow reader; then the stream waits, and catches up from the database.
 const BUFFER: usize = 4;
 
-/// How often something is said, so that proxies keep the connection.
+/// How long nothing is sent before a comment is, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How long to wait for news at a time.
-const TICK: Duration = Duration::from_secs(1);
+/// How often it is checked whether the stream may go on.
+const CHECK: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Event {
@@ -48,8 +44,8 @@ struct Event {
     progress: Option<Box<RawValue>>,
 }
 
-/// The watcher is gone.
-struct Gone;
+/// The stream has to end before the command is finished.
+struct Ended;
 
 /// Follow a command: `state` and `progress` of each target, and at the end `finished` with the whole command.
 #[utoipa::path(get, path = "/api/commands/{id}/events", tag = "commands", params(("id" = uuid::Uuid, Path), ("Last-Event-ID" = Option<i64>, Header, description = "Go on after this event")), responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
@@ -59,19 +55,17 @@ pub async fn events(
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let command = visible(&broker, &identity.0, &path).await?;
-    let (id, is_own) = (command.id, command.requested_by == identity.0.account.id);
+    let id = command_id(&path)?;
+    let follow = broker.commands.follow(id, &identity.0.account, last_event(&request)?).await?;
     let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
     let place = broker.clients.open_stream(identity.0.account.id).await?;
     let cutter = Cutter::of(&request);
-    let last = last_event(&request)?;
+    let is_own = follow.requested_by() == identity.0.account.id;
     let (sender, mut receiver) = mpsc::channel(BUFFER);
     actix_web::rt::spawn(async move {
         let _counted = (permit, place);
-        let watcher =
-            Watcher { broker, identity: identity.0, id, is_own, last, sender, cutter, checked: Instant::now() };
-        // ends with the command, with the watcher, or with the server
-        if let Err(error) = watcher.run().await {
+        let stream = EventStream { broker, identity: identity.0, id, is_own, sender, cutter, checked: Instant::now() };
+        if let Err(error) = stream.run(follow).await {
             tracing::warn!(command = %id, %error, "cannot follow a command");
         }
     });
@@ -82,7 +76,7 @@ pub async fn events(
         .streaming(futures_util::StreamExt::map(stream, Ok::<Bytes, ApiError>)))
 }
 
-/// The event that the watcher got last; 0: none.
+/// The last event that the caller has received; 0: none.
 fn last_event(request: &HttpRequest) -> Result<i64, ApiError> {
     let Some(given) = request.headers().get("last-event-id") else { return Ok(0) };
     let given = String::from_utf8_lossy(given.as_bytes());
@@ -92,161 +86,108 @@ fn last_event(request: &HttpRequest) -> Result<i64, ApiError> {
     })
 }
 
-struct Watcher {
+/// One caller's stream of events.
+struct EventStream {
     broker: web::Data<Broker>,
     identity: Authenticated,
     id: CommandId,
-    /// the watcher gave the command itself, so it needs no role
+    /// the caller gave the command itself, so it needs no role
     is_own: bool,
-    /// the last event that was sent
-    last: i64,
     sender: mpsc::Sender<Bytes>,
     cutter: Cutter,
-    /// when the watcher's right was last looked at
+    /// when the caller's right was last checked
     checked: Instant,
 }
 
-impl Watcher {
-    async fn run(mut self) -> Result<(), ApiError> {
+impl EventStream {
+    /// Ends with the command, with the caller's right or connection, or with the server.
+    async fn run(mut self, mut follow: Follow) -> Result<(), CommandError> {
         loop {
-            // first the ear, then the record: nothing can happen in between
-            let live = self.broker.command_dispatcher.send(Watch(self.id)).await?;
-            match self.catch_up().await? {
-                Ok(true) | Err(Gone) => return Ok(()),
-                Ok(false) => {}
-            }
-            match live {
-                Some(live) => match self.follow(live).await {
-                    Ok(true) | Err(Gone) => return Ok(()),
-                    Ok(false) => {}
-                },
-                // it is over by now, or at work on another node
-                None => tokio::time::sleep(TICK).await,
-            }
-            if self.broker.is_draining() || self.sender.is_closed() || !self.may_watch().await {
+            let event = {
+                let mut next = pin!(follow.next());
+                let mut quiet = Duration::ZERO;
+                loop {
+                    match timeout(CHECK, &mut next).await {
+                        Ok(event) => break event?,
+                        Err(_) => quiet += CHECK,
+                    }
+                    if self.on_quiet(&mut quiet).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            };
+            let Some(event) = event else { return Ok(()) };
+            if self.check().await.is_err() || self.send(event).await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// Whether the watcher's token and account still stand, and let it see this command.
-    async fn may_watch(&mut self) -> bool {
+    /// Nothing has happened for a second.
+    async fn on_quiet(&mut self, quiet: &mut Duration) -> Result<(), Ended> {
+        if self.broker.is_draining() || self.sender.is_closed() {
+            return Err(Ended);
+        }
+        self.check().await?;
+        if *quiet >= KEEP_ALIVE {
+            *quiet = Duration::ZERO;
+            self.write(Bytes::from_static(b": still at work\n\n")).await?;
+        }
+        Ok(())
+    }
+
+    /// Now and then: whether the caller's token and account still count, and let it see this command.
+    async fn check(&mut self) -> Result<(), Ended> {
+        if self.checked.elapsed() < CHECK {
+            return Ok(());
+        }
         self.checked = Instant::now();
         let (accounts, account) = (&self.broker.accounts, &self.identity.account);
         if self.broker.settings.auth.expire_live_sockets && self.identity.expires_at <= chrono::Utc::now() {
-            return false;
+            return Err(Ended);
         }
         match accounts.confirm(&self.identity).await {
-            Err(ApiError::InvalidCredentials | ApiError::InactiveUser) => return false,
-            // not known now: the database is away
-            Err(_) => return true,
+            Err(ApiError::InvalidCredentials | ApiError::InactiveUser) => return Err(Ended),
+            // not known while the database is away
+            Err(_) => return Ok(()),
             Ok(()) => {}
         }
         let now = accounts.account(account.id, account.kind()).await.ok().flatten();
-        self.is_own || now.is_none_or(|now| now.role() >= Role::Operator)
+        if self.is_own || now.is_none_or(|now| now.role() >= Role::Operator) { Ok(()) } else { Err(Ended) }
     }
 
-    /// Sends what the database knows beyond the last event. True: the command is over.
-    async fn catch_up(&mut self) -> Result<Result<bool, Gone>, ApiError> {
-        let Some(page) = read(&self.broker, self.id).await? else { return Ok(Ok(true)) };
-        let command = &page.command;
-        let mut missed: Vec<(i64, &str, Event)> = Vec::new();
-        let mut reports = self.broker.store.progress_of(self.id, self.last, PAGE_BYTES).await?;
-        // what came after the command was read is still to be heard
-        let newest = command.targets.iter().map(|target| target.version).max().unwrap_or(0);
-        reports.retain(|report| report.version <= newest);
-        for report in &reports {
-            let Some(target) = command.targets.iter().find(|target| target.client == report.client) else { continue };
-            let progress = Some(json::stored(&report.progress));
-            missed.push((
-                report.version,
-                "progress",
-                Event { command_id: self.id, target: TargetInfo::at_progress(target), progress },
-            ));
-        }
-        for target in command.targets.iter().filter(|target| target.version > self.last) {
-            if !reports.iter().any(|report| report.version == target.version) {
-                let event = Event { command_id: self.id, target: TargetInfo::of(target), progress: None };
-                missed.push((target.version, "state", event));
+    async fn send(&self, CommandEvent { version, content }: CommandEvent) -> Result<(), Ended> {
+        let event = |target, progress| Event { command_id: self.id, target: TargetInfo::of(target), progress };
+        let (name, data) = match &content {
+            EventContent::State(target) => ("state", serde_json::to_string(&event(target, None))),
+            EventContent::Progress(target, progress) => {
+                ("progress", serde_json::to_string(&event(target, Some(json::stored(progress)))))
             }
-        }
-        missed.sort_by_key(|(version, ..)| *version);
-        for (version, name, event) in &missed {
-            if self.send(*version, name, event).await.is_err() {
-                return Ok(Err(Gone));
+            EventContent::Finished(Finished::Stored(page)) => {
+                ("finished", serde_json::to_string(&CommandInfo::of_page(page)))
             }
-        }
-        if command.finished_at.is_none() {
-            return Ok(Ok(false));
-        }
-        let sent = self.send(command.version, "finished", &CommandInfo::of_page(&page)).await;
-        Ok(sent.map(|()| true))
+            EventContent::Finished(Finished::Whole(command)) => {
+                ("finished", serde_json::to_string(&CommandInfo::of(command)))
+            }
+        };
+        // JSON of clients is in here as they wrote it: line breaks between its tokens would end the data
+        let data = data.map_err(|_| Ended)?.replace(['\n', '\r'], "");
+        self.write(format!("id: {version}\nevent: {name}\ndata: {data}\n\n").into()).await
     }
 
-    /// Sends what happens from now on. True: the command is over; false: something was missed.
-    async fn follow(&mut self, mut live: Receiver<Arc<TargetUpdate>>) -> Result<bool, Gone> {
-        let mut quiet = Duration::ZERO;
-        loop {
-            if self.checked.elapsed() >= TICK && !self.may_watch().await {
-                return Err(Gone);
-            }
-            match tokio::time::timeout(TICK, live.recv()).await {
-                Ok(Ok(changed)) => {
-                    quiet = Duration::ZERO;
-                    // what the watcher hears must hold after a crash, too; if it is not written the record decides
-                    if self.broker.flush().await.is_err() {
-                        return Ok(false);
-                    }
-                    if changed.target.version > self.last {
-                        let progress = changed.progress.as_deref().map(json::stored);
-                        let name = if progress.is_some() { "progress" } else { "state" };
-                        let target = TargetInfo::of(&changed.target);
-                        self.send(changed.target.version, name, &Event { command_id: self.id, target, progress })
-                            .await?;
-                    }
-                    if let Some(finished) = &changed.finished {
-                        self.send(finished.version, "finished", &CommandInfo::of(finished)).await?;
-                        return Ok(true);
-                    }
-                }
-                Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => return Ok(false),
-                Err(_) => {
-                    quiet += TICK;
-                    if self.broker.is_draining() {
-                        return Err(Gone);
-                    }
-                    if quiet >= KEEP_ALIVE {
-                        quiet = Duration::ZERO;
-                        self.write(Bytes::from_static(b": still at work\n\n")).await?;
-                    } else if self.sender.is_closed() {
-                        return Err(Gone);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn send<T: Serialize>(&mut self, version: i64, name: &str, data: &T) -> Result<(), Gone> {
-        // what clients sent is in here as they wrote it; line breaks, which only stand between tokens, would end the data
-        let data = serde_json::to_string(data).map_err(|_| Gone)?.replace(['\n', '\r'], "");
-        let event = format!("id: {version}\nevent: {name}\ndata: {data}\n\n");
-        self.last = self.last.max(version);
-        self.write(event.into()).await
-    }
-
-    /// Waits for room; a watcher that takes nothing for too long is cut.
-    async fn write(&self, event: Bytes) -> Result<(), Gone> {
+    /// Waits for room; a caller that reads nothing for too long is cut.
+    async fn write(&self, event: Bytes) -> Result<(), Ended> {
         let sending = self.sender.send(event);
         let secs = self.broker.settings.limits.send_timeout_secs;
         if secs == 0 {
-            return sending.await.map_err(|_| Gone);
+            return sending.await.map_err(|_| Ended);
         }
-        match tokio::time::timeout(Duration::from_secs(secs), sending).await {
-            Ok(sent) => sent.map_err(|_| Gone),
+        match timeout(Duration::from_secs(secs), sending).await {
+            Ok(sent) => sent.map_err(|_| Ended),
             Err(_) => {
-                tracing::info!(command = %self.id, "watcher that reads nothing is cut");
+                tracing::info!(command = %self.id, "a stream of events that nobody reads is cut");
                 self.cutter.cut();
-                Err(Gone)
+                Err(Ended)
             }
         }
     }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::request::StateName;
 use crate::{
     domain::{
-        commands::{Command, Target, TargetState},
+        commands::{Command, Target},
         ids::{ClientId, CommandId},
     },
     http::paging::{Next, PAGE_BYTES},
@@ -89,20 +89,6 @@ impl TargetInfo {
             in_progress_at: target.in_progress_at.map(rfc3339),
             ended_at: target.ended_at.map(rfc3339),
             progress: Vec::new(),
-        }
-    }
-}
-
-impl TargetInfo {
-    /// As it was when it told of progress, whatever has become of it since.
-    pub(super) fn at_progress(target: &Target) -> Self {
-        Self {
-            state: TargetState::InProgress.as_str(),
-            reason: None,
-            result: None,
-            late_result: None,
-            ended_at: None,
-            ..Self::of(target)
         }
     }
 }

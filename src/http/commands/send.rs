@@ -1,24 +1,21 @@
-//! The two command routes of the systems before (contract section 6): one target or all, and the answer in the same
-//! response.
+//! The two command routes of the originals (contract section 6): one target or all, and the answer in the same response.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use actix_web::web;
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{Options, PATIENCE, Request, TargetRef, charge, check_right, command, to_raw};
+use super::{MAX_WAIT, Request, TargetRef, charge, order, to_raw};
 use crate::{
-    actors::command_dispatcher::Dispatch,
     domain::{
-        commands::{Command, Reason, Target, TargetState},
-        ids::{ClientId, ClientKind, CommandId},
+        commands::{Reason, Target, TargetState},
+        ids::{ClientKind, CommandId},
     },
     error::ApiError,
     http::{
         body::Body,
-        devices::{behind_down_gateway, check_gateways},
         extract::{Operator, UserIdentity},
     },
     protocol::json,
@@ -49,11 +46,10 @@ pub async fn send(
         ApiError::invalid("value_error", &["path", "target"], msg, path.as_str().into())
     })?;
     let account = target.account(&broker).await?;
-    check_right(&identity.0, std::slice::from_ref(&account))?;
-    check_gateways(&broker, std::slice::from_ref(&account))?;
-    let command = command(&broker, &identity.0, vec![account], body.content, options(&broker))?;
-    charge(&broker, &identity.0, &command)?;
-    let finished = run(&broker, command, Vec::new()).await?;
+    let order = order(&broker, &identity.0, vec![account], body.content, Some(timeout_secs(&broker)), 0);
+    let prepared = broker.commands.prepare(order, true)?;
+    charge(&broker, &identity.0, &prepared)?;
+    let finished = broker.commands.run(prepared).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
         ClientKind::User => ("user", "User is not connected"),
@@ -99,9 +95,8 @@ pub async fn broadcast(
     let mut results = BTreeMap::new();
     let mut command_id = None;
     if !accounts.is_empty() {
-        let behind_down_gateway = behind_down_gateway(&broker, &accounts);
-        let command = command(&broker, &operator.0, accounts, body.content, options(&broker))?;
-        let finished = run(&broker, command, behind_down_gateway).await?;
+        let order = order(&broker, &operator.0, accounts, body.content, Some(timeout_secs(&broker)), 0);
+        let finished = broker.commands.run(broker.commands.prepare(order, false)?).await?;
         command_id = Some(finished.id);
         for target in &finished.targets {
             let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
@@ -121,23 +116,10 @@ pub async fn broadcast(
 }
 
 /// No target may take longer than the caller waits.
-fn options(broker: &Broker) -> Options {
-    let patience = PATIENCE.as_secs();
-    let timeout_secs = match broker.settings.limits.command_timeout_secs {
-        0 => patience,
-        secs => secs.min(patience),
-    };
-    Options { timeout_secs: Some(timeout_secs), ..Options::default() }
-}
-
-/// Gives a command and waits for its end, which comes with its timeout at the latest. A caller that hangs up stops
-/// waiting, and the command goes on. When the server is about to stop, nobody waits any more.
-async fn run(broker: &Broker, command: Command, behind_down_gateway: Vec<ClientId>) -> Result<Arc<Command>, ApiError> {
-    let finished = broker.inlet.dispatch(Dispatch { command, recorded: false, behind_down_gateway }).await?;
-    tokio::select! {
-        biased;
-        finished = finished => finished.map_err(|_| ApiError::Internal("the dispatcher forgot a command".to_owned())),
-        () = broker.drain_begun() => Err(ApiError::Draining),
+fn timeout_secs(broker: &Broker) -> u64 {
+    match broker.settings.limits.command_timeout_secs {
+        0 => MAX_WAIT.as_secs(),
+        secs => secs.min(MAX_WAIT.as_secs()),
     }
 }
 

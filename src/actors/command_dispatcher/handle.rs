@@ -1,0 +1,340 @@
+//! The way to the CommandDispatcher: commands are given, awaited, cancelled, read and followed here.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use super::{
+    CommandDispatcher, CommandError, Reply,
+    inputs::{Input, InputQueue},
+    messages::{AwaitEnd, Begin, Cancel, Ended, Recover, Release, Reserve, StopWaiting},
+    now,
+};
+use crate::{
+    actors::{
+        gateway_monitor::Board,
+        journal::{Backlog, Journal, Write},
+        registry::Directory,
+    },
+    delivery::Relays,
+    domain::{
+        accounts::{Account, Holder},
+        commands::{Command, CommandLimits, Order, may_command},
+        ids::{ClientId, CommandId},
+    },
+    protocol::outbound,
+    store::{CommandPage, KeyedCommand, Record, Store, patience},
+};
+
+/// Bytes of one command's targets, and of their progress, that are read at a time.
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+
+/// What the CommandDispatcher and its handle work with.
+pub struct Dependencies {
+    /// Who is connected.
+    pub directory: Arc<Directory>,
+    /// The way to sessions.
+    pub relays: Arc<Relays>,
+    /// Which gateways are down.
+    pub gateways: Arc<Board>,
+    /// Where commands are recorded.
+    pub journal: Addr<Journal>,
+    /// How much waits to be written.
+    pub backlog: Backlog,
+    /// The database.
+    pub store: Store,
+    /// The limits of commands that are not finished.
+    pub limits: CommandLimits,
+    /// `limits.outbound_bytes`; 0 is none.
+    pub outbound_bytes: usize,
+    /// The commands that were not finished when the last process ended.
+    pub unfinished: Vec<Command>,
+}
+
+/// See the module; clones are the same way.
+#[derive(Clone)]
+pub struct Commands {
+    pub(super) dispatcher: Addr<CommandDispatcher>,
+    inputs: InputQueue,
+    pub(super) journal: Addr<Journal>,
+    backlog: Backlog,
+    pub(super) store: Store,
+    gateways: Arc<Board>,
+    /// `limits.outbound_bytes`; 0 is none
+    outbound_bytes: usize,
+}
+
+/// A command that may be given.
+#[derive(Debug)]
+pub struct Prepared {
+    command: Command,
+    /// sorted
+    behind_down_gateway: Vec<ClientId>,
+}
+
+impl Prepared {
+    /// The bytes that its requester wants to have stored.
+    pub fn stored_bytes(&self) -> usize {
+        self.command.url.len() + self.command.data.as_ref().map_or(0, |data| data.len())
+    }
+}
+
+/// A key that stands for one command of a requester, however often the request is repeated.
+#[derive(Debug)]
+pub struct IdempotencyKey {
+    /// The key.
+    pub key: String,
+    /// The digest of the request.
+    pub digest: String,
+}
+
+/// A command that was given, by this request or by the one that it repeats.
+#[derive(Debug)]
+pub struct Given {
+    id: CommandId,
+    /// None: there is nothing to wait for
+    end: Option<oneshot::Receiver<Ended>>,
+}
+
+/// How a command stands when its caller is answered.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It finished while the caller waited.
+    Finished(Arc<Command>),
+    /// As it is stored.
+    Stored {
+        /// The command, with the first of its targets.
+        page: Box<CommandPage>,
+        /// Whether the broker stops. Its sockets close, so that what the command comes to now is not its outcome.
+        stopping: bool,
+    },
+}
+
+impl fmt::Debug for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commands").finish_non_exhaustive()
+    }
+}
+
+impl Commands {
+    /// Starts the CommandDispatcher.
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
+        let (journal, backlog, store) = (with.journal.clone(), with.backlog.clone(), with.store.clone());
+        let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
+        let dispatcher = CommandDispatcher::new(with);
+        let under_way = dispatcher.under_way.clone();
+        let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
+        let inputs = InputQueue::new(dispatcher.clone(), under_way);
+        Self { dispatcher, inputs, journal, backlog, store, gateways, outbound_bytes }
+    }
+
+    /// The CommandDispatcher, for the actors that send to it.
+    pub(crate) fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        CommandDispatcher: Handler<M>,
+        <CommandDispatcher as Actor>::Context: ToEnvelope<CommandDispatcher, M>,
+    {
+        self.dispatcher.clone().recipient()
+    }
+
+    /// Makes a command of an order. If its targets were `named`, not selected among those that are connected, and it may
+    /// not wait, at least one of them must be reachable through its gateway.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `GatewayDown`, `TooLarge`.
+    pub fn prepare(&self, order: Order, named: bool) -> Result<Prepared, CommandError> {
+        if !may_command(&order.requester, &order.targets) {
+            return Err(CommandError::NotAllowed);
+        }
+        let down = |account: &Account| self.down_gateway(account).map(|gateway| (account.id, gateway));
+        let mut down: Vec<_> = order.targets.iter().filter_map(|account| down(account)).collect();
+        if named && order.deliver_within.is_none() && down.len() == order.targets.len() && !down.is_empty() {
+            return Err(CommandError::GatewayDown(down.swap_remove(0).1));
+        }
+        let mut behind_down_gateway: Vec<_> = down.into_iter().map(|(client, _)| client).collect();
+        behind_down_gateway.sort_unstable();
+        let command = order.into_command(now());
+        // a larger one could make a slow consumer of any target
+        let most = self.outbound_bytes / 2;
+        if most > 0 && outbound::command(&command).len() > most {
+            return Err(CommandError::TooLarge(most));
+        }
+        Ok(Prepared { command, behind_down_gateway })
+    }
+
+    /// The name of the gateway that a client is behind, if that is down.
+    fn down_gateway(&self, account: &Account) -> Option<String> {
+        match &account.holder {
+            Holder::Device { gateway_id: Some(gateway), .. } => self.gateways.is_down(*gateway),
+            Holder::Device { .. } | Holder::User { .. } => None,
+        }
+    }
+
+    /// Sends a command without storing it first, and waits for its end. A caller that stops waiting does not stop it.
+    ///
+    /// # Errors
+    /// `Limit`, `NotRecorded`; `Stopping`: it is sent, and nobody waits for it.
+    pub async fn run(&self, prepared: Prepared) -> Result<Arc<Command>, CommandError> {
+        let Prepared { command, behind_down_gateway } = prepared;
+        let (waiter, end) = oneshot::channel();
+        self.inputs.push(Input::Begin(Begin { command, behind_down_gateway }, waiter));
+        end.await.map_err(|_| CommandError::ActorEnded)?
+    }
+
+    /// The command that a requester has given with this key before.
+    ///
+    /// # Errors
+    /// `KeyReused`.
+    pub async fn given_before(&self, requester: ClientId, key: &IdempotencyKey) -> Result<Option<Given>, CommandError> {
+        match self.store.command_of_key(requester, &key.key).await? {
+            Some(existing) => Ok(Some(self.repeated(existing, key).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Stores a command, then sends it. The caller may go away meanwhile.
+    ///
+    /// # Errors
+    /// `Limit`, `NotRecorded`, `KeyReused`, or the database does not store it.
+    pub async fn give(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
+        self.store.check_space()?;
+        // while the database takes nothing, nothing is tried
+        if let Some(failure) = self.backlog.failure() {
+            return Err(CommandError::NotRecorded(Some(failure)));
+        }
+        let commands = self.clone();
+        let work = async move { commands.store_and_begin(prepared, key).await };
+        let task = actix::spawn(patience::inherited(work.in_current_span()));
+        patience::unless_given_up(task).await?.map_err(|_| CommandError::ActorEnded)?
+    }
+
+    async fn store_and_begin(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
+        let Prepared { command, behind_down_gateway } = prepared;
+        let stored = Arc::new(command.clone());
+        let id = stored.id;
+        self.dispatcher.send(Reserve(stored.clone())).await??;
+        let existing = self.store_new(&stored, key.as_ref()).await;
+        if let Ok(None) = existing {
+            let end = self.dispatcher.send(Begin { command, behind_down_gateway }).await?;
+            return Ok(Given { id, end: Some(end) });
+        }
+        self.dispatcher.do_send(Release(id));
+        match (existing?, key) {
+            (Some(existing), Some(key)) => self.repeated(existing, &key).await,
+            // without a key no command is found
+            _ => Err(CommandError::NotFound),
+        }
+    }
+
+    /// Stores a command, unless its key stands for another.
+    async fn store_new(
+        &self,
+        command: &Arc<Command>,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<KeyedCommand>, CommandError> {
+        if let Some(key) = key {
+            return Ok(self.store.create_command_once(command, &key.key, &key.digest).await?);
+        }
+        let write = |command| Write { records: vec![Record::Whole(command)], patient: false };
+        self.journal.do_send(write(command.clone()));
+        if let Err(error) = self.flush().await {
+            // the Journal goes on trying, and the stored command must not look as if it were still to be sent
+            let mut withdrawn = Command::clone(command);
+            withdrawn.withdraw();
+            self.journal.do_send(write(Arc::new(withdrawn)));
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    /// The command of a repeated request.
+    async fn repeated(&self, existing: KeyedCommand, key: &IdempotencyKey) -> Result<Given, CommandError> {
+        if existing.body_digest != key.digest {
+            return Err(CommandError::KeyReused);
+        }
+        let id = existing.id;
+        let end = match self.dispatcher.send(AwaitEnd(id)).await? {
+            None => self.recover(id).await?,
+            end => end,
+        };
+        Ok(Given { id, end })
+    }
+
+    /// Recovers a stored command, if it is not finished and not handled here. Answers how to wait for its end.
+    async fn recover(&self, id: CommandId) -> Result<Option<oneshot::Receiver<Ended>>, CommandError> {
+        // a command that has just finished is not handled here either: it is written first
+        self.written().await?;
+        match self.store.command(id, 0, usize::MAX).await? {
+            Some(page) if page.command.finished_at.is_none() => Ok(self.dispatcher.send(Recover(page.command)).await?),
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits for the end of a command, at the longest for `wait`. What the caller is told is written before.
+    ///
+    /// # Errors
+    /// It can't be written or read now.
+    pub async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
+        let Given { id, end } = given;
+        let mut stopping = false;
+        if let Some(end) = end.filter(|_| !wait.is_zero()) {
+            match tokio::time::timeout(wait, end).await {
+                Ok(Ok(Ok(command))) => {
+                    self.flush().await?;
+                    return Ok(Outcome::Finished(command));
+                }
+                Ok(Ok(Err(CommandError::Stopping))) => stopping = true,
+                Ok(Ok(Err(error))) => return Err(error),
+                // too long, or it did not begin after all: what is stored tells
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        self.written().await?;
+        let page = self.store.command(id, 0, PAGE_BYTES).await?.ok_or(CommandError::NotFound)?;
+        Ok(Outcome::Stored { page: page.into(), stopping })
+    }
+
+    /// Cancels a command for all targets that have not ended, and tells those to which it was sent. Answers the command as
+    /// it is then.
+    ///
+    /// # Errors
+    /// `NotFound`: also if this account may not see it.
+    pub async fn cancel(&self, id: CommandId, by: &Account) -> Result<CommandPage, CommandError> {
+        let page = self.get(id, by).await?;
+        let mut was_cancelled = self.dispatcher.send(Cancel(id)).await?;
+        if !was_cancelled && page.command.finished_at.is_none() {
+            self.recover(id).await?;
+            was_cancelled = self.dispatcher.send(Cancel(id)).await?;
+        }
+        if was_cancelled {
+            tracing::info!(command = %id, by = %by.id, "command cancelled");
+        }
+        self.get(id, by).await
+    }
+
+    /// Whether the CommandDispatcher keeps up with replies.
+    pub fn has_room(&self) -> bool {
+        self.inputs.has_room()
+    }
+
+    /// Waits until the CommandDispatcher keeps up with replies.
+    pub async fn room(&self) {
+        while !self.has_room() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A client has said something about a command.
+    pub fn reply(&self, reply: Reply) {
+        self.inputs.push(Input::Reply(reply));
+    }
+
+    /// The broker stops: nobody waits for the end of commands any more.
+    pub fn stop_waiting(&self) {
+        self.dispatcher.do_send(StopWaiting);
+    }
+}

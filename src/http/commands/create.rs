@@ -1,0 +1,101 @@
+//! `POST /api/commands`.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use serde_json::Value;
+
+use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, charge, order, targets};
+use crate::{
+    actors::command_dispatcher::{CommandError, Given, IdempotencyKey, Outcome},
+    domain::{accounts::Authenticated, commands::max_targets, ids::Role},
+    error::ApiError,
+    http::{body::Body, extract::UserIdentity},
+    state::Broker,
+};
+
+/// Give a command. The answer comes when its last target has ended, at the latest after 30 seconds; with
+/// `Prefer: respond-async` at once.
+#[utoipa::path(post, path = "/api/commands", tag = "commands", request_body = CreateCommand, params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key is the same command")), responses((status = 200, description = "Finished", body = CommandInfo), (status = 202, description = "Not finished yet; see Location", body = CommandInfo, headers(("Location" = String, description = "Where to ask for it"))), (status = 403, description = "Operator role required"), (status = 404, description = "Unknown target, or no client matches"), (status = 429, description = "limits.pending_commands_per_identity, limits.queued_commands_per_identity, limits.queued_commands_per_target, limits.command_bytes_per_identity"), (status = 503, description = "limits.pending_commands, limits.queued_commands, limits.command_bytes, or Gateway … is down")), security(("bearer" = [])))]
+pub async fn create(
+    http: HttpRequest,
+    broker: web::Data<Broker>,
+    identity: UserIdentity,
+    body: Body<CreateCommand>,
+) -> Result<HttpResponse, ApiError> {
+    let wait = if prefers_async(&http) { Duration::ZERO } else { MAX_WAIT };
+    let mut request = body.content;
+    let digest = std::mem::take(&mut request.digest);
+    let key = idempotency_key(&http)?.map(|key| IdempotencyKey { key, digest });
+    // a repeated request finds its command even if that could not be given again
+    let before = match &key {
+        Some(key) => broker.commands.given_before(identity.0.account.id, key).await?,
+        None => None,
+    };
+    let given = match before {
+        Some(given) => given,
+        None => give(&broker, &identity.0, request, key).await?,
+    };
+    Ok(answer(broker.commands.outcome(given, wait).await?))
+}
+
+async fn give(
+    broker: &Broker,
+    requester: &Authenticated,
+    request: CreateCommand,
+    key: Option<IdempotencyKey>,
+) -> Result<Given, ApiError> {
+    let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, .. } = request;
+    let role = requester.account.role();
+    let is_named = select.is_none();
+    let accounts = match select {
+        Some(_) if role < Role::Operator => return Err(CommandError::NotAllowed.into()),
+        Some(select) => targets::selected(broker, select, requester.account.id).await?,
+        None => {
+            check_target_count(role, targets.as_ref().map_or(0, Vec::len))?;
+            targets::listed(broker, target.into_iter().chain(targets.into_iter().flatten())).await?
+        }
+    };
+    let request = Request { method, url, data };
+    let order = order(broker, requester, accounts, request, timeout_secs, deliver_within_secs.unwrap_or(0));
+    let prepared = broker.commands.prepare(order, is_named)?;
+    charge(broker, requester, &prepared)?;
+    Ok(broker.commands.give(prepared, key).await?)
+}
+
+fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
+    let most = max_targets(role);
+    if targets <= most {
+        return Ok(());
+    }
+    let msg = format!("List should have at most {most} items, not {targets}");
+    Err(ApiError::invalid("too_long", &["body", "targets"], msg, Value::Null))
+}
+
+fn prefers_async(request: &HttpRequest) -> bool {
+    let mut preferences = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
+    preferences.any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case("respond-async")))
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let msg = "Value error, expected 1 to 255 visible characters";
+            Err(ApiError::invalid("value_error", &["header", "Idempotency-Key"], msg, Value::Null))
+        }
+    }
+}
+
+fn answer(outcome: Outcome) -> HttpResponse {
+    match outcome {
+        Outcome::Finished(command) => HttpResponse::Ok().json(CommandInfo::of(&command)),
+        Outcome::Stored { page, stopping } => {
+            let is_finished = page.command.finished_at.is_some() && !stopping;
+            let mut response = if is_finished { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+            let location = format!("/api/commands/{}", page.command.id);
+            response.insert_header((header::LOCATION, location)).json(CommandInfo::of_page(&page))
+        }
+    }
+}
