@@ -13,6 +13,8 @@ mod messages;
 mod reading;
 mod recording;
 mod sending;
+#[cfg(test)]
+mod tests;
 mod unrecorded;
 
 use std::{
@@ -24,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
+use actix::{Actor, Addr, Context, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, SubsecRound, Utc};
 
 use self::{

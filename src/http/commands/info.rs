@@ -1,4 +1,4 @@
-//! Commands, seen from outside.
+//! Commands as clients see them.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,7 +15,7 @@ use crate::{
     store::CommandPage,
 };
 
-/// A command, seen from outside.
+/// A command.
 #[derive(Serialize, ToSchema)]
 pub struct CommandInfo {
     #[schema(value_type = uuid::Uuid)]
@@ -39,7 +39,7 @@ pub struct CommandInfo {
     next: Next,
 }
 
-/// What came of one target.
+/// A target of a command.
 #[derive(Serialize, ToSchema)]
 pub struct TargetInfo {
     #[schema(value_type = uuid::Uuid)]
@@ -94,7 +94,7 @@ impl TargetInfo {
 }
 
 impl CommandInfo {
-    /// As it was read, without progress.
+    /// With the targets of a page, without progress.
     pub(super) fn of_page(page: &CommandPage) -> Self {
         let next = page.next_target.map(u64::cast_signed);
         Self::with(&page.command, &page.command.targets, Next::after(next.as_ref(), true))

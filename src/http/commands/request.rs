@@ -1,4 +1,4 @@
-//! What a client asks for.
+//! The bodies and queries of command routes.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use crate::{
     state::Broker,
 };
 
-/// The longest a command may take once it was sent.
+/// The longest that a target may take to answer.
 pub(super) const MAX_TIMEOUT_SECS: u64 = 300;
 
 /// The longest a command may wait for its targets: a week.
 const MAX_DELIVER_WITHIN_SECS: u64 = 604_800;
 
-/// Whom a command is for.
+/// A target as requests name it.
 #[derive(Debug, Clone, Copy)]
 pub enum TargetRef {
     /// A user by integer id.
@@ -53,10 +53,10 @@ impl TargetRef {
         }
     }
 
-    /// The account it means.
+    /// Its account.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such user or client.
     pub async fn account(self, broker: &Broker) -> Result<Arc<Account>, ApiError> {
         match self {
             Self::User(id) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
@@ -65,7 +65,7 @@ impl TargetRef {
     }
 }
 
-/// What is to be done.
+/// What targets are to do.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"method": "GET", "url": "/status"}))]
 pub struct Request {
@@ -89,7 +89,7 @@ impl FromFields for Request {
     }
 }
 
-/// Which connected clients a command is for; all conditions that are given must hold.
+/// Selects connected clients: those for which all conditions hold.
 #[derive(Debug, Default, ToSchema)]
 pub struct Select {
     /// `device` or `user`.
@@ -103,7 +103,7 @@ pub struct Select {
     pub(super) name_prefix: Option<String>,
 }
 
-/// A command to be given: one of `target`, `targets` and `select`, and what is to be done.
+/// A command: one of `target`, `targets` and `select`, and what they are to do.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"target": "123e4567-e89b-12d3-a456-426614174000", "method": "GET", "url": "/status"}))]
 pub struct CreateCommand {
@@ -126,7 +126,7 @@ pub struct CreateCommand {
     pub(super) timeout_secs: Option<u64>,
     /// 0 to 604800; how long it waits for targets that are not connected. 0 if left out: not at all.
     pub(super) deliver_within_secs: Option<u64>,
-    /// of the request by value, since a retry has to be the same
+    /// of the request as a JSON value: a repeated request has to be the same
     #[schema(ignore)]
     pub(super) digest: String,
 }
@@ -175,7 +175,7 @@ fn read_select(fields: &mut Fields<'_>, select: &Value) -> Checked<Select> {
             ("topic", Value::String(topic)) => read.topic = Some(topic.clone()),
             ("name_prefix", Value::String(prefix)) => read.name_prefix = Some(prefix.clone()),
             ("room", Value::Number(room)) if room.is_i64() => read.room = room.as_i64(),
-            // a condition that is passed over would select more than was meant
+            // an unknown condition that is ignored would select too many clients
             _ => return Err(fields.fault("value_error", "select", expected)),
         }
     }
@@ -216,7 +216,7 @@ impl FromFields for ListQuery {
     }
 }
 
-/// Which of a command's targets. They are always the same ones in the same order, so that a number is a key.
+/// A page of a command's targets. Their order never changes, so that the cursor is a number.
 #[derive(Debug)]
 pub struct TargetPage {
     pub(super) from: u64,

@@ -1,4 +1,4 @@
-//! Whom a command is for.
+//! The targets of a command: named or selected.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -14,10 +14,10 @@ use crate::{
     state::Broker,
 };
 
-/// Targets that are looked up at the same time: ten thousand one after the other would take too long.
+/// Targets that are read at the same time: ten thousand one after the other would take too long.
 const AT_ONCE: usize = 8;
 
-/// Those that are named, each once.
+/// The accounts of named targets, each once.
 pub(super) async fn listed(
     broker: &Broker,
     targets: impl Iterator<Item = TargetRef>,
@@ -28,7 +28,7 @@ pub(super) async fn listed(
     Ok(accounts.into_iter().filter(|account| seen.insert(account.id)).collect())
 }
 
-/// Those that are connected and fit.
+/// The accounts of connected clients that fulfil all conditions.
 pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
     let subscribers: Option<HashSet<ClientId>> = match &select.topic {
         Some(topic) => {
@@ -38,7 +38,7 @@ pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -
         None => None,
     };
     let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
-        // a private room is there for its members alone
+        // a room that the requester may not see has no members for it
         Some(room) => match broker.store.room(room, asker).await? {
             Some(_) => Some(broker.store.member_ids(room).await?.into_iter().collect()),
             None => Some(HashSet::new()),

@@ -13,15 +13,15 @@ use crate::domain::{
     ids::{ClientId, ClientKind, CommandId},
 };
 
-/// Commands, targets and reports that are read at once: each can have tens or hundreds of kilobytes.
+/// Commands, targets and progress reports per query: each can have tens or hundreds of kilobytes.
 const COMMANDS_AT_ONCE: u64 = 20;
 const TARGETS_AT_ONCE: u64 = 50;
 const REPORTS_AT_ONCE: u64 = 50;
 
-/// What an answer says of a command or target beside what clients wrote.
+/// Bytes that an answer takes for a command or target, besides the texts of clients.
 const ROW_BYTES: usize = 400;
 
-/// Ids per query.
+/// Commands per query of their targets.
 const ROWS: usize = 1000;
 
 /// A progress report as stored.
@@ -29,7 +29,7 @@ const ROWS: usize = 1000;
 pub struct StoredProgress {
     /// The target.
     pub client: ClientId,
-    /// The command's version with it.
+    /// The command's version after it.
     pub version: i64,
     /// When it came.
     pub at: DateTime<Utc>,
@@ -56,17 +56,17 @@ pub struct CommandFilter {
     pub bytes: usize,
 }
 
-/// A command with a part of its targets.
+/// A command with some of its targets.
 #[derive(Debug)]
 pub struct CommandPage {
     /// The command.
     pub command: Command,
-    /// There are more targets, from this one on.
+    /// The number of the next target, if there are more.
     pub next_target: Option<u64>,
 }
 
 impl Store {
-    /// A command with its targets from that one on, as many as fit into so many bytes.
+    /// A command with its targets from number `from` on, as many as fit into `bytes`.
     ///
     /// # Errors
     /// When the database fails.
@@ -77,7 +77,7 @@ impl Store {
         Ok(command)
     }
 
-    /// A command with so many of its targets, from that one on, and the reports of their progress, oldest first.
+    /// A command with at most `limit` targets from number `from` on, and its progress reports, oldest first.
     ///
     /// # Errors
     /// When the database fails.
@@ -95,7 +95,7 @@ impl Store {
         Ok(Some((command, progress)))
     }
 
-    /// The progress reports of a command after that version, oldest first: the newest that fit into so many bytes.
+    /// The progress reports of a command after a version, oldest first: the newest that fit into `bytes`.
     ///
     /// # Errors
     /// When the database fails.
@@ -113,7 +113,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn commands(&self, filter: CommandFilter) -> Result<(Vec<CommandPage>, bool), StoreError> {
-        // ids begin with the time
+        // ids are in the order of time
         let mut query = commands::Entity::find().order_by_desc(commands::Column::Id);
         if let Some(requester) = filter.requested_by {
             query = query.filter(commands::Column::RequestedBy.eq(requester.uuid()));
@@ -159,7 +159,7 @@ impl Store {
         }
     }
 
-    /// Commands that were not over when the process ended.
+    /// Commands that are not finished, in the order in which they were given.
     ///
     /// # Errors
     /// When the database fails.
@@ -185,8 +185,8 @@ async fn find(
     Ok(Some(CommandPage { command: read_command(row, targets), next_target }))
 }
 
-/// A command's targets from that one on: at least one, at most so many, and as many as there is room for, in bytes. Answers
-/// also where to go on, if there are more.
+/// A command's targets from number `from` on: at least one, at most `limit`, and as many as fit into `room` bytes, which it
+/// counts down. Answers also the number of the next one, if there are more.
 async fn read_targets(
     connection: &impl ConnectionTrait,
     command: CommandId,

@@ -18,20 +18,20 @@ use crate::domain::{
     ids::CommandId,
 };
 
-/// Progress reports that are kept per target.
+/// Progress reports kept per target.
 const PROGRESS_KEPT: u64 = 100;
 
-/// Writes all records; no reports of progress while storage is nearly full.
+/// Writes all records, but no progress reports while storage is nearly full.
 ///
 /// # Errors
-/// When the database fails; then the transaction is not to be committed.
+/// When the database fails; then the transaction must not be committed.
 pub(in crate::store) async fn write(
     transaction: &impl ConnectionTrait,
     records: &[Record],
     nearly_full: bool,
 ) -> Result<(), StoreError> {
-    // in the order of their ids, so that no two nodes wait for each other's rows; those of commands begin with the time, so
-    // the database appends
+    // in the order of ids, so that two transactions never wait for each other's rows; ids of commands are in the order of
+    // time, so that the database appends
     let mut commands = BTreeMap::new();
     let mut targets = BTreeMap::new();
     let mut progress = Vec::new();
@@ -147,7 +147,7 @@ async fn write_progress(
     let mut rows = rows.into_iter();
     for size in sizes {
         Entity::insert_many(rows.by_ref().take(size))
-            // written before the database said that it could not
+            // an earlier attempt may have been committed although it seemed to fail
             .on_conflict(
                 OnConflict::columns([Column::CommandId, Column::ClientUuid, Column::Version]).do_nothing().to_owned(),
             )
