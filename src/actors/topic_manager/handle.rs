@@ -1,5 +1,8 @@
 //! The handle of the TopicManager: topics, subscriptions, publications.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use actix::{

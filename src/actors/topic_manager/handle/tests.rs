@@ -1,0 +1,112 @@
+//! Subscriptions that something else overtakes.
+
+use actix::Arbiter;
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    auth::tokens::Tokens,
+    delivery::testing::worker,
+    domain::{
+        accounts::{
+            AccountChange,
+            tests::{device, user},
+        },
+        ids::Role,
+    },
+    settings,
+    store::test_store,
+};
+
+/// What happens after the check of a subscription and before the subscription: then the other nodes are asked.
+enum Meanwhile {
+    TopicDeleted(Store, ClientId),
+    AccountChanged(Arc<Accounts>, Account),
+}
+
+#[async_trait]
+impl Backplane for Meanwhile {
+    async fn subscribe(&self, _: ClientId, topic: &TopicId) -> bool {
+        match self {
+            Self::TopicDeleted(store, creator) => {
+                assert!(store.delete_topic(topic.as_str(), *creator).await.unwrap());
+            }
+            Self::AccountChanged(accounts, account) => {
+                accounts.put(account.clone());
+            }
+        }
+        false
+    }
+
+    fn connected(&self, _: ClientId, _: &str) {}
+
+    fn disconnected(&self, _: ClientId) {}
+
+    async fn clients(&self) -> Vec<(ClientId, String)> {
+        Vec::new()
+    }
+
+    async fn forward(&self, _: ClientId, _: Bytes) -> bool {
+        false
+    }
+
+    fn publish(&self, _: &TopicId, _: ClientId, _: &Bytes) -> usize {
+        0
+    }
+
+    fn has_observers(&self) -> bool {
+        false
+    }
+
+    fn announce(&self, _: &str) {}
+
+    async fn unsubscribe(&self, _: ClientId, _: &TopicId) -> bool {
+        false
+    }
+
+    async fn members(&self, _: &str) -> Vec<ClientId> {
+        Vec::new()
+    }
+
+    async fn member_counts(&self) -> HashMap<TopicId, usize> {
+        HashMap::new()
+    }
+
+    fn notify(&self, _: &AccountChange) {}
+}
+
+async fn accounts(store: &Store) -> Arc<Accounts> {
+    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1));
+    Arc::new(Accounts::load(store.clone(), tokens).await.unwrap())
+}
+
+fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topics {
+    let (directory, settings) = (Arc::new(Directory::default()), settings::built_in());
+    let (backplane, arbiter) = (Arc::new(backplane), Arbiter::current());
+    Topics::start(&arbiter, directory, worker(), backplane, store.clone(), accounts.clone(), &settings)
+}
+
+#[actix_web::test]
+async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let topics = topics(&store, &accounts(&store).await, Meanwhile::TopicDeleted(store.clone(), alice.id));
+    let topic = TopicId::from("weather");
+    topics.create(&topic, alice.id, json!({})).await.unwrap();
+    assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::NotFound)));
+    assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
+}
+
+#[actix_web::test]
+async fn a_subscription_to_status_of_an_operator_who_loses_the_role_meanwhile_ends() {
+    let ((_folder, store), boss) = (test_store().await, user("boss", Role::Operator));
+    let accounts = accounts(&store).await;
+    let demoted = Account { version: 1, holder: user("boss", Role::User).holder, ..boss.clone() };
+    let topics = topics(&store, &accounts, Meanwhile::AccountChanged(accounts.clone(), demoted));
+    let topic = TopicId::from(TopicId::STATUS);
+    let refused = topics.subscribe(&boss, &topic).await;
+    assert!(matches!(refused, Err(TopicError::Refused(TopicRefusal::OperatorRequired))));
+    assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
+}
