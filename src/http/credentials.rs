@@ -53,8 +53,8 @@ fn explicit(request: &HttpRequest) -> Option<String> {
     {
         return Some(token);
     }
-    let mut protocols = websocket_protocols(request).skip_while(|protocol| *protocol != BEARER_PROTOCOL);
-    protocols.nth(1).map(str::to_owned)
+    let mut protocols = websocket_protocols(request).skip_while(|protocol| *protocol != BEARER_PROTOCOL.as_bytes());
+    protocols.nth(1).map(|token| std::str::from_utf8(token).unwrap_or_default().to_owned())
 }
 
 /// The token of an `Authorization` header of this scheme.
@@ -76,10 +76,16 @@ fn cookie(request: &HttpRequest) -> Option<String> {
     Some(Cookie::parse_encoded(text).map(|cookie| cookie.value().to_owned()).unwrap_or_default())
 }
 
+/// Whether a handshake offers the subprotocol that carries a token.
+pub fn offers_bearer(request: &HttpRequest) -> bool {
+    websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL.as_bytes())
+}
+
 /// What a handshake offers as `Sec-WebSocket-Protocol`; several lines are one list (RFC 6455, section 11.3.4).
-pub fn websocket_protocols(request: &HttpRequest) -> impl Iterator<Item = &str> {
-    let lines = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
+fn websocket_protocols(request: &HttpRequest) -> impl Iterator<Item = &[u8]> {
+    let lines = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let protocols = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    protocols.map(<[u8]>::trim_ascii).filter(|protocol| !protocol.is_empty())
 }
 
 /// Whether the request comes from a page of this server or of an allow-listed origin, or from no browser at all.
@@ -155,10 +161,14 @@ mod tests {
         for bytes in [b"access_token".as_slice(), b"access_token=\xe4", b"a=1; access_token=%ff"] {
             assert_eq!(with("Cookie", bytes).unwrap(), "", "{bytes:?}");
         }
+        for bytes in [b"bearer, \xe4".as_slice(), b"chat,bearer,a\xffc,chat"] {
+            assert_eq!(with("Sec-WebSocket-Protocol", bytes).unwrap(), "", "{bytes:?}");
+        }
         assert_eq!(found(TestRequest::with_uri("/?token")).unwrap(), "");
         // what others have set is not ours to judge
         assert_eq!(with("Cookie", b"nonsense; x=\xe4; access_token=abc").unwrap(), "abc");
         assert_eq!(with("Cookie", b"nonsense; access_token2=abc"), None);
+        assert_eq!(with("Sec-WebSocket-Protocol", b"\xe4, bearer, abc").unwrap(), "abc");
         let both = TestRequest::default()
             .append_header(("Authorization", "Basic abc"))
             .append_header(("Authorization", "Bearer abc"));
@@ -184,6 +194,7 @@ mod tests {
             assert!(request(Method::GET, bad).is_ok(), "{bad}");
         }
     }
+
     #[test]
     fn another_name_of_this_server_is_believed_from_a_trusted_proxy_alone() {
         let request = |peer: [u8; 4], host: &str, header: (&'static str, &'static str)| {

@@ -136,7 +136,7 @@ async fn accept(
     let body = body.ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?;
     let mut response = session::accept(request, || body.take(), broker, dialect, identity).await?;
     // the framework would look at the first line of the list alone
-    if credentials::websocket_protocols(request).any(|protocol| protocol == BEARER_PROTOCOL) {
+    if credentials::offers_bearer(request) {
         let chosen = HeaderValue::from_static(BEARER_PROTOCOL);
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
     }

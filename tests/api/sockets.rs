@@ -4,7 +4,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{EncodingKey, Header};
-use reqwest::Method;
+use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 use switchboard::client::{Client, Connection};
 use tokio_tungstenite::tungstenite::Message;
@@ -122,6 +122,10 @@ async fn a_token_in_the_subprotocol_is_taken_and_never_echoed() {
         assert!(!head.contains(&token.to_lowercase()), "{head}");
         assert_eq!(socket.next().await.unwrap().json()["uuid"], device.uuid.to_string());
     }
+    // one that can't be read is refused
+    let unreadable = HeaderValue::from_bytes(b"bearer,\xe4").unwrap();
+    let request = handshake(&broker.client(), "/ws", &[]).header("sec-websocket-protocol", unreadable);
+    assert_eq!(within(request.send()).await.unwrap().status(), 401);
     // whoever offers others gets none of them
     let mut socket = RawSocket::connect(&broker).await;
     let head = socket.handshake("/ws/echo", "Sec-WebSocket-Protocol: chat, superchat\r\n").await.to_lowercase();
