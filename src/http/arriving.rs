@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn bodies_count_for_their_sender_and_for_all_until_they_are_dropped() {
-        let arriving = Arriving::new(100 * KIB, 40 * KIB);
+        let arriving = Arriving::new(200 * KIB, 40 * KIB);
         let sender = |n: u8| move || Reader::Address(Some([10, 0, 0, n].into()));
         let append = |body: &mut Buffer, kib: usize, n| body.append(&vec![b'x'; kib * KIB], kib * KIB, sender(n));
         let mut bodies: Vec<_> = (0..5).map(|_| arriving.begin()).collect();
@@ -111,12 +111,11 @@ mod tests {
         append(&mut bodies[1], 16, 1).unwrap();
         assert!(refusal(append(&mut bodies[2], 17, 1)).contains("limits.request_bytes_per_identity"));
         append(&mut bodies[3], 40, 2).unwrap();
-        assert!(refusal(append(&mut bodies[4], 21, 3)).ends_with("(limits.request_bytes)"));
+        assert!(refusal(append(&mut bodies[4], 31, 3)).ends_with("(limits.request_bytes)"));
         bodies.remove(0);
-        append(&mut bodies[3], 21, 3).unwrap();
+        append(&mut bodies[3], 31, 3).unwrap();
         drop(bodies);
-        arriving.shares().hold(&sender(1)(), 40 * KIB).unwrap();
-        arriving.shares().hold(&sender(2)(), 60 * KIB).unwrap();
+        arriving.shares().hold(&sender(1)(), 200 * KIB).unwrap();
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What connections may take up: descriptors, bodies that nobody wants, answers that nobody reads.
 
 use futures_util::FutureExt;
+use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Broker, PERIODS, RawSocket, get, handshake, post, until, within};
+use crate::support::{Broker, PERIODS, RawSocket, answer, get, handshake, post, until, within};
 
 /// More than the kernel holds of a connection that is not read.
 const ENDLESS: usize = 256 << 20;
@@ -143,6 +144,43 @@ async fn bodies_of_all_together_take_up_no_more_than_they_may() {
     }
     // and there is room again
     until(async || ask().await.0 == 422).await;
+}
+
+#[tokio::test]
+async fn strangers_of_many_networks_whose_bodies_do_not_end_leave_room_for_others() {
+    let broker = Broker::with()
+        .set("HTTP__TRUSTED_PROXIES", "127.0.0.1")
+        .set("LIMITS__REQUEST_BYTES", "4000000")
+        .set("LIMITS__REQUEST_BYTES_PER_IDENTITY", "500000")
+        .start()
+        .await;
+    let (client, _) = broker.device("device").await;
+    let large = json!("x".repeat(100_000));
+    let mut unended = Vec::new();
+    for network in 0..10 {
+        let address = format!("2001:db8:0:{network}::1");
+        until(async || {
+            let mut socket = RawSocket::connect(&broker).await;
+            let head = format!(
+                "POST /register HTTP/1.1\r\nHost: broker\r\nX-Forwarded-For: {address}\r\n\
+                 Content-Type: application/json\r\nContent-Length: 100001\r\n\r\n"
+            );
+            socket.send(head.as_bytes()).await;
+            // one that is refused may be closed before it has sent everything
+            let _ = within(socket.stream.write_all(&[b' '; 100_000])).await;
+            unended.push(socket);
+            // until there is no more for this network
+            let request = broker.client().request(Method::POST, "/register").header("X-Forwarded-For", &address);
+            let (status, body) = answer(request.json(&large)).await;
+            let limits = ["(limits.request_bytes)", "(limits.request_bytes_per_identity)"];
+            limits.iter().any(|limit| body["detail"].as_str().is_some_and(|detail| detail.ends_with(limit)))
+                && [429, 503].contains(&status.as_u16())
+        })
+        .await;
+    }
+    let metadata = json!({ "text": "x".repeat(100_000) });
+    let (status, body) = post(&client, "/topics/create", json!({ "topic_id": "t", "metadata": metadata })).await;
+    assert_eq!(status, 422, "{body}");
 }
 
 #[tokio::test]
