@@ -89,10 +89,10 @@ fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
                 // the reserve for probes may be too small: a probe without a descriptor is repeated later
         + PROBES.min(descriptors / 8);
     let capacity = Capacity::of(descriptors, own, settings.limits.connections, workers);
-    if capacity.connections() < settings.limits.connections {
+    if capacity.served() < settings.limits.connections {
         tracing::warn!(
             "this process may open {descriptors} files, enough for {} connections: raise the limit of open files (ulimit -n), or lower limits.connections",
-            capacity.connections()
+            capacity.served()
         );
     }
     Connections::new(capacity, settings.limits.connections_per_address, settings.http.trusted_proxies.clone())

@@ -4,30 +4,24 @@
 /// a slow peer.
 const PER_CONNECTION: u64 = 3;
 
-/// Connections beyond the limit that may wait for their request, to be told so or to ask for the server's health.
+/// Connections beyond the limit that may be silent: they are told that the server is full, or ask for its health.
 const SPARE: usize = 16;
+
+/// For each of these so many are held: one that is silent, and two that are being answered or closed.
+const HELD_PER_SPARE: usize = 3;
+
+/// Descriptors of one of them: its socket and the duplicate.
+const PER_SPARE: usize = 2;
 
 /// HTTP connections beside the sockets that `limits.connections` admits.
 const BESIDE_SOCKETS: usize = 5_000;
-
-/// What becomes of a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// It is served.
-    Served,
-    /// It is told that the server is full, and may ask for its health.
-    Spare,
-    /// It is closed at once.
-    Refused,
-}
 
 /// How many connections are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     served: usize,
-    /// beyond these: silent ones up to a number per worker, and as many that are being answered
+    /// silent ones beyond these, per worker
     spare_per_worker: usize,
-    spare: usize,
 }
 
 impl Capacity {
@@ -36,44 +30,32 @@ impl Capacity {
     pub fn of(descriptors: u64, own: u64, sockets: usize, workers: usize) -> Self {
         let workers = workers.max(1);
         let possible = usize::try_from(descriptors.saturating_sub(own) / PER_CONNECTION).unwrap_or(usize::MAX);
-        // of few descriptors most are for those who are served
+        // most of few descriptors are for connections that are served
         let spare_per_worker = (SPARE.min(possible / 4) / workers).max(1);
-        let spare = 2 * spare_per_worker * workers;
+        let spare = (spare_per_worker * workers * HELD_PER_SPARE * PER_SPARE).div_ceil(PER_CONNECTION as usize);
         let wanted = if sockets == 0 { usize::MAX } else { sockets.saturating_add(BESIDE_SOCKETS) };
-        let served = possible.saturating_sub(spare).min(wanted).max(1);
-        Self { served, spare_per_worker, spare }
+        Self { served: possible.saturating_sub(spare).min(wanted).max(1), spare_per_worker }
     }
 
-    /// The number.
-    pub fn connections(self) -> usize {
+    /// Connections that are served.
+    pub fn served(self) -> usize {
         self.served
     }
 
-    /// Connections beyond it that one worker lets wait for their request.
+    /// Silent connections beyond them that one worker keeps.
     pub fn spare_per_worker(self) -> usize {
         self.spare_per_worker
     }
 
-    /// Connections that one worker of so many holds at a time, those included that it is about to close. Further ones wait
-    /// to be accepted: however many come at once, they do not take the descriptors of those that are served.
+    /// Connections that one worker of so many holds at a time, of all kinds. Further ones wait to be accepted: however many
+    /// come at once, they do not take the descriptors of those that are served.
     pub fn most_per_worker(self, workers: usize) -> usize {
-        self.served.saturating_add(2 * self.spare).div_ceil(workers.max(1))
+        self.served.div_ceil(workers.max(1)).saturating_add(HELD_PER_SPARE * self.spare_per_worker)
     }
 
-    /// What becomes of one more beside so many.
-    pub fn admit(self, open: usize) -> Admission {
-        if open < self.served {
-            Admission::Served
-        } else if open < self.served + self.spare {
-            Admission::Spare
-        } else {
-            Admission::Refused
-        }
-    }
-
-    /// Whether connections that are idle should make room for others.
-    pub fn is_scarce(self, open: usize) -> bool {
-        open > self.served / 8 * 7
+    /// Whether idle connections should make room for others, when so many are served.
+    pub fn is_scarce(self, served: usize) -> bool {
+        served > self.served / 8 * 7
     }
 }
 
@@ -83,21 +65,30 @@ mod tests {
 
     #[test]
     fn connections_are_what_the_descriptors_allow_and_the_limit_asks_for() {
-        assert_eq!(Capacity::of(346, 100, 20_000, 2).connections(), 50);
-        assert_eq!(Capacity::of(1_000_000, 100, 20_000, 2).connections(), 25_000);
-        assert_eq!(Capacity::of(1_500_096, 0, 0, 2).connections(), 500_000);
-        assert_eq!(Capacity::of(200, 120, 20_000, 2).connections(), 14);
-        assert_eq!(Capacity::of(64, 100, 20_000, 2).connections(), 1, "too few descriptors for anything");
-        assert!(Capacity::of(u64::MAX, 0, 0, 2).connections() > 1_000_000);
+        assert_eq!(Capacity::of(346, 100, 20_000, 2).served(), 50);
+        assert_eq!(Capacity::of(1_000_000, 100, 20_000, 2).served(), 25_000);
+        assert_eq!(Capacity::of(1_500_096, 0, 0, 2).served(), 500_000);
+        assert_eq!(Capacity::of(200, 120, 20_000, 2).served(), 14);
+        assert_eq!(Capacity::of(64, 100, 20_000, 2).served(), 1, "too few descriptors for anything");
+        assert!(Capacity::of(u64::MAX, 0, 0, 2).served() > 1_000_000);
     }
 
     #[test]
-    fn beyond_the_capacity_some_are_told_and_the_rest_are_closed() {
+    fn connections_of_all_workers_need_no_more_descriptors_than_there_are() {
+        for (descriptors, workers) in [(200, 1), (200, 2), (346, 4), (1_024, 8), (65_536, 16)] {
+            let capacity = Capacity::of(descriptors, 100, 0, workers);
+            let held = capacity.most_per_worker(workers) * workers;
+            let spare = held - capacity.served();
+            let needed = capacity.served() as u64 * PER_CONNECTION + (spare * PER_SPARE) as u64;
+            // for a number of connections that can't be divided among the workers
+            let uneven = (workers * PER_SPARE) as u64;
+            assert!(needed <= descriptors - 100 + uneven, "{needed} of {descriptors}, {workers} workers");
+        }
+    }
+
+    #[test]
+    fn connections_are_scarce_when_an_eighth_is_left() {
         let capacity = Capacity::of(346, 100, 20_000, 2);
-        assert_eq!(capacity.admit(49), Admission::Served);
-        assert_eq!(capacity.admit(50), Admission::Spare);
-        assert_eq!(capacity.admit(81), Admission::Spare);
-        assert_eq!(capacity.admit(82), Admission::Refused);
         assert!(!capacity.is_scarce(42) && capacity.is_scarce(43));
     }
 }

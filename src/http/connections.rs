@@ -1,14 +1,15 @@
 //! The connections of the server, WebSockets and others: how many there are, and which are in the way of others.
 //!
-//! The framework can only stop accepting, and then `/healthz` hangs as well. So every connection is accepted, and what
-//! becomes of it is decided here: served, told that the server is full, or closed at once. Each worker looks through its own
-//! connections once a second and closes those that are idle: for a while, or at once when there are few places left.
+//! The framework can only stop accepting, and then `/healthz` hangs as well. So every connection is accepted, also beyond the
+//! number that is served: those are told that the server is full, or ask for its health. Of these connections each worker
+//! keeps few that are silent; a new one takes the place of the oldest. Each worker looks through its own connections once a
+//! second and closes those that are idle: for a while, or at once when there are few places left.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Shutdown},
     rc::{Rc, Weak},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,7 +29,7 @@ use socket2::{SockRef, Socket};
 use crate::{
     delivery::tick,
     domain::{
-        admission::{Admission, Capacity},
+        admission::Capacity,
         network::{self, Network},
     },
     error::ApiError,
@@ -42,7 +43,7 @@ const IDLE_SECS: u32 = 15;
 /// The same while places are scarce.
 const SCARCE_IDLE_SECS: u32 = 2;
 
-/// What a connection gets that is closed at once.
+/// What a connection gets that is closed before it has sent a request.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -50,7 +51,7 @@ const FULL: &[u8] =
 #[derive(Debug)]
 pub struct Connections {
     capacity: Capacity,
-    open: AtomicUsize,
+    served: AtomicUsize,
     /// `limits.connections_per_address`; 0 is none
     per_address: usize,
     /// proxies, whose connections are those of many
@@ -72,8 +73,12 @@ struct Inner {
     /// later ones have greater numbers
     number: u64,
     key: usize,
-    _place: Place,
+    _place: Option<Place>,
+    _of_address: Option<OfAddress>,
 }
+
+/// A connection that is being closed: its socket could not be duplicated.
+struct Closed;
 
 /// Why a connection is not served.
 #[derive(Debug, Clone, Copy)]
@@ -82,22 +87,28 @@ enum Refusal {
     Address,
 }
 
-/// One of the places for connections.
-struct Place {
-    connections: Arc<Connections>,
-    address: Option<IpAddr>,
-}
+/// One of the places for connections that are served.
+struct Place(Arc<Connections>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = self.address {
-            let mut addresses = self.connections.addresses();
-            if let Some(count) = addresses.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&address);
-                }
+        self.0.served.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection counts for its address.
+struct OfAddress {
+    connections: Arc<Connections>,
+    address: IpAddr,
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut addresses = self.connections.addresses();
+        if let Some(count) = addresses.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.address);
             }
         }
     }
@@ -124,7 +135,7 @@ impl Drop for Inner {
 impl Connections {
     /// None yet.
     pub fn new(capacity: Capacity, per_address: usize, proxies: Vec<Network>) -> Arc<Self> {
-        Arc::new(Self { capacity, open: AtomicUsize::new(0), per_address, proxies, addresses: Mutex::default() })
+        Arc::new(Self { capacity, served: AtomicUsize::new(0), per_address, proxies, addresses: Mutex::default() })
     }
 
     fn addresses(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -133,37 +144,23 @@ impl Connections {
 
     /// A connection has been accepted. Called on its worker's thread.
     pub fn accepted(self: &Arc<Self>, stream: &TcpStream, data: &mut Extensions) {
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let mut place = Place { connections: self.clone(), address: None };
-        let admission = self.capacity.admit(before);
-        if admission == Admission::Refused {
-            refuse(stream);
-            // keeps its place until its descriptor is closed
-            data.insert(place);
-            return;
-        }
         let socket = match SockRef::from(stream).try_clone() {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
                 tracing::warn!(%error, "cannot duplicate a socket, connection closed");
-                refuse(stream);
-                data.insert(place);
+                refuse(&SockRef::from(stream));
+                data.insert(Closed);
                 return;
             }
         };
-        let mut refusal = (admission == Admission::Spare).then_some(Refusal::Full);
-        if refusal.is_none() && self.per_address > 0 {
-            let peer = stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
-            if let Some(peer) = peer.filter(|peer| !self.proxies.iter().any(|proxy| proxy.contains(*peer))) {
-                let address = network::subscriber(peer);
-                let mut addresses = self.addresses();
-                let count = addresses.entry(address).or_default();
-                *count += 1;
-                place.address = Some(address);
-                if *count > self.per_address {
-                    refusal = Some(Refusal::Address);
-                }
-            }
+        let mut refusal = None;
+        let of_address = self.count_address(stream);
+        if of_address.as_ref().is_some_and(|(_, count)| *count > self.per_address) {
+            refusal = Some(Refusal::Address);
+        }
+        let place = if refusal.is_none() { self.place() } else { None };
+        if place.is_none() {
+            refusal.get_or_insert(Refusal::Full);
         }
         let connection = OPEN.with_borrow_mut(|open| {
             let entry = open.vacant_entry();
@@ -176,6 +173,7 @@ impl Connections {
                 number: ACCEPTED.replace(ACCEPTED.get() + 1),
                 key: entry.key(),
                 _place: place,
+                _of_address: of_address.map(|(counted, _)| counted),
             });
             entry.insert(Rc::downgrade(&connection));
             connection
@@ -187,6 +185,28 @@ impl Connections {
         }
     }
 
+    /// A place for one more connection, if one is free.
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(self.clone());
+        (self.served.fetch_add(1, Ordering::Relaxed) < self.capacity.served()).then_some(place)
+    }
+
+    /// Counts a connection for its address, if that is limited: how many it has with this one.
+    fn count_address(self: &Arc<Self>, stream: &TcpStream) -> Option<(OfAddress, usize)> {
+        if self.per_address == 0 {
+            return None;
+        }
+        let peer = stream.peer_addr().ok()?.ip().to_canonical();
+        if self.proxies.iter().any(|proxy| proxy.contains(peer)) {
+            return None;
+        }
+        let address = network::subscriber(peer);
+        let mut addresses = self.addresses();
+        let count = addresses.entry(address).or_default();
+        *count += 1;
+        Some((OfAddress { connections: self.clone(), address }, *count))
+    }
+
     /// Connections that one worker of so many may hold.
     pub fn most_per_worker(&self, workers: usize) -> usize {
         self.capacity.most_per_worker(workers)
@@ -194,7 +214,7 @@ impl Connections {
 
     /// Whether connections should make room for others as soon as they are idle.
     pub fn are_scarce(&self) -> bool {
-        self.capacity.is_scarce(self.open.load(Ordering::Relaxed))
+        self.capacity.is_scarce(self.served.load(Ordering::Relaxed))
     }
 
     /// Closes this worker's idle connections, once a second, for ever.
@@ -218,27 +238,26 @@ fn of_this_worker() -> Vec<Rc<Inner>> {
     OPEN.with_borrow(|open| open.iter().filter_map(|(_, connection)| connection.upgrade()).collect())
 }
 
-/// Of the connections that are not served, some wait for a request that may be for the server's health. So that silent ones
-/// do not keep others from asking, the oldest go.
+/// Closes the oldest of the silent connections that are not served: a new one may be about to ask for the server's health.
 fn make_room_among_refused(most: usize) {
     let mut refused: Vec<_> =
         of_this_worker().into_iter().filter(|one| one.refusal.is_some() && one.requests.get() == 0).collect();
     if refused.len() > most {
         refused.sort_by_key(|one| one.number);
-        refused.iter().take(refused.len() - most).for_each(|one| one.shut_down());
+        refused.iter().take(refused.len() - most).for_each(|one| refuse(&one.socket));
     }
 }
 
-fn refuse(stream: &TcpStream) {
-    // best effort: there is no descriptor to wait with
-    let _ = stream.try_write(FULL);
-    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+fn refuse(socket: &Socket) {
+    // best effort: the peer may be gone, or take nothing
+    let _ = socket.send(FULL);
+    let _ = socket.shutdown(Shutdown::Both);
 }
 
 impl Inner {
     fn shut_down(&self) {
         // fails when the peer is gone already, which is all we want
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Ends the connection with what waits in both directions, here and at the peer: a peer that is blocked in writing
@@ -304,8 +323,8 @@ impl Cutter {
 /// The connection is one that is not served.
 pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> {
     let Some(Connection(connection)) = request.conn_data::<Connection>() else {
-        // of one that was closed at once, a request may have come already
-        let is_closed = request.conn_data::<Place>().is_some();
+        // a request may have come all the same
+        let is_closed = request.conn_data::<Closed>().is_some();
         return if is_closed { Err(ApiError::AtLimit("open files, or limits.connections")) } else { Ok(None) };
     };
     let about_health = matches!(request.path().trim_end_matches('/'), "/healthz" | "/readyz");

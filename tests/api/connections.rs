@@ -298,6 +298,19 @@ async fn the_servers_health_is_told_however_many_connections_there_are() {
 }
 
 #[tokio::test]
+async fn the_servers_health_is_told_at_the_first_try_behind_many_connections_that_come_at_once() {
+    let broker = Broker::with().descriptors(200).set("HTTP__WORKERS", "2").start().await;
+    for round in 0..20 {
+        let silent = futures_util::future::join_all((0..300).map(|_| RawSocket::connect(&broker))).await;
+        let mut socket = RawSocket::connect(&broker).await;
+        socket.send(b"GET /healthz HTTP/1.1\r\nHost: broker\r\n\r\n").await;
+        let head = socket.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "round {round}: {head}");
+        drop(silent);
+    }
+}
+
+#[tokio::test]
 async fn connections_that_come_all_at_once_do_not_take_the_descriptors() {
     let mut broker = Broker::with().descriptors(200).set("HTTP__WORKERS", "2").start().await;
     let mut silent = Vec::new();
