@@ -21,6 +21,7 @@ mod register;
 pub use register::check_username;
 mod docs;
 mod health;
+mod memory;
 mod openapi;
 pub(crate) mod paging;
 mod reads;

@@ -5,11 +5,11 @@ mod fields;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
-use super::{arriving::Buffer, extract::admission, limited_address, reads::Reader, response_body::Asker};
+use super::{admission::Requester, arriving::Buffer, extract::admission};
 use crate::{
     domain::ids::ClientId,
     error::ApiError,
@@ -175,8 +175,7 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, settings: &Setti
     if declared.is_some_and(|declared: usize| declared > limit) {
         return Err(ApiError::BodyTooLarge(limit));
     }
-    let most = declared.unwrap_or(limit);
-    let mut body = admission(request)?.arriving.begin();
+    let mut body = Buffer::new(admission(request)?.arriving.clone(), declared.unwrap_or(limit));
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| {
             ApiError::invalid("value_error", &["body"], "The body ended before it was complete", Value::Null)
@@ -184,15 +183,8 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, settings: &Setti
         if body.bytes().len() + chunk.len() > limit {
             return Err(ApiError::BodyTooLarge(limit));
         }
-        body.append(&chunk, most, || sender(request, settings))?;
+        // credentials have been checked by the time that much of it is here
+        body.append(&chunk, || Requester::of(request, settings))?;
     }
     Ok(body)
-}
-
-/// For whom a body counts. Credentials have been checked by the time that much of it is here.
-fn sender(request: &HttpRequest, settings: &Settings) -> Reader {
-    match request.extensions().get::<Asker>() {
-        Some(Asker(client)) => Reader::Client(*client),
-        None => Reader::Address(limited_address(request, settings)),
-    }
 }

@@ -5,13 +5,14 @@ use std::{future::Future, ops::Deref, pin::Pin};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
-use super::{Admission, credentials, limited_address, reads::Reader, response_body::Asker};
+use super::{Admission, admission::Requester, credentials};
 use crate::{
     domain::{
         accounts::{Authenticated, Holder},
         ids::Role,
     },
     error::ApiError,
+    settings::Settings,
     state::Broker,
 };
 
@@ -26,15 +27,15 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
         Some(token) => {
             let identity = broker.accounts.authenticate_again(&token).await?;
             let client = identity.account.id;
+            Requester::is(&request, client);
             if !request.method().is_safe() {
-                admission(&request)?.answers.check(client)?;
+                admission(&request)?.answers.check(&Requester::Client(client))?;
                 // operators dispatch commands, tens of thousands per second
                 if identity.account.role() < Role::Operator {
                     broker.charge_request(client)?;
                 }
             }
-            request.extensions_mut().insert(Asker(client));
-            begin_read(&request, Reader::Client(client)).await?;
+            begin_read(&request, &broker.settings).await?;
             Ok(Some(identity))
         }
         None => Ok(None),
@@ -42,9 +43,9 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
 }
 
 /// Counts a read until the request is dropped, which is when its answer has been built. Sockets have limits of their own.
-async fn begin_read(request: &HttpRequest, reader: Reader) -> Result<(), ApiError> {
+async fn begin_read(request: &HttpRequest, settings: &Settings) -> Result<(), ApiError> {
     if request.method().is_safe() && !request.headers().contains_key(header::UPGRADE) {
-        let read = admission(request)?.reads.begin(reader).await?;
+        let read = admission(request)?.reads.begin(Requester::of(request, settings)).await?;
         request.extensions_mut().insert(read);
     }
     Ok(())
@@ -101,7 +102,7 @@ extractor!(PublicRead, |request: HttpRequest| async move {
     }
     let broker = request.app_data::<web::Data<Broker>>().filter(|broker| broker.settings.http.public_reads);
     let broker = broker.ok_or(ApiError::NotAuthenticated)?;
-    begin_read(&request, Reader::Address(limited_address(&request, &broker.settings))).await?;
+    begin_read(&request, &broker.settings).await?;
     Ok(PublicRead)
 });
 

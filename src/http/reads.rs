@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,8 +12,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::paging::{PAGE_BYTES, WHOLE_BYTES};
-use crate::{domain::ids::ClientId, error::ApiError, store::patience};
+use super::{
+    admission::Requester,
+    paging::{PAGE_BYTES, WHOLE_BYTES},
+};
+use crate::{error::ApiError, store::patience};
 
 /// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. What
 /// both waits leave of a request's patience is enough for a database that answers.
@@ -24,19 +26,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// times its size until it is built.
 const BUILDING_BYTES: usize = WHOLE_BYTES;
 
-/// By whom reads and answers are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Reader {
-    Client(ClientId),
-    Address(Option<IpAddr>),
-}
-
 /// The reads that are being answered, by reader.
 #[derive(Debug)]
 pub struct Reads {
     /// `limits.reads_per_identity`; 0 is no limit
     share: usize,
-    readers: Mutex<HashMap<Reader, Arc<Semaphore>>>,
+    readers: Mutex<HashMap<Requester, Arc<Semaphore>>>,
     /// how many more [`PAGE_BYTES`] may be built
     building: Semaphore,
 }
@@ -45,7 +40,7 @@ pub struct Reads {
 #[derive(Debug)]
 pub(crate) struct Read {
     reads: Arc<Reads>,
-    reader: Reader,
+    reader: Requester,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -55,7 +50,7 @@ impl Reads {
         Arc::new(Self { share, readers: Mutex::default(), building: Semaphore::new(BUILDING_BYTES / PAGE_BYTES) })
     }
 
-    fn readers(&self) -> MutexGuard<'_, HashMap<Reader, Arc<Semaphore>>> {
+    fn readers(&self) -> MutexGuard<'_, HashMap<Requester, Arc<Semaphore>>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,7 +58,7 @@ impl Reads {
     ///
     /// # Errors
     /// None of them has ended in time.
-    pub(crate) async fn begin(self: &Arc<Self>, reader: Reader) -> Result<Option<Read>, ApiError> {
+    pub(crate) async fn begin(self: &Arc<Self>, reader: Requester) -> Result<Option<Read>, ApiError> {
         if self.share == 0 {
             return Ok(None);
         }
@@ -112,12 +107,12 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::store::patience::Patience;
+    use crate::{domain::ids::ClientId, store::patience::Patience};
 
     #[tokio::test]
     async fn a_reader_has_its_share_and_is_forgotten_when_its_reads_have_ended() {
         let reads = Reads::new(2);
-        let (one, other) = (Reader::Client(ClientId::random()), Reader::Address(None));
+        let (one, other) = (Requester::Client(ClientId::random()), Requester::Address(None));
         let first = reads.begin(one.clone()).await.unwrap();
         let second = reads.begin(one.clone()).await.unwrap();
         let mut third = Box::pin(reads.begin(one.clone()));
@@ -145,17 +140,17 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_takes_too_long_is_not_the_databases_fault() {
         let reads = Reads::new(1);
-        let _first = reads.begin(Reader::Address(None)).await.unwrap();
+        let _first = reads.begin(Requester::Address(None)).await.unwrap();
         let _whole = reads.begin_list(WHOLE_BYTES).await.unwrap();
         let impatient = || Patience::new(Duration::from_millis(10));
-        let refused = impatient().during(reads.begin(Reader::Address(None))).await.unwrap_err();
+        let refused = impatient().during(reads.begin(Requester::Address(None))).await.unwrap_err();
         assert_eq!(refused.code(), "too_many_requests");
         let refused = impatient().during(reads.begin_list(PAGE_BYTES)).await.unwrap_err();
         assert_eq!(refused.code(), "at_limit");
         // both turns, and then there is time left for the database
         Patience::new(4 * PATIENCE)
             .during(async {
-                reads.begin(Reader::Address(None)).await.unwrap_err();
+                reads.begin(Requester::Address(None)).await.unwrap_err();
                 reads.begin_list(PAGE_BYTES).await.unwrap_err();
                 patience::wait(async {}).await.unwrap();
             })
@@ -166,7 +161,7 @@ mod tests {
     async fn a_share_of_zero_is_no_limit() {
         let reads = Reads::new(0);
         for _ in 0..100 {
-            assert!(reads.begin(Reader::Address(None)).await.unwrap().is_none());
+            assert!(reads.begin(Requester::Address(None)).await.unwrap().is_none());
         }
     }
 }

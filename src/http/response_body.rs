@@ -3,29 +3,23 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use actix_web::{
-    HttpMessage, ResponseError,
+    ResponseError,
     body::{BodySize, BoxBody, MessageBody},
     dev::ServiceResponse,
 };
 use bytes::Bytes;
 
-use super::{connections::Busy, limited_address, reads::Reader};
-use crate::{
-    domain::{
-        ids::ClientId,
-        shares::{Exhausted, Shares},
-    },
-    error::ApiError,
-    settings::Settings,
+use super::{
+    admission::Requester,
+    connections::Busy,
+    memory::{Held, Memory},
 };
+use crate::settings::Settings;
 
 /// Bodies of at most so many bytes are free.
 const FREE: usize = 64 * 1024;
@@ -33,52 +27,9 @@ const FREE: usize = 64 * 1024;
 /// A connection gets so much of a body at a time: what it has, it keeps a copy of.
 const PIECE: usize = 32 * 1024;
 
-/// For whom an answer is: left in a request's data by those who find out.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asker(pub ClientId);
-
-/// What large answers take up, seen from any thread.
-#[derive(Debug)]
-pub struct Answers {
-    shares: Mutex<Shares<Reader>>,
-    /// large answers under way; usually none, and then nobody needs the lock
-    count: AtomicUsize,
-}
-
-impl Answers {
-    /// With `limits.response_bytes` and `limits.response_bytes_per_identity`.
-    pub fn new(total: usize, share: usize) -> Arc<Self> {
-        Arc::new(Self { shares: Mutex::new(Shares::new(total, share)), count: AtomicUsize::new(0) })
-    }
-
-    fn shares(&self) -> MutexGuard<'_, Shares<Reader>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this client's answers leave room for another, before something is done that can't be undone.
-    ///
-    /// # Errors
-    /// What is exhausted.
-    pub fn check(&self, client: ClientId) -> Result<(), ApiError> {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
-        Ok(self.shares().check(&Reader::Client(client))?)
-    }
-}
-
-impl From<Exhausted> for ApiError {
-    fn from(exhausted: Exhausted) -> Self {
-        match exhausted {
-            Exhausted::Total => Self::AtLimit("limits.response_bytes"),
-            Exhausted::Share => Self::TooMany { limit: "limits.response_bytes_per_identity", retry_after: 10 },
-        }
-    }
-}
-
 /// Counts an answer, if it is large; one that there is no room for becomes a refusal.
 pub(super) fn account(
-    answers: &Arc<Answers>,
+    answers: &Arc<Memory>,
     settings: &Settings,
     busy: Option<Busy>,
     response: ServiceResponse<BoxBody>,
@@ -89,51 +40,29 @@ pub(super) fn account(
         BodySize::Stream => return response.map_body(|_, inner| BoxBody::new(Lasting { inner, _busy: busy })),
         _ => return response,
     };
-    let asker = response.request().extensions().get::<Asker>().copied();
-    let reader = match asker {
-        Some(Asker(client)) => Reader::Client(client),
-        None => Reader::Address(limited_address(response.request(), settings)),
+    let requester = Requester::of(response.request(), settings);
+    let held = if response.request().method().is_safe() || response.status().is_client_error() {
+        answers.hold(requester, size)
+    } else {
+        // what was asked for has been done
+        Ok(answers.hold_anyway(requester, size))
     };
-    let held = {
-        let mut shares = answers.shares();
-        if response.request().method().is_safe() || response.status().is_client_error() {
-            shares.hold(&reader, size)
-        } else {
-            // what was asked for has been done
-            shares.hold_anyway(&reader, size);
-            Ok(())
+    match held {
+        Ok(held) => response.map_body(|_, inner| match inner.try_into_bytes() {
+            Ok(bytes) => BoxBody::new(Large { bytes, _held: held, _busy: busy }),
+            Err(inner) => BoxBody::new(Counted { inner, _held: held, _busy: busy }),
+        }),
+        Err(refusal) => {
+            let (request, _) = response.into_parts();
+            ServiceResponse::new(request, refusal.error_response())
         }
-    };
-    if let Err(exhausted) = held {
-        let (request, _) = response.into_parts();
-        let refusal = ApiError::from(exhausted).error_response();
-        return ServiceResponse::new(request, refusal);
-    }
-    answers.count.fetch_add(1, Ordering::Relaxed);
-    let share = Share { answers: answers.clone(), reader, size };
-    response.map_body(|_, inner| match inner.try_into_bytes() {
-        Ok(bytes) => BoxBody::new(Large { bytes, _share: share, _busy: busy }),
-        Err(inner) => BoxBody::new(Counted { inner, _share: share, _busy: busy }),
-    })
-}
-
-struct Share {
-    answers: Arc<Answers>,
-    reader: Reader,
-    size: usize,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.answers.count.fetch_sub(1, Ordering::Relaxed);
-        self.answers.shares().give_back(&self.reader, self.size);
     }
 }
 
 /// A large body that is in memory.
 struct Large {
     bytes: Bytes,
-    _share: Share,
+    _held: Held,
     _busy: Option<Busy>,
 }
 
@@ -175,7 +104,7 @@ macro_rules! passes_on {
 /// A large body that comes in pieces of its own.
 struct Counted {
     inner: BoxBody,
-    _share: Share,
+    _held: Held,
     _busy: Option<Busy>,
 }
 

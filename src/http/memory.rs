@@ -1,0 +1,123 @@
+//! The memory of bodies on their way in or out: counted for all together, and for the identity or address that each belongs
+//! to.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::admission::Requester;
+use crate::{
+    domain::shares::{Exhausted, Shares},
+    error::ApiError,
+};
+
+/// A budget of memory, seen from any thread.
+#[derive(Debug)]
+pub struct Memory {
+    shares: Mutex<Shares<Requester>>,
+    limits: Limits,
+}
+
+/// What a refusal says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// The key of the limit of all together.
+    pub total: &'static str,
+    /// The key of the limit of one requester.
+    pub share: &'static str,
+    /// Seconds after which one who has its share may try again.
+    pub retry_after: u64,
+}
+
+impl Memory {
+    /// So many bytes in all, and for one requester.
+    pub(super) fn new(total: usize, share: usize, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { shares: Mutex::new(Shares::new(total, share)), limits })
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares<Requester>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a requester may hold more.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn check(&self, requester: &Requester) -> Result<(), ApiError> {
+        self.shares().check(requester).map_err(|exhausted| self.refusal(exhausted))
+    }
+
+    /// Holds so many bytes until the result is dropped.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn hold(self: &Arc<Self>, requester: Requester, bytes: usize) -> Result<Held, ApiError> {
+        self.shares().hold(&requester, bytes).map_err(|exhausted| self.refusal(exhausted))?;
+        Ok(Held { memory: self.clone(), requester, bytes })
+    }
+
+    /// Holds so many bytes, whatever the limits say.
+    pub(super) fn hold_anyway(self: &Arc<Self>, requester: Requester, bytes: usize) -> Held {
+        self.shares().hold_anyway(&requester, bytes);
+        Held { memory: self.clone(), requester, bytes }
+    }
+
+    fn refusal(&self, exhausted: Exhausted) -> ApiError {
+        let Limits { total, share, retry_after } = self.limits;
+        match exhausted {
+            Exhausted::Total => ApiError::AtLimit(total),
+            Exhausted::Share => ApiError::TooMany { limit: share, retry_after },
+        }
+    }
+}
+
+/// Memory that is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    memory: Arc<Memory>,
+    requester: Requester,
+    bytes: usize,
+}
+
+impl Held {
+    /// Holds so many bytes from now on, which are more than before.
+    ///
+    /// # Errors
+    /// The limit that is reached; then as many are held as before.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let more = self.memory.shares().hold_more(&self.requester, self.bytes, bytes - self.bytes);
+        more.map_err(|exhausted| self.memory.refusal(exhausted))?;
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.shares().give_back(&self.requester, self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requester(n: u8) -> Requester {
+        Requester::Address(Some([10, 0, 0, n].into()))
+    }
+
+    #[test]
+    fn memory_counts_for_its_requester_and_for_all_until_it_is_dropped() {
+        let memory = Memory::new(200, 40, Limits { total: "total", share: "share", retry_after: 7 });
+        let refusal = |refused: Result<_, ApiError>| refused.unwrap_err().to_string();
+        let mut first = memory.hold(requester(1), 10).unwrap();
+        let second = memory.hold(requester(1), 20).unwrap();
+        assert!(refusal(first.grow_to(21)).ends_with("(share)"));
+        first.grow_to(20).unwrap();
+        assert!(refusal(memory.check(&requester(1))).ends_with("(share)"));
+        memory.check(&requester(2)).unwrap();
+        assert!(refusal(memory.hold(requester(2), 41).map(drop)).ends_with("(total)"));
+        let anyway = memory.hold_anyway(requester(2), 160);
+        assert!(refusal(memory.check(&requester(3))).ends_with("(total)"));
+        drop((first, second, anyway));
+        memory.hold(requester(3), 200).unwrap();
+    }
+}
