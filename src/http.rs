@@ -3,8 +3,8 @@
 //! To guard a route: take [`extract::Identity`] (any client), [`extract::UserIdentity`], [`extract::Operator`] or
 //! [`extract::Admin`] as an argument.
 //!
-//! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, a line in
-//! [`routes::configure`], and a line in the list of the OpenAPI document; a test holds the two together.
+//! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, and a line in the table in `routes`. The
+//! limits in the OpenAPI document are those that the handler's [`body::FromFields`] checks.
 
 mod admission;
 mod arriving;
@@ -21,6 +21,7 @@ mod register;
 pub use register::check_username;
 mod docs;
 mod health;
+mod input;
 mod memory;
 mod openapi;
 pub(crate) mod paging;

@@ -6,7 +6,12 @@ mod schedule;
 mod table;
 mod window;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::{Bound, RangeBounds, RangeInclusive},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 
@@ -27,14 +32,20 @@ pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control)
 }
 
+/// What can be a `max_rtt_ms`.
+pub const RTTS: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Excluded(f64::INFINITY));
+
+/// What can be a `max_loss_percent`.
+pub const PERCENTS: RangeInclusive<f64> = 0.0..=100.0;
+
 /// Whether it can be a `max_rtt_ms`.
 pub fn is_rtt(ms: f64) -> bool {
-    ms.is_finite() && ms > 0.0
+    RTTS.contains(&ms)
 }
 
 /// Whether it can be a `max_loss_percent`.
 pub fn is_percent(percent: f64) -> bool {
-    (0.0..=100.0).contains(&percent)
+    PERCENTS.contains(&percent)
 }
 
 /// Where a gateway comes from.

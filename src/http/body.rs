@@ -2,6 +2,7 @@
 //! (contract section 2). All validation errors come from here.
 
 mod fields;
+mod limits;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use fields::{Checked, Fields, FromFields, is_email};
+pub use limits::Limit;
 
 /// The longest that a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);

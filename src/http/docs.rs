@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
-use crate::error::ApiError;
+use crate::{error::ApiError, state::Broker};
 
 static REDOC: LazyLock<String> = LazyLock::new(|| {
     let page = aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html();
@@ -45,8 +45,8 @@ static SWAGGER: LazyLock<Arc<Config<'static>>> =
 
 /// This API as an OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = HashMap<String, serde_json::Value>)))]
-pub async fn openapi_json() -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json())
+pub async fn openapi_json(broker: web::Data<Broker>) -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json(&broker.settings))
 }
 
 /// The documentation of this API, for reading.

@@ -5,7 +5,7 @@ use std::{future::Future, ops::Deref, pin::Pin};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
-use super::{Admission, admission::Requester, credentials};
+use super::{Admission, admission::Requester, credentials, input::Argument};
 use crate::{
     domain::{
         accounts::{Authenticated, Holder},
@@ -70,6 +70,8 @@ macro_rules! extractor {
                 Box::pin($extract(request.clone()))
             }
         }
+
+        impl Argument for $name {}
     };
 }
 

@@ -16,7 +16,7 @@ use crate::{
     actors::gateway_monitor::{Put, Remove},
     domain::{
         accounts::Account,
-        gateways::{Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, Source, is_name, is_percent, is_rtt},
+        gateways::{Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, PERCENTS, RTTS, Source, is_name},
     },
     error::ApiError,
     http::extract::{Operator, PublicRead},
@@ -180,11 +180,11 @@ fn id(fields: &mut Fields<'_>, name: &str) -> Checked<Option<i64>> {
 }
 
 fn max_rtt_ms(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
-    fields.optional_decimal("max_rtt_ms", is_rtt, "a number greater than 0")
+    fields.optional_decimal("max_rtt_ms", RTTS, "a number greater than 0")
 }
 
 fn max_loss_percent(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
-    fields.optional_decimal("max_loss_percent", is_percent, "a number from 0 to 100")
+    fields.optional_decimal("max_loss_percent", PERCENTS, "a number from 0 to 100")
 }
 
 fn existing(broker: &Broker, path: &str) -> Result<std::sync::Arc<Known>, ApiError> {

@@ -1,25 +1,28 @@
 //! The OpenAPI document (contract section 9): generated from the handlers, then completed with what all routes share.
 //!
 //! A handler's `#[utoipa::path]` declares what is its own: parameters, body, answers, and errors with a meaning of their own.
-//! [`document`] adds the rest, so that no handler has to repeat it: the error schema, the errors of authentication, validation and
-//! limits where they can occur and their headers, aliases, operation ids and the ways to authenticate.
+//! [`document`] adds the rest, so that no handler has to repeat it: the limits that its arguments check, the error schema, the
+//! errors of authentication, validation and limits where they can occur and their headers, aliases, operation ids and the ways
+//! to authenticate.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+mod limits;
 
+use std::sync::OnceLock;
+
+use actix_web::http::Method;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, HeaderBuilder, Object, Ref, RefOr, Response, Schema, Type,
+        Content, HeaderBuilder, Object, Ref, RefOr, Response, Type,
         path::{Operation, Parameter, ParameterIn, PathItem, PathsMap},
-        schema::AdditionalProperties,
         security::{Flow, Http, HttpAuthScheme, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme},
     },
 };
 
-use super::{clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users};
-use crate::error::Fault;
+use super::routes;
+use crate::{error::Fault, settings::Settings};
 
 type Paths = PathsMap<String, PathItem>;
 
@@ -34,10 +37,6 @@ const NO_SCOPES: [&str; 0] = [];
 /// Routes about health answer whatever the load is.
 const ALWAYS_ANSWERED: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Other names of the same route, for clients of the earlier systems.
-const ALIASES: [(&str, &str); 3] =
-    [("/api/token", "/token"), ("/api/connections", "/connections"), ("/rooms", "/api/rooms/")];
-
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
@@ -49,20 +48,6 @@ const ALIASES: [(&str, &str); 3] =
         (name = "gateways", description = "What can be reached, as it changes"),
         (name = "commands", description = "Calling devices and users over HTTP"),
         (name = "operations", description = "Health and documentation"),
-    ),
-    paths(
-        root::index, health::healthz, health::readyz, docs::openapi_json, docs::redoc, docs::swagger, docs::swagger_asset,
-        register::register, tokens::login_form, tokens::login_json, tokens::refresh, tokens::logout, tokens::revoke,
-        users::list, register::create_user, users::me, users::change_password, users::update, users::remove, users::set_password,
-        users::protected_data, users::protected,
-        clients::list, clients::connections, topics::list, topics::create, topics::subscribe, topics::unsubscribe, topics::show, topics::remove,
-        rooms::create, rooms::list, rooms::show, rooms::join, rooms::leave, rooms::presence, rooms::read,
-        rooms::messages::list, rooms::messages::post, rooms::messages::edit, rooms::messages::delete,
-        rooms::members::list, rooms::members::add, rooms::members::set_role, rooms::members::remove,
-        devices::list, devices::show, devices::update, devices::remove,
-        gateways::device_status, gateways::list, gateways::create, gateways::show, gateways::update, gateways::remove, gateways::history::history,
-        commands::send::send, commands::send::broadcast, commands::create::create, commands::list, commands::show,
-        commands::cancel, commands::events::events,
     ),
     components(schemas(Error, Fault))
 )]
@@ -88,105 +73,67 @@ enum ErrorDetail {
 }
 
 /// The document as JSON text. Made once, at the first request.
-pub fn json() -> &'static str {
-    static JSON: LazyLock<String> = LazyLock::new(|| document().to_json().unwrap_or_default());
-    JSON.as_str()
+pub fn json(settings: &Settings) -> &'static str {
+    static JSON: OnceLock<String> = OnceLock::new();
+    JSON.get_or_init(|| document(settings).to_json().unwrap_or_default())
 }
 
 /// The whole document.
-fn document() -> utoipa::openapi::OpenApi {
+fn document(settings: &Settings) -> utoipa::openapi::OpenApi {
     let mut document = Declared::openapi();
-    add_aliases(&mut document.paths.paths);
+    for endpoint in routes::endpoints() {
+        let mut declared = (endpoint.declared)();
+        limits::add(&mut declared, &(endpoint.inputs)(), settings);
+        add_aliases(&mut declared.paths.paths, endpoint.aliases);
+        document.merge(declared);
+    }
+    // a name can be taken once
+    if let Some(create) = document.paths.paths.get_mut("/rooms").and_then(|item| item.post.as_mut())
+        && let Some(RefOr::T(body)) = &mut create.request_body
+        && let Some(RefOr::T(json)) = body.content.get_mut("application/json")
+    {
+        json.example = Some(json!({ "name": "lounge", "description": "For a few" }));
+    }
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             let Some(operation) = operation else { continue };
             // handlers of different resources share names, operations must not
             let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-            operation.operation_id = Some([method].into_iter().chain(words).collect::<Vec<_>>().join("_"));
-            complete(operation, method, path);
+            let method = method.as_str().to_lowercase();
+            operation.operation_id = Some([method.as_str()].into_iter().chain(words).collect::<Vec<_>>().join("_"));
+            complete(operation, &method, path);
         }
     }
     let components = document.components.get_or_insert_default();
-    refuse_unknown_fields(&document.paths.paths, &mut components.schemas);
     components.add_security_scheme(BEARER, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let password = Flow::Password(Password::new("/token", Scopes::new()));
     components.add_security_scheme(PASSWORD, SecurityScheme::OAuth2(OAuth2::new([password])));
     document
 }
 
-fn operations(item: &mut PathItem) -> [(&'static str, &mut Option<Operation>); 5] {
+/// The operations of a path, by method.
+pub(super) fn operations(item: &mut PathItem) -> [(Method, &mut Option<Operation>); 5] {
     [
-        ("get", &mut item.get),
-        ("post", &mut item.post),
-        ("put", &mut item.put),
-        ("patch", &mut item.patch),
-        ("delete", &mut item.delete),
+        (Method::GET, &mut item.get),
+        (Method::POST, &mut item.post),
+        (Method::PUT, &mut item.put),
+        (Method::PATCH, &mut item.patch),
+        (Method::DELETE, &mut item.delete),
     ]
 }
 
-fn add_aliases(paths: &mut Paths) {
-    for (alias, path) in ALIASES {
-        if let Some(item) = paths.get(path).cloned() {
-            paths.insert(alias.to_owned(), item);
+/// Declares a handler's operation at other paths, too.
+fn add_aliases(paths: &mut Paths, aliases: &[&str]) {
+    let Some((_, item)) = paths.first_key_value() else { return };
+    let item = item.clone();
+    for alias in aliases {
+        let mut item = item.clone();
+        for operation in operations(&mut item).into_iter().filter_map(|(_, operation)| operation.as_mut()) {
+            // the path itself says what is a parameter elsewhere
+            let is_there = |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.parameter_in != ParameterIn::Path || alias.contains(&format!("{{{}}}", one.name)));
+            operation.parameters.iter_mut().for_each(|all| all.retain(is_there));
         }
-    }
-    // rooms are created there, and no more
-    if let Some(item) = paths.get_mut("/rooms") {
-        item.get = None;
-        // a name can be taken once
-        let body = item.post.as_mut().and_then(|create| create.request_body.as_mut());
-        if let Some(RefOr::T(body)) = body
-            && let Some(RefOr::T(json)) = body.content.get_mut("application/json")
-        {
-            json.example = Some(json!({ "name": "lounge", "description": "For a few" }));
-        }
-    }
-    // a topic may have the name of one of these routes
-    let Some(mut topic) = paths.get("/topics/{topic_id}").cloned() else { return };
-    for operation in [&mut topic.get, &mut topic.delete].into_iter().flatten() {
-        let in_path = |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.parameter_in == ParameterIn::Path);
-        operation.parameters.iter_mut().for_each(|all| all.retain(|one| !in_path(one)));
-    }
-    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
-        if let Some(item) = paths.get_mut(path) {
-            (item.get, item.delete) = (topic.get.clone(), topic.delete.clone());
-        }
-    }
-}
-
-/// Declares that bodies have no other fields, where the handlers refuse those.
-fn refuse_unknown_fields(paths: &Paths, schemas: &mut BTreeMap<String, RefOr<Schema>>) {
-    // the clients of the systems before send more; `FromFields::IGNORES_UNKNOWN` lets it pass
-    let open = [
-        tokens::Login::name(),
-        topics::CreateTopic::name(),
-        topics::TopicName::name(),
-        rooms::CreateRoom::name(),
-        commands::Request::name(),
-    ];
-    let bodies = paths.values().flat_map(|item| [&item.post, &item.put, &item.patch]).flatten();
-    let contents = bodies.filter_map(|operation| match &operation.request_body {
-        Some(RefOr::T(body)) => Some(body.content.values()),
-        _ => None,
-    });
-    for content in contents.flatten() {
-        let RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) = content else { continue };
-        let name = schema.ref_location.rsplit('/').next().unwrap_or_default();
-        if open.iter().any(|open| open == name) {
-            continue;
-        }
-        let refused = || Some(Box::new(AdditionalProperties::FreeForm(false)));
-        match schemas.get_mut(name) {
-            Some(RefOr::T(Schema::Object(object))) => object.additional_properties = refused(),
-            Some(RefOr::T(Schema::OneOf(alternatives))) => {
-                for alternative in &mut alternatives.items {
-                    if let RefOr::T(Schema::Object(object)) = alternative {
-                        object.additional_properties = refused();
-                    }
-                }
-            }
-            _ => {}
-        }
+        paths.insert((*alias).to_owned(), item);
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn index(request: HttpRequest, _: NoBadCredentials) -> impl Responder 
         name: "Switchboard",
         version: env!("CARGO_PKG_VERSION"),
         documentation: "/docs",
-        websocket_endpoints: routes::WEBSOCKETS,
+        websocket_endpoints: routes::WEBSOCKETS.map(|(path, _)| path),
         endpoints: ENDPOINTS.into(),
     })
 }

@@ -1,120 +1,173 @@
-//! The whole API as one table.
+//! The whole API as one table. A handler's `#[utoipa::path]` says method and path; the router and the OpenAPI document are
+//! both made from the table.
 
-use super::{
-    clients, commands, devices, docs, gateways, health, register, rooms, root, tokens, topics, users, websocket,
-};
-use crate::error::ApiError;
 use actix_web::{
     Resource, Route, guard,
     http::Method,
     web::{self, ServiceConfig},
 };
+use utoipa::openapi::OpenApi;
 
-/// The paths that speak WebSocket.
-pub const WEBSOCKETS: [&str; 5] = ["/ws", "/ws/auth", "/ws/room/{id}", "/ws/status", "/ws/echo"];
+use super::{
+    clients, commands, devices, docs, gateways, health,
+    input::{Input, inputs_of},
+    openapi::operations,
+    register, rooms, root, tokens, topics, users, websocket,
+};
+use crate::error::ApiError;
+
+/// A handler as a route.
+type MakeRoute = fn() -> Route;
+
+/// The paths that speak WebSocket. OpenAPI can't describe them.
+pub const WEBSOCKETS: [(&str, MakeRoute); 5] = [
+    ("/ws", || web::to(websocket::ws)),
+    ("/ws/auth", || web::to(websocket::auth)),
+    ("/ws/room/{id}", || web::to(websocket::room)),
+    ("/ws/status", || web::to(websocket::status)),
+    ("/ws/echo", || web::to(websocket::echo)),
+];
+
+/// A handler, and what it declares.
+pub(super) struct Endpoint {
+    /// A document of this handler alone.
+    pub declared: fn() -> OpenApi,
+    /// What its arguments read.
+    pub inputs: fn() -> Vec<Input>,
+    /// Where it answers, too.
+    pub aliases: &'static [&'static str],
+    route: MakeRoute,
+}
+
+/// The endpoint of a handler, with other paths at which it answers.
+macro_rules! endpoint {
+    ($($handler:ident)::+ $(, $alias:literal)*) => {{
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($handler)::+))]
+        struct Declared;
+        Endpoint {
+            declared: <Declared as utoipa::OpenApi>::openapi,
+            inputs: || inputs_of($($handler)::+),
+            aliases: &[$($alias),*],
+            route: || web::to($($handler)::+),
+        }
+    }};
+}
+
+/// All of them. The router looks from the top.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        // called most
+        endpoint!(commands::send::send),
+        // operations
+        endpoint!(root::index),
+        endpoint!(health::healthz),
+        endpoint!(health::readyz),
+        endpoint!(docs::openapi_json),
+        endpoint!(docs::redoc),
+        endpoint!(docs::swagger),
+        endpoint!(docs::swagger_asset),
+        // identity
+        endpoint!(register::register),
+        endpoint!(tokens::login_form, "/api/token"),
+        endpoint!(tokens::login_json),
+        endpoint!(tokens::refresh),
+        endpoint!(tokens::logout),
+        endpoint!(tokens::revoke),
+        endpoint!(users::list),
+        endpoint!(register::create_user),
+        endpoint!(users::me),
+        endpoint!(users::change_password),
+        endpoint!(users::update),
+        endpoint!(users::remove),
+        endpoint!(users::set_password),
+        endpoint!(users::protected_data),
+        endpoint!(users::protected),
+        // messaging
+        endpoint!(clients::list),
+        endpoint!(clients::connections, "/api/connections"),
+        endpoint!(topics::list),
+        endpoint!(topics::create),
+        endpoint!(topics::subscribe),
+        endpoint!(topics::unsubscribe),
+        // topics may be called like the three before
+        endpoint!(topics::show, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
+        endpoint!(topics::remove, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
+        // rooms
+        endpoint!(rooms::list),
+        endpoint!(rooms::create, "/rooms"),
+        endpoint!(rooms::show),
+        endpoint!(rooms::join),
+        endpoint!(rooms::leave),
+        endpoint!(rooms::presence),
+        endpoint!(rooms::read),
+        endpoint!(rooms::messages::list),
+        endpoint!(rooms::messages::post),
+        endpoint!(rooms::messages::edit),
+        endpoint!(rooms::messages::delete),
+        endpoint!(rooms::members::list),
+        endpoint!(rooms::members::add),
+        endpoint!(rooms::members::set_role),
+        endpoint!(rooms::members::remove),
+        // devices
+        endpoint!(devices::list),
+        endpoint!(devices::show),
+        endpoint!(devices::update),
+        endpoint!(devices::remove),
+        // gateways
+        endpoint!(gateways::device_status),
+        endpoint!(gateways::list),
+        endpoint!(gateways::create),
+        endpoint!(gateways::show),
+        endpoint!(gateways::update),
+        endpoint!(gateways::remove),
+        endpoint!(gateways::history::history),
+        // commands
+        endpoint!(commands::send::broadcast),
+        endpoint!(commands::list),
+        endpoint!(commands::create::create),
+        endpoint!(commands::show),
+        endpoint!(commands::cancel),
+        endpoint!(commands::events::events),
+    ]
+}
+
+/// The methods of one path, in the order of the table.
+struct Methods {
+    path: String,
+    routes: Vec<(Method, Route)>,
+}
 
 /// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
 pub fn configure(config: &mut ServiceConfig) {
-    let get = || Method::GET;
-    let post = || Method::POST;
-    let put = || Method::PUT;
-    let patch = || Method::PATCH;
-    let delete = || Method::DELETE;
-
-    // the router looks from the top, so first what is called most
-    add(config, "/send-command/{target}", vec![(post(), web::to(commands::send::send))]);
-
-    // WebSocket
-    add(config, "/ws", vec![(get(), web::to(websocket::ws))]);
-    add(config, "/ws/auth", vec![(get(), web::to(websocket::auth))]);
-    add(config, "/ws/room/{id}", vec![(get(), web::to(websocket::room))]);
-    add(config, "/ws/status", vec![(get(), web::to(websocket::status))]);
-    add(config, "/ws/echo", vec![(get(), web::to(websocket::echo))]);
-
-    // operations
-    add(config, "/", vec![(get(), web::to(root::index))]);
-    add(config, "/healthz", vec![(get(), web::to(health::healthz))]);
-    add(config, "/readyz", vec![(get(), web::to(health::readyz))]);
-    add(config, "/openapi.json", vec![(get(), web::to(docs::openapi_json))]);
-    add(config, "/redoc", vec![(get(), web::to(docs::redoc))]);
-    add(config, "/docs", vec![(get(), web::to(docs::swagger))]);
-    add(config, "/docs/{file}", vec![(get(), web::to(docs::swagger_asset))]);
-
-    // identity
-    add(config, "/register", vec![(post(), web::to(register::register))]);
-    add(config, "/token", vec![(post(), web::to(tokens::login_form))]);
-    add(config, "/api/token", vec![(post(), web::to(tokens::login_form))]);
-    add(config, "/auth/login", vec![(post(), web::to(tokens::login_json))]);
-    add(config, "/auth/refresh", vec![(post(), web::to(tokens::refresh))]);
-    add(config, "/auth/logout", vec![(post(), web::to(tokens::logout))]);
-    add(config, "/admin/tokens/revoke", vec![(post(), web::to(tokens::revoke))]);
-    add(config, "/api/users", vec![(get(), web::to(users::list)), (post(), web::to(register::create_user))]);
-    add(config, "/api/users/me", vec![(get(), web::to(users::me))]);
-    add(config, "/api/users/me/password", vec![(post(), web::to(users::change_password))]);
-    add(config, "/api/users/{id}", vec![(patch(), web::to(users::update)), (delete(), web::to(users::remove))]);
-    add(config, "/api/users/{id}/password", vec![(post(), web::to(users::set_password))]);
-    add(config, "/protected-data", vec![(get(), web::to(users::protected_data))]);
-    add(config, "/protected", vec![(get(), web::to(users::protected))]);
-
-    // messaging
-    add(config, "/clients", vec![(get(), web::to(clients::list))]);
-    add(config, "/connections", vec![(get(), web::to(clients::connections))]);
-    add(config, "/api/connections", vec![(get(), web::to(clients::connections))]);
-    add(config, "/topics", vec![(get(), web::to(topics::list))]);
-    let topic = || vec![(get(), web::to(topics::show)), (delete(), web::to(topics::remove))];
-    // topics may be called like these
-    let topic_and = |route| topic().into_iter().chain([(post(), route)]).collect();
-    add(config, "/topics/create", topic_and(web::to(topics::create)));
-    add(config, "/topics/subscribe", topic_and(web::to(topics::subscribe)));
-    add(config, "/topics/unsubscribe", topic_and(web::to(topics::unsubscribe)));
-    add(config, "/topics/{topic_id}", topic());
-
-    // rooms
-    add(config, "/rooms", vec![(post(), web::to(rooms::create))]);
-    add(config, "/api/rooms", vec![(get(), web::to(rooms::list)), (post(), web::to(rooms::create))]);
-    add(config, "/api/rooms/{room_id}", vec![(get(), web::to(rooms::show))]);
-    add(config, "/api/rooms/{room_id}/join", vec![(post(), web::to(rooms::join))]);
-    add(config, "/api/rooms/{room_id}/leave", vec![(post(), web::to(rooms::leave))]);
-    add(config, "/api/rooms/{room_id}/presence", vec![(get(), web::to(rooms::presence))]);
-    add(config, "/api/rooms/{room_id}/read", vec![(post(), web::to(rooms::read))]);
-    let list_or_post = vec![(get(), web::to(rooms::messages::list)), (post(), web::to(rooms::messages::post))];
-    add(config, "/api/rooms/{room_id}/messages", list_or_post);
-    let edit_or_delete = vec![(patch(), web::to(rooms::messages::edit)), (delete(), web::to(rooms::messages::delete))];
-    add(config, "/api/rooms/{room_id}/messages/{message_id}", edit_or_delete);
-    let list_or_add = vec![(get(), web::to(rooms::members::list)), (post(), web::to(rooms::members::add))];
-    add(config, "/api/rooms/{room_id}/members", list_or_add);
-    let set_or_remove = vec![(patch(), web::to(rooms::members::set_role)), (delete(), web::to(rooms::members::remove))];
-    add(config, "/api/rooms/{room_id}/members/{user_id}", set_or_remove);
-
-    // devices
-    add(config, "/devices", vec![(get(), web::to(devices::list))]);
-    let device =
-        vec![(get(), web::to(devices::show)), (put(), web::to(devices::update)), (delete(), web::to(devices::remove))];
-    add(config, "/devices/{device_id}", device);
-
-    // gateways
-    add(config, "/device_status", vec![(get(), web::to(gateways::device_status))]);
-    add(config, "/api/gateways", vec![(get(), web::to(gateways::list)), (post(), web::to(gateways::create))]);
-    let gateway = vec![
-        (get(), web::to(gateways::show)),
-        (put(), web::to(gateways::update)),
-        (delete(), web::to(gateways::remove)),
-    ];
-    add(config, "/api/gateways/{id}", gateway);
-    add(config, "/api/gateways/{id}/history", vec![(get(), web::to(gateways::history::history))]);
-
-    // commands
-    add(config, "/broadcast-command", vec![(post(), web::to(commands::send::broadcast))]);
-    add(config, "/api/commands", vec![(get(), web::to(commands::list)), (post(), web::to(commands::create::create))]);
-    let show_or_cancel = vec![(get(), web::to(commands::show)), (delete(), web::to(commands::cancel))];
-    add(config, "/api/commands/{id}", show_or_cancel);
-    add(config, "/api/commands/{id}/events", vec![(get(), web::to(commands::events::events))]);
+    let mut table: Vec<Methods> = Vec::new();
+    let mut add = |path: &str, method: Method, route: Route| {
+        let path = if path == "/" { path } else { path.trim_end_matches('/') };
+        match table.iter_mut().find(|methods| methods.path == path) {
+            Some(methods) => methods.routes.push((method, route)),
+            None => table.push(Methods { path: path.to_owned(), routes: vec![(method, route)] }),
+        }
+    };
+    for (path, route) in WEBSOCKETS {
+        add(path, Method::GET, route());
+    }
+    for endpoint in endpoints() {
+        for (path, mut item) in (endpoint.declared)().paths.paths {
+            for (method, operation) in operations(&mut item) {
+                if operation.is_some() {
+                    let paths = [path.as_str()].into_iter().chain(endpoint.aliases.iter().copied());
+                    paths.for_each(|path| add(path, method.clone(), (endpoint.route)()));
+                }
+            }
+        }
+    }
+    table.into_iter().for_each(|methods| register_path(config, methods));
 }
 
-fn add(config: &mut ServiceConfig, path: &str, methods: Vec<(Method, Route)>) {
-    let mut resource: Resource = web::resource(path.to_owned());
+fn register_path(config: &mut ServiceConfig, methods: Methods) {
+    let mut resource: Resource = web::resource(methods.path);
     let mut allowed = Vec::new();
-    for (method, route) in methods {
+    for (method, route) in methods.routes {
         allowed.push(method.to_string());
         let guarded = if method == Method::GET {
             allowed.push(Method::HEAD.to_string());

@@ -110,14 +110,8 @@ pub struct UpdateUser {
 
 impl FromFields for UpdateUser {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let role = match fields.optional_text("role", 0..=20) {
-            Ok(Some(role)) => match Role::parse(&role) {
-                Some(role) => Ok(Some(role)),
-                None => Err(fields.fault("value_error", "role", "Value error, expected user, operator or admin")),
-            },
-            Ok(None) => Ok(None),
-            Err(invalid) => Err(invalid),
-        };
+        let roles = [Role::User, Role::Operator, Role::Admin].map(|role| (role.as_str(), role));
+        let role = fields.one_of("role", &roles);
         let is_active = fields.optional_bool("is_active");
         Ok(Self { role: role?, is_active: is_active? })
     }

@@ -344,3 +344,92 @@ async fn one_can_authorize_with_a_token_or_with_a_password() {
     let me = operations.iter().find(|one| one.path == "/api/users/me/").unwrap();
     assert_eq!(me.declared["security"], json!([{ "bearer": [] }, { "password": [] }]));
 }
+
+/// Values of a field that its schema allows only just, or not at all; with the type of fault that is expected then (empty: any).
+fn at_the_limits(schema: &Value) -> Vec<(Value, bool, &'static str)> {
+    // short of the limits of texts it may be an email
+    let text = |chars: u64| match usize::try_from(chars).unwrap() {
+        chars if chars > 20 => json!(format!("{}@example.org", "x".repeat(chars - 12))),
+        chars => json!("x".repeat(chars)),
+    };
+    let mut values = Vec::new();
+    if let Some(most) = schema["maxLength"].as_u64() {
+        values.extend([(text(most), true, "string_too_long"), (text(most + 1), false, "string_too_long")]);
+    }
+    if let Some(least) = schema["minLength"].as_u64() {
+        values.extend([(text(least), true, "string_too_short"), (text(least - 1), false, "string_too_short")]);
+    }
+    if let Some(most) = schema["maxItems"].as_u64() {
+        values.extend([(json!(vec![1; most as usize]), true, "too_long")]);
+        values.extend([(json!(vec![1; most as usize + 1]), false, "too_long")]);
+    }
+    if let Some(most) = schema["maximum"].as_i64() {
+        values.extend([(json!(most), true, ""), (json!(most + 1), false, "")]);
+    }
+    if let Some(least) = schema["minimum"].as_i64() {
+        values.extend([(json!(least), true, ""), (json!(least - 1), false, "")]);
+    }
+    if let Some(least) = schema["exclusiveMinimum"].as_i64() {
+        values.extend([(json!(least + 1), true, ""), (json!(least), false, "")]);
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        values.extend(words.iter().map(|word| (word.clone(), true, "")));
+        values.push((json!("nonsense"), false, ""));
+    }
+    values
+}
+
+#[tokio::test]
+async fn limits_of_fields_of_bodies_are_declared_and_true() {
+    let mut broker = Broker::with()
+        .set("LIMITS__REGISTRATIONS_PER_MINUTE", "0")
+        .set("LIMITS__LOGIN_FAILURES_PER_MINUTE", "0")
+        .start()
+        .await;
+    let admin = broker.admin().await;
+    let (document, operations) = operations(&broker).await;
+    let mut seen = Vec::new();
+    for operation in operations {
+        for (content_type, schema) in operation.bodies(&document) {
+            let alternatives = schema["oneOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
+            let properties = alternatives.iter().flat_map(|one| one["properties"].as_object().unwrap().clone());
+            for (name, property) in properties {
+                for (value, is_good, kind) in at_the_limits(&resolve(&property, &document)) {
+                    let mut body = schema["example"].clone();
+                    body[&name] = value.clone();
+                    // nothing is done where that is refused
+                    body["unknown"] = json!("x");
+                    let request = operation.request(&admin, &operation.concrete(), Some(&(content_type.clone(), body)));
+                    let (status, body) = answer(request).await;
+                    let faults = body["detail"].as_array().into_iter().flatten();
+                    let is_about = |fault: &&Value| fault["loc"] == json!(["body", name]);
+                    let told = faults.filter(is_about).any(|fault| kind.is_empty() || fault["type"] == kind);
+                    let what = format!("{} {} {name}: {status} {body}", operation.method, operation.path);
+                    assert_eq!(told, !is_good, "{what}");
+                    assert!(is_good || status == 422, "{what}");
+                }
+                let limits = ["maxLength", "maxItems", "maximum", "enum"];
+                seen.extend(
+                    limits
+                        .into_iter()
+                        .filter(|limit| property.get(limit).is_some())
+                        .map(|limit| format!("{} {name} {limit} {}", operation.path, property[limit])),
+                );
+            }
+        }
+    }
+    for expected in [
+        "/topics/create topic_id maxLength 100",
+        "/api/rooms/ name maxLength 100",
+        "/api/rooms/{room_id}/messages content maxLength 32768",
+        "/api/commands targets maxItems 10000",
+        "/api/commands timeout_secs maximum 300",
+        "/api/gateways max_loss_percent maximum 100",
+        "/api/users/ password maxLength 128",
+        "/auth/login username maxLength 254",
+    ] {
+        assert!(seen.iter().any(|one| one == expected), "{expected}: {seen:#?}");
+    }
+    let role = |path: &str| seen.iter().any(|one| one.starts_with(&format!("{path} role enum")));
+    assert!(role("/api/users/{id}") && role("/api/rooms/{room_id}/members"), "{seen:#?}");
+}

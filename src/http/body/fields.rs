@@ -1,9 +1,15 @@
 //! The fields of an object that a client gave, read and checked one by one.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashMap, ops::RangeInclusive};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::HashMap,
+    ops::{RangeBounds, RangeInclusive},
+};
 
 use serde_json::{Map, Value, value::RawValue};
 
+use super::limits::Limit;
 use crate::{
     domain::{
         ids::ClientId,
@@ -49,6 +55,8 @@ pub struct Fields<'a> {
     faults: Vec<Fault>,
     /// the fields that were read or asked for; others are unknown
     known: RefCell<Vec<&'a str>>,
+    /// the limits of what is read, noted by [`Fields::limits_of`] alone
+    pub(super) noted: Option<Vec<(String, Limit)>>,
     /// The limits that apply.
     pub limits: &'a Limits,
     /// What passwords must be.
@@ -56,6 +64,24 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    pub(super) fn of(
+        object: &'a Map<String, Value>,
+        text: Option<&'a str>,
+        part: &'static str,
+        settings: &'a Settings,
+    ) -> Self {
+        Self {
+            object,
+            text,
+            part,
+            faults: Vec::new(),
+            known: RefCell::default(),
+            noted: None,
+            limits: &settings.limits,
+            passwords: settings.auth.password_rules(),
+        }
+    }
+
     /// Reads a whole object.
     ///
     /// # Errors
@@ -66,15 +92,7 @@ impl<'a> Fields<'a> {
         part: &'static str,
         settings: &'a Settings,
     ) -> Result<T, ApiError> {
-        let mut fields = Self {
-            object,
-            text,
-            part,
-            faults: Vec::new(),
-            known: RefCell::default(),
-            limits: &settings.limits,
-            passwords: settings.auth.password_rules(),
-        };
+        let mut fields = Self::of(object, text, part, settings);
         let read = T::from_fields(&mut fields);
         if read.is_ok() && part == "body" && !T::IGNORES_UNKNOWN {
             fields.note_unknown();
@@ -161,6 +179,7 @@ impl<'a> Fields<'a> {
     }
 
     fn text_within(&mut self, name: &str, chars: RangeInclusive<usize>, limit: &str) -> Checked<String> {
+        self.note(name, Limit::Chars(chars.clone()));
         let Value::String(text) = self.value(name)? else {
             return Err(self.fault("string_type", name, "Input should be a valid string"));
         };
@@ -185,6 +204,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn optional_text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Checked<Option<String>> {
+        self.note(name, Limit::Chars(chars.clone()));
         match self.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(_) => self.text(name, chars).map(Some),
@@ -257,6 +277,48 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// One of some words, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn one_of<T: Copy>(&mut self, name: &str, words: &[(&'static str, T)]) -> Checked<Option<T>> {
+        let expected: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        self.note(name, Limit::Words(expected.clone()));
+        let expected = match expected.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        };
+        self.parsed(name, |text| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value), &expected)
+    }
+
+    /// A list of so many elements that can all be read, or left out.
+    ///
+    /// # Errors
+    /// After the fault is noted.
+    pub fn optional_list<T>(
+        &mut self,
+        name: &str,
+        items: RangeInclusive<usize>,
+        read: impl Fn(&Value) -> Option<T>,
+        expected: &str,
+    ) -> Checked<Option<Vec<T>>> {
+        self.note(name, Limit::Items(items.clone()));
+        let Some(list) = self.optional_value(name) else { return Ok(None) };
+        let list = list.as_array().filter(|list| list.len() >= *items.start());
+        if let Some(list) = list
+            && list.len() > *items.end()
+        {
+            let msg = format!("List should have at most {} items, not {}", items.end(), list.len());
+            self.faults.push(Fault::new("too_long", vec![self.part.to_owned(), name.to_owned()], msg, &Value::Null));
+            return Err(Invalid);
+        }
+        match list.and_then(|list| list.iter().map(read).collect()) {
+            Some(read) => Ok(Some(read)),
+            None => Err(self.fault("value_error", name, format!("Value error, expected {expected}"))),
+        }
+    }
+
     /// A field's JSON as it was written, spellings of numbers included, on one line; null counts as left out.
     pub fn optional_json(&self, name: &str) -> Option<String> {
         self.optional_value(name)?;
@@ -272,7 +334,7 @@ impl<'a> Fields<'a> {
 
     /// A field that may be left out, whatever it holds; null counts as left out.
     pub fn optional_value(&self, name: &str) -> Option<&'a Value> {
-        self.get(name).filter(|value| !value.is_null())
+        self.get(name).filter(|value| !value.is_null() || self.noted.is_some())
     }
 
     /// An object of at most so many bytes as JSON (0: any); `{}` if left out or null.
@@ -301,8 +363,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn content(&mut self, name: &str) -> Checked<String> {
-        let text = self.text(name, 1..=usize::MAX)?;
         let most = self.limits.message_bytes;
+        // each character has a byte at least
+        self.note(name, Limit::Chars(1..=if most == 0 { usize::MAX } else { most }));
+        let text = self.text(name, 1..=usize::MAX)?;
         if most > 0 && text.len() > most {
             let msg = format!("String should have at most {most} bytes (limits.message_bytes)");
             return Err(self.fault("string_too_long", name, msg));
@@ -340,13 +404,14 @@ impl<'a> Fields<'a> {
     pub fn optional_decimal(
         &mut self,
         name: &str,
-        is_good: impl FnOnce(f64) -> bool,
+        range: impl RangeBounds<f64>,
         expected: &str,
     ) -> Checked<Option<f64>> {
+        self.note(name, Limit::Number(range.start_bound().cloned(), range.end_bound().cloned()));
         let Some(value) = self.optional_value(name) else { return Ok(None) };
         match value.as_f64() {
             None => Err(self.fault("float_type", name, "Input should be a valid number")),
-            Some(number) if is_good(number) => Ok(Some(number)),
+            Some(number) if number.is_finite() && range.contains(&number) => Ok(Some(number)),
             Some(_) => Err(self.fault("value_error", name, format!("Value error, expected {expected}"))),
         }
     }
@@ -356,6 +421,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// After the fault is noted.
     pub fn optional_number(&mut self, name: &str, range: RangeInclusive<u64>) -> Checked<Option<u64>> {
+        self.note(name, Limit::Integer(range.clone()));
         let Some(value) = self.optional_value(name) else { return Ok(None) };
         let number = value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok());
         let Some(number) = number else {

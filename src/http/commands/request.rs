@@ -13,8 +13,8 @@ use crate::{
     auth::tokens::digest,
     domain::{
         accounts::Account,
-        commands::TargetState,
-        ids::{ClientId, ClientKind, CommandId},
+        commands::{TargetState, max_targets},
+        ids::{ClientId, ClientKind, CommandId, Role},
     },
     error::ApiError,
     http::{
@@ -140,14 +140,10 @@ impl FromFields for CreateCommand {
             let expected = "Value error, expected a user's integer id or a UUID";
             TargetRef::read(target).ok_or_else(|| fields.fault("value_error", "target", expected))
         });
-        let targets = fields.optional_value("targets").map(|targets| {
-            let read = targets.as_array().and_then(|targets| targets.iter().map(TargetRef::read).collect());
-            let expected = "Value error, expected a list of users' integer ids and UUIDs, at least one";
-            read.filter(|targets: &Vec<_>| !targets.is_empty())
-                .ok_or_else(|| fields.fault("value_error", "targets", expected))
-        });
+        let expected = "a list of users' integer ids and UUIDs, at least one";
+        let targets = fields.optional_list("targets", 1..=max_targets(Role::Operator), TargetRef::read, expected);
         let select = fields.optional_value("select").map(|select| read_select(fields, select));
-        let (target, targets, select) = (target.transpose()?, targets.transpose()?, select.transpose()?);
+        let (target, targets, select) = (target.transpose()?, targets?, select.transpose()?);
         let given = [target.is_some(), targets.is_some(), select.is_some()];
         if given.into_iter().filter(|given| *given).count() != 1 {
             return Err(fields.fault_of_all("value_error", "Value error, expected one of target, targets and select"));

@@ -106,8 +106,7 @@ impl FromFields for SetRole {
 
 fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
     // there is one owner; that role passes on when the owner leaves
-    let parse = |text: &str| RoomRole::parse(text).filter(|role| *role != RoomRole::Owner);
-    fields.parsed("role", parse, "member or moderator")
+    fields.one_of("role", &[RoomRole::Member, RoomRole::Moderator].map(|role| (role.as_str(), role)))
 }
 
 /// The member that a path means: a user by the integer id, any client by its UUID.
