@@ -72,8 +72,8 @@ impl Confirmation {
     }
 }
 
-/// Does something to its end, also when the caller hangs up, or the database takes longer to commit than the caller waits: what
-/// is stored must be told.
+/// Runs work to its end, also when the caller hangs up, or the database takes longer to commit than the caller waits: what is
+/// stored must be published, too.
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
     let task = actix_web::rt::spawn(patience::inherited(work.in_current_span()));
     patience::unless_given_up(task).await?.map_err(|error| ApiError::Internal(error.to_string()))?
@@ -85,7 +85,7 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
     warn_of_unknown_proxy(request, settings, address);
     let headers = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = headers.flat_map(|value| value.split(',')).collect();
-    // each proxy appends whom it saw, so we go back as long as it was a proxy of ours who says so
+    // each proxy appends its peer's address, so hops are believed from the end on, as long as trusted proxies appended them
     for hop in hops.into_iter().rev() {
         if !is_trusted(&settings.http, address) {
             break;

@@ -6,19 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Keys that are told apart; further ones share what one may spend.
+/// Keys with a budget of their own; further ones share one budget.
 const MAX_KEYS: usize = 100_000;
 
-/// How often is looked for keys whose debt is paid.
+/// Time between removals of keys that owe nothing.
 const SWEEPING: Duration = Duration::from_secs(10);
 
-/// What each key has spent and not yet been given again. Memory is bounded: a key that owes nothing is forgotten.
+/// What each key has spent and not yet regained. Memory is bounded: a key that owes nothing is forgotten.
 #[derive(Debug)]
 pub struct Budgets<K> {
     per_second: f64,
     most: f64,
     debts: HashMap<K, Debt>,
-    /// of the keys that there was no room for
+    /// of the keys beyond [`MAX_KEYS`]
     others: Option<Debt>,
     swept: Option<Instant>,
 }
@@ -108,7 +108,7 @@ mod tests {
         (0..MAX_KEYS).for_each(|key| budgets.spend(key, 1.0, start).unwrap());
         budgets.spend(MAX_KEYS, 2.0, start).unwrap();
         assert!(budgets.spend(MAX_KEYS + 1, 1.0, start).is_err());
-        assert!(budgets.spend(0, 1.0, start).is_ok(), "who is known keeps its own");
+        assert!(budgets.spend(0, 1.0, start).is_ok(), "known keys keep their own budget");
         budgets.spend(MAX_KEYS + 1, 1.0, start + SWEEPING).unwrap();
         assert_eq!(budgets.debts.len(), 1);
     }

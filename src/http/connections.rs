@@ -1,4 +1,4 @@
-//! The connections of the server, WebSockets and others: how many there are, and which are in the way of others.
+//! The connections of the server, WebSockets and others: how many are served, and which are closed.
 //!
 //! The framework can only stop accepting, and then `/healthz` hangs as well. So every connection is accepted, also beyond the
 //! number that is served: those are told that the server is full, or ask for its health. Of these connections each worker
@@ -67,7 +67,7 @@ struct Inner {
     refusal: Option<Refusal>,
     /// requests that are being answered
     requests: Cell<u32>,
-    /// it is a WebSocket: its session sees to its end
+    /// it is a WebSocket: its session closes it
     upgraded: Cell<bool>,
     idle_since: Cell<u32>,
     /// later ones have greater numbers
@@ -133,7 +133,7 @@ impl Drop for Inner {
 }
 
 impl Connections {
-    /// None yet.
+    /// With no connection yet.
     pub fn new(capacity: Capacity, per_address: usize, proxies: Vec<Network>) -> Arc<Self> {
         Arc::new(Self { capacity, served: AtomicUsize::new(0), per_address, proxies, addresses: Mutex::default() })
     }
@@ -256,12 +256,12 @@ fn refuse(socket: &Socket) {
 
 impl Inner {
     fn shut_down(&self) {
-        // fails when the peer is gone already, which is all we want
+        // fails when the peer is gone already
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Ends the connection with what waits in both directions, here and at the peer: a peer that is blocked in writing
-    /// would otherwise hear of the end a minute later.
+    /// Resets the connection and drops what waits in both directions: a peer that is blocked in writing would otherwise
+    /// learn of it a minute later.
     fn reset(&self) {
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         self.shut_down();
@@ -296,13 +296,13 @@ impl Busy {
         self.0.refusal.is_some()
     }
 
-    /// Ends its connection now, with what the client still sends.
+    /// Closes its connection now, with what the client still sends.
     pub(super) fn reset(&self) {
         self.0.reset();
     }
 }
 
-/// A hand on a connection, for those who write to it for long.
+/// Closes a connection, for a task that writes to it for long.
 pub(super) struct Cutter(Option<Rc<Inner>>);
 
 impl Cutter {
@@ -311,7 +311,7 @@ impl Cutter {
         Self(request.conn_data::<Connection>().map(|connection| connection.0.clone()))
     }
 
-    /// Ends the connection now, with what waits for it.
+    /// Closes the connection now, with what waits to be sent.
     pub(super) fn cut(&self) {
         self.0.iter().for_each(|connection| connection.reset());
     }

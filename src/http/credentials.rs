@@ -24,11 +24,11 @@ pub const BEARER_PROTOCOL: &str = "bearer";
 pub const COOKIE: &str = "access_token";
 
 /// The token of a request, first found wins: `Authorization: Bearer`, `?token=`,
-/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Credentials that can't be read are an empty token, which is never
-/// a good one: they must not pass for none.
+/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Unreadable credentials count as an empty token, which is always
+/// refused: they must not be taken for none.
 ///
 /// # Errors
-/// `ForeignOrigin` for a cookie that came along with another site's page, where that could do harm.
+/// `ForeignOrigin` for a cookie with a request of another site's page, where that could do harm.
 pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, ApiError> {
     if let Some(token) = explicit(request) {
         return Ok(Some(token));
@@ -96,7 +96,7 @@ fn is_own_origin(request: &HttpRequest, http: &Http) -> bool {
     same || origin::is_allowed(origin, &http.cors_origins)
 }
 
-/// How the client calls this server. What a proxy says of that counts if it is a trusted one.
+/// The name by which the client calls this server. What a proxy says about it counts if the proxy is trusted.
 fn host(request: &HttpRequest, http: &Http) -> String {
     if is_from_trusted_proxy(request, http) {
         return request.connection_info().host().to_owned();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_can_not_be_read_do_not_pass_for_none() {
+    fn unreadable_credentials_are_not_taken_for_none() {
         let value = |bytes: &'static [u8]| HeaderValue::from_bytes(bytes).unwrap();
         let with = |name: &'static str, bytes| found(TestRequest::default().insert_header((name, value(bytes))));
         for bytes in [b"Bearer".as_slice(), b"bearer ", b"Bearer \xe4"] {
@@ -165,7 +165,7 @@ mod tests {
             assert_eq!(with("Sec-WebSocket-Protocol", bytes).unwrap(), "", "{bytes:?}");
         }
         assert_eq!(found(TestRequest::with_uri("/?token")).unwrap(), "");
-        // what others have set is not ours to judge
+        // other cookies and protocols may have any value
         assert_eq!(with("Cookie", b"nonsense; x=\xe4; access_token=abc").unwrap(), "abc");
         assert_eq!(with("Cookie", b"nonsense; access_token2=abc"), None);
         assert_eq!(with("Sec-WebSocket-Protocol", b"\xe4, bearer, abc").unwrap(), "abc");

@@ -12,7 +12,7 @@ use crate::{error::ApiError, state::Broker};
 
 static REDOC: LazyLock<String> = LazyLock::new(|| {
     let page = aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html();
-    // the page loads nothing from elsewhere, its maker's logo included
+    // the page loads nothing from other servers, such as the vendor's logo
     page.replace("https://cdn.redoc.ly/redoc/logo-mini.svg", "data:,")
 });
 /// What the page at `/redoc` may load and run: its own script, told by its digest, and what that makes of the document.
@@ -72,7 +72,7 @@ fn swagger_file(name: &str) -> Result<HttpResponse, ApiError> {
         .map_err(|error| ApiError::Internal(error.to_string()))?
         .ok_or(ApiError::NotFound("Not Found"))?;
     if name == "index.html" {
-        // the page is at /docs, without a slash, so its relative links would lead astray
+        // relative links of a page at /docs, without a slash, would miss the directory
         let page = String::from_utf8_lossy(&file.bytes).replace("<head>", "<head><base href=\"/docs/\">");
         return Ok(self::page(&SWAGGER_POLICY).body(page));
     }

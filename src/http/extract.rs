@@ -18,7 +18,7 @@ use crate::{
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
-/// The identity of a request, if it carries credentials. Credentials that are no good are an error all the same.
+/// The identity of a request, if it carries credentials. Invalid credentials are an error.
 async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, ApiError> {
     let broker = request
         .app_data::<web::Data<Broker>>()
@@ -108,7 +108,7 @@ extractor!(PublicRead, |request: HttpRequest| async move {
     Ok(PublicRead)
 });
 
-/// Any client, on the topic routes, whose errors have words of their own (contract section 5).
+/// Any client, on the topic routes, whose errors have other texts (contract section 5).
 #[derive(Debug)]
 pub struct TopicIdentity(pub Authenticated);
 

@@ -34,7 +34,7 @@ const PASSWORD: &str = "password";
 
 const NO_SCOPES: [&str; 0] = [];
 
-/// Routes about health answer whatever the load is.
+/// Routes about health have no limits.
 const ALWAYS_ANSWERED: [&str; 2] = ["/healthz", "/readyz"];
 
 #[derive(OpenApi)]
@@ -185,7 +185,7 @@ fn complete(operation: &mut Operation, method: &str, path: &str) {
             response.headers.insert(name.to_owned(), header.into());
         }
     }
-    // whoever may use a token may get one by password first
+    // tokens can be got by password
     if let Some(security) = &mut operation.security
         && security.contains(&SecurityRequirement::new(BEARER, NO_SCOPES))
     {

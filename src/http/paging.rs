@@ -28,7 +28,7 @@ pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 /// Bytes of a list that is given whole.
 pub(crate) const WHOLE_BYTES: usize = 4 * PAGE_BYTES;
 
-/// What the entries of a list are ordered by, and found again by.
+/// By what the entries of a list are ordered; a cursor holds one.
 pub(super) trait Key: Sized + 'static {
     /// As text.
     fn to_text(&self) -> String;
@@ -43,7 +43,7 @@ impl Key for String {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        // no key has one, and PostgreSQL refuses even to look for it
+        // no key has one, and PostgreSQL refuses to search for it
         (!text.contains('\0')).then(|| text.to_owned())
     }
 }
@@ -68,7 +68,7 @@ impl Key for DateTime<Utc> {
     }
 }
 
-/// Keys that clients may share, and who it is.
+/// Keys that clients may share, with the client.
 impl<K: Key> Key for (K, ClientId) {
     fn to_text(&self) -> String {
         format!("{} {}", self.1, self.0.to_text())
@@ -162,7 +162,7 @@ impl Next {
 /// The request's address with another cursor.
 fn link(request: &HttpRequest, cursor: &str) -> String {
     let query = form_urlencoded::parse(request.query_string().as_bytes());
-    // headers of answers are logged on the way, so that no credentials belong there
+    // proxies may log headers of answers, so credentials do not belong there
     let kept = query.filter(|(name, _)| !matches!(&**name, "cursor" | "token"));
     let query =
         form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).append_pair("cursor", cursor).finish();

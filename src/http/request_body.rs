@@ -1,6 +1,6 @@
 //! What a handler leaves unread of a request's body. The framework would read it to its end, however long that is, or for
-//! as long as the answer takes. Here a little of it is drained, so that the connection can be used again; of more nothing is
-//! read any more: the answer goes out, and then the connection is closed.
+//! as long as the answer takes. Here a little of it is drained, so that the connection can be used again. If there is more,
+//! nothing further is read: the answer goes out, and then the connection is closed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,13 +24,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::connections::Busy;
 
-/// Bytes of a body that are read although nobody wants them.
+/// Bytes that are read of a body that the handler has not read.
 const DRAINED: usize = 64 * 1024;
 
 /// How long the rest of a body may take to come.
 const DRAINING: Duration = Duration::from_secs(1);
 
-/// How long a client has to read the answer before the connection is closed with what it still sends.
+/// How long a client has to read the answer before its connection is reset.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request's body, held as long as the request: the framework goes on reading a body that nobody holds.
@@ -59,7 +59,7 @@ impl RequestBody {
         Some(body)
     }
 
-    /// The body itself, for somebody who goes on reading it after the answer.
+    /// The body itself, to be read on after the answer.
     pub(crate) fn take(&self) -> Payload {
         self.0.ended.set(true);
         self.0.payload.replace(Payload::None)
@@ -100,7 +100,7 @@ impl Stream for RequestBody {
     }
 }
 
-/// Sees to it that what the handler left unread of the body is not read on.
+/// Drains what the handler has not read of the body, or stops reading and closes the connection after the answer.
 pub(super) async fn settle(
     mut body: RequestBody,
     busy: Option<Busy>,

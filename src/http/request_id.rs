@@ -28,7 +28,7 @@ use crate::{domain::origin, error::ApiError, state::Broker, store::patience::Pat
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// Of longer ids the log has the beginning.
+/// The most characters of an id in the log.
 const MAX_LOGGED: usize = 128;
 
 fn in_log(id: &HeaderValue) -> String {
@@ -51,7 +51,7 @@ pub async fn around<B: MessageBody + 'static>(
     // the path alone: the query may hold a token
     let span = tracing::error_span!("request", id = shown, correlation = shown_correlation, method = %request.method(), path = request.path());
     let mut response = handle(request, next).instrument(span).await?;
-    // what a client has stored is shown as what it is, and never run
+    // browsers must not guess another type and run what a client has stored
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -84,7 +84,7 @@ async fn handle<B: MessageBody + 'static>(
         busy.iter().for_each(Busy::upgraded);
         return Ok(response);
     }
-    // the framework closes after a request for another protocol, and does not say so
+    // the framework closes the connection after a request for another protocol, without a header that says so
     let ends = response.request().head().upgrade() || busy.as_ref().is_none_or(Busy::is_refused);
     if ends || admission.connections.are_scarce() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
@@ -127,7 +127,7 @@ fn charge_address(request: &ServiceRequest) -> Result<(), ApiError> {
     address.map_or(Ok(()), |address| broker.charge_address(address))
 }
 
-/// A browser asks for leave on behalf of a page of an origin that is not on the list.
+/// A preflight request for a page of an origin that is not allowed.
 fn is_foreign_preflight(request: &ServiceRequest) -> bool {
     let headers = request.headers();
     let Some(broker) = request.app_data::<web::Data<Broker>>() else { return false };

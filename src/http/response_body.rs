@@ -36,15 +36,15 @@ pub(super) fn account(
 ) -> ServiceResponse<BoxBody> {
     let size = match response.response().body().size() {
         BodySize::Sized(size) if size > FREE as u64 => size as usize,
-        // it lasts as long as its connection is busy with it
-        BodySize::Stream => return response.map_body(|_, inner| BoxBody::new(Lasting { inner, _busy: busy })),
+        // the connection is busy until the stream ends
+        BodySize::Stream => return response.map_body(|_, inner| BoxBody::new(Streamed { inner, _busy: busy })),
         _ => return response,
     };
     let requester = Requester::of(response.request(), settings);
     let held = if response.request().method().is_safe() || response.status().is_client_error() {
         answers.hold(requester, size)
     } else {
-        // what was asked for has been done
+        // the change has been made
         Ok(answers.hold_anyway(requester, size))
     };
     match held {
@@ -111,9 +111,9 @@ struct Counted {
 passes_on!(Counted);
 
 /// A body of unknown length, such as a stream of events.
-struct Lasting {
+struct Streamed {
     inner: BoxBody,
     _busy: Option<Busy>,
 }
 
-passes_on!(Lasting);
+passes_on!(Streamed);

@@ -34,7 +34,7 @@ const ENDPOINTS: [(&str, &str); 21] = [
     ("openapi", "/openapi.json"),
 ];
 
-/// What this server is and where to go from here.
+/// Name, version and endpoints of this server.
 #[derive(Serialize, ToSchema)]
 pub struct ServerInfo {
     message: &'static str,

@@ -1,4 +1,4 @@
-//! The WebSocket endpoints: who may open which, and which dialect it speaks.
+//! The WebSocket endpoints: who may open which, and its dialect.
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
@@ -32,7 +32,7 @@ impl FromFields for ChatId {
     }
 }
 
-/// `/ws`: a device's, an agent's, or nobody's, by the credentials that come with it; with `chat_id` a user's in a room.
+/// `/ws`: the socket of a device, of an agent, or a public one, as the credentials say; with `chat_id` a user's in a room.
 pub async fn ws(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -55,7 +55,7 @@ pub async fn ws(
     accept(&request, broker, dialect, identity).await
 }
 
-/// `/ws/auth`: chat, for those who have credentials.
+/// `/ws/auth`: chat, with credentials.
 pub async fn auth(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?.ok_or(ApiError::NotAuthenticated)?;
     accept(&request, broker, Dialect::Chat, Some(identity)).await
@@ -103,13 +103,13 @@ impl FromFields for EchoOptions {
     }
 }
 
-/// `/ws/echo`: says what it hears.
+/// `/ws/echo`: returns what it gets.
 pub async fn echo(
     request: HttpRequest,
     broker: web::Data<Broker>,
     options: QueryOf<EchoOptions>,
 ) -> Result<HttpResponse, ApiError> {
-    // whoever comes with credentials wants them to be good
+    // invalid credentials are refused, although none are needed
     if identity(&request, &broker).await?.is_none() && !broker.settings.http.public_sockets {
         return Err(ApiError::NotAuthenticated);
     }
@@ -125,7 +125,7 @@ pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<H
     accept(&request, broker, Dialect::Status, identity).await
 }
 
-/// Answers the handshake, and hands what the client sends from then on to the session.
+/// Answers the handshake, and passes what the client sends from then on to the session.
 async fn accept(
     request: &HttpRequest,
     broker: web::Data<Broker>,
@@ -144,7 +144,7 @@ async fn accept(
 }
 
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
-    // whoever is not speaking WebSocket should hear that first
+    // a request that is no handshake is told so first
     session::check_handshake(request)?;
     let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
     match broker.accounts.authenticate(&token).await {

@@ -33,7 +33,7 @@ impl ConnectionSocket {
 /// # Errors
 /// `UpgradeRequired` with what is missing.
 pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
-    // the framework would take the drafts 7 and 8 as well
+    // the framework would accept drafts 7 and 8, too
     let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
     ws::handshake(request).map_err(|error| match error {
         HandshakeError::UnsupportedVersion | HandshakeError::NoVersionHeader => {
@@ -45,7 +45,7 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
     if version.is_none_or(|version| version != "13") {
         return Err(ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13"));
     }
-    // the framework hands on what follows a request that asks for this alone
+    // the framework passes on what follows the request for this value alone
     let protocol = request.headers().get(header::UPGRADE).and_then(|protocol| protocol.to_str().ok());
     if !protocol.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
         return Err(ApiError::UpgradeRequired("Upgrade must name websocket alone"));
@@ -53,8 +53,8 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Answers a handshake and starts the session behind it, which reads the payload. The payload is taken last: what a client
-/// sends behind a handshake that is refused is its request's body, and nobody reads it on.
+/// Answers a handshake and starts its session, which reads the payload. The payload is taken last: what a client sends after
+/// a handshake that is refused is the unread body of its request.
 ///
 /// # Errors
 /// The server or the client has as many sockets as it may, or the request is no handshake.
@@ -86,7 +86,7 @@ pub async fn accept(
         handed_over_in: None,
         _permit: permit,
     };
-    // found by `CloseAll` from here on; one that came before has missed this session
+    // `CloseAll` finds the session from here on; an earlier one has missed it
     if broker.is_draining() {
         return Err(ApiError::Draining);
     }
