@@ -28,14 +28,14 @@ pub struct Shares<K> {
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
-    /// At most `total` for all holders together and `share` for one; 0: no limit. Without a limit for one, a holder may have the
-    /// total.
+    /// At most `total` for all holders together and `share` for one; 0: no limit. If there is none for one, a holder may have
+    /// the total.
     pub fn new(total: usize, share: usize) -> Self {
         Self { total, share, held: 0, holders: HashMap::new() }
     }
 
-    /// Holds an amount. The share is not checked if the holder has nothing, nor the total if nothing else is held: otherwise an
-    /// amount above a limit could never be held.
+    /// Holds an amount. The share is not checked if the holder has nothing, nor the total if nothing is held at all: otherwise
+    /// an amount above a limit could never be held.
     ///
     /// # Errors
     /// The limit that is exhausted; then nothing is held.
