@@ -18,7 +18,7 @@ const TOPIC: &str = "temperature";
 async fn main() -> anyhow::Result<()> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
     let mut client = Client::new(&url)?;
-    // a real device keeps its UUID and `device.device_key` in a file, and comes back as the same device
+    // a real device keeps its UUID and its key in a file, and comes back as the same device: `register_device_again`
     let device = client.register_device("thermometer", Uuid::new_v4()).await?;
     println!("{} is {}", device.name, device.uuid);
     match client.create_topic(TOPIC).await {

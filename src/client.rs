@@ -139,11 +139,12 @@ impl Client {
     /// # Errors
     /// The broker does not answer or refuses.
     pub async fn register_device(&mut self, name: &str, uuid: Uuid) -> Result<Device, ClientError> {
-        self.register_device_again(name, uuid, None).await
+        self.register(&json!({ "name": name, "uuid": uuid })).await
     }
 
     /// Registers a device that may be registered already, with the `device_key` of its last registration, and uses the new
-    /// access token from then on.
+    /// access token from then on. `new_device_key` becomes its key: store it, beside the old one, before calling this. Then
+    /// the call can be repeated with the same keys when the answer is lost.
     ///
     /// # Errors
     /// The broker does not answer or refuses.
@@ -152,9 +153,14 @@ impl Client {
         name: &str,
         uuid: Uuid,
         device_key: Option<&str>,
+        new_device_key: &str,
     ) -> Result<Device, ClientError> {
-        let body = json!({ "name": name, "uuid": uuid, "device_key": device_key });
-        let device: Device = self.post("/register", &body).await?;
+        let body = json!({ "name": name, "uuid": uuid, "device_key": device_key, "new_device_key": new_device_key });
+        self.register(&body).await
+    }
+
+    async fn register(&mut self, body: &Value) -> Result<Device, ClientError> {
+        let device: Device = self.post("/register", body).await?;
         self.token = Some(device.access_token.clone());
         Ok(device)
     }

@@ -14,6 +14,7 @@ pub mod origin;
 pub mod passwords;
 pub mod rate_limit;
 pub mod refresh_tokens;
+pub mod registration;
 pub mod rooms;
 pub mod shares;
 pub mod storage;

@@ -28,7 +28,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
-pub use devices::{Claim, DeviceChange, DeviceFilter, RegisteredDevice};
+pub use devices::{DeviceChange, DeviceFilter, RegisteredDevice};
 pub use error::StoreError;
 pub use gateways::{GatewayHistory, GatewayRecord};
 pub use location::Location;

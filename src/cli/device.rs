@@ -12,9 +12,13 @@ use uuid::Uuid;
 
 use super::values::uuid;
 use crate::{
-    auth::tokens::digest,
+    auth::tokens::{digest, random_text},
     client::{Client, ClientError, Connection, Login},
-    terminal::{output::printable, remote::Remote, say},
+    terminal::{
+        output::{complain, printable},
+        remote::Remote,
+        say,
+    },
 };
 use reconnect::Reconnect;
 use state::{State, StateFile};
@@ -252,9 +256,21 @@ impl Link {
         }
     }
 
+    /// Registers with a new key that is in the state file before it is sent: when the answer is lost, the same request can be
+    /// repeated.
     async fn register(&mut self) -> Result<(), ClientError> {
-        let Some((_, state)) = &self.state else { return Ok(()) };
-        let device = self.client.register_device_again(&self.name, state.uuid, state.device_key.as_deref()).await?;
+        let Some((file, state)) = &mut self.state else { return Ok(()) };
+        let new_key = match &state.new_device_key {
+            Some(key) => key.clone(),
+            None => {
+                let key = random_text();
+                state.new_device_key = Some(key.clone());
+                write(file, state);
+                key
+            }
+        };
+        let (uuid, key) = (state.uuid, state.device_key.as_deref());
+        let device = self.client.register_device_again(&self.name, uuid, key, &new_key).await?;
         let (name, key) = (self.name.clone(), device.device_key);
         let login = Login {
             access_token: device.access_token,
@@ -263,6 +279,7 @@ impl Link {
         };
         self.keep(login, |state| {
             (state.name, state.device_key, state.given_token) = (Some(name), Some(key), None);
+            state.new_device_key = None;
         });
         Ok(())
     }
@@ -275,12 +292,7 @@ impl Link {
         state.access_token_expires_at = Some(chrono::Utc::now().timestamp().saturating_add(lifetime));
         (state.access_token, state.refresh_token) = (Some(login.access_token), Some(login.refresh_token));
         change(state);
-        // the state in memory is enough for this run
-        if let Err(error) = file.write(state) {
-            super::output::complain(&format!(
-                "{error:#}; the next start may not be able to prove that it is this device"
-            ));
-        }
+        write(file, state);
     }
 
     fn forget_access_token(&mut self) {
@@ -318,5 +330,12 @@ impl Link {
             _ => return error.into(),
         };
         anyhow::anyhow!("{error}; {todo}")
+    }
+}
+
+/// Writes the state file. If that fails, the state in memory is enough for this run.
+fn write(file: &StateFile, state: &State) {
+    if let Err(error) = file.write(state) {
+        complain(&format!("{error:#}; the next start may not be able to prove that it is this device"));
     }
 }

@@ -19,12 +19,13 @@ use crate::{
     domain::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, ClientKind, Role},
+        registration::{self, Proof},
     },
     error::ApiError,
     http::credentials,
     settings::Registration,
     state::Broker,
-    store::{Claim, Duplicate, NewRefreshToken, NewUser},
+    store::{Duplicate, NewRefreshToken, NewUser},
 };
 
 /// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
@@ -65,6 +66,11 @@ pub struct RegisterDevice {
     uuid: ClientId,
     /// From the last registration; proves that it is the same device where the server asks for that.
     device_key: Option<String>,
+    /// The `device_key` of this registration, chosen by the client; else the server makes one. Random: at least 256 bits. A
+    /// client that stores it before it sends can repeat the request when the answer is lost: as long as it is the key of the
+    /// UUID, it is proof as well.
+    #[schema(min_length = 32, max_length = 128, pattern = "^[!-~]*$")]
+    new_device_key: Option<String>,
     /// Another proof: any token of that device, expired or not.
     token: Option<String>,
 }
@@ -121,8 +127,24 @@ impl FromFields for RegisterDevice {
         let name = fields.text("name", 0..=200);
         let uuid = fields.uuid("uuid");
         let device_key = fields.optional_text("device_key", 0..=200);
+        let new_device_key = new_device_key(fields);
         let token = fields.optional_text("token", 0..=4096);
-        Ok(Self { name: name?, uuid: uuid?, device_key: device_key?, token: token? })
+        Ok(Self {
+            name: name?,
+            uuid: uuid?,
+            device_key: device_key?,
+            new_device_key: new_device_key?,
+            token: token?,
+        })
+    }
+}
+
+fn new_device_key(fields: &mut Fields<'_>) -> Checked<Option<String>> {
+    match fields.optional_text("new_device_key", registration::KEY_CHARS)? {
+        Some(key) if !registration::is_key(&key) => {
+            Err(fields.fault("value_error", "new_device_key", "Value error, must be printable ASCII without spaces"))
+        }
+        key => Ok(key),
     }
 }
 
@@ -210,8 +232,8 @@ pub struct RegisteredDevice {
     message: &'static str,
     #[serde(flatten)]
     tokens: tokens::TokenPair,
-    /// Proof that the next registration of this UUID is by the same device. Good once: each registration gives another
-    /// one. Deletion and revocation of the device end it as well.
+    /// Proof that the next registration of this UUID is by the same device: the `new_device_key` of the body, else a new
+    /// one. The next registration ends it; so do deletion and revocation of the device.
     device_key: String,
 }
 
@@ -254,6 +276,9 @@ pub struct CreatedUser {
 ///
 /// Where a registered UUID needs proof (`devices.registration = "claim"`), send the last `device_key`, or an access token
 /// of the device, expired or not, as `token` or as `Authorization: Bearer`. Under `closed` the caller must be an operator.
+///
+/// The answer carries the only key for the next registration. A device that must not lose it chooses it itself, as
+/// `new_device_key`, and stores it before it sends: then it can repeat the request when no answer comes.
 #[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute"), (status = 401, description = "Credentials are needed (`devices.registration = \"closed\"`), or given and no good"), (status = 403, description = "Only operators register devices (`devices.registration = \"closed\"`), or a cookie that came with another site's page")), security((), ("bearer" = [])))]
 pub async fn register(
     request: HttpRequest,
@@ -306,19 +331,19 @@ async fn register_device(
     broker: &Broker,
     device: RegisterDevice,
 ) -> Result<RegisteredDevice, ApiError> {
-    let RegisterDevice { name, uuid, device_key, token } = device;
+    let RegisterDevice { name, uuid, device_key, new_device_key, token } = device;
     let key_hash = device_key.as_deref().map(digest);
-    let claim = match broker.settings.devices.registration {
-        Registration::Open => Claim::Open,
+    let proof = match broker.settings.devices.registration {
+        Registration::Open => Proof::NotAsked,
         Registration::Claim => {
             let shown = match token {
                 Some(token) => Some(token),
                 None => credentials::token(request, &broker.settings.http)?,
             };
             if proves(broker, shown, uuid).await? {
-                Claim::Proven
+                Proof::Token
             } else {
-                key_hash.as_deref().map_or(Claim::None, Claim::KeyHash)
+                Proof::Key(key_hash.as_deref())
             }
         }
         Registration::Closed => {
@@ -327,7 +352,7 @@ async fn register_device(
             if identity.account.role() < Role::Operator {
                 return Err(ApiError::Forbidden("Only operators register devices (devices.registration)"));
             }
-            Claim::Proven
+            Proof::Token
         }
     };
     count_registration(request, broker)?;
@@ -338,10 +363,10 @@ async fn register_device(
     if broker.store.is_uuid_of_user(uuid).await? {
         return Err(ApiError::UuidClaimed);
     }
-    let device_key = random_text();
+    let device_key = new_device_key.unwrap_or_else(random_text);
     let registered = broker
         .store
-        .register_device(uuid, &name, &digest(&device_key), claim, &stored)
+        .register_device(uuid, &name, &digest(&device_key), proof, &stored)
         .await?
         .ok_or(ApiError::UuidClaimed)?;
     let account = broker.accounts.put(Account::from(registered));

@@ -19,6 +19,7 @@ use crate::{
     domain::{
         accounts::{Account, Holder},
         ids::ClientId,
+        registration::{self, Outcome, Proof, Registered},
     },
     protocol::json,
 };
@@ -85,19 +86,6 @@ impl From<Model> for RegisteredDevice {
     }
 }
 
-/// With what right a UUID is registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim<'a> {
-    /// By the rules of the server nobody has to prove anything, and nothing is proven.
-    Open,
-    /// A token of the device or an operator stands for it.
-    Proven,
-    /// The holder of the device key with this hash says so.
-    KeyHash(&'a str),
-    /// Nothing was shown: good for a UUID that is nobody's yet.
-    None,
-}
-
 /// What to change of a device; None leaves it as it is.
 #[derive(Debug, Default)]
 pub struct DeviceChange {
@@ -134,13 +122,13 @@ impl Store {
         uuid: ClientId,
         name: &str,
         key_hash: &str,
-        claim: Claim<'_>,
+        proof: Proof<'_>,
         refresh: &NewRefreshToken,
     ) -> Result<Option<RegisteredDevice>, StoreError> {
-        match self.try_register(uuid, name, key_hash, claim, refresh).await {
+        match self.try_register(uuid, name, key_hash, proof, refresh).await {
             // somebody registered the same new UUID at the same time: now it is there
             Err(StoreError::Database(error)) if is_unique_violation(&error) => {
-                self.try_register(uuid, name, key_hash, claim, refresh).await
+                self.try_register(uuid, name, key_hash, proof, refresh).await
             }
             result => result,
         }
@@ -151,33 +139,29 @@ impl Store {
         uuid: ClientId,
         name: &str,
         key_hash: &str,
-        claim: Claim<'_>,
+        proof: Proof<'_>,
         refresh: &NewRefreshToken,
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
-        let is_bound = claim != Claim::Open;
+        let is_bound = proof != Proof::NotAsked;
         if is_bound {
-            // before the device's row, as wherever tokens end; the upgrade below ends them
+            // before the device's row, as wherever tokens end
             tokens::lock_of_client(&transaction, uuid).await?;
         }
         // nobody deletes it in the meantime
-        let device = match Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await? {
+        let row = Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await?;
+        // whoever had a deleted device has no claim on its UUID any more
+        let registered = row.as_ref().filter(|row| row.deleted_at.is_none());
+        let registered = registered.map(|row| Registered { key_hash: &row.key_hash, is_bound: row.is_bound });
+        let (is_new, ends_tokens) = match registration::decide(registered, proof, key_hash) {
+            Outcome::First => (true, false),
+            Outcome::Again { ends_tokens } => (false, ends_tokens),
+            Outcome::Refused => return Ok(None),
+        };
+        let device = match row {
             Some(row) => {
-                // whoever had it before it was deleted has no claim on it any more
-                let is_new = row.deleted_at.is_some();
-                let granted = match claim {
-                    Claim::Open | Claim::Proven => true,
-                    // digests of random keys: nothing to learn from how long the comparison takes
-                    Claim::KeyHash(hash) => row.key_hash == hash,
-                    Claim::None => false,
-                };
-                if !is_new && !granted {
-                    return Ok(None);
-                }
-                // while nobody had to prove anything, anybody may have got tokens of this device
-                let is_upgraded = !is_new && is_bound && !row.is_bound;
                 let (renamed, generation) = (row.name != name, row.token_generation);
-                if is_upgraded {
+                if ends_tokens {
                     tokens::delete_of_client(&transaction, uuid, None).await?;
                 }
                 if renamed && !is_new {
@@ -186,14 +170,14 @@ impl Store {
                 let mut row = row.into_active_model();
                 row.key_hash = Set(key_hash.to_owned());
                 row.is_bound = Set(is_bound);
-                if is_upgraded {
+                if ends_tokens {
                     row.token_generation = Set(generation + 1);
                 }
                 if is_new {
                     row.deleted_at = Set(None);
                     row.created_at = Set(Utc::now().trunc_subsecs(6).into());
                 }
-                if renamed || is_new || is_upgraded {
+                if renamed || is_new || ends_tokens {
                     row.name = Set(name.to_owned());
                     row.version = Set(counters::next(&transaction, Counter::Change).await?);
                 }

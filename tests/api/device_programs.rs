@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     identity::ending_at,
-    support::{Broker, ChangeBroker, Program, TlsProxy, get, next, own_address, post, until},
+    support::{Broker, ChangeBroker, LossyProxy, Program, TlsProxy, get, next, own_address, post, until},
 };
 
 /// The only state file there.
@@ -71,6 +71,44 @@ async fn a_device_comes_back_where_the_broker_asks_for_proof() {
     assert!(code == Some(1) && said.contains("UUID already registered") && said.contains("--device-key"), "{said}");
     starts_as(agent(&mut broker, &[&elsewhere[..], &["--device-key", &key]].concat()), &uuid).await;
     starts_as(agent(&mut broker, &elsewhere), &uuid).await;
+}
+
+#[tokio::test]
+async fn a_device_whose_registration_gets_no_answer_comes_back_by_itself() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "claim").start().await;
+    let uuid = Uuid::new_v4().to_string();
+    let proxy = LossyProxy::start(&broker).await;
+    proxy.lose_next();
+    let arguments = ["agent", "--url", &proxy.url, "--exec", "true", "--uuid", &uuid];
+    let mut agent = Program::start(broker.setup(), &arguments);
+    agent.says("trying again").await;
+    assert!(proxy.has_lost());
+    agent.says(&uuid).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_whose_registration_got_no_answer_comes_back_at_its_next_start() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "claim").start().await;
+    let proxy = LossyProxy::start(&broker).await;
+    let client =
+        |broker: &mut Broker| Program::start(broker.setup(), &["client", "--url", &proxy.url, "--name", "Carol"]);
+    // the first registration, then one with the key of the first
+    for _ in 0..2 {
+        proxy.lose_next();
+        let (code, said) = client(&mut broker).ended().await;
+        assert!(code == Some(1) && proxy.has_lost(), "{said}");
+        let pending = state(broker.setup());
+        assert!(pending["new_device_key"].is_string(), "{pending}");
+        let mut carol = client(&mut broker);
+        carol.says("as Carol (").await;
+        carol.stop().await;
+        let mut registered = state(broker.setup());
+        assert_eq!(registered["uuid"], pending["uuid"]);
+        assert_eq!((&registered["device_key"], &registered["new_device_key"]), (&pending["new_device_key"], &Value::Null));
+        (registered["access_token"], registered["refresh_token"]) = (Value::Null, Value::Null);
+        fs::write(state_file(broker.setup()), registered.to_string()).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 mod broker;
 pub mod chat;
+mod loss;
 mod program;
 mod raw;
 mod tls;
 
 pub use broker::{Broker, ChangeBroker, Output, create_database};
+pub use loss::LossyProxy;
 pub use program::Program;
 pub use raw::{Frame, RawSocket};
 pub use tls::TlsProxy;

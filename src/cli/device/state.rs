@@ -24,6 +24,8 @@ pub(super) struct State {
     /// As it was registered; `None`: not yet.
     pub(super) name: Option<String>,
     pub(super) device_key: Option<String>,
+    /// The key of a registration whose answer has not come: it may have replaced `device_key`.
+    pub(super) new_device_key: Option<String>,
     pub(super) access_token: Option<String>,
     /// Seconds since 1970 by this machine's clock.
     pub(super) access_token_expires_at: Option<i64>,
@@ -93,6 +95,7 @@ impl StateFile {
                 uuid: uuid.unwrap_or_else(Uuid::new_v4),
                 name: None,
                 device_key: None,
+                new_device_key: None,
                 access_token: None,
                 access_token_expires_at: None,
                 refresh_token: None,

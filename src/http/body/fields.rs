@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
     /// Notes a fault of a field.
     pub fn fault(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) -> Invalid {
         // what must not be shown is not shown to its sender either: answers are logged on the way
-        let is_secret = name.contains("password") || name.contains("token") || name == "device_key";
+        let is_secret = name.contains("password") || name.contains("token") || name.contains("device_key");
         let input = self.object.get(name).filter(|_| !is_secret).unwrap_or(&Value::Null);
         self.faults.push(Fault::new(kind, vec![self.part.to_owned(), name.to_owned()], msg, input));
         Invalid

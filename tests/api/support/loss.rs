@@ -1,0 +1,71 @@
+//! A way to the broker on which answers get lost.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::Broker;
+
+/// A proxy that, when told so, cuts the connection instead of passing on an answer to `POST /register`.
+pub struct LossyProxy {
+    pub url: String,
+    to_lose: Arc<AtomicBool>,
+}
+
+impl LossyProxy {
+    /// Starts it; it loses nothing.
+    pub async fn start(broker: &Broker) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let to_lose = Arc::new(AtomicBool::new(false));
+        let (broker, lose) = (broker.url.trim_start_matches("http://").to_owned(), to_lose.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (broker, lose) = (broker.clone(), lose.clone());
+                tokio::spawn(async move { forward(client, TcpStream::connect(broker).await.unwrap(), &lose).await });
+            }
+        });
+        Self { url, to_lose }
+    }
+
+    /// Loses the next answer.
+    pub fn lose_next(&self) {
+        self.to_lose.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that answer has been lost.
+    pub fn has_lost(&self) -> bool {
+        !self.to_lose.load(Ordering::SeqCst)
+    }
+}
+
+async fn forward(mut client: TcpStream, mut broker: TcpStream, to_lose: &AtomicBool) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_broker, mut to_broker) = broker.split();
+    let (mut request, mut answer) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut is_lost = false;
+    loop {
+        tokio::select! {
+            read = from_client.read(&mut request) => {
+                let Ok(1..) = read else { return };
+                let request = &request[..read.unwrap()];
+                is_lost = request.starts_with(b"POST /register ") && to_lose.swap(false, Ordering::SeqCst);
+                if to_broker.write_all(request).await.is_err() {
+                    return;
+                }
+            }
+            read = from_broker.read(&mut answer) => {
+                let Ok(1..) = read else { return };
+                if is_lost || to_client.write_all(&answer[..read.unwrap()]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
