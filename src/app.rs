@@ -77,10 +77,8 @@ impl Application {
             bootstrap::secret(&settings)?
         };
         let database = Location::of(&settings.storage)?;
-        let start = bootstrap::Start {
-            database_elsewhere: (!settings.storage.database_url.is_empty()).then_some(&database),
-            config_file: settings.config_file.as_deref(),
-        };
+        let start =
+            bootstrap::Start { database_elsewhere: (!settings.storage.database_url.is_empty()).then_some(&database) };
         let lock = bootstrap::lock_data_dir(&settings.storage.data_dir, Some(start))?;
         // bound before the database is opened, so that a second server on the same address fails before it migrates
         let listener = listen(settings.http.bind)?;
@@ -96,7 +94,7 @@ impl Application {
         let store = starting.serving(&settings.storage);
         let mut database_lock = starting.lock().await?;
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
-        let serving = bootstrap::serving_broker(address);
+        let serving = bootstrap::serving_broker(address, settings.auth.password_rules());
         starting.register_broker(&serving, &mut database_lock).await?;
         if settings.devices.registration == Registration::Claim {
             warn_of_unbound_devices(&starting).await?;

@@ -52,9 +52,6 @@ pub struct Settings {
     /// Environment variables that begin with `SWITCHBOARD_` and are not settings.
     #[serde(skip)]
     pub ignored_variables: Vec<String>,
-    /// The file given with `--config`.
-    #[serde(skip)]
-    pub config_file: Option<PathBuf>,
 }
 
 /// `[http]`

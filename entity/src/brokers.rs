@@ -14,6 +14,8 @@ pub struct Model {
     pub address: String,
     pub started_at: DateTimeWithTimeZone,
     pub seen_at: DateTimeWithTimeZone,
+    pub password_min_chars: Option<i64>,
+    pub refuse_common_passwords: Option<bool>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -24,6 +24,7 @@ mod m20261121_000018_delete_users;
 mod m20261121_000019_count_gateway_ids;
 mod m20261121_000020_add_room_quotas;
 mod m20261121_000021_create_known_logins;
+mod m20261121_000022_record_password_rules;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000019_count_gateway_ids::Migration),
             Box::new(m20261121_000020_add_room_quotas::Migration),
             Box::new(m20261121_000021_create_known_logins::Migration),
+            Box::new(m20261121_000022_record_password_rules::Migration),
         ]
     }
 }

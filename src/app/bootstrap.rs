@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{passwords, tokens::random_text},
-    domain::ids::Role,
+    domain::{ids::Role, passwords::PasswordRules},
     settings::{SecretPolicy, Settings},
     store::{Location, NewUser, ServingBroker, Store},
 };
@@ -36,13 +36,11 @@ pub fn create_data_dir(dir: &Path) -> anyhow::Result<()> {
 pub struct Start<'a> {
     /// The location of the database, if it is outside the data directory.
     pub database_elsewhere: Option<&'a Location>,
-    /// The file given with `--config`.
-    pub config_file: Option<&'a Path>,
 }
 
 /// Locks the data directory for as long as the returned file is open, so that no second broker uses it. Commands such as
 /// `user` take the lock only to migrate the schema. A broker (`broker` is given) writes into the file how it was started,
-/// for [`database_in_use`] and [`config_in_use`].
+/// for [`database_in_use`].
 ///
 /// # Errors
 /// Another broker holds the lock, or the file cannot be read or written.
@@ -62,10 +60,8 @@ pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<Fi
         );
     }
     let start = match broker {
-        Some(Start { database_elsewhere, config_file }) => {
-            let database = database_elsewhere.map(ToString::to_string).unwrap_or_default();
-            let config = config_file.map(std::path::absolute).transpose()?;
-            format!("{database}\n{}\n", config.unwrap_or_default().display())
+        Some(Start { database_elsewhere }) => {
+            format!("{}\n", database_elsewhere.map(ToString::to_string).unwrap_or_default())
         }
         None => before.lines().skip(1).map(|line| format!("{line}\n")).collect(),
     };
@@ -77,17 +73,8 @@ pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<Fi
 
 /// The database of the broker that started last with this data directory, if it is outside the directory.
 pub fn database_in_use(dir: &Path) -> Option<String> {
-    start_line(dir, 1)
-}
-
-/// The `--config` file of the broker that started last with this data directory.
-pub fn config_in_use(dir: &Path) -> Option<String> {
-    start_line(dir, 2)
-}
-
-fn start_line(dir: &Path, number: usize) -> Option<String> {
     let lock = fs::read_to_string(dir.join("lock")).ok()?;
-    lock.lines().nth(number).filter(|line| !line.is_empty()).map(str::to_owned)
+    lock.lines().nth(1).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// The secret that signs tokens: the configured one, else the one in the file `jwt-secret`, which is created if missing.
@@ -114,14 +101,15 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     Ok(secret.as_bytes().to_vec())
 }
 
-/// This process as it is registered in the database, so that a second broker can name it.
-pub fn serving_broker(address: SocketAddr) -> ServingBroker {
+/// This process as it is registered in the database: a second broker names it, and commands keep to its password rules.
+pub fn serving_broker(address: SocketAddr, password_rules: PasswordRules) -> ServingBroker {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     ServingBroker {
         instance: Uuid::new_v4(),
         host: host.map_or_else(|| "unknown".to_owned(), |host| host.trim().to_owned()),
         process_id: std::process::id(),
         address: address.to_string(),
+        password_rules: Some(password_rules),
     }
 }
 
@@ -182,18 +170,17 @@ mod tests {
     fn a_data_directory_has_one_broker_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = Location::Postgres("host/name".to_owned());
-        let start = Start { database_elsewhere: Some(&elsewhere), config_file: Some(Path::new("/a/b.toml")) };
+        let start = Start { database_elsewhere: Some(&elsewhere) };
         let first = lock_data_dir(dir.path(), Some(start)).unwrap();
-        assert_eq!(config_in_use(dir.path()).as_deref(), Some("/a/b.toml"));
         assert_eq!(database_in_use(dir.path()).as_deref(), Some("PostgreSQL at host/name"));
         let refused = lock_data_dir(dir.path(), None).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
         // a command that is not a broker keeps the lines
         lock_data_dir(dir.path(), None).unwrap();
-        assert!(database_in_use(dir.path()).is_some() && config_in_use(dir.path()).is_some());
+        assert!(database_in_use(dir.path()).is_some());
         lock_data_dir(dir.path(), Some(Start::default())).unwrap();
-        assert_eq!((database_in_use(dir.path()), config_in_use(dir.path())), (None, None));
+        assert_eq!(database_in_use(dir.path()), None);
     }
 
     #[test]

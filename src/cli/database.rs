@@ -23,8 +23,6 @@ pub(super) struct Database {
     pub(super) location: Location,
     /// the rules for new passwords in the settings of this command
     password_rules: PasswordRules,
-    /// the `--config` file of the broker, if this command was given none
-    missing_config: Option<String>,
     /// the data directory, unless the database was given by URL
     data_dir: Option<PathBuf>,
 }
@@ -43,24 +41,17 @@ impl Database {
         }
         let store = Store::connect(&settings.storage).await?;
         let password_rules = settings.auth.password_rules();
-        let in_use = bootstrap::config_in_use(&settings.storage.data_dir);
-        let missing_config = in_use.filter(|_| settings.config_file.is_none());
         let Storage { data_dir, database_url, .. } = settings.storage;
         let data_dir = database_url.is_empty().then_some(data_dir);
-        Ok(Self { store, location, password_rules, missing_config, data_dir })
+        Ok(Self { store, location, password_rules, data_dir })
     }
 
-    /// The rules for new passwords.
-    ///
-    /// # Errors
-    /// The broker uses a configuration file and this command does not, so their rules may differ.
-    pub(super) fn password_rules(&self) -> anyhow::Result<PasswordRules> {
-        match &self.missing_config {
-            Some(file) => {
-                bail!("the broker was started with --config {file}, which may set rules for passwords: give the same")
-            }
-            None => Ok(self.password_rules),
-        }
+    /// The rules for new passwords: those of the broker that serves the database, or served it last, together with those in
+    /// the settings of this command, which may have been started in another environment.
+    pub(super) async fn password_rules(&self) -> anyhow::Result<PasswordRules> {
+        let broker = self.store.serving_broker().await?;
+        let rules = broker.and_then(|(broker, _)| broker.password_rules);
+        Ok(rules.map_or(self.password_rules, |rules| rules.and(self.password_rules)))
     }
 
     /// Takes the locks that a broker takes, so that no broker uses the database meanwhile.

@@ -100,7 +100,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             let database = Database::open_migrated(config, true).await?;
             let names: Vec<_> = [Some(username.as_str()), email.as_deref()].into_iter().flatten().collect();
-            let password_hash = new_password(password_stdin, database.password_rules()?, &names)?;
+            let password_hash = new_password(password_stdin, database.password_rules().await?, &names)?;
             let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
             match database.store.create_user(new).await? {
                 Ok(user) => {
@@ -116,7 +116,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Action::Enable { username, config } => update(config, &username, None, Some(true)).await?,
         Action::SetPassword { username, password_stdin, config } => {
             let database = Database::open_migrated(config, false).await?;
-            let (password_rules, store) = (database.password_rules()?, database.store);
+            let (password_rules, store) = (database.password_rules().await?, database.store);
             let user = find(&store, &username).await?;
             let names: Vec<_> = [Some(user.username.as_str()), user.email.as_deref()].into_iter().flatten().collect();
             let hash = new_password(password_stdin, password_rules, &names)?;

@@ -9,7 +9,7 @@ pub const MAX_CHARS: usize = 128;
 const COMMON: &str = include_str!("passwords/common.txt");
 
 /// What a new password must be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordRules {
     /// Fewest characters.
     pub min_chars: usize,
@@ -35,6 +35,15 @@ pub enum Weakness {
 }
 
 impl PasswordRules {
+    /// The rules that keep to both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            min_chars: self.min_chars.max(other.min_chars),
+            refuse_common: self.refuse_common || other.refuse_common,
+        }
+    }
+
     /// Checks a new password of somebody with these names.
     ///
     /// # Errors
@@ -87,6 +96,13 @@ mod tests {
         }
         assert_eq!(STRICT.check("wet-lantern-93", &["alice"]), Ok(()));
         assert_eq!(STRICT.check("Alice@Example.org", &["alice", "alice@example.org"]), Err(Weakness::Name));
+    }
+
+    #[test]
+    fn rules_of_two_places_count_together() {
+        let long = PasswordRules { min_chars: 12, refuse_common: false };
+        let both = PasswordRules { min_chars: 12, refuse_common: true };
+        assert_eq!((STRICT.and(long), long.and(STRICT)), (both, both));
     }
 
     #[test]

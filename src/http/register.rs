@@ -129,13 +129,7 @@ impl FromFields for RegisterDevice {
         let device_key = fields.optional_text("device_key", 0..=200);
         let new_device_key = new_device_key(fields);
         let token = fields.optional_text("token", 0..=4096);
-        Ok(Self {
-            name: name?,
-            uuid: uuid?,
-            device_key: device_key?,
-            new_device_key: new_device_key?,
-            token: token?,
-        })
+        Ok(Self { name: name?, uuid: uuid?, device_key: device_key?, new_device_key: new_device_key?, token: token? })
     }
 }
 
@@ -340,11 +334,7 @@ async fn register_device(
                 Some(token) => Some(token),
                 None => credentials::token(request, &broker.settings.http)?,
             };
-            if proves(broker, shown, uuid).await? {
-                Proof::Token
-            } else {
-                Proof::Key(key_hash.as_deref())
-            }
+            if proves(broker, shown, uuid).await? { Proof::Token } else { Proof::Key(key_hash.as_deref()) }
         }
         Registration::Closed => {
             let shown = credentials::token(request, &broker.settings.http)?;

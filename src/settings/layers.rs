@@ -86,7 +86,7 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     if let Some(dir) = &flags.data_dir {
         layers.set("storage.data_dir", Value::String(dir.display().to_string()), "flag --data-dir")?;
     }
-    Ok(Settings { config_file: flags.config.clone(), ..layers.finish()? })
+    layers.finish()
 }
 
 /// Only the built-in defaults, for tests.

@@ -9,6 +9,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{DatabaseLock, Store, StoreError};
+use crate::domain::passwords::PasswordRules;
 
 /// The only row.
 const ROW: i64 = 1;
@@ -24,6 +25,8 @@ pub struct ServingBroker {
     pub process_id: u32,
     /// Where it listens.
     pub address: String,
+    /// What new passwords must be, for commands that do not have its settings. None: a version that did not record them.
+    pub password_rules: Option<PasswordRules>,
 }
 
 impl Store {
@@ -47,6 +50,7 @@ impl Store {
     async fn write_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         let now = Utc::now();
+        let rules = broker.password_rules;
         let row = ActiveModel {
             id: Set(ROW),
             instance: Set(broker.instance),
@@ -55,9 +59,19 @@ impl Store {
             address: Set(broker.address.clone()),
             started_at: Set(now.into()),
             seen_at: Set(now.into()),
+            password_min_chars: Set(rules.and_then(|rules| i64::try_from(rules.min_chars).ok())),
+            refuse_common_passwords: Set(rules.map(|rules| rules.refuse_common)),
         };
-        let columns =
-            [Column::Instance, Column::Host, Column::ProcessId, Column::Address, Column::StartedAt, Column::SeenAt];
+        let columns = [
+            Column::Instance,
+            Column::Host,
+            Column::ProcessId,
+            Column::Address,
+            Column::StartedAt,
+            Column::SeenAt,
+            Column::PasswordMinChars,
+            Column::RefuseCommonPasswords,
+        ];
         Entity::insert(row)
             .on_conflict(OnConflict::column(Column::Id).update_columns(columns).to_owned())
             .exec_without_returning(&transaction)
@@ -77,11 +91,21 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails, or has never been served.
-    pub(super) async fn serving_broker(&self) -> Result<Option<(ServingBroker, DateTime<Utc>)>, StoreError> {
+    pub async fn serving_broker(&self) -> Result<Option<(ServingBroker, DateTime<Utc>)>, StoreError> {
         let row = Entity::find_by_id(ROW).one(&self.read).await?;
         Ok(row.map(|row| {
             let process_id = u32::try_from(row.process_id).unwrap_or_default();
-            let broker = ServingBroker { instance: row.instance, host: row.host, process_id, address: row.address };
+            let min_chars = row.password_min_chars.and_then(|chars| usize::try_from(chars).ok());
+            let password_rules = min_chars
+                .zip(row.refuse_common_passwords)
+                .map(|(min_chars, refuse_common)| PasswordRules { min_chars, refuse_common });
+            let broker = ServingBroker {
+                instance: row.instance,
+                host: row.host,
+                process_id,
+                address: row.address,
+                password_rules,
+            };
             (broker, row.started_at.to_utc())
         }))
     }

@@ -105,7 +105,10 @@ async fn a_device_whose_registration_got_no_answer_comes_back_at_its_next_start(
         carol.stop().await;
         let mut registered = state(broker.setup());
         assert_eq!(registered["uuid"], pending["uuid"]);
-        assert_eq!((&registered["device_key"], &registered["new_device_key"]), (&pending["new_device_key"], &Value::Null));
+        assert_eq!(
+            (&registered["device_key"], &registered["new_device_key"]),
+            (&pending["new_device_key"], &Value::Null)
+        );
         (registered["access_token"], registered["refresh_token"]) = (Value::Null, Value::Null);
         fs::write(state_file(broker.setup()), registered.to_string()).unwrap();
     }

@@ -12,7 +12,11 @@ const CREATE: [&str; 7] = ["user", "create", "--username", "root", "--role", "ad
 
 /// Runs a line of the banner in a shell, where the broker was started.
 fn shell(setup: &mut ChangeBroker, line: &str, stdin: &str) -> Output {
-    let mut command = setup.command_of("sh", &["-c", line]);
+    output_of(setup.command_of("sh", &["-c", line]), stdin)
+}
+
+/// Runs a command to its end.
+fn output_of(mut command: std::process::Command, stdin: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), stdin.as_bytes()).unwrap();
@@ -134,32 +138,35 @@ async fn no_account_is_created_in_a_database_that_no_broker_reads() {
 }
 
 #[tokio::test]
-async fn new_passwords_keep_to_the_rules_of_the_brokers_own_configuration() {
-    let overlay = std::fs::read_to_string(PRODUCTION).unwrap();
-    let setup = Broker::with().file("production.toml", &overlay).env("SECRET_KEY", SECRET);
-    let mut broker = setup.argument("--config").argument("production.toml").start().await;
-    let with = [&CREATE[..], &["--config", "production.toml"]].concat();
-    let weak = broker.command(&with, "password\n");
-    assert!(weak.code == Some(1) && weak.stderr.contains("password"), "{weak:?}");
-    let good = "Bright-Lamp-42\n";
-    let path = broker.setup().dir().join("production.toml").display().to_string();
-    for round in 0..2 {
-        let refused = broker.command(&CREATE, good);
-        assert!(refused.code == Some(1) && refused.stderr.contains("--config"), "{refused:?}");
-        assert!(refused.stderr.contains(&path), "{refused:?}");
-        if round == 0 {
-            assert_eq!(broker.command(&with, good).code, Some(0));
+async fn new_passwords_keep_to_the_rules_of_the_broker_whatever_settings_the_command_has() {
+    const RULES: [&str; 2] = ["AUTH__PASSWORD_MIN_CHARS", "AUTH__REFUSE_COMMON_PASSWORDS"];
+    const SET: [&str; 4] = ["user", "set-password", "root", "--password-stdin"];
+    let mut broker = Broker::with().set(RULES[0], "14").set(RULES[1], "true").start().await;
+    // the rules were in the environment of the broker alone
+    let command = |broker: &mut Broker, arguments: &[&str], password: &str, own: Option<&str>| {
+        let mut command = broker.setup().command(arguments);
+        for rule in RULES {
+            command.env_remove(format!("SWITCHBOARD__{rule}"));
         }
-        let refused = broker.command(&["user", "set-password", "root", "--password-stdin"], "password\n");
-        assert!(refused.code == Some(1) && refused.stderr.contains(&path), "{refused:?}");
-        // what sets no password needs no rules for one
-        assert_eq!(broker.command(&["user", "list"], "").code, Some(0));
-        // also while the broker is stopped
-        if round == 0 {
-            broker.signal("TERM");
-            assert_eq!(broker.ended().await, Some(0));
-        }
-    }
+        command.envs(own.map(|chars| (format!("SWITCHBOARD__{}", RULES[0]), chars)));
+        output_of(command, password)
+    };
+    let refused = |output: Output, why: &str| {
+        assert!(output.code == Some(1) && output.stderr.contains(why), "{output:?}");
+    };
+    refused(command(&mut broker, &CREATE, "Bright-Lamp-4", None), "at least 14 characters");
+    refused(command(&mut broker, &CREATE, "administrator123", None), "too common");
+    let created = command(&mut broker, &CREATE, "Bright-Lamp-42", None);
+    assert_eq!(created.code, Some(0), "{created:?}");
+    // also while the broker is stopped
+    broker.signal("TERM");
+    assert_eq!(broker.ended().await, Some(0));
+    refused(command(&mut broker, &SET, "Bright-Lamp-4", None), "at least 14 characters");
+    // the command's own settings may ask for more, not for less
+    refused(command(&mut broker, &SET, "Bright-Lamp-42", Some("20")), "at least 20 characters");
+    refused(command(&mut broker, &SET, "Bright-Lamp-4", Some("6")), "at least 14 characters");
+    let changed = command(&mut broker, &SET, "Bright-Lamp-43", Some("6"));
+    assert_eq!(changed.code, Some(0), "{changed:?}");
 }
 
 #[tokio::test]
