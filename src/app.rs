@@ -29,10 +29,10 @@ use crate::{
         room_manager::Rooms,
         topic_manager::Topics,
     },
-    auth::{accounts::Accounts, passwords::Passwords, tokens::Tokens},
+    auth::{accounts::Accounts, login::Logins, passwords::Passwords, registration::Registrations, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
     delivery::{CloseAll, Relays},
-    domain::{budget::Budgets, gateways::Gateway, login_limit::LoginLimit, rate_limit::PerMinute, rooms::RoomLimit},
+    domain::{budget::Budgets, gateways::Gateway, rooms::RoomLimit},
     protocol::close_code::CloseCode,
     settings::{self, Registration, Settings},
     state::{Broker, Readiness, Supervision},
@@ -175,6 +175,23 @@ impl Application {
             };
             Clients::start(&control.handle(), dependencies)
         };
+        let sessions = Arc::new(clients.clone());
+        let registrations = Registrations::new(
+            settings.devices.registration,
+            settings.limits.registrations_per_minute,
+            accounts.clone(),
+            sessions.clone(),
+            passwords.clone(),
+            store.clone(),
+        );
+        let logins = Logins::new(
+            settings.limits.login_failures_per_minute,
+            settings.auth.password_rules(),
+            accounts.clone(),
+            sessions,
+            passwords,
+            store.clone(),
+        );
         let probing = Arbiter::new();
         let gateway_monitor = {
             let monitor = GatewayMonitor::new(
@@ -224,8 +241,6 @@ impl Application {
         supervision.start().context("cannot start the thread that watches the actors")?;
 
         let broker = web::Data::new(Broker {
-            registrations: Mutex::new(PerMinute::new(settings.limits.registrations_per_minute)),
-            logins: Mutex::new(LoginLimit::new(settings.limits.login_failures_per_minute)),
             stored_bytes: budget(settings.limits.stored_bytes_per_minute, 60.0, 1.0),
             requests: budget(settings.limits.requests_per_second, 1.0, 2.0),
             requests_of_addresses: budget(settings.limits.requests_per_second_per_address, 1.0, 2.0),
@@ -234,7 +249,8 @@ impl Application {
             supervision,
             store,
             accounts,
-            passwords,
+            registrations,
+            logins,
             clients,
             topics,
             commands,

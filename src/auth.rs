@@ -1,6 +1,32 @@
-//! Who is asking: passwords, tokens, accounts.
+//! Who is asking: accounts and their tokens, registration, logins.
 
 pub mod accounts;
+mod error;
 pub mod hs256;
+pub mod login;
 pub mod passwords;
+pub mod registration;
 pub mod tokens;
+
+pub use error::AuthError;
+
+use futures_util::future::LocalBoxFuture;
+use tracing::Instrument;
+
+use crate::{
+    domain::{accounts::AccountChange, ids::ClientId},
+    store::patience,
+};
+
+/// The sessions of clients, which depend on accounts and tokens.
+pub trait Sessions: Send + Sync {
+    /// Whether the client has one on this node.
+    fn has(&self, client: ClientId) -> bool;
+    /// Closes those that a change concerns, on all nodes.
+    fn apply(&self, change: AccountChange) -> LocalBoxFuture<'_, ()>;
+}
+
+/// Does something to its end, also when the caller hangs up: see [`patience::undisturbed`].
+async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, AuthError>> + 'static) -> Result<T, AuthError> {
+    patience::undisturbed(work.in_current_span()).await?
+}

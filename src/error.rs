@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::rooms::RoomRefusal,
-    store::{StoreError, UserRefusal, patience::OutOfPatience},
+    store::{
+        StoreError, UserRefusal,
+        patience::{OutOfPatience, Undone},
+    },
 };
 
 /// Why a request is refused or failed.
@@ -288,6 +291,15 @@ impl From<StoreError> for ApiError {
 impl From<OutOfPatience> for ApiError {
     fn from(_: OutOfPatience) -> Self {
         Self::DatabaseUnavailable
+    }
+}
+
+impl From<Undone> for ApiError {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::OutOfPatience(error) => error.into(),
+            Undone::Failed(error) => Self::Internal(error.to_string()),
+        }
     }
 }
 

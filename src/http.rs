@@ -72,11 +72,9 @@ impl Confirmation {
     }
 }
 
-/// Runs work to its end, also when the caller hangs up, or the database takes longer to commit than the caller waits: what is
-/// stored must be published, too.
+/// Runs work to its end, also when the caller hangs up: see [`patience::undisturbed`].
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
-    let task = actix_web::rt::spawn(patience::inherited(work.in_current_span()));
-    patience::unless_given_up(task).await?.map_err(|error| ApiError::Internal(error.to_string()))?
+    patience::undisturbed(work.in_current_span()).await?
 }
 
 /// The address a request came from: the peer's, or what a trusted proxy says.

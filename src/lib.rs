@@ -21,7 +21,7 @@
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
-//! | [`auth`] | passwords, tokens, accounts |
+//! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |
 //! | [`cluster`] | communication between nodes |
 //! | [`error`] | the errors of HTTP answers |

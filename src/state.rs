@@ -7,7 +7,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -28,10 +28,10 @@ use crate::{
         room_manager::Rooms,
         topic_manager::Topics,
     },
-    auth::{accounts::Accounts, passwords::Passwords},
+    auth::{accounts::Accounts, login::Logins, registration::Registrations},
     cluster::Backplane,
     delivery::Relays,
-    domain::{budget::Budgets, ids::ClientId, login_limit::LoginLimit, rate_limit::PerMinute},
+    domain::{budget::Budgets, ids::ClientId},
     error::ApiError,
     settings::Settings,
     store::{Store, patience},
@@ -45,8 +45,10 @@ pub struct Broker {
     pub store: Store,
     /// Accounts and revoked tokens, cached in memory.
     pub accounts: Arc<Accounts>,
-    /// Hashes and checks passwords off the worker threads.
-    pub passwords: Passwords,
+    /// Registers devices and users.
+    pub registrations: Registrations,
+    /// Begins and ends logins, and changes users.
+    pub logins: Logins,
     /// The connected clients.
     pub clients: Clients,
     /// The topics and their subscriptions.
@@ -67,8 +69,6 @@ pub struct Broker {
     pub relays: Arc<Relays>,
     /// The connection to other nodes.
     pub backplane: Arc<dyn Backplane>,
-    pub(crate) registrations: Mutex<PerMinute<IpAddr>>,
-    pub(crate) logins: Mutex<LoginLimit>,
     pub(crate) stored_bytes: Mutex<Budgets<ClientId>>,
     pub(crate) requests: Mutex<Budgets<ClientId>>,
     pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
@@ -84,16 +84,6 @@ impl fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Registrations per minute, counted by address.
-    pub fn registrations(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
-        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Failed logins per minute, counted by address and by name.
-    pub fn logins(&self) -> MutexGuard<'_, LoginLimit> {
-        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `ok` if the database takes writes, else a word that says what is wrong with it.
     pub async fn database_readiness(&self) -> &'static str {
         self.readiness.of_database(&self.store).await

@@ -1,8 +1,7 @@
-//! Accounts: who exists, in what state, and which tokens still count. The database behind, memory in front, so that a
-//! request or a handshake costs no query.
+//! Accounts and revocations, cached in memory so that a request or a handshake costs no query.
 //!
-//! What this process changes it writes to both. What others change (another node, the command line) is found by a look
-//! at the database every `auth.recheck_secs`, which also closes the live sockets concerned.
+//! A change by this process goes to the database and to the cache. Changes by others (another node, the command line) are
+//! found by polling the database every `auth.recheck_secs`. Both close the live sockets concerned.
 
 mod watch;
 
@@ -16,17 +15,19 @@ use papaya::HashMap;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
-use super::tokens::{Claims, Tokens};
+use super::{
+    AuthError,
+    tokens::{Claims, Tokens},
+};
 use crate::{
     domain::{
         accounts::{Account, Authenticated},
         ids::{ClientId, ClientKind},
     },
-    error::ApiError,
     store::{Store, StoreError},
 };
 
-/// Accounts kept in memory; a quarter of a kilobyte each.
+/// Accounts in the cache; a quarter of a kilobyte each.
 const CACHED: usize = 100_000;
 
 /// See the module.
@@ -34,10 +35,11 @@ pub struct Accounts {
     store: Store,
     tokens: Tokens,
     cache: Cache<ClientId, Arc<Account>>,
+    /// held by `put`
     putting: Mutex<()>,
-    /// revoked `jti`s and families, until when
+    /// revoked `jti`s and families, and until when their revocations are kept
     revoked: HashMap<Uuid, DateTime<Utc>>,
-    /// the version of the newest change when `revoked` was read: whatever was cached is as new as this
+    /// the version of the newest change when `revoked` was read; whatever is cached is at least as new
     loaded: i64,
 }
 
@@ -48,13 +50,13 @@ impl fmt::Debug for Accounts {
 }
 
 impl Accounts {
-    /// Reads what is revoked.
+    /// Reads the revocations.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn load(store: Store, tokens: Tokens) -> Result<Self, StoreError> {
         let revoked = HashMap::new();
-        // before anything is read: what changes from here on is looked for
+        // first, so that `watch` finds what changes while the revocations are read
         let loaded = store.last_change().await?;
         for (id, until) in store.revocations(None).await? {
             revoked.pin().insert(id, until);
@@ -62,42 +64,42 @@ impl Accounts {
         Ok(Self { store, tokens, cache: Cache::new(CACHED), putting: Mutex::new(()), revoked, loaded })
     }
 
-    /// Makes and reads tokens.
+    /// Issues and verifies tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
-    /// Who holds this token.
+    /// The client that holds this access token.
     ///
     /// # Errors
     /// `InvalidCredentials` if it is bad, expired or revoked or its client is gone, `InactiveUser` if disabled.
-    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, ApiError> {
+    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthError> {
         self.identify(self.tokens.read(token).as_ref()).await
     }
 
-    /// Who holds this token, which may come again and again.
+    /// The same for a token that comes with many requests: its signature is verified once.
     ///
     /// # Errors
     /// As for [`Accounts::authenticate`].
-    pub async fn authenticate_again(&self, token: &str) -> Result<Authenticated, ApiError> {
+    pub async fn authenticate_again(&self, token: &str) -> Result<Authenticated, AuthError> {
         self.identify(self.tokens.read_again(token).as_deref()).await
     }
 
-    async fn identify(&self, claims: Option<&Claims>) -> Result<Authenticated, ApiError> {
-        let claims = claims.ok_or(ApiError::InvalidCredentials)?;
-        let account = self.account_of(claims).await?.ok_or(ApiError::InvalidCredentials)?;
+    async fn identify(&self, claims: Option<&Claims>) -> Result<Authenticated, AuthError> {
+        let claims = claims.ok_or(AuthError::InvalidCredentials)?;
+        let account = self.account_of(claims).await?.ok_or(AuthError::InvalidCredentials)?;
         if !account.is_active() {
-            return Err(ApiError::InactiveUser);
+            return Err(AuthError::InactiveUser);
         }
         Ok(Authenticated { account, jti: claims.jti, family: claims.family, expires_at: claims.expires_at() })
     }
 
-    /// Whether an identity still stands, now that its session can be found: a change between [`Accounts::authenticate`]
-    /// and then has closed the sessions that could be found, and missed this one.
+    /// Checks an identity once more, after its session has joined the Registry: a change between
+    /// [`Accounts::authenticate`] and then has closed the sessions that were there, and missed this one.
     ///
     /// # Errors
     /// As for [`Accounts::authenticate`].
-    pub async fn confirm(&self, identity: &Authenticated) -> Result<(), ApiError> {
+    pub async fn confirm(&self, identity: &Authenticated) -> Result<(), AuthError> {
         let before = &identity.account;
         let revoked = self.is_revoked(identity.jti) || self.is_revoked(identity.family);
         match self.account(before.id, before.kind()).await? {
@@ -105,10 +107,10 @@ impl Accounts {
                 if now.is_active() {
                     Ok(())
                 } else {
-                    Err(ApiError::InactiveUser)
+                    Err(AuthError::InactiveUser)
                 }
             }
-            _ => Err(ApiError::InvalidCredentials),
+            _ => Err(AuthError::InvalidCredentials),
         }
     }
 
@@ -131,7 +133,7 @@ impl Accounts {
     /// When the database fails.
     pub async fn account(&self, id: ClientId, kind: ClientKind) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(account) = self.cache.get(&id) {
-            // kept for a while, so that whoever read the row before the deletion does not bring it back
+            // a deleted account stays cached, so that a row that was read before the deletion does not replace it
             return Ok(Some(account).filter(|account| !account.is_deleted));
         }
         let account: Option<Account> = match kind {
@@ -160,13 +162,13 @@ impl Accounts {
         Ok(self.store.user_by_id(id).await?.map(|user| self.put(user.into())))
     }
 
-    /// Takes over what has been read from or written to the database, unless something newer is known. Answers what is
-    /// known now.
+    /// Caches an account that was read from or written to the database, unless a newer version is cached. Returns the one
+    /// that is cached now.
     pub fn put(&self, account: Account) -> Arc<Account> {
-        // two that come at once must not pass each other between the look and the insertion
+        // comparison and insertion must be one step
         let _one_at_a_time = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         match self.cache.get(&account.id) {
-            // the same once more stays the same: sessions share it
+            // an equal account is not replaced: sessions share the one that is cached
             Some(known) if known.version > account.version || *known == account => known,
             _ => {
                 let account = Arc::new(account);
@@ -176,8 +178,8 @@ impl Accounts {
         }
     }
 
-    /// Takes over a revocation that has just been written to the database.
-    pub fn put_revocation(&self, id: Uuid, until: DateTime<Utc>) {
+    /// Caches a revocation that has been written to the database.
+    pub(super) fn put_revocation(&self, id: Uuid, until: DateTime<Utc>) {
         self.revoked.pin().insert(id, until);
     }
 

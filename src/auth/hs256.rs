@@ -16,9 +16,9 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes this the algorithm of `jsonwebtoken` in this process. To be called before anything is signed or verified.
+/// Registers the algorithm with `jsonwebtoken` for this process. To be called before anything is signed or verified.
 pub fn install() {
-    // an error says that it has been done before
+    // fails if it is registered already
     let _ = PROVIDER.install_default();
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_signs_as_the_example_of_the_rfc() {
+    fn it_signs_like_the_example_of_the_rfc() {
         // RFC 7515, appendix A.1
         let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
         let message = b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";

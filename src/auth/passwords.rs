@@ -11,17 +11,17 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 
-use crate::error::ApiError;
+use super::AuthError;
 
-/// Hashes and verifies passwords. A hash takes some 14 ms of a core and 19 MiB, so only a few run at once, so many wait,
-/// and the rest is told to come again.
+/// Hashes and verifies passwords. A hash takes some 14 ms of a core and 19 MiB, so only a few run at once, a limited
+/// number waits, and the rest is refused.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     running: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    /// most that may wait; 0 is no limit
+    /// how many may wait; 0 is no limit
     queue: usize,
-    /// verified when there is no such user, so that the answer takes as long as for any other
+    /// verified where there is no such user, so that the answer takes as long as for any other
     dummy: Arc<str>,
 }
 
@@ -43,15 +43,15 @@ impl Passwords {
     ///
     /// # Errors
     /// Too many wait already.
-    pub async fn hash(&self, password: String) -> Result<String, ApiError> {
-        self.run(move || hash(&password)).await?.map_err(|error| ApiError::Internal(error.to_string()))
+    pub async fn hash(&self, password: String) -> Result<String, AuthError> {
+        self.run(move || hash(&password)).await?.map_err(|error| AuthError::Internal(error.to_string()))
     }
 
     /// Whether this is the password of that hash; without a hash it takes the same time and is not.
     ///
     /// # Errors
     /// Too many wait already.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, ApiError> {
+    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, AuthError> {
         let hash = hash.map_or_else(|| (self.dummy.clone(), false), |hash| (hash.into(), true));
         self.run(move || {
             let (hash, exists) = hash;
@@ -62,24 +62,24 @@ impl Passwords {
         .await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AuthError> {
         let waiting = Waiting::enter(&self.waiting);
         if self.queue > 0 && waiting.ahead >= self.queue {
-            return Err(ApiError::AtLimit("limits.password_hashes_queued"));
+            return Err(AuthError::HashesQueued);
         }
-        let permit = self.running.clone().acquire_owned().await.map_err(|e| ApiError::Internal(e.to_string()))?;
+        let permit = self.running.clone().acquire_owned().await.map_err(|e| AuthError::Internal(e.to_string()))?;
         drop(waiting);
         tokio::task::spawn_blocking(move || {
-            // held by the work, not by the caller: one who hangs up makes no room for another
+            // held until the hash is computed, even if the caller hangs up
             let _permit = permit;
             work()
         })
         .await
-        .map_err(|error| ApiError::Internal(error.to_string()))
+        .map_err(|error| AuthError::Internal(error.to_string()))
     }
 }
 
-/// One who waits; leaving the queue is dropping this, also when the caller hangs up.
+/// A place in the queue. It is given up when this is dropped, also because the caller hangs up.
 struct Waiting<'a> {
     count: &'a AtomicUsize,
     ahead: usize,
@@ -97,7 +97,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Hashes at once, on this thread; for the command line.
+/// Hashes on this thread; for the command line.
 ///
 /// # Errors
 /// When the system gives no randomness.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_full_queue_sends_the_next_one_away() {
+    async fn a_full_queue_refuses_the_next_one() {
         let passwords = Passwords::new(1, 2).unwrap();
         let calls = (0..10).map(|_| passwords.hash("secret".to_owned()));
         let done = futures_util::future::join_all(calls).await;

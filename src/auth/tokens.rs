@@ -11,17 +11,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::hs256;
-use crate::{
-    domain::{
-        accounts::Account,
-        ids::{ClientId, ClientKind},
-        refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
-    },
-    error::ApiError,
+use super::{AuthError, hs256};
+use crate::domain::{
+    accounts::Account,
+    ids::{ClientId, ClientKind},
+    refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
 };
 
-/// Verified tokens that are remembered: half a kilobyte each.
+/// Verified tokens in the cache; half a kilobyte each.
 const VERIFIED: usize = 10_000;
 
 /// What an access token says (contract section 3). Clients treat tokens as opaque.
@@ -31,9 +28,9 @@ pub struct Claims {
     pub sub: Uuid,
     /// `device` or `user`.
     pub kind: String,
-    /// The client's name, for people.
+    /// The client's name, for display.
     pub name: String,
-    /// The user's role when the token was made, for people; what counts is the account.
+    /// The user's role when the token was issued, for display; rights come from the account.
     pub role: String,
     /// The token's own id.
     pub jti: Uuid,
@@ -54,15 +51,26 @@ impl Claims {
     }
 }
 
-/// What is signed when the family of a refresh token is; access tokens are base64, so none of them begins like this.
+/// A pair of tokens that a client has just got.
+#[derive(Debug)]
+pub struct Issued {
+    /// The access token.
+    pub access: String,
+    /// When that expires.
+    pub access_expires_at: DateTime<Utc>,
+    /// The refresh token.
+    pub refresh: RefreshToken,
+}
+
+/// Signed in front of a refresh token. The signed part of an access token is base64, so it never begins like this.
 const REFRESH_CONTEXT: &[u8] = b"refresh token ";
 
-/// Makes and reads tokens.
+/// Issues and verifies tokens.
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
-    /// tokens whose signature has been verified; what else counts is looked at each time
+    /// tokens whose signature has been verified; whether they have expired or are revoked is checked each time
     verified: Cache<String, Arc<Claims>>,
     access: TimeDelta,
     refresh: TimeDelta,
@@ -80,7 +88,7 @@ impl Tokens {
         hs256::install();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
-        // from the very second of `exp` on (RFC 7519, section 4.1.4)
+        // a token is expired from the second `exp` on (RFC 7519, section 4.1.4)
         validation.reject_tokens_expiring_in_less_than = 1;
         validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "sub"]);
@@ -94,11 +102,16 @@ impl Tokens {
         }
     }
 
-    /// An access token for this account, and when it expires.
+    /// The pair of an access token for this account and this refresh token of the family.
     ///
     /// # Errors
     /// When the token can't be signed, which no input causes.
-    pub fn access(&self, account: &Account, family: Uuid) -> Result<(String, DateTime<Utc>), ApiError> {
+    pub fn issue(&self, account: &Account, family: Uuid, refresh: RefreshToken) -> Result<Issued, AuthError> {
+        let (access, access_expires_at) = self.access(account, family)?;
+        Ok(Issued { access, access_expires_at, refresh })
+    }
+
+    fn access(&self, account: &Account, family: Uuid) -> Result<(String, DateTime<Utc>), AuthError> {
         let now = Utc::now();
         let claims = Claims {
             sub: account.id.into(),
@@ -112,7 +125,7 @@ impl Tokens {
             exp: (now + self.access).timestamp(),
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
-            .map_err(|error| ApiError::Internal(error.to_string()))?;
+            .map_err(|error| AuthError::Internal(error.to_string()))?;
         Ok((token, claims.expires_at()))
     }
 
@@ -120,19 +133,19 @@ impl Tokens {
     ///
     /// # Errors
     /// When the token can't be signed, which no input causes.
-    pub fn refresh(&self, family: Uuid) -> Result<RefreshToken, ApiError> {
+    pub fn refresh(&self, family: Uuid) -> Result<RefreshToken, AuthError> {
         let mut body = [0; 48];
         body[..16].copy_from_slice(family.as_bytes());
         rand::rng().fill_bytes(&mut body[16..]);
         let body = BASE64_URL_SAFE_NO_PAD.encode(body);
         let message = [REFRESH_CONTEXT, body.as_bytes()].concat();
         let signature = jsonwebtoken::crypto::sign(&message, &self.encoding, Algorithm::HS256)
-            .map_err(|error| ApiError::Internal(error.to_string()))?;
+            .map_err(|error| AuthError::Internal(error.to_string()))?;
         let token = format!("{body}.{signature}");
         Ok(RefreshToken { hash: digest(&token), token, expires_at: Utc::now() + self.refresh })
     }
 
-    /// What a refresh token says of itself. That it is authentic does not mean that it is good.
+    /// Reads a refresh token. An authentic one may have been used, or have expired.
     pub fn read_refresh(&self, token: &str) -> ShownRefreshToken {
         let family = || {
             let (body, signature) = token.split_once('.')?;
@@ -144,13 +157,13 @@ impl Tokens {
         ShownRefreshToken { hash: digest(token), family: family() }
     }
 
-    /// What a token says, if it is authentic and has not expired.
+    /// The claims of an access token that is authentic and has not expired.
     pub fn read(&self, token: &str) -> Option<Claims> {
         self.decode(token, &self.validation)
     }
 
-    /// The same for a token that comes with one request after the other: its signature is verified once. A connection's
-    /// comes once and is not remembered.
+    /// The same for a token that comes with many requests: its signature is verified once. The token of a handshake comes
+    /// once and is not cached.
     pub fn read_again(&self, token: &str) -> Option<Arc<Claims>> {
         if let Some(claims) = self.verified.get(token) {
             return (claims.exp > Utc::now().timestamp()).then_some(claims);
@@ -160,15 +173,15 @@ impl Tokens {
         Some(claims)
     }
 
-    /// What a token says, if it is authentic, expired or not: proof of an identity, not of a right.
+    /// The claims of an access token that is authentic, expired or not: it proves an identity and grants nothing.
     pub fn read_expired(&self, token: &str) -> Option<Claims> {
         let mut validation = self.validation.clone();
         validation.validate_exp = false;
         self.decode(token, &validation)
     }
 
-    /// Until when a revocation made now has to be known. A user's tokens are worth nothing once they have expired; a
-    /// device's go on to prove who it is, so their revocation has to be known for good.
+    /// Until when a revocation made now has to be kept. A user's tokens are worthless once they have expired; a device's
+    /// still prove its identity, so their revocations are kept for ever.
     pub fn revoked_until(&self, kind: ClientKind) -> DateTime<Utc> {
         match kind {
             ClientKind::User => Utc::now() + self.access + CLOCK_STEP,
@@ -178,18 +191,18 @@ impl Tokens {
 
     fn decode(&self, token: &str, validation: &Validation) -> Option<Claims> {
         let token = jsonwebtoken::decode::<Claims>(token, &self.decoding, validation).ok()?;
-        // it demands extensions of the format, of which there are none here (RFC 7515, section 4.1.11)
+        // `crit` names extensions that the reader must support, and none is supported (RFC 7515, section 4.1.11)
         token.header.crit.is_none().then_some(token.claims)
     }
 }
 
 impl Claims {
-    /// Whose token it is.
+    /// The holder of the token.
     pub fn client(&self) -> ClientId {
         self.sub.into()
     }
 
-    /// Of which kind that client is.
+    /// Whether the holder is a device or a user.
     pub fn client_kind(&self) -> Option<ClientKind> {
         ClientKind::parse(&self.kind)
     }
@@ -202,7 +215,7 @@ pub fn random_text() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// What is stored of a random text. It has 256 random bits, so a plain SHA-256 keeps it safe.
+/// SHA-256 in hex: what is stored of a key or token. These are random texts, so a fast hash is enough.
 pub fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -217,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_whose_it_is() {
+    fn a_token_names_its_holder() {
         let tokens = tokens(TimeDelta::minutes(1));
         let account = device("Alice");
         let family = Uuid::new_v4();
@@ -228,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_from_its_nbf_on() {
+    fn a_token_is_valid_from_its_nbf_on() {
         let tokens = tokens(TimeDelta::minutes(10));
         let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
         let mut claims = serde_json::to_value(tokens.read(&token).unwrap()).unwrap();
@@ -252,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_says_which_login_it_is_of_if_this_server_made_it() {
+    fn a_refresh_token_names_its_login_if_this_server_issued_it() {
         let tokens = tokens(TimeDelta::minutes(1));
         let family = Uuid::new_v4();
         let refresh = tokens.refresh(family).unwrap();
@@ -272,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_is_proof_of_identity_alone() {
+    fn an_expired_token_proves_only_an_identity() {
         let tokens = tokens(TimeDelta::seconds(-5));
         let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
         assert!(tokens.read(&token).is_none());

@@ -1,4 +1,4 @@
-//! What is known of a client: its account, and the proof by which it asks.
+//! Accounts of clients, and clients that are authenticated.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ pub struct Account {
     pub id: ClientId,
     /// Tokens of an earlier generation are revoked.
     pub generation: i64,
-    /// The one login whose tokens of an earlier generation still count: the one that changed the password.
+    /// The one login whose tokens of an earlier generation are still valid: the one that changed the password.
     pub kept_login: Option<Uuid>,
     /// Grows with each change that is stored.
     pub version: i64,
-    /// It is there no more; its tokens are those of nobody.
+    /// The account is deleted and its tokens are invalid.
     pub is_deleted: bool,
-    /// Device or user.
+    /// The device or user.
     pub holder: Holder,
 }
 
@@ -39,7 +39,7 @@ pub enum Holder {
         /// How often the UUID has been deleted.
         incarnation: i64,
     },
-    /// A user has what the table of users says.
+    /// A user, as in the table of users.
     User {
         /// The integer id.
         id: i64,
@@ -73,7 +73,7 @@ impl Account {
         }
     }
 
-    /// As rooms know it.
+    /// The client as a participant of rooms.
     pub fn participant(&self) -> Participant {
         let user_id = match self.holder {
             Holder::Device { .. } => None,
@@ -82,7 +82,7 @@ impl Account {
         Participant { client: self.id, user_id, username: self.name().into() }
     }
 
-    /// A device has the least role.
+    /// A user's role; a device has the least one.
     pub fn role(&self) -> Role {
         match self.holder {
             Holder::Device { .. } => Role::User,
@@ -90,12 +90,12 @@ impl Account {
         }
     }
 
-    /// Whether it is an operator's or admin's that is not disabled.
+    /// Whether it is an operator or admin who is not disabled.
     pub fn is_active_operator(&self) -> bool {
         self.is_active() && self.role() >= Role::Operator
     }
 
-    /// Whether a token of this generation and login counts.
+    /// Whether tokens of this generation and login are valid.
     pub fn accepts(&self, generation: i64, login: Uuid) -> bool {
         self.generation == generation || self.kept_login == Some(login)
     }
@@ -109,23 +109,23 @@ impl Account {
     }
 }
 
-/// Who asks, by a token that counts.
+/// A client that has shown a valid token.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
-    /// The account as it is now.
+    /// The account at that time.
     pub account: Arc<Account>,
     /// The token's own id.
     pub jti: Uuid,
-    /// The login it came from.
+    /// The login that the token came from.
     pub family: Uuid,
-    /// When it expires.
+    /// When the token expires.
     pub expires_at: DateTime<Utc>,
 }
 
-/// Something that concerns live sockets.
+/// A change that concerns live sockets.
 #[derive(Debug, Clone)]
 pub enum AccountChange {
-    /// An account is another than it was: disabled, deleted, of another role, or in a new token generation.
+    /// An account was changed: disabled, deleted, renamed, given another role or a new token generation.
     Account(Arc<Account>),
     /// Tokens with this `jti` or family are revoked.
     Token(Uuid),

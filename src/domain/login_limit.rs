@@ -1,9 +1,9 @@
-//! How many logins may fail, and from where somebody has logged in before.
+//! How many logins may fail, and which addresses a name has logged in from.
 //!
-//! Failures are counted per address and per name as it was typed: a count per account would tell that a username and an
-//! email are the same person's. Who has logged in from an address before has a count of its own there, so that strangers
-//! who fail on purpose keep nobody out. That is stored as well, by account, and looked up when a name has no attempts left:
-//! a restart forgets nobody.
+//! Failures are counted per address and per name as it was typed: a count per account would reveal that a username and an
+//! email belong to the same account. A name has a count of its own at each address that it has logged in from, so that
+//! others who fail on purpose lock nobody out. These addresses are also stored, by account, and looked up when a name has
+//! no attempts left, so that they survive a restart.
 
 use std::{
     collections::HashMap,
@@ -17,13 +17,13 @@ use super::rate_limit::PerMinute;
 /// How long a login is remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// Addresses that are stored of a user; the oldest ones go first.
+/// How many addresses are stored of a user; the oldest are dropped first.
 pub const KNOWN_PER_USER: usize = 20;
 
-/// A login from the same address is not stored again for so long.
+/// How long a login from the same address is not stored again.
 const STORED_AGAIN: Duration = Duration::from_secs(86_400);
 
-/// Logins that are remembered here; the oldest ones go first.
+/// How many logins are remembered in memory; the oldest are dropped first.
 const MOST_REMEMBERED: usize = 65_536;
 
 /// A name as it was typed, hashed with a key of this process.
@@ -33,11 +33,11 @@ type Name = u64;
 enum Key {
     Address(IpAddr),
     Name(Name),
-    /// of a name that has logged in from this address before
+    /// a name at an address that it has logged in from
     Known(Name, IpAddr),
 }
 
-/// A login that is under way; it counts as failed until it is known to be none.
+/// An attempt to log in. It counts as failed until its outcome is known.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
@@ -46,7 +46,8 @@ pub struct Attempt {
     keys: Vec<Key>,
 }
 
-/// Until when something is so. A time in the past might be before the clock began.
+/// Until when a login is remembered, and until when its row is recent. The ends are kept, since an `Instant` can't go back
+/// beyond the start of its clock.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     remembered: Instant,
@@ -67,10 +68,10 @@ impl LoginLimit {
         Self { failures: PerMinute::new(limit), remembered: HashMap::new(), hasher: RandomState::new() }
     }
 
-    /// Somebody tries to log in. Counted before the password is looked at, or many at once would all be in time.
+    /// Begins an attempt. It is counted before the password is checked; else many attempts at once would all be admitted.
     ///
     /// # Errors
-    /// How long to wait, if too many have failed.
+    /// How long to wait, since too many attempts have failed.
     pub fn begin(&mut self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
         let known = address.filter(|address| self.knows(name, *address, now));
         let name = self.hasher.hash_one(name);
@@ -91,13 +92,13 @@ impl LoginLimit {
         self.undecided(attempt);
     }
 
-    /// Whether this name has logged in from this address before, as far as is known here.
+    /// Whether this name is known in memory to have logged in from this address.
     pub fn knows(&self, name: &str, address: IpAddr, now: Instant) -> bool {
         let known = self.remembered.get(&(self.hasher.hash_one(name), address));
         known.is_some_and(|known| now < known.remembered)
     }
 
-    /// The account of this name has logged in from this address so long ago.
+    /// Remembers a login of this name from this address, which was so long ago.
     pub fn recall(&mut self, name: &str, address: IpAddr, age: Duration, now: Instant) {
         let name = self.hasher.hash_one(name);
         *self.known(name, address, now) = Known {
@@ -106,13 +107,13 @@ impl LoginLimit {
         };
     }
 
-    /// Whether a login should be stored.
+    /// Whether a login should be written to the database.
     pub fn is_to_be_stored(&self, name: &str, address: IpAddr, now: Instant) -> bool {
         let known = self.remembered.get(&(self.hasher.hash_one(name), address));
         known.and_then(|known| known.stored).is_none_or(|stored| now >= stored)
     }
 
-    /// A login has been stored.
+    /// Notes that a login was written to the database.
     pub fn stored(&mut self, name: &str, address: IpAddr, now: Instant) {
         self.recall(name, address, Duration::ZERO, now);
     }
@@ -128,7 +129,7 @@ impl LoginLimit {
         self.remembered.entry((name, address)).or_insert(Known { remembered: now, stored: None })
     }
 
-    /// The password was not looked at.
+    /// The password was not checked.
     pub fn undecided(&mut self, attempt: Attempt) {
         self.failures.give_back(&attempt.keys);
     }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_lock_a_name_but_not_for_who_has_logged_in_from_there_before() {
+    fn failures_elsewhere_do_not_lock_a_name_at_an_address_that_it_has_logged_in_from() {
         let now = Instant::now();
         let mut limit = LoginLimit::new(2);
         let login = limit.begin("alice", HOME, now).unwrap();
@@ -154,12 +155,12 @@ mod tests {
             let _failed = limit.begin("alice", stranger(n), now).unwrap();
         }
         assert!(limit.begin("alice", stranger(9), now).is_err());
-        // at home there is a count of its own, which is a limit as well
+        // the count at the known address is limited as well
         for _ in 0..2 {
             let _failed = limit.begin("alice", HOME, now).unwrap();
         }
         assert!(limit.begin("alice", HOME, now).is_err());
-        // some day the address may be somebody else's
+        // the address may belong to somebody else by then
         let later = now + REMEMBERED;
         for n in 0..2 {
             let _failed = limit.begin("alice", stranger(n), later).unwrap();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_was_stored_counts_for_the_rest_of_its_time_and_is_stored_once_a_day() {
+    fn a_stored_login_is_remembered_for_the_rest_of_its_time_and_stored_once_a_day() {
         let now = Instant::now();
         let day = STORED_AGAIN;
         let home = HOME.unwrap();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn right_passwords_and_those_not_looked_at_do_not_count() {
+    fn right_and_unchecked_passwords_do_not_count() {
         let now = Instant::now();
         let mut limit = LoginLimit::new(1);
         for _ in 0..5 {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_the_newest_stays() {
+    fn the_number_of_remembered_logins_is_bounded_and_the_newest_is_kept() {
         let start = Instant::now();
         let mut limit = LoginLimit::new(0);
         for n in 0..100_000 {

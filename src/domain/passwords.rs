@@ -1,11 +1,11 @@
-//! Which passwords may be set.
+//! Rules for new passwords.
 
 /// Shortest password in characters, whatever the settings say (contract section 3).
 pub const MIN_CHARS: usize = 6;
 /// Longest password in characters.
 pub const MAX_CHARS: usize = 128;
 
-/// Passwords that everybody tries first, in lower case, one a line.
+/// Common passwords in lower case, one per line.
 const COMMON: &str = include_str!("passwords/common.txt");
 
 /// What a new password must be.
@@ -13,7 +13,7 @@ const COMMON: &str = include_str!("passwords/common.txt");
 pub struct PasswordRules {
     /// Fewest characters.
     pub min_chars: usize,
-    /// Whether what everybody tries first is refused.
+    /// Whether common passwords and the names of the account are refused.
     pub refuse_common: bool,
 }
 
@@ -23,13 +23,13 @@ pub enum Weakness {
     /// Fewer characters than the rules ask for.
     #[error("password must have at least {0} characters")]
     TooShort(usize),
-    /// More characters than anybody may hash.
+    /// More characters than are hashed.
     #[error("password must have at most {MAX_CHARS} characters")]
     TooLong,
-    /// It is among the first that anybody tries.
+    /// It is a common password.
     #[error("password is too common, choose another one")]
     Common,
-    /// It is the name of the account.
+    /// It is a name of the account.
     #[error("password must not be the username or email")]
     Name,
 }
@@ -69,11 +69,11 @@ impl PasswordRules {
     }
 }
 
-/// On the list, or a run of one character or of neighbours.
+/// Whether it is on the list, or one character repeated, or a run such as `abcdef` or `987654`.
 fn is_common(lower: &str) -> bool {
     let steps = |step: i64| {
         let codes = lower.chars().map(|c| i64::from(u32::from(c)));
-        // 1234567890 goes on from 9 to 0
+        // in 1234567890, 0 follows 9
         let (nine, zero) = (57, 48);
         let wraps = |a, b| (step == 1 && (a, b) == (nine, zero)) || (step == -1 && (a, b) == (zero, nine));
         codes.clone().zip(codes.skip(1)).all(|(a, b)| b - a == step || wraps(a, b))
@@ -88,7 +88,7 @@ mod tests {
     const STRICT: PasswordRules = PasswordRules { min_chars: 10, refuse_common: true };
 
     #[test]
-    fn what_everybody_tries_first_is_refused_where_the_rules_say_so() {
+    fn common_passwords_are_refused_where_the_rules_say_so() {
         for common in ["Password123", "1234567890", "0987654321", "qwertyuiop", "aaaaaaaaaaaa", "abcdefghijkl"] {
             assert_eq!(STRICT.check(common, &[]), Err(Weakness::Common), "{common}");
             let lenient = PasswordRules { min_chars: 6, refuse_common: false };

@@ -1,28 +1,28 @@
-//! Refresh tokens, as the store and the tokens' maker know them (contract section 3).
+//! Refresh tokens (contract section 3).
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-/// How far a clock may step without bringing anything back that has ended: revocations are kept for so much longer.
+/// How much longer than tokens their revocations are kept: a clock that is set back by less makes no revoked token valid.
 pub const CLOCK_STEP: TimeDelta = TimeDelta::days(1);
 
-/// A refresh token: opaque, used once. It says which family it is of, so that a used one is known for what it is although
-/// only the newest is stored.
+/// A new refresh token: opaque, used once. It names its family, so that a used one is recognised although only the newest is
+/// stored.
 #[derive(Debug)]
 pub struct RefreshToken {
-    /// What the client gets.
+    /// The token itself, for the client.
     pub token: String,
-    /// What is stored of it: SHA-256, in hex.
+    /// Its SHA-256 in hex, which is stored.
     pub hash: String,
     /// When it expires.
     pub expires_at: DateTime<Utc>,
 }
 
-/// A refresh token that a client shows.
+/// A refresh token that a client has sent.
 #[derive(Debug)]
 pub struct ShownRefreshToken {
-    /// What is stored of it, if it is the newest of its family.
+    /// Its SHA-256 in hex, which is stored if it is the newest of its family.
     pub hash: String,
-    /// The family that it is of, if this server made it and it says so: those of earlier versions do not.
+    /// Its family, if the token is authentic. Those of earlier versions do not name it.
     pub family: Option<Uuid>,
 }

@@ -37,7 +37,7 @@ pub enum Outcome {
     First,
     /// The same device once more.
     Again {
-        /// The tokens of before end: while nobody had to prove anything, anybody could have got them.
+        /// Earlier tokens end: as long as no proof was needed, anybody could have got them.
         ends_tokens: bool,
     },
     /// The UUID belongs to another device.
@@ -46,7 +46,7 @@ pub enum Outcome {
 
 /// Decides about a registration with this proof, after which the key with the digest `new_key` is to be the device's.
 ///
-/// A `new_key` that is the device's already is a proof, too: the request is the repetition of one whose answer was lost.
+/// If `new_key` is the device's key already, that is proof as well: the request repeats one whose answer was lost.
 pub fn decide(registered: Option<Registered<'_>>, proof: Proof<'_>, new_key: &str) -> Outcome {
     let Some(registered) = registered else { return Outcome::First };
     // the keys are random, so nothing can be learned from how long a comparison of their digests takes

@@ -11,8 +11,8 @@ use actix_web::{
 };
 
 use crate::{
+    auth::AuthError,
     domain::origin::{self, Origin},
-    error::ApiError,
     http::is_from_trusted_proxy,
     settings::Http,
 };
@@ -29,7 +29,7 @@ pub const COOKIE: &str = "access_token";
 ///
 /// # Errors
 /// `ForeignOrigin` for a cookie with a request of another site's page, where that could do harm.
-pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, ApiError> {
+pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, AuthError> {
     if let Some(token) = explicit(request) {
         return Ok(Some(token));
     }
@@ -37,7 +37,7 @@ pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, ApiEr
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
         && !request.headers().contains_key(header::UPGRADE);
     if !safe && !is_own_origin(request, http) {
-        return Err(ApiError::ForeignOrigin);
+        return Err(AuthError::ForeignOrigin);
     }
     let value = cookie.trim_matches('"');
     Ok(Some(value.strip_prefix("Bearer ").unwrap_or(value).to_owned()))
@@ -190,7 +190,7 @@ mod tests {
             assert!(request(Method::POST, good).is_ok(), "{good}");
         }
         for bad in ["http://evil.example", "http://localhost.evil.example", "null", "http://chat.example:8001"] {
-            assert!(matches!(request(Method::POST, bad), Err(ApiError::ForeignOrigin)), "{bad}");
+            assert!(matches!(request(Method::POST, bad), Err(AuthError::ForeignOrigin)), "{bad}");
             assert!(request(Method::GET, bad).is_ok(), "{bad}");
         }
     }

@@ -1,4 +1,6 @@
-//! The answers to errors of the actors' handles.
+//! The answers to errors of the actors' handles and of `auth`.
+
+use serde_json::Value;
 
 use crate::{
     actors::{
@@ -7,10 +9,43 @@ use crate::{
         room_manager::RoomError,
         topic_manager::TopicError,
     },
+    auth::AuthError,
     domain::{commands::Exceeded, subscriptions::CannotSubscribe, topics::TopicRefusal},
     error::ApiError,
-    store::StoreError,
+    store::{Duplicate, StoreError},
 };
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::NotAuthenticated => Self::NotAuthenticated,
+            AuthError::ForeignOrigin => Self::ForeignOrigin,
+            AuthError::InvalidCredentials => Self::InvalidCredentials,
+            AuthError::InactiveUser => Self::InactiveUser,
+            AuthError::IncorrectLogin => Self::IncorrectLogin,
+            AuthError::IncorrectPassword => Self::IncorrectPassword,
+            AuthError::InvalidRefreshToken => Self::InvalidRefreshToken,
+            AuthError::UnknownToken => {
+                Self::invalid("value_error", &["body", "token"], "Value error, not a token of this server", Value::Null)
+            }
+            AuthError::OperatorRequired => Self::Forbidden("Only operators register devices (devices.registration)"),
+            AuthError::UuidClaimed => Self::UuidClaimed,
+            AuthError::Duplicate(Duplicate::Username) => Self::AlreadyExists("Username already registered"),
+            AuthError::Duplicate(Duplicate::Email) => Self::AlreadyExists("Email already registered"),
+            AuthError::Weak(weakness) => {
+                let msg = format!("Value error, {weakness}");
+                Self::invalid("value_error", &["body", "new_password"], msg, Value::Null)
+            }
+            AuthError::NoSuchClient => Self::NotFound("Client not found"),
+            AuthError::Refused(refusal) => refusal.into(),
+            AuthError::TooMany { limit, wait } => Self::TooMany { limit, retry_after: wait.as_secs() + 1 },
+            AuthError::HashesQueued => Self::AtLimit("limits.password_hashes_queued"),
+            AuthError::Store(error) => error.into(),
+            AuthError::OutOfPatience(error) => error.into(),
+            AuthError::Internal(cause) => Self::Internal(cause),
+        }
+    }
+}
 
 impl From<ConnectError> for ApiError {
     fn from(error: ConnectError) -> Self {

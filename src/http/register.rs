@@ -1,6 +1,4 @@
-//! Registration: devices, and users in the bodies of the systems before (contract section 3).
-
-use std::time::Instant;
+//! Registration: devices, and users in the bodies of the earlier systems (contract section 3).
 
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
@@ -8,24 +6,18 @@ use utoipa::{
     ToSchema,
     openapi::{Ref, RefOr, Schema, schema::OneOfBuilder},
 };
-use uuid::Uuid;
 
 use super::{
     body::{Body, Checked, Fields, FromFields, is_email},
-    limited_address, tokens, undisturbed,
+    client_address, credentials,
+    tokens::TokenPair,
 };
 use crate::{
-    auth::tokens::{digest, random_text},
-    domain::{
-        accounts::{Account, AccountChange, Holder},
-        ids::{ClientId, ClientKind, Role},
-        registration::{self, Proof},
-    },
+    auth::registration::{NewAccount, NewDevice},
+    domain::{ids::ClientId, registration},
     error::ApiError,
-    http::credentials,
-    settings::Registration,
     state::Broker,
-    store::{Duplicate, NewRefreshToken, NewUser},
+    store::User,
 };
 
 /// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
@@ -37,7 +29,7 @@ pub enum Register {
     User(RegisterUser),
 }
 
-// which of the two it is, its keys tell, and no derive can say so
+// the keys decide which of the two it is, which no derive can express
 impl utoipa::PartialSchema for Register {
     fn schema() -> RefOr<Schema> {
         OneOfBuilder::new()
@@ -225,7 +217,7 @@ pub struct RegisteredDevice {
     name: String,
     message: &'static str,
     #[serde(flatten)]
-    tokens: tokens::TokenPair,
+    tokens: TokenPair,
     /// Proof that the next registration of this UUID is by the same device: the `new_device_key` of the body, else a new
     /// one. The next registration ends it; so do deletion and revocation of the device.
     device_key: String,
@@ -280,18 +272,27 @@ pub async fn register(
     body: Body<Register>,
 ) -> Result<web::Json<Registered>, ApiError> {
     let registered = match body.content {
-        Register::Device(device) => {
-            let device = async move { register_device(&request, &broker, device).await };
-            Registered::Device(undisturbed(device).await?)
+        Register::Device(RegisterDevice { name, uuid, device_key, new_device_key, token }) => {
+            let device = NewDevice { uuid, name: name.clone(), device_key, new_device_key, token };
+            let credentials = credentials::token(&request, &broker.settings.http);
+            let address = client_address(&request, &broker.settings);
+            let registered = broker.registrations.device(device, credentials, address).await?;
+            let tokens = TokenPair::from(registered.tokens);
+            Registered::Device(RegisteredDevice {
+                token: tokens.access_token().to_owned(),
+                uuid,
+                name,
+                message: "Registration successful",
+                tokens,
+                device_key: registered.device_key,
+            })
         }
         Register::User(user) => {
-            let account = register_user(&request, &broker, user).await?;
-            let Holder::User { id, username, email, full_name, is_active, .. } = account.holder.clone() else {
-                return Err(ApiError::Internal("a new user is no user".to_owned()));
-            };
+            let User { id, uuid, username, email, full_name, is_active, .. } =
+                register_user(&request, &broker, user).await?;
             Registered::User(RegisteredUser {
                 id,
-                uuid: account.id,
+                uuid,
                 username,
                 email,
                 name: full_name.clone(),
@@ -313,106 +314,12 @@ pub async fn create_user(
 ) -> Result<web::Json<CreatedUser>, ApiError> {
     let CreateUser { username, email, password } = body.content;
     let user = RegisterUser { username, email: Some(email), password, full_name: None, job_title: None };
-    let account = register_user(&request, &broker, user).await?;
-    let Holder::User { id, username, email, is_active, .. } = account.holder.clone() else {
-        return Err(ApiError::Internal("a new user is no user".to_owned()));
-    };
+    let User { id, username, email, is_active, .. } = register_user(&request, &broker, user).await?;
     Ok(web::Json(CreatedUser { username, email, id, is_active }))
 }
 
-async fn register_device(
-    request: &HttpRequest,
-    broker: &Broker,
-    device: RegisterDevice,
-) -> Result<RegisteredDevice, ApiError> {
-    let RegisterDevice { name, uuid, device_key, new_device_key, token } = device;
-    let key_hash = device_key.as_deref().map(digest);
-    let proof = match broker.settings.devices.registration {
-        Registration::Open => Proof::NotAsked,
-        Registration::Claim => {
-            let shown = match token {
-                Some(token) => Some(token),
-                None => credentials::token(request, &broker.settings.http)?,
-            };
-            if proves(broker, shown, uuid).await? { Proof::Token } else { Proof::Key(key_hash.as_deref()) }
-        }
-        Registration::Closed => {
-            let shown = credentials::token(request, &broker.settings.http)?;
-            let identity = broker.accounts.authenticate(&shown.ok_or(ApiError::NotAuthenticated)?).await?;
-            if identity.account.role() < Role::Operator {
-                return Err(ApiError::Forbidden("Only operators register devices (devices.registration)"));
-            }
-            Proof::Token
-        }
-    };
-    count_registration(request, broker)?;
-    let tokens = broker.accounts.tokens();
-    let family = Uuid::new_v4();
-    let refresh = tokens.refresh(family)?;
-    let stored = NewRefreshToken::of(&refresh, family, uuid, ClientKind::Device);
-    if broker.store.is_uuid_of_user(uuid).await? {
-        return Err(ApiError::UuidClaimed);
-    }
-    let device_key = new_device_key.unwrap_or_else(random_text);
-    let registered = broker
-        .store
-        .register_device(uuid, &name, &digest(&device_key), proof, &stored)
-        .await?
-        .ok_or(ApiError::UuidClaimed)?;
-    let account = broker.accounts.put(Account::from(registered));
-    if broker.clients.is_connected(uuid) {
-        // it may have another name now, or another token generation
-        broker.clients.apply(AccountChange::Account(account.clone())).await?;
-    }
-    let (access, expires_at) = tokens.access(&account, family)?;
-    tracing::info!(device = %uuid, "device registered");
-    let tokens = tokens::TokenPair::new(access, expires_at, refresh);
-    Ok(RegisteredDevice {
-        token: tokens.access_token().to_owned(),
-        uuid,
-        name,
-        message: "Registration successful",
-        tokens,
-        device_key,
-    })
-}
-
-/// Whether this token is an authentic, unrevoked one of that device, expired or not.
-async fn proves(broker: &Broker, token: Option<String>, uuid: ClientId) -> Result<bool, ApiError> {
-    let Some(claims) = token.and_then(|token| broker.accounts.tokens().read_expired(&token)) else {
-        return Ok(false);
-    };
-    Ok(claims.client() == uuid && broker.accounts.account_of(&claims).await?.is_some())
-}
-
-async fn register_user(
-    request: &HttpRequest,
-    broker: &web::Data<Broker>,
-    user: RegisterUser,
-) -> Result<std::sync::Arc<Account>, ApiError> {
-    count_registration(request, broker)?;
+async fn register_user(request: &HttpRequest, broker: &Broker, user: RegisterUser) -> Result<User, ApiError> {
     let RegisterUser { username, email, password, full_name, job_title } = user;
-    let password_hash = broker.passwords.hash(password).await?;
-    // whatever role a client asks for is what it is called, not what it may do
-    let new = NewUser { username, email, full_name, job_title, password_hash, role: Role::User };
-    let broker = broker.clone();
-    undisturbed(async move {
-        match broker.store.create_user(new).await? {
-            Ok(user) => {
-                tracing::info!(user = user.id, "user registered");
-                Ok(broker.accounts.put(Account::from(user)))
-            }
-            Err(Duplicate::Username) => Err(ApiError::AlreadyExists("Username already registered")),
-            Err(Duplicate::Email) => Err(ApiError::AlreadyExists("Email already registered")),
-        }
-    })
-    .await
-}
-
-fn count_registration(request: &HttpRequest, broker: &Broker) -> Result<(), ApiError> {
-    let Some(address) = limited_address(request, &broker.settings) else { return Ok(()) };
-    broker
-        .registrations()
-        .take(&[address], Instant::now())
-        .map_err(|wait| ApiError::TooMany { limit: "limits.registrations_per_minute", retry_after: wait.as_secs() + 1 })
+    let user = NewAccount { username, email, password, full_name, job_title };
+    Ok(broker.registrations.user(user, client_address(request, &broker.settings)).await?)
 }

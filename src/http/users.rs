@@ -1,7 +1,5 @@
 //! Users as a resource.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,19 +7,19 @@ use utoipa::ToSchema;
 use super::{
     Confirmation,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
+    client_address,
     paging::{Paging, fit},
-    tokens::check_password,
     undisturbed,
 };
 use crate::{
     domain::{
-        accounts::{Account, AccountChange, Holder},
+        accounts::{Account, Holder},
         ids::{ClientId, Role},
     },
     error::ApiError,
     http::extract::{Admin, UserIdentity},
     state::Broker,
-    store::{User, UserChange, UserRefusal},
+    store::{UserChange, UserRefusal},
 };
 
 /// A user, seen from outside.
@@ -128,19 +126,11 @@ pub async fn update(
     let id = path_int("id", &path)?;
     let UpdateUser { role, is_active } = body.content;
     undisturbed(async move {
-        let account = change(&broker, id, UserChange::Update { role, is_active }).await?;
+        let account = broker.logins.change_user(id, UserChange::Update { role, is_active }).await?;
         tracing::info!(admin = %admin.0.account.id, user = id, ?role, ?is_active, "user changed");
         info(&account)
     })
     .await
-}
-
-/// What follows from a change is done here at once; other nodes hear of it.
-async fn change(broker: &Broker, id: i64, change: UserChange) -> Result<Arc<Account>, ApiError> {
-    let user = broker.store.change_user(id, change).await??;
-    let account = broker.accounts.put(Account::from(user));
-    broker.clients.apply(AccountChange::Account(Arc::clone(&account))).await?;
-    Ok(account)
 }
 
 /// A new password, and the old one as proof.
@@ -169,20 +159,9 @@ pub async fn change_password(
     body: Body<ChangePassword>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let ChangePassword { old_password, new_password } = body.content;
-    let user = broker.store.user_by_uuid(identity.0.account.id).await?.ok_or(ApiError::InvalidCredentials)?;
-    check_name(&broker, &user, &new_password)?;
-    let expected = Some(user.password_hash);
-    if !check_password(&request, &broker, &user.username, Some(user.id), old_password, expected.clone()).await? {
-        return Err(ApiError::IncorrectPassword);
-    }
-    let hash = broker.passwords.hash(new_password).await?;
-    let kept_login = Some(identity.0.family);
-    undisturbed(async move {
-        change(&broker, user.id, UserChange::Password { hash, expected, kept_login }).await?;
-        tracing::info!(user = user.id, "password changed");
-        Ok(Confirmation::of("Password changed"))
-    })
-    .await
+    let address = client_address(&request, &broker.settings);
+    broker.logins.change_password(&identity.0, old_password, new_password, address).await?;
+    Ok(Confirmation::of("Password changed"))
 }
 
 /// A new password for somebody else.
@@ -209,26 +188,8 @@ pub async fn set_password(
     body: Body<SetPassword>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_int("id", &path)?;
-    let new_password = body.content.new_password;
-    let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
-    check_name(&broker, &user, &new_password)?;
-    let kept_login = (user.uuid == admin.0.account.id).then_some(admin.0.family);
-    let hash = broker.passwords.hash(new_password).await?;
-    undisturbed(async move {
-        change(&broker, id, UserChange::Password { hash, expected: None, kept_login }).await?;
-        tracing::info!(admin = %admin.0.account.id, user = id, "password set");
-        Ok(Confirmation::of("Password changed"))
-    })
-    .await
-}
-
-/// The rest of the rules was checked when the body was read; whose password it is was not known there.
-fn check_name(broker: &Broker, user: &User, password: &str) -> Result<(), ApiError> {
-    let names: Vec<_> = [Some(&user.username), user.email.as_ref()].into_iter().flatten().map(String::as_str).collect();
-    broker.settings.auth.password_rules().check(password, &names).map_err(|weakness| {
-        let msg = format!("Value error, {weakness}");
-        ApiError::invalid("value_error", &["body", "new_password"], msg, serde_json::Value::Null)
-    })
+    broker.logins.set_password(&admin.0, id, body.content.new_password).await?;
+    Ok(Confirmation::of("Password changed"))
 }
 
 /// Delete a user.
@@ -247,7 +208,7 @@ pub async fn remove(
         // the deletion decides; but who is going to be refused should not leave the rooms first
         broker.store.check_dispensable(id).await??;
         broker.rooms.leave_all(user.uuid).await?;
-        change(&broker, id, UserChange::Delete).await?;
+        broker.logins.change_user(id, UserChange::Delete).await?;
         // what was joined in the meantime
         broker.rooms.leave_all(user.uuid).await?;
         tracing::info!(admin = %admin.0.account.id, user = id, "user deleted");

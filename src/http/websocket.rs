@@ -12,6 +12,7 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
+    auth::AuthError,
     domain::{
         accounts::Authenticated,
         ids::{ClientKind, MessageId, RoomId},
@@ -149,7 +150,7 @@ async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authe
     let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
     match broker.accounts.authenticate(&token).await {
         Ok(identity) => Ok(Some(identity)),
-        Err(ApiError::InactiveUser) => Err(ApiError::InactiveAtHandshake),
-        Err(error) => Err(error),
+        Err(AuthError::InactiveUser) => Err(ApiError::InactiveAtHandshake),
+        Err(error) => Err(error.into()),
     }
 }

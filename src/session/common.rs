@@ -100,7 +100,7 @@ impl Session {
                 if let Some(before) = before {
                     handle.exchange(before);
                 }
-                return Err(error);
+                return Err(error.into());
             }
             Ok((account, expires_at))
         };

@@ -10,7 +10,8 @@ use socket2::Socket;
 
 use super::{Dialect, Session, body::Body, chat, inbound::Guard};
 use crate::{
-    actors::gateway_monitor::Watch,
+    actors::{gateway_monitor::Watch, registry::ConnectError},
+    auth::AuthError,
     delivery::{self, Outbox, SessionHandle},
     domain::{accounts::Authenticated, rooms::RoomChange},
     error::ApiError,
@@ -98,8 +99,8 @@ pub async fn accept(
         }
         let account = identity.account.clone();
         let expires_at = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
-            ApiError::InactiveUser => ApiError::InactiveAtHandshake,
-            error => error,
+            NotJoined::Auth(AuthError::InactiveUser) => ApiError::InactiveAtHandshake,
+            error => error.into(),
         })?;
         if let Some((room, attachment, wanted)) = dialect.room() {
             let join = RoomChange::Join { room, who: account.participant(), wanted };
@@ -122,6 +123,26 @@ pub async fn accept(
     Ok(response.streaming(body))
 }
 
+/// Why a session does not become a client's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotJoined {
+    /// The token is not valid any more, or its user is disabled.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The client has as many sockets as it may.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl From<NotJoined> for ApiError {
+    fn from(error: NotJoined) -> Self {
+        match error {
+            NotJoined::Auth(error) => error.into(),
+            NotJoined::Connect(error) => error.into(),
+        }
+    }
+}
+
 /// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
 /// Answers when the client's token expires.
 pub(super) async fn join(
@@ -129,7 +150,7 @@ pub(super) async fn join(
     outbox: &Rc<Outbox>,
     dialect: Dialect,
     identity: Authenticated,
-) -> Result<DateTime<Utc>, ApiError> {
+) -> Result<DateTime<Utc>, NotJoined> {
     let account = identity.account.clone();
     let greeting = match dialect {
         Dialect::Device => Some(outbound::connection(account.id, account.name())),

@@ -2,14 +2,20 @@
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
-use super::{Dialect, Session, handshake::join};
+use super::{
+    Dialect, Session,
+    handshake::{NotJoined, join},
+};
 use crate::{
+    actors::registry::ConnectError,
+    auth::AuthError,
     error::ApiError,
     protocol::{
         close_code::CloseCode,
         inbound::{Frame, NotAFrame, as_text},
         outbound::{self, About},
     },
+    store::StoreError,
 };
 
 impl Session {
@@ -45,15 +51,21 @@ impl Session {
         };
         context.wait(join.into_actor(self).map(|result, session, _| match result {
             Ok(expires_at) => session.adopt(Dialect::Chat, expires_at),
-            Err(error) => {
+            Err(not_joined) => {
+                let code = match &not_joined {
+                    NotJoined::Auth(AuthError::InactiveUser) => CloseCode::Forbidden,
+                    NotJoined::Connect(ConnectError::TooMany)
+                    | NotJoined::Auth(AuthError::Store(StoreError::Unavailable(_)) | AuthError::OutOfPatience(_)) => {
+                        CloseCode::TryAgainLater
+                    }
+                    NotJoined::Connect(ConnectError::Stopped(_))
+                    | NotJoined::Auth(AuthError::Store(_) | AuthError::Internal(_)) => CloseCode::ServerError,
+                    NotJoined::Auth(_) => CloseCode::Unauthorized,
+                };
+                let error = ApiError::from(not_joined);
                 error.log();
                 session.error(error.code(), &error.to_string(), About::default());
-                session.outbox.close(match error {
-                    ApiError::InactiveUser => CloseCode::Forbidden,
-                    ApiError::TooMany { .. } | ApiError::DatabaseUnavailable => CloseCode::TryAgainLater,
-                    ApiError::Internal(_) => CloseCode::ServerError,
-                    _ => CloseCode::Unauthorized,
-                });
+                session.outbox.close(code);
             }
         }));
     }

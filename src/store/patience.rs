@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::Notify, task::JoinError, time::Instant};
 
 /// Longer than any request lasts, and short enough to be added to any time.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -143,6 +143,27 @@ pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Result<T, OutO
         done = work => Ok(done),
         () = patience.given_up() => Err(OutOfPatience),
     }
+}
+
+/// Why the outcome of work in a task of its own is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Undone {
+    /// It takes too long, and goes on.
+    #[error(transparent)]
+    OutOfPatience(#[from] OutOfPatience),
+    /// It panicked.
+    #[error(transparent)]
+    Failed(#[from] JoinError),
+}
+
+/// Does something to its end in a task of its own, also when the caller hangs up, or the database takes longer to commit
+/// than the caller waits: what is stored must have its consequences.
+///
+/// # Errors
+/// Its outcome is not known, or not yet.
+pub async fn undisturbed<T: 'static>(work: impl Future<Output = T> + 'static) -> Result<T, Undone> {
+    let task = actix_web::rt::spawn(inherited(work));
+    Ok(unless_given_up(task).await??)
 }
 
 /// Work for a task of its own that still belongs to the request, if there is one.

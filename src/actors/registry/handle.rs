@@ -7,6 +7,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
+use futures_util::future::LocalBoxFuture;
 
 use super::{Apply, CloseStream, Connect, Directory, Disconnect, Neighbours, OpenStream, Registry};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         journal::Backlog,
         room_manager::{RoomError, Rooms},
     },
-    auth::accounts::Accounts,
+    auth::{Sessions, accounts::Accounts},
     cluster::Backplane,
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
@@ -218,6 +219,21 @@ impl Clients {
         <Registry as Actor>::Context: ToEnvelope<Registry, M>,
     {
         self.registry.clone().recipient()
+    }
+}
+
+impl Sessions for Clients {
+    fn has(&self, client: ClientId) -> bool {
+        self.is_connected(client)
+    }
+
+    fn apply(&self, change: AccountChange) -> LocalBoxFuture<'_, ()> {
+        Box::pin(async move {
+            // without the Registry the process ends, and with it all sessions
+            if let Err(error) = self.apply(change).await {
+                tracing::error!(%error, "the sessions of a changed account are not closed");
+            }
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What other processes changed: another node, or the command line.
+//! Changes by other processes: another node, or the command line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,12 @@ use chrono::Utc;
 use super::Accounts;
 use crate::{domain::accounts::AccountChange, store::StoreError};
 
-/// How often what has expired is deleted.
+/// How often expired tokens and revocations are deleted.
 const CLEANING: Duration = Duration::from_secs(600);
 
 impl Accounts {
-    /// Looks for what was changed, for ever: every `period` calls `on_change` with each change since the last look (also
-    /// of this process, where it changes nothing more), and now and then deletes what has expired.
+    /// Polls the database for ever: calls `on_change` every `period` with each change since the last poll, also of this
+    /// process, where it has no effect any more. Deletes expired tokens and revocations now and then.
     pub async fn watch(self: Arc<Self>, period: Duration, mut on_change: impl FnMut(AccountChange)) {
         let mut seen = self.loaded;
         let mut cleaned: Option<tokio::time::Instant> = None;
@@ -39,7 +39,7 @@ impl Accounts {
     }
 
     /// The changes after this version, and the version up to which they go. Versions become visible in their order, so
-    /// none is missed; a row that changes again meanwhile is found by the next look.
+    /// none is missed; a row that changes again meanwhile is found by the next poll.
     async fn changes_after(&self, after: i64) -> Result<(Vec<AccountChange>, i64), StoreError> {
         let upto = self.store.last_change().await?;
         let mut changes = Vec::new();
@@ -53,7 +53,7 @@ impl Accounts {
         for user in self.store.users_changed(after, upto).await? {
             changes.push(AccountChange::Account(self.put(user.into())));
         }
-        // with a gateway thousands may change at once, most of them known here already
+        // a change of a gateway may change thousands of devices, most of them cached already
         let mut unknown = Vec::new();
         for (id, version) in self.store.devices_changed(after, upto).await? {
             match self.cache.get(&id).filter(|known| known.version >= version) {

@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{CommandInfo, TargetInfo, command_id};
 use crate::{
     actors::command_dispatcher::{CommandError, CommandEvent, EventContent, Finished, Follow},
+    auth::AuthError,
     domain::{
         accounts::Authenticated,
         ids::{CommandId, Role},
@@ -147,7 +148,7 @@ impl EventStream {
             return Err(Ended);
         }
         match accounts.confirm(&self.identity).await {
-            Err(ApiError::InvalidCredentials | ApiError::InactiveUser) => return Err(Ended),
+            Err(AuthError::InvalidCredentials | AuthError::InactiveUser) => return Err(Ended),
             // not known while the database is away
             Err(_) => return Ok(()),
             Ok(()) => {}

@@ -1,0 +1,84 @@
+//! The end of tokens and logins before their time.
+
+use uuid::Uuid;
+
+use super::{AuthError, Logins, undisturbed};
+use crate::domain::{
+    accounts::AccountChange,
+    ids::{ClientId, ClientKind},
+};
+
+/// What to revoke.
+#[derive(Debug)]
+pub enum Revocation {
+    /// This access or refresh token; of the latter, its login.
+    Token(String),
+    /// The access token with this id.
+    Jti(Uuid),
+    /// All tokens of this client.
+    Client(ClientId),
+}
+
+impl Logins {
+    /// Revokes tokens on behalf of this admin. Returns how many tokens or logins ended.
+    ///
+    /// # Errors
+    /// There is no such token or client, or the database fails.
+    pub async fn revoke(&self, admin: ClientId, what: Revocation) -> Result<u64, AuthError> {
+        let this = self.clone();
+        undisturbed(async move {
+            let revoked = match what {
+                Revocation::Token(token) => this.revoke_token(&token).await?,
+                // the owner is not known, so the revocation is kept as long as a device's
+                Revocation::Jti(jti) => this.revoke_jti(jti, ClientKind::Device).await?,
+                Revocation::Client(client) => this.revoke_client(client).await?,
+            };
+            tracing::info!(%admin, revoked, "tokens revoked");
+            Ok(revoked)
+        })
+        .await
+    }
+
+    /// Ends a login: its refresh token and all access tokens that came from it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn end(&self, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
+        let this = self.clone();
+        undisturbed(async move { this.end_family(family, kind).await }).await
+    }
+
+    /// Caches a revocation that has been written to the database, and closes the sessions that it concerns.
+    pub(super) async fn revoked(&self, id: Uuid, kind: ClientKind) {
+        self.accounts.put_revocation(id, self.accounts.tokens().revoked_until(kind));
+        self.sessions.apply(AccountChange::Token(id)).await;
+    }
+
+    async fn revoke_token(&self, token: &str) -> Result<u64, AuthError> {
+        if let Some(claims) = self.accounts.tokens().read_expired(token) {
+            return self.revoke_jti(claims.jti, claims.client_kind().unwrap_or(ClientKind::Device)).await;
+        }
+        let login = self.store.family_of(&self.accounts.tokens().read_refresh(token)).await?;
+        let (family, kind) = login.ok_or(AuthError::UnknownToken)?;
+        self.end_family(family, kind).await?;
+        Ok(1)
+    }
+
+    async fn revoke_jti(&self, jti: Uuid, kind: ClientKind) -> Result<u64, AuthError> {
+        let is_news = self.store.revoke(jti, self.accounts.tokens().revoked_until(kind)).await?;
+        self.revoked(jti, kind).await;
+        Ok(is_news.into())
+    }
+
+    async fn end_family(&self, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
+        self.store.end_family(family, self.accounts.tokens().revoked_until(kind)).await?;
+        self.revoked(family, kind).await;
+        Ok(())
+    }
+
+    async fn revoke_client(&self, client: ClientId) -> Result<u64, AuthError> {
+        let (account, logins) = self.store.revoke_client(client).await?.ok_or(AuthError::NoSuchClient)?;
+        self.changed(account).await;
+        Ok(logins.max(1))
+    }
+}
