@@ -20,10 +20,10 @@ use crate::{
     store::User,
 };
 
-/// What `POST /register` takes: a device (`uuid`), or a user (`username`, or `email` alone).
+/// The body of `POST /register`: a device (`uuid`), or a user (`username`, or `email` alone).
 #[derive(Debug)]
 pub enum Register {
-    /// A helper device.
+    /// A device.
     Device(RegisterDevice),
     /// A person or program with a password.
     User(RegisterUser),
@@ -56,14 +56,14 @@ pub struct RegisterDevice {
     /// Any spelling of a UUID.
     #[schema(value_type = Uuid)]
     uuid: ClientId,
-    /// From the last registration; proves that it is the same device where the server asks for that.
+    /// The key of the last registration: proof that it is the same device, where the server asks for that.
     device_key: Option<String>,
-    /// The `device_key` of this registration, chosen by the client; else the server makes one. Random: at least 256 bits. A
-    /// client that stores it before it sends can repeat the request when the answer is lost: as long as it is the key of the
-    /// UUID, it is proof as well.
+    /// The key of this registration, chosen by the client: 256 random bits or more. By default the server generates one. A
+    /// client that stores the key before it sends the request can repeat the request when the answer is lost: a key that the
+    /// UUID has already is proof as well.
     #[schema(min_length = 32, max_length = 128, pattern = "^[!-~]*$")]
     new_device_key: Option<String>,
-    /// Another proof: any token of that device, expired or not.
+    /// Another proof: an access token of that device, expired or not.
     token: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub struct RegisterDevice {
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"username": "alice", "password": "a long password"}))]
 pub struct RegisterUser {
-    /// 3 to 50 characters, or an email. Left out, it is the email.
+    /// 3 to 50 characters, or an email. By default the email.
     #[schema(required = false, example = "alice")]
     username: String,
     /// Unique.
@@ -168,7 +168,7 @@ fn username(fields: &mut Fields<'_>) -> Checked<String> {
     Ok(username)
 }
 
-/// What a username must be: 3 to 50 characters, or an email.
+/// Checks a username: 3 to 50 characters, or an email.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -263,8 +263,8 @@ pub struct CreatedUser {
 /// Where a registered UUID needs proof (`devices.registration = "claim"`), send the last `device_key`, or an access token
 /// of the device, expired or not, as `token` or as `Authorization: Bearer`. Under `closed` the caller must be an operator.
 ///
-/// The answer carries the only key for the next registration. A device that must not lose it chooses it itself, as
-/// `new_device_key`, and stores it before it sends: then it can repeat the request when no answer comes.
+/// The answer has the key for the next registration. A device that chooses the key itself (`new_device_key`) and stores it
+/// before it sends the request can repeat the request when the answer is lost.
 #[utoipa::path(post, path = "/register", tag = "identity", request_body = Register, responses((status = 200, description = "A device gets its tokens, a user is told who it is", body = Registered), (status = 400, description = "Username or email already registered"), (status = 409, description = "UUID already registered"), (status = 429, description = "limits.registrations_per_minute"), (status = 401, description = "Credentials are needed (`devices.registration = \"closed\"`), or given and no good"), (status = 403, description = "Only operators register devices (`devices.registration = \"closed\"`), or a cookie that came with another site's page")), security((), ("bearer" = [])))]
 pub async fn register(
     request: HttpRequest,

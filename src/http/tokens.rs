@@ -137,7 +137,7 @@ async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<T
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"refresh_token": "ZXhhbXBsZSBvZiBhIHJlZnJlc2ggdG9rZW46IGZhbWlseSBhbmQgc2VjcmV0Li4u.ZXhhbXBsZSBvZiBhIHNpZ25hdHVyZS4uLi4uLi4uLi4"}))]
 pub struct Refresh {
-    /// From a login, a registration or the last refresh; good once.
+    /// From a login, a registration or the last refresh; can be used once.
     refresh_token: String,
 }
 

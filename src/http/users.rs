@@ -22,7 +22,7 @@ use crate::{
     store::{UserChange, UserRefusal},
 };
 
-/// A user, seen from outside.
+/// A user as clients see it.
 #[derive(Serialize, ToSchema)]
 pub struct UserInfo {
     id: i64,
@@ -80,7 +80,7 @@ pub async fn protected(identity: UserIdentity) -> Result<web::Json<LoggedIn>, Ap
     Ok(web::Json(LoggedIn { user }))
 }
 
-/// All users, a page at a time.
+/// A page of all users.
 #[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one"))), (status = 403, description = "Admin role required")), security(("bearer" = [])))]
 pub async fn list(
     request: HttpRequest,
@@ -95,7 +95,7 @@ pub async fn list(
     Ok(next.of_array(&request, &users))
 }
 
-/// What to change of a user.
+/// A change of a user.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"role": "operator"}))]
 pub struct UpdateUser {
@@ -164,7 +164,7 @@ pub async fn change_password(
     Ok(Confirmation::of("Password changed"))
 }
 
-/// A new password for somebody else.
+/// A new password for another user.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"new_password": "a long password"}))]
 pub struct SetPassword {
