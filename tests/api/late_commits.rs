@@ -1,9 +1,12 @@
 //! A commit whose answer comes late, or is lost on its way: callers are refused in time, and what follows from the commit follows
-//! when it is known.
+//! when it is known. With PostgreSQL a proxy keeps the answers back, with SQLite the disk is slow.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use reqwest::Method;
@@ -104,21 +107,65 @@ impl Way {
             () = back => {}
         }
     }
+}
+
+/// The commits of a broker, in the hands of the test.
+enum Commits {
+    /// The proxy before PostgreSQL.
+    Postgres(Way),
+    /// The file that delays what SQLite waits for.
+    Sqlite(PathBuf),
+}
+
+impl Commits {
+    /// A broker whose commits can be delayed.
+    async fn with_broker() -> (Self, Broker) {
+        let mut change = Broker::with().set("STORAGE__TIMEOUT_MS", "4000");
+        let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else {
+            let dir = change.dir();
+            let (library, held) = (dir.join("slow_sync.so"), dir.join("held"));
+            compile(&library);
+            let change = change.env("LD_PRELOAD", library.to_str().unwrap()).env("SLOW_SYNC", held.to_str().unwrap());
+            return (Self::Sqlite(held), change.start().await);
+        };
+        let url = create_database(&server).await;
+        let (before, rest) = url.split_once('@').expect("postgres://user@host:port/name");
+        let (server, name) = rest.split_once('/').unwrap();
+        let (way, address) = Way::to(server.to_owned());
+        (Self::Postgres(way), change.env("DATABASE_URL", &format!("{before}@{address}/{name}")).start().await)
+    }
+
+    /// What can be done to them: SQLite's answers can't be lost.
+    fn kinds(&self) -> &'static [Answers] {
+        match self {
+            Self::Postgres(_) => &[Answers::Wait, Answers::Lost],
+            Self::Sqlite(_) => &[Answers::Wait],
+        }
+    }
 
     fn set(&self, answers: Answers) {
-        self.answers.send_replace(answers);
+        match (self, answers) {
+            (Self::Postgres(way), answers) => drop(way.answers.send_replace(answers)),
+            (Self::Sqlite(held), Answers::Pass) => std::fs::remove_file(held).unwrap(),
+            (Self::Sqlite(held), _) => std::fs::write(held, "").unwrap(),
+        }
+    }
+
+    /// How many have been delayed or lost so far.
+    fn kept(&self) -> usize {
+        match self {
+            Self::Postgres(way) => way.kept.load(Ordering::SeqCst),
+            Self::Sqlite(held) => {
+                std::fs::metadata(held.with_extension("delayed")).map_or(0, |delayed| delayed.len() as usize)
+            }
+        }
     }
 }
 
-/// A broker on PostgreSQL with a way between them; none without PostgreSQL.
-async fn with_broker() -> Option<(Way, Broker)> {
-    let server = std::env::var("SWITCHBOARD_TEST_POSTGRES").ok()?;
-    let url = create_database(&server).await;
-    let (before, rest) = url.split_once('@').expect("postgres://user@host:port/name");
-    let (server, name) = rest.split_once('/').unwrap();
-    let (way, address) = Way::to(server.to_owned());
-    let change = Broker::with().set("STORAGE__TIMEOUT_MS", "4000");
-    Some((way, change.env("DATABASE_URL", &format!("{before}@{address}/{name}")).start().await))
+fn compile(library: &Path) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/support/slow_sync.c");
+    let status = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).arg(source).status();
+    assert!(status.expect("a C compiler").success());
 }
 
 /// Refused since the database does not answer, in time.
@@ -136,16 +183,16 @@ async fn is_ready(client: &Client) -> bool {
 
 #[actix_web::test]
 async fn a_topic_whose_deletion_is_known_late_is_deleted_for_its_subscribers_too() {
-    let Some((way, broker)) = with_broker().await else { return };
-    for answers in [Answers::Wait, Answers::Lost] {
+    let (commits, broker) = Commits::with_broker().await;
+    for &answers in commits.kinds() {
         let name = format!("{answers:?}");
         let (creator, _, mut creators) = broker.connected("creator").await;
         let (subscriber, device, mut socket) = broker.connected("subscriber").await;
         assert_eq!(post(&creator, "/topics/create", json!({ "topic_id": name })).await.0, 200);
         subscriber.subscribe(&name).await.unwrap();
-        way.set(answers);
+        commits.set(answers);
         refused(&creator, Method::DELETE, &format!("/topics/{name}"), None).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         assert_eq!(next(&mut socket).await, json!({ "type": "topic_deleted", "topic_id": name }));
         until(async || post(&creator, "/topics/create", json!({ "topic_id": name })).await.0 == 200).await;
         let (_, topic) = get(&creator, &format!("/topics/{name}")).await;
@@ -159,32 +206,32 @@ async fn a_topic_whose_deletion_is_known_late_is_deleted_for_its_subscribers_too
 
 #[actix_web::test]
 async fn changes_of_gateways_that_are_known_late_are_made() {
-    let Some((way, mut broker)) = with_broker().await else { return };
+    let (commits, mut broker) = Commits::with_broker().await;
     let admin = broker.admin().await;
-    for answers in [Answers::Wait, Answers::Lost] {
+    for &answers in commits.kinds() {
         let name = format!("{answers:?}");
         let named = async |name: &str| {
             let (_, body) = get(&admin, "/api/gateways").await;
             body["gateways"].as_array().unwrap().iter().find(|gateway| gateway["name"] == name).cloned()
         };
-        way.set(answers);
+        commits.set(answers);
         let body = json!({ "name": name, "address": "tcp://127.0.0.1:1" });
         refused(&admin, Method::POST, "/api/gateways", Some(body)).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         until(async || named(&name).await.is_some()).await;
         let path = format!("/api/gateways/{}", named(&name).await.unwrap()["id"]);
         until(async || is_ready(&admin).await).await;
 
         let other = format!("other {name}");
-        way.set(answers);
+        commits.set(answers);
         refused(&admin, Method::PUT, &path, Some(json!({ "name": other }))).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         until(async || named(&other).await.is_some()).await;
         until(async || is_ready(&admin).await).await;
 
-        way.set(answers);
+        commits.set(answers);
         refused(&admin, Method::DELETE, &path, None).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         until(async || named(&other).await.is_none()).await;
         until(async || is_ready(&admin).await).await;
         assert_eq!(delete(&admin, &path).await.0, 404);
@@ -193,20 +240,20 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
 
 #[actix_web::test]
 async fn a_room_hears_of_what_is_known_late() {
-    let Some((way, broker)) = with_broker().await else { return };
+    let (commits, broker) = Commits::with_broker().await;
     let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
-    for answers in [Answers::Wait, Answers::Lost] {
+    for &answers in commits.kinds() {
         let room = anna.room(&format!("{answers:?}")).await;
         bert.join(room).await;
         let mut berts = bert.chat_in(room).await;
         let path = format!("/api/rooms/{room}/messages");
         let message = json!({ "content": "late", "room_id": room, "client_msg_id": "once" });
-        way.set(answers);
+        commits.set(answers);
         refused(&anna.client, Method::POST, &path, Some(message.clone())).await;
         // and so is the next one
         refused(&anna.client, Method::POST, &path, Some(json!({ "content": "never", "room_id": room }))).await;
         until(async || !is_ready(&anna.client).await).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         let heard = next_event(&mut berts).await;
         assert_eq!((&heard["type"], &heard["content"]), (&json!("message"), &json!("late")), "{heard}");
         let mut again = Value::Null;
@@ -221,9 +268,9 @@ async fn a_room_hears_of_what_is_known_late() {
         assert_eq!(anna.say(room, "now").await["content"], "now");
         assert_eq!(next_event(&mut berts).await["content"], "now");
 
-        way.set(answers);
+        commits.set(answers);
         refused(&anna.client, Method::DELETE, &format!("/api/rooms/{room}/members/{}", bert.id()), None).await;
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         assert_eq!(next(&mut berts).await, json!({ "type": "room_left", "room_id": room, "reason": "removed" }));
         until(async || is_ready(&anna.client).await).await;
     }
@@ -231,18 +278,18 @@ async fn a_room_hears_of_what_is_known_late() {
 
 #[actix_web::test]
 async fn a_report_of_progress_whose_commit_is_known_late_stops_nothing() {
-    let Some((way, mut broker)) = with_broker().await else { return };
+    let (commits, mut broker) = Commits::with_broker().await;
     let admin = broker.admin().await;
-    for answers in [Answers::Wait, Answers::Lost] {
+    for &answers in commits.kinds() {
         let (_, device, mut socket) = broker.connected("device").await;
         let asked = json!({ "target": device.uuid, "method": "GET", "url": "/" });
         let command = posting(&admin, "/api/commands", &asked);
         let id = next(&mut socket).await["command_id"].clone();
-        let kept = way.kept.load(Ordering::SeqCst);
-        way.set(answers);
+        let kept = commits.kept();
+        commits.set(answers);
         let report = json!({ "type": "progress", "command_id": id, "progress": 1 });
         socket.send_text(report.to_string()).await.unwrap();
-        until(async || way.kept.load(Ordering::SeqCst) > kept).await;
+        until(async || commits.kept() > kept).await;
         // what waits for the Journal is refused in time
         until(async || {
             let (status, body) = get(&admin, &format!("/api/commands/{}", id.as_str().unwrap())).await;
@@ -250,7 +297,7 @@ async fn a_report_of_progress_whose_commit_is_known_late_stops_nothing() {
         })
         .await;
         assert!(!is_ready(&admin).await);
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         socket.send_text(json!({ "command_id": id, "result": "done" }).to_string()).await.unwrap();
         let (status, done) = within(command).await.unwrap();
         assert!(matches!(status, 200 | 503), "{done}");
@@ -269,19 +316,19 @@ async fn a_report_of_progress_whose_commit_is_known_late_stops_nothing() {
 
 #[actix_web::test]
 async fn a_command_with_a_key_whose_commit_is_known_late_is_carried_out_once() {
-    let Some((way, mut broker)) = with_broker().await else { return };
+    let (commits, mut broker) = Commits::with_broker().await;
     let admin = broker.admin().await;
-    for answers in [Answers::Wait, Answers::Lost] {
+    for &answers in commits.kinds() {
         let (_, device, mut socket) = broker.connected("device").await;
         let keyed = || {
             let body = json!({ "target": device.uuid, "method": "GET", "url": "/" });
             let request = admin.request(Method::POST, "/api/commands").json(&body);
             request.header("Idempotency-Key", format!("{answers:?}"))
         };
-        way.set(answers);
+        commits.set(answers);
         let (status, body) = answer(keyed()).await;
         assert_eq!((status.as_u16(), &body["code"]), (503, &json!("database_unavailable")), "{body}");
-        way.set(Answers::Pass);
+        commits.set(Answers::Pass);
         let command = reply(&mut socket, json!("done")).await;
         let mut told = Value::Null;
         until(async || {
