@@ -259,6 +259,7 @@ impl Application {
             gateway_monitor,
             gateway_changes: tokio::sync::Mutex::default(),
             journal,
+            backlog,
             relays,
             backplane,
             settings,

@@ -23,7 +23,7 @@ use crate::{
     actors::{
         command_dispatcher::Commands,
         gateway_monitor::{Board, GatewayMonitor},
-        journal::{Flush, Journal},
+        journal::{Backlog, Flush, Journal},
         registry::Clients,
         room_manager::Rooms,
         topic_manager::Topics,
@@ -65,6 +65,8 @@ pub struct Broker {
     pub gateway_changes: tokio::sync::Mutex<()>,
     /// Writes records to the database in batches.
     pub journal: Addr<Journal>,
+    /// The records that the journal has not written yet.
+    pub backlog: Backlog,
     /// Delivers frames to any session.
     pub relays: Arc<Relays>,
     /// The connection to other nodes.
@@ -86,7 +88,7 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// `ok` if the database takes writes, else a word that says what is wrong with it.
     pub async fn database_readiness(&self) -> &'static str {
-        self.readiness.of_database(&self.store).await
+        self.readiness.of_database(&self.store, &self.backlog).await
     }
 
     /// Pings all actors. Returns the name of the first that does not answer in time.

@@ -308,6 +308,8 @@ impl Handler<Remove> for GatewayMonitor {
             self.trouble.delayed(Duration::ZERO);
         }
         self.board.remove(id);
+        // after what was recorded of it before
+        self.record(vec![GatewayRecord::Deleted(id)]);
         self.tell(news, context);
         self.push_soon(context);
         self.probe_due(context);

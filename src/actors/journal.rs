@@ -91,7 +91,7 @@ pub struct Backlog(Arc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     records: AtomicUsize,
-    /// why the last transaction failed
+    /// why the records that wait can't be written
     failure: Mutex<Option<StoreError>>,
 }
 
@@ -101,7 +101,7 @@ impl Backlog {
         self.0.records.load(Ordering::Relaxed) > BUSY
     }
 
-    /// Why the database does not take anything now, if it does not: what is given up if it fails should not be tried.
+    /// Why records can't be written now, if they can't: whoever would give up if that fails should not try.
     pub fn failure(&self) -> Option<StoreError> {
         self.last_failure().clone()
     }
@@ -229,7 +229,8 @@ impl Journal {
             journal.written += (journal.under_way - written.left.len()) as u64;
             journal.under_way = 0;
             let failure = written.failure.or(failed);
-            *journal.backlog.last_failure() = failure.clone();
+            // without records nothing is tried again, so it would never be known that the database is back
+            *journal.backlog.last_failure() = failure.clone().filter(|_| !written.left.is_empty());
             if let Some(refusal) = written.refusal {
                 journal.answer_flushes(&Err(refusal));
             }

@@ -328,9 +328,6 @@ pub async fn remove(
         }
         broker.gateway_monitor.send(Remove(id)).await?;
         tracing::info!(gateway = id, operator = %operator.0.account.id, "gateway deleted");
-        // what the journal still has of it would come after the deletion
-        broker.flush().await?;
-        broker.store.forget_gateway(id).await?;
         Ok(Confirmation::of("Gateway deleted"))
     })
     .await

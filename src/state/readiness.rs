@@ -1,10 +1,13 @@
-//! Whether the database takes writes, proven by one.
+//! Whether the database takes writes, as the Journal knows or a write of its own proves.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::store::{Store, StoreError};
+use crate::{
+    actors::journal::Backlog,
+    store::{Store, StoreError},
+};
 
 /// How long a proof is good: whoever asks more often costs the disk nothing.
 const FRESH: Duration = Duration::from_secs(1);
@@ -21,7 +24,10 @@ pub(crate) struct Readiness {
 
 impl Readiness {
     /// `ok`, [`NEARLY_FULL`], or what is wrong with the database in a word.
-    pub(crate) async fn of_database(&self, store: &Store) -> &'static str {
+    pub(crate) async fn of_database(&self, store: &Store, backlog: &Backlog) -> &'static str {
+        if let Some(failure) = backlog.failure() {
+            return word(&failure);
+        }
         let mut last = self.last.lock().await;
         if let Some((at, known)) = *last
             && at.elapsed() < FRESH
@@ -31,13 +37,16 @@ impl Readiness {
         let found = match store.prove_write().await {
             Ok(()) if store.is_nearly_full() => NEARLY_FULL,
             Ok(()) => "ok",
-            Err(StoreError::Full(_)) => "full",
             Err(error) => {
                 tracing::debug!(%error, "the database takes no writes");
-                "away"
+                word(&error)
             }
         };
         *last = Some((Instant::now(), found));
         found
     }
+}
+
+fn word(failure: &StoreError) -> &'static str {
+    if matches!(failure, StoreError::Full(_)) { "full" } else { "away" }
 }

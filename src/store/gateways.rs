@@ -1,6 +1,8 @@
 //! Gateways that were created over HTTP, and the history of all gateways: what the Journal writes, and what operators
 //! read.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, SubsecRound, Utc};
 use entity::{gateway_hours, gateway_transitions, gateways};
 use sea_orm::{
@@ -35,6 +37,8 @@ pub enum GatewayRecord {
         /// The probes.
         hour: Hour,
     },
+    /// It was deleted: what was recorded of it before goes, too.
+    Deleted(i64),
 }
 
 /// What is kept of a gateway in a span of time.
@@ -135,7 +139,7 @@ impl Store {
             Err(error) if is_unique_violation(&error) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        forget_history(&transaction, gateway.id).await?;
+        delete_history(&transaction, &[gateway.id]).await?;
         counters::raise(&transaction, Counter::GatewayId, gateway.id).await?;
         transaction.commit().await?;
         Ok(true)
@@ -160,8 +164,8 @@ impl Store {
         Ok(done.rows_affected > 0)
     }
 
-    /// Deletes a gateway; what was behind it is behind nothing. Its history stays until [`Store::forget_gateway`].
-    /// Answers the devices that were behind it, as they are now.
+    /// Deletes a gateway with its history; what was behind it is behind nothing. What the Journal has not written yet of the
+    /// history is deleted by [`GatewayRecord::Deleted`]. Answers the devices that were behind it, as they are now.
     ///
     /// # Errors
     /// When the database fails.
@@ -173,20 +177,10 @@ impl Store {
             .col_expr(gateways::Column::ParentId, Expr::value(Option::<i64>::None))
             .exec(&transaction)
             .await?;
+        delete_history(&transaction, &[id]).await?;
         let devices = devices::forget_gateway(&transaction, id).await?;
         transaction.commit().await?;
         Ok(devices)
-    }
-
-    /// Deletes the history of a gateway.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn forget_gateway(&self, id: i64) -> Result<(), StoreError> {
-        let transaction = self.begin_essential().await?;
-        forget_history(&transaction, id).await?;
-        transaction.commit().await?;
-        Ok(())
     }
 
     /// The last change of each gateway.
@@ -295,12 +289,15 @@ impl Store {
     }
 }
 
-async fn forget_history(connection: &impl ConnectionTrait, id: i64) -> Result<(), StoreError> {
+async fn delete_history(connection: &impl ConnectionTrait, gateways: &[i64]) -> Result<(), StoreError> {
+    use gateway_hours::Column as Hours;
+    use gateway_transitions::Column as Transitions;
+    let gateways = || gateways.iter().copied();
     gateway_transitions::Entity::delete_many()
-        .filter(gateway_transitions::Column::GatewayId.eq(id))
+        .filter(Transitions::GatewayId.is_in(gateways()))
         .exec(connection)
         .await?;
-    gateway_hours::Entity::delete_many().filter(gateway_hours::Column::GatewayId.eq(id)).exec(connection).await?;
+    gateway_hours::Entity::delete_many().filter(Hours::GatewayId.is_in(gateways())).exec(connection).await?;
     Ok(())
 }
 
@@ -316,20 +313,23 @@ fn last_of_each() -> Expr {
     Expr::tuple([Expr::col(Column::GatewayId), Expr::col(Column::At)]).in_subquery(last)
 }
 
-/// Writes changes and hours.
+/// Writes what was recorded, as if one by one.
 pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&GatewayRecord]) -> Result<(), StoreError> {
     use gateway_hours::Column as Hours;
-    let mut transitions = Vec::new();
+    use gateway_transitions::Column as Transitions;
     // of an hour that is there twice the last counts
-    let mut hours = std::collections::BTreeMap::new();
+    let (mut transitions, mut hours, mut deleted) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for record in records {
         match record {
-            GatewayRecord::Transition { gateway, transition } => transitions.push(gateway_transitions::ActiveModel {
-                gateway_id: Set(*gateway),
-                at: Set(transition.at.into()),
-                status: Set(transition.status.as_str().to_owned()),
-                reason: Set(transition.reason.map(|reason| reason.as_str().to_owned())),
-            }),
+            GatewayRecord::Transition { gateway, transition } => {
+                let row = gateway_transitions::ActiveModel {
+                    gateway_id: Set(*gateway),
+                    at: Set(transition.at.into()),
+                    status: Set(transition.status.as_str().to_owned()),
+                    reason: Set(transition.reason.map(|reason| reason.as_str().to_owned())),
+                };
+                transitions.entry((*gateway, transition.at)).or_insert(row);
+            }
             GatewayRecord::Hour { gateway, hour } => {
                 let samples = hour.samples.as_ref().and_then(|samples| serde_json::to_string(samples).ok());
                 let row = gateway_hours::ActiveModel {
@@ -342,15 +342,22 @@ pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&Gateway
                 };
                 hours.insert((*gateway, hour.began_at), row);
             }
+            GatewayRecord::Deleted(gateway) => {
+                transitions.retain(|(of, _), _| of != gateway);
+                hours.retain(|(of, _), _| of != gateway);
+                deleted.insert(*gateway);
+            }
         }
     }
+    if !deleted.is_empty() {
+        delete_history(connection, &Vec::from_iter(deleted)).await?;
+    }
     let sizes = pieces(transitions.len());
-    let mut transitions = transitions.into_iter();
+    let mut transitions = transitions.into_values();
     for size in sizes {
-        use gateway_transitions::Column;
         gateway_transitions::Entity::insert_many(transitions.by_ref().take(size))
             // written before the database said that it could not
-            .on_conflict(OnConflict::columns([Column::GatewayId, Column::At]).do_nothing().to_owned())
+            .on_conflict(OnConflict::columns([Transitions::GatewayId, Transitions::At]).do_nothing().to_owned())
             .exec_without_returning(connection)
             .await?;
     }

@@ -79,6 +79,7 @@ impl fmt::Display for Record {
             Self::Gateway(GatewayRecord::Hour { gateway, hour }) => {
                 write!(f, "hour of gateway {gateway} from {}", hour.began_at)
             }
+            Self::Gateway(GatewayRecord::Deleted(gateway)) => write!(f, "deletion of gateway {gateway}"),
         }
     }
 }

@@ -831,3 +831,23 @@ async fn an_id_is_not_given_twice() {
     let operator = broker.admin().await;
     assert!(create(&operator, body(Value::Null)).await > chosen);
 }
+
+#[actix_web::test]
+async fn a_gateway_is_deleted_with_its_history_or_not_at_all() {
+    let mut broker = quick().start().await;
+    let admin = broker.admin().await;
+    let (listener, _, target) = listening();
+    let id = create(&admin, json!({ "name": "site", "address": target })).await;
+    has_status(&admin, id, "connected").await;
+    let path = format!("/api/gateways/{id}");
+    let (status, history) = get(&admin, &format!("{path}/history")).await;
+    assert_eq!((status, history["transitions"].as_array().unwrap().len()), (200, 1), "{history}");
+    broker.execute("ALTER TABLE gateway_transitions RENAME TO elsewhere").await;
+    assert_eq!(delete(&admin, &path).await.0, 500);
+    broker.execute("ALTER TABLE elsewhere RENAME TO gateway_transitions").await;
+    assert_eq!(gateway(&admin, id).await["name"], "site");
+    assert_eq!(delete(&admin, &path).await.0, 200);
+    drop(listener);
+    let kept = broker.store().await.last_gateway_transitions().await.unwrap();
+    assert!(kept.is_empty(), "{kept:?}");
+}

@@ -1,6 +1,7 @@
 //! What the broker writes in groups: a record that can't be written stops no other one.
 
 use reqwest::Method;
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use switchboard::client::{Client, Connection, Device};
 
@@ -82,4 +83,25 @@ async fn a_record_that_the_database_refuses_is_dropped_and_stops_no_other_one() 
     let refused: Vec<_> = refused.collect();
     assert_eq!(refused.len(), 3, "{log}");
     assert!(refused.iter().all(|line| line.contains(&command)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_broker_whose_records_can_not_be_written_is_not_ready() {
+    // SQLite locks the whole database
+    if std::env::var("SWITCHBOARD_TEST_POSTGRES").is_err() {
+        return;
+    }
+    let mut broker = Broker::with().set("STORAGE__TIMEOUT_MS", "1800").start().await;
+    let admin = broker.admin().await;
+    let (_, device, mut socket) = broker.connected("device").await;
+    let command = command(&admin, &device, &mut socket).await;
+    let other = broker.database().await;
+    other.execute_unprepared("BEGIN; LOCK TABLE command_progress IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    report(&mut socket, &command, 1).await;
+    until(async || get(&admin, "/readyz").await.0 == 503).await;
+    let (_, ready) = get(&admin, "/readyz").await;
+    assert_eq!((&ready["status"], &ready["database"]), (&json!("unavailable"), &json!("away")), "{ready}");
+    other.execute_unprepared("ROLLBACK").await.unwrap();
+    until(async || get(&admin, "/readyz").await.0 == 200).await;
+    works(&admin, &device, &mut socket).await;
 }

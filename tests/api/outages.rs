@@ -382,3 +382,25 @@ async fn a_command_that_was_told_to_have_succeeded_has_so_after_a_crash() {
         assert_eq!(after["targets"][0]["state"], "succeeded", "{after}");
     }
 }
+
+#[actix_web::test]
+async fn a_room_that_can_not_be_changed_keeps_no_command_from_being_stored() {
+    let (mut database, mut broker) = Database::with_broker(Broker::with()).await;
+    let admin = broker.admin().await;
+    let (_, registered, mut socket) = broker.connected("device").await;
+    let command = json!({ "target": registered.uuid, "method": "GET", "url": "/" });
+    let asked = posting(&admin, "/api/commands", &command);
+    reply(&mut socket, json!("done")).await;
+    assert_eq!(within(asked).await.unwrap().0, 200);
+    // nothing is left to be written that would be tried again
+    assert_eq!(get(&admin, "/api/commands").await.0, 200);
+    database.block().await;
+    let (status, body) = post(&admin, "/api/rooms/", json!({ "name": "room" })).await;
+    assert_eq!((status, &body["code"]), (503, &json!("database_unavailable")), "{body}");
+    database.back().await;
+    until(async || post(&admin, "/topics/create", json!({ "topic_id": "topic" })).await.0 == 200).await;
+    let asked = posting(&admin, "/api/commands", &command);
+    reply(&mut socket, json!("done")).await;
+    let (status, body) = within(asked).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+}
