@@ -177,6 +177,12 @@ async fn refused(client: &Client, method: Method, path: &str, body: Option<Value
     assert!(began.elapsed().as_secs() < 30, "{path} took {:?}", began.elapsed());
 }
 
+/// Waits until nothing is left to be written, which would be delayed in place of what the test is about. Reading commands
+/// flushes the Journal.
+async fn settled(client: &Client) {
+    until(async || get(client, "/api/commands").await.0 == 200).await;
+}
+
 async fn is_ready(client: &Client) -> bool {
     get(client, "/readyz").await.0 == 200
 }
@@ -190,6 +196,7 @@ async fn a_topic_whose_deletion_is_known_late_is_deleted_for_its_subscribers_too
         let (subscriber, device, mut socket) = broker.connected("subscriber").await;
         assert_eq!(post(&creator, "/topics/create", json!({ "topic_id": name })).await.0, 200);
         subscriber.subscribe(&name).await.unwrap();
+        settled(&creator).await;
         commits.set(answers);
         refused(&creator, Method::DELETE, &format!("/topics/{name}"), None).await;
         commits.set(Answers::Pass);
@@ -214,6 +221,7 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
             let (_, body) = get(&admin, "/api/gateways").await;
             body["gateways"].as_array().unwrap().iter().find(|gateway| gateway["name"] == name).cloned()
         };
+        settled(&admin).await;
         commits.set(answers);
         let body = json!({ "name": name, "address": "tcp://127.0.0.1:1" });
         refused(&admin, Method::POST, "/api/gateways", Some(body)).await;
@@ -221,6 +229,9 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
         until(async || named(&name).await.is_some()).await;
         let path = format!("/api/gateways/{}", named(&name).await.unwrap()["id"]);
         until(async || is_ready(&admin).await).await;
+        // its first probe is recorded
+        until(async || named(&name).await.unwrap()["status"] == "disconnected").await;
+        settled(&admin).await;
 
         let other = format!("other {name}");
         commits.set(answers);
@@ -228,6 +239,7 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
         commits.set(Answers::Pass);
         until(async || named(&other).await.is_some()).await;
         until(async || is_ready(&admin).await).await;
+        settled(&admin).await;
 
         commits.set(answers);
         refused(&admin, Method::DELETE, &path, None).await;
@@ -243,6 +255,7 @@ async fn a_room_hears_of_what_is_known_late() {
     let (commits, broker) = Commits::with_broker().await;
     let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
     for &answers in commits.kinds() {
+        settled(&anna.client).await;
         let room = anna.room(&format!("{answers:?}")).await;
         bert.join(room).await;
         let mut berts = bert.chat_in(room).await;
@@ -285,6 +298,7 @@ async fn a_report_of_progress_whose_commit_is_known_late_stops_nothing() {
         let asked = json!({ "target": device.uuid, "method": "GET", "url": "/" });
         let command = posting(&admin, "/api/commands", &asked);
         let id = next(&mut socket).await["command_id"].clone();
+        settled(&admin).await;
         let kept = commits.kept();
         commits.set(answers);
         let report = json!({ "type": "progress", "command_id": id, "progress": 1 });
@@ -325,6 +339,7 @@ async fn a_command_with_a_key_whose_commit_is_known_late_is_carried_out_once() {
             let request = admin.request(Method::POST, "/api/commands").json(&body);
             request.header("Idempotency-Key", format!("{answers:?}"))
         };
+        settled(&admin).await;
         commits.set(answers);
         let (status, body) = answer(keyed()).await;
         assert_eq!((status.as_u16(), &body["code"]), (503, &json!("database_unavailable")), "{body}");
