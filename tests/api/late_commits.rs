@@ -189,14 +189,15 @@ async fn is_ready(client: &Client) -> bool {
 
 #[actix_web::test]
 async fn a_topic_whose_deletion_is_known_late_is_deleted_for_its_subscribers_too() {
-    let (commits, broker) = Commits::with_broker().await;
+    let (commits, mut broker) = Commits::with_broker().await;
+    let admin = broker.admin().await;
     for &answers in commits.kinds() {
         let name = format!("{answers:?}");
         let (creator, _, mut creators) = broker.connected("creator").await;
         let (subscriber, device, mut socket) = broker.connected("subscriber").await;
         assert_eq!(post(&creator, "/topics/create", json!({ "topic_id": name })).await.0, 200);
         subscriber.subscribe(&name).await.unwrap();
-        settled(&creator).await;
+        settled(&admin).await;
         commits.set(answers);
         refused(&creator, Method::DELETE, &format!("/topics/{name}"), None).await;
         commits.set(Answers::Pass);
