@@ -33,7 +33,7 @@ macro_rules! answer_health_checks {
 answer_health_checks! {
     command_dispatcher::CommandDispatcher: "command dispatcher",
     gateway_monitor::GatewayMonitor: "gateway monitor",
-    journal::Journal: "journal",
+    journal::JournalWriter: "journal",
     registry::Registry: "registry",
     crate::delivery::Relay: "relay",
     room_manager::RoomManager: "room manager",

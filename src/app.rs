@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Arbiter, MailboxError};
+use actix::{Arbiter, MailboxError};
 use actix_web::{dev::Server, web};
 use anyhow::Context;
 use chrono::TimeDelta;
@@ -23,8 +23,8 @@ use server::{listen, serve, warn_of_risks};
 use crate::{
     actors::{
         command_dispatcher::{self, Commands},
-        gateway_monitor::{Board, GatewayMonitor, RecordAll},
-        journal::{Backlog, Flush, Journal},
+        gateway_monitor::{self, Gateways},
+        journal::Journal,
         registry::{Clients, Dependencies, Directory, Neighbours},
         room_manager::Rooms,
         topic_manager::Topics,
@@ -32,7 +32,7 @@ use crate::{
     auth::{accounts::Accounts, login::Logins, passwords::Passwords, registration::Registrations, tokens::Tokens},
     cluster::{Backplane, LocalBackplane},
     delivery::{CloseAll, Relays},
-    domain::{budget::Budgets, gateways::Gateway, rooms::RoomLimit},
+    domain::{budget::Budgets, clock::Clock, gateways::Gateway, rooms::RoomLimit},
     protocol::close_code::CloseCode,
     settings::{self, Registration, Settings},
     state::{Broker, Readiness, Supervision},
@@ -123,26 +123,36 @@ impl Application {
             accounts.clone(),
             &settings,
         );
-        let backlog = Backlog::default();
-        let journal = {
-            let journal = Journal::new(store.clone(), backlog.clone(), settings.limits.rooms_per_user);
-            Journal::start_in_arbiter(&control.handle(), |_| journal)
-        };
+        let journal = Journal::start(&control.handle(), store.clone(), settings.limits.rooms_per_user);
         let rooms = Rooms::start(
             &control.handle(),
-            journal.clone().recipient(),
+            journal.recipient(),
             relays.clone(),
             store.clone(),
             RoomLimit(settings.limits.rooms_per_user),
         );
-        let gateways = Arc::new(Board::default());
+        let probing = Arbiter::new();
+        let gateways = {
+            let dependencies = gateway_monitor::Dependencies {
+                gateways: all_gateways(&settings, &starting).await?,
+                before: starting.last_gateway_transitions().await?.into_iter().collect(),
+                probes: settings.probes.clone(),
+                most: settings.limits.gateways,
+                relays: relays.clone(),
+                journal: journal.clone(),
+                announce: topics.recipient(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                clock: Clock::default(),
+            };
+            Gateways::start(&probing.handle(), dependencies)
+        };
         let commands = {
             let dependencies = command_dispatcher::Dependencies {
                 directory: directory.clone(),
                 relays: relays.clone(),
                 gateways: gateways.clone(),
                 journal: journal.clone(),
-                backlog: backlog.clone(),
                 store: store.clone(),
                 limits: settings.limits.commands(),
                 outbound_bytes: settings.limits.outbound_bytes,
@@ -160,14 +170,14 @@ impl Application {
                 close_replaced: topics.recipient(),
                 announce: topics.recipient(),
                 unsubscribe: topics.recipient(),
-                record: journal.clone().recipient(),
+                record: journal.recipient(),
             };
             let dependencies = Dependencies {
                 directory,
                 relays: relays.clone(),
                 backplane: backplane.clone(),
                 neighbours,
-                backlog: backlog.clone(),
+                backlog: journal.backlog().clone(),
                 store: store.clone(),
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
@@ -192,29 +202,16 @@ impl Application {
             passwords,
             store.clone(),
         );
-        let probing = Arbiter::new();
-        let gateway_monitor = {
-            let monitor = GatewayMonitor::new(
-                all_gateways(&settings, &starting).await?,
-                starting.last_gateway_transitions().await?.into_iter().collect(),
-                settings.probes.clone(),
-                gateways.clone(),
-                relays.clone(),
-                (journal.clone(), backlog.clone()),
-                topics.recipient(),
-            );
-            GatewayMonitor::start_in_arbiter(&probing.handle(), |_| monitor)
-        };
         starting.close().await;
         // so that the first request sees all gateways
-        gateway_monitor.send(RecordAll).await?;
+        gateways.record_all().await?;
         let supervision = Supervision::default();
         supervision.watch_actor("registry", clients.recipient());
         supervision.watch_actor("topic manager", topics.recipient());
         supervision.watch_actor("room manager", rooms.recipient());
         supervision.watch_actor("command dispatcher", commands.recipient());
-        supervision.watch_actor("journal", journal.clone().recipient());
-        supervision.watch_actor("gateway monitor", gateway_monitor.clone().recipient());
+        supervision.watch_actor("journal", journal.recipient());
+        supervision.watch_actor("gateway monitor", gateways.recipient());
         control.spawn(supervision.watched("account watcher", {
             let (accounts, clients) = (accounts.clone(), clients.clone());
             let period = Duration::from_secs(settings.auth.recheck_secs);
@@ -256,10 +253,7 @@ impl Application {
             commands,
             rooms,
             gateways,
-            gateway_monitor,
-            gateway_changes: tokio::sync::Mutex::default(),
             journal,
-            backlog,
             relays,
             backplane,
             settings,
@@ -330,9 +324,9 @@ impl Application {
             // the Registry has handled the end of every session
             self.broker.clients.settled().await?;
             self.broker.commands.record_begun().await?;
-            self.broker.gateway_monitor.send(RecordAll).await?;
+            self.broker.gateways.record_all().await?;
             // retried, since the database may be back within JOURNAL_PATIENCE
-            while self.broker.journal.send(Flush).await?.is_err() {
+            while self.broker.journal.flush().await.is_err() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok::<_, MailboxError>(())

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod admission;
 pub mod budget;
+pub mod clock;
 pub mod commands;
 pub mod gateways;
 pub mod ids;

@@ -27,7 +27,6 @@ use chrono::{DateTime, Utc};
 
 pub use self::handshake::{ConnectionSocket, accept, check_handshake};
 use crate::{
-    actors::gateway_monitor::Unwatch,
     delivery::{self, Outbox, Permit, SessionKind, tick},
     domain::{
         ids::{ClientId, RoomId},
@@ -223,7 +222,7 @@ impl Drop for Session {
         self.outbox.finish();
         delivery::remove(self.outbox.handle());
         if self.dialect == Dialect::Status {
-            self.broker.gateway_monitor.do_send(Unwatch(self.outbox.handle().clone()));
+            self.broker.gateways.unwatch(self.outbox.handle().clone());
         }
         if let Some(client) = self.outbox.handle().client() {
             self.broker.clients.disconnect(self.outbox.handle().clone(), client);

@@ -13,20 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::Addr;
-
 pub(crate) use self::{
     readiness::{NEARLY_FULL, Readiness},
     supervision::{Supervision, log_panics},
 };
 use crate::{
     actors::{
-        command_dispatcher::Commands,
-        gateway_monitor::{Board, GatewayMonitor},
-        journal::{Backlog, Flush, Journal},
-        registry::Clients,
-        room_manager::Rooms,
-        topic_manager::Topics,
+        command_dispatcher::Commands, gateway_monitor::Gateways, journal::Journal, registry::Clients,
+        room_manager::Rooms, topic_manager::Topics,
     },
     auth::{accounts::Accounts, login::Logins, registration::Registrations},
     cluster::Backplane,
@@ -34,7 +28,7 @@ use crate::{
     domain::{budget::Budgets, ids::ClientId},
     error::ApiError,
     settings::Settings,
-    store::{Store, patience},
+    store::Store,
 };
 
 /// The state that handlers and sessions share.
@@ -57,16 +51,10 @@ pub struct Broker {
     pub commands: Commands,
     /// The handle of the RoomManager, which owns the sockets in rooms.
     pub rooms: Rooms,
-    /// The state of the gateways, for reads.
-    pub gateways: Arc<Board>,
-    /// The owner of the gateways' state, for changes.
-    pub gateway_monitor: Addr<GatewayMonitor>,
-    /// Serialises changes of gateways: a change is checked against the others, stored, and sent to the monitor.
-    pub gateway_changes: tokio::sync::Mutex<()>,
+    /// The gateways and their state.
+    pub gateways: Gateways,
     /// Writes records to the database in batches.
-    pub journal: Addr<Journal>,
-    /// The records that the journal has not written yet.
-    pub backlog: Backlog,
+    pub journal: Journal,
     /// Delivers frames to any session.
     pub relays: Arc<Relays>,
     /// The connection to other nodes.
@@ -88,28 +76,12 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// `ok` if the database takes writes, else a word that says what is wrong with it.
     pub async fn database_readiness(&self) -> &'static str {
-        self.readiness.of_database(&self.store, &self.backlog).await
+        self.readiness.of_database(&self.store, &self.journal).await
     }
 
     /// Pings all actors. Returns the name of the first that does not answer in time.
     pub async fn unresponsive_actor(&self, patience: Duration) -> Option<&'static str> {
         self.supervision.unresponsive(patience).await
-    }
-
-    /// Waits until earlier changes of gateways are stored, then locks the gateways for one change.
-    ///
-    /// # Errors
-    /// `DatabaseUnavailable` if the lock is not free in time.
-    pub async fn gateway_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ApiError> {
-        Ok(patience::wait(self.gateway_changes.lock()).await?)
-    }
-
-    /// Waits until all records sent to the journal before are written.
-    ///
-    /// # Errors
-    /// The database refuses the write or does not answer in time.
-    pub async fn flush(&self) -> Result<(), ApiError> {
-        Ok(patience::wait(self.journal.send(Flush)).await???)
     }
 
     /// Charges bytes that are to be stored to an identity's budget.

@@ -45,7 +45,7 @@ use gate::Gate;
 use open::Database;
 
 use crate::{
-    domain::{ids::ClientId, rooms::RoomChange},
+    domain::{clock::Clock, ids::ClientId, rooms::RoomChange},
     settings,
 };
 
@@ -71,6 +71,7 @@ pub struct Store {
     write: Pool,
     database: Database,
     gate: Gate,
+    clock: Clock,
 }
 
 impl Store {
@@ -84,13 +85,18 @@ impl Store {
         // what is wrong shows now, with all the time that a database may need to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
-        Ok(Self { read, write, database, gate: Gate::default() })
+        Ok(Self { read, write, database, gate: Gate::default(), clock: Clock::default() })
     }
 
     /// The same database with the deadline of a broker, whose clients do not wait longer than `storage.timeout_ms`.
     pub fn serving(&self, settings: &settings::Storage) -> Self {
         let (read, write) = self.database.pools(settings.max_connections, Duration::from_millis(settings.timeout_ms));
         Self { read, write, ..self.clone() }
+    }
+
+    /// The same database, with times of another clock than the system's.
+    pub fn with_clock(&self, clock: Clock) -> Self {
+        Self { clock, ..self.clone() }
     }
 
     /// Waits for what is under way, and takes nothing new. To be called before the threads that use it end: a connection
@@ -165,7 +171,7 @@ impl Store {
         let nearly_full = self.is_nearly_full();
         commands::write(&transaction, records, nearly_full).await?;
         // last, since it locks rooms
-        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full).await?;
+        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full, &self.clock).await?;
         transaction.commit().await?;
         Ok(decided)
     }

@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Context, Handler, MessageResult, SpawnHandle};
+use actix::{Actor, Context, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, SubsecRound, Utc};
 
 use self::{
@@ -41,10 +41,7 @@ pub use self::{
     handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome, Prepared},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
 };
-use super::{
-    journal::{Backlog, Journal, Write},
-    registry::Directory,
-};
+use super::{journal::Journal, registry::Directory};
 use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
@@ -75,8 +72,7 @@ pub struct CommandDispatcher {
     unfinished: Vec<Command>,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
-    journal: Addr<Journal>,
-    backlog: Backlog,
+    journal: Journal,
     store: Store,
 }
 
@@ -99,7 +95,7 @@ fn deliver_by(command: &Command) -> Option<Instant> {
 
 impl CommandDispatcher {
     fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { directory, relays, journal, backlog, store, limits, unfinished, .. } = dependencies;
+        let Dependencies { directory, relays, journal, store, limits, unfinished, .. } = dependencies;
         Self {
             pending: PendingCommands::new(limits),
             unrecorded: Unrecorded::default(),
@@ -113,7 +109,6 @@ impl CommandDispatcher {
             directory,
             relays,
             journal,
-            backlog,
             store,
         }
     }
@@ -124,7 +119,7 @@ impl CommandDispatcher {
         may_answer_late.into_iter().for_each(|client| self.pending.expect_late(command.id, client));
         let targets = ended.into_iter().map(|target| Record::Target { command: command.id, target });
         let records = targets.chain([Record::Command(Arc::new(command.clone()))]).collect();
-        self.journal.do_send(Write { records, patient: false });
+        self.journal.record(records);
         if command.finished_at.is_none() {
             let deliver_by = deliver_by(&command);
             self.pending.insert(command, deliver_by, Instant::now());
@@ -132,8 +127,8 @@ impl CommandDispatcher {
     }
 
     fn reserve(&mut self, command: &Command) -> Result<(), CommandError> {
-        if self.backlog.is_behind() {
-            return Err(CommandError::NotRecorded(self.backlog.failure()));
+        if self.journal.backlog().is_behind() {
+            return Err(CommandError::NotRecorded(self.journal.backlog().failure()));
         }
         Ok(self.pending.reserve(command)?)
     }
@@ -141,7 +136,7 @@ impl CommandDispatcher {
     /// A command begins that is not stored.
     fn reserve_unstored(&mut self, command: &Command, context: &mut Context<Self>) -> Result<(), CommandError> {
         self.reserve(command)?;
-        if self.store.is_nearly_full() || self.backlog.is_stuck() {
+        if self.store.is_nearly_full() || self.journal.backlog().is_stuck() {
             self.unkept.insert(command.id);
         } else {
             self.unrecorded.insert(command.id);
@@ -188,10 +183,8 @@ impl CommandDispatcher {
                     self.send_queued_to(client, context);
                 }
             }
-            Answered::Late if self.backlog.is_stuck() => {}
-            Answered::Late => self
-                .journal
-                .do_send(Write { records: vec![Record::LateResult { command, client, result }], patient: true }),
+            Answered::Late if self.journal.backlog().is_stuck() => {}
+            Answered::Late => self.journal.record_soon(vec![Record::LateResult { command, client, result }]),
             Answered::Unexpected => self.drop_reply(client, command),
         }
     }

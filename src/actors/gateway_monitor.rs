@@ -1,11 +1,12 @@
 //! The role of the GatewayMonitor is to know which gateways can be reached, by probing each once in a period.
 //!
-//! Handlers tell it of gateways that come, change and go, and read its [`Board`]; status sessions get the two-word answer
-//! from it. It records changes and round trips with the Journal, and announces who came and went through the TopicManager.
+//! Handlers create, change and delete gateways through the handle [`Gateways`], and read there how they are; status sessions get
+//! the two-word answer from it. It records changes and round trips with the Journal, and announces who came and went through the TopicManager.
 //! When each gateway is probed and what its probes mean are `domain/gateways`; how a probe is done is `probe`. It has a
 //! thread of its own, so that thousands of probes delay nobody's messages.
 
 mod board;
+mod handle;
 mod messages;
 mod probe;
 mod trouble;
@@ -17,23 +18,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Recipient, SpawnHandle};
-use chrono::{DateTime, SubsecRound, Utc};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle};
 
-pub use board::Board;
-use messages::Probed;
-pub use messages::{Put, Record, RecordAll, Remove, Unwatch, Watch};
-use probe::Prober;
+use board::Board;
+pub use handle::{Dependencies, GatewayChange, GatewayError, Gateways, NewGateway};
+use messages::{AddWatcher, Probed, Put, Remove, RemoveWatcher, WriteAllHours, WriteHour};
+use probe::{Probe, Prober};
 use trouble::Trouble;
 use watchers::Watchers;
 
-use super::{
-    journal::{Backlog, Journal, Write},
-    topic_manager::Announce,
-};
+use super::{journal::Journal, topic_manager::Announce};
 use crate::{
     delivery::Relays,
-    domain::gateways::{Gateway, Gateways, Hour, Hours, News, Schedule, Status, Transition},
+    domain::{
+        clock::Clock,
+        gateways::{Effects, Gateway, GatewayTable, Hour, Hours, Schedule, Status, Transition},
+        ids::GatewayId,
+    },
     protocol::{outbound::StatusEvent, wire},
     settings,
     store::{self, GatewayRecord},
@@ -52,12 +53,12 @@ const GATHERING: Duration = Duration::from_millis(100);
 pub struct GatewayMonitor {
     /// those to begin with, and how they were when the last process ended
     initial: Vec<(Gateway, Option<Transition>)>,
-    table: Gateways,
+    table: GatewayTable,
     schedule: Schedule,
     hours: Hours,
     settings: settings::Probes,
     /// made where it runs, since its sockets belong to that thread's runtime
-    prober: Option<Arc<Prober>>,
+    prober: Option<Arc<dyn Probe>>,
     /// how many probes are under way, at most [`AT_A_TIME`]
     probing: usize,
     trouble: Trouble,
@@ -69,22 +70,26 @@ pub struct GatewayMonitor {
     /// another frame is on its way to them
     pushing: bool,
     board: Arc<Board>,
+    neighbours: Neighbours,
+}
+
+/// Whom the GatewayMonitor tells what it finds, and by which clock.
+struct Neighbours {
     relays: Arc<Relays>,
-    journal: Addr<Journal>,
-    backlog: Backlog,
+    journal: Journal,
+    /// the TopicManager
     announce: Recipient<Announce>,
+    clock: Clock,
 }
 
 impl GatewayMonitor {
     /// Goes on with these gateways, of which it knows how they were. Writes `board`, which is empty.
-    pub fn new(
+    fn new(
         gateways: Vec<Gateway>,
-        mut before: HashMap<i64, Transition>,
+        mut before: HashMap<GatewayId, Transition>,
         settings: settings::Probes,
         board: Arc<Board>,
-        relays: Arc<Relays>,
-        (journal, backlog): (Addr<Journal>, Backlog),
-        announce: Recipient<Announce>,
+        neighbours: Neighbours,
     ) -> Self {
         let period = Duration::from_secs(settings.period_secs.into());
         let initial = gateways.into_iter().map(|gateway| {
@@ -93,7 +98,7 @@ impl GatewayMonitor {
         });
         Self {
             initial: initial.collect(),
-            table: Gateways::default(),
+            table: GatewayTable::default(),
             schedule: Schedule::new(period),
             hours: Hours::default(),
             settings,
@@ -102,20 +107,17 @@ impl GatewayMonitor {
             trouble: Trouble::new(period, board.clone()),
             timer: None,
             watchers: Watchers::default(),
-            pushed: Instant::now(),
+            pushed: neighbours.clock.instant(),
             pushing: false,
             board,
-            relays,
-            journal,
-            backlog,
-            announce,
+            neighbours,
         }
     }
 
     /// Begins the probes that are due, as many as may be under way, and sets the timer to the next.
     fn probe_due(&mut self, context: &mut Context<Self>) {
         let Some(prober) = self.prober.clone() else { return };
-        let now = Instant::now();
+        let now = self.clock().instant();
         while self.probing < AT_A_TIME {
             let Some((id, due)) = self.schedule.take(now) else { break };
             let Some((gateway, version, is_down)) = self.table.to_probe(id) else {
@@ -126,7 +128,7 @@ impl GatewayMonitor {
             self.probing += 1;
             // one that is down needs no second chance to stay so
             let attempts = if is_down { 1 } else { 1 + self.settings.retries };
-            let (prober, monitor, began) = (prober.clone(), context.address(), time());
+            let (prober, monitor, began) = (prober.clone(), context.address(), self.clock().now());
             // not a future of this actor, which would poll all of them at each of its messages
             actix::spawn(async move {
                 let outcome = prober.probe(gateway.address.target(), attempts).await;
@@ -146,7 +148,7 @@ impl GatewayMonitor {
             }
             context.cancel_future(timer);
         }
-        let timer = context.run_later(next.saturating_duration_since(Instant::now()), |monitor, context| {
+        let timer = context.run_later(next.saturating_duration_since(self.clock().instant()), |monitor, context| {
             monitor.timer = None;
             monitor.probe_due(context);
         });
@@ -154,21 +156,23 @@ impl GatewayMonitor {
     }
 
     /// Tells everyone concerned what is different.
-    fn tell(&mut self, news: News, context: &mut Context<Self>) {
-        let now = Instant::now();
+    fn tell(&mut self, effects: Effects, context: &mut Context<Self>) {
+        let now = self.clock().instant();
         let mut records = Vec::new();
         let mut is_other = false;
-        for (id, change) in news.changes {
+        for (id, change) in effects.changes {
             let Some(known) = self.table.known(id) else { continue };
             if change.event {
                 let (status, reason) = (known.status.as_str(), known.reason.map(|reason| reason.as_str()));
                 let name = &known.gateway.name;
                 // at the first start this is thousands of lines that nobody needs
                 match self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
-                    true => tracing::info!(gateway = id, %name, status, reason, "gateway changed"),
-                    false => tracing::debug!(gateway = id, %name, status, reason, "gateway changed"),
+                    true => tracing::info!(gateway = %id, %name, status, reason, "gateway changed"),
+                    false => tracing::debug!(gateway = %id, %name, status, reason, "gateway changed"),
                 }
-                self.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at: time() }));
+                self.neighbours
+                    .announce
+                    .do_send(Announce(StatusEvent::Gateway { known: known.clone(), at: self.clock().now() }));
             }
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });
@@ -178,16 +182,20 @@ impl GatewayMonitor {
             is_other |= before.is_up() != status.is_up();
         }
         self.record(records);
-        news.probe.into_iter().for_each(|id| self.schedule.at_once(id, now));
+        effects.probe.into_iter().for_each(|id| self.schedule.at_once(id, now));
         if is_other {
             self.push_soon(context);
         }
     }
 
+    fn clock(&self) -> &Clock {
+        &self.neighbours.clock
+    }
+
     fn record(&self, records: Vec<GatewayRecord>) {
         if !records.is_empty() {
             let records = records.into_iter().map(store::Record::Gateway).collect();
-            self.journal.do_send(Write { records, patient: true });
+            self.neighbours.journal.record_soon(records);
         }
     }
 
@@ -196,7 +204,7 @@ impl GatewayMonitor {
         if self.pushing || self.watchers.is_empty() {
             return;
         }
-        match GATHERING.checked_sub(self.pushed.elapsed()) {
+        match GATHERING.checked_sub(self.clock().instant() - self.pushed) {
             None => self.push(context),
             Some(wait) => self.push_later(wait, context),
         }
@@ -212,25 +220,20 @@ impl GatewayMonitor {
         if self.watchers.is_empty() {
             return;
         }
-        if self.relays.is_congested() {
+        if self.neighbours.relays.is_congested() {
             // the next frame says all that this one would have said
             self.push_later(GATHERING, context);
             return;
         }
-        self.pushed = Instant::now();
+        self.pushed = self.clock().instant();
         let frame = wire::text(&[self.board.statuses().as_bytes()]);
         for (worker, members) in &self.watchers.audience().workers {
-            self.relays.publish(*worker, members.clone(), None, frame.clone());
+            self.neighbours.relays.publish(*worker, members.clone(), None, frame.clone());
         }
     }
 }
 
-/// The present time as exact as every database keeps it.
-fn time() -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(6)
-}
-
-fn hours_of(gateway: i64, hours: impl IntoIterator<Item = Hour>) -> Vec<GatewayRecord> {
+fn hours_of(gateway: GatewayId, hours: impl IntoIterator<Item = Hour>) -> Vec<GatewayRecord> {
     hours.into_iter().map(|hour| GatewayRecord::Hour { gateway, hour }).collect()
 }
 
@@ -239,13 +242,13 @@ impl Actor for GatewayMonitor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let timeout = Duration::from_secs(self.settings.timeout_secs.into());
-        self.prober = Some(Arc::new(Prober::new(timeout, self.settings.icmp)));
-        let now = Instant::now();
+        self.prober.get_or_insert_with(|| Arc::new(Prober::new(timeout, self.settings.icmp)));
+        let now = self.clock().instant();
         for (gateway, before) in std::mem::take(&mut self.initial) {
             let id = gateway.id;
-            let news = self.table.put(gateway, before, time());
+            let effects = self.table.put(gateway, before, self.clock().now());
             self.schedule.add(id, now);
-            self.tell(news, context);
+            self.tell(effects, context);
         }
         context.run_interval(REFRESH, |monitor, context| monitor.push_soon(context));
         self.probe_due(context);
@@ -257,19 +260,19 @@ impl Handler<Probed> for GatewayMonitor {
 
     fn handle(&mut self, Probed { id, version, began, outcome }: Probed, context: &mut Self::Context) {
         self.probing -= 1;
-        self.schedule.done(id, Instant::now());
-        let now = time();
-        let news = match outcome {
+        self.schedule.done(id, self.clock().instant());
+        let now = self.clock().now();
+        let effects = match outcome {
             Ok(outcome) => {
-                let news = self.table.probed(id, version, began, outcome, now);
+                let effects = self.table.probed(id, version, began, outcome, now);
                 // else it is another gateway now, or none
-                if news.changes.contains_key(&id) {
+                if effects.changes.contains_key(&id) {
                     self.trouble.probed(id);
                     let rtt_ms = outcome.answer.ok().map(|rtt| rtt.as_secs_f64() * 1000.0);
-                    let due = self.hours.add(id, began, rtt_ms, !self.backlog.is_busy());
+                    let due = self.hours.add(id, began, rtt_ms, !self.neighbours.journal.backlog().is_busy());
                     self.record(hours_of(id, due));
                 }
-                news
+                effects
             }
             Err(unable) => {
                 // else it is another gateway now, or none
@@ -279,7 +282,7 @@ impl Handler<Probed> for GatewayMonitor {
                 self.table.not_probed(id, began, now)
             }
         };
-        self.tell(news, context);
+        self.tell(effects, context);
         self.probe_due(context);
     }
 }
@@ -289,9 +292,9 @@ impl Handler<Put> for GatewayMonitor {
 
     fn handle(&mut self, Put(gateway): Put, context: &mut Self::Context) {
         let id = gateway.id;
-        let news = self.table.put(gateway, None, time());
-        self.schedule.add(id, Instant::now());
-        self.tell(news, context);
+        let effects = self.table.put(gateway, None, self.clock().now());
+        self.schedule.add(id, self.clock().instant());
+        self.tell(effects, context);
         self.probe_due(context);
     }
 }
@@ -300,7 +303,7 @@ impl Handler<Remove> for GatewayMonitor {
     type Result = ();
 
     fn handle(&mut self, Remove(id): Remove, context: &mut Self::Context) {
-        let news = self.table.remove(id);
+        let effects = self.table.remove(id);
         self.schedule.remove(id);
         self.hours.remove(id);
         self.trouble.probed(id);
@@ -310,43 +313,43 @@ impl Handler<Remove> for GatewayMonitor {
         self.board.remove(id);
         // after what was recorded of it before
         self.record(vec![GatewayRecord::Deleted(id)]);
-        self.tell(news, context);
+        self.tell(effects, context);
         self.push_soon(context);
         self.probe_due(context);
     }
 }
 
-impl Handler<Record> for GatewayMonitor {
+impl Handler<WriteHour> for GatewayMonitor {
     type Result = ();
 
-    fn handle(&mut self, Record(id): Record, _: &mut Self::Context) {
+    fn handle(&mut self, WriteHour(id): WriteHour, _: &mut Self::Context) {
         let hour = self.hours.record(id);
         self.record(hours_of(id, hour));
     }
 }
 
-impl Handler<RecordAll> for GatewayMonitor {
+impl Handler<WriteAllHours> for GatewayMonitor {
     type Result = ();
 
-    fn handle(&mut self, _: RecordAll, _: &mut Self::Context) {
+    fn handle(&mut self, _: WriteAllHours, _: &mut Self::Context) {
         let all = self.hours.record_all();
         self.record(all.into_iter().map(|(gateway, hour)| GatewayRecord::Hour { gateway, hour }).collect());
     }
 }
 
-impl Handler<Watch> for GatewayMonitor {
+impl Handler<AddWatcher> for GatewayMonitor {
     type Result = ();
 
-    fn handle(&mut self, Watch(session): Watch, _: &mut Self::Context) {
-        self.relays.deliver(&session, &[self.board.statuses().as_bytes()]);
+    fn handle(&mut self, AddWatcher(session): AddWatcher, _: &mut Self::Context) {
+        self.neighbours.relays.deliver(&session, &[self.board.statuses().as_bytes()]);
         self.watchers.add(session);
     }
 }
 
-impl Handler<Unwatch> for GatewayMonitor {
+impl Handler<RemoveWatcher> for GatewayMonitor {
     type Result = ();
 
-    fn handle(&mut self, Unwatch(session): Unwatch, _: &mut Self::Context) {
+    fn handle(&mut self, RemoveWatcher(session): RemoveWatcher, _: &mut Self::Context) {
         self.watchers.remove(&session);
     }
 }

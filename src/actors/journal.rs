@@ -1,25 +1,21 @@
-//! The role of the Journal is to write what others record, in groups: while one transaction commits, everything that is
-//! recorded gathers, and goes into the next; under load the groups grow by themselves. What nobody waits for may gather a
-//! little longer: a thousand rows in one transaction cost a fraction of a thousand transactions.
+//! The role of the JournalWriter is to write what others record through the [`Journal`], in groups: while one transaction
+//! commits, everything that is recorded gathers, and goes into the next; under load the groups grow by themselves. What nobody
+//! waits for may gather a little longer: a thousand rows in one transaction cost a fraction of a thousand transactions.
 //!
 //! The CommandDispatcher records commands and what becomes of them, the GatewayMonitor what its probes found, the Registry
 //! when devices were seen; the RoomManager has changes of rooms decided and written. Whoever must not go on before something
-//! is written asks for [`Flush`].
+//! is written asks for a flush.
 
 mod batch;
+mod handle;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
 
 use self::batch::Batch;
+pub use self::handle::{Backlog, Journal};
 use crate::{
     domain::rooms::RoomChange,
     store::{Decided, Record, Store, StoreError, patience::Patience},
@@ -31,14 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long patient records wait for company.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// Records of which so many wait are too many: who causes them should be told to come again.
-const BEHIND: usize = 100_000;
-
 /// Records per transaction: a backlog is written piece by piece, each in good time.
 const BATCH: usize = 5_000;
-
-/// Records of which so many wait are many: what can wait where it is should wait there.
-const BUSY: usize = 5_000;
 
 /// Write this.
 #[derive(Message)]
@@ -53,7 +43,7 @@ pub struct Write {
 /// Answers when all that was recorded before is written.
 #[derive(Message)]
 #[rtype(result = "Result<(), StoreError>")]
-pub struct Flush;
+struct Flush;
 
 /// Decide and write these, in order. If the database fails they are not tried again, unlike records: whoever asked for them
 /// is told.
@@ -84,45 +74,8 @@ struct Late(u64);
 /// Who waits until that many records are written.
 type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
 
-/// How many records wait, and whether they can be written, to be seen from anywhere.
-#[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    records: AtomicUsize,
-    /// why the records that wait can't be written
-    failure: Mutex<Option<StoreError>>,
-}
-
-impl Backlog {
-    /// Whether what can wait should.
-    pub fn is_busy(&self) -> bool {
-        self.0.records.load(Ordering::Relaxed) > BUSY
-    }
-
-    /// Why records can't be written now, if they can't: whoever would give up if that fails should not try.
-    pub fn failure(&self) -> Option<StoreError> {
-        self.last_failure().clone()
-    }
-
-    /// Whether the database has taken nothing for so long that what nobody waits for should not be recorded.
-    pub fn is_stuck(&self) -> bool {
-        self.is_busy() && self.last_failure().is_some()
-    }
-
-    fn last_failure(&self) -> MutexGuard<'_, Option<StoreError>> {
-        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the database does not keep up.
-    pub fn is_behind(&self) -> bool {
-        self.0.records.load(Ordering::Relaxed) > BEHIND
-    }
-}
-
 /// See the module.
-pub struct Journal {
+pub struct JournalWriter {
     store: Store,
     backlog: Backlog,
     /// `limits.rooms_per_user`; 0 is none
@@ -148,9 +101,8 @@ pub struct Journal {
     urgent: bool,
 }
 
-impl Journal {
-    /// Writes to this store.
-    pub fn new(store: Store, backlog: Backlog, rooms_per_user: usize) -> Self {
+impl JournalWriter {
+    fn new(store: Store, backlog: Backlog, rooms_per_user: usize) -> Self {
         Self {
             store,
             backlog,
@@ -230,7 +182,7 @@ impl Journal {
             journal.under_way = 0;
             let failure = written.failure.or(failed);
             // without records nothing is tried again, so it would never be known that the database is back
-            *journal.backlog.last_failure() = failure.clone().filter(|_| !written.left.is_empty());
+            journal.backlog.set_failure(failure.clone().filter(|_| !written.left.is_empty()));
             if let Some(refusal) = written.refusal {
                 journal.answer_flushes(&Err(refusal));
             }
@@ -257,7 +209,7 @@ impl Journal {
             if more || !journal.gathering || journal.waiting.len() >= BATCH {
                 journal.write(context);
             }
-            journal.backlog.0.records.store(journal.waiting.len(), Ordering::Relaxed);
+            journal.backlog.set_records(journal.waiting.len());
         }));
     }
 
@@ -278,16 +230,16 @@ impl Journal {
     }
 }
 
-impl Actor for Journal {
+impl Actor for JournalWriter {
     type Context = Context<Self>;
 }
 
-impl Handler<Write> for Journal {
+impl Handler<Write> for JournalWriter {
     type Result = ();
 
     fn handle(&mut self, Write { records, patient }: Write, context: &mut Self::Context) {
         self.waiting.extend(records);
-        self.backlog.0.records.store(self.waiting.len(), Ordering::Relaxed);
+        self.backlog.set_records(self.waiting.len());
         if !patient {
             self.urgent = true;
             self.write(context);
@@ -301,7 +253,7 @@ impl Handler<Write> for Journal {
     }
 }
 
-impl Handler<Perform> for Journal {
+impl Handler<Perform> for JournalWriter {
     type Result = ResponseFuture<Performed>;
 
     fn handle(&mut self, Perform(changes): Perform, context: &mut Self::Context) -> Self::Result {
@@ -312,7 +264,7 @@ impl Handler<Perform> for Journal {
     }
 }
 
-impl Handler<Late> for Journal {
+impl Handler<Late> for JournalWriter {
     type Result = ();
 
     fn handle(&mut self, Late(batch): Late, _: &mut Self::Context) {
@@ -320,13 +272,13 @@ impl Handler<Late> for Journal {
         if self.writing && batch == self.number {
             let error = StoreError::late();
             self.is_late = true;
-            *self.backlog.last_failure() = Some(error.clone());
+            self.backlog.set_failure(Some(error.clone()));
             self.refuse(&error);
         }
     }
 }
 
-impl Handler<Flush> for Journal {
+impl Handler<Flush> for JournalWriter {
     type Result = ResponseFuture<Result<(), StoreError>>;
 
     fn handle(&mut self, _: Flush, context: &mut Self::Context) -> Self::Result {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{names::resolve, values::number};
 use crate::{
-    domain::gateways::MAX_ID,
+    domain::ids::GatewayId,
     terminal::{
         output::{Output, items, print_json, table, text},
         say,
@@ -48,7 +48,7 @@ struct ListArguments {
     #[arg(long)]
     search: Option<String>,
     /// Only devices behind this gateway
-    #[arg(long, value_name = "ID", value_parser = number(0..=MAX_ID))]
+    #[arg(long, value_name = "ID", value_parser = number(0..=GatewayId::MAX.0))]
     gateway: Option<i64>,
     /// The number of devices to skip
     #[arg(long, default_value_t = 0, value_parser = number(0..=i64::MAX as u64))]

@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 use super::values;
 use crate::{
     client::{Client, ClientError, Connection},
-    domain::gateways::{Address, EXPECTED, MAX_ID, is_name, is_percent, is_rtt},
+    domain::{
+        gateways::{Address, EXPECTED, is_name, is_percent, is_rtt},
+        ids::GatewayId,
+    },
     terminal::{
         output::{Output, items, print_json, table, text},
         say,
@@ -39,10 +42,10 @@ enum Action {
         #[arg(value_parser = |text: &str| Address::parse(text).ok_or(EXPECTED))]
         address: Address,
         /// Its id; assigned if left out
-        #[arg(long, value_parser = values::number(0..=MAX_ID))]
+        #[arg(long, value_parser = values::number(0..=GatewayId::MAX.0))]
         id: Option<i64>,
         /// The id of the gateway that it is behind
-        #[arg(long, value_name = "ID", value_parser = values::number(0..=MAX_ID))]
+        #[arg(long, value_name = "ID", value_parser = values::number(0..=GatewayId::MAX.0))]
         parent: Option<i64>,
         /// Degraded above this mean round trip
         #[arg(long, value_name = "MS", value_parser = |text: &str| number(text, is_rtt, "a number greater than 0"))]
@@ -57,7 +60,7 @@ enum Action {
     /// Remove a gateway with its history
     Rm {
         /// Its id, as `gateways list` shows it
-        #[arg(value_parser = values::number(0..=MAX_ID))]
+        #[arg(value_parser = values::number(0..=GatewayId::MAX.0))]
         id: i64,
         #[command(flatten)]
         output: Output,

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    ids::{ClientId, ClientKind, Role},
+    ids::{ClientId, ClientKind, GatewayId, Role},
     rooms::Participant,
 };
 
@@ -35,7 +35,7 @@ pub enum Holder {
         /// The name; may be empty.
         name: String,
         /// The gateway.
-        gateway_id: Option<i64>,
+        gateway_id: Option<GatewayId>,
         /// How often the UUID has been deleted.
         incarnation: i64,
     },

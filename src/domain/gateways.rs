@@ -7,6 +7,7 @@ mod table;
 mod window;
 
 use std::{
+    collections::HashSet,
     fmt,
     ops::{Bound, RangeBounds, RangeInclusive},
     sync::Arc,
@@ -18,11 +19,10 @@ use chrono::{DateTime, Utc};
 pub use address::{Address, EXPECTED, Host, Target, is_one_machine};
 pub use hours::{Hour, Hours};
 pub use schedule::Schedule;
-pub use table::{Change, Gateways, News};
+pub use table::{Delta, Effects, GatewayTable};
 pub use window::Window;
 
-/// The largest id: what every program reads as a number without loss.
-pub const MAX_ID: i64 = (1 << 53) - 1;
+use super::ids::GatewayId;
 
 /// The longest name in characters.
 pub const MAX_NAME_CHARS: usize = 100;
@@ -71,19 +71,33 @@ impl Source {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// Unique among all gateways.
-    pub id: i64,
+    pub id: GatewayId,
     /// For people.
     pub name: String,
     /// Where it is probed.
     pub address: Address,
     /// The gateway that it is behind.
-    pub parent_id: Option<i64>,
+    pub parent_id: Option<GatewayId>,
     /// Above this mean round trip it is degraded.
     pub max_rtt_ms: Option<f64>,
     /// Above this loss it is degraded.
     pub max_loss_percent: Option<f64>,
     /// Where it comes from.
     pub source: Source,
+}
+
+/// Whether a gateway would be behind itself with this parent, given the parents that the others have.
+pub fn is_behind_itself(id: GatewayId, parent: GatewayId, parent_of: impl Fn(GatewayId) -> Option<GatewayId>) -> bool {
+    let mut seen = HashSet::new();
+    let mut above = Some(parent);
+    // a cycle of others is not this one's
+    while let Some(one) = above.filter(|one| seen.insert(*one)) {
+        if one == id {
+            return true;
+        }
+        above = parent_of(one);
+    }
+    false
 }
 
 /// How a gateway is.
@@ -225,7 +239,7 @@ pub fn uptime_percent(
 
 /// A gateway and how it is now.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct GatewayState {
     /// The gateway.
     pub gateway: Arc<Gateway>,
     /// How it is.
@@ -272,6 +286,21 @@ mod tests {
         for (index, (before, transitions, from, to, expected)) in table.into_iter().enumerate() {
             let found = uptime_percent(before, transitions, at(from), at(to));
             assert_eq!(found.map(f64::round), expected.map(f64::round), "case {index}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_behind_itself_if_any_of_its_parents_is() {
+        // 3 is behind 2, that is behind 1; 8 and 9 are behind each other
+        let parent_of = |id: GatewayId| match id.0 {
+            2 => Some(GatewayId(1)),
+            3 => Some(GatewayId(2)),
+            8 => Some(GatewayId(9)),
+            9 => Some(GatewayId(8)),
+            _ => None,
+        };
+        for (id, parent, expected) in [(1, 1, true), (1, 3, true), (3, 1, false), (4, 3, false), (1, 8, false)] {
+            assert_eq!(is_behind_itself(GatewayId(id), GatewayId(parent), parent_of), expected, "{id} behind {parent}");
         }
     }
 

@@ -159,6 +159,21 @@ impl Display for TopicId {
     }
 }
 
+/// The id of a gateway, unique among those of the configuration and those that were created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct GatewayId(pub i64);
+
+impl GatewayId {
+    /// The largest that every program reads as a number without loss.
+    pub const MAX: Self = Self((1 << 53) - 1);
+}
+
+impl Display for GatewayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The id of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RoomId(pub i64);

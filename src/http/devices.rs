@@ -18,8 +18,7 @@ use crate::{
     actors::registry::DeviceError,
     domain::{
         accounts::Authenticated,
-        gateways::MAX_ID,
-        ids::{ClientId, Role},
+        ids::{ClientId, GatewayId, Role},
     },
     error::ApiError,
     http::Admission,
@@ -55,7 +54,7 @@ impl DeviceInfo {
             metadata: device.metadata,
             online,
             last_seen: last_seen.map(rfc3339),
-            gateway_id: device.gateway_id,
+            gateway_id: device.gateway_id.map(|id| id.0),
         }
     }
 }
@@ -80,11 +79,11 @@ pub struct ListQuery(DeviceFilter);
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let search = fields.optional_text("search", 0..=200);
-        let gateway_id = fields.optional_number("gateway_id", 0..=MAX_ID as u64);
+        let gateway_id = fields.optional_number("gateway_id", 0..=GatewayId::MAX.0 as u64);
         let paging = Paging::<(String, ClientId)>::from_fields(fields);
         let (search, gateway_id, Paging { after, skip, limit }) = (search?, gateway_id?, paging?);
         let search = search.filter(|search| !search.is_empty());
-        Ok(Self(DeviceFilter { search, gateway_id: gateway_id.map(|id| id as i64), after, skip, limit }))
+        Ok(Self(DeviceFilter { search, gateway_id: gateway_id.map(|id| GatewayId(id as i64)), after, skip, limit }))
     }
 }
 
@@ -99,7 +98,7 @@ pub struct UpdateDevice {
     metadata: Option<Value>,
     /// The gateway that it is behind; null: none.
     #[schema(value_type = Option<i64>)]
-    gateway_id: Option<Option<i64>>,
+    gateway_id: Option<Option<GatewayId>>,
 }
 
 impl FromFields for UpdateDevice {
@@ -110,12 +109,14 @@ impl FromFields for UpdateDevice {
             .has("metadata")
             .then(|| fields.optional_object("metadata", bytes, "limits.metadata_bytes"))
             .transpose();
-        let gateway_id =
-            fields.has("gateway_id").then(|| fields.optional_number("gateway_id", 0..=MAX_ID as u64)).transpose();
+        let gateway_id = fields
+            .has("gateway_id")
+            .then(|| fields.optional_number("gateway_id", 0..=GatewayId::MAX.0 as u64))
+            .transpose();
         Ok(Self {
             name: name?,
             metadata: metadata?,
-            gateway_id: gateway_id?.map(|gateway_id| gateway_id.map(|id| id as i64)),
+            gateway_id: gateway_id?.map(|gateway_id| gateway_id.map(|id| GatewayId(id as i64))),
         })
     }
 }
@@ -185,15 +186,10 @@ pub async fn update(
     broker.charge_stored(identity.account.id, bytes)?;
     undisturbed(async move {
         // a gateway must not go between the look and the link
-        let _unchanged = match gateway_id {
-            Some(Some(_)) => Some(broker.gateway_turn().await?),
+        let _held = match gateway_id {
+            Some(Some(gateway)) => Some(broker.gateways.hold(gateway).await?),
             _ => None,
         };
-        if let Some(Some(gateway)) = gateway_id
-            && broker.gateways.get(gateway).is_none()
-        {
-            return Err(ApiError::NotFound("Gateway not found"));
-        }
         let change = DeviceChange { name, metadata, gateway_id };
         let device = broker.clients.update_device(id, change).await?;
         tracing::info!(device = %id, by = %identity.account.id, "device changed");

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::{
     actors::{
         command_dispatcher::CommandError,
+        gateway_monitor::GatewayError,
         registry::{ConnectError, DeviceError},
         room_manager::RoomError,
         topic_manager::TopicError,
@@ -131,5 +132,29 @@ fn limit(exceeded: Exceeded) -> ApiError {
         Exceeded::QueuedPerTarget => own("limits.queued_commands_per_target", 60),
         Exceeded::Bytes => ApiError::AtLimit("limits.command_bytes"),
         Exceeded::BytesPerIdentity => own("limits.command_bytes_per_identity", 10),
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::NotFound => Self::NotFound("Gateway not found"),
+            GatewayError::ParentNotFound => Self::NotFound("Parent gateway not found"),
+            GatewayError::BehindItself(parent) => {
+                let msg = "Value error, the gateway would be behind itself";
+                Self::invalid("value_error", &["body", "parent_id"], msg, parent.0.into())
+            }
+            GatewayError::Configured => {
+                Self::Forbidden("Gateway is from the configuration and can be changed there alone")
+            }
+            GatewayError::IdTaken => Self::AlreadyExists("Gateway id already exists"),
+            GatewayError::NoIdLeft => {
+                Self::AlreadyExists("The highest gateway id has been used: give an id that is free")
+            }
+            GatewayError::TooMany => Self::TooMany { limit: "limits.gateways", retry_after: 60 },
+            GatewayError::Store(error) => error.into(),
+            GatewayError::Busy(error) => error.into(),
+            GatewayError::Stopped(error) => error.into(),
+        }
     }
 }

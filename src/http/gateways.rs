@@ -13,10 +13,10 @@ use super::{
     undisturbed,
 };
 use crate::{
-    actors::gateway_monitor::{Put, Remove},
+    actors::gateway_monitor::{GatewayChange, NewGateway},
     domain::{
-        accounts::Account,
-        gateways::{Address, EXPECTED, Gateway, Known, MAX_ID, MAX_NAME_CHARS, PERCENTS, RTTS, Source, is_name},
+        gateways::{Address, EXPECTED, GatewayState, MAX_NAME_CHARS, PERCENTS, RTTS, is_name},
+        ids::GatewayId,
     },
     error::ApiError,
     http::extract::{Operator, PublicRead},
@@ -53,10 +53,10 @@ pub struct GatewayInfo {
 }
 
 impl GatewayInfo {
-    fn of(known: &Known) -> Self {
+    fn of(known: &GatewayState) -> Self {
         let gateway = &known.gateway;
         Self {
-            id: gateway.id,
+            id: gateway.id.0,
             name: gateway.name.clone(),
             address: gateway.address.as_str().to_owned(),
             status: known.status.as_str(),
@@ -64,7 +64,7 @@ impl GatewayInfo {
             since: rfc3339(known.since),
             rtt_ms: known.rtt_ms.map(rounded),
             loss_percent: known.loss_percent.map(rounded),
-            parent_id: gateway.parent_id,
+            parent_id: gateway.parent_id.map(|id| id.0),
             max_rtt_ms: gateway.max_rtt_ms,
             max_loss_percent: gateway.max_loss_percent,
             probed_at: known.probed_at.map(rfc3339),
@@ -98,9 +98,11 @@ pub struct CreateGateway {
     #[schema(value_type = String, example = "tcp://192.0.2.1:443")]
     address: Address,
     /// Assigned if left out.
-    id: Option<i64>,
+    #[schema(value_type = Option<i64>)]
+    id: Option<GatewayId>,
     /// The gateway that it is behind: while that is down, this one is `disconnected` (`parent_down`).
-    parent_id: Option<i64>,
+    #[schema(value_type = Option<i64>)]
+    parent_id: Option<GatewayId>,
     /// Degraded above this mean round trip.
     max_rtt_ms: Option<f64>,
     /// Degraded above this loss.
@@ -135,7 +137,7 @@ pub struct UpdateGateway {
     address: Option<Address>,
     /// Null: behind none.
     #[schema(value_type = Option<i64>)]
-    parent_id: Option<Option<i64>>,
+    parent_id: Option<Option<GatewayId>>,
     /// Null: no threshold.
     #[schema(value_type = Option<f64>)]
     max_rtt_ms: Option<Option<f64>>,
@@ -175,8 +177,8 @@ fn address(fields: &mut Fields<'_>) -> Checked<Address> {
     Address::parse(&text).ok_or_else(|| fields.fault("value_error", "address", format!("Value error, {EXPECTED}")))
 }
 
-fn id(fields: &mut Fields<'_>, name: &str) -> Checked<Option<i64>> {
-    Ok(fields.optional_number(name, 0..=MAX_ID as u64)?.map(|id| id as i64))
+fn id(fields: &mut Fields<'_>, name: &str) -> Checked<Option<GatewayId>> {
+    Ok(fields.optional_number(name, 0..=GatewayId::MAX.0 as u64)?.map(|id| GatewayId(id as i64)))
 }
 
 fn max_rtt_ms(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
@@ -187,40 +189,14 @@ fn max_loss_percent(fields: &mut Fields<'_>) -> Checked<Option<f64>> {
     fields.optional_decimal("max_loss_percent", PERCENTS, "a number from 0 to 100")
 }
 
-fn existing(broker: &Broker, path: &str) -> Result<std::sync::Arc<Known>, ApiError> {
-    broker.gateways.get(path_int("id", path)?).ok_or(NOT_FOUND)
-}
-
-const NOT_FOUND: ApiError = ApiError::NotFound("Gateway not found");
-
-/// The gateway, which must not be one of the configuration.
-fn changeable(broker: &Broker, path: &str) -> Result<std::sync::Arc<Known>, ApiError> {
-    let known = existing(broker, path)?;
-    match known.gateway.source {
-        Source::Api => Ok(known),
-        Source::Config => Err(ApiError::Forbidden("Gateway is from the configuration and can be changed there alone")),
-    }
-}
-
-fn check_parent(broker: &Broker, id: Option<i64>, parent: Option<i64>) -> Result<(), ApiError> {
-    let Some(parent) = parent else { return Ok(()) };
-    if id.is_some_and(|id| broker.gateways.is_cycle(id, parent)) {
-        let msg = "Value error, the gateway would be behind itself";
-        return Err(ApiError::invalid("value_error", &["body", "parent_id"], msg, parent.into()));
-    }
-    broker.gateways.get(parent).map(|_| ()).ok_or(ApiError::NotFound("Parent gateway not found"))
-}
-
-async fn told(broker: &Broker, gateway: Gateway) -> Result<web::Json<GatewayInfo>, ApiError> {
-    let id = gateway.id;
-    broker.gateway_monitor.send(Put(gateway)).await?;
-    Ok(web::Json(GatewayInfo::of(&*broker.gateways.get(id).ok_or(NOT_FOUND)?)))
+fn gateway_id(path: &str) -> Result<GatewayId, ApiError> {
+    path_int("id", path).map(GatewayId)
 }
 
 /// All gateways and their state, by id.
 #[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: Operator, part: QueryOf<Part<i64>>) -> web::Json<GatewayList> {
-    let all = broker.gateways.all().into_iter().map(|known| (known.gateway.id, known));
+    let all = broker.gateways.all().into_iter().map(|known| (known.gateway.id.0, known));
     let (gateways, next) = part_of(all, &part.0);
     let gateways: Vec<_> = gateways.iter().map(|(_, known)| GatewayInfo::of(known)).collect();
     web::Json(GatewayList { count: gateways.len(), gateways, next })
@@ -236,37 +212,14 @@ pub async fn create(
     body: Body<CreateGateway>,
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
     let CreateGateway { name, address, id, parent_id, max_rtt_ms, max_loss_percent } = body.content;
+    let new = NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent };
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_turn().await?;
-        let taken = ApiError::AlreadyExists("Gateway id already exists");
-        if id.is_some_and(|id| broker.gateways.get(id).is_some()) {
-            return Err(taken);
-        }
-        let limit = broker.settings.limits.gateways;
-        if limit > 0 && broker.gateways.len() >= limit {
-            return Err(ApiError::TooMany { limit: "limits.gateways", retry_after: 60 });
-        }
-        check_parent(&broker, id, parent_id)?;
-        let id = match id {
-            Some(id) => id,
-            None => unused_id(&broker).await?,
-        };
-        let source = Source::Api;
-        let gateway = Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source };
-        if !broker.store.create_gateway(&gateway).await? {
-            return Err(taken);
-        }
-        tracing::info!(gateway = id, address = %gateway.address, operator = %operator.0.account.id, "gateway created");
-        told(&broker, gateway).await
+        let known = broker.gateways.create(new).await?;
+        let gateway = &known.gateway;
+        tracing::info!(gateway = %gateway.id, address = %gateway.address, operator = %operator.0.account.id, "gateway created");
+        Ok(web::Json(GatewayInfo::of(&known)))
     })
     .await
-}
-
-async fn unused_id(broker: &Broker) -> Result<i64, ApiError> {
-    match broker.store.unused_gateway_id().await? {
-        id if id <= MAX_ID => Ok(id),
-        _ => Err(ApiError::AlreadyExists("The highest gateway id has been used: give an id that is free")),
-    }
 }
 
 /// A gateway and its state.
@@ -276,7 +229,7 @@ pub async fn show(
     _: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
-    Ok(web::Json(GatewayInfo::of(&*existing(&broker, &path)?)))
+    Ok(web::Json(GatewayInfo::of(&*broker.gateways.get(gateway_id(&path)?)?)))
 }
 
 /// Change a gateway. It is probed at once; at another address it begins anew as `unknown`.
@@ -287,28 +240,14 @@ pub async fn update(
     path: web::Path<String>,
     body: Body<UpdateGateway>,
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
-    let change = body.content;
+    let id = gateway_id(&path)?;
+    let UpdateGateway { name, address, parent_id, max_rtt_ms, max_loss_percent } = body.content;
+    let change = GatewayChange { name, address, parent_id, max_rtt_ms, max_loss_percent };
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_turn().await?;
-        let known = changeable(&broker, &path)?;
-        let old = &known.gateway;
-        if let Some(parent_id) = change.parent_id {
-            check_parent(&broker, Some(old.id), parent_id)?;
-        }
-        let gateway = Gateway {
-            id: old.id,
-            name: change.name.unwrap_or_else(|| old.name.clone()),
-            address: change.address.unwrap_or_else(|| old.address.clone()),
-            parent_id: change.parent_id.unwrap_or(old.parent_id),
-            max_rtt_ms: change.max_rtt_ms.unwrap_or(old.max_rtt_ms),
-            max_loss_percent: change.max_loss_percent.unwrap_or(old.max_loss_percent),
-            source: Source::Api,
-        };
-        if !broker.store.update_gateway(&gateway).await? {
-            return Err(NOT_FOUND);
-        }
-        tracing::info!(gateway = gateway.id, address = %gateway.address, operator = %operator.0.account.id, "gateway changed");
-        told(&broker, gateway).await
+        let known = broker.gateways.update(id, change).await?;
+        let gateway = &known.gateway;
+        tracing::info!(gateway = %id, address = %gateway.address, operator = %operator.0.account.id, "gateway changed");
+        Ok(web::Json(GatewayInfo::of(&known)))
     })
     .await
 }
@@ -320,14 +259,10 @@ pub async fn remove(
     operator: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
+    let id = gateway_id(&path)?;
     undisturbed(async move {
-        let _one_at_a_time = broker.gateway_turn().await?;
-        let id = changeable(&broker, &path)?.gateway.id;
-        for device in broker.store.delete_gateway(id).await? {
-            broker.accounts.put(Account::from(device));
-        }
-        broker.gateway_monitor.send(Remove(id)).await?;
-        tracing::info!(gateway = id, operator = %operator.0.account.id, "gateway deleted");
+        broker.gateways.delete(id).await?;
+        tracing::info!(gateway = %id, operator = %operator.0.account.id, "gateway deleted");
         Ok(Confirmation::of("Gateway deleted"))
     })
     .await

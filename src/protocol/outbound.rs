@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     commands::Command,
-    gateways::Known,
+    gateways::GatewayState,
     ids::{ClientId, ClientKind, CommandId, RoomId, TopicId},
 };
 
@@ -150,7 +150,7 @@ pub enum StatusEvent {
     /// A gateway became reachable or unreachable.
     Gateway {
         /// The gateway and its new state.
-        known: Known,
+        known: GatewayState,
         /// When the probes found the change.
         at: DateTime<Utc>,
     },

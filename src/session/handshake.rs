@@ -10,7 +10,7 @@ use socket2::Socket;
 
 use super::{Dialect, Session, body::Body, chat, inbound::Guard};
 use crate::{
-    actors::{gateway_monitor::Watch, registry::ConnectError},
+    actors::registry::ConnectError,
     auth::AuthError,
     delivery::{self, Outbox, SessionHandle},
     domain::{accounts::Authenticated, rooms::RoomChange},
@@ -109,7 +109,7 @@ pub async fn accept(
         session.adopt(dialect, expires_at);
     }
     if dialect == Dialect::Status {
-        broker.gateway_monitor.do_send(Watch(outbox.handle().clone()));
+        broker.gateways.watch(outbox.handle().clone());
     }
     let mut response = ws::handshake(request)
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;

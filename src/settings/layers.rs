@@ -437,7 +437,10 @@ mod tests {
         let gateways =
             load(&entry("max_rtt_ms = 5\n[[gateways]]\nid = 2\nname = \"b\"\naddress = \"tcp://b:1\"\nparent_id = 1"));
         let gateways = gateways.unwrap().gateways();
-        assert_eq!((gateways.len(), gateways[0].max_rtt_ms, gateways[1].parent_id), (2, Some(5.0), Some(1)));
+        assert_eq!(
+            (gateways.len(), gateways[0].max_rtt_ms, gateways[1].parent_id),
+            (2, Some(5.0), Some(crate::domain::ids::GatewayId(1)))
+        );
         let table = [
             (
                 "gateways = 1".to_owned(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use crate::{
-    actors::journal::Backlog,
+    actors::journal::Journal,
     store::{Store, StoreError},
 };
 
@@ -24,8 +24,8 @@ pub(crate) struct Readiness {
 
 impl Readiness {
     /// `ok`, [`NEARLY_FULL`], or what is wrong with the database in a word.
-    pub(crate) async fn of_database(&self, store: &Store, backlog: &Backlog) -> &'static str {
-        if let Some(failure) = backlog.failure() {
+    pub(crate) async fn of_database(&self, store: &Store, journal: &Journal) -> &'static str {
+        if let Some(failure) = journal.backlog().failure() {
             return word(&failure);
         }
         let mut last = self.last.lock().await;

@@ -49,7 +49,7 @@ impl Store {
 
     async fn write_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        let now = Utc::now();
+        let now = self.clock.now();
         let rules = broker.password_rules;
         let row = ActiveModel {
             id: Set(ROW),
@@ -118,7 +118,7 @@ impl Store {
         let transaction = self.begin_essential().await?;
         let done = Entity::update_many()
             .filter(Column::Id.eq(ROW))
-            .col_expr(Column::SeenAt, Expr::value(Utc::now()))
+            .col_expr(Column::SeenAt, Expr::value(self.clock.now()))
             .exec(&transaction)
             .await?;
         if done.rows_affected == 0 {

@@ -1,6 +1,6 @@
 //! Devices.
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, IntoActiveModel,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{
         accounts::{Account, Holder},
-        ids::ClientId,
+        ids::{ClientId, GatewayId},
         registration::{self, Outcome, Proof, Registered},
     },
     protocol::json,
@@ -40,7 +40,7 @@ pub struct RegisteredDevice {
     /// What it says of itself: a JSON object.
     pub metadata: Value,
     /// The gateway that it is behind.
-    pub gateway_id: Option<i64>,
+    pub gateway_id: Option<GatewayId>,
     /// When it last came or went; None: it has never been connected.
     pub last_seen: Option<DateTime<Utc>>,
     /// Tokens of an earlier generation are revoked.
@@ -76,7 +76,7 @@ impl From<Model> for RegisteredDevice {
             uuid: row.uuid.into(),
             name: row.name,
             metadata: json::stored_object(&row.metadata),
-            gateway_id: row.gateway_id,
+            gateway_id: row.gateway_id.map(GatewayId),
             last_seen: row.last_seen.map(|time| time.to_utc()),
             token_generation: row.token_generation,
             version: row.version,
@@ -94,7 +94,7 @@ pub struct DeviceChange {
     /// Another JSON object.
     pub metadata: Option<Value>,
     /// Another gateway, or none.
-    pub gateway_id: Option<Option<i64>>,
+    pub gateway_id: Option<Option<GatewayId>>,
 }
 
 /// Which devices to list, by name.
@@ -103,7 +103,7 @@ pub struct DeviceFilter {
     /// Only those with this in their name, or whose UUID begins like this.
     pub search: Option<String>,
     /// Only those behind this gateway.
-    pub gateway_id: Option<i64>,
+    pub gateway_id: Option<GatewayId>,
     /// Only those after this name and UUID.
     pub after: Option<(String, ClientId)>,
     /// How many to pass over.
@@ -175,7 +175,7 @@ impl Store {
                 }
                 if is_new {
                     row.deleted_at = Set(None);
-                    row.created_at = Set(Utc::now().trunc_subsecs(6).into());
+                    row.created_at = Set(self.clock.now().into());
                 }
                 if renamed || is_new || ends_tokens {
                     row.name = Set(name.to_owned());
@@ -190,7 +190,7 @@ impl Store {
                     name: Set(name.to_owned()),
                     key_hash: Set(key_hash.to_owned()),
                     token_generation: Set(0),
-                    created_at: Set(Utc::now().trunc_subsecs(6).into()),
+                    created_at: Set(self.clock.now().into()),
                     metadata: Set(NO_METADATA.to_owned()),
                     gateway_id: Set(None),
                     last_seen: Set(None),
@@ -235,7 +235,7 @@ impl Store {
             query = query.filter(matches(search));
         }
         if let Some(gateway) = filter.gateway_id {
-            query = query.filter(Column::GatewayId.eq(gateway));
+            query = query.filter(Column::GatewayId.eq(gateway.0));
         }
         let total = query.clone().count(&self.read).await?;
         let page = query.apply_if(filter.after, |query, (name, uuid)| {
@@ -270,7 +270,7 @@ impl Store {
             row.metadata = Set(metadata.to_string());
         }
         if let Some(gateway_id) = change.gateway_id {
-            row.gateway_id = Set(gateway_id);
+            row.gateway_id = Set(gateway_id.map(|gateway| gateway.0));
         }
         if is_account_changed {
             row.version = Set(counters::next(&transaction, Counter::Change).await?);
@@ -289,7 +289,7 @@ impl Store {
         tokens::lock_of_client(&transaction, uuid).await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
-        rooms::changes::leave_all(&transaction, uuid).await?;
+        rooms::changes::leave_all(&transaction, uuid, &self.clock).await?;
         tokens::delete_of_client(&transaction, uuid, None).await?;
         let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {
@@ -301,7 +301,7 @@ impl Store {
             metadata: Set(NO_METADATA.to_owned()),
             gateway_id: Set(None),
             last_seen: Set(None),
-            deleted_at: Set(Some(Utc::now().trunc_subsecs(6).into())),
+            deleted_at: Set(Some(self.clock.now().into())),
             ..row.into_active_model()
         };
         let row = row.update(&transaction).await?;
@@ -425,11 +425,11 @@ pub(super) async fn write_seen(
 /// Devices that were behind a gateway are behind none. Answers these, as they are now.
 pub(super) async fn forget_gateway(
     connection: &impl ConnectionTrait,
-    gateway: i64,
+    gateway: GatewayId,
 ) -> Result<Vec<RegisteredDevice>, StoreError> {
     // in one order, as everywhere: else two of them could wait for each other
     let behind = Devices::find()
-        .filter(Column::GatewayId.eq(gateway))
+        .filter(Column::GatewayId.eq(gateway.0))
         .order_by_asc(Column::Uuid)
         .lock_exclusive()
         .all(connection)
@@ -439,7 +439,7 @@ pub(super) async fn forget_gateway(
     }
     let version = counters::next(connection, Counter::Change).await?;
     Devices::update_many()
-        .filter(Column::GatewayId.eq(gateway))
+        .filter(Column::GatewayId.eq(gateway.0))
         .col_expr(Column::GatewayId, Expr::value(Option::<i64>::None))
         .col_expr(Column::Version, Expr::value(version))
         .exec(connection)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use entity::{gateway_hours, gateway_transitions, gateways};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
@@ -15,7 +15,10 @@ use super::{
     counters::{self, Counter},
     devices, is_unique_violation, pieces,
 };
-use crate::domain::gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition};
+use crate::domain::{
+    gateways::{Address, Gateway, Hour, Reason, Source, Status, Transition},
+    ids::GatewayId,
+};
 
 /// Gateways whose samples go in one transaction, so that nothing else waits long.
 const THINNED: u64 = 200;
@@ -26,19 +29,19 @@ pub enum GatewayRecord {
     /// Its status changed.
     Transition {
         /// The gateway.
-        gateway: i64,
+        gateway: GatewayId,
         /// The change.
         transition: Transition,
     },
     /// An hour of its probes, which may be written again when there are more of them.
     Hour {
         /// The gateway.
-        gateway: i64,
+        gateway: GatewayId,
         /// The probes.
         hour: Hour,
     },
     /// It was deleted: what was recorded of it before goes, too.
-    Deleted(i64),
+    Deleted(GatewayId),
 }
 
 /// What is kept of a gateway in a span of time.
@@ -76,25 +79,25 @@ fn read_transition(row: gateway_transitions::Model) -> Transition {
 /// A row whose address no version of the program would have written is passed over.
 fn read_gateway(row: gateways::Model) -> Option<Gateway> {
     Some(Gateway {
-        id: row.id,
+        id: GatewayId(row.id),
         name: row.name,
         address: Address::parse(&row.address)?,
-        parent_id: row.parent_id,
+        parent_id: row.parent_id.map(GatewayId),
         max_rtt_ms: row.max_rtt_ms,
         max_loss_percent: row.max_loss_percent,
         source: Source::Api,
     })
 }
 
-fn gateway_row(gateway: &Gateway) -> gateways::ActiveModel {
+fn gateway_row(gateway: &Gateway, now: DateTime<Utc>) -> gateways::ActiveModel {
     gateways::ActiveModel {
-        id: Set(gateway.id),
+        id: Set(gateway.id.0),
         name: Set(gateway.name.clone()),
         address: Set(gateway.address.as_str().to_owned()),
-        parent_id: Set(gateway.parent_id),
+        parent_id: Set(gateway.parent_id.map(|parent| parent.0)),
         max_rtt_ms: Set(gateway.max_rtt_ms),
         max_loss_percent: Set(gateway.max_loss_percent),
-        created_at: Set(Utc::now().trunc_subsecs(6).into()),
+        created_at: Set(now.into()),
     }
 }
 
@@ -112,8 +115,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn unused_gateway_id(&self) -> Result<i64, StoreError> {
-        Ok(counters::last(&self.read, Counter::GatewayId).await? + 1)
+    pub async fn unused_gateway_id(&self) -> Result<GatewayId, StoreError> {
+        Ok(GatewayId(counters::last(&self.read, Counter::GatewayId).await? + 1))
     }
 
     /// Gateways of the configuration have ids up to this one: none is given to another gateway, also when those are no
@@ -121,9 +124,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn reserve_gateway_ids(&self, highest: i64) -> Result<(), StoreError> {
+    pub async fn reserve_gateway_ids(&self, highest: GatewayId) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        counters::raise(&transaction, Counter::GatewayId, highest).await?;
+        counters::raise(&transaction, Counter::GatewayId, highest.0).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -134,13 +137,16 @@ impl Store {
     /// When the database fails.
     pub async fn create_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
         let transaction = self.begin().await?;
-        match gateways::Entity::insert(gateway_row(gateway)).exec_without_returning(&transaction).await {
+        match gateways::Entity::insert(gateway_row(gateway, self.clock.now()))
+            .exec_without_returning(&transaction)
+            .await
+        {
             Ok(_) => {}
             Err(error) if is_unique_violation(&error) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
         delete_history(&transaction, &[gateway.id]).await?;
-        counters::raise(&transaction, Counter::GatewayId, gateway.id).await?;
+        counters::raise(&transaction, Counter::GatewayId, gateway.id.0).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -152,10 +158,10 @@ impl Store {
     pub async fn update_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
         let transaction = self.begin().await?;
         let done = gateways::Entity::update_many()
-            .filter(gateways::Column::Id.eq(gateway.id))
+            .filter(gateways::Column::Id.eq(gateway.id.0))
             .col_expr(gateways::Column::Name, Expr::value(gateway.name.as_str()))
             .col_expr(gateways::Column::Address, Expr::value(gateway.address.as_str()))
-            .col_expr(gateways::Column::ParentId, Expr::value(gateway.parent_id))
+            .col_expr(gateways::Column::ParentId, Expr::value(gateway.parent_id.map(|parent| parent.0)))
             .col_expr(gateways::Column::MaxRttMs, Expr::value(gateway.max_rtt_ms))
             .col_expr(gateways::Column::MaxLossPercent, Expr::value(gateway.max_loss_percent))
             .exec(&transaction)
@@ -169,11 +175,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_gateway(&self, id: i64) -> Result<Vec<RegisteredDevice>, StoreError> {
+    pub async fn delete_gateway(&self, id: GatewayId) -> Result<Vec<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
-        gateways::Entity::delete_by_id(id).exec(&transaction).await?;
+        gateways::Entity::delete_by_id(id.0).exec(&transaction).await?;
         gateways::Entity::update_many()
-            .filter(gateways::Column::ParentId.eq(id))
+            .filter(gateways::Column::ParentId.eq(id.0))
             .col_expr(gateways::Column::ParentId, Expr::value(Option::<i64>::None))
             .exec(&transaction)
             .await?;
@@ -187,9 +193,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn last_gateway_transitions(&self) -> Result<Vec<(i64, Transition)>, StoreError> {
+    pub async fn last_gateway_transitions(&self) -> Result<Vec<(GatewayId, Transition)>, StoreError> {
         let rows = gateway_transitions::Entity::find().filter(last_of_each()).all(&self.read).await?;
-        Ok(rows.into_iter().map(|row| (row.gateway_id, read_transition(row))).collect())
+        Ok(rows.into_iter().map(|row| (GatewayId(row.gateway_id), read_transition(row))).collect())
     }
 
     /// What is kept of a gateway between two times, with at most so many changes, the latest.
@@ -198,14 +204,14 @@ impl Store {
     /// When the database fails.
     pub async fn gateway_history(
         &self,
-        id: i64,
+        id: GatewayId,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
         most_transitions: u64,
     ) -> Result<GatewayHistory, StoreError> {
         use gateway_hours::Column as Hours;
         use gateway_transitions::Column as Transitions;
-        let of_gateway = || gateway_transitions::Entity::find().filter(Transitions::GatewayId.eq(id));
+        let of_gateway = || gateway_transitions::Entity::find().filter(Transitions::GatewayId.eq(id.0));
         let mut transitions: Vec<_> = of_gateway()
             .filter(Transitions::At.gt(from))
             .filter(Transitions::At.lte(to))
@@ -222,7 +228,7 @@ impl Store {
         let before = of_gateway().filter(Transitions::At.lt(first)).order_by_desc(Transitions::At);
         let before = before.one(&self.read).await?.map(read_transition);
         let hours = gateway_hours::Entity::find()
-            .filter(Hours::GatewayId.eq(id))
+            .filter(Hours::GatewayId.eq(id.0))
             // one that began before may reach into it
             .filter(Hours::BeganAt.gte(from - chrono::TimeDelta::hours(1)))
             .filter(Hours::BeganAt.lte(to))
@@ -289,10 +295,10 @@ impl Store {
     }
 }
 
-async fn delete_history(connection: &impl ConnectionTrait, gateways: &[i64]) -> Result<(), StoreError> {
+async fn delete_history(connection: &impl ConnectionTrait, gateways: &[GatewayId]) -> Result<(), StoreError> {
     use gateway_hours::Column as Hours;
     use gateway_transitions::Column as Transitions;
-    let gateways = || gateways.iter().copied();
+    let gateways = || gateways.iter().map(|gateway| gateway.0);
     gateway_transitions::Entity::delete_many()
         .filter(Transitions::GatewayId.is_in(gateways()))
         .exec(connection)
@@ -323,7 +329,7 @@ pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&Gateway
         match record {
             GatewayRecord::Transition { gateway, transition } => {
                 let row = gateway_transitions::ActiveModel {
-                    gateway_id: Set(*gateway),
+                    gateway_id: Set(gateway.0),
                     at: Set(transition.at.into()),
                     status: Set(transition.status.as_str().to_owned()),
                     reason: Set(transition.reason.map(|reason| reason.as_str().to_owned())),
@@ -333,7 +339,7 @@ pub(super) async fn write(connection: &impl ConnectionTrait, records: &[&Gateway
             GatewayRecord::Hour { gateway, hour } => {
                 let samples = hour.samples.as_ref().and_then(|samples| serde_json::to_string(samples).ok());
                 let row = gateway_hours::ActiveModel {
-                    gateway_id: Set(*gateway),
+                    gateway_id: Set(gateway.0),
                     began_at: Set(hour.began_at.into()),
                     probes: Set(hour.probes.into()),
                     answered: Set(hour.answered.into()),

@@ -116,7 +116,7 @@ impl Store {
         use refresh_tokens::Column;
         let transaction = self.begin_essential().await?;
         let Some(row) = find_shown(&transaction, shown).await? else { return Ok(Rotation::Unknown) };
-        if row.expires_at <= Utc::now() {
+        if row.expires_at <= self.clock.now() {
             return Ok(Rotation::Unknown);
         }
         let family = row.family;
@@ -181,7 +181,7 @@ impl Store {
         let Some(account) = account else { return Ok(None) };
         let live = refresh_tokens::Entity::find()
             .filter(refresh_tokens::Column::ClientUuid.eq(client.uuid()))
-            .filter(refresh_tokens::Column::ExpiresAt.gt(Utc::now()))
+            .filter(refresh_tokens::Column::ExpiresAt.gt(self.clock.now()))
             .count(&transaction)
             .await?;
         delete_of_client(&transaction, client, None).await?;

@@ -1,6 +1,5 @@
 //! Topics.
 
-use chrono::Utc;
 use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
 use sea_orm::{
     ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, sea_query::OnConflict,
@@ -52,7 +51,7 @@ impl Store {
             id: Set(id.as_str().to_owned()),
             creator: Set(creator.into()),
             metadata: Set(metadata.to_string()),
-            created_at: Set(Utc::now().into()),
+            created_at: Set(self.clock.now().into()),
         };
         let transaction = self.begin().await?;
         // checked first, since a taken name is the clearer answer

@@ -3,7 +3,6 @@
 mod change;
 mod known_logins;
 
-use chrono::Utc;
 use entity::{
     prelude::Users,
     users::{ActiveModel, Column, Model},
@@ -149,7 +148,7 @@ impl Store {
             role: Set(new.role.as_str().to_owned()),
             is_active: Set(true),
             token_generation: Set(0),
-            created_at: Set(Utc::now().into()),
+            created_at: Set(self.clock.now().into()),
             // nobody can know an account that is only now created, so nobody has to be told
             version: Set(0),
             kept_login: Set(None),

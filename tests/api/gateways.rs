@@ -11,7 +11,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::{
     client::{Client, Connection},
-    domain::gateways::{Hour, Status, Transition},
+    domain::{
+        gateways::{Hour, Status, Transition},
+        ids::GatewayId,
+    },
     store::{GatewayRecord, Record},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -542,13 +545,13 @@ async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
         let rtt_ms = Some(answered.iter().sum::<f64>() / answered.len() as f64);
         let (probes, answered) = (samples.len() as u32, answered.len() as u32);
         Record::Gateway(GatewayRecord::Hour {
-            gateway: 1,
+            gateway: GatewayId(1),
             hour: Hour { began_at, probes, answered, rtt_ms, samples: Some(samples) },
         })
     };
     let turned = |gateway, hours, status| {
         let transition = Transition { at: ago(hours), status, reason: None };
-        Record::Gateway(GatewayRecord::Transition { gateway, transition })
+        Record::Gateway(GatewayRecord::Transition { gateway: GatewayId(gateway), transition })
     };
     let full = || (0..3600).map(|second| (second * 1000, Some(f64::from(second)))).collect::<Vec<_>>();
     let mut records = vec![
@@ -607,7 +610,7 @@ async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
     // of a gateway of which there is nothing newer, the last change stays
     let mut setup = broker.kill().await;
     let kept = setup.store().await.last_gateway_transitions().await.unwrap();
-    assert!(kept.iter().any(|(id, last)| (*id, last.status) == (2, Status::Disconnected)), "{kept:?}");
+    assert!(kept.iter().any(|(id, last)| (*id, last.status) == (GatewayId(2), Status::Disconnected)), "{kept:?}");
     // but it is not a new gateway's
     let mut broker = setup.start().await;
     let operator = broker.admin().await;

@@ -13,11 +13,7 @@ use super::{
     now,
 };
 use crate::{
-    actors::{
-        gateway_monitor::Board,
-        journal::{Backlog, Journal, Write},
-        registry::Directory,
-    },
+    actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory},
     delivery::Relays,
     domain::{
         accounts::{Account, Holder},
@@ -38,11 +34,9 @@ pub struct Dependencies {
     /// The way to sessions.
     pub relays: Arc<Relays>,
     /// Which gateways are down.
-    pub gateways: Arc<Board>,
+    pub gateways: Gateways,
     /// Where commands are recorded.
-    pub journal: Addr<Journal>,
-    /// How much waits to be written.
-    pub backlog: Backlog,
+    pub journal: Journal,
     /// The database.
     pub store: Store,
     /// The limits of commands that are not finished.
@@ -58,10 +52,9 @@ pub struct Dependencies {
 pub struct Commands {
     pub(super) dispatcher: Addr<CommandDispatcher>,
     inputs: InputQueue,
-    pub(super) journal: Addr<Journal>,
-    backlog: Backlog,
+    pub(super) journal: Journal,
     pub(super) store: Store,
-    gateways: Arc<Board>,
+    gateways: Gateways,
     /// `limits.outbound_bytes`; 0 is none
     outbound_bytes: usize,
 }
@@ -121,13 +114,13 @@ impl fmt::Debug for Commands {
 impl Commands {
     /// Starts the CommandDispatcher.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let (journal, backlog, store) = (with.journal.clone(), with.backlog.clone(), with.store.clone());
+        let (journal, store) = (with.journal.clone(), with.store.clone());
         let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
         let dispatcher = CommandDispatcher::new(with);
         let under_way = dispatcher.under_way.clone();
         let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
-        Self { dispatcher, inputs, journal, backlog, store, gateways, outbound_bytes }
+        Self { dispatcher, inputs, journal, store, gateways, outbound_bytes }
     }
 
     /// The CommandDispatcher, for the actors that send to it.
@@ -169,7 +162,7 @@ impl Commands {
     /// The name of the gateway that a client is behind, if that is down.
     fn down_gateway(&self, account: &Account) -> Option<String> {
         match &account.holder {
-            Holder::Device { gateway_id: Some(gateway), .. } => self.gateways.is_down(*gateway),
+            Holder::Device { gateway_id: Some(gateway), .. } => self.gateways.name_if_down(*gateway),
             Holder::Device { .. } | Holder::User { .. } => None,
         }
     }
@@ -203,7 +196,7 @@ impl Commands {
     pub async fn give(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
         self.store.check_space()?;
         // while the database takes nothing, nothing is tried
-        if let Some(failure) = self.backlog.failure() {
+        if let Some(failure) = self.journal.backlog().failure() {
             return Err(CommandError::NotRecorded(Some(failure)));
         }
         let commands = self.clone();
@@ -239,13 +232,12 @@ impl Commands {
         if let Some(key) = key {
             return Ok(self.store.create_command_once(command, &key.key, &key.digest).await?);
         }
-        let write = |command| Write { records: vec![Record::Whole(command)], patient: false };
-        self.journal.do_send(write(command.clone()));
+        self.journal.record(vec![Record::Whole(command.clone())]);
         if let Err(error) = self.flush().await {
             // the Journal goes on trying, and the stored command must not look as if it were still to be sent
             let mut withdrawn = Command::clone(command);
             withdrawn.withdraw();
-            self.journal.do_send(write(Arc::new(withdrawn)));
+            self.journal.record(vec![Record::Whole(Arc::new(withdrawn))]);
             return Err(error);
         }
         Ok(None)

@@ -11,9 +11,8 @@ use super::{
     messages::{RecordBegun, Subscribe},
 };
 use crate::{
-    actors::journal::Flush,
     domain::{accounts::Account, commands::TargetUpdate, ids::CommandId},
-    store::{CommandFilter, CommandPage, StoreError, StoredProgress, patience},
+    store::{CommandFilter, CommandPage, StoreError, StoredProgress},
 };
 
 impl Commands {
@@ -35,7 +34,7 @@ impl Commands {
     }
 
     pub(super) async fn flush(&self) -> Result<(), CommandError> {
-        Ok(patience::wait(self.journal.send(Flush)).await???)
+        Ok(self.journal.flush().await?)
     }
 
     /// A command as it is now, with the first of its targets.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use actix::{AsyncContext, Context};
 
 use super::{CommandDispatcher, now};
-use crate::{actors::journal::Write, domain::commands::TargetUpdate, store::Record};
+use crate::{domain::commands::TargetUpdate, store::Record};
 
 /// Commands that were not stored beforehand and end within this time are recorded once, at their end. After twice this time
 /// a command is recorded as begun.
@@ -42,14 +42,14 @@ impl CommandDispatcher {
         }
         // before it is told: whoever hears of it and then flushes the Journal finds it written
         if !records.is_empty() {
-            self.journal.do_send(Write { records, patient });
+            if patient { self.journal.record_soon(records) } else { self.journal.record(records) }
         }
         updates.into_iter().for_each(|update| self.audience.tell(update));
     }
 
     fn record(&self, update: &TargetUpdate, records: &mut Vec<Record>) {
         if let Some(progress) = &update.progress
-            && !self.backlog.is_stuck()
+            && !self.journal.backlog().is_stuck()
         {
             records.push(Record::Progress {
                 command: update.command,
@@ -83,7 +83,7 @@ impl CommandDispatcher {
         let commands = begun.into_iter().filter_map(|id| self.pending.command(id));
         let records: Vec<_> = commands.cloned().map(Arc::new).map(Record::Whole).collect();
         if !records.is_empty() {
-            self.journal.do_send(Write { records, patient: false });
+            self.journal.record(records);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The CommandDispatcher with its Journal, its database and the sockets of its targets, without the Registry and without a
 //! network.
 
-use std::{os::fd::OwnedFd, rc::Rc};
+use std::{collections::HashMap, os::fd::OwnedFd, rc::Rc};
 
 use actix::Arbiter;
 use chrono::TimeDelta;
@@ -12,10 +12,15 @@ use tokio::{io::AsyncReadExt, net::UnixStream};
 
 use super::*;
 use crate::{
-    actors::gateway_monitor::Board,
+    actors::{
+        gateway_monitor::{self, Gateways},
+        topic_manager::Announce,
+    },
+    auth::{accounts::Accounts, tokens::Tokens},
     delivery::{self, Outbox, SessionKind},
     domain::{
         accounts::{Account, Holder, tests::device},
+        clock::Clock,
         commands::{Exceeded, Order, TargetState},
         ids::Role,
         liveness::Periods,
@@ -30,7 +35,7 @@ struct World {
     commands: Commands,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
-    journal: Addr<Journal>,
+    journal: Journal,
     store: Store,
     settings: Settings,
     operator: Arc<Account>,
@@ -75,8 +80,7 @@ impl World {
         store.migrate_up().await.unwrap();
         let relays = Relays::new(1, &settings.limits);
         relays.start_worker(Periods { ping: 60, silence: 600, heartbeat: 60 }).unwrap();
-        let backlog = Backlog::default();
-        let journal = Journal::new(store.clone(), backlog.clone(), 0).start();
+        let journal = Journal::start(&Arbiter::current(), store.clone(), 0);
         let directory = Arc::new(Directory::default());
         let commands = start(&directory, &relays, &journal, &store, &settings).await;
         let role = Role::Operator;
@@ -156,22 +160,51 @@ impl World {
 async fn start(
     directory: &Arc<Directory>,
     relays: &Arc<Relays>,
-    journal: &Addr<Journal>,
+    journal: &Journal,
     store: &Store,
     settings: &Settings,
 ) -> Commands {
     let dependencies = Dependencies {
         directory: directory.clone(),
         relays: relays.clone(),
-        gateways: Arc::new(Board::default()),
+        gateways: no_gateways(relays, journal, store, settings).await,
         journal: journal.clone(),
-        backlog: Backlog::default(),
         store: store.clone(),
         limits: settings.limits.commands(),
         outbound_bytes: settings.limits.outbound_bytes,
         unfinished: store.unfinished_commands().await.unwrap(),
     };
     Commands::start(&Arbiter::current(), dependencies)
+}
+
+/// In place of the TopicManager.
+struct Listener;
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<Announce> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Announce, _: &mut Self::Context) {}
+}
+
+async fn no_gateways(relays: &Arc<Relays>, journal: &Journal, store: &Store, settings: &Settings) -> Gateways {
+    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1));
+    let dependencies = gateway_monitor::Dependencies {
+        gateways: Vec::new(),
+        before: HashMap::new(),
+        probes: settings.probes.clone(),
+        most: 0,
+        relays: relays.clone(),
+        journal: journal.clone(),
+        announce: Listener.start().recipient(),
+        store: store.clone(),
+        accounts: Arc::new(Accounts::load(store.clone(), tokens).await.unwrap()),
+        clock: Clock::default(),
+    };
+    Gateways::start(&Arbiter::current(), dependencies)
 }
 
 fn id(frame: &Value) -> CommandId {

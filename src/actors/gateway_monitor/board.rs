@@ -4,61 +4,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use papaya::HashMap;
 
-use crate::domain::gateways::{Known, Status};
+use crate::domain::{
+    gateways::{GatewayState, Status},
+    ids::GatewayId,
+};
 
 /// The gateways as they are now. The GatewayMonitor alone writes it; everyone reads it without asking.
 #[derive(Debug, Default)]
-pub struct Board {
-    gateways: HashMap<i64, Arc<Known>>,
+pub(super) struct Board {
+    gateways: HashMap<GatewayId, Arc<GatewayState>>,
     /// what keeps gateways from being probed as they should
     trouble: Mutex<Option<String>>,
 }
 
 impl Board {
     /// The gateway with this id.
-    pub fn get(&self, id: i64) -> Option<Arc<Known>> {
+    pub(super) fn get(&self, id: GatewayId) -> Option<Arc<GatewayState>> {
         self.gateways.pin().get(&id).cloned()
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.gateways.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.gateways.is_empty()
-    }
-
     /// All of them by id.
-    pub fn all(&self) -> Vec<Arc<Known>> {
+    pub(super) fn all(&self) -> Vec<Arc<GatewayState>> {
         let mut all: Vec<_> = self.gateways.pin().values().cloned().collect();
         all.sort_unstable_by_key(|known| known.gateway.id);
         all
     }
 
     /// The name of this gateway, if it is down.
-    pub fn is_down(&self, id: i64) -> Option<String> {
+    pub(super) fn name_if_down(&self, id: GatewayId) -> Option<String> {
         let known = self.get(id).filter(|known| known.status == Status::Disconnected)?;
         Some(known.gateway.name.clone())
     }
 
-    /// Whether a gateway would be behind itself with this parent.
-    pub fn is_cycle(&self, id: i64, parent: i64) -> bool {
-        let mut above = Some(parent);
-        // changes may come meanwhile, so not for ever
-        for _ in 0..=self.len() {
-            match above {
-                None => return false,
-                Some(one) if one == id => return true,
-                Some(one) => above = self.get(one).and_then(|known| known.gateway.parent_id),
-            }
-        }
-        true
-    }
-
     /// The two-word answer (contract section 4): `{"1":"connected"}`, with those that have been probed.
-    pub fn statuses(&self) -> String {
+    pub(super) fn statuses(&self) -> String {
         let words = self.all().into_iter().filter_map(|known| {
             let word = if known.status.is_up()? { "connected" } else { "disconnected" };
             Some(format!("\"{}\":\"{word}\"", known.gateway.id))
@@ -67,16 +51,16 @@ impl Board {
     }
 
     /// What keeps gateways from being probed as they should.
-    pub fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts a gateway on it; answers how it was before.
-    pub(super) fn put(&self, known: Known) -> Option<Arc<Known>> {
+    pub(super) fn put(&self, known: GatewayState) -> Option<Arc<GatewayState>> {
         self.gateways.pin().insert(known.gateway.id, Arc::new(known)).cloned()
     }
 
-    pub(super) fn remove(&self, id: i64) {
+    pub(super) fn remove(&self, id: GatewayId) {
         self.gateways.pin().remove(&id);
     }
 

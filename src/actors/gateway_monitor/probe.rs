@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use socket2::{SockRef, Type};
 use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 use tokio::{
@@ -58,6 +59,13 @@ pub(super) enum Unable {
     System(String),
 }
 
+/// How a target is probed.
+#[async_trait(?Send)]
+pub(super) trait Probe: Send + Sync {
+    /// Tries so often until it is answered.
+    async fn probe(&self, target: &Target, attempts: u32) -> Result<Outcome, Unable>;
+}
+
 type Attempt = Result<Result<Duration, Reason>, Unable>;
 
 /// What probes need.
@@ -70,6 +78,21 @@ pub(super) struct Prober {
     lookups: Arc<Semaphore>,
 }
 
+#[async_trait(?Send)]
+impl Probe for Prober {
+    async fn probe(&self, target: &Target, attempts: u32) -> Result<Outcome, Unable> {
+        let mut lost = 0;
+        loop {
+            let answer = self.attempt(target).await?;
+            lost += u32::from(answer.is_err());
+            if answer.is_ok() || lost >= attempts {
+                return Ok(Outcome { lost, answer });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
 impl Prober {
     /// Opens its sockets on the present runtime.
     pub(super) fn new(timeout: Duration, icmp: Icmp) -> Self {
@@ -80,19 +103,6 @@ impl Prober {
         tracing::debug!(ipv4 = sockets[0].is_some(), ipv6 = sockets[1].is_some(), "ICMP sockets");
         let lookups = Arc::new(Semaphore::new(LOOKUPS));
         Self { timeout, icmp, sockets, sequence: AtomicU16::new(0), lookups }
-    }
-
-    /// Tries so often until it is answered.
-    pub(super) async fn probe(&self, target: &Target, attempts: u32) -> Result<Outcome, Unable> {
-        let mut lost = 0;
-        loop {
-            let answer = self.attempt(target).await?;
-            lost += u32::from(answer.is_err());
-            if answer.is_ok() || lost >= attempts {
-                return Ok(Outcome { lost, answer });
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
     }
 
     async fn attempt(&self, target: &Target) -> Attempt {

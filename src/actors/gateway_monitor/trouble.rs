@@ -4,11 +4,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{board::Board, probe::Unable};
+use crate::domain::ids::GatewayId;
 
 /// See the module.
 pub(super) struct Trouble {
     /// those whose last probe could not be made
-    not_probed: HashSet<i64>,
+    not_probed: HashSet<GatewayId>,
     /// why not
     unable: Option<Unable>,
     /// a probe came a whole period late
@@ -36,12 +37,12 @@ impl Trouble {
     }
 
     /// A probe of a gateway could not be made.
-    pub(super) fn not_probed(&mut self, id: i64, unable: Unable) {
+    pub(super) fn not_probed(&mut self, id: GatewayId, unable: Unable) {
         let is_new = self.not_probed.insert(id);
         let before = self.unable.replace(unable.clone());
         // once for all of them, until all are probed again
         if before.is_none() {
-            tracing::warn!(gateway = id, "a gateway is not probed: {unable}");
+            tracing::warn!(gateway = %id, "a gateway is not probed: {unable}");
         }
         if is_new || before != self.unable {
             self.tell();
@@ -49,7 +50,7 @@ impl Trouble {
     }
 
     /// A gateway has been probed, or is there no more.
-    pub(super) fn probed(&mut self, id: i64) {
+    pub(super) fn probed(&mut self, id: GatewayId) {
         if !self.not_probed.remove(&id) {
             return;
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::ids::GatewayId;
+
 /// How long probes go into the same hour.
 const SPAN: TimeDelta = TimeDelta::hours(1);
 
@@ -36,11 +38,11 @@ struct Gathering {
 
 /// The hours that go on.
 #[derive(Debug, Default)]
-pub struct Hours(HashMap<i64, Gathering>);
+pub struct Hours(HashMap<GatewayId, Gathering>);
 
 impl Hours {
     /// Adds a probe. Answers what is to be recorded now: an hour that is over, and one that goes on if `may_record`.
-    pub fn add(&mut self, id: i64, at: DateTime<Utc>, rtt_ms: Option<f64>, may_record: bool) -> Vec<Hour> {
+    pub fn add(&mut self, id: GatewayId, at: DateTime<Utc>, rtt_ms: Option<f64>, may_record: bool) -> Vec<Hour> {
         let mut due = Vec::new();
         if self.0.get(&id).is_some_and(|hour| !(TimeDelta::zero()..SPAN).contains(&(at - hour.began_at))) {
             due.extend(self.record(id));
@@ -64,7 +66,7 @@ impl Hours {
     }
 
     /// What is not recorded of a gateway.
-    pub fn record(&mut self, id: i64) -> Option<Hour> {
+    pub fn record(&mut self, id: GatewayId) -> Option<Hour> {
         let hour = self.0.get_mut(&id).filter(|hour| !hour.is_recorded)?;
         hour.is_recorded = true;
         let answered: Vec<f64> = hour.samples.iter().filter_map(|(_, rtt)| *rtt).collect();
@@ -78,13 +80,13 @@ impl Hours {
     }
 
     /// Everything that is not recorded, by gateway.
-    pub fn record_all(&mut self) -> Vec<(i64, Hour)> {
-        let ids: Vec<i64> = self.0.keys().copied().collect();
+    pub fn record_all(&mut self) -> Vec<(GatewayId, Hour)> {
+        let ids: Vec<GatewayId> = self.0.keys().copied().collect();
         ids.into_iter().filter_map(|id| Some((id, self.record(id)?))).collect()
     }
 
     /// Forgets a gateway.
-    pub fn remove(&mut self, id: i64) {
+    pub fn remove(&mut self, id: GatewayId) {
         self.0.remove(&id);
     }
 }
@@ -100,7 +102,7 @@ mod tests {
         for second in (0..=3600).step_by(10) {
             let at = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
             let rtt = (second % 20 == 0).then_some(second as f64);
-            recorded.extend(hours.add(1, at, rtt, true));
+            recorded.extend(hours.add(GatewayId(1), at, rtt, true));
         }
         let sizes: Vec<_> = recorded.iter().map(|hour| hour.probes).collect();
         let expected: Vec<_> = (1..=59).map(|minute| minute * 6 + 1).chain([360]).collect();
@@ -108,13 +110,13 @@ mod tests {
         let whole = recorded.last().unwrap();
         assert_eq!((whole.began_at, whole.answered, whole.rtt_ms), (DateTime::UNIX_EPOCH, 180, Some(1790.0)));
         assert_eq!(whole.samples.as_ref().unwrap()[..2], [(0, Some(0.0)), (10_000, None)]);
-        let next = hours.record(1).unwrap();
+        let next = hours.record(GatewayId(1)).unwrap();
         assert_eq!((next.probes, next.began_at), (1, DateTime::UNIX_EPOCH + TimeDelta::hours(1)));
-        assert_eq!((hours.record(1), hours.record_all().len()), (None, 0));
-        hours.add(2, next.began_at, None, true);
-        assert_eq!(hours.record_all()[0].0, 2);
-        hours.add(2, next.began_at, None, true);
-        hours.remove(2);
+        assert_eq!((hours.record(GatewayId(1)), hours.record_all().len()), (None, 0));
+        hours.add(GatewayId(2), next.began_at, None, true);
+        assert_eq!(hours.record_all()[0].0, GatewayId(2));
+        hours.add(GatewayId(2), next.began_at, None, true);
+        hours.remove(GatewayId(2));
         assert_eq!(hours.record_all(), []);
     }
 
@@ -122,8 +124,8 @@ mod tests {
     fn a_clock_that_is_set_back_begins_a_new_hour() {
         let mut hours = Hours::default();
         let at = DateTime::UNIX_EPOCH + TimeDelta::hours(5);
-        hours.add(1, at, None, true);
-        assert_eq!(hours.add(1, at - TimeDelta::hours(1), None, true).len(), 1);
-        assert_eq!(hours.record(1).unwrap().began_at, at - TimeDelta::hours(1));
+        hours.add(GatewayId(1), at, None, true);
+        assert_eq!(hours.add(GatewayId(1), at - TimeDelta::hours(1), None, true).len(), 1);
+        assert_eq!(hours.record(GatewayId(1)).unwrap().began_at, at - TimeDelta::hours(1));
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::domain::ids::GatewayId;
+
 /// The golden ratio: its multiples, taken modulo 1, are spread evenly however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
@@ -23,8 +25,8 @@ struct Slot {
 #[derive(Debug)]
 pub struct Schedule {
     period: Duration,
-    slots: HashMap<i64, Slot>,
-    due: BTreeSet<(Instant, i64)>,
+    slots: HashMap<GatewayId, Slot>,
+    due: BTreeSet<(Instant, GatewayId)>,
     added: u32,
 }
 
@@ -35,7 +37,7 @@ impl Schedule {
     }
 
     /// A gateway is new, or another than it was: it is due now.
-    pub fn add(&mut self, id: i64, now: Instant) {
+    pub fn add(&mut self, id: GatewayId, now: Instant) {
         if self.slots.contains_key(&id) {
             return self.at_once(id, now);
         }
@@ -46,14 +48,14 @@ impl Schedule {
     }
 
     /// A gateway is gone.
-    pub fn remove(&mut self, id: i64) {
+    pub fn remove(&mut self, id: GatewayId) {
         if let Some(Slot { due: Some(due), .. }) = self.slots.remove(&id) {
             self.due.remove(&(due, id));
         }
     }
 
     /// A gateway is due now, or again if it is being probed.
-    pub fn at_once(&mut self, id: i64, now: Instant) {
+    pub fn at_once(&mut self, id: GatewayId, now: Instant) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         match &mut slot.due {
             None => slot.again = true,
@@ -72,7 +74,7 @@ impl Schedule {
 
     /// Takes the one that has been due the longest, with when that was; it is due again only when it is
     /// [`done`](Self::done).
-    pub fn take(&mut self, now: Instant) -> Option<(i64, Instant)> {
+    pub fn take(&mut self, now: Instant) -> Option<(GatewayId, Instant)> {
         let (due, id) = self.due.first().copied().filter(|(due, _)| *due <= now)?;
         self.due.remove(&(due, id));
         if let Some(slot) = self.slots.get_mut(&id) {
@@ -82,7 +84,7 @@ impl Schedule {
     }
 
     /// A probe is over.
-    pub fn done(&mut self, id: i64, now: Instant) {
+    pub fn done(&mut self, id: GatewayId, now: Instant) {
         let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.due.is_none()) else { return };
         if slot.next <= now {
             // moments that passed meanwhile are left out, not made up for
@@ -105,13 +107,13 @@ mod tests {
     fn a_new_gateway_is_due_at_once_and_then_once_per_period() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD);
-        schedule.add(1, start);
+        schedule.add(GatewayId(1), start);
         let mut dues = Vec::new();
         for _ in 0..4 {
             let due = schedule.next().unwrap();
-            assert_eq!(schedule.take(due), Some((1, due)));
+            assert_eq!(schedule.take(due), Some((GatewayId(1), due)));
             assert_eq!((schedule.take(due), schedule.next()), (None, None));
-            schedule.done(1, due);
+            schedule.done(GatewayId(1), due);
             dues.push(due);
         }
         assert_eq!(dues[0], start);
@@ -123,7 +125,7 @@ mod tests {
     fn many_gateways_are_spread_over_the_period() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD);
-        (0..1000).for_each(|id| schedule.add(id, start));
+        (0..1000).for_each(|id| schedule.add(GatewayId(id), start));
         while let Some((id, _)) = schedule.take(start) {
             schedule.done(id, start);
         }
@@ -138,12 +140,12 @@ mod tests {
     fn moments_that_were_missed_are_left_out() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD);
-        schedule.add(1, start);
+        schedule.add(GatewayId(1), start);
         schedule.take(start).unwrap();
-        schedule.done(1, start);
+        schedule.done(GatewayId(1), start);
         let moment = schedule.next().unwrap();
         schedule.take(moment).unwrap();
-        schedule.done(1, moment + PERIOD * 3 + Duration::from_secs(1));
+        schedule.done(GatewayId(1), moment + PERIOD * 3 + Duration::from_secs(1));
         assert_eq!(schedule.next(), Some(moment + PERIOD * 4));
     }
 
@@ -151,17 +153,17 @@ mod tests {
     fn a_probe_at_once_comes_after_the_one_under_way_and_moves_no_moment() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD);
-        schedule.add(1, start);
+        schedule.add(GatewayId(1), start);
         schedule.take(start).unwrap();
-        schedule.at_once(1, start);
+        schedule.at_once(GatewayId(1), start);
         assert_eq!(schedule.next(), None);
-        schedule.done(1, start);
-        assert_eq!(schedule.take(start), Some((1, start)));
-        schedule.done(1, start);
+        schedule.done(GatewayId(1), start);
+        assert_eq!(schedule.take(start), Some((GatewayId(1), start)));
+        schedule.done(GatewayId(1), start);
         let moment = schedule.next().unwrap();
-        schedule.at_once(1, start);
-        assert_eq!(schedule.take(start), Some((1, start)));
-        schedule.done(1, start);
+        schedule.at_once(GatewayId(1), start);
+        assert_eq!(schedule.take(start), Some((GatewayId(1), start)));
+        schedule.done(GatewayId(1), start);
         assert_eq!(schedule.next(), Some(moment));
     }
 
@@ -169,12 +171,12 @@ mod tests {
     fn a_removed_gateway_is_never_due() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD);
-        schedule.add(1, start);
-        schedule.add(2, start);
-        assert_eq!(schedule.take(start), Some((1, start)));
-        schedule.remove(1);
-        schedule.remove(2);
-        schedule.done(1, start);
+        schedule.add(GatewayId(1), start);
+        schedule.add(GatewayId(2), start);
+        assert_eq!(schedule.take(start), Some((GatewayId(1), start)));
+        schedule.remove(GatewayId(1));
+        schedule.remove(GatewayId(2));
+        schedule.done(GatewayId(1), start);
         assert_eq!(schedule.next(), None);
     }
 }

@@ -5,9 +5,8 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{existing, rounded};
+use super::{gateway_id, rounded};
 use crate::{
-    actors::gateway_monitor::Record,
     domain::gateways::{Hour, Transition, uptime_percent},
     error::ApiError,
     http::Admission,
@@ -124,11 +123,10 @@ pub async fn history(
     path: web::Path<String>,
     span: QueryOf<Span>,
 ) -> Result<web::Json<History>, ApiError> {
-    let id = existing(&broker, &path)?.gateway.id;
+    let id = broker.gateways.get(gateway_id(&path)?)?.gateway.id;
     let Span { from, to, limit } = span.0;
     // what has been seen is what is read
-    broker.gateway_monitor.send(Record(id)).await?;
-    broker.flush().await?;
+    broker.gateways.write_history(id).await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
@@ -146,7 +144,7 @@ pub async fn history(
     let Next { truncated, cursor } =
         Next::after(since.map(|since| since - TimeDelta::microseconds(1)).as_ref(), since.is_some());
     Ok(web::Json(History {
-        id,
+        id: id.0,
         from: rfc3339(from),
         to: rfc3339(to),
         uptime_percent: uptime.map(rounded),

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use entity::{room_members, rooms};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -19,6 +19,7 @@ use sea_orm::{
 
 use super::StoreError;
 use crate::domain::{
+    clock::Clock,
     ids::{ClientId, RoomId},
     rooms::{Memberships, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
 };
@@ -38,12 +39,13 @@ pub(in crate::store) async fn apply(
     changes: &[RoomChange],
     rooms_per_user: usize,
     nearly_full: bool,
+    clock: &Clock,
 ) -> Result<Vec<Decided>, StoreError> {
     if changes.is_empty() {
         return Ok(Vec::new());
     }
     let limit = RoomLimit(rooms_per_user);
-    let mut work = Work::begin(transaction, changes, limit, nearly_full).await?;
+    let mut work = Work::begin(transaction, changes, limit, nearly_full, clock).await?;
     let mut decided = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
@@ -65,7 +67,11 @@ pub(in crate::store) async fn apply(
 }
 
 /// Ends all memberships of a client that is deleted; what it owns passes on as if it had left.
-pub(in crate::store) async fn leave_all(transaction: &impl ConnectionTrait, who: ClientId) -> Result<(), StoreError> {
+pub(in crate::store) async fn leave_all(
+    transaction: &impl ConnectionTrait,
+    who: ClientId,
+    clock: &Clock,
+) -> Result<(), StoreError> {
     let rooms: Vec<i64> = room_members::Entity::find()
         .select_only()
         .column(room_members::Column::RoomId)
@@ -75,7 +81,7 @@ pub(in crate::store) async fn leave_all(transaction: &impl ConnectionTrait, who:
         .await?;
     let changes: Vec<_> = rooms.into_iter().map(|room| RoomChange::Leave { room: RoomId(room), who }).collect();
     // leaving takes no space
-    apply(transaction, &changes, 0, false).await?;
+    apply(transaction, &changes, 0, false, clock).await?;
     Ok(())
 }
 
@@ -95,6 +101,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         changes: &[RoomChange],
         limit: RoomLimit,
         nearly_full: bool,
+        clock: &Clock,
     ) -> Result<Self, StoreError> {
         // without the lock, two nodes that create rooms of the same names could deadlock in the index
         let creates = changes.iter().any(|change| matches!(change, RoomChange::Create { .. }));
@@ -131,8 +138,8 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
                 memberships.put(RoomId(row.room_id), row.into());
             }
         }
-        // taken after the locks, so that times are in the order of ids; PostgreSQL stores microseconds
-        Ok(Self { transaction, memberships, limit, nearly_full, now: Utc::now().trunc_subsecs(6) })
+        // taken after the locks, so that times are in the order of ids
+        Ok(Self { transaction, memberships, limit, nearly_full, now: clock.now() })
     }
 
     async fn apply(&mut self, change: &RoomChange) -> Result<Decided, StoreError> {

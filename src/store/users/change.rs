@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use chrono::Utc;
 use entity::{
     prelude::Users,
     users::{ActiveModel, Column, Model},
@@ -126,7 +125,7 @@ impl Store {
                 changed.is_active = false;
                 changed.kept_login = None;
                 changed.token_generation = generation + 1;
-                changed.deleted_at = Some(Utc::now().into());
+                changed.deleted_at = Some(self.clock.now().into());
             }
         }
         if changed == row {
@@ -137,7 +136,7 @@ impl Store {
         }
         if changed.deleted_at.is_some() {
             known_logins::forget(&transaction, id).await?;
-            rooms::changes::leave_all(&transaction, client).await?;
+            rooms::changes::leave_all(&transaction, client, &self.clock).await?;
         }
         if changed.token_generation != generation {
             tokens::delete_of_client(&transaction, client, kept).await?;
@@ -179,7 +178,7 @@ impl Store {
         }
         token.insert(&transaction).await?;
         if let Some(address) = from.filter(|_| !self.is_nearly_full()) {
-            known_logins::remember(&transaction, user, address).await?;
+            known_logins::remember(&transaction, user, address, self.clock.now()).await?;
         }
         transaction.commit().await?;
         Ok(true)

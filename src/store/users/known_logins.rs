@@ -30,7 +30,7 @@ impl Store {
         // no user has this id
         let key = (user.unwrap_or(0), address.to_string());
         let row = KnownLogins::find_by_id(key).one(&self.read).await?;
-        Ok(row.map(|row| row.last_at.to_utc()).filter(|last| *last > horizon(Utc::now())))
+        Ok(row.map(|row| row.last_at.to_utc()).filter(|last| *last > horizon(self.clock.now())))
     }
 
     /// Deletes what is remembered no longer.
@@ -39,14 +39,19 @@ impl Store {
     /// When the database fails.
     pub async fn forget_old_logins(&self) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        KnownLogins::delete_many().filter(Column::LastAt.lte(horizon(Utc::now()))).exec(&transaction).await?;
+        KnownLogins::delete_many().filter(Column::LastAt.lte(horizon(self.clock.now()))).exec(&transaction).await?;
         Ok(transaction.commit().await?)
     }
 }
 
 /// Remembers a login. Of one user's the newest stay. The user's row is locked.
-pub(super) async fn remember(transaction: &impl ConnectionTrait, user: i64, address: IpAddr) -> Result<(), StoreError> {
-    let row = ActiveModel { user_id: Set(user), address: Set(address.to_string()), last_at: Set(Utc::now().into()) };
+pub(super) async fn remember(
+    transaction: &impl ConnectionTrait,
+    user: i64,
+    address: IpAddr,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let row = ActiveModel { user_id: Set(user), address: Set(address.to_string()), last_at: Set(now.into()) };
     let newer = OnConflict::columns([Column::UserId, Column::Address]).update_column(Column::LastAt).to_owned();
     KnownLogins::insert(row).on_conflict(newer).exec_without_returning(transaction).await?;
     let known = KnownLogins::find().filter(Column::UserId.eq(user)).order_by_desc(Column::LastAt);

@@ -1,0 +1,322 @@
+//! The handle of the GatewayMonitor: how gateways are, and changes of them, each of which is checked against the others, stored,
+//! and then told to the actor.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::{
+    GatewayMonitor, Neighbours,
+    board::Board,
+    messages::{AddWatcher, Put, Remove, RemoveWatcher, WriteAllHours, WriteHour},
+};
+use crate::{
+    actors::{journal::Journal, topic_manager::Announce},
+    auth::accounts::Accounts,
+    delivery::{Relays, SessionHandle},
+    domain::{
+        accounts::Account,
+        clock::Clock,
+        gateways::{Address, Gateway, GatewayState, Source, Transition, is_behind_itself},
+        ids::GatewayId,
+    },
+    settings,
+    store::{
+        Store, StoreError,
+        patience::{self, OutOfPatience},
+    },
+};
+
+/// Why something can't be done with gateways.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// There is no such gateway.
+    #[error("Gateway not found")]
+    NotFound,
+    /// There is no such gateway to be behind.
+    #[error("Parent gateway not found")]
+    ParentNotFound,
+    /// With this parent it would be behind itself.
+    #[error("the gateway would be behind itself")]
+    BehindItself(GatewayId),
+    /// It is from the configuration.
+    #[error("Gateway is from the configuration and can be changed there alone")]
+    Configured,
+    /// There is one with this id.
+    #[error("Gateway id already exists")]
+    IdTaken,
+    /// No id can be assigned any more.
+    #[error("The highest gateway id has been used: give an id that is free")]
+    NoIdLeft,
+    /// There are as many as there may be (`limits.gateways`).
+    #[error("too many gateways")]
+    TooMany,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The changes before this one take too long.
+    #[error(transparent)]
+    Busy(#[from] OutOfPatience),
+    /// The GatewayMonitor has ended.
+    #[error(transparent)]
+    Stopped(#[from] MailboxError),
+}
+
+/// A gateway to be created.
+#[derive(Debug, Clone)]
+pub struct NewGateway {
+    /// None: it gets one that was never used.
+    pub id: Option<GatewayId>,
+    /// For people.
+    pub name: String,
+    /// Where it is probed.
+    pub address: Address,
+    /// The gateway that it is behind.
+    pub parent_id: Option<GatewayId>,
+    /// Above this mean round trip it is degraded.
+    pub max_rtt_ms: Option<f64>,
+    /// Above this loss it is degraded.
+    pub max_loss_percent: Option<f64>,
+}
+
+/// What to change of a gateway; None leaves it as it is.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // as in `NewGateway`
+pub struct GatewayChange {
+    pub name: Option<String>,
+    pub address: Option<Address>,
+    pub parent_id: Option<Option<GatewayId>>,
+    pub max_rtt_ms: Option<Option<f64>>,
+    pub max_loss_percent: Option<Option<f64>>,
+}
+
+/// What the GatewayMonitor and its handle work with.
+pub struct Dependencies {
+    /// The gateways to begin with.
+    pub gateways: Vec<Gateway>,
+    /// Their last changes before this start.
+    pub before: HashMap<GatewayId, Transition>,
+    /// `[probes]`
+    pub probes: settings::Probes,
+    /// `limits.gateways`; 0 is none.
+    pub most: usize,
+    /// The way to sessions.
+    pub relays: Arc<Relays>,
+    /// Records what probes find.
+    pub journal: Journal,
+    /// The TopicManager.
+    pub announce: Recipient<Announce>,
+    /// The database.
+    pub store: Store,
+    /// What is known of accounts.
+    pub accounts: Arc<Accounts>,
+    /// The time of changes and probes.
+    pub clock: Clock,
+}
+
+/// Works with gateways; clones use the same actor.
+#[derive(Clone)]
+pub struct Gateways {
+    monitor: Addr<GatewayMonitor>,
+    board: Arc<Board>,
+    journal: Journal,
+    store: Store,
+    accounts: Arc<Accounts>,
+    most: usize,
+    /// one change at a time
+    changes: Arc<Mutex<()>>,
+}
+
+impl fmt::Debug for Gateways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateways").field("count", &self.board.len()).finish_non_exhaustive()
+    }
+}
+
+impl Gateways {
+    /// Starts the GatewayMonitor.
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
+        let Dependencies { gateways, before, probes, most, relays, journal, announce, store, accounts, clock } = with;
+        let board = Arc::<Board>::default();
+        let neighbours = Neighbours { relays, journal: journal.clone(), announce, clock };
+        let monitor = GatewayMonitor::new(gateways, before, probes, board.clone(), neighbours);
+        let monitor = GatewayMonitor::start_in_arbiter(arbiter, |_| monitor);
+        Self { monitor, board, journal, store, accounts, most, changes: Arc::default() }
+    }
+
+    /// The gateway with this id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, id: GatewayId) -> Result<Arc<GatewayState>, GatewayError> {
+        self.board.get(id).ok_or(GatewayError::NotFound)
+    }
+
+    /// All of them by id.
+    pub fn all(&self) -> Vec<Arc<GatewayState>> {
+        self.board.all()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.board.len() == 0
+    }
+
+    /// The name of this gateway, if it is down.
+    pub fn name_if_down(&self, id: GatewayId) -> Option<String> {
+        self.board.name_if_down(id)
+    }
+
+    /// The two-word answer (contract section 4): `{"1":"connected"}`, with those that have been probed.
+    pub fn statuses(&self) -> String {
+        self.board.statuses()
+    }
+
+    /// What keeps gateways from being probed as they should.
+    pub fn trouble(&self) -> Option<String> {
+        self.board.trouble()
+    }
+
+    /// Creates a gateway. It is probed at once.
+    ///
+    /// # Errors
+    /// Why it is not created.
+    pub async fn create(&self, new: NewGateway) -> Result<Arc<GatewayState>, GatewayError> {
+        let _turn = self.turn().await?;
+        let NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent } = new;
+        if id.is_some_and(|id| self.board.get(id).is_some()) {
+            return Err(GatewayError::IdTaken);
+        }
+        if self.most > 0 && self.board.len() >= self.most {
+            return Err(GatewayError::TooMany);
+        }
+        self.check_parent(id, parent_id)?;
+        let id = match id {
+            Some(id) => id,
+            None => self.store.unused_gateway_id().await?,
+        };
+        if id > GatewayId::MAX {
+            return Err(GatewayError::NoIdLeft);
+        }
+        let gateway = Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source: Source::Api };
+        if !self.store.create_gateway(&gateway).await? {
+            return Err(GatewayError::IdTaken);
+        }
+        self.put(gateway).await
+    }
+
+    /// Changes a gateway. It is probed at once.
+    ///
+    /// # Errors
+    /// Why it is not changed.
+    pub async fn update(&self, id: GatewayId, change: GatewayChange) -> Result<Arc<GatewayState>, GatewayError> {
+        let _turn = self.turn().await?;
+        let known = self.changeable(id)?;
+        let old = &known.gateway;
+        if let Some(parent_id) = change.parent_id {
+            self.check_parent(Some(id), parent_id)?;
+        }
+        let gateway = Gateway {
+            id,
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            address: change.address.unwrap_or_else(|| old.address.clone()),
+            parent_id: change.parent_id.unwrap_or(old.parent_id),
+            max_rtt_ms: change.max_rtt_ms.unwrap_or(old.max_rtt_ms),
+            max_loss_percent: change.max_loss_percent.unwrap_or(old.max_loss_percent),
+            source: old.source,
+        };
+        if !self.store.update_gateway(&gateway).await? {
+            return Err(GatewayError::NotFound);
+        }
+        self.put(gateway).await
+    }
+
+    /// Deletes a gateway with its history. Devices and gateways behind it are behind none afterwards.
+    ///
+    /// # Errors
+    /// Why it is not deleted.
+    pub async fn delete(&self, id: GatewayId) -> Result<(), GatewayError> {
+        let _turn = self.turn().await?;
+        self.changeable(id)?;
+        for device in self.store.delete_gateway(id).await? {
+            self.accounts.put(Account::from(device));
+        }
+        Ok(self.monitor.send(Remove(id)).await?)
+    }
+
+    /// Keeps a gateway from being deleted for as long as the answer lives.
+    ///
+    /// # Errors
+    /// There is none with this id.
+    pub async fn hold(&self, id: GatewayId) -> Result<OwnedMutexGuard<()>, GatewayError> {
+        let turn = self.turn().await?;
+        self.get(id)?;
+        Ok(turn)
+    }
+
+    /// Waits until the history of a gateway is in the database.
+    ///
+    /// # Errors
+    /// The database does not take it, or not in time.
+    pub async fn write_history(&self, id: GatewayId) -> Result<(), GatewayError> {
+        self.monitor.send(WriteHour(id)).await?;
+        Ok(self.journal.flush().await?)
+    }
+
+    /// Records all that is only in memory, before the end. All that it was told before is done then.
+    ///
+    /// # Errors
+    /// The GatewayMonitor has ended.
+    pub async fn record_all(&self) -> Result<(), MailboxError> {
+        self.monitor.send(WriteAllHours).await
+    }
+
+    /// This socket gets the two-word answer: now, every five seconds, and at each change.
+    pub fn watch(&self, session: SessionHandle) {
+        self.monitor.do_send(AddWatcher(session));
+    }
+
+    /// This socket gets it no longer.
+    pub fn unwatch(&self, session: SessionHandle) {
+        self.monitor.do_send(RemoveWatcher(session));
+    }
+
+    /// For messages of others to the actor.
+    pub(crate) fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: Message<Result: Send> + Send + 'static,
+        GatewayMonitor: Handler<M>,
+        <GatewayMonitor as Actor>::Context: ToEnvelope<GatewayMonitor, M>,
+    {
+        self.monitor.clone().recipient()
+    }
+
+    async fn turn(&self) -> Result<OwnedMutexGuard<()>, GatewayError> {
+        Ok(patience::wait(self.changes.clone().lock_owned()).await?)
+    }
+
+    fn changeable(&self, id: GatewayId) -> Result<Arc<GatewayState>, GatewayError> {
+        let known = self.get(id)?;
+        match known.gateway.source {
+            Source::Api => Ok(known),
+            Source::Config => Err(GatewayError::Configured),
+        }
+    }
+
+    fn check_parent(&self, id: Option<GatewayId>, parent: Option<GatewayId>) -> Result<(), GatewayError> {
+        let Some(parent) = parent else { return Ok(()) };
+        let parent_of = |id| self.board.get(id).and_then(|known| known.gateway.parent_id);
+        if id.is_some_and(|id| is_behind_itself(id, parent, parent_of)) {
+            return Err(GatewayError::BehindItself(parent));
+        }
+        self.board.get(parent).map(drop).ok_or(GatewayError::ParentNotFound)
+    }
+
+    /// What is stored is told, and probed.
+    async fn put(&self, gateway: Gateway) -> Result<Arc<GatewayState>, GatewayError> {
+        let id = gateway.id;
+        self.monitor.send(Put(gateway)).await?;
+        self.get(id)
+    }
+}

@@ -1,0 +1,127 @@
+//! The handle of the Journal, and what it knows without asking the actor.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
+
+use super::{Flush, JournalWriter, Write};
+use crate::store::{Record, Store, StoreError, patience};
+
+/// When so many records wait, whoever causes more is refused.
+const BEHIND: usize = 100_000;
+
+/// When so many records wait, what is safe elsewhere is not recorded yet.
+const BUSY: usize = 5_000;
+
+/// How many records wait, and why they can't be written; clones show the same. The JournalWriter alone changes it.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: AtomicUsize,
+    failure: Mutex<Option<StoreError>>,
+}
+
+impl Backlog {
+    pub(super) fn set_records(&self, waiting: usize) {
+        self.0.records.store(waiting, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<StoreError>) {
+        *self.last_failure() = failure;
+    }
+
+    fn last_failure(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn records(&self) -> usize {
+        self.0.records.load(Ordering::Relaxed)
+    }
+
+    /// Why the database takes no records now, if it takes none: whoever would give up if that fails should not try.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.last_failure().clone()
+    }
+
+    /// Whether so much waits that what is safe elsewhere should not be recorded yet.
+    pub fn is_busy(&self) -> bool {
+        self.records() > BUSY
+    }
+
+    /// Whether the database has taken nothing for so long that what nobody waits for should not be recorded.
+    pub fn is_stuck(&self) -> bool {
+        self.is_busy() && self.last_failure().is_some()
+    }
+
+    /// Whether so much waits that whoever causes more should be refused.
+    pub fn is_behind(&self) -> bool {
+        self.records() > BEHIND
+    }
+}
+
+/// Has things written; clones use the same actor.
+#[derive(Clone)]
+pub struct Journal {
+    writer: Addr<JournalWriter>,
+    backlog: Backlog,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("backlog", &self.backlog).finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Starts the JournalWriter, which writes to this store. `rooms_per_user` is `limits.rooms_per_user`; 0 is none.
+    pub fn start(arbiter: &ArbiterHandle, store: Store, rooms_per_user: usize) -> Self {
+        let backlog = Backlog::default();
+        let writer = JournalWriter::new(store, backlog.clone(), rooms_per_user);
+        Self { writer: JournalWriter::start_in_arbiter(arbiter, |_| writer), backlog }
+    }
+
+    /// Writes records as soon as possible.
+    pub fn record(&self, records: Vec<Record>) {
+        self.writer.do_send(Write { records, patient: false });
+    }
+
+    /// Writes records together with later ones, within 50 ms.
+    pub fn record_soon(&self, records: Vec<Record>) {
+        self.writer.do_send(Write { records, patient: true });
+    }
+
+    /// Waits until all that was recorded before is written.
+    ///
+    /// # Errors
+    /// The database does not take it, or not before the request has waited too long.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        match patience::wait(self.writer.send(Flush)).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(_)) => Err(StoreError::lost()),
+            Err(_) => Err(StoreError::late()),
+        }
+    }
+
+    /// How much waits to be written.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// For messages of others to the actor.
+    pub(crate) fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: Message<Result: Send> + Send + 'static,
+        JournalWriter: Handler<M>,
+        <JournalWriter as Actor>::Context: ToEnvelope<JournalWriter, M>,
+    {
+        self.writer.clone().recipient()
+    }
+}
