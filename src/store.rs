@@ -232,3 +232,6 @@ fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
         Some(size)
     })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

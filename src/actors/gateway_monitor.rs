@@ -353,3 +353,6 @@ impl Handler<RemoveWatcher> for GatewayMonitor {
         self.watchers.remove(&session);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,6 @@ impl Handler<Flush> for JournalWriter {
         Box::pin(async move { written.await.unwrap_or_else(|_| Err(StoreError::lost())) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use std::{collections::HashSet, sync::Mutex};
+
+use actix::{Addr, Arbiter};
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{probe::Unable, *};
+use crate::{
+    domain::gateways::{Address, Outcome, Reason, Source, Target},
+    store::tests::{Fixture, start},
+};
+
+/// What probes of each port find; of others that they are answered.
+#[derive(Default)]
+struct Findings {
+    silent: Mutex<HashSet<u16>>,
+    unable: Mutex<Option<Unable>>,
+}
+
+#[async_trait(?Send)]
+impl Probe for Findings {
+    async fn probe(&self, target: &Target, attempts: u32) -> Result<Outcome, Unable> {
+        if let Some(unable) = self.unable.lock().unwrap().clone() {
+            return Err(unable);
+        }
+        let Target::Tcp(_, port) = target else { panic!("{target:?}") };
+        Ok(match self.silent.lock().unwrap().contains(port) {
+            true => Outcome { lost: attempts, answer: Err(Reason::Timeout) },
+            false => Outcome { lost: 0, answer: Ok(Duration::from_millis(5)) },
+        })
+    }
+}
+
+/// In place of the TopicManager.
+struct Listener(mpsc::UnboundedSender<(i64, Status)>);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<Announce> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, Announce(event): Announce, _: &mut Self::Context) {
+        let StatusEvent::Gateway { known, .. } = event else { panic!() };
+        self.0.send((known.gateway.id.0, known.status)).unwrap();
+    }
+}
+
+/// A monitor without a network. A gateway's id is its port.
+struct Lab {
+    monitor: Addr<GatewayMonitor>,
+    findings: Arc<Findings>,
+    announced: mpsc::UnboundedReceiver<(i64, Status)>,
+    board: Arc<Board>,
+    journal: Journal,
+    fixture: Fixture,
+}
+
+fn section<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let defaults: toml::Table = include_str!("../../../config/default.toml").parse().unwrap();
+    defaults[name].clone().try_into().unwrap()
+}
+
+fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
+    Gateway {
+        id: GatewayId(id),
+        name: format!("gateway {id}"),
+        address: Address::parse(&format!("tcp://192.0.2.1:{id}")).unwrap(),
+        parent_id: parent_id.map(GatewayId),
+        max_rtt_ms: None,
+        max_loss_percent: None,
+        source: Source::Api,
+    }
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let fixture = Fixture::new().await;
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), 0);
+        let (sender, announced) = mpsc::unbounded_channel();
+        let neighbours = Neighbours {
+            relays: Relays::new(1, &section("limits")),
+            journal: journal.clone(),
+            announce: Listener(sender).start().recipient(),
+            clock: fixture.clock.clone(),
+        };
+        let (board, findings) = (Arc::<Board>::default(), Arc::<Findings>::default());
+        let mut monitor = GatewayMonitor::new(Vec::new(), HashMap::new(), section("probes"), board.clone(), neighbours);
+        monitor.prober = Some(findings.clone());
+        Self { monitor: monitor.start(), findings, announced, board, journal, fixture }
+    }
+
+    /// Adds a gateway, or has it probed again.
+    async fn probe(&self, gateway: Gateway) {
+        self.fixture.clock.advance(Duration::from_secs(1));
+        self.monitor.send(Put(gateway)).await.unwrap();
+    }
+
+    async fn announced(&mut self) -> (i64, Status) {
+        tokio::time::timeout(Duration::from_secs(60), self.announced.recv()).await.expect("an event").unwrap()
+    }
+
+    /// What is recorded of a gateway: its changes, and how many probes.
+    async fn recorded(&self, id: i64) -> (Vec<(Status, Option<Reason>)>, u32) {
+        self.monitor.send(WriteAllHours).await.unwrap();
+        self.journal.flush().await.unwrap();
+        let day = chrono::TimeDelta::days(1);
+        let history =
+            self.fixture.store.gateway_history(GatewayId(id), start() - day, start() + day, 100).await.unwrap();
+        let changes = history.transitions.iter().map(|change| (change.status, change.reason)).collect();
+        (changes, history.hours.iter().map(|hour| hour.probes).sum())
+    }
+
+    fn status(&self, id: i64) -> (Status, Option<Reason>) {
+        let known = self.board.get(GatewayId(id)).unwrap();
+        (known.status, known.reason)
+    }
+}
+
+#[actix_web::test]
+async fn changes_are_announced_and_recorded_and_probes_are_counted() {
+    let mut lab = Lab::new().await;
+    lab.probe(gateway(1, None)).await;
+    assert_eq!(lab.announced().await, (1, Status::Connected));
+    lab.findings.silent.lock().unwrap().insert(1);
+    lab.probe(gateway(1, None)).await;
+    assert_eq!(lab.announced().await, (1, Status::Disconnected));
+    assert_eq!(lab.board.statuses(), r#"{"1":"disconnected"}"#);
+    let expected = vec![(Status::Connected, None), (Status::Disconnected, Some(Reason::Timeout))];
+    assert_eq!(lab.recorded(1).await, (expected, 2));
+    let at = lab.board.get(GatewayId(1)).unwrap().since;
+    assert_eq!(at, start() + chrono::TimeDelta::seconds(2));
+}
+
+#[actix_web::test]
+async fn of_a_gateway_that_is_removed_nothing_stays_recorded() {
+    let mut lab = Lab::new().await;
+    lab.probe(gateway(1, None)).await;
+    lab.probe(gateway(2, None)).await;
+    lab.announced().await;
+    lab.announced().await;
+    lab.monitor.send(Remove(GatewayId(1))).await.unwrap();
+    assert_eq!((lab.recorded(1).await, lab.recorded(2).await), ((vec![], 0), (vec![(Status::Connected, None)], 1)));
+    assert!(lab.board.get(GatewayId(1)).is_none());
+    // the next one with its id begins anew
+    lab.probe(gateway(1, None)).await;
+    assert_eq!(lab.announced().await, (1, Status::Connected));
+    assert_eq!(lab.recorded(1).await, (vec![(Status::Connected, None)], 1));
+}
+
+#[actix_web::test]
+async fn a_site_that_goes_down_is_announced_once_and_recorded_for_each_of_its_gateways() {
+    let mut lab = Lab::new().await;
+    lab.probe(gateway(1, None)).await;
+    lab.probe(gateway(2, Some(1))).await;
+    lab.announced().await;
+    lab.announced().await;
+    lab.findings.silent.lock().unwrap().extend([1, 2]);
+    lab.probe(gateway(2, Some(1))).await;
+    assert_eq!(lab.announced().await, (1, Status::Disconnected));
+    assert_eq!(lab.status(2), (Status::Disconnected, Some(Reason::ParentDown)));
+    let (changes, _) = lab.recorded(2).await;
+    assert_eq!(changes, [(Status::Connected, None), (Status::Disconnected, Some(Reason::ParentDown))]);
+    assert!(lab.announced.try_recv().is_err());
+}
+
+#[actix_web::test]
+async fn a_probe_that_can_not_be_made_changes_nothing_but_is_told() {
+    let mut lab = Lab::new().await;
+    *lab.findings.unable.lock().unwrap() = Some(Unable::NoPing);
+    lab.probe(gateway(1, None)).await;
+    while lab.board.trouble().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((lab.status(1), lab.recorded(1).await), ((Status::Unknown, None), (vec![], 0)));
+    *lab.findings.unable.lock().unwrap() = None;
+    lab.probe(gateway(1, None)).await;
+    assert_eq!((lab.announced().await, lab.board.trouble()), ((1, Status::Connected), None));
+}

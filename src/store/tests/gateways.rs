@@ -1,0 +1,132 @@
+use super::*;
+use crate::{
+    domain::{
+        gateways::{Address, Gateway, Hour, Source, Status, Transition},
+        ids::GatewayId,
+        registration::Proof,
+    },
+    store::{DeviceChange, GatewayRecord, NewRefreshToken, Record},
+};
+
+fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
+    Gateway {
+        id: GatewayId(id),
+        name: format!("gateway {id}"),
+        address: Address::parse("tcp://192.0.2.1:443").unwrap(),
+        parent_id: parent_id.map(GatewayId),
+        max_rtt_ms: Some(5.5),
+        max_loss_percent: None,
+        source: Source::Api,
+    }
+}
+
+fn turned(id: i64, minutes: i64, status: Status) -> Record {
+    let transition = Transition { at: start() + TimeDelta::minutes(minutes), status, reason: None };
+    Record::Gateway(GatewayRecord::Transition { gateway: GatewayId(id), transition })
+}
+
+fn hour(id: i64, probes: u32) -> Record {
+    let samples = (0..probes).map(|probe| (probe * 1000, Some(1.0))).collect();
+    let hour = Hour { began_at: start(), probes, answered: probes, rtt_ms: Some(1.0), samples: Some(samples) };
+    Record::Gateway(GatewayRecord::Hour { gateway: GatewayId(id), hour })
+}
+
+/// How many changes and hours are kept of a gateway.
+async fn kept(store: &Store, id: i64) -> (usize, Vec<u32>) {
+    let day = TimeDelta::days(1);
+    let history = store.gateway_history(GatewayId(id), start() - day, start() + day, 100).await.unwrap();
+    (history.transitions.len(), history.hours.iter().map(|hour| hour.probes).collect())
+}
+
+#[tokio::test]
+async fn a_gateway_is_read_as_it_was_created_or_changed_last() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let (first, second) = (gateway(1, None), gateway(2, Some(1)));
+    assert!(store.create_gateway(&first).await.unwrap() && store.create_gateway(&second).await.unwrap());
+    assert!(!store.create_gateway(&gateway(2, None)).await.unwrap());
+    assert_eq!(store.gateways().await.unwrap(), [first.clone(), second]);
+    let changed =
+        Gateway { name: "other".to_owned(), max_rtt_ms: None, max_loss_percent: Some(1.0), ..gateway(2, None) };
+    assert!(store.update_gateway(&changed).await.unwrap());
+    assert!(!store.update_gateway(&gateway(3, None)).await.unwrap());
+    assert_eq!(store.gateways().await.unwrap(), [first, changed]);
+    assert_eq!(store.unused_gateway_id().await.unwrap(), GatewayId(3));
+    store.reserve_gateway_ids(GatewayId(10)).await.unwrap();
+    store.delete_gateway(GatewayId(2)).await.unwrap();
+    assert_eq!(store.unused_gateway_id().await.unwrap(), GatewayId(11));
+}
+
+#[tokio::test]
+async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    for (id, parent) in [(1, None), (2, Some(1)), (3, None)] {
+        assert!(store.create_gateway(&gateway(id, parent)).await.unwrap());
+    }
+    let device = ClientId::random();
+    let token = NewRefreshToken {
+        token_hash: "hash".to_owned(),
+        family: Uuid::new_v4(),
+        client: device,
+        kind: crate::domain::ids::ClientKind::Device,
+        expires_at: start() + TimeDelta::days(1),
+    };
+    store.register_device(device, "device", "key", Proof::NotAsked, &token).await.unwrap().unwrap();
+    let change = DeviceChange { gateway_id: Some(Some(GatewayId(1))), name: None, metadata: None };
+    store.update_device(device, change).await.unwrap().unwrap();
+    let records = [turned(1, 0, Status::Connected), hour(1, 3), turned(3, 0, Status::Connected), hour(3, 2)];
+    store.write_journal(&records, &[], 0).await.unwrap();
+
+    let behind = store.delete_gateway(GatewayId(1)).await.unwrap();
+    assert_eq!(behind.iter().map(|device| (device.uuid, device.gateway_id)).collect::<Vec<_>>(), [(device, None)]);
+    assert_eq!(store.gateways().await.unwrap(), [gateway(2, None), gateway(3, None)]);
+    assert_eq!((kept(store, 1).await, kept(store, 3).await), ((0, vec![]), (1, vec![2])));
+}
+
+#[tokio::test]
+async fn what_was_recorded_before_a_deletion_goes_and_what_comes_after_it_stays() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    store.write_journal(&[turned(1, 0, Status::Connected), hour(1, 1)], &[], 0).await.unwrap();
+    let deleted = Record::Gateway(GatewayRecord::Deleted(GatewayId(1)));
+    let records = [
+        turned(1, 1, Status::Disconnected),
+        hour(1, 2),
+        turned(2, 1, Status::Connected),
+        deleted.clone(),
+        turned(1, 2, Status::Connected),
+    ];
+    store.write_journal(&records, &[], 0).await.unwrap();
+    assert_eq!((kept(store, 1).await, kept(store, 2).await), ((1, vec![]), (1, vec![])));
+    // the answer to the first try was lost
+    store.write_journal(&records, &[], 0).await.unwrap();
+    assert_eq!(kept(store, 1).await, (1, vec![]));
+    store.write_journal(&[deleted], &[], 0).await.unwrap();
+    assert_eq!(kept(store, 1).await, (0, vec![]));
+}
+
+#[tokio::test]
+async fn of_an_hour_that_is_written_again_the_last_state_counts() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    store.write_journal(&[hour(1, 1), hour(1, 2)], &[], 0).await.unwrap();
+    store.write_journal(&[hour(1, 3)], &[], 0).await.unwrap();
+    assert_eq!(kept(store, 1).await, (0, vec![3]));
+}
+
+#[tokio::test]
+async fn thinning_keeps_figures_and_the_last_change_of_each_gateway() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let records = [turned(1, 0, Status::Connected), turned(1, 1, Status::Disconnected), hour(1, 3), hour(2, 3)];
+    store.write_journal(&records, &[], 0).await.unwrap();
+    let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
+    store.thin_gateway_history(start() + hour, start() - day).await.unwrap();
+    let history = store.gateway_history(GatewayId(1), start() - day, start() + day, 100).await.unwrap();
+    assert_eq!((history.transitions.len(), history.hours[0].probes, &history.hours[0].samples), (2, 3, &None));
+    store.thin_gateway_history(start() + day, start() + day).await.unwrap();
+    assert_eq!((kept(store, 1).await, kept(store, 2).await), ((1, vec![]), (0, vec![])));
+    let last = store.last_gateway_transitions().await.unwrap();
+    assert_eq!(last.iter().map(|(id, last)| (id.0, last.status)).collect::<Vec<_>>(), [(1, Status::Disconnected)]);
+}
