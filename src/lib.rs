@@ -7,7 +7,7 @@
 //!   chat   ─ws→ Session actor                                    ←─── RoomManager        sockets in rooms
 //!   operator ─http→ handlers ─────────── messages ──────────────────→ CommandDispatcher  commands that have not ended
 //!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     state of gateways (own thread)
-//!                      store (SQLite | PostgreSQL) ←───────────────── Journal            batched writes
+//!                      store (SQLite | PostgreSQL) ←───────────────── JournalWriter      batched writes
 //!                      cluster (other nodes)
 //! ```
 //!
