@@ -4,7 +4,6 @@
 pub mod accounts;
 pub mod admission;
 pub mod budget;
-pub mod clock;
 pub mod commands;
 pub mod gateways;
 pub mod ids;

@@ -28,6 +28,7 @@
 //! | [`store`] | the database |
 //! | [`settings`] | layered configuration |
 //! | [`protocol`] | inbound and outbound frames, close codes |
+//! | [`clock`] | the time, which tests can set |
 //! | [`domain`] | rules and decisions, without actors or I/O |
 //! | [`client`] | the Rust client, used by the command line and the tests |
 //!
@@ -40,6 +41,7 @@ mod auth;
 mod bench;
 pub mod cli;
 pub mod client;
+mod clock;
 mod cluster;
 mod delivery;
 pub mod domain;

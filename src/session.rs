@@ -170,10 +170,10 @@ impl Session {
     fn on_fragment(&mut self, item: Item, context: &mut <Self as Actor>::Context) {
         match item {
             Item::FirstText(bytes) => {
-                self.assembling = Some(Box::new(Assembling { is_text: true, bytes: bytes.into() }))
+                self.assembling = Some(Box::new(Assembling { is_text: true, bytes: bytes.into() }));
             }
             Item::FirstBinary(bytes) => {
-                self.assembling = Some(Box::new(Assembling { is_text: false, bytes: bytes.into() }))
+                self.assembling = Some(Box::new(Assembling { is_text: false, bytes: bytes.into() }));
             }
             Item::Continue(bytes) => {
                 if let Some(message) = &mut self.assembling {

@@ -45,7 +45,8 @@ use gate::Gate;
 use open::Database;
 
 use crate::{
-    domain::{clock::Clock, ids::ClientId, rooms::RoomChange},
+    clock::Clock,
+    domain::{ids::ClientId, rooms::RoomChange},
     settings,
 };
 

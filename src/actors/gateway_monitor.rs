@@ -1,9 +1,9 @@
 //! The role of the GatewayMonitor is to know which gateways can be reached, by probing each once in a period.
 //!
-//! Handlers create, change and delete gateways through the handle [`Gateways`], and read there how they are; status sessions get
-//! the two-word answer from it. It records changes and round trips with the Journal, and announces who came and went through the TopicManager.
-//! When each gateway is probed and what its probes mean are `domain/gateways`; how a probe is done is `probe`. It has a
-//! thread of its own, so that thousands of probes delay nobody's messages.
+//! Handlers create, change and delete gateways through the handle [`Gateways`], and read their states there. The
+//! GatewayMonitor sends status sessions the two-word answer, records changes and round trips with the Journal, and announces
+//! changes of status through the TopicManager. `domain/gateways` decides when a gateway is probed and what a probe means;
+//! `probe` does it. The actor has a thread of its own, so that thousands of probes do not delay messages.
 
 mod board;
 mod handle;
@@ -29,9 +29,9 @@ use watchers::Watchers;
 
 use super::{journal::Journal, topic_manager::Announce};
 use crate::{
+    clock::Clock,
     delivery::Relays,
     domain::{
-        clock::Clock,
         gateways::{Effects, Gateway, GatewayTable, Hour, Hours, Schedule, Status, Transition},
         ids::GatewayId,
     },
@@ -166,9 +166,10 @@ impl GatewayMonitor {
                 let (status, reason) = (known.status.as_str(), known.reason.map(|reason| reason.as_str()));
                 let name = &known.gateway.name;
                 // at the first start this is thousands of lines that nobody needs
-                match self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
-                    true => tracing::info!(gateway = %id, %name, status, reason, "gateway changed"),
-                    false => tracing::debug!(gateway = %id, %name, status, reason, "gateway changed"),
+                if self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
+                    tracing::info!(gateway = %id, %name, status, reason, "gateway changed");
+                } else {
+                    tracing::debug!(gateway = %id, %name, status, reason, "gateway changed");
                 }
                 self.neighbours
                     .announce

@@ -264,7 +264,7 @@ impl Run {
 /// The time to sleep until `time`; zero if that is too short for the system's timers.
 pub(super) fn until(time: u64, now: u64) -> Duration {
     let left = Duration::from_nanos(time.saturating_sub(now));
-    if left > Duration::from_millis(3) { left - Duration::from_millis(2) } else { Duration::ZERO }
+    if left > Duration::from_millis(3) { left.saturating_sub(Duration::from_millis(2)) } else { Duration::ZERO }
 }
 
 impl Handler for Run {

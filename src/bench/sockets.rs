@@ -177,7 +177,7 @@ impl Run {
         let (whole, mut elapsed) = (Duration::from_secs_f64(duration), Duration::ZERO);
         while elapsed < whole {
             control.progress.running(elapsed, whole, "connected".to_owned());
-            engine.poll((whole - elapsed).min(Duration::from_millis(50)), self)?;
+            engine.poll(whole.saturating_sub(elapsed).min(Duration::from_millis(50)), self)?;
             self.check(control)?;
             elapsed = Duration::from_nanos(engine.now() - begin);
         }

@@ -44,7 +44,7 @@ enum Action {
 
 #[derive(Args)]
 struct ListArguments {
-    /// Only devices whose name contains this text or whose UUID begins with it
+    /// Only devices whose name contains this text or whose UUID begins with it (4 digits at least)
     #[arg(long)]
     search: Option<String>,
     /// Only devices behind this gateway

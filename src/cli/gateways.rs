@@ -156,9 +156,9 @@ async fn watch(client: &Client, json: bool) -> anyhow::Result<()> {
         }
         for id in known.keys().filter(|id| !now.contains_key(*id)) {
             if json {
-                say!("{}", json!({ "id": id, "status": null }))
+                say!("{}", json!({ "id": id, "status": null }));
             } else {
-                say!("{id}  removed, or at another address")
+                say!("{id}  removed, or at another address");
             }
         }
         known = now;

@@ -104,7 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let new = NewUser { username, email, full_name: None, job_title: None, password_hash, role };
             match database.store.create_user(new).await? {
                 Ok(user) => {
-                    say!("created {} {} (id {}) in {}", user.role.as_str(), user.username, user.id, database.location)
+                    say!("created {} {} (id {}) in {}", user.role.as_str(), user.username, user.id, database.location);
                 }
                 Err(Duplicate::Username) => bail!("Username already registered"),
                 Err(Duplicate::Email) => bail!("Email already registered"),

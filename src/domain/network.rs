@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Network {
 pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Net::new_assert(address, 64).network()),
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 

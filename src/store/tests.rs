@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::{NewUser, Store, User};
 use crate::{
+    clock::Clock,
     domain::{
-        clock::Clock,
         ids::{ClientId, Role},
         rooms::Participant,
     },

@@ -106,7 +106,7 @@ impl Store {
             let rows = query.limit(want + 1).all(&self.read).await?;
             let more = rows.len() as u64 > want;
             for row in rows.into_iter().take(want as usize) {
-                size += row.id.len() + row.metadata.to_string().len();
+                size += row.id.len() + row.metadata.len();
                 if size > bytes && !topics.is_empty() {
                     return Ok((topics, true));
                 }

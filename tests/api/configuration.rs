@@ -222,7 +222,7 @@ async fn the_first_start_makes_private_files_and_the_second_one_keeps_them() {
     let (_, topic) = get(&client, "/topics/weather").await;
     assert_eq!(topic["creator"], json!(device.uuid));
     within(client.connect("/ws")).await.unwrap();
-    assert_eq!(broker.admin().await.token().map(|token| token.is_empty()), Some(false));
+    assert_eq!(broker.admin().await.token().map(str::is_empty), Some(false));
 }
 
 #[tokio::test]

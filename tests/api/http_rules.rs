@@ -156,7 +156,7 @@ async fn every_error_has_a_detail_a_code_and_the_headers_that_belong_to_it() {
 #[tokio::test]
 async fn the_first_credentials_found_count_and_unusable_ones_are_never_ignored() {
     let mut broker = Broker::start().await;
-    let (good, _) = (broker.user("alice", "user").await.token().unwrap().to_owned(), ());
+    let (good, ()) = (broker.user("alice", "user").await.token().unwrap().to_owned(), ());
     // header, query, cookie
     let request = |header: Option<&str>, query: Option<&str>, cookie: Option<&str>| {
         let path = query.map_or("/api/users/me".to_owned(), |token| format!("/api/users/me?token={token}"));

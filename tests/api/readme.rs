@@ -216,7 +216,7 @@ async fn the_systemd_unit_names_what_there_is() {
             assert!(ours.is_empty(), "{said}");
         }
         Err(error) => {
-            eprintln!("\n*** NOT TESTED: the unit as systemd reads it, without systemd-analyze: {error} ***\n")
+            eprintln!("\n*** NOT TESTED: the unit as systemd reads it, without systemd-analyze: {error} ***\n");
         }
     }
 }

@@ -1250,11 +1250,11 @@ async fn a_private_room_is_not_there_for_those_who_are_not_in_it() {
     for newcomer in [&bert, &device] {
         let mut socket = newcomer.chat().await;
         assert_eq!(join(&mut socket, room).await["messages"][0]["content"], "secret");
-        let _dedicated = newcomer.room_socket(room).await;
+        let dedicated = newcomer.room_socket(room).await;
         for _ in 0..2 {
             next_of_type(&mut annas, "user_joined").await;
         }
-        drop((socket, _dedicated));
+        drop((socket, dedicated));
         for _ in 0..2 {
             next_of_type(&mut annas, "user_disconnected").await;
         }

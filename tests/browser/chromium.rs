@@ -36,7 +36,7 @@ impl Browser {
         let installed = |name: &&str| {
             std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
         };
-        let program = named.or_else(|| names.iter().find(|name| installed(name)).map(|name| name.to_string()));
+        let program = named.or_else(|| names.iter().find(|name| installed(name)).map(|name| (*name).to_owned()));
         let profile = TempDir::new().unwrap();
         let mut process = Command::new(program.expect("Chromium is installed; scripts/test does that"))
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])

@@ -49,7 +49,7 @@ async fn the_chat_example_of_the_readme_works_as_written() {
 }
 
 /// Finds an element as soon as it is there.
-const FOUND: &str = r#"
+const FOUND: &str = r"
     const found = async (selector, parent = document) => {
         for (;;) {
             const element = parent.querySelector(selector);
@@ -57,7 +57,7 @@ const FOUND: &str = r#"
             await new Promise((next) => setTimeout(next, 20));
         }
     };
-"#;
+";
 
 #[tokio::test]
 async fn the_documentation_works_under_its_content_security_policy() {

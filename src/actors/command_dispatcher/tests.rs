@@ -17,10 +17,10 @@ use crate::{
         topic_manager::Announce,
     },
     auth::{accounts::Accounts, tokens::Tokens},
+    clock::Clock,
     delivery::{self, Outbox, SessionKind},
     domain::{
         accounts::{Account, Holder, tests::device},
-        clock::Clock,
         commands::{Exceeded, Order, TargetState},
         ids::Role,
         liveness::Periods,

@@ -14,10 +14,10 @@ use super::{
 use crate::{
     actors::{journal::Journal, topic_manager::Announce},
     auth::accounts::Accounts,
+    clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
         accounts::Account,
-        clock::Clock,
         gateways::{Address, Gateway, GatewayState, Source, Transition, is_behind_itself},
         ids::GatewayId,
     },

@@ -24,9 +24,10 @@ impl Probe for Findings {
             return Err(unable);
         }
         let Target::Tcp(_, port) = target else { panic!("{target:?}") };
-        Ok(match self.silent.lock().unwrap().contains(port) {
-            true => Outcome { lost: attempts, answer: Err(Reason::Timeout) },
-            false => Outcome { lost: 0, answer: Ok(Duration::from_millis(5)) },
+        Ok(if self.silent.lock().unwrap().contains(port) {
+            Outcome { lost: attempts, answer: Err(Reason::Timeout) }
+        } else {
+            Outcome { lost: 0, answer: Ok(Duration::from_millis(5)) }
         })
     }
 }

@@ -25,7 +25,7 @@ impl RoomManager {
         match outcome {
             RoomOutcome::Created(_) => {}
             RoomOutcome::Joined { room, who, newly, history } => {
-                self.joined(room, who, *newly, history.as_ref(), socket)
+                self.joined(room, who, *newly, history.as_ref(), socket);
             }
             RoomOutcome::Left { room, who, removed, new_owner } => {
                 self.left(*room, who, *removed, socket);

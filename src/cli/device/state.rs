@@ -72,7 +72,7 @@ impl StateFile {
         let lock = lock.with_context(|| format!("cannot write beside {shown}: give another --state FILE"))?;
         ensure!(
             lock.try_lock().is_ok(),
-            "another switchboard is connected as this device (state in {shown}): give another --name, or another --state FILE"
+            "another switchboard is connected as this device (state in {shown}): give another --name or --uuid, or another --state FILE"
         );
         let state = match fs::read(&path) {
             Ok(bytes) => {
@@ -166,9 +166,9 @@ mod tests {
         drop(file);
         assert!(refused("http://b", None).contains("not at http://b"));
         assert!(refused("http://a", Some(Uuid::new_v4())).contains("is the state of the device"));
-        let (_file, again) = StateFile::open(path.clone(), "http://a", Some(state.uuid)).unwrap();
+        let (file, again) = StateFile::open(path.clone(), "http://a", Some(state.uuid)).unwrap();
         assert_eq!((again.uuid, again.device_key.as_deref()), (state.uuid, Some("key")));
-        drop(_file);
+        drop(file);
         fs::write(&path, "{").unwrap();
         assert!(refused("http://a", None).contains("is not the state of a device"));
     }

@@ -18,10 +18,12 @@ use sea_orm::{
 };
 
 use super::StoreError;
-use crate::domain::{
+use crate::{
     clock::Clock,
-    ids::{ClientId, RoomId},
-    rooms::{Memberships, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
+    domain::{
+        ids::{ClientId, RoomId},
+        rooms::{Memberships, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
+    },
 };
 
 /// Conditions per statement, since SQLite limits the depth of an expression to 1000.

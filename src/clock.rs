@@ -1,4 +1,4 @@
-//! The time, which everybody asks the same clock.
+//! The time. It is passed to all who need it, so that tests can set it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
