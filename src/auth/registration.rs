@@ -13,7 +13,7 @@ use super::{
     AuthError, Sessions,
     accounts::Accounts,
     passwords::Passwords,
-    tokens::{Issued, digest, random_text},
+    tokens::{Claims, Issued, digest, random_text},
     undisturbed,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         ids::{ClientId, ClientKind, Role},
         network,
         rate_limit::PerMinute,
-        registration::Proof,
+        registration::{DeviceToken, Proof},
     },
     settings::Registration as Policy,
     store::{NewRefreshToken, NewUser, Store, User},
@@ -110,11 +110,14 @@ impl Registrations {
             Policy::Open => Proof::NotAsked,
             Policy::Claim => {
                 let token = token.map_or(credentials, |token| Ok(Some(token)))?;
-                if self.is_token_of(uuid, token).await? { Proof::Token } else { Proof::Key(key_hash.as_deref()) }
+                match self.token_of(uuid, token).await? {
+                    Some(token) => Proof::Token(token),
+                    None => Proof::Key(key_hash.as_deref()),
+                }
             }
             Policy::Closed => {
                 self.check_operator(credentials?).await?;
-                Proof::Token
+                Proof::Operator
             }
         };
         self.count(address)?;
@@ -136,12 +139,13 @@ impl Registrations {
         Ok(RegisteredDevice { tokens: tokens.issue(&account, family, refresh)?, device_key })
     }
 
-    /// Whether this is an authentic, unrevoked access token of that device, expired or not.
-    async fn is_token_of(&self, uuid: ClientId, token: Option<String>) -> Result<bool, AuthError> {
-        let Some(claims) = token.and_then(|token| self.accounts.tokens().read_expired(&token)) else {
-            return Ok(false);
-        };
-        Ok(claims.client() == uuid && self.accounts.account_of(&claims).await?.is_some())
+    /// What identifies this token, if it is an authentic, unrevoked access token of that device, expired or not.
+    async fn token_of(&self, uuid: ClientId, token: Option<String>) -> Result<Option<DeviceToken>, AuthError> {
+        let claims = token.and_then(|token| self.accounts.tokens().read_expired(&token));
+        let Some(claims) = claims.filter(|claims| claims.client() == uuid) else { return Ok(None) };
+        let is_valid = self.accounts.account_of(&claims).await?.is_some();
+        let Claims { jti: id, family, generation, .. } = claims;
+        Ok(is_valid.then_some(DeviceToken { id, family, generation }))
     }
 
     async fn check_operator(&self, token: Option<String>) -> Result<(), AuthError> {

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use uuid::Uuid;
+
 /// Characters of a device key that the client chooses: 256 random bits take 43 as base64url, 64 in hex.
 pub const KEY_CHARS: RangeInclusive<usize> = 32..=128;
 
@@ -15,10 +17,23 @@ pub fn is_key(text: &str) -> bool {
 pub enum Proof<'a> {
     /// Nothing, under a policy that asks for nothing.
     NotAsked,
-    /// A token of the device, or of an operator.
-    Token,
+    /// An operator's token.
+    Operator,
+    /// A token of the device itself.
+    Token(DeviceToken),
     /// The device key with this digest, or none.
     Key(Option<&'a str>),
+}
+
+/// A device's token, as far as a revocation can name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceToken {
+    /// Its own id.
+    pub id: Uuid,
+    /// All tokens of its login.
+    pub family: Uuid,
+    /// The device's token generation when it was issued.
+    pub generation: i64,
 }
 
 /// The registration that a UUID has.
@@ -51,7 +66,7 @@ pub fn decide(registered: Option<Registered<'_>>, proof: Proof<'_>, new_key: &st
     let Some(registered) = registered else { return Outcome::First };
     // the keys are random, so nothing can be learned from how long a comparison of their digests takes
     let is_granted = match proof {
-        Proof::NotAsked | Proof::Token => true,
+        Proof::NotAsked | Proof::Operator | Proof::Token(_) => true,
         Proof::Key(shown) => shown == Some(registered.key_hash) || new_key == registered.key_hash,
     };
     if is_granted {
@@ -65,6 +80,7 @@ pub fn decide(registered: Option<Registered<'_>>, proof: Proof<'_>, new_key: &st
 mod tests {
     use super::*;
 
+    const TOKEN: DeviceToken = DeviceToken { id: Uuid::nil(), family: Uuid::nil(), generation: 0 };
     const AGAIN: Outcome = Outcome::Again { ends_tokens: false };
 
     fn bound(key_hash: &str) -> Option<Registered<'_>> {
@@ -77,7 +93,8 @@ mod tests {
         assert_eq!(decide(bound("key"), Proof::Key(None), "new"), Outcome::Refused);
         assert_eq!(decide(bound("key"), Proof::Key(Some("other")), "new"), Outcome::Refused);
         assert_eq!(decide(bound("key"), Proof::Key(Some("key")), "new"), AGAIN);
-        assert_eq!(decide(bound("key"), Proof::Token, "new"), AGAIN);
+        assert_eq!(decide(bound("key"), Proof::Token(TOKEN), "new"), AGAIN);
+        assert_eq!(decide(bound("key"), Proof::Operator, "new"), AGAIN);
         assert_eq!(decide(bound("key"), Proof::NotAsked, "new"), AGAIN);
     }
 
@@ -93,7 +110,7 @@ mod tests {
     #[test]
     fn proof_ends_the_tokens_that_needed_none() {
         let unbound = Some(Registered { key_hash: "key", is_bound: false });
-        for proof in [Proof::Token, Proof::Key(Some("key"))] {
+        for proof in [Proof::Operator, Proof::Token(TOKEN), Proof::Key(Some("key"))] {
             assert_eq!(decide(unbound, proof, "new"), Outcome::Again { ends_tokens: true });
         }
         assert_eq!(decide(unbound, Proof::NotAsked, "new"), AGAIN);

@@ -209,6 +209,10 @@ pub async fn remove(
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
         broker.clients.delete_device(id).await?;
+        // else a crash would bring back what was queued for it, for whoever registers the UUID next
+        if let Err(error) = broker.commands.written().await {
+            tracing::warn!(device = %id, %error, "the ends of a deleted device's commands are not written yet");
+        }
         tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
         Ok(Confirmation::of("Device deleted"))
     })

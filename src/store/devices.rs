@@ -150,6 +150,11 @@ impl Store {
         }
         // nobody deletes it in the meantime
         let row = Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await?;
+        let proof = match proof {
+            // it may have been revoked since it was checked
+            Proof::Token(token) if !tokens::counts(&transaction, token, row.as_ref()).await? => Proof::Key(None),
+            proof => proof,
+        };
         // whoever had a deleted device has no claim on its UUID any more
         let registered = row.as_ref().filter(|row| row.deleted_at.is_none());
         let registered = registered.map(|row| Registered { key_hash: &row.key_hash, is_bound: row.is_bound });

@@ -12,11 +12,13 @@ use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{NewUser, Store, User};
+use super::{NewRefreshToken, NewUser, Store, User};
 use crate::{
     clock::Clock,
     domain::{
-        ids::{ClientId, Role},
+        ids::{ClientId, ClientKind, Role},
+        refresh_tokens::RefreshToken,
+        registration::Proof,
         rooms::Participant,
     },
     settings,
@@ -54,6 +56,17 @@ impl Fixture {
         let store = Store::connect(&settings).await.unwrap().with_clock(clock.clone());
         store.migrate_up().await.unwrap();
         Self { store, clock, _dir: dir }
+    }
+
+    /// Registers a device.
+    async fn device(&self, uuid: ClientId) {
+        let refresh = RefreshToken {
+            token: uuid.to_string(),
+            hash: Uuid::new_v4().to_string(),
+            expires_at: start() + TimeDelta::days(1),
+        };
+        let refresh = NewRefreshToken::of(&refresh, Uuid::new_v4(), uuid, ClientKind::Device);
+        self.store.register_device(uuid, "device", "key", Proof::NotAsked, &refresh).await.unwrap().unwrap();
     }
 
     async fn user(&self, name: &str, role: Role) -> User {

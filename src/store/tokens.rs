@@ -17,6 +17,7 @@ use crate::domain::{
     accounts::Account,
     ids::{ClientId, ClientKind},
     refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
+    registration::DeviceToken,
 };
 
 /// Logins that a client may have at a time, each with a refresh token.
@@ -269,6 +270,19 @@ pub(super) async fn lock_of_client(transaction: &impl ConnectionTrait, client: C
     let of_client = refresh_tokens::Column::ClientUuid.eq(client.uuid());
     refresh_tokens::Entity::find().filter(of_client).lock_exclusive().all(transaction).await?;
     Ok(())
+}
+
+/// Whether a token of a device is not revoked. Exact while the caller holds [`lock_of_client`] and the device's row.
+pub(super) async fn counts(
+    transaction: &impl ConnectionTrait,
+    token: DeviceToken,
+    device: Option<&entity::devices::Model>,
+) -> Result<bool, StoreError> {
+    if device.is_some_and(|device| device.token_generation != token.generation) {
+        return Ok(false);
+    }
+    let revoked = revocations::Column::Id.is_in([token.id, token.family]);
+    Ok(revocations::Entity::find().filter(revoked).one(transaction).await?.is_none())
 }
 
 /// Deletes the refresh tokens of a client, except for one login's.

@@ -14,7 +14,8 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::support::{
-    Broker, ChangeBroker, create_database, get, handshake, next, next_of_type, post, posting, reply, until, within,
+    Broker, ChangeBroker, answer, create_database, delete, get, handshake, next, next_of_type, post, posting, reply,
+    until, within,
 };
 
 /// The contract says two seconds; a slow machine may take longer, and has more time for what does not fail. Less than requests
@@ -380,6 +381,24 @@ async fn a_command_that_was_told_to_have_succeeded_has_so_after_a_crash() {
         let admin = broker.admin().await;
         let (_, after) = get(&admin, &format!("/api/commands/{}", told["id"].as_str().unwrap())).await;
         assert_eq!(after["targets"][0]["state"], "succeeded", "{after}");
+    }
+}
+
+#[actix_web::test]
+async fn what_was_queued_for_a_deleted_device_has_ended_also_after_a_crash() {
+    let mut broker = Broker::start().await;
+    for _ in 0..3 {
+        let admin = broker.admin().await;
+        let (_, device) = broker.device("device").await;
+        let command = json!({ "target": device.uuid, "method": "GET", "url": "/", "deliver_within_secs": 3_600 });
+        let request = admin.request(Method::POST, "/api/commands").header("Prefer", "respond-async").json(&command);
+        let (status, told) = answer(request).await;
+        assert_eq!(status, 202, "{told}");
+        assert_eq!(delete(&admin, &format!("/devices/{}", device.uuid)).await.0, 200);
+        broker = broker.kill().await.start().await;
+        let admin = broker.admin().await;
+        let (_, after) = get(&admin, &format!("/api/commands/{}", told["id"].as_str().unwrap())).await;
+        assert_eq!(after["targets"][0]["state"], "offline", "{after}");
     }
 }
 

@@ -3,9 +3,8 @@ use crate::{
     domain::{
         gateways::{Address, Gateway, Hour, Source, Status, Transition},
         ids::GatewayId,
-        registration::Proof,
     },
-    store::{DeviceChange, GatewayRecord, NewRefreshToken, Record},
+    store::{DeviceChange, GatewayRecord, Record},
 };
 
 fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
@@ -65,14 +64,7 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
         assert!(store.create_gateway(&gateway(id, parent)).await.unwrap());
     }
     let device = ClientId::random();
-    let token = NewRefreshToken {
-        token_hash: "hash".to_owned(),
-        family: Uuid::new_v4(),
-        client: device,
-        kind: crate::domain::ids::ClientKind::Device,
-        expires_at: start() + TimeDelta::days(1),
-    };
-    store.register_device(device, "device", "key", Proof::NotAsked, &token).await.unwrap().unwrap();
+    fixture.device(device).await;
     let change = DeviceChange { gateway_id: Some(Some(GatewayId(1))), name: None, metadata: None };
     store.update_device(device, change).await.unwrap().unwrap();
     let records = [turned(1, 0, Status::Connected), hour(1, 3), turned(3, 0, Status::Connected), hour(3, 2)];

@@ -114,3 +114,22 @@ async fn a_private_room_goes_with_its_last_member() {
     assert!(matches!(decided[1], Ok(RoomOutcome::Left { new_owner: None, .. })), "{decided:?}");
     assert!(matches!(decided[2], Err(RoomRefusal::NoSuchRoom)), "{decided:?}");
 }
+
+#[tokio::test]
+async fn a_deleted_device_comes_into_no_room() {
+    let fixture = Fixture::new().await;
+    let (anna, device) = (participant("anna"), participant("device"));
+    let room = fixture.room(&anna, false).await;
+    fixture.device(device.client).await;
+    let add = RoomChange::Add { room, by: anna.client, who: device.clone(), role: RoomRole::Member };
+    let changes = [create(&device, "its own", true), join(room, &device), add];
+    fixture.store.delete_device(device.client).await.unwrap().unwrap();
+    for decided in fixture.decide(&changes).await {
+        assert!(matches!(decided, Err(RoomRefusal::NoSuchMember)), "{decided:?}");
+    }
+    assert_eq!(fixture.store.rooms_of(device.client).await.unwrap(), []);
+    fixture.device(device.client).await;
+    for decided in fixture.decide(&changes[..2]).await {
+        assert!(decided.is_ok(), "{decided:?}");
+    }
+}

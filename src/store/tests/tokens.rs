@@ -3,6 +3,7 @@ use crate::{
     domain::{
         ids::ClientKind,
         refresh_tokens::{RefreshToken, ShownRefreshToken},
+        registration::{DeviceToken, Proof},
     },
     store::{NewRefreshToken, Rotation, StoreError},
 };
@@ -81,4 +82,28 @@ async fn versions_go_up_with_each_change_that_others_have_to_hear_of() {
     // what can't be used any more is deleted, revocations a day later than tokens
     store.delete_expired_tokens(start() + TimeDelta::days(1)).await.unwrap();
     assert_eq!(store.revocations(None).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_after_it_was_checked_proves_nothing() {
+    let Fixture { store, .. } = &Fixture::new().await;
+    let (device, family, id) = (ClientId::random(), Uuid::new_v4(), Uuid::new_v4());
+    let login = |name: &str, family| NewRefreshToken::of(&token(name), family, device, ClientKind::Device);
+    let shown = DeviceToken { id, family, generation: 0 };
+    let register = async |name: &str, token| {
+        let login = login(name, Uuid::new_v4());
+        store.register_device(device, "device", name, Proof::Token(token), &login).await.unwrap().is_some()
+    };
+    let first = login("first", family);
+    store.register_device(device, "device", "first", Proof::Key(None), &first).await.unwrap().unwrap();
+    assert!(register("second", shown).await, "a token that counts is proof");
+    for (revoked, name) in [(id, "third"), (family, "fourth")] {
+        let other = DeviceToken { id: Uuid::new_v4(), family: Uuid::new_v4(), generation: 0 };
+        store.revoke(revoked, start() + TimeDelta::days(1)).await.unwrap();
+        assert!(!register(name, shown).await);
+        assert!(register(name, other).await, "another login is not concerned");
+    }
+    let other = DeviceToken { id: Uuid::new_v4(), family: Uuid::new_v4(), generation: 0 };
+    store.revoke_client(device).await.unwrap();
+    assert!(!register("fifth", other).await, "all tokens of before have ended");
 }

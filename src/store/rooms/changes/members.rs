@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use entity::{messages, room_members, rooms};
+use entity::{devices, messages, room_members, rooms};
 use sea_orm::{
     ActiveValue::Unchanged, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait, Select, Set, sea_query::OnConflict,
@@ -31,6 +31,9 @@ impl<C: ConnectionTrait> Work<'_, C> {
         description: Option<&String>,
         is_private: bool,
     ) -> Result<Decided, StoreError> {
+        if self.is_deleted(creator.client).await? {
+            return Ok(Err(RoomRefusal::NoSuchMember));
+        }
         let joined = count_joined(self.transaction, creator.client).await?;
         let deserted = count_deserted(self.transaction, creator.client).await?;
         if !self.limit.allows_creating(joined, deserted) {
@@ -70,6 +73,9 @@ impl<C: ConnectionTrait> Work<'_, C> {
         if newly {
             if self.nearly_full {
                 return Ok(Err(RoomRefusal::StorageFull));
+            }
+            if self.is_deleted(who.client).await? {
+                return Ok(Err(RoomRefusal::NoSuchMember));
             }
             if !self.limit.allows_joining(count_joined(self.transaction, who.client).await?) {
                 return Ok(Err(RoomRefusal::TooManyRooms));
@@ -115,6 +121,9 @@ impl<C: ConnectionTrait> Work<'_, C> {
         };
         let newly = self.memberships.find(id, who.client).is_none();
         if newly {
+            if self.is_deleted(who.client).await? {
+                return Ok(Err(RoomRefusal::NoSuchMember));
+            }
             let by_all = added(who.client).count(self.transaction).await?;
             let by_this_one = added(who.client).filter(room_members::Column::AddedBy.eq(by.uuid()));
             if !self.limit.allows_adding(by_all, by_this_one.count(self.transaction).await?) {
@@ -141,6 +150,13 @@ impl<C: ConnectionTrait> Work<'_, C> {
         room_members::Entity::update(row).exec(self.transaction).await?;
         self.memberships.put(room, Member { added_by: None, ..added });
         Ok(())
+    }
+
+    /// Whether a client is a deleted device. The next device with its UUID must not find it in a room, so its deletion waits for
+    /// this transaction, and ends the membership that this transaction begins.
+    async fn is_deleted(&self, client: ClientId) -> Result<bool, StoreError> {
+        let device = devices::Entity::find_by_id(client).lock_shared().one(self.transaction).await?;
+        Ok(device.is_some_and(|device| device.deleted_at.is_some()))
     }
 
     async fn insert_member(
