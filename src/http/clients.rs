@@ -25,7 +25,7 @@ pub struct ClientList {
 }
 
 /// Connected devices and users on all nodes: names by UUID.
-#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = ClientList)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = ClientList)), security((), ("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<ClientList> {
     let online = broker.clients.online().await.into_iter().map(|(id, name)| (id.to_string(), name));
     let (clients, next) = part_of(online, &part.0);
@@ -44,7 +44,7 @@ pub struct Connections {
 }
 
 /// How many sockets are open on this node, unauthenticated ones included.
-#[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/connections", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = Connections)), security((), ("bearer" = [])))]
 pub async fn connections(
     broker: web::Data<Broker>,
     _: PublicRead,

@@ -138,7 +138,7 @@ async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo
 }
 
 /// Devices by name, a page at a time.
-#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)"), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)", max_length = 256), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,

@@ -144,7 +144,7 @@ pub async fn create(
 }
 
 /// The rooms that the caller can see: all public ones, and the private ones of which the caller is a member.
-#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "0 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Vec<RoomInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/", tag = "rooms", params(("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "0 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = Vec<RoomInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one")))), security(("bearer" = [])))]
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -199,7 +199,7 @@ pub async fn leave(
 }
 
 /// Who has open sockets in a room, by name. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/{room_id}/presence", tag = "rooms", params(("room_id" = i64, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = PresenceInfo), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn presence(
     broker: web::Data<Broker>,
     identity: Identity,

@@ -146,7 +146,7 @@ pub async fn create(
 }
 
 /// All topics with the number of their subscribers.
-#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = TopicList)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = TopicList)), security((), ("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -162,7 +162,7 @@ pub async fn list(
 }
 
 /// A topic with its subscribers.
-#[utoipa::path(get, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path), ("limit" = Option<u64>, Query, description = "Subscribers, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer")), responses((status = 200, body = TopicDetail), (status = 404, description = "Topic not found")), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/topics/{topic_id}", tag = "messaging", params(("topic_id" = String, Path), ("limit" = Option<u64>, Query, description = "Subscribers, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = TopicDetail), (status = 404, description = "Topic not found")), security((), ("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     _: PublicRead,

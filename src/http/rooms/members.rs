@@ -122,7 +122,7 @@ async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, A
 }
 
 /// The members of a room, those who came first before the others. For its members.
-#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "0 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip")), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/rooms/{room_id}/members", tag = "rooms", params(("room_id" = i64, Path), ("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "0 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = Members), (status = 403, description = "You are not a member of this room"), (status = 404, description = "Chat room not found")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     identity: Identity,
