@@ -27,7 +27,7 @@ use crate::{
         journal::Journal,
         registry::{Clients, Dependencies, Directory, Neighbours},
         room_manager::Rooms,
-        topic_manager::Topics,
+        topic_manager::{self, Topics},
     },
     auth::{accounts::Accounts, login::Logins, passwords::Passwords, registration::Registrations, tokens::Tokens},
     clock::Clock,
@@ -91,7 +91,8 @@ impl Application {
         warn_of_risks(&settings, address);
 
         // this connection has longer timeouts than the one that serves clients
-        let starting = Store::connect(&settings.storage).await?;
+        let clock = Clock::default();
+        let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
         let store = starting.serving(&settings.storage);
         let mut database_lock = starting.lock().await?;
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
@@ -106,24 +107,27 @@ impl Application {
             &secret,
             TimeDelta::minutes(settings.auth.access_token_minutes),
             TimeDelta::days(settings.auth.refresh_token_days),
+            clock.clone(),
         );
         let accounts = Arc::new(Accounts::load(store.clone(), tokens).await?);
         // half of the workers at most hash passwords, so that a flood of logins does not starve the sockets
         let passwords = Passwords::new((workers / 2).max(1), settings.limits.password_hashes_queued)?;
 
         let control = Arbiter::new();
-        let relays = Relays::new(workers, &settings.limits);
+        let relays = Relays::new(workers, &settings.limits, clock.clone());
         let directory = Arc::new(Directory::default());
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
-        let topics = Topics::start(
-            &control.handle(),
-            directory.clone(),
-            relays.clone(),
-            backplane.clone(),
-            store.clone(),
-            accounts.clone(),
-            &settings,
-        );
+        let topics = {
+            let dependencies = topic_manager::Dependencies {
+                directory: directory.clone(),
+                relays: relays.clone(),
+                backplane: backplane.clone(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                clock: clock.clone(),
+            };
+            Topics::start(&control.handle(), dependencies, &settings)
+        };
         let journal = Journal::start(&control.handle(), store.clone(), settings.limits.rooms_per_user);
         let rooms = Rooms::start(
             &control.handle(),
@@ -131,6 +135,7 @@ impl Application {
             relays.clone(),
             store.clone(),
             RoomLimit(settings.limits.rooms_per_user),
+            clock.clone(),
         );
         let probing = Arbiter::new();
         let gateways = {
@@ -144,7 +149,7 @@ impl Application {
                 announce: topics.recipient(),
                 store: store.clone(),
                 accounts: accounts.clone(),
-                clock: Clock::default(),
+                clock: clock.clone(),
             };
             Gateways::start(&probing.handle(), dependencies)
         };
@@ -155,6 +160,7 @@ impl Application {
                 gateways: gateways.clone(),
                 journal: journal.clone(),
                 store: store.clone(),
+                clock: clock.clone(),
                 limits: settings.limits.commands(),
                 outbound_bytes: settings.limits.outbound_bytes,
                 unfinished: starting.unfinished_commands().await?,
@@ -171,14 +177,14 @@ impl Application {
                 close_replaced: topics.recipient(),
                 announce: topics.recipient(),
                 unsubscribe: topics.recipient(),
-                record: journal.recipient(),
             };
             let dependencies = Dependencies {
                 directory,
                 relays: relays.clone(),
                 backplane: backplane.clone(),
                 neighbours,
-                backlog: journal.backlog().clone(),
+                journal: journal.clone(),
+                clock: clock.clone(),
                 store: store.clone(),
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
@@ -218,20 +224,18 @@ impl Application {
             let period = Duration::from_secs(settings.auth.recheck_secs);
             async move { accounts.watch(period, |change| clients.apply_here(change)).await }
         }));
-        control.spawn(
-            supervision
-                .watched("deletion of old rows", delete_what_is_old(store.clone(), settings.commands.retention_days)),
-        );
+        control.spawn(supervision.watched(
+            "deletion of old rows",
+            delete_what_is_old(store.clone(), clock.clone(), settings.commands.retention_days),
+        ));
         control.spawn(supervision.watched("free space watcher", {
             let (store, storage) = (store.clone(), settings.storage.clone());
             async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }
         }));
-        control.spawn(
-            supervision.watched(
-                "deletion of old gateway history",
-                thin_gateway_history(store.clone(), settings.probes.clone()),
-            ),
-        );
+        control.spawn(supervision.watched(
+            "deletion of old gateway history",
+            thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
+        ));
         control.spawn(supervision.watched("database lock", {
             let (store, supervision) = (store.clone(), supervision.clone());
             async move { supervision.fail(store.hold(database_lock, serving.instance).await) }
@@ -245,6 +249,7 @@ impl Application {
             draining: AtomicBool::new(false),
             readiness: Readiness::default(),
             supervision,
+            clock,
             store,
             accounts,
             registrations,
@@ -382,11 +387,11 @@ async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<
 }
 
 /// Deletes old samples and transitions of gateways, once per [`CLEANING`]. Never returns.
-async fn thin_gateway_history(store: Store, probes: settings::Probes) {
+async fn thin_gateway_history(store: Store, clock: Clock, probes: settings::Probes) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
-        let now = chrono::Utc::now();
+        let now = clock.now();
         let raw = now - TimeDelta::hours(probes.samples_hours.into());
         let all = now - TimeDelta::days(probes.history_days.into());
         if let Err(error) = store.thin_gateway_history(raw, all).await {
@@ -396,11 +401,11 @@ async fn thin_gateway_history(store: Store, probes: settings::Probes) {
 }
 
 /// Deletes commands that ended more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
-async fn delete_what_is_old(store: Store, days: u32) {
+async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
-        match store.delete_commands_before(chrono::Utc::now() - TimeDelta::days(days.into())).await {
+        match store.delete_commands_before(clock.now() - TimeDelta::days(days.into())).await {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
             Err(error) => tracing::warn!(%error, "cannot delete old commands"),

@@ -125,12 +125,16 @@ impl Session {
         self.outbox.handle().client()
     }
 
+    fn now(&self) -> DateTime<Utc> {
+        self.broker.clock.now()
+    }
+
     fn send(&self, text: &str) {
         self.outbox.text(&[text.as_bytes()]);
     }
 
     fn error(&self, code: &str, text: &str, about: About<'_>) {
-        self.send(&outbound::error(code, text, about));
+        self.send(&outbound::error(code, text, about, self.now()));
     }
 
     /// Answers a bad frame with an error, and closes the session after `limits.bad_frames` consecutive ones.

@@ -23,6 +23,7 @@ use crate::{
         room_manager::Rooms, topic_manager::Topics,
     },
     auth::{accounts::Accounts, login::Logins, registration::Registrations},
+    clock::Clock,
     cluster::Backplane,
     delivery::Relays,
     domain::{budget::Budgets, ids::ClientId},
@@ -35,6 +36,8 @@ use crate::{
 pub struct Broker {
     /// The settings of this start; they do not change while the process runs.
     pub settings: Settings,
+    /// The time.
+    pub clock: Clock,
     /// The database, with the timeouts for serving clients.
     pub store: Store,
     /// Accounts and revoked tokens, cached in memory.

@@ -27,7 +27,7 @@ use std::{
 };
 
 use actix::{Actor, Context, Handler, MessageResult, SpawnHandle};
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 
 use self::{
     audience::Audience,
@@ -43,6 +43,7 @@ pub use self::{
 };
 use super::{journal::Journal, registry::Directory};
 use crate::{
+    clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
         commands::{Answered, Command, PendingCommands, Recovered, Socket, recover},
@@ -74,6 +75,7 @@ pub struct CommandDispatcher {
     relays: Arc<Relays>,
     journal: Journal,
     store: Store,
+    clock: Clock,
 }
 
 impl Socket for SessionHandle {
@@ -82,20 +84,15 @@ impl Socket for SessionHandle {
     }
 }
 
-/// The time as exact as every database keeps it, so that it is the same before and after.
-fn now() -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(6)
-}
-
 /// `deliver_until` on the clock of this process.
-fn deliver_by(command: &Command) -> Option<Instant> {
-    let wait = (command.deliver_until? - now()).to_std().unwrap_or(Duration::ZERO);
+fn deliver_by(command: &Command, now: DateTime<Utc>) -> Option<Instant> {
+    let wait = (command.deliver_until? - now).to_std().unwrap_or(Duration::ZERO);
     Some(Instant::now() + wait)
 }
 
 impl CommandDispatcher {
     fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { directory, relays, journal, store, limits, unfinished, .. } = dependencies;
+        let Dependencies { directory, relays, journal, store, clock, limits, unfinished, .. } = dependencies;
         Self {
             pending: PendingCommands::new(limits),
             unrecorded: Unrecorded::default(),
@@ -110,18 +107,19 @@ impl CommandDispatcher {
             relays,
             journal,
             store,
+            clock,
         }
     }
 
     /// Continues with a stored command that is not finished and that no process handles.
     fn recover(&mut self, stored: Command) {
-        let Recovered { command, ended, may_answer_late } = recover(stored, now());
+        let Recovered { command, ended, may_answer_late } = recover(stored, self.clock.now());
         may_answer_late.into_iter().for_each(|client| self.pending.expect_late(command.id, client));
         let targets = ended.into_iter().map(|target| Record::Target { command: command.id, target });
         let records = targets.chain([Record::Command(Arc::new(command.clone()))]).collect();
         self.journal.record(records);
         if command.finished_at.is_none() {
-            let deliver_by = deliver_by(&command);
+            let deliver_by = deliver_by(&command, self.clock.now());
             self.pending.insert(command, deliver_by, Instant::now());
         }
     }
@@ -151,7 +149,7 @@ impl CommandDispatcher {
         let Begin { command, behind_down_gateway } = begin;
         let (id, may_wait) = (command.id, command.deliver_until.is_some());
         let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
-        let deliver_by = deliver_by(&command);
+        let deliver_by = deliver_by(&command, self.clock.now());
         self.pending.insert(command, deliver_by, Instant::now());
         self.send_to_all(id, &clients, may_wait, &behind_down_gateway, context);
         self.set_timer(context);
@@ -161,10 +159,12 @@ impl CommandDispatcher {
         let Reply { client, command, content } = reply;
         match content {
             ReplyContent::Result { result, failed } => self.on_result(client, command, result, failed, context),
-            ReplyContent::Progress(progress) => match self.pending.progress(command, client, progress, now()) {
-                Some(update) => self.record_and_tell([update]),
-                None => self.drop_reply(client, command),
-            },
+            ReplyContent::Progress(progress) => {
+                match self.pending.progress(command, client, progress, self.clock.now()) {
+                    Some(update) => self.record_and_tell([update]),
+                    None => self.drop_reply(client, command),
+                }
+            }
         }
     }
 
@@ -176,7 +176,7 @@ impl CommandDispatcher {
         failed: bool,
         context: &mut Context<Self>,
     ) {
-        match self.pending.answer(command, client, result.clone(), failed, now()) {
+        match self.pending.answer(command, client, result.clone(), failed, self.clock.now()) {
             Answered::Ended(update) => {
                 self.record_and_tell([*update]);
                 if self.pending.has_queued(client) {
@@ -282,7 +282,7 @@ impl Handler<Cancel> for CommandDispatcher {
     type Result = bool;
 
     fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        let (updates, sessions) = self.pending.cancel(id, now());
+        let (updates, sessions) = self.pending.cancel(id, self.clock.now());
         let frame = outbound::cancel(id);
         for session in sessions {
             self.relays.deliver(&session, &[frame.as_bytes()]);
@@ -332,7 +332,7 @@ impl Handler<SessionGone> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
-        let updates = self.pending.session_lost(gone.client, &gone.session, now());
+        let updates = self.pending.session_lost(gone.client, &gone.session, self.clock.now());
         self.record_and_tell(updates);
     }
 }
@@ -341,7 +341,7 @@ impl Handler<ClientDeleted> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
-        let updates = self.pending.client_deleted(client, now());
+        let updates = self.pending.client_deleted(client, self.clock.now());
         self.record_and_tell(updates);
     }
 }

@@ -33,11 +33,10 @@ const BATCH: usize = 5_000;
 /// Write this.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Write {
-    /// What.
-    pub records: Vec<Record>,
+struct Write {
+    records: Vec<Record>,
     /// Whether it may wait a little for company.
-    pub patient: bool,
+    patient: bool,
 }
 
 /// Answers when all that was recorded before is written.

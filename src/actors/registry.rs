@@ -12,7 +12,6 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Context, Handler, Message, Recipient};
-use chrono::{SubsecRound, Utc};
 
 use self::directory::Connected;
 pub use self::{
@@ -21,11 +20,12 @@ pub use self::{
 };
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
-    journal::{Backlog, Write},
+    journal::Journal,
     room_manager::Renamed,
     topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},
 };
 use crate::{
+    clock::Clock,
     cluster::Backplane,
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
@@ -73,7 +73,8 @@ pub struct Registry {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     neighbours: Neighbours,
-    backlog: Backlog,
+    journal: Journal,
+    clock: Clock,
     /// `limits.connections_per_identity`; 0 is none
     per_identity: usize,
     /// the number of streams of events of each client
@@ -90,7 +91,6 @@ pub struct Neighbours {
     pub close_replaced: Recipient<CloseReplaced>,
     pub announce: Recipient<Announce>,
     pub unsubscribe: Recipient<Unsubscribe>,
-    pub record: Recipient<Write>,
 }
 
 impl Registry {
@@ -100,10 +100,11 @@ impl Registry {
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
         neighbours: Neighbours,
-        backlog: Backlog,
+        journal: Journal,
+        clock: Clock,
         per_identity: usize,
     ) -> Self {
-        Self { directory, relays, backplane, neighbours, backlog, per_identity, streams: HashMap::new() }
+        Self { directory, relays, backplane, neighbours, journal, clock, per_identity, streams: HashMap::new() }
     }
 
     /// Whether a client with this number of sessions may open another socket or stream.
@@ -139,15 +140,14 @@ impl Registry {
 
     /// Tells the subscribers of `$status`, and the Journal, that a client connected or disconnected.
     fn announce(&self, id: ClientId, client: &Connected, is_online: bool) {
-        let at = Utc::now().trunc_subsecs(6);
+        let at = self.clock.now();
         let (kind, name) = (client.account.kind(), client.account.name().to_owned());
         self.neighbours.announce.do_send(Announce(StatusEvent::Client { id, kind, name, is_connected: is_online, at }));
         // while the database is away, `last_seen` is not worth its memory
         if let Holder::Device { incarnation, .. } = client.account.holder
-            && !self.backlog.is_behind()
+            && !self.journal.backlog().is_behind()
         {
-            let records = vec![Record::DeviceSeen { device: id, incarnation, at }];
-            self.neighbours.record.do_send(Write { records, patient: true });
+            self.journal.record_soon(vec![Record::DeviceSeen { device: id, incarnation, at }]);
         }
     }
 

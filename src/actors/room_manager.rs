@@ -15,12 +15,12 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Mess
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use self::handle::{RoomError, Rooms};
-use self::tell::now;
 use super::{
     command_dispatcher::SessionGone,
     journal::{Outcomes, Perform, Performed},
 };
 use crate::{
+    clock::Clock,
     delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
@@ -80,17 +80,18 @@ pub struct RoomManager {
     history_bytes: usize,
     journal: Recipient<Perform>,
     relays: Arc<Relays>,
+    clock: Clock,
 }
 
 impl RoomManager {
-    fn new(journal: Recipient<Perform>, relays: Arc<Relays>) -> Self {
+    fn new(journal: Recipient<Perform>, relays: Arc<Relays>, clock: Clock) -> Self {
         // at most a quarter of an outbox, so that joining makes no slow consumers
         let history_bytes = match relays.outbox_limits().bytes {
             0 => HISTORY_BYTES,
             bytes => HISTORY_BYTES.min(bytes / 4),
         };
         let occupancy = Occupancy::default();
-        Self { occupancy, waiting: Vec::new(), writing: false, is_late: false, history_bytes, journal, relays }
+        Self { occupancy, waiting: Vec::new(), writing: false, is_late: false, history_bytes, journal, relays, clock }
     }
 
     fn write(&mut self, context: &mut Context<Self>) {
@@ -209,11 +210,10 @@ impl Handler<SessionGone> for RoomManager {
 
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
         for detached in self.occupancy.detach_session(gone.session.id()) {
+            let now = self.clock.now();
             let presence = detached.last.then_some(Presence::Offline);
             let (room, who) = (detached.room, &detached.who);
-            self.broadcast(room, || {
-                chat::participant_event(ParticipantEvent::Disconnected, room, who, presence, now())
-            });
+            self.broadcast(room, || chat::participant_event(ParticipantEvent::Disconnected, room, who, presence, now));
         }
     }
 }

@@ -16,10 +16,11 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
 pub use self::{
-    handle::{NotPublished, TopicError, TopicView, Topics},
+    handle::{Dependencies, NotPublished, TopicError, TopicView, Topics},
     messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
 };
 use self::{
@@ -28,6 +29,7 @@ use self::{
 };
 use super::registry::Directory;
 use crate::{
+    clock::Clock,
     cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
@@ -52,6 +54,7 @@ pub struct TopicManager {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     store: Store,
+    clock: Clock,
     refusals: Refusals,
     /// how many refusals may wait for the database
     lookups: Arc<Semaphore>,
@@ -63,13 +66,14 @@ impl TopicManager {
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
         store: Store,
+        clock: Clock,
         (per_client, most_waiting): (usize, usize),
         wait: Duration,
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
         let lookups = Arc::new(Semaphore::new(MAILBOX));
         let refusals = Refusals::default();
-        Self { subscriptions, wait, directory, relays, backplane, store, refusals, lookups }
+        Self { subscriptions, wait, directory, relays, backplane, store, clock, refusals, lookups }
     }
 
     /// Sends a session a frame, after the frames that wait for a refusal.
@@ -93,25 +97,30 @@ impl TopicManager {
         let Publish { session, topic, msgid, .. } = publish;
         // a topic that has subscribers exists
         if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
-            return self.tell(&session, not_subscribed(topic.as_str(), &msgid));
+            return self.tell(&session, not_subscribed(topic.as_str(), &msgid, self.clock.now()));
         }
         let Ok(lookup) = self.lookups.clone().try_acquire_owned() else {
             let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
             let text = "Server is at its limit, try again later";
-            return self.tell(&session, outbound::error("at_limit", text, about));
+            return self.tell(&session, outbound::error("at_limit", text, about, self.clock.now()));
         };
-        let (store, manager, ticket) = (self.store.clone(), context.address(), self.refusals.begin(session.id()));
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let (manager, ticket) = (context.address(), self.refusals.begin(session.id()));
         // a task, since an actor polls all its own futures at each message
         actix::spawn(async move {
             let topic = topic.as_str();
             let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
-            let text = match store.topic(topic).await {
-                Ok(Some(_)) => not_subscribed(topic, &msgid),
-                Ok(None) => outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about),
+            let found = store.topic(topic).await;
+            let now = clock.now();
+            let text = match found {
+                Ok(Some(_)) => not_subscribed(topic, &msgid, now),
+                Ok(None) => {
+                    outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about, now)
+                }
                 Err(error) => {
                     tracing::debug!(%error, topic, "cannot look for a topic");
                     let (code, text) = error.told();
-                    outbound::error(code, text, about)
+                    outbound::error(code, text, about, now)
                 }
             };
             drop(lookup);
@@ -120,9 +129,9 @@ impl TopicManager {
     }
 }
 
-fn not_subscribed(topic: &str, msgid: &str) -> String {
+fn not_subscribed(topic: &str, msgid: &str, now: DateTime<Utc>) -> String {
     let about = About { msgid: Some(msgid), topic_id: Some(topic), room_id: None };
-    outbound::error("not_subscribed", &format!("Not subscribed to topic {}", excerpt(topic)), about)
+    outbound::error("not_subscribed", &format!("Not subscribed to topic {}", excerpt(topic)), about, now)
 }
 
 impl Actor for TopicManager {
@@ -181,7 +190,7 @@ impl Handler<Publish> for TopicManager {
         let elsewhere = self.backplane.publish(&publish.topic, publish.client, &publish.frame);
         // the sender is a subscriber, but gets no copy
         let reached = audience.connected.saturating_sub(1) + elsewhere;
-        let receipt = outbound::topic_sent(topic, reached, &publish.msgid);
+        let receipt = outbound::topic_sent(topic, reached, &publish.msgid, self.clock.now());
         self.tell(&publish.session, receipt);
     }
 }

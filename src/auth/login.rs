@@ -11,7 +11,6 @@ use std::{
     time::Instant,
 };
 
-use chrono::Utc;
 use uuid::Uuid;
 
 use super::{AuthError, Sessions, accounts::Accounts, passwords::Passwords, tokens::Issued, undisturbed};
@@ -225,9 +224,8 @@ impl Logins {
         if self.limit().knows(name, address, Instant::now()) {
             return Ok(false);
         }
-        let last = self.store.known_login(user.map(|user| user.id), address).await?;
-        let Some(last) = last else { return Ok(false) };
-        let age = (Utc::now() - last).to_std().unwrap_or_default();
+        let age = self.store.known_login(user.map(|user| user.id), address).await?;
+        let Some(age) = age else { return Ok(false) };
         self.limit().recall(name, address, age, Instant::now());
         Ok(true)
     }

@@ -12,10 +12,13 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{AuthError, hs256};
-use crate::domain::{
-    accounts::Account,
-    ids::{ClientId, ClientKind},
-    refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
+use crate::{
+    clock::Clock,
+    domain::{
+        accounts::Account,
+        ids::{ClientId, ClientKind},
+        refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
+    },
 };
 
 /// Verified tokens in the cache; half a kilobyte each.
@@ -42,12 +45,24 @@ pub struct Claims {
     pub iat: i64,
     /// Expires at, seconds since 1970.
     pub exp: i64,
+    /// Not valid before, seconds since 1970. Only tokens of other programs have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<f64>,
 }
 
 impl Claims {
     /// When the token expires.
     pub fn expires_at(&self) -> DateTime<Utc> {
         DateTime::from_timestamp(self.exp, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// Whether the token has begun, and not expired. It is expired from the second `exp` on (RFC 7519, section 4.1.4).
+    fn is_valid_at(&self, now: DateTime<Utc>) -> bool {
+        self.has_begun(now) && self.exp > now.timestamp()
+    }
+
+    fn has_begun(&self, now: DateTime<Utc>) -> bool {
+        self.nbf.is_none_or(|nbf| nbf <= now.timestamp() as f64)
     }
 }
 
@@ -60,6 +75,8 @@ pub struct Issued {
     pub access_expires_at: DateTime<Utc>,
     /// The refresh token.
     pub refresh: RefreshToken,
+    /// When it got them.
+    pub issued_at: DateTime<Utc>,
 }
 
 /// Signed in front of a refresh token. The signed part of an access token is base64, so it never begins like this.
@@ -74,6 +91,7 @@ pub struct Tokens {
     verified: Cache<String, Arc<Claims>>,
     access: TimeDelta,
     refresh: TimeDelta,
+    clock: Clock,
 }
 
 impl fmt::Debug for Tokens {
@@ -84,13 +102,11 @@ impl fmt::Debug for Tokens {
 
 impl Tokens {
     /// Signs with this secret; lifetimes as given.
-    pub fn new(secret: &[u8], access: TimeDelta, refresh: TimeDelta) -> Self {
+    pub fn new(secret: &[u8], access: TimeDelta, refresh: TimeDelta, clock: Clock) -> Self {
         hs256::install();
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = 0;
-        // a token is expired from the second `exp` on (RFC 7519, section 4.1.4)
-        validation.reject_tokens_expiring_in_less_than = 1;
-        validation.validate_nbf = true;
+        // the library has a clock of its own
+        validation.validate_exp = false;
         validation.set_required_spec_claims(&["exp", "sub"]);
         Self {
             encoding: EncodingKey::from_secret(secret),
@@ -99,7 +115,13 @@ impl Tokens {
             verified: Cache::new(VERIFIED),
             access,
             refresh,
+            clock,
         }
+    }
+
+    /// The time by which tokens begin and expire.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// The pair of an access token for this account and this refresh token of the family.
@@ -107,12 +129,7 @@ impl Tokens {
     /// # Errors
     /// When the token can't be signed, which no input causes.
     pub fn issue(&self, account: &Account, family: Uuid, refresh: RefreshToken) -> Result<Issued, AuthError> {
-        let (access, access_expires_at) = self.access(account, family)?;
-        Ok(Issued { access, access_expires_at, refresh })
-    }
-
-    fn access(&self, account: &Account, family: Uuid) -> Result<(String, DateTime<Utc>), AuthError> {
-        let now = Utc::now();
+        let issued_at = self.now();
         let claims = Claims {
             sub: account.id.into(),
             kind: account.kind().as_str().to_owned(),
@@ -121,12 +138,13 @@ impl Tokens {
             jti: Uuid::new_v4(),
             family,
             generation: account.generation,
-            iat: now.timestamp(),
-            exp: (now + self.access).timestamp(),
+            iat: issued_at.timestamp(),
+            exp: (issued_at + self.access).timestamp(),
+            nbf: None,
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+        let access = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map_err(|error| AuthError::Internal(error.to_string()))?;
-        Ok((token, claims.expires_at()))
+        Ok(Issued { access, access_expires_at: claims.expires_at(), refresh, issued_at })
     }
 
     /// A new refresh token of a family.
@@ -142,7 +160,7 @@ impl Tokens {
         let signature = jsonwebtoken::crypto::sign(&message, &self.encoding, Algorithm::HS256)
             .map_err(|error| AuthError::Internal(error.to_string()))?;
         let token = format!("{body}.{signature}");
-        Ok(RefreshToken { hash: digest(&token), token, expires_at: Utc::now() + self.refresh })
+        Ok(RefreshToken { hash: digest(&token), token, expires_at: self.now() + self.refresh })
     }
 
     /// Reads a refresh token. An authentic one may have been used, or have expired.
@@ -159,14 +177,14 @@ impl Tokens {
 
     /// The claims of an access token that is authentic and has not expired.
     pub fn read(&self, token: &str) -> Option<Claims> {
-        self.decode(token, &self.validation)
+        self.decode(token).filter(|claims| claims.is_valid_at(self.now()))
     }
 
     /// The same for a token that comes with many requests: its signature is verified once. The token of a handshake comes
     /// once and is not cached.
     pub fn read_again(&self, token: &str) -> Option<Arc<Claims>> {
         if let Some(claims) = self.verified.get(token) {
-            return (claims.exp > Utc::now().timestamp()).then_some(claims);
+            return Some(claims).filter(|claims| claims.is_valid_at(self.now()));
         }
         let claims = Arc::new(self.read(token)?);
         self.verified.insert(token.to_owned(), claims.clone());
@@ -175,22 +193,21 @@ impl Tokens {
 
     /// The claims of an access token that is authentic, expired or not: it proves an identity and grants nothing.
     pub fn read_expired(&self, token: &str) -> Option<Claims> {
-        let mut validation = self.validation.clone();
-        validation.validate_exp = false;
-        self.decode(token, &validation)
+        self.decode(token).filter(|claims| claims.has_begun(self.now()))
     }
 
     /// Until when a revocation made now has to be kept. A user's tokens are worthless once they have expired; a device's
     /// still prove its identity, so their revocations are kept for ever.
     pub fn revoked_until(&self, kind: ClientKind) -> DateTime<Utc> {
         match kind {
-            ClientKind::User => Utc::now() + self.access + CLOCK_STEP,
-            ClientKind::Device => Utc::now() + TimeDelta::days(100 * 365),
+            ClientKind::User => self.now() + self.access + CLOCK_STEP,
+            ClientKind::Device => self.now() + TimeDelta::days(100 * 365),
         }
     }
 
-    fn decode(&self, token: &str, validation: &Validation) -> Option<Claims> {
-        let token = jsonwebtoken::decode::<Claims>(token, &self.decoding, validation).ok()?;
+    /// The claims of an authentic token, whatever the time.
+    fn decode(&self, token: &str) -> Option<Claims> {
+        let token = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).ok()?;
         // `crit` names extensions that the reader must support, and none is supported (RFC 7515, section 4.1.11)
         token.header.crit.is_none().then_some(token.claims)
     }
@@ -222,41 +239,60 @@ pub fn digest(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::accounts::tests::device;
 
-    fn tokens(access: TimeDelta) -> Tokens {
-        Tokens::new(b"a secret of the tests", access, TimeDelta::days(1))
+    fn with_secret(secret: &[u8], clock: &Clock) -> Tokens {
+        Tokens::new(secret, TimeDelta::minutes(10), TimeDelta::days(1), clock.clone())
+    }
+
+    /// Tokens with a clock that stands still, and a token.
+    fn issued() -> (Tokens, Clock, String) {
+        let clock = Clock::stopped(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
+        let tokens = with_secret(b"a secret of the tests", &clock);
+        let refresh = tokens.refresh(Uuid::new_v4()).unwrap();
+        let token = tokens.issue(&device("Alice"), Uuid::new_v4(), refresh).unwrap().access;
+        (tokens, clock, token)
     }
 
     #[test]
     fn a_token_names_its_holder() {
-        let tokens = tokens(TimeDelta::minutes(1));
-        let account = device("Alice");
+        let (tokens, ..) = issued();
+        let account = device("Bob");
         let family = Uuid::new_v4();
-        let (token, _) = tokens.access(&account, family).unwrap();
-        let claims = tokens.read(&token).unwrap();
+        let issued = tokens.issue(&account, family, tokens.refresh(family).unwrap()).unwrap();
+        let claims = tokens.read(&issued.access).unwrap();
         assert_eq!((claims.client(), claims.client_kind()), (account.id, Some(ClientKind::Device)));
-        assert_eq!((claims.name.as_str(), claims.family), ("Alice", family));
+        assert_eq!((claims.name.as_str(), claims.family), ("Bob", family));
     }
 
     #[test]
     fn a_token_is_valid_from_its_nbf_on() {
-        let tokens = tokens(TimeDelta::minutes(10));
-        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
+        let (tokens, clock, token) = issued();
         let mut claims = serde_json::to_value(tokens.read(&token).unwrap()).unwrap();
-        for (seconds, is_good) in [(-60, true), (60, false)] {
-            claims["nbf"] = (Utc::now().timestamp() + seconds).into();
-            let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &tokens.encoding).unwrap();
-            assert_eq!(tokens.read(&token).is_some(), is_good);
-            assert_eq!(tokens.read_again(&token).is_some(), is_good);
-        }
+        claims["nbf"] = (clock.now().timestamp() + 60).into();
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &tokens.encoding).unwrap();
+        assert!(tokens.read(&token).is_none() && tokens.read_again(&token).is_none());
+        assert!(tokens.read_expired(&token).is_none());
+        clock.advance(Duration::from_secs(60));
+        assert!(tokens.read(&token).is_some() && tokens.read_again(&token).is_some());
+    }
+
+    #[test]
+    fn a_token_expires_in_the_second_of_its_exp_and_then_proves_only_an_identity() {
+        let (tokens, clock, token) = issued();
+        clock.advance(Duration::from_secs(10 * 60 - 1));
+        assert!(tokens.read(&token).is_some() && tokens.read_again(&token).is_some());
+        clock.advance(Duration::from_secs(1));
+        assert!(tokens.read(&token).is_none() && tokens.read_again(&token).is_none());
+        assert!(tokens.read_expired(&token).is_some());
     }
 
     #[test]
     fn a_token_that_demands_an_extension_is_refused() {
-        let tokens = tokens(TimeDelta::minutes(10));
-        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
+        let (tokens, _, token) = issued();
         let claims = tokens.read(&token).unwrap();
         let header = Header { crit: Some(vec!["x".to_owned()]), ..Header::new(Algorithm::HS256) };
         let token = jsonwebtoken::encode(&header, &claims, &tokens.encoding).unwrap();
@@ -266,12 +302,12 @@ mod tests {
 
     #[test]
     fn a_refresh_token_names_its_login_if_this_server_issued_it() {
-        let tokens = tokens(TimeDelta::minutes(1));
+        let (tokens, clock, _) = issued();
         let family = Uuid::new_v4();
         let refresh = tokens.refresh(family).unwrap();
         let shown = tokens.read_refresh(&refresh.token);
         assert_eq!((shown.family, shown.hash), (Some(family), refresh.hash));
-        let other = Tokens::new(b"another secret", TimeDelta::minutes(1), TimeDelta::days(1));
+        let other = with_secret(b"another secret", &clock);
         assert_eq!(other.read_refresh(&refresh.token).family, None);
         let (body, signature) = refresh.token.split_once('.').unwrap();
         let another = tokens.refresh(Uuid::new_v4()).unwrap().token;
@@ -285,19 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_proves_only_an_identity() {
-        let tokens = tokens(TimeDelta::seconds(-5));
-        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
-        assert!(tokens.read(&token).is_none());
-        assert!(tokens.read_expired(&token).is_some());
-    }
-
-    #[test]
     fn tokens_of_other_secrets_and_other_algorithms_are_refused() {
-        let tokens = tokens(TimeDelta::minutes(1));
-        let (token, _) = tokens.access(&device("Alice"), Uuid::new_v4()).unwrap();
-        let other = Tokens::new(b"another secret", TimeDelta::minutes(1), TimeDelta::days(1));
-        assert!(other.read(&token).is_none());
+        let (tokens, clock, token) = issued();
+        assert!(with_secret(b"another secret", &clock).read(&token).is_none());
         let (_, rest) = token.split_once('.').unwrap();
         let unsigned = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         let (payload, _) = rest.split_once('.').unwrap();

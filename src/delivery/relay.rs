@@ -24,6 +24,7 @@ use super::{
     tick,
 };
 use crate::{
+    clock::Clock,
     domain::{
         liveness::{Due, Periods},
         subscriptions::{Location, Members},
@@ -110,6 +111,7 @@ pub struct Relays {
     send_timeout: Duration,
     /// `limits.connections`; 0: no limit
     connections: usize,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -130,7 +132,7 @@ impl fmt::Debug for Relays {
 
 impl Relays {
     /// Creates the relays' table. [`Relays::start_worker`] starts each relay on its worker's thread.
-    pub fn new(workers: usize, limits: &settings::Limits) -> Arc<Self> {
+    pub fn new(workers: usize, limits: &settings::Limits, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             joined: AtomicUsize::new(0),
@@ -139,6 +141,7 @@ impl Relays {
             frame_bytes: limits.frame_bytes,
             send_timeout: Duration::from_secs(limits.send_timeout_secs),
             connections: limits.connections,
+            clock,
         })
     }
 
@@ -303,7 +306,7 @@ impl Relay {
     /// Runs once a second: closes silent and expired sessions, sends pings and heartbeats that are due.
     fn tend_sessions(&self) {
         tick::advance_clock();
-        let unix = chrono::Utc::now().timestamp();
+        let unix = self.relays.clock.now().timestamp();
         for outbox in local::sessions() {
             outbox.finish_late_close();
             match outbox.liveness.check(tick::clock(), unix, self.periods) {

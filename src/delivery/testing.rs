@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{Outbox, Relays, SessionHandle, insert};
 use crate::{
+    clock::Clock,
     domain::{
         accounts::{Account, Authenticated},
         liveness::Periods,
@@ -23,7 +24,7 @@ use crate::{
 
 /// Makes this thread the only worker.
 pub(crate) fn worker() -> Arc<Relays> {
-    let relays = Relays::new(1, &settings::built_in().limits);
+    let relays = Relays::new(1, &settings::built_in().limits, Clock::default());
     let never = u32::MAX;
     relays.start_worker(Periods { ping: never, silence: never, heartbeat: never }).unwrap();
     relays
@@ -48,7 +49,7 @@ impl Peer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let own = listener.accept().await.unwrap().0.into_std().unwrap();
-        let limits = Relays::new(1, &settings::built_in().limits).outbox_limits();
+        let limits = Relays::new(1, &settings::built_in().limits, Clock::default()).outbox_limits();
         let outbox = insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), Rc::new(own.into()), limits));
         outbox.head_out();
         let session = outbox.handle().clone();

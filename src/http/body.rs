@@ -116,8 +116,9 @@ impl<T: FromFields> FromRequest for QueryOf<T> {
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let read = broker(request)
-            .and_then(|broker| Fields::read(&pairs(request.query_string()), None, "query", &broker.settings));
+        let read = broker(request).and_then(|broker| {
+            Fields::read(&pairs(request.query_string()), None, "query", &broker.settings, broker.clock.now())
+        });
         std::future::ready(read.map(QueryOf))
     }
 }
@@ -144,7 +145,7 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
                 .map_err(|_| ApiError::BodyTimeout)??;
             let object = F::parse(body.bytes())?;
             let text = std::str::from_utf8(body.bytes()).ok();
-            let content = Fields::read(&object, text, "body", &broker.settings)?;
+            let content = Fields::read(&object, text, "body", &broker.settings, broker.clock.now())?;
             Ok(Self { content, format: std::marker::PhantomData })
         })
     }

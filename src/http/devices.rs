@@ -134,7 +134,7 @@ fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, Api
 async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo> {
     let id = device.uuid;
     let online = !broker.clients.online_among(iter::once(id)).await.is_empty();
-    web::Json(DeviceInfo::of(device, online, Utc::now().trunc_subsecs(0)))
+    web::Json(DeviceInfo::of(device, online, broker.clock.now().trunc_subsecs(0)))
 }
 
 /// Devices by name, a page at a time.
@@ -151,7 +151,7 @@ pub async fn list(
     filter.limit += 1;
     let (devices, total) = broker.store.devices(filter).await?;
     let online = broker.clients.online_among(devices.iter().map(|device| device.uuid)).await;
-    let now = Utc::now().trunc_subsecs(0);
+    let now = broker.clock.now().trunc_subsecs(0);
     let infos = devices.into_iter().map(|device| {
         let online = online.contains(&device.uuid);
         ((device.name.clone(), device.uuid), DeviceInfo::of(device, online, now))

@@ -46,9 +46,9 @@ pub struct TokenPair {
 
 impl From<Issued> for TokenPair {
     fn from(issued: Issued) -> Self {
-        let Issued { access, access_expires_at, refresh } = issued;
+        let Issued { access, access_expires_at, refresh, issued_at } = issued;
         // whole seconds, rounded up: an hour is 3600
-        let seconds_until = |at: DateTime<Utc>| ((at - Utc::now()).num_milliseconds() + 999).max(0) / 1000;
+        let seconds_until = |at: DateTime<Utc>| ((at - issued_at).num_milliseconds() + 999).max(0) / 1000;
         Self {
             access_token: access,
             token_type: "bearer",

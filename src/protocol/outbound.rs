@@ -3,10 +3,9 @@
 use std::{
     borrow::Cow,
     fmt::{self, Display, Write},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,18 +17,11 @@ use crate::domain::{
 
 /// A point in time as seconds since 1970 with microseconds, the format of `timestamp` in device frames.
 #[derive(Debug, Clone, Copy)]
-pub struct Timestamp(Duration);
-
-impl Timestamp {
-    /// The current time.
-    pub fn now() -> Self {
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-    }
-}
+struct Timestamp(DateTime<Utc>);
 
 impl Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+        write!(f, "{}.{:06}", self.0.timestamp(), self.0.timestamp_subsec_micros())
     }
 }
 
@@ -52,11 +44,11 @@ impl Display for Quoted<'_> {
 }
 
 /// The greeting of a device socket (contract section 5).
-pub fn connection(uuid: ClientId, name: &str) -> String {
+pub fn connection(uuid: ClientId, name: &str, now: DateTime<Utc>) -> String {
     format!(
         r#"{{"type":"connection","message":"Connected successfully","uuid":"{uuid}","name":{},"timestamp":{}}}"#,
         Quoted(name),
-        Timestamp::now()
+        Timestamp(now)
     )
 }
 
@@ -72,31 +64,27 @@ pub fn connection_established(user_id: Option<i64>, username: &str, socket: Uuid
 }
 
 /// The receipt of a direct message.
-pub fn sent(msgid: &str) -> String {
+pub fn sent(msgid: &str, now: DateTime<Utc>) -> String {
     format!(
         r#"{{"type":"sent","message":"Message delivered","msgid":{},"timestamp":{}}}"#,
         Quoted(msgid),
-        Timestamp::now()
+        Timestamp(now)
     )
 }
 
 /// The receipt of a topic message.
-pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str) -> String {
+pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, now: DateTime<Utc>) -> String {
     format!(
         r#"{{"type":"topic_sent","message":"Message sent to {subscribers} subscribers","topic_id":{},"msgid":{},"timestamp":{}}}"#,
         Quoted(topic),
         Quoted(msgid),
-        Timestamp::now()
+        Timestamp(now)
     )
 }
 
 /// The answer to an acknowledgement: the state of the message that it names (contract section 11).
-pub fn ack_received(msgid: &str, status: &str) -> String {
-    format!(
-        r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#,
-        Quoted(msgid),
-        Timestamp::now()
-    )
+pub fn ack_received(msgid: &str, status: &str, now: DateTime<Utc>) -> String {
+    format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
 }
 
 /// Tells a subscriber that a topic was deleted, with all its subscriptions.
@@ -105,13 +93,13 @@ pub fn topic_deleted(topic: &str) -> String {
 }
 
 /// The answer to a ping on sockets of devices and agents.
-pub fn pong() -> String {
-    format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp::now())
+pub fn pong(now: DateTime<Utc>) -> String {
+    format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp(now))
 }
 
 /// The answer to a ping on chat and public sockets, with an RFC 3339 timestamp (contract section 7).
-pub fn chat_pong() -> String {
-    format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(Utc::now().trunc_subsecs(6)))
+pub fn chat_pong(now: DateTime<Utc>) -> String {
+    format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(now))
 }
 
 /// The periodic frame that agent sockets get.
@@ -226,12 +214,10 @@ pub fn excerpt(name: &str) -> Cow<'_, str> {
 }
 
 /// The error frame (contract section 8). `message` and `content` hold the same text, since existing clients read either.
-pub fn error(code: &str, text: &str, about: About<'_>) -> String {
+pub fn error(code: &str, text: &str, about: About<'_>, now: DateTime<Utc>) -> String {
     let text = Quoted(text).to_string();
-    let mut frame = format!(
-        r#"{{"type":"error","message":{text},"content":{text},"code":"{code}","timestamp":{}"#,
-        Timestamp::now()
-    );
+    let mut frame =
+        format!(r#"{{"type":"error","message":{text},"content":{text},"code":"{code}","timestamp":{}"#, Timestamp(now));
     for (key, value) in [("msgid", about.msgid), ("topic_id", about.topic_id)] {
         if let Some(value) = value {
             // writing to a String does not fail
@@ -254,14 +240,15 @@ mod tests {
     #[test]
     fn every_text_is_escaped() {
         let nasty = "a\"b\\c\n\u{1}é";
-        let uuid = ClientId::random();
+        let (uuid, now) = (ClientId::random(), DateTime::UNIX_EPOCH);
+        let about = About { msgid: Some(nasty), topic_id: Some(nasty), room_id: Some(RoomId(1)) };
         for frame in [
-            connection(uuid, nasty),
-            sent(nasty),
-            topic_sent(nasty, 1, nasty),
-            ack_received(nasty, "unknown"),
+            connection(uuid, nasty, now),
+            sent(nasty, now),
+            topic_sent(nasty, 1, nasty, now),
+            ack_received(nasty, "unknown", now),
             topic_deleted(nasty),
-            error("code", nasty, About { msgid: Some(nasty), topic_id: Some(nasty), room_id: Some(RoomId(1)) }),
+            error("code", nasty, about, now),
             echo(nasty),
         ] {
             let value: Value = serde_json::from_str(&frame).unwrap();
@@ -272,9 +259,8 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_a_float_of_seconds() {
-        let value: Value = serde_json::from_str(&pong()).unwrap();
-        assert!(value["timestamp"].as_f64().unwrap() > 1.7e9);
-        assert!(value["timestamp"].is_f64());
-        assert_eq!(Timestamp(Duration::from_micros(5_000_042)).to_string(), "5.000042");
+        let frame = pong(DateTime::from_timestamp_micros(5_000_042).unwrap());
+        assert_eq!(frame, r#"{"type":"pong","timestamp":5.000042}"#);
+        assert_eq!(pong(DateTime::UNIX_EPOCH), r#"{"type":"pong","timestamp":0.000000}"#);
     }
 }

@@ -52,8 +52,8 @@ impl Session {
         }
         match frame.kind().as_deref() {
             Some("ping") => self.send(&match self.dialect {
-                Dialect::Device | Dialect::Agent => outbound::pong(),
-                _ => outbound::chat_pong(),
+                Dialect::Device | Dialect::Agent => outbound::pong(self.now()),
+                _ => outbound::chat_pong(self.now()),
             }),
             Some("pong") => {}
             Some("auth") => self.on_auth(&frame, context),

@@ -54,7 +54,7 @@ impl Session {
         match inbound::ack(frame, sender) {
             Ok(msgid) => {
                 self.bad_frames = 0;
-                self.send(&outbound::ack_received(&msgid, "unknown"));
+                self.send(&outbound::ack_received(&msgid, "unknown", self.now()));
             }
             Err(error) => self.refuse(error, "Invalid message format", frame),
         }
@@ -76,7 +76,7 @@ impl Session {
             if recipient.worker() != self.outbox.handle().worker() {
                 self.handed_over_in = Some(tick::number());
             }
-            self.send(&outbound::sent(&message.msgid));
+            self.send(&outbound::sent(&message.msgid, self.now()));
         } else {
             self.forward(message, context);
         }
@@ -101,7 +101,7 @@ impl Session {
         // the sender's next frame waits, so that receipts keep their order
         context.wait(forward.into_actor(self).map(move |delivered, session, _| {
             if delivered {
-                session.send(&outbound::sent(&msgid));
+                session.send(&outbound::sent(&msgid, session.now()));
             } else {
                 let about = About { msgid: Some(&msgid), ..About::default() };
                 session.error("recipient_not_connected", &format!("Recipient {to} not connected"), about);

@@ -115,7 +115,7 @@ pub async fn accept(
         .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
-    let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits);
+    let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits, broker.clock.clone());
     let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
     // runs when the connection's task has yielded, which it does only after it has written the head and what goes with it:
     // nothing else waits for a connection that begins with a handshake
@@ -153,7 +153,7 @@ pub(super) async fn join(
 ) -> Result<DateTime<Utc>, NotJoined> {
     let account = identity.account.clone();
     let greeting = match dialect {
-        Dialect::Device => Some(outbound::connection(account.id, account.name())),
+        Dialect::Device => Some(outbound::connection(account.id, account.name(), broker.clock.now())),
         Dialect::Chat => Some(chat::greeting(&account)),
         _ => None,
     };

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::{
+    clock::Clock,
     delivery::{Outbox, tick},
     domain::rate_limit::TokenBucket,
     protocol::{
@@ -42,10 +43,11 @@ pub struct Guard {
     warned: bool,
     /// number of dropped bytes
     discarded: usize,
+    clock: Clock,
 }
 
 impl Guard {
-    pub(super) fn new(payload: Payload, outbox: Rc<Outbox>, limits: &Limits) -> Self {
+    pub(super) fn new(payload: Payload, outbox: Rc<Outbox>, limits: &Limits, clock: Clock) -> Self {
         Self {
             payload,
             outbox,
@@ -55,6 +57,7 @@ impl Guard {
             rate: TokenBucket::new(limits.frames_per_second, limits.frames_burst, Instant::now()),
             warned: false,
             discarded: 0,
+            clock,
         }
     }
 
@@ -103,7 +106,8 @@ impl Guard {
         }
         self.warned = true;
         let text = "Rate limit exceeded, slow down (limits.frames_per_second)";
-        self.outbox.text(&[outbound::error("rate_limited", text, About::default()).as_bytes()]);
+        let error = outbound::error("rate_limited", text, About::default(), self.clock.now());
+        self.outbox.text(&[error.as_bytes()]);
         Ok(())
     }
 }

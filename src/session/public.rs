@@ -33,7 +33,7 @@ impl Session {
         self.bad_frames = 0;
         let frame = frame.filter(|frame| !frame.is_message());
         match frame.as_ref().map(|frame| (frame, frame.kind())) {
-            Some((_, Some(kind))) if kind == "ping" => self.send(&outbound::chat_pong()),
+            Some((_, Some(kind))) if kind == "ping" => self.send(&outbound::chat_pong(self.now())),
             Some((frame, Some(kind))) if kind == "auth" => self.on_public_auth(frame, context),
             _ => self.send(&outbound::echo(text)),
         }

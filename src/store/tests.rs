@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     /// Registers a device.
-    async fn device(&self, uuid: ClientId) {
+    pub(crate) async fn device(&self, uuid: ClientId) {
         let refresh = RefreshToken {
             token: uuid.to_string(),
             hash: Uuid::new_v4().to_string(),

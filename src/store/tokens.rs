@@ -235,7 +235,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_expired_tokens(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+    pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
         let transaction = self.begin_essential().await?;
         refresh_tokens::Entity::delete_many()
             // expired ones are refused anyhow; a clock that went ahead and comes back must not have cost any

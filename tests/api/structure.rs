@@ -19,10 +19,24 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that a file's code names behind `crate::`, its tests and comments left out.
+/// A file's code, its tests and comments left out.
+fn code(path: &Path) -> String {
+    if path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs") {
+        return String::new();
+    }
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("mod tests {").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The top module that a file below `src/` belongs to.
+fn module(path: &Path) -> String {
+    let within = path.strip_prefix(SOURCES).unwrap();
+    within.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that code names behind `crate::`.
 fn named(code: &str) -> BTreeSet<String> {
-    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
-    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut names = BTreeSet::new();
     for (at, start) in code.match_indices("crate::") {
         let rest = &code[at + start.len()..];
@@ -69,11 +83,9 @@ fn a_module_uses_only_those_below_it_in_the_table() {
     files(Path::new(SOURCES), &mut paths);
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in paths {
-        let within = path.strip_prefix(SOURCES).unwrap();
-        let module =
-            within.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let module = module(&path);
         if module != "lib" && module != "main" {
-            uses.entry(module).or_default().extend(named(&fs::read_to_string(&path).unwrap()));
+            uses.entry(module).or_default().extend(named(&code(&path)));
         }
     }
     for (module, used) in &uses {
@@ -84,6 +96,22 @@ fn a_module_uses_only_those_below_it_in_the_table() {
             // what is used by the command line alone stands last
             let is_below = below.is_some_and(|below| below > place);
             assert!(is_below, "{module} uses {other}, which is not below it");
+        }
+    }
+}
+
+/// Programs of their own: the command line, the benchmarks and the client that both use.
+const PROGRAMS: [&str; 4] = ["bench", "cli", "client", "terminal"];
+
+#[test]
+fn only_the_clock_asks_the_system_for_the_time() {
+    let mut paths = Vec::new();
+    files(Path::new(SOURCES), &mut paths);
+    paths.retain(|path| module(path) != "clock" && !PROGRAMS.contains(&module(path).as_str()));
+    for path in paths {
+        let code = code(&path);
+        for call in ["Utc::now", "Local::now", "SystemTime::now", "UNIX_EPOCH.elapsed"] {
+            assert!(!code.contains(call), "{} calls {call}: it should be given a Clock", path.display());
         }
     }
 }

@@ -10,10 +10,10 @@ use super::{
     CommandDispatcher, CommandError, Reply,
     inputs::{Input, InputQueue},
     messages::{AwaitEnd, Begin, Cancel, Ended, Recover, Release, Reserve, StopWaiting},
-    now,
 };
 use crate::{
     actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory},
+    clock::Clock,
     delivery::Relays,
     domain::{
         accounts::{Account, Holder},
@@ -39,6 +39,8 @@ pub struct Dependencies {
     pub journal: Journal,
     /// The database.
     pub store: Store,
+    /// The time.
+    pub clock: Clock,
     /// The limits of commands that are not finished.
     pub limits: CommandLimits,
     /// `limits.outbound_bytes`; 0 is none.
@@ -54,6 +56,7 @@ pub struct Commands {
     inputs: InputQueue,
     pub(super) journal: Journal,
     pub(super) store: Store,
+    clock: Clock,
     gateways: Gateways,
     /// `limits.outbound_bytes`; 0 is none
     outbound_bytes: usize,
@@ -114,13 +117,13 @@ impl fmt::Debug for Commands {
 impl Commands {
     /// Starts the CommandDispatcher.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let (journal, store) = (with.journal.clone(), with.store.clone());
+        let (journal, store, clock) = (with.journal.clone(), with.store.clone(), with.clock.clone());
         let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
         let dispatcher = CommandDispatcher::new(with);
         let under_way = dispatcher.under_way.clone();
         let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
-        Self { dispatcher, inputs, journal, store, gateways, outbound_bytes }
+        Self { dispatcher, inputs, journal, store, clock, gateways, outbound_bytes }
     }
 
     /// The CommandDispatcher, for the actors that send to it.
@@ -150,7 +153,7 @@ impl Commands {
         }
         let mut behind_down_gateway: Vec<_> = down.into_iter().map(|(client, _)| client).collect();
         behind_down_gateway.sort_unstable();
-        let command = order.into_command(now());
+        let command = order.into_command(self.clock.now());
         // a larger one could make a slow consumer of any target
         let most = self.outbound_bytes / 2;
         if most > 0 && outbound::command(&command).len() > most {

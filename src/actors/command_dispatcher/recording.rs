@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context};
 
-use super::{CommandDispatcher, now};
+use super::CommandDispatcher;
 use crate::{domain::commands::TargetUpdate, store::Record};
 
 /// Commands that were not stored beforehand and end within this time are recorded once, at their end. After twice this time
@@ -55,7 +55,7 @@ impl CommandDispatcher {
                 command: update.command,
                 client: update.target.client,
                 version: update.target.version,
-                at: now(),
+                at: self.clock.now(),
                 progress: progress.clone(),
             });
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix::{AsyncContext, Context};
 
-use super::{CommandDispatcher, now};
+use super::CommandDispatcher;
 use crate::{
     delivery::SessionHandle,
     domain::{
@@ -29,7 +29,7 @@ impl CommandDispatcher {
     ) {
         for &client in clients {
             if !may_wait && behind_down_gateway.binary_search(&client).is_ok() {
-                let update = self.pending.offline(id, client, Some(Reason::GatewayDown), now());
+                let update = self.pending.offline(id, client, Some(Reason::GatewayDown), self.clock.now());
                 self.record_and_tell(update);
                 continue;
             }
@@ -37,7 +37,7 @@ impl CommandDispatcher {
                 self.send_queued(client, &session, context);
             }
             if !may_wait && self.pending.is_queued(id, client) {
-                let update = self.pending.offline(id, client, None, now());
+                let update = self.pending.offline(id, client, None, self.clock.now());
                 self.record_and_tell(update);
             }
         }
@@ -63,7 +63,7 @@ impl CommandDispatcher {
             if !self.relays.deliver(session, &[frame.as_bytes()]) {
                 return;
             }
-            let update = self.pending.sent(id, client, session, Instant::now(), now());
+            let update = self.pending.sent(id, client, session, Instant::now(), self.clock.now());
             self.record_and_tell(update);
         }
         self.set_timer(context);
@@ -81,7 +81,7 @@ impl CommandDispatcher {
         let wait = next.saturating_duration_since(Instant::now());
         let timer = context.run_later(wait, |dispatcher, context| {
             dispatcher.timer = None;
-            let updates = dispatcher.pending.expire(Instant::now(), now());
+            let updates = dispatcher.pending.expire(Instant::now(), dispatcher.clock.now());
             dispatcher.record_and_tell(updates);
             dispatcher.set_timer(context);
         });

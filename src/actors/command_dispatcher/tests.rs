@@ -78,7 +78,7 @@ impl World {
         change(&mut settings);
         let store = Store::connect(&settings.storage).await.unwrap();
         store.migrate_up().await.unwrap();
-        let relays = Relays::new(1, &settings.limits);
+        let relays = Relays::new(1, &settings.limits, Clock::default());
         relays.start_worker(Periods { ping: 60, silence: 600, heartbeat: 60 }).unwrap();
         let journal = Journal::start(&Arbiter::current(), store.clone(), 0);
         let directory = Arc::new(Directory::default());
@@ -170,6 +170,7 @@ async fn start(
         gateways: no_gateways(relays, journal, store, settings).await,
         journal: journal.clone(),
         store: store.clone(),
+        clock: Clock::default(),
         limits: settings.limits.commands(),
         outbound_bytes: settings.limits.outbound_bytes,
         unfinished: store.unfinished_commands().await.unwrap(),
@@ -191,7 +192,7 @@ impl Handler<Announce> for Listener {
 }
 
 async fn no_gateways(relays: &Arc<Relays>, journal: &Journal, store: &Store, settings: &Settings) -> Gateways {
-    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1));
+    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1), Clock::default());
     let dependencies = gateway_monitor::Dependencies {
         gateways: Vec::new(),
         before: HashMap::new(),

@@ -81,7 +81,7 @@ impl Lab {
         let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), 0);
         let (sender, announced) = mpsc::unbounded_channel();
         let neighbours = Neighbours {
-            relays: Relays::new(1, &section("limits")),
+            relays: Relays::new(1, &section("limits"), fixture.clock.clone()),
             journal: journal.clone(),
             announce: Listener(sender).start().recipient(),
             clock: fixture.clock.clone(),

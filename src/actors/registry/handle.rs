@@ -13,10 +13,11 @@ use super::{Apply, CloseStream, Connect, Directory, Disconnect, Neighbours, Open
 use crate::{
     actors::{
         HealthCheck,
-        journal::Backlog,
+        journal::Journal,
         room_manager::{RoomError, Rooms},
     },
     auth::{Sessions, accounts::Accounts},
+    clock::Clock,
     cluster::Backplane,
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
@@ -60,7 +61,8 @@ pub struct Dependencies {
     pub relays: Arc<Relays>,
     pub backplane: Arc<dyn Backplane>,
     pub neighbours: Neighbours,
-    pub backlog: Backlog,
+    pub journal: Journal,
+    pub clock: Clock,
     pub store: Store,
     pub accounts: Arc<Accounts>,
     pub rooms: Rooms,
@@ -89,9 +91,20 @@ impl fmt::Debug for Clients {
 impl Clients {
     /// Starts the Registry.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let Dependencies { directory, relays, backplane, neighbours, backlog, store, accounts, rooms, per_identity } =
-            with;
-        let registry = Registry::new(directory.clone(), relays, backplane.clone(), neighbours, backlog, per_identity);
+        let Dependencies {
+            directory,
+            relays,
+            backplane,
+            neighbours,
+            journal,
+            clock,
+            store,
+            accounts,
+            rooms,
+            per_identity,
+        } = with;
+        let registry =
+            Registry::new(directory.clone(), relays, backplane.clone(), neighbours, journal, clock, per_identity);
         let registry = Registry::start_in_arbiter(arbiter, |_| registry);
         Self { registry, directory, backplane, store, accounts, rooms, per_identity }
     }

@@ -1,8 +1,8 @@
 //! What the Registry tells its neighbours, and whose sessions it closes.
 
-use std::mem;
+use std::{mem, time::Duration};
 
-use actix::{Addr, MessageResult};
+use actix::{Addr, Arbiter, MessageResult};
 use uuid::Uuid;
 
 use super::*;
@@ -14,6 +14,7 @@ use crate::{
         accounts::tests::{device, user},
         ids::Role,
     },
+    store::tests::Fixture,
 };
 
 /// What a neighbour was told; sessions by their numbers.
@@ -27,10 +28,9 @@ enum Told {
     CloseReplaced(u64, CloseCode),
     Announced { is_connected: bool },
     Unsubscribed(String),
-    Recorded,
 }
 
-use Told::{Announced, Deleted, Gone, Presence, Ready, Recorded, Renamed as RenamedTo, Unsubscribed};
+use Told::{Announced, Deleted, Gone, Presence, Ready, Renamed as RenamedTo, Unsubscribed};
 
 /// All neighbours in one, so that what they are told has one order.
 #[derive(Default)]
@@ -64,7 +64,6 @@ hears! {
     CloseReplaced: |CloseReplaced { session, code }| Told::CloseReplaced(id(&session), code);
     Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
     Unsubscribe: |Unsubscribe { topic, .. }| Unsubscribed(topic.to_string());
-    Write: |_| Recorded;
 }
 
 #[derive(Message)]
@@ -88,10 +87,14 @@ struct Scene {
     registry: Addr<Registry>,
     directory: Arc<Directory>,
     neighbour: Addr<Neighbour>,
+    journal: Journal,
+    fixture: Fixture,
 }
 
 impl Scene {
-    fn new(per_identity: usize) -> Self {
+    async fn new(per_identity: usize) -> Self {
+        let fixture = Fixture::new().await;
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), 0);
         let neighbour = Neighbour::default().start();
         let neighbours = Neighbours {
             presence_changed: neighbour.clone().recipient(),
@@ -102,12 +105,18 @@ impl Scene {
             close_replaced: neighbour.clone().recipient(),
             announce: neighbour.clone().recipient(),
             unsubscribe: neighbour.clone().recipient(),
-            record: neighbour.clone().recipient(),
         };
         let directory = Arc::new(Directory::default());
-        let (backplane, backlog) = (Arc::new(LocalBackplane), Backlog::default());
-        let registry = Registry::new(directory.clone(), worker(), backplane, neighbours, backlog, per_identity);
-        Self { registry: registry.start(), directory, neighbour }
+        let registry = Registry::new(
+            directory.clone(),
+            worker(),
+            Arc::new(LocalBackplane),
+            neighbours,
+            journal.clone(),
+            fixture.clock.clone(),
+            per_identity,
+        );
+        Self { registry: registry.start(), directory, neighbour, journal, fixture }
     }
 
     async fn connect(&self, peer: &Peer, kind: SessionKind, account: &Account) -> Result<(), ConnectError> {
@@ -138,11 +147,11 @@ fn present(session: u64) -> Told {
 
 #[actix_web::test]
 async fn a_device_that_connects_again_is_found_by_its_new_session_before_the_old_one_is_closed() {
-    let (scene, alice) = (Scene::new(0), device("alice"));
+    let (scene, alice) = (Scene::new(0).await, device("alice"));
     let (old, new) = (Peer::of(&alice).await, Peer::of(&alice).await);
     let (first, second) = (id(&old.session), id(&new.session));
     scene.connect(&old, SessionKind::Device, &alice).await.unwrap();
-    assert_eq!(scene.told().await, [present(first), Announced { is_connected: true }, Recorded, Ready(first)]);
+    assert_eq!(scene.told().await, [present(first), Announced { is_connected: true }, Ready(first)]);
 
     scene.connect(&new, SessionKind::Device, &alice).await.unwrap();
     assert_eq!(scene.directory.device(alice.id), Some(new.session.clone()));
@@ -154,13 +163,30 @@ async fn a_device_that_connects_again_is_found_by_its_new_session_before_the_old
     assert_eq!(scene.told().await, [Gone(first)]);
     assert_eq!(scene.directory.device(alice.id), Some(new.session.clone()));
     scene.disconnect(&new, &alice).await;
-    assert_eq!(scene.told().await, [Gone(second), GONE, Announced { is_connected: false }, Recorded]);
+    assert_eq!(scene.told().await, [Gone(second), GONE, Announced { is_connected: false }]);
     assert!(!scene.directory.is_connected(alice.id));
 }
 
 #[actix_web::test]
+async fn a_device_was_last_seen_when_its_last_socket_closed() {
+    let (scene, alice) = (Scene::new(0).await, device("alice"));
+    let (store, clock) = (&scene.fixture.store, &scene.fixture.clock);
+    scene.fixture.device(alice.id).await;
+    let peer = Peer::of(&alice).await;
+    let last_seen = async || {
+        scene.journal.flush().await.unwrap();
+        store.device(alice.id).await.unwrap().unwrap().last_seen
+    };
+    scene.connect(&peer, SessionKind::Device, &alice).await.unwrap();
+    assert_eq!(last_seen().await, Some(clock.now()));
+    clock.advance(Duration::from_secs(1));
+    scene.disconnect(&peer, &alice).await;
+    assert_eq!(last_seen().await, Some(clock.now()));
+}
+
+#[actix_web::test]
 async fn a_device_that_only_chats_gets_topic_messages_and_is_offline() {
-    let (scene, alice) = (Scene::new(0), device("alice"));
+    let (scene, alice) = (Scene::new(0).await, device("alice"));
     let (chat, own) = (Peer::of(&alice).await, Peer::of(&alice).await);
     scene.connect(&chat, SessionKind::Chat, &alice).await.unwrap();
     assert_eq!(scene.told().await, [present(id(&chat.session))]);
@@ -168,15 +194,15 @@ async fn a_device_that_only_chats_gets_topic_messages_and_is_offline() {
 
     scene.connect(&own, SessionKind::Device, &alice).await.unwrap();
     let (device, chat_id) = (id(&own.session), id(&chat.session));
-    assert_eq!(scene.told().await, [present(device), Announced { is_connected: true }, Recorded, Ready(device)]);
+    assert_eq!(scene.told().await, [present(device), Announced { is_connected: true }, Ready(device)]);
     scene.disconnect(&own, &alice).await;
-    let ended = [Gone(device), present(chat_id), Announced { is_connected: false }, Recorded];
+    let ended = [Gone(device), present(chat_id), Announced { is_connected: false }];
     assert_eq!(scene.told().await, ended);
 }
 
 #[actix_web::test]
 async fn a_deleted_client_leaves_the_directory_at_once_and_its_sessions_are_closed() {
-    let (scene, alice) = (Scene::new(0), device("alice"));
+    let (scene, alice) = (Scene::new(0).await, device("alice"));
     let (mut own, mut chat) = (Peer::of(&alice).await, Peer::of(&alice).await);
     scene.connect(&own, SessionKind::Device, &alice).await.unwrap();
     scene.connect(&chat, SessionKind::Chat, &alice).await.unwrap();
@@ -185,7 +211,7 @@ async fn a_deleted_client_leaves_the_directory_at_once_and_its_sessions_are_clos
     assert_eq!(scene.apply(deleted.clone()).await, 2);
     assert!(!scene.directory.is_connected(alice.id));
     let (first, second) = (id(&own.session), id(&chat.session));
-    let ended = [Deleted, Gone(first), Gone(second), GONE, Announced { is_connected: false }, Recorded];
+    let ended = [Deleted, Gone(first), Gone(second), GONE, Announced { is_connected: false }];
     assert_eq!(scene.told().await, ended);
     assert_eq!((own.next().await, chat.next().await), ("close 4401".to_owned(), "close 4401".to_owned()));
 
@@ -196,7 +222,7 @@ async fn a_deleted_client_leaves_the_directory_at_once_and_its_sessions_are_clos
 
 #[actix_web::test]
 async fn sockets_and_streams_of_a_client_count_together_and_a_takeover_takes_no_more() {
-    let (scene, alice) = (Scene::new(2), user("alice", Role::User));
+    let (scene, alice) = (Scene::new(2).await, user("alice", Role::User));
     let peers = [Peer::of(&alice).await, Peer::of(&alice).await, Peer::of(&alice).await];
     scene.connect(&peers[0], SessionKind::Agent, &alice).await.unwrap();
     scene.registry.send(OpenStream(alice.id)).await.unwrap().unwrap();
@@ -213,7 +239,7 @@ async fn sockets_and_streams_of_a_client_count_together_and_a_takeover_takes_no_
 
 #[actix_web::test]
 async fn a_changed_account_is_known_by_its_new_name_and_keeps_the_sessions_of_its_new_tokens() {
-    let (scene, alice) = (Scene::new(0), user("alice", Role::Operator));
+    let (scene, alice) = (Scene::new(0).await, user("alice", Role::Operator));
     let kept = token(&alice);
     let login = kept.family;
     let (mut old, kept) = (Peer::of(&alice).await, Peer::with(kept).await);
@@ -245,7 +271,7 @@ async fn a_changed_account_is_known_by_its_new_name_and_keeps_the_sessions_of_it
 
 #[actix_web::test]
 async fn a_revoked_token_closes_its_own_sessions_whoever_has_them() {
-    let (scene, alice, bob) = (Scene::new(0), user("alice", Role::User), user("bob", Role::User));
+    let (scene, alice, bob) = (Scene::new(0).await, user("alice", Role::User), user("bob", Role::User));
     let revoked = token(&alice);
     let jti = revoked.jti;
     let (mut gone, other, stranger) = (Peer::with(revoked).await, Peer::of(&alice).await, Peer::of(&bob).await);

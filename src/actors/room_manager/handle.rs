@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Ask, RoomManager};
 use crate::{
     actors::journal::Perform,
+    clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, MessageId, RoomId},
@@ -77,8 +78,9 @@ impl Rooms {
         relays: Arc<Relays>,
         store: Store,
         limit: RoomLimit,
+        clock: Clock,
     ) -> Self {
-        let manager = RoomManager::new(journal, relays.clone());
+        let manager = RoomManager::new(journal, relays.clone(), clock);
         let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
         Self { manager, relays, store, limit, places: Arc::new(Semaphore::new(PLACES)) }
     }

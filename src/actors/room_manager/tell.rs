@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 
 use super::RoomManager;
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 
 impl RoomManager {
     pub(super) fn tell_outcome(&mut self, outcome: &RoomOutcome, socket: Option<&(SessionHandle, Attachment)>) {
+        let now = self.clock.now();
         match outcome {
             RoomOutcome::Created(_) => {}
             RoomOutcome::Joined { room, who, newly, history } => {
@@ -30,11 +31,11 @@ impl RoomManager {
             RoomOutcome::Left { room, who, removed, new_owner } => {
                 self.left(*room, who, *removed, socket);
                 if let Some(owner) = new_owner {
-                    self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now()));
+                    self.broadcast(*room, || chat::role_changed(*room, owner, RoomRole::Owner, now));
                 }
             }
             RoomOutcome::RoleSet { room, who, role } => {
-                self.broadcast(*room, || chat::role_changed(*room, who, *role, now()));
+                self.broadcast(*room, || chat::role_changed(*room, who, *role, now));
             }
             RoomOutcome::Posted { message, newly: true } => {
                 self.broadcast(message.room, || chat::message(message));
@@ -52,11 +53,11 @@ impl RoomManager {
                 self.broadcast(message.room, || chat::message_deleted(message));
             }
             RoomOutcome::MarkedRead { room, who, message, newly: true } => {
-                self.broadcast(*room, || chat::user_read(*room, who, *message, now()));
+                self.broadcast(*room, || chat::user_read(*room, who, *message, now));
             }
             RoomOutcome::Deleted { newly: false, .. } | RoomOutcome::MarkedRead { newly: false, .. } => {}
             RoomOutcome::Typing { room, who } => {
-                self.broadcast(*room, || chat::participant_event(ParticipantEvent::Typing, *room, who, None, now()));
+                self.broadcast(*room, || chat::participant_event(ParticipantEvent::Typing, *room, who, None, now));
             }
         }
     }
@@ -80,7 +81,7 @@ impl RoomManager {
             self.left(room, &who, false, None);
         }
         if let Some((session, _)) = socket {
-            self.tell(session, &refused(refusal, change));
+            self.tell(session, &refused(refusal, change, self.clock.now()));
         }
     }
 
@@ -96,9 +97,8 @@ impl RoomManager {
         let socket = socket.filter(|(session, _)| session.is_open());
         let Some((session, attachment)) = socket else {
             if newly {
-                self.broadcast(room.id, || {
-                    chat::participant_event(ParticipantEvent::Joined, room.id, who, None, now())
-                });
+                let now = self.clock.now();
+                self.broadcast(room.id, || chat::participant_event(ParticipantEvent::Joined, room.id, who, None, now));
             }
             return;
         };
@@ -110,8 +110,9 @@ impl RoomManager {
             Attachment::Plain => {}
         }
         let first = self.occupancy.attach(room, who, session.clone(), *attachment);
+        let now = self.clock.now();
         let presence = (first == Some(true)).then_some(Presence::Online);
-        self.broadcast(room.id, || chat::participant_event(ParticipantEvent::Joined, room.id, who, presence, now()));
+        self.broadcast(room.id, || chat::participant_event(ParticipantEvent::Joined, room.id, who, presence, now));
         if *attachment == Attachment::Joined {
             history.iter().for_each(|history| self.tell(session, history));
         }
@@ -132,8 +133,9 @@ impl RoomManager {
         {
             self.tell(session, &farewell);
         }
+        let now = self.clock.now();
         let presence = (!sockets.is_empty()).then_some(Presence::Offline);
-        self.broadcast(room, || chat::participant_event(ParticipantEvent::Left, room, who, presence, now()));
+        self.broadcast(room, || chat::participant_event(ParticipantEvent::Left, room, who, presence, now));
     }
 
     /// Sends a frame to all sockets in a room that understand more than messages.
@@ -160,12 +162,8 @@ impl RoomManager {
     }
 }
 
-pub(super) fn now() -> chrono::DateTime<Utc> {
-    Utc::now().trunc_subsecs(6)
-}
-
 /// The frame by which a socket is told of a refusal.
-fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
+fn refused(refusal: RoomRefusal, change: &RoomChange, now: DateTime<Utc>) -> String {
     let refusal = match (refusal, change) {
         // a client that is not a member has left already
         (RoomRefusal::NotAMember | RoomRefusal::NoSuchRoom, RoomChange::Leave { room, .. }) => {
@@ -181,5 +179,5 @@ fn refused(refusal: RoomRefusal, change: &RoomChange) -> String {
         (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
         _ => refusal.to_string(),
     };
-    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() })
+    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() }, now)
 }

@@ -77,7 +77,8 @@ impl Scene {
         let (folder, store) = test_store().await;
         let journal = Journal::default();
         let address: Addr<Journal> = journal.clone().start();
-        let rooms = Rooms::start(&Arbiter::current(), address.recipient(), worker(), store, RoomLimit(0));
+        let rooms =
+            Rooms::start(&Arbiter::current(), address.recipient(), worker(), store, RoomLimit(0), Clock::default());
         Self { rooms, journal, _folder: folder }
     }
 

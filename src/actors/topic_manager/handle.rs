@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     auth::accounts::Accounts,
+    clock::Clock,
     cluster::Backplane,
     delivery::{Mark, Relays, SessionHandle},
     domain::{
@@ -72,6 +73,16 @@ pub struct TopicView {
     pub subscribers: Vec<ClientId>,
 }
 
+/// What the TopicManager and its handle use.
+pub struct Dependencies {
+    pub directory: Arc<Directory>,
+    pub relays: Arc<Relays>,
+    pub backplane: Arc<dyn Backplane>,
+    pub store: Store,
+    pub accounts: Arc<Accounts>,
+    pub clock: Clock,
+}
+
 /// Clones are handles of the same TopicManager.
 #[derive(Clone)]
 pub struct Topics {
@@ -93,21 +104,15 @@ impl fmt::Debug for Topics {
 
 impl Topics {
     /// Starts the TopicManager.
-    pub fn start(
-        arbiter: &ArbiterHandle,
-        directory: Arc<Directory>,
-        relays: Arc<Relays>,
-        backplane: Arc<dyn Backplane>,
-        store: Store,
-        accounts: Arc<Accounts>,
-        settings: &Settings,
-    ) -> Self {
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
+        let Dependencies { directory, relays, backplane, store, accounts, clock } = with;
         let limits = &settings.limits;
         let manager = TopicManager::new(
             directory.clone(),
             relays.clone(),
             backplane.clone(),
             store.clone(),
+            clock,
             (limits.subscriptions_per_client, limits.waiting_subscriptions),
             Duration::from_secs(settings.sessions.subscription_wait_secs),
         );

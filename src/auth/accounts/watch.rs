@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
-
 use super::Accounts;
 use crate::{domain::accounts::AccountChange, store::StoreError};
 
@@ -29,9 +27,9 @@ impl Accounts {
             }
             if cleaned.is_none_or(|cleaned| now - cleaned > CLEANING) {
                 cleaned = Some(now);
-                let now = Utc::now();
+                let now = self.tokens.now();
                 self.revoked.pin().retain(|_, until| *until > now);
-                if let Err(error) = self.store.delete_expired_tokens(now).await {
+                if let Err(error) = self.store.delete_expired_tokens().await {
                     tracing::warn!(%error, "cannot delete expired tokens");
                 }
             }

@@ -7,6 +7,7 @@ use std::{
     ops::{RangeBounds, RangeInclusive},
 };
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::limits::Limit;
@@ -61,6 +62,8 @@ pub struct Fields<'a> {
     pub limits: &'a Limits,
     /// What passwords must be.
     pub passwords: PasswordRules,
+    /// When the request is read.
+    pub now: DateTime<Utc>,
 }
 
 impl<'a> Fields<'a> {
@@ -69,6 +72,7 @@ impl<'a> Fields<'a> {
         text: Option<&'a str>,
         part: &'static str,
         settings: &'a Settings,
+        now: DateTime<Utc>,
     ) -> Self {
         Self {
             object,
@@ -79,6 +83,7 @@ impl<'a> Fields<'a> {
             noted: None,
             limits: &settings.limits,
             passwords: settings.auth.password_rules(),
+            now,
         }
     }
 
@@ -91,8 +96,9 @@ impl<'a> Fields<'a> {
         text: Option<&'a str>,
         part: &'static str,
         settings: &'a Settings,
+        now: DateTime<Utc>,
     ) -> Result<T, ApiError> {
-        let mut fields = Self::of(object, text, part, settings);
+        let mut fields = Self::of(object, text, part, settings, now);
         let read = T::from_fields(&mut fields);
         if read.is_ok() && part == "body" && !T::IGNORES_UNKNOWN {
             fields.note_unknown();

@@ -2,6 +2,7 @@
 
 use std::ops::{Bound, RangeInclusive};
 
+use chrono::DateTime;
 use serde_json::Value;
 
 use super::fields::{Fields, FromFields};
@@ -26,7 +27,7 @@ impl Fields<'_> {
     /// The limits of fields of these names, as `T` checks them: it is given nulls, and what it asks for is noted.
     pub fn limits_of<T: FromFields>(names: &[&str], settings: &Settings) -> Vec<(String, Limit)> {
         let object = names.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
-        let mut fields = Fields::of(&object, None, "body", settings);
+        let mut fields = Fields::of(&object, None, "body", settings, DateTime::UNIX_EPOCH);
         fields.noted = Some(Vec::new());
         // nulls are faults, which tell nothing
         let _ = T::from_fields(&mut fields);
@@ -44,7 +45,7 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::{super::Checked, *};
     use crate::settings::{self, Flags};
@@ -76,11 +77,13 @@ mod tests {
         ];
         assert_eq!(limits, expected.map(|(name, limit)| (name.to_owned(), limit)));
         let object = json!({ "name": "x", "list": [1, 2, 3], "role": "other" });
-        Fields::read::<Sample>(object.as_object().unwrap(), None, "body", &settings).map(drop).unwrap();
+        let read =
+            |object: &Map<String, Value>| Fields::read::<Sample>(object, None, "body", &settings, DateTime::UNIX_EPOCH);
+        read(object.as_object().unwrap()).unwrap();
         for bad in [json!({ "list": [1, 2, 3, 4] }), json!({ "list": [] }), json!({ "role": "third" })] {
             let mut object = object.as_object().unwrap().clone();
             object.extend(bad.as_object().unwrap().clone());
-            assert!(Fields::read::<Sample>(&object, None, "body", &settings).is_err(), "{bad}");
+            assert!(read(&object).is_err(), "{bad}");
         }
     }
 }

@@ -144,7 +144,7 @@ impl EventStream {
         }
         self.checked = Instant::now();
         let (accounts, account) = (&self.broker.accounts, &self.identity.account);
-        if self.broker.settings.auth.expire_live_sockets && self.identity.expires_at <= chrono::Utc::now() {
+        if self.broker.settings.auth.expire_live_sockets && self.identity.expires_at <= self.broker.clock.now() {
             return Err(Ended);
         }
         match accounts.confirm(&self.identity).await {

@@ -1,12 +1,13 @@
 //! What became of a gateway (contract section 4).
 
 use actix_web::web;
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{gateway_id, rounded};
 use crate::{
+    clock::stored,
     domain::gateways::{Hour, Transition, uptime_percent},
     error::ApiError,
     http::Admission,
@@ -49,8 +50,8 @@ impl FromFields for Span {
         let to = fields.parsed("to", time, expected);
         let limit = fields.optional_number("limit", 1..=MOST);
         let cursor = paging::cursor::<DateTime<Utc>>(fields);
-        let to = to?.unwrap_or_else(Utc::now).trunc_subsecs(6);
-        let from = from?.unwrap_or(to - TimeDelta::hours(24)).trunc_subsecs(6);
+        let to = stored(to?.unwrap_or(fields.now));
+        let from = stored(from?.unwrap_or(to - TimeDelta::hours(24)));
         if from > to {
             return Err(fields.fault("value_error", "from", "Value error, must not be after to"));
         }
@@ -130,7 +131,7 @@ pub async fn history(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
-    let uptime = uptime_percent(before, &transitions, from, to.min(Utc::now()));
+    let uptime = uptime_percent(before, &transitions, from, to.min(broker.clock.now()));
     let (mut samples, left_out) = newest_samples(&hours, from, to, limit.unwrap_or(MAX_SAMPLES));
     // a page tells everything from this time on
     let mut since = left_out.then(|| samples.first().map(|(at, _)| *at)).flatten();

@@ -1,6 +1,6 @@
 //! From where users have logged in: what lets them log in while strangers fail on purpose.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use entity::{
@@ -22,15 +22,18 @@ fn horizon(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl Store {
-    /// When a user last logged in from an address, as far as that is remembered. A name that is nobody's takes as long.
+    /// How long ago a user last logged in from an address, as far as that is remembered. A name that is nobody's takes as long.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn known_login(&self, user: Option<i64>, address: IpAddr) -> Result<Option<DateTime<Utc>>, StoreError> {
+    pub async fn known_login(&self, user: Option<i64>, address: IpAddr) -> Result<Option<Duration>, StoreError> {
         // no user has this id
         let key = (user.unwrap_or(0), address.to_string());
         let row = KnownLogins::find_by_id(key).one(&self.read).await?;
-        Ok(row.map(|row| row.last_at.to_utc()).filter(|last| *last > horizon(self.clock.now())))
+        let now = self.clock.now();
+        let last = row.map(|row| row.last_at.to_utc()).filter(|last| *last > horizon(now));
+        // a clock that was set back makes no login younger than now
+        Ok(last.map(|last| (now - last).to_std().unwrap_or_default()))
     }
 
     /// Deletes what is remembered no longer.

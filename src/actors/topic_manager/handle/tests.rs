@@ -2,7 +2,6 @@
 
 use actix::Arbiter;
 use async_trait::async_trait;
-use bytes::Bytes;
 use chrono::TimeDelta;
 use serde_json::json;
 
@@ -11,10 +10,7 @@ use crate::{
     auth::tokens::Tokens,
     delivery::testing::worker,
     domain::{
-        accounts::{
-            AccountChange,
-            tests::{device, user},
-        },
+        accounts::tests::{device, user},
         ids::Role,
     },
     settings,
@@ -40,53 +36,24 @@ impl Backplane for Meanwhile {
         }
         false
     }
-
-    fn connected(&self, _: ClientId, _: &str) {}
-
-    fn disconnected(&self, _: ClientId) {}
-
-    async fn clients(&self) -> Vec<(ClientId, String)> {
-        Vec::new()
-    }
-
-    async fn forward(&self, _: ClientId, _: Bytes) -> bool {
-        false
-    }
-
-    fn publish(&self, _: &TopicId, _: ClientId, _: &Bytes) -> usize {
-        0
-    }
-
-    fn has_observers(&self) -> bool {
-        false
-    }
-
-    fn announce(&self, _: &str) {}
-
-    async fn unsubscribe(&self, _: ClientId, _: &TopicId) -> bool {
-        false
-    }
-
-    async fn members(&self, _: &str) -> Vec<ClientId> {
-        Vec::new()
-    }
-
-    async fn member_counts(&self) -> HashMap<TopicId, usize> {
-        HashMap::new()
-    }
-
-    fn notify(&self, _: &AccountChange) {}
 }
 
 async fn accounts(store: &Store) -> Arc<Accounts> {
-    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1));
+    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1), Clock::default());
     Arc::new(Accounts::load(store.clone(), tokens).await.unwrap())
 }
 
 fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topics {
     let (directory, settings) = (Arc::new(Directory::default()), settings::built_in());
-    let (backplane, arbiter) = (Arc::new(backplane), Arbiter::current());
-    Topics::start(&arbiter, directory, worker(), backplane, store.clone(), accounts.clone(), &settings)
+    let dependencies = Dependencies {
+        directory,
+        relays: worker(),
+        backplane: Arc::new(backplane),
+        store: store.clone(),
+        accounts: accounts.clone(),
+        clock: Clock::default(),
+    };
+    Topics::start(&Arbiter::current(), dependencies, &settings)
 }
 
 #[actix_web::test]
