@@ -52,7 +52,7 @@ use utoipa::ToSchema;
 pub use self::admission::Admission;
 use crate::{
     domain::network,
-    error::ApiError,
+    http::errors::ApiError,
     settings::{Http, Settings},
     store::patience,
 };

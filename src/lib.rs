@@ -17,22 +17,22 @@
 //! | [`bench`](mod@bench) | `switchboard bench` |
 //! | [`terminal`] | output and arguments shared by both |
 //! | [`app`] | start and stop; creates and connects the actors |
-//! | [`http`] | routes, extractors and handlers |
+//! | [`http`] | routes, extractors, handlers, and the errors of HTTP answers |
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |
 //! | [`cluster`] | communication between nodes |
-//! | [`error`] | the errors of HTTP answers |
 //! | [`store`] | the database |
 //! | [`settings`] | layered configuration |
-//! | [`protocol`] | inbound and outbound frames, close codes |
+//! | [`protocol`] | inbound and outbound frames, error codes, close codes |
 //! | [`clock`] | the time, which tests can set |
 //! | [`domain`] | rules and decisions, without actors or I/O |
 //! | [`client`] | the Rust client, used by the command line and the tests |
 //!
-//! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. The documentation of each module
+//! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. Each layer has its own errors; `http`
+//! maps them to answers, `session` to frames and close codes. The documentation of each module
 //! says where to add code.
 
 mod actors;
@@ -45,7 +45,6 @@ mod clock;
 mod cluster;
 mod delivery;
 pub mod domain;
-mod error;
 mod http;
 pub mod protocol;
 mod session;

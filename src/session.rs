@@ -16,8 +16,9 @@ mod device;
 mod handshake;
 mod inbound;
 mod public;
+mod refusal;
 
-use std::rc::Rc;
+use std::{error::Error, rc::Rc};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, WrapFuture};
 use actix_http::ws::Item;
@@ -25,7 +26,10 @@ use actix_web::web;
 use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 use chrono::{DateTime, Utc};
 
-pub use self::handshake::{ConnectionSocket, accept, check_handshake};
+pub use self::{
+    handshake::{ConnectionSocket, accept, check_handshake},
+    refusal::{HandshakeError, JoinError},
+};
 use crate::{
     delivery::{self, Outbox, Permit, SessionKind, tick},
     domain::{
@@ -34,6 +38,7 @@ use crate::{
     },
     protocol::{
         close_code::{self, CloseCode},
+        error_code::ErrorCode,
         outbound::{self, About},
         wire::{self, Opcode},
     },
@@ -133,12 +138,20 @@ impl Session {
         self.outbox.text(&[text.as_bytes()]);
     }
 
-    fn error(&self, code: &str, text: &str, about: About<'_>) {
+    fn error(&self, code: ErrorCode, text: &str, about: About<'_>) {
         self.send(&outbound::error(code, text, about, self.now()));
     }
 
+    /// Answers that a token identifies nobody. If the server failed, the cause goes to the log, since the frame does not tell.
+    fn refuse_identity(&self, cause: &dyn Error, (code, text): (ErrorCode, String)) {
+        if code == ErrorCode::InternalError {
+            tracing::error!(%cause, "cannot identify a client");
+        }
+        self.error(code, &text, About::default());
+    }
+
     /// Answers a bad frame with an error, and closes the session after `limits.bad_frames` consecutive ones.
-    fn bad_frame(&mut self, code: &str, text: &str, about: About<'_>) {
+    fn bad_frame(&mut self, code: ErrorCode, text: &str, about: About<'_>) {
         self.error(code, text, about);
         self.bad_frames += 1;
         let limit = self.broker.settings.limits.bad_frames;

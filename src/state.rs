@@ -26,8 +26,10 @@ use crate::{
     clock::Clock,
     cluster::Backplane,
     delivery::Relays,
-    domain::{budget::Budgets, ids::ClientId},
-    error::ApiError,
+    domain::{
+        budget::{Budgets, OverLimit},
+        ids::ClientId,
+    },
     settings::Settings,
     store::Store,
 };
@@ -91,7 +93,7 @@ impl Broker {
     ///
     /// # Errors
     /// The identity has used up `limits.stored_bytes_per_minute`.
-    pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), ApiError> {
+    pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
         // 64 bytes stand for the overhead of a row
         let amount = (bytes + 64) as f64;
         spend(&self.stored_bytes, client, amount, "limits.stored_bytes_per_minute")
@@ -101,7 +103,7 @@ impl Broker {
     ///
     /// # Errors
     /// The identity has used up `limits.requests_per_second`.
-    pub fn charge_request(&self, client: ClientId) -> Result<(), ApiError> {
+    pub fn charge_request(&self, client: ClientId) -> Result<(), OverLimit> {
         spend(&self.requests, client, 1.0, "limits.requests_per_second")
     }
 
@@ -109,7 +111,7 @@ impl Broker {
     ///
     /// # Errors
     /// The address has used up `limits.requests_per_second_per_address`.
-    pub fn charge_address(&self, address: IpAddr) -> Result<(), ApiError> {
+    pub fn charge_address(&self, address: IpAddr) -> Result<(), OverLimit> {
         spend(&self.requests_of_addresses, address, 1.0, "limits.requests_per_second_per_address")
     }
 
@@ -130,9 +132,7 @@ fn spend<K: Eq + std::hash::Hash>(
     key: K,
     amount: f64,
     limit: &'static str,
-) -> Result<(), ApiError> {
+) -> Result<(), OverLimit> {
     let mut budgets = budgets.lock().unwrap_or_else(PoisonError::into_inner);
-    budgets
-        .spend(key, amount, Instant::now())
-        .map_err(|wait| ApiError::TooMany { limit, retry_after: wait.as_secs() + 1 })
+    budgets.spend(key, amount, Instant::now()).map_err(|wait| OverLimit::for_at_least(limit, wait))
 }

@@ -111,7 +111,7 @@ impl Registry {
     fn check_count(&self, client: ClientId, sessions: usize) -> Result<(), ConnectError> {
         let streams = self.streams.get(&client).copied().unwrap_or_default();
         let is_full = self.per_identity > 0 && sessions + streams >= self.per_identity;
-        if is_full { Err(ConnectError::TooMany) } else { Ok(()) }
+        if is_full { Err(handle::TOO_MANY_SOCKETS.into()) } else { Ok(()) }
     }
 
     /// Writes a client's entry and tells the neighbours what changed.

@@ -37,6 +37,7 @@ use crate::{
         subscriptions::{CannotSubscribe, Location, Subscriptions},
     },
     protocol::{
+        error_code::ErrorCode,
         outbound::{self, About, excerpt},
         wire,
     },
@@ -102,7 +103,7 @@ impl TopicManager {
         let Ok(lookup) = self.lookups.clone().try_acquire_owned() else {
             let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
             let text = "Server is at its limit, try again later";
-            return self.tell(&session, outbound::error("at_limit", text, about, self.clock.now()));
+            return self.tell(&session, outbound::error(ErrorCode::AtLimit, text, about, self.clock.now()));
         };
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let (manager, ticket) = (context.address(), self.refusals.begin(session.id()));
@@ -115,7 +116,8 @@ impl TopicManager {
             let text = match found {
                 Ok(Some(_)) => not_subscribed(topic, &msgid, now),
                 Ok(None) => {
-                    outbound::error("topic_not_found", &format!("Topic {} not found", excerpt(topic)), about, now)
+                    let text = format!("Topic {} not found", excerpt(topic));
+                    outbound::error(ErrorCode::TopicNotFound, &text, about, now)
                 }
                 Err(error) => {
                     tracing::debug!(%error, topic, "cannot look for a topic");
@@ -131,7 +133,7 @@ impl TopicManager {
 
 fn not_subscribed(topic: &str, msgid: &str, now: DateTime<Utc>) -> String {
     let about = About { msgid: Some(msgid), topic_id: Some(topic), room_id: None };
-    outbound::error("not_subscribed", &format!("Not subscribed to topic {}", excerpt(topic)), about, now)
+    outbound::error(ErrorCode::NotSubscribed, &format!("Not subscribed to topic {}", excerpt(topic)), about, now)
 }
 
 impl Actor for TopicManager {

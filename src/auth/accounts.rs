@@ -16,7 +16,7 @@ use quick_cache::sync::Cache;
 use uuid::Uuid;
 
 use super::{
-    AuthError,
+    IdentityError,
     tokens::{Claims, Tokens},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Accounts {
     ///
     /// # Errors
     /// `InvalidCredentials` if it is bad, expired or revoked or its client is gone, `InactiveUser` if disabled.
-    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthError> {
+    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, IdentityError> {
         self.identify(self.tokens.read(token).as_ref()).await
     }
 
@@ -81,15 +81,15 @@ impl Accounts {
     ///
     /// # Errors
     /// As for [`Accounts::authenticate`].
-    pub async fn authenticate_again(&self, token: &str) -> Result<Authenticated, AuthError> {
+    pub async fn authenticate_again(&self, token: &str) -> Result<Authenticated, IdentityError> {
         self.identify(self.tokens.read_again(token).as_deref()).await
     }
 
-    async fn identify(&self, claims: Option<&Claims>) -> Result<Authenticated, AuthError> {
-        let claims = claims.ok_or(AuthError::InvalidCredentials)?;
-        let account = self.account_of(claims).await?.ok_or(AuthError::InvalidCredentials)?;
+    async fn identify(&self, claims: Option<&Claims>) -> Result<Authenticated, IdentityError> {
+        let claims = claims.ok_or(IdentityError::InvalidCredentials)?;
+        let account = self.account_of(claims).await?.ok_or(IdentityError::InvalidCredentials)?;
         if !account.is_active() {
-            return Err(AuthError::InactiveUser);
+            return Err(IdentityError::InactiveUser);
         }
         Ok(Authenticated { account, jti: claims.jti, family: claims.family, expires_at: claims.expires_at() })
     }
@@ -99,7 +99,7 @@ impl Accounts {
     ///
     /// # Errors
     /// As for [`Accounts::authenticate`].
-    pub async fn confirm(&self, identity: &Authenticated) -> Result<(), AuthError> {
+    pub async fn confirm(&self, identity: &Authenticated) -> Result<(), IdentityError> {
         let before = &identity.account;
         let revoked = self.is_revoked(identity.jti) || self.is_revoked(identity.family);
         match self.account(before.id, before.kind()).await? {
@@ -107,10 +107,10 @@ impl Accounts {
                 if now.is_active() {
                     Ok(())
                 } else {
-                    Err(AuthError::InactiveUser)
+                    Err(IdentityError::InactiveUser)
                 }
             }
-            _ => Err(AuthError::InvalidCredentials),
+            _ => Err(IdentityError::InvalidCredentials),
         }
     }
 

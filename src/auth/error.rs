@@ -1,14 +1,41 @@
 //! Why somebody is not let in, or an account is not created or changed.
 
-use std::time::Duration;
-
 use crate::{
-    domain::passwords::Weakness,
+    domain::{budget::OverLimit, passwords::Weakness},
+    protocol::error_code::ErrorCode,
     store::{
         Duplicate, StoreError, UserRefusal,
         patience::{OutOfPatience, Undone},
     },
 };
+
+/// Why an access token identifies nobody. The text is that of HTTP answers and error frames.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It is malformed, expired or revoked, or its client is deleted.
+    #[error("Could not validate credentials")]
+    InvalidCredentials,
+    /// The user is disabled.
+    #[error("Inactive user")]
+    InactiveUser,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl IdentityError {
+    /// The code and the text of the error frame.
+    pub fn told(&self) -> (ErrorCode, String) {
+        match self {
+            Self::InvalidCredentials => (ErrorCode::InvalidCredentials, self.to_string()),
+            Self::InactiveUser => (ErrorCode::InactiveUser, self.to_string()),
+            Self::Store(error) => {
+                let (code, text) = error.told();
+                (code, text.to_owned())
+            }
+        }
+    }
+}
 
 /// Why somebody is not let in, or an account is not created or changed.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +46,9 @@ pub enum AuthError {
     /// A cookie came with a page of another origin.
     #[error("a cookie from a page of another origin")]
     ForeignOrigin,
-    /// The credentials are malformed, expired, revoked, or of nobody.
-    #[error("invalid credentials")]
-    InvalidCredentials,
-    /// The user is disabled.
-    #[error("the user is disabled")]
-    InactiveUser,
+    /// The credentials identify nobody, or a user who is disabled.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The username or the password is wrong.
     #[error("wrong username or password")]
     IncorrectLogin,
@@ -56,13 +80,8 @@ pub enum AuthError {
     #[error(transparent)]
     Refused(#[from] UserRefusal),
     /// A limit per address or name is reached.
-    #[error("{limit} reached")]
-    TooMany {
-        /// The key of the limit.
-        limit: &'static str,
-        /// How long to wait.
-        wait: Duration,
-    },
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// Too many passwords wait to be hashed (`limits.password_hashes_queued`).
     #[error("too many passwords wait to be hashed")]
     HashesQueued,

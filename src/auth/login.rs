@@ -13,10 +13,13 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{AuthError, Sessions, accounts::Accounts, passwords::Passwords, tokens::Issued, undisturbed};
+use super::{
+    AuthError, IdentityError, Sessions, accounts::Accounts, passwords::Passwords, tokens::Issued, undisturbed,
+};
 use crate::{
     domain::{
         accounts::{Account, AccountChange, Authenticated},
+        budget::OverLimit,
         login_limit::{Attempt, LoginLimit},
         network,
         passwords::{MAX_CHARS, PasswordRules},
@@ -67,7 +70,7 @@ impl Logins {
         let is_right = self.check_password(&name, user.as_ref(), password, address).await?;
         let user = user.filter(|_| is_right).ok_or(AuthError::IncorrectLogin)?;
         if !self.accounts.put(user.clone().into()).is_active() {
-            return Err(AuthError::InactiveUser);
+            return Err(IdentityError::InactiveUser.into());
         }
         let this = self.clone();
         undisturbed(async move { this.begin(&name, user, address.map(network::subscriber)).await }).await
@@ -105,7 +108,7 @@ impl Logins {
             match this.store.rotate_refresh_token(&shown, |family| tokens.refresh(family), revoked_until).await? {
                 // with the generation of this account: a newer one ends this login
                 Rotation::Rotated { family, owner, successor } => tokens.issue(&owner, family, *successor),
-                Rotation::Inactive => Err(AuthError::InactiveUser),
+                Rotation::Inactive => Err(IdentityError::InactiveUser.into()),
                 Rotation::Reused { family, kind } => {
                     tracing::warn!(%family, "refresh token used twice, its login ended");
                     this.revoked(family, kind).await;
@@ -128,7 +131,7 @@ impl Logins {
         new: String,
         address: Option<IpAddr>,
     ) -> Result<(), AuthError> {
-        let user = self.store.user_by_uuid(identity.account.id).await?.ok_or(AuthError::InvalidCredentials)?;
+        let user = self.store.user_by_uuid(identity.account.id).await?.ok_or(IdentityError::InvalidCredentials)?;
         self.check_rules(&user, &new)?;
         if !self.check_password(&user.username, Some(&user), old, address).await? {
             return Err(AuthError::IncorrectPassword);
@@ -216,7 +219,7 @@ impl Logins {
         {
             attempt = self.limit().begin(name, Some(address), Instant::now());
         }
-        attempt.map_err(|wait| AuthError::TooMany { limit: "limits.login_failures_per_minute", wait })
+        Ok(attempt.map_err(|wait| OverLimit::for_at_least("limits.login_failures_per_minute", wait))?)
     }
 
     /// Whether the database alone remembers a login of this user from this address.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     domain::{
         accounts::AccountChange,
+        budget::OverLimit,
         ids::{ClientId, ClientKind, Role},
         network,
         rate_limit::PerMinute,
@@ -173,12 +174,12 @@ impl Registrations {
         .await
     }
 
-    fn count(&self, address: Option<IpAddr>) -> Result<(), AuthError> {
+    fn count(&self, address: Option<IpAddr>) -> Result<(), OverLimit> {
         let Some(address) = address.map(network::subscriber) else { return Ok(()) };
         let mut per_address = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
         per_address
             .take(&[address], Instant::now())
-            .map_err(|wait| AuthError::TooMany { limit: "limits.registrations_per_minute", wait })
+            .map_err(|wait| OverLimit::for_at_least("limits.registrations_per_minute", wait))
     }
 }
 

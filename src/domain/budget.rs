@@ -12,6 +12,23 @@ const MAX_KEYS: usize = 100_000;
 /// Time between removals of keys that owe nothing.
 const SWEEPING: Duration = Duration::from_secs(10);
 
+/// A client, or an address, has reached a limit of its own. The text is that of HTTP answers and error frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Too many requests ({limit})")]
+pub struct OverLimit {
+    /// The key of the limit.
+    pub limit: &'static str,
+    /// Seconds until the client should try again.
+    pub retry_after: u64,
+}
+
+impl OverLimit {
+    /// For a client that may try again after `wait`, in whole seconds.
+    pub fn for_at_least(limit: &'static str, wait: Duration) -> Self {
+        Self { limit, retry_after: wait.as_secs() + 1 }
+    }
+}
+
 /// What each key has spent and not yet regained. Memory is bounded: a key that owes nothing is forgotten.
 #[derive(Debug)]
 pub struct Budgets<K> {

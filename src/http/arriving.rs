@@ -6,7 +6,7 @@ use super::{
     admission::Requester,
     memory::{Held, Memory},
 };
-use crate::error::ApiError;
+use crate::http::errors::ApiError;
 
 /// So much of a body is free: a connection takes up more than that anyway.
 const FREE: usize = 16 * 1024;

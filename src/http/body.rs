@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{admission::Requester, arriving::Buffer, extract::admission};
 use crate::{
     domain::ids::ClientId,
-    error::ApiError,
+    http::errors::ApiError,
     protocol::json::{self, NotRead},
     settings::Settings,
     state::Broker,

@@ -9,7 +9,7 @@ use super::{
     body::QueryOf,
     paging::{Next, Part, part_of},
 };
-use crate::{error::ApiError, http::extract::PublicRead, state::Broker};
+use crate::{http::errors::ApiError, http::extract::PublicRead, state::Broker};
 
 /// Who is connected.
 #[derive(Serialize, utoipa::ToSchema)]

@@ -34,8 +34,8 @@ use crate::{
         commands::Order,
         ids::{CommandId, Role},
     },
-    error::ApiError,
     http::Admission,
+    http::errors::ApiError,
     http::extract::UserIdentity,
     protocol::{json, outbound::rfc3339},
     state::Broker,
@@ -75,7 +75,7 @@ fn charge(broker: &Broker, requester: &Authenticated, prepared: &Prepared) -> Re
     if requester.account.role() >= Role::Operator {
         return Ok(());
     }
-    broker.charge_stored(requester.account.id, prepared.stored_bytes())
+    Ok(broker.charge_stored(requester.account.id, prepared.stored_bytes())?)
 }
 
 /// The command of a path.

@@ -32,7 +32,7 @@ use crate::{
         admission::Capacity,
         network::{self, Network},
     },
-    error::ApiError,
+    http::errors::ApiError,
     session::ConnectionSocket,
 };
 
@@ -331,7 +331,7 @@ pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> 
     match connection.refusal {
         Some(Refusal::Full) if !about_health => return Err(ApiError::AtLimit("open files, or limits.connections")),
         Some(Refusal::Address) if !about_health => {
-            return Err(ApiError::TooMany { limit: "limits.connections_per_address", retry_after: 10 });
+            return Err(ApiError::too_many("limits.connections_per_address", 10));
         }
         _ => {}
     }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
-use crate::{error::ApiError, state::Broker};
+use crate::{http::errors::ApiError, state::Broker};
 
 static REDOC: LazyLock<String> = LazyLock::new(|| {
     let page = aide::redoc::Redoc::new("/openapi.json").with_title("Switchboard").html();

@@ -1,160 +1,139 @@
-//! The answers to errors of the actors' handles and of `auth`.
+//! The errors of HTTP answers (contract section 2). `answers` has their statuses, codes and headers; `layers` turns the errors of
+//! the layers below into them.
+
+mod answers;
+mod fault;
+mod layers;
 
 use serde_json::Value;
 
+pub use self::fault::Fault;
 use crate::{
-    actors::{
-        command_dispatcher::CommandError,
-        gateway_monitor::GatewayError,
-        registry::{ConnectError, DeviceError},
-        room_manager::RoomError,
-        topic_manager::TopicError,
-    },
-    auth::AuthError,
-    domain::{commands::Exceeded, subscriptions::CannotSubscribe, topics::TopicRefusal},
-    error::ApiError,
-    store::{Duplicate, StoreError},
+    auth::IdentityError,
+    domain::{budget::OverLimit, rooms::RoomRefusal},
+    protocol::error_code::INTERNAL_ERROR,
+    store::UserRefusal,
 };
 
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::NotAuthenticated => Self::NotAuthenticated,
-            AuthError::ForeignOrigin => Self::ForeignOrigin,
-            AuthError::InvalidCredentials => Self::InvalidCredentials,
-            AuthError::InactiveUser => Self::InactiveUser,
-            AuthError::IncorrectLogin => Self::IncorrectLogin,
-            AuthError::IncorrectPassword => Self::IncorrectPassword,
-            AuthError::InvalidRefreshToken => Self::InvalidRefreshToken,
-            AuthError::UnknownToken => {
-                Self::invalid("value_error", &["body", "token"], "Value error, not a token of this server", Value::Null)
-            }
-            AuthError::OperatorRequired => Self::Forbidden("Only operators register devices (devices.registration)"),
-            AuthError::UuidClaimed => Self::UuidClaimed,
-            AuthError::Duplicate(Duplicate::Username) => Self::AlreadyExists("Username already registered"),
-            AuthError::Duplicate(Duplicate::Email) => Self::AlreadyExists("Email already registered"),
-            AuthError::Weak(weakness) => {
-                let msg = format!("Value error, {weakness}");
-                Self::invalid("value_error", &["body", "new_password"], msg, Value::Null)
-            }
-            AuthError::NoSuchClient => Self::NotFound("Client not found"),
-            AuthError::Refused(refusal) => refusal.into(),
-            AuthError::TooMany { limit, wait } => Self::TooMany { limit, retry_after: wait.as_secs() + 1 },
-            AuthError::HashesQueued => Self::AtLimit("limits.password_hashes_queued"),
-            AuthError::Store(error) => error.into(),
-            AuthError::OutOfPatience(error) => error.into(),
-            AuthError::Internal(cause) => Self::Internal(cause),
-        }
-    }
+/// Why a request is refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Input of the wrong shape; every fault that was found.
+    #[error("validation error")]
+    Validation(Vec<Fault>),
+    /// No credentials where they are needed.
+    #[error("Not authenticated")]
+    NotAuthenticated,
+    /// Credentials that are bad, expired, revoked, or of nobody.
+    #[error("{}", IdentityError::InvalidCredentials)]
+    InvalidCredentials,
+    /// As above, in the words of the topic routes.
+    #[error("Invalid token")]
+    InvalidToken,
+    /// Wrong username or password.
+    #[error("Incorrect username or password")]
+    IncorrectLogin,
+    /// A wrong old password.
+    #[error("Incorrect password")]
+    IncorrectPassword,
+    /// A refresh token that is unknown, expired or used.
+    #[error("Invalid refresh token")]
+    InvalidRefreshToken,
+    /// A disabled user.
+    #[error("{}", IdentityError::InactiveUser)]
+    InactiveUser,
+    /// The same at a handshake, where the contract asks for another status.
+    #[error("{}", IdentityError::InactiveUser)]
+    InactiveAtHandshake,
+    /// The right identity without the right; the text says which one it lacks.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// A cookie that came with a page of another origin.
+    #[error("Origin not allowed")]
+    ForeignOrigin,
+    /// No such thing; the text names it.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// The path is there, the method is not; the value of `Allow`.
+    #[error("Method Not Allowed")]
+    MethodNotAllowed(String),
+    /// Something of that name is there already; the text says what.
+    #[error("{0}")]
+    AlreadyExists(&'static str),
+    /// A room does not allow it.
+    #[error(transparent)]
+    Room(RoomRefusal),
+    /// Somebody wants to leave a room without being a member.
+    #[error("{}", RoomRefusal::NotAMember)]
+    CannotLeave,
+    /// The target of a command has no socket; the text says what it is.
+    #[error("{0}")]
+    NotConnected(&'static str),
+    /// The target's socket went before it answered.
+    #[error("Connection lost while waiting for command response.")]
+    ConnectionLost,
+    /// The target did not answer in time.
+    #[error("Timeout waiting for command response.")]
+    CommandTimeout,
+    /// The target is behind a gateway that is down; its name.
+    #[error("Gateway {0} is down")]
+    GatewayDown(String),
+    /// Somebody called the command off.
+    #[error("Command was cancelled")]
+    CommandCancelled,
+    /// An idempotency key that stands for another request.
+    #[error("Idempotency-Key was used for another request")]
+    IdempotencyKeyReused,
+    /// A change that would leave nobody to administer users.
+    #[error("{0}")]
+    LastAdmin(UserRefusal),
+    /// A UUID that is bound to another device.
+    #[error("UUID already registered")]
+    UuidClaimed,
+    /// A body over `limits.body_bytes`.
+    #[error("Request body over {0} bytes (limits.body_bytes)")]
+    BodyTooLarge(usize),
+    /// A command that is too large for the sockets of its targets.
+    #[error("Command over {0} bytes (half of limits.outbound_bytes)")]
+    CommandTooLarge(usize),
+    /// A body that did not come in time.
+    #[error("The request body did not arrive in time")]
+    BodyTimeout,
+    /// A body of another content type than the route takes.
+    #[error("Unsupported content type, expected {0}")]
+    UnsupportedMediaType(&'static str),
+    /// A WebSocket path without a WebSocket handshake, or one of another version.
+    #[error("{0}")]
+    UpgradeRequired(&'static str),
+    /// A limit of the client's own was hit.
+    #[error(transparent)]
+    TooMany(OverLimit),
+    /// A limit of the server's was hit; its key.
+    #[error("Server is at its limit ({0})")]
+    AtLimit(&'static str),
+    /// The database is away, locked or too slow, or its answer was lost.
+    #[error("Database unavailable")]
+    DatabaseUnavailable,
+    /// There is no space left, or less than `storage.min_free_bytes`.
+    #[error("Storage is nearly full")]
+    StorageFull,
+    /// The server is stopping.
+    #[error("Server is shutting down")]
+    Draining,
+    /// The server failed; the cause is in the log alone.
+    #[error("{INTERNAL_ERROR}")]
+    Internal(String),
 }
 
-impl From<ConnectError> for ApiError {
-    fn from(error: ConnectError) -> Self {
-        match error {
-            ConnectError::TooMany => Self::TooMany { limit: "limits.connections_per_identity", retry_after: 1 },
-            ConnectError::Stopped(error) => error.into(),
-        }
+impl ApiError {
+    /// One fault, as an error.
+    pub fn invalid(kind: &'static str, loc: &[&str], msg: impl Into<String>, input: Value) -> Self {
+        let loc = loc.iter().map(|&part| part.to_owned()).collect();
+        Self::Validation(vec![Fault::new(kind, loc, msg, &input)])
     }
-}
 
-impl From<DeviceError> for ApiError {
-    fn from(error: DeviceError) -> Self {
-        match error {
-            DeviceError::NotFound => Self::NotFound("Device not found"),
-            DeviceError::Rooms(error) => error.into(),
-            DeviceError::Store(error) => error.into(),
-            DeviceError::Stopped(error) => error.into(),
-        }
-    }
-}
-
-impl From<RoomError> for ApiError {
-    fn from(error: RoomError) -> Self {
-        match error {
-            RoomError::Refused(refusal) => refusal.into(),
-            RoomError::Store(error) => error.into(),
-            RoomError::Stopped(error) => error.into(),
-            RoomError::OtherOutcome => Self::Internal(error.to_string()),
-        }
-    }
-}
-
-impl From<TopicError> for ApiError {
-    fn from(error: TopicError) -> Self {
-        match error {
-            TopicError::NotFound => Self::NotFound("Topic not found"),
-            TopicError::NameTaken => Self::AlreadyExists("Topic already exists"),
-            TopicError::TooMany => Self::TooMany { limit: "limits.topics_per_client", retry_after: 60 },
-            TopicError::Refused(refusal) => refusal.into(),
-            TopicError::Limit(CannotSubscribe::TooMany) => {
-                Self::TooMany { limit: "limits.subscriptions_per_client", retry_after: 60 }
-            }
-            TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),
-            TopicError::Store(error) => error.into(),
-            TopicError::Stopped(error) => error.into(),
-        }
-    }
-}
-
-impl From<TopicRefusal> for ApiError {
-    fn from(refusal: TopicRefusal) -> Self {
-        Self::Forbidden(refusal.text())
-    }
-}
-
-impl From<CommandError> for ApiError {
-    fn from(error: CommandError) -> Self {
-        match error {
-            CommandError::NotFound => Self::NotFound("Command not found"),
-            CommandError::NotAllowed => Self::Forbidden("Operator role required to command others"),
-            CommandError::GatewayDown(gateway) => Self::GatewayDown(gateway),
-            CommandError::TooLarge(bytes) => Self::CommandTooLarge(bytes),
-            CommandError::Limit(exceeded) => limit(exceeded),
-            CommandError::KeyReused => Self::IdempotencyKeyReused,
-            // the Journal's records may be at fault, and those are not this caller's
-            CommandError::NotRecorded(None | Some(StoreError::Database(_))) => Self::DatabaseUnavailable,
-            CommandError::NotRecorded(Some(failure)) => failure.into(),
-            CommandError::Stopping => Self::Draining,
-            CommandError::Store(error) => error.into(),
-            CommandError::OutOfPatience(error) => error.into(),
-            CommandError::ActorEnded => Self::Internal(error.to_string()),
-        }
-    }
-}
-
-fn limit(exceeded: Exceeded) -> ApiError {
-    let own = |limit, retry_after| ApiError::TooMany { limit, retry_after };
-    match exceeded {
-        Exceeded::Pending => ApiError::AtLimit("limits.pending_commands"),
-        Exceeded::PendingPerIdentity => own("limits.pending_commands_per_identity", 1),
-        Exceeded::Queued => ApiError::AtLimit("limits.queued_commands"),
-        Exceeded::QueuedPerIdentity => own("limits.queued_commands_per_identity", 60),
-        Exceeded::QueuedPerTarget => own("limits.queued_commands_per_target", 60),
-        Exceeded::Bytes => ApiError::AtLimit("limits.command_bytes"),
-        Exceeded::BytesPerIdentity => own("limits.command_bytes_per_identity", 10),
-    }
-}
-
-impl From<GatewayError> for ApiError {
-    fn from(error: GatewayError) -> Self {
-        match error {
-            GatewayError::NotFound => Self::NotFound("Gateway not found"),
-            GatewayError::ParentNotFound => Self::NotFound("Parent gateway not found"),
-            GatewayError::BehindItself(parent) => {
-                let msg = "Value error, the gateway would be behind itself";
-                Self::invalid("value_error", &["body", "parent_id"], msg, parent.0.into())
-            }
-            GatewayError::Configured => {
-                Self::Forbidden("Gateway is from the configuration and can be changed there alone")
-            }
-            GatewayError::IdTaken => Self::AlreadyExists("Gateway id already exists"),
-            GatewayError::NoIdLeft => {
-                Self::AlreadyExists("The highest gateway id has been used: give an id that is free")
-            }
-            GatewayError::TooMany => Self::TooMany { limit: "limits.gateways", retry_after: 60 },
-            GatewayError::Store(error) => error.into(),
-            GatewayError::Busy(error) => error.into(),
-            GatewayError::Stopped(error) => error.into(),
-        }
+    /// A limit of the client's own was hit: its key, and the seconds until it should try again.
+    pub fn too_many(limit: &'static str, retry_after: u64) -> Self {
+        Self::TooMany(OverLimit { limit, retry_after })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         accounts::{Authenticated, Holder},
         ids::Role,
     },
-    error::ApiError,
+    http::errors::ApiError,
     settings::Settings,
     state::Broker,
 };

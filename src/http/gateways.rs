@@ -18,7 +18,7 @@ use crate::{
         gateways::{Address, EXPECTED, GatewayState, MAX_NAME_CHARS, PERCENTS, RTTS, is_name},
         ids::GatewayId,
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::extract::{Operator, PublicRead},
     protocol::outbound::rfc3339,
     state::Broker,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::admission::Requester;
 use crate::{
     domain::shares::{Exhausted, Shares},
-    error::ApiError,
+    http::errors::ApiError,
 };
 
 /// A budget of memory, seen from any thread.
@@ -64,7 +64,7 @@ impl Memory {
         let Limits { total, share, retry_after } = self.limits;
         match exhausted {
             Exhausted::Total => ApiError::AtLimit(total),
-            Exhausted::Share => ApiError::TooMany { limit: share, retry_after },
+            Exhausted::Share => ApiError::too_many(share, retry_after),
         }
     }
 }

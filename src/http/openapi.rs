@@ -22,7 +22,7 @@ use utoipa::{
 };
 
 use super::routes;
-use crate::{error::Fault, settings::Settings};
+use crate::{http::errors::Fault, settings::Settings};
 
 type Paths = PathsMap<String, PathItem>;
 

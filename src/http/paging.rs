@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::body::{Checked, Fields, FromFields};
-use crate::{domain::ids::ClientId, error::ApiError};
+use crate::{domain::ids::ClientId, http::errors::ApiError};
 
 /// Entries of a page if nothing else is asked for.
 pub(super) const USUAL: u64 = 100;

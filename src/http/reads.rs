@@ -16,7 +16,7 @@ use super::{
     admission::Requester,
     paging::{PAGE_BYTES, WHOLE_BYTES},
 };
-use crate::{error::ApiError, store::patience};
+use crate::{http::errors::ApiError, store::patience};
 
 /// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. What
 /// both waits leave of a request's patience is enough for a database that answers.
@@ -72,7 +72,7 @@ impl Reads {
                 read.permit = Some(permit);
                 Ok(Some(read))
             }
-            _ => Err(ApiError::TooMany { limit: "limits.reads_per_identity", retry_after: 1 }),
+            _ => Err(ApiError::too_many("limits.reads_per_identity", 1)),
         }
     }
 }

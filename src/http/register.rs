@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::registration::{NewAccount, NewDevice},
     domain::{ids::ClientId, registration},
-    error::ApiError,
+    http::errors::ApiError,
     state::Broker,
     store::User,
 };

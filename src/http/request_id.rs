@@ -23,7 +23,12 @@ use super::{
     request_body::{self, RequestBody},
     response_body,
 };
-use crate::{domain::origin, error::ApiError, state::Broker, store::patience::Patience};
+use crate::{
+    domain::{budget::OverLimit, origin},
+    http::errors::ApiError,
+    state::Broker,
+    store::patience::Patience,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -104,8 +109,8 @@ async fn answer<B: MessageBody + 'static>(
     if draining && !matches!(request.path(), "/healthz" | "/readyz") {
         return Ok(request.into_response(ApiError::Draining.error_response().map_into_boxed_body()));
     }
-    if let Err(refusal) = charge_address(&request) {
-        return Ok(request.into_response(refusal.error_response().map_into_boxed_body()));
+    if let Err(exceeded) = charge_address(&request) {
+        return Ok(request.into_response(ApiError::from(exceeded).error_response().map_into_boxed_body()));
     }
     if is_foreign_preflight(&request) {
         return Ok(request.into_response(ApiError::ForeignOrigin.error_response().map_into_boxed_body()));
@@ -118,7 +123,7 @@ async fn answer<B: MessageBody + 'static>(
 }
 
 /// Counts a request that may change something, if its address is limited.
-fn charge_address(request: &ServiceRequest) -> Result<(), ApiError> {
+fn charge_address(request: &ServiceRequest) -> Result<(), OverLimit> {
     let Some(broker) = request.app_data::<web::Data<Broker>>() else { return Ok(()) };
     if broker.settings.limits.requests_per_second_per_address == 0 || request.method().is_safe() {
         return Ok(());

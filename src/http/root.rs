@@ -69,6 +69,6 @@ pub async fn index(request: HttpRequest, _: NoBadCredentials) -> impl Responder 
 }
 
 /// No such path.
-pub async fn not_found() -> Result<web::Json<()>, crate::error::ApiError> {
-    Err(crate::error::ApiError::NotFound("Not Found"))
+pub async fn not_found() -> Result<web::Json<()>, crate::http::errors::ApiError> {
+    Err(crate::http::errors::ApiError::NotFound("Not Found"))
 }

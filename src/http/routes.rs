@@ -14,7 +14,7 @@ use super::{
     openapi::operations,
     register, rooms, root, tokens, topics, users, websocket,
 };
-use crate::error::ApiError;
+use crate::http::errors::ApiError;
 
 /// A handler as a route.
 type MakeRoute = fn() -> Route;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::{login::Revocation, tokens::Issued},
     domain::ids::ClientId,
-    error::ApiError,
+    http::errors::ApiError,
     http::{
         credentials,
         extract::{Admin, Identity},

@@ -16,8 +16,8 @@ use crate::{
         ids::{ClientId, TopicId},
         topics::Topic,
     },
-    error::ApiError,
     http::Admission,
+    http::errors::ApiError,
     http::extract::{Identity, PublicRead, TopicIdentity},
     state::Broker,
 };

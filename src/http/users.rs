@@ -16,7 +16,7 @@ use crate::{
         accounts::{Account, Holder},
         ids::{ClientId, Role},
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::extract::{Admin, UserIdentity},
     state::Broker,
     store::{UserChange, UserRefusal},

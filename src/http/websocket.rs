@@ -12,14 +12,13 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
-    auth::AuthError,
     domain::{
         accounts::Authenticated,
         ids::{ClientKind, MessageId, RoomId},
         rooms::Wanted,
     },
-    error::ApiError,
-    session::{self, Dialect},
+    http::errors::ApiError,
+    session::{self, Dialect, JoinError},
     state::Broker,
 };
 
@@ -148,9 +147,6 @@ async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authe
     // a request that is no handshake is told so first
     session::check_handshake(request)?;
     let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
-    match broker.accounts.authenticate(&token).await {
-        Ok(identity) => Ok(Some(identity)),
-        Err(AuthError::InactiveUser) => Err(ApiError::InactiveAtHandshake),
-        Err(error) => Err(error.into()),
-    }
+    let identity = broker.accounts.authenticate(&token).await.map_err(JoinError::from)?;
+    Ok(Some(identity))
 }

@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::error_code::ErrorCode;
 use crate::domain::{
     commands::Command,
     gateways::GatewayState,
@@ -214,7 +215,7 @@ pub fn excerpt(name: &str) -> Cow<'_, str> {
 }
 
 /// The error frame (contract section 8). `message` and `content` hold the same text, since existing clients read either.
-pub fn error(code: &str, text: &str, about: About<'_>, now: DateTime<Utc>) -> String {
+pub fn error(code: ErrorCode, text: &str, about: About<'_>, now: DateTime<Utc>) -> String {
     let text = Quoted(text).to_string();
     let mut frame =
         format!(r#"{{"type":"error","message":{text},"content":{text},"code":"{code}","timestamp":{}"#, Timestamp(now));
@@ -248,7 +249,7 @@ mod tests {
             topic_sent(nasty, 1, nasty, now),
             ack_received(nasty, "unknown", now),
             topic_deleted(nasty),
-            error("code", nasty, about, now),
+            error(ErrorCode::InvalidMessage, nasty, about, now),
             echo(nasty),
         ] {
             let value: Value = serde_json::from_str(&frame).unwrap();

@@ -3,7 +3,10 @@
 use actix::Actor;
 
 use super::Session;
-use crate::protocol::outbound::{About, excerpt};
+use crate::protocol::{
+    error_code::ErrorCode,
+    outbound::{About, excerpt},
+};
 
 impl Session {
     pub(super) fn on_agent_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
@@ -11,9 +14,9 @@ impl Session {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         if !frame.is_message() && frame.kind.is_none() {
-            return self.bad_frame("invalid_message", "Invalid message format: missing field `type`", about);
+            return self.bad_frame(ErrorCode::InvalidMessage, "Invalid message format: missing field `type`", about);
         }
         let kind = frame.kind().unwrap_or("message".into());
-        self.bad_frame("unknown_type", &format!("Unknown message type: {}", excerpt(&kind)), about);
+        self.bad_frame(ErrorCode::UnknownType, &format!("Unknown message type: {}", excerpt(&kind)), about);
     }
 }

@@ -10,11 +10,12 @@ use super::{Dialect, Session};
 use crate::{
     domain::{
         accounts::Account,
+        budget::OverLimit,
         ids::{MessageId, RoomId},
         rooms::{Attachment, CLIENT_MSG_ID_CHARS, Participant, RoomChange, Wanted},
     },
-    error::ApiError,
     protocol::{
+        error_code::ErrorCode,
         inbound::{Frame, as_id, as_text},
         outbound::{self, About, excerpt},
     },
@@ -27,7 +28,7 @@ pub(super) fn greeting(account: &Account) -> String {
 }
 
 /// A frame is refused: the code and the text of the error frame.
-struct Refused(&'static str, String);
+struct Refused(ErrorCode, String);
 
 impl Dialect {
     /// The room that a socket is for, how it is in there, and what of the past it begins with.
@@ -61,7 +62,7 @@ impl Session {
                 let Some(change) = change else { return };
                 match self.charge(&change) {
                     Ok(()) => self.ask(change, context),
-                    Err(refusal) => self.error(refusal.code(), &refusal.to_string(), about),
+                    Err(exceeded) => self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), about),
                 }
             }
             Err(Refused(code, why)) => self.bad_frame(code, &why, about),
@@ -105,7 +106,7 @@ impl Session {
                 }
             }
             "typing" => return Ok(room.map(|room| RoomChange::Type { room, who })),
-            _ => return Err(Refused("unknown_type", format!("Unknown message type: {}", excerpt(&kind)))),
+            _ => return Err(Refused(ErrorCode::UnknownType, format!("Unknown message type: {}", excerpt(&kind)))),
         };
         Ok(Some(change))
     }
@@ -128,7 +129,7 @@ impl Session {
         let limit = self.broker.settings.limits.message_bytes;
         if limit > 0 && content.len() > limit {
             let why = format!("Message {name} over {limit} bytes (limits.message_bytes)");
-            return Err(Refused("message_too_large", why));
+            return Err(Refused(ErrorCode::MessageTooLarge, why));
         }
         let client_msg_id = text(frame.client_msg_id, "client_msg_id")?.map(Cow::into_owned);
         if client_msg_id.as_ref().is_some_and(|id| id.chars().count() > CLIENT_MSG_ID_CHARS) {
@@ -138,7 +139,7 @@ impl Session {
     }
 
     /// Counts what is to be stored of what a socket says.
-    fn charge(&self, change: &RoomChange) -> Result<(), ApiError> {
+    fn charge(&self, change: &RoomChange) -> Result<(), OverLimit> {
         match change {
             RoomChange::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
             _ => Ok(()),
@@ -166,11 +167,11 @@ impl Session {
 }
 
 fn shape(field: &str, expected: &str) -> Refused {
-    Refused("invalid_message", format!("Invalid message format: {field}: {expected}"))
+    Refused(ErrorCode::InvalidMessage, format!("Invalid message format: {field}: {expected}"))
 }
 
 fn missing(why: &str) -> Refused {
-    Refused("missing_field", why.to_owned())
+    Refused(ErrorCode::MissingField, why.to_owned())
 }
 
 /// An id that may be missing.

@@ -9,6 +9,7 @@ use crate::{
     actors::command_dispatcher::{Reply, ReplyContent},
     domain::ids::{ClientId, CommandId},
     protocol::{
+        error_code::ErrorCode,
         inbound::{Frame, as_text, command_result},
         json::check_embeddable,
         outbound::About,
@@ -41,8 +42,8 @@ impl Session {
             return self.unacceptable(why, frame);
         }
         let bytes = frame.progress.map_or(0, |progress| progress.get().len());
-        if let Err(refusal) = self.broker.charge_stored(client, bytes) {
-            self.error(refusal.code(), &refusal.to_string(), About::default());
+        if let Err(exceeded) = self.broker.charge_stored(client, bytes) {
+            self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), About::default());
             return;
         }
         let progress = frame.progress.map_or("null", |progress| progress.get()).into();

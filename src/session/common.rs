@@ -3,13 +3,11 @@
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
 use super::{Dialect, Session};
-use crate::{
-    error::ApiError,
-    protocol::{
-        inbound::{Frame, NotAFrame, as_text},
-        json::Unacceptable,
-        outbound::{self, About},
-    },
+use crate::protocol::{
+    error_code::ErrorCode,
+    inbound::{Frame, NotAFrame, as_text},
+    json::Unacceptable,
+    outbound::{self, About},
 };
 
 /// A frame that needs no more attention.
@@ -27,10 +25,12 @@ impl Session {
     ) -> Result<Frame<'a>, Handled> {
         let frame = Frame::parse(text).map_err(|error| {
             match error {
-                NotAFrame::InvalidJson => self.bad_frame("invalid_json", "Invalid JSON format", About::default()),
+                NotAFrame::InvalidJson => {
+                    self.bad_frame(ErrorCode::InvalidJson, "Invalid JSON format", About::default());
+                }
                 NotAFrame::NotAnObject => {
                     self.bad_frame(
-                        "invalid_message",
+                        ErrorCode::InvalidMessage,
                         "Invalid message format: expected a JSON object",
                         About::default(),
                     );
@@ -61,7 +61,7 @@ impl Session {
             // the others get no commands, so that they know no such type
             Some("progress") if matches!(self.dialect, Dialect::Device | Dialect::Agent) => {
                 self.bad_frame(
-                    "invalid_message",
+                    ErrorCode::InvalidMessage,
                     "Invalid message format: missing field `command_id`",
                     About::default(),
                 );
@@ -78,13 +78,13 @@ impl Session {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         let what = if topic_id.is_some() { "Invalid topic message format" } else { "Invalid message format" };
-        self.bad_frame("invalid_message", &format!("{what}: {why}"), about);
+        self.bad_frame(ErrorCode::InvalidMessage, &format!("{what}: {why}"), about);
     }
 
     /// A new token for the same identity (contract section 3).
     fn on_auth(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let Some(token) = frame.token.and_then(as_text) else {
-            self.error("invalid_message", "Invalid message format: missing field `token`", About::default());
+            self.error(ErrorCode::InvalidMessage, "Invalid message format: missing field `token`", About::default());
             return;
         };
         let Some(own) = self.client() else { return };
@@ -92,27 +92,28 @@ impl Session {
         let renew = async move {
             let identity = broker.accounts.authenticate(&token).await?;
             if identity.account.id != own {
-                return Err(ApiError::Forbidden("Token belongs to another client, nothing has changed"));
+                return Ok(None);
             }
-            let (account, expires_at) = (identity.account.id, identity.expires_at);
+            let expires_at = identity.expires_at;
             let before = handle.exchange(identity.clone());
             if let Err(error) = broker.accounts.confirm(&identity).await {
                 if let Some(before) = before {
                     handle.exchange(before);
                 }
-                return Err(error.into());
+                return Err(error);
             }
-            Ok((account, expires_at))
+            Ok(Some(expires_at))
         };
-        context.wait(renew.into_actor(self).map(|result, session, _| match result {
-            Ok((account, expires_at)) => {
+        context.wait(renew.into_actor(self).map(move |result, session, _| match result {
+            Ok(Some(expires_at)) => {
                 session.set_expiry(expires_at);
-                session.send(&outbound::authenticated(account, expires_at));
+                session.send(&outbound::authenticated(own, expires_at));
             }
-            Err(error) => {
-                error.log();
-                session.error(error.code(), &error.to_string(), About::default());
+            Ok(None) => {
+                let text = "Token belongs to another client, nothing has changed";
+                session.error(ErrorCode::Forbidden, text, About::default());
             }
+            Err(error) => session.refuse_identity(&error, error.told()),
         }));
     }
 }

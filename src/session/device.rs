@@ -14,6 +14,7 @@ use crate::{
     },
     protocol::{
         close_code::CloseCode,
+        error_code::ErrorCode,
         inbound::{self, BadMessage, Frame, Message},
         outbound::{self, About, excerpt},
         wire,
@@ -104,7 +105,7 @@ impl Session {
                 session.send(&outbound::sent(&msgid, session.now()));
             } else {
                 let about = About { msgid: Some(&msgid), ..About::default() };
-                session.error("recipient_not_connected", &format!("Recipient {to} not connected"), about);
+                session.error(ErrorCode::RecipientNotConnected, &format!("Recipient {to} not connected"), about);
             }
         }));
     }
@@ -164,11 +165,11 @@ impl Session {
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
             BadMessage::UnknownType(kind) => {
-                self.bad_frame("unknown_type", &format!("{what}: unknown type {}", excerpt(&kind)), about);
+                self.bad_frame(ErrorCode::UnknownType, &format!("{what}: unknown type {}", excerpt(&kind)), about);
             }
-            BadMessage::Shape(why) => self.bad_frame("invalid_message", &format!("{what}: {why}"), about),
+            BadMessage::Shape(why) => self.bad_frame(ErrorCode::InvalidMessage, &format!("{what}: {why}"), about),
             BadMessage::ForeignSender => {
-                self.error("sender_mismatch", "Sender UUID does not match authenticated client", about);
+                self.error(ErrorCode::SenderMismatch, "Sender UUID does not match authenticated client", about);
             }
         }
     }

@@ -4,17 +4,15 @@ use std::rc::Rc;
 
 use actix_http::ws::Codec;
 use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header, web};
-use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
+use actix_web_actors::ws::{self, HandshakeError as NotAHandshake, WebsocketContext};
 use chrono::{DateTime, Utc};
 use socket2::Socket;
 
-use super::{Dialect, Session, body::Body, chat, inbound::Guard};
+use super::{Dialect, HandshakeError, JoinError, Session, body::Body, chat, inbound::Guard};
 use crate::{
-    actors::registry::ConnectError,
-    auth::AuthError,
+    actors::room_manager::RoomError,
     delivery::{self, Outbox, SessionHandle},
     domain::{accounts::Authenticated, rooms::RoomChange},
-    error::ApiError,
     protocol::outbound,
     state::Broker,
 };
@@ -29,27 +27,29 @@ impl ConnectionSocket {
     }
 }
 
+const NO_HANDSHAKE: HandshakeError =
+    HandshakeError::NotAHandshake("This is a WebSocket endpoint: connect with a WebSocket client");
+const OTHER_VERSION: HandshakeError = HandshakeError::NotAHandshake("Unsupported WebSocket version, expected 13");
+
 /// Whether the request is a WebSocket handshake that can be answered.
 ///
 /// # Errors
-/// `UpgradeRequired` with what is missing.
-pub fn check_handshake(request: &HttpRequest) -> Result<(), ApiError> {
+/// `NotAHandshake` with what is missing.
+pub fn check_handshake(request: &HttpRequest) -> Result<(), HandshakeError> {
     // the framework would accept drafts 7 and 8, too
     let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
     ws::handshake(request).map_err(|error| match error {
-        HandshakeError::UnsupportedVersion | HandshakeError::NoVersionHeader => {
-            ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13")
-        }
-        HandshakeError::BadWebsocketKey => ApiError::UpgradeRequired("Sec-WebSocket-Key is missing"),
-        _ => ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"),
+        NotAHandshake::UnsupportedVersion | NotAHandshake::NoVersionHeader => OTHER_VERSION,
+        NotAHandshake::BadWebsocketKey => HandshakeError::NotAHandshake("Sec-WebSocket-Key is missing"),
+        _ => NO_HANDSHAKE,
     })?;
     if version.is_none_or(|version| version != "13") {
-        return Err(ApiError::UpgradeRequired("Unsupported WebSocket version, expected 13"));
+        return Err(OTHER_VERSION);
     }
     // the framework passes on what follows the request for this value alone
     let protocol = request.headers().get(header::UPGRADE).and_then(|protocol| protocol.to_str().ok());
     if !protocol.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
-        return Err(ApiError::UpgradeRequired("Upgrade must name websocket alone"));
+        return Err(HandshakeError::NotAHandshake("Upgrade must name websocket alone"));
     }
     Ok(())
 }
@@ -65,13 +65,11 @@ pub async fn accept(
     broker: web::Data<Broker>,
     dialect: Dialect,
     identity: Option<Authenticated>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, HandshakeError> {
     check_handshake(request)?;
-    let permit = broker.relays.admit().ok_or(ApiError::AtLimit("limits.connections"))?;
-    let socket = request
-        .conn_data::<ConnectionSocket>()
-        .map(|socket| socket.0.clone())
-        .ok_or_else(|| ApiError::Internal("the connection has no socket to write to".to_owned()))?;
+    let permit = broker.relays.admit().ok_or(HandshakeError::TooManySockets)?;
+    let socket =
+        request.conn_data::<ConnectionSocket>().map(|socket| socket.0.clone()).ok_or(HandshakeError::NoSocket)?;
     let limits = match identity {
         Some(_) => broker.relays.outbox_limits(),
         None => broker.relays.outbox_limits_of_nobody(),
@@ -89,7 +87,7 @@ pub async fn accept(
     };
     // `CloseAll` finds the session from here on; an earlier one has missed it
     if broker.is_draining() {
-        return Err(ApiError::Draining);
+        return Err(HandshakeError::Draining);
     }
     if let Some(identity) = identity {
         if let Some((room, ..)) = dialect.room() {
@@ -98,21 +96,17 @@ pub async fn accept(
             broker.rooms.check_join(room, identity.account.id).await?;
         }
         let account = identity.account.clone();
-        let expires_at = join(&broker, &outbox, dialect, identity).await.map_err(|error| match error {
-            NotJoined::Auth(AuthError::InactiveUser) => ApiError::InactiveAtHandshake,
-            error => error.into(),
-        })?;
+        let expires_at = join(&broker, &outbox, dialect, identity).await?;
         if let Some((room, attachment, wanted)) = dialect.room() {
             let join = RoomChange::Join { room, who: account.participant(), wanted };
-            broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await?;
+            broker.rooms.ask(join, Some((outbox.handle().clone(), attachment))).await.map_err(RoomError::from)?;
         }
         session.adopt(dialect, expires_at);
     }
     if dialect == Dialect::Status {
         broker.gateways.watch(outbox.handle().clone());
     }
-    let mut response = ws::handshake(request)
-        .map_err(|_| ApiError::UpgradeRequired("This is a WebSocket endpoint: connect with a WebSocket client"))?;
+    let mut response = ws::handshake(request).map_err(|_| NO_HANDSHAKE)?;
     let frame_bytes = broker.settings.limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits, broker.clock.clone());
@@ -123,26 +117,6 @@ pub async fn accept(
     Ok(response.streaming(body))
 }
 
-/// Why a session does not become a client's.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotJoined {
-    /// The token is not valid any more, or its user is disabled.
-    #[error(transparent)]
-    Auth(#[from] AuthError),
-    /// The client has as many sockets as it may.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-}
-
-impl From<NotJoined> for ApiError {
-    fn from(error: NotJoined) -> Self {
-        match error {
-            NotJoined::Auth(error) => error.into(),
-            NotJoined::Connect(error) => error.into(),
-        }
-    }
-}
-
 /// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
 /// Answers when the client's token expires.
 pub(super) async fn join(
@@ -150,7 +124,7 @@ pub(super) async fn join(
     outbox: &Rc<Outbox>,
     dialect: Dialect,
     identity: Authenticated,
-) -> Result<DateTime<Utc>, NotJoined> {
+) -> Result<DateTime<Utc>, JoinError> {
     let account = identity.account.clone();
     let greeting = match dialect {
         Dialect::Device => Some(outbound::connection(account.id, account.name(), broker.clock.now())),

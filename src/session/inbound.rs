@@ -22,6 +22,7 @@ use crate::{
     domain::rate_limit::TokenBucket,
     protocol::{
         close_code::CloseCode,
+        error_code::ErrorCode,
         inspect::{Head, Inspector},
         outbound::{self, About},
     },
@@ -106,7 +107,7 @@ impl Guard {
         }
         self.warned = true;
         let text = "Rate limit exceeded, slow down (limits.frames_per_second)";
-        let error = outbound::error("rate_limited", text, About::default(), self.clock.now());
+        let error = outbound::error(ErrorCode::RateLimited, text, About::default(), self.clock.now());
         self.outbox.text(&[error.as_bytes()]);
         Ok(())
     }

@@ -2,20 +2,11 @@
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
-use super::{
-    Dialect, Session,
-    handshake::{NotJoined, join},
-};
-use crate::{
-    actors::registry::ConnectError,
-    auth::AuthError,
-    error::ApiError,
-    protocol::{
-        close_code::CloseCode,
-        inbound::{Frame, NotAFrame, as_text},
-        outbound::{self, About},
-    },
-    store::StoreError,
+use super::{Dialect, JoinError, Session, handshake::join};
+use crate::protocol::{
+    error_code::ErrorCode,
+    inbound::{Frame, NotAFrame, as_text},
+    outbound::{self, About},
 };
 
 impl Session {
@@ -24,7 +15,7 @@ impl Session {
             Ok(frame) => Some(frame),
             Err(NotAFrame::NotAnObject) => None,
             Err(NotAFrame::InvalidJson) => {
-                return self.bad_frame("invalid_json", "Invalid JSON format", About::default());
+                return self.bad_frame(ErrorCode::InvalidJson, "Invalid JSON format", About::default());
             }
         };
         if let Some((frame, why)) = frame.as_ref().and_then(|frame| Some((frame, frame.unacceptable?))) {
@@ -44,28 +35,16 @@ impl Session {
         let token = frame.token.and_then(as_text).unwrap_or_default().into_owned();
         let (broker, outbox) = (self.broker.clone(), self.outbox.clone());
         let join = async move {
-            let identity = broker.accounts.authenticate(&token).await?;
+            let identity = broker.accounts.authenticate(&token).await.map_err(JoinError::from)?;
             // checked before the greeting, which tells the client that it has joined
-            broker.clients.check_count(identity.account.id)?;
+            broker.clients.check_count(identity.account.id).map_err(JoinError::from)?;
             join(&broker, &outbox, Dialect::Chat, identity).await
         };
         context.wait(join.into_actor(self).map(|result, session, _| match result {
             Ok(expires_at) => session.adopt(Dialect::Chat, expires_at),
-            Err(not_joined) => {
-                let code = match &not_joined {
-                    NotJoined::Auth(AuthError::InactiveUser) => CloseCode::Forbidden,
-                    NotJoined::Connect(ConnectError::TooMany)
-                    | NotJoined::Auth(AuthError::Store(StoreError::Unavailable(_)) | AuthError::OutOfPatience(_)) => {
-                        CloseCode::TryAgainLater
-                    }
-                    NotJoined::Connect(ConnectError::Stopped(_))
-                    | NotJoined::Auth(AuthError::Store(_) | AuthError::Internal(_)) => CloseCode::ServerError,
-                    NotJoined::Auth(_) => CloseCode::Unauthorized,
-                };
-                let error = ApiError::from(not_joined);
-                error.log();
-                session.error(error.code(), &error.to_string(), About::default());
-                session.outbox.close(code);
+            Err(error) => {
+                session.refuse_identity(&error, error.told());
+                session.outbox.close(error.close_code());
             }
         }));
     }

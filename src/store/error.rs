@@ -2,6 +2,8 @@
 
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
+use crate::protocol::error_code::{ErrorCode, INTERNAL_ERROR};
+
 /// The database could not do what it was asked; the cause is in the log, not in the answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -37,12 +39,12 @@ impl StoreError {
     }
 
     /// The code and the text by which clients are told.
-    pub fn told(&self) -> (&'static str, &'static str) {
+    pub fn told(&self) -> (ErrorCode, &'static str) {
         match self {
-            Self::Unavailable(_) => ("database_unavailable", "Database unavailable"),
-            Self::Full(_) | Self::NearlyFull => ("storage_full", "Storage is nearly full"),
+            Self::Unavailable(_) => (ErrorCode::DatabaseUnavailable, "Database unavailable"),
+            Self::Full(_) | Self::NearlyFull => (ErrorCode::StorageFull, "Storage is nearly full"),
             Self::InUse(_) | Self::Newer(_) | Self::Database(_) | Self::Url(_) => {
-                ("internal_error", "Internal server error")
+                (ErrorCode::InternalError, INTERNAL_ERROR)
             }
         }
     }

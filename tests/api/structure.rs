@@ -8,6 +8,13 @@ use std::{
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
+/// The source files below `src/`.
+fn sources() -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    files(Path::new(SOURCES), &mut paths);
+    paths
+}
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -79,10 +86,8 @@ fn table() -> Vec<String> {
 #[test]
 fn a_module_uses_only_those_below_it_in_the_table() {
     let table = table();
-    let mut paths = Vec::new();
-    files(Path::new(SOURCES), &mut paths);
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in paths {
+    for path in sources() {
         let module = module(&path);
         if module != "lib" && module != "main" {
             uses.entry(module).or_default().extend(named(&code(&path)));
@@ -100,13 +105,20 @@ fn a_module_uses_only_those_below_it_in_the_table() {
     }
 }
 
+#[test]
+fn errors_of_http_answers_are_named_in_http_alone() {
+    for path in sources().iter().filter(|path| module(path) != "http") {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(!text.contains("ApiError"), "{}: a layer has errors of its own", path.display());
+    }
+}
+
 /// Programs of their own: the command line, the benchmarks and the client that both use.
 const PROGRAMS: [&str; 4] = ["bench", "cli", "client", "terminal"];
 
 #[test]
 fn only_the_clock_asks_the_system_for_the_time() {
-    let mut paths = Vec::new();
-    files(Path::new(SOURCES), &mut paths);
+    let mut paths = sources();
     paths.retain(|path| module(path) != "clock" && !PROGRAMS.contains(&module(path).as_str()));
     for path in paths {
         let code = code(&path);

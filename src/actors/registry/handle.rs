@@ -22,6 +22,7 @@ use crate::{
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange},
+        budget::OverLimit,
         ids::ClientId,
     },
     store::{DeviceChange, RegisteredDevice, Store, StoreError},
@@ -31,12 +32,15 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// It has reached `limits.connections_per_identity`.
-    #[error("the client has as many sockets as it may")]
-    TooMany,
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The Registry has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
 }
+
+/// The client has as many sockets and streams of events as it may.
+pub(super) const TOO_MANY_SOCKETS: OverLimit = OverLimit { limit: "limits.connections_per_identity", retry_after: 1 };
 
 /// Why a device is not changed or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +134,7 @@ impl Clients {
     /// The client has reached its limit.
     pub fn check_count(&self, id: ClientId) -> Result<(), ConnectError> {
         let is_full = self.per_identity > 0 && self.directory.session_count(id) >= self.per_identity;
-        if is_full { Err(ConnectError::TooMany) } else { Ok(()) }
+        if is_full { Err(TOO_MANY_SOCKETS.into()) } else { Ok(()) }
     }
 
     /// The clients that are online on any node, with their names.

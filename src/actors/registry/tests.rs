@@ -227,7 +227,7 @@ async fn sockets_and_streams_of_a_client_count_together_and_a_takeover_takes_no_
     scene.connect(&peers[0], SessionKind::Agent, &alice).await.unwrap();
     scene.registry.send(OpenStream(alice.id)).await.unwrap().unwrap();
     let refused = scene.connect(&peers[1], SessionKind::Chat, &alice).await;
-    assert!(matches!(refused, Err(ConnectError::TooMany)));
+    assert!(matches!(refused, Err(ConnectError::OverLimit(_))));
     assert!(scene.registry.send(OpenStream(alice.id)).await.unwrap().is_err());
     // a new agent socket takes the place of the one before
     scene.connect(&peers[1], SessionKind::Agent, &alice).await.unwrap();

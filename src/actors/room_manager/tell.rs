@@ -179,5 +179,5 @@ fn refused(refusal: RoomRefusal, change: &RoomChange, now: DateTime<Utc>) -> Str
         (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
         _ => refusal.to_string(),
     };
-    outbound::error(refusal.code(), &text, About { room_id: room, ..About::default() }, now)
+    outbound::error(refusal.into(), &text, About { room_id: room, ..About::default() }, now)
 }

@@ -144,77 +144,49 @@ pub enum RoomOutcome {
     Typing { room: RoomId, who: Participant },
 }
 
-/// Why a [`RoomChange`] is refused. Nothing is written.
+/// Why a [`RoomChange`] is refused. Nothing is written. The text is that of HTTP answers and error frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.text())]
 pub enum RoomRefusal {
     /// The room does not exist, or is private and the client is not a member.
+    #[error("Chat room not found")]
     NoSuchRoom,
     /// Another room has that name.
+    #[error("Room name already exists")]
     NameTaken,
     /// The client is not a member.
+    #[error("You are not a member of this room")]
     NotAMember,
     /// The other client is not a member.
+    #[error("Member not found")]
     NoSuchMember,
     /// The message does not exist in this room, or is deleted.
+    #[error("Message not found")]
     NoSuchMessage,
     /// Only the author of the message may do this.
+    #[error("Only its author may edit a message")]
     NotTheAuthor,
     /// Only moderators and the owner may do this.
+    #[error("Only the owner or a moderator of this room may do that")]
     ModeratorRequired,
     /// Only a client with a higher role than the other may do this.
+    #[error("Only somebody of a higher role may remove this member")]
     HigherRoleRequired,
     /// The owner keeps its role until it leaves.
+    #[error("The owner stays the owner; leaving passes the room on")]
     OwnerStays,
     /// Only the owner may do this.
+    #[error("Only the owner of this room may do that")]
     OwnerRequired,
     /// The client has reached `limits.rooms_per_user`.
+    #[error("Too many requests (limits.rooms_per_user)")]
     TooManyRooms,
     /// The new member has been added to as many rooms as `limits.rooms_per_user` allows.
+    #[error("The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)")]
     TheyHaveTooManyRooms,
     /// The database is unavailable, or its answer was lost.
+    #[error("Database unavailable")]
     DatabaseUnavailable,
     /// The storage is full.
+    #[error("Storage is nearly full")]
     StorageFull,
-}
-
-impl RoomRefusal {
-    /// The text of the answer.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::NoSuchRoom => "Chat room not found",
-            Self::NameTaken => "Room name already exists",
-            Self::NotAMember => "You are not a member of this room",
-            Self::NoSuchMember => "Member not found",
-            Self::NoSuchMessage => "Message not found",
-            Self::NotTheAuthor => "Only its author may edit a message",
-            Self::ModeratorRequired => "Only the owner or a moderator of this room may do that",
-            Self::HigherRoleRequired => "Only somebody of a higher role may remove this member",
-            Self::OwnerStays => "The owner stays the owner; leaving passes the room on",
-            Self::OwnerRequired => "Only the owner of this room may do that",
-            Self::TooManyRooms => "Too many requests (limits.rooms_per_user)",
-            Self::TheyHaveTooManyRooms => {
-                "The new member has been added to as many rooms as it may without joining them (limits.rooms_per_user)"
-            }
-            Self::DatabaseUnavailable => "Database unavailable",
-            Self::StorageFull => "Storage is nearly full",
-        }
-    }
-
-    /// The code of the answer.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::NoSuchRoom | Self::NoSuchMember | Self::NoSuchMessage => "not_found",
-            Self::NameTaken => "already_exists",
-            Self::NotAMember => "not_a_member",
-            Self::NotTheAuthor
-            | Self::ModeratorRequired
-            | Self::HigherRoleRequired
-            | Self::OwnerStays
-            | Self::OwnerRequired => "forbidden",
-            Self::TooManyRooms | Self::TheyHaveTooManyRooms => "too_many_requests",
-            Self::DatabaseUnavailable => "database_unavailable",
-            Self::StorageFull => "storage_full",
-        }
-    }
 }

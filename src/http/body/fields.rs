@@ -16,7 +16,7 @@ use crate::{
         ids::ClientId,
         passwords::{self, PasswordRules},
     },
-    error::{ApiError, Fault},
+    http::errors::{ApiError, Fault},
     protocol::json,
     settings::{Limits, Settings},
 };

@@ -9,7 +9,7 @@ use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, charge, order, target
 use crate::{
     actors::command_dispatcher::{CommandError, Given, IdempotencyKey, Outcome},
     domain::{accounts::Authenticated, commands::max_targets, ids::Role},
-    error::ApiError,
+    http::errors::ApiError,
     http::{body::Body, extract::UserIdentity},
     state::Broker,
 };

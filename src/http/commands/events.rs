@@ -17,12 +17,12 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{CommandInfo, TargetInfo, command_id};
 use crate::{
     actors::command_dispatcher::{CommandError, CommandEvent, EventContent, Finished, Follow},
-    auth::AuthError,
+    auth::IdentityError,
     domain::{
         accounts::Authenticated,
         ids::{CommandId, Role},
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::{connections::Cutter, extract::UserIdentity},
     protocol::json,
     state::Broker,
@@ -148,7 +148,7 @@ impl EventStream {
             return Err(Ended);
         }
         match accounts.confirm(&self.identity).await {
-            Err(AuthError::InvalidCredentials | AuthError::InactiveUser) => return Err(Ended),
+            Err(IdentityError::InvalidCredentials | IdentityError::InactiveUser) => return Err(Ended),
             // not known while the database is away
             Err(_) => return Ok(()),
             Ok(()) => {}

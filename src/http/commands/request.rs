@@ -16,7 +16,7 @@ use crate::{
         commands::{TargetState, max_targets},
         ids::{ClientId, ClientKind, CommandId, Role},
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::{
         body::{Checked, Fields, FromFields},
         paging::{self, MOST, USUAL, WHOLE},

@@ -13,7 +13,7 @@ use crate::{
         commands::{Reason, Target, TargetState},
         ids::{ClientKind, CommandId},
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::{
         body::Body,
         extract::{Operator, UserIdentity},

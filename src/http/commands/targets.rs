@@ -10,7 +10,7 @@ use crate::{
         accounts::Account,
         ids::{ClientId, RoomId, TopicId},
     },
-    error::ApiError,
+    http::errors::ApiError,
     state::Broker,
 };
 

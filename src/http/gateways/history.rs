@@ -9,8 +9,8 @@ use super::{gateway_id, rounded};
 use crate::{
     clock::stored,
     domain::gateways::{Hour, Transition, uptime_percent},
-    error::ApiError,
     http::Admission,
+    http::errors::ApiError,
     http::{
         body::{Checked, Fields, FromFields, QueryOf},
         extract::Operator,

@@ -12,7 +12,7 @@ use crate::{
         ids::{ClientId, RoomId},
         rooms::{Member, RoomRefusal, RoomRole},
     },
-    error::ApiError,
+    http::errors::ApiError,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf},
         extract::Identity,

@@ -10,8 +10,8 @@ use crate::{
         ids::{MessageId, RoomId},
         rooms::{CLIENT_MSG_ID_CHARS, Message},
     },
-    error::ApiError,
     http::Admission,
+    http::errors::ApiError,
     http::{
         body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
         extract::Identity,
