@@ -1,0 +1,165 @@
+use std::borrow::Cow;
+
+use super::{message::missing, *};
+use crate::{domain::ids::ClientId, protocol::json::Unacceptable};
+
+const ME: &str = "123e4567-e89b-12d3-a456-426614174000";
+const YOU: &str = "00000000-0000-4000-8000-000000000001";
+
+fn me() -> ClientId {
+    ClientId::parse(ME).unwrap()
+}
+
+fn forwarded<To>(message: &Message<'_, To>) -> String {
+    String::from_utf8(message.parts().concat()).unwrap()
+}
+
+fn direct_error(text: &str) -> String {
+    match direct(&Frame::parse(text).unwrap(), text, me()).unwrap_err() {
+        BadMessage::UnknownType(kind) => format!("unknown type {kind}"),
+        BadMessage::Shape(why) => why,
+        BadMessage::ForeignSender => "foreign sender".to_owned(),
+    }
+}
+
+#[test]
+fn a_message_with_from_is_forwarded_byte_for_byte() {
+    let text = format!(
+        r#" {{ "to":"{YOU}", "from":"{}", "timestamp":1.50e3, "msgid":"m\u0031", "content":"x", "extra":[1,{{"a":2}}] }} "#,
+        ME.to_uppercase()
+    );
+    let frame = Frame::parse(&text).unwrap();
+    let message = direct(&frame, &text, me()).unwrap();
+    assert_eq!(forwarded(&message), text);
+    assert_eq!(message.msgid, "m1");
+    assert_eq!(message.to.to_string(), YOU);
+}
+
+#[test]
+fn a_missing_from_is_added_and_nothing_else_changes() {
+    let text = r#"{"topic_id":"t","msgid":"1","content":{"b":1,"a":2.0}}"#;
+    let frame = Frame::parse(text).unwrap();
+    let message = topic(&frame, text, me(), 100).unwrap();
+    assert_eq!(forwarded(&message), format!(r#"{{"from":"{ME}",{}"#, &text[1..]));
+    assert_eq!(message.to, "t");
+}
+
+#[test]
+fn texts_that_are_no_frames_are_told_apart() {
+    for text in ["", "{", "nope", r#"{"a":}"#, r#"{"to":1} x"#, r#"{"to":1,}"#, "\u{0}", "[[[", "1 2", r#""x"#, "[1}"] {
+        assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::InvalidJson, "{text}");
+    }
+    for text in ["[]", "1", r#""x""#, "null", "true"] {
+        assert_eq!(Frame::parse(text).unwrap_err(), NotAFrame::NotAnObject, "{text}");
+    }
+}
+
+#[test]
+fn every_wrong_shape_is_named() {
+    let long = "x".repeat(65);
+    let table = [
+        (r#"{"msgid":"1","content":"x"}"#.to_owned(), "missing field `to`"),
+        (format!(r#"{{"to":"{YOU}","content":"x"}}"#), "missing field `msgid`"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1"}}"#), "missing field `content`"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":null}}"#), "missing field `content`"),
+        (r#"{"to":"nobody","msgid":"1","content":"x"}"#.to_owned(), "to: expected a UUID"),
+        (r#"{"to":7,"msgid":"1","content":"x"}"#.to_owned(), "to: expected a UUID"),
+        (
+            format!(r#"{{"to":"{YOU}","msgid":"{long}","content":"x"}}"#),
+            "msgid: expected a text of at most 64 characters",
+        ),
+        (format!(r#"{{"to":"{YOU}","msgid":1,"content":"x"}}"#), "msgid: expected a text of at most 64 characters"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":null}}"#), "from: expected a UUID"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":"{YOU}"}}"#), "foreign sender"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","from":"me"}}"#), "foreign sender"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","to":"{YOU}"}}"#), "duplicate field `to`"),
+        (format!(r#"{{"to":"{YOU}","msgid":"1","content":"x","a":1,"\u0061":2}}"#), "duplicate field `a`"),
+    ];
+    for (text, expected) in table {
+        assert_eq!(direct_error(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn keys_may_repeat_below_the_top_level() {
+    let text = format!(r#"{{"to":"{YOU}","msgid":"1","content":{{"a":1,"a":2}}}}"#);
+    assert!(direct(&Frame::parse(&text).unwrap(), &text, me()).is_ok());
+}
+
+#[test]
+fn a_duplicate_among_very_many_keys_is_found() {
+    let mut text = format!(r#"{{"to":"{YOU}","msgid":"1","content":"x""#);
+    for key in 0..100 {
+        text += &format!(r#","k{key}":{key}"#);
+    }
+    let unique = format!("{text}}}");
+    assert!(direct(&Frame::parse(&unique).unwrap(), &unique, me()).is_ok());
+    assert_eq!(direct_error(&format!(r#"{text},"k99":0}}"#)), "duplicate field `k99`");
+}
+
+#[test]
+fn a_frame_with_a_result_and_no_type_is_a_command_reply_whatever_else_it_has() {
+    for (text, expected) in [
+        (r#"{"command_id":"x","result":1}"#, true),
+        (r#"{"result":{"error":"no method"}}"#, true),
+        (r#"{"command_id":"x","type":"progress"}"#, false),
+        (r#"{"type":"ping"}"#, false),
+        (r#"{"command_id":"x","result":1,"to":null}"#, false),
+        (r#"{"result":1,"topic_id":"t"}"#, false),
+        (r#"{"command_id":"x","message":"m"}"#, false),
+    ] {
+        assert_eq!(Frame::parse(text).unwrap().is_command_reply(), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_result_is_decoded_if_it_is_json_in_a_string() {
+    let table = [
+        (r#"{"result":{"a":1}}"#, r#"{"a":1}"#, false),
+        (r#"{"result":"{\"a\": 1}"}"#, r#"{"a": 1}"#, false),
+        (r#"{"result":"plain text"}"#, r#""plain text""#, false),
+        (r#"{"result":"42"}"#, "42", false),
+        (r#"{"command_id":"x"}"#, "null", false),
+        (r#"{"result":null}"#, "null", false),
+        (r#"{"result":{"error":"no"}}"#, r#"{"error":"no"}"#, true),
+        (r#"{"result":"{\"error\":null}"}"#, r#"{"error":null}"#, true),
+        (r#"{"result":[{"error":"no"}]}"#, r#"[{"error":"no"}]"#, false),
+    ];
+    for (text, expected, failed) in table {
+        let frame = Frame::parse(text).unwrap();
+        assert_eq!(command_result(frame.result), (expected.into(), failed), "{text}");
+    }
+}
+
+#[test]
+fn nesting_as_deep_as_a_frame_can_hold_is_no_danger() {
+    let nested = |depth| format!(r#"{{"content":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert_eq!(Frame::parse(&nested(63)).unwrap().unacceptable, None);
+    for depth in [64, 32_000] {
+        assert_eq!(Frame::parse(&nested(depth)).unwrap().unacceptable, Some(Unacceptable::TooDeep));
+    }
+    assert_eq!(Frame::parse(&"[".repeat(64_000)).unwrap_err(), NotAFrame::InvalidJson);
+}
+
+#[test]
+fn json_in_a_string_that_is_not_accepted_stays_a_string() {
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    for text in [deep.as_str(), r#"{"$serde_json::private::Number":"1"}"#] {
+        let result = serde_json::to_string(text).unwrap();
+        let frame = format!(r#"{{"result":{result}}}"#);
+        assert_eq!(command_result(Frame::parse(&frame).unwrap().result), (result.into(), false));
+    }
+}
+
+#[test]
+fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
+    for (text, expected) in [
+        (r#"{"type":"ack","msgid":"1"}"#.to_owned(), Ok("1")),
+        (format!(r#"{{"type":"ack","msgid":"1","from":"{}"}}"#, ME.to_uppercase()), Ok("1")),
+        (r#"{"type":"ack","msgid":"1","from":null,"sender":null,"status":"received"}"#.to_owned(), Ok("1")),
+        (r#"{"type":"ack"}"#.to_owned(), Err(missing("msgid"))),
+        (format!(r#"{{"type":"ack","msgid":"1","from":"{YOU}"}}"#), Err(BadMessage::ForeignSender)),
+    ] {
+        assert_eq!(ack(&Frame::parse(&text).unwrap(), me()), expected.map(Cow::Borrowed), "{text}");
+    }
+}
