@@ -1,6 +1,6 @@
-//! The HTTP side: `routes` is the whole API as one table, then a file per resource.
+//! The HTTP side. `routes` is the table of all routes; there is a file for each resource.
 //!
-//! To guard a route: take [`extract::Identity`] (any client), [`extract::UserIdentity`], [`extract::Operator`] or
+//! A handler that needs an identity takes [`extract::Identity`] (any client), [`extract::UserIdentity`], [`extract::Operator`] or
 //! [`extract::Admin`] as an argument.
 //!
 //! To add a route: a handler with its `#[utoipa::path]` in the file of its resource, and a line in the table in `routes`. The
@@ -57,7 +57,7 @@ use crate::{
     store::patience,
 };
 
-/// How long a warning that could come with each request is not repeated.
+/// How long a warning is not repeated.
 const WARN_AGAIN: Duration = Duration::from_secs(600);
 
 /// An answer that only says what was done.
@@ -72,18 +72,18 @@ impl Confirmation {
     }
 }
 
-/// Runs work to its end, also when the caller hangs up: see [`patience::undisturbed`].
+/// Runs work to its end, also if the caller disconnects: see [`patience::undisturbed`].
 async fn undisturbed<T: 'static>(work: impl Future<Output = Result<T, ApiError>> + 'static) -> Result<T, ApiError> {
     patience::undisturbed(work.in_current_span()).await?
 }
 
-/// The address a request came from: the peer's, or what a trusted proxy says.
+/// The address of the client: the peer's, or the one that a trusted proxy names.
 fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
     let mut address = peer(request)?;
     warn_of_unknown_proxy(request, settings, address);
     let headers = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = headers.flat_map(|value| value.split(',')).collect();
-    // each proxy appends its peer's address, so hops are believed from the end on, as long as trusted proxies appended them
+    // each proxy appends the address of its peer, so the hops are read from the end, as far as trusted proxies appended them
     for hop in hops.into_iter().rev() {
         if !is_trusted(&settings.http, address) {
             break;
@@ -98,7 +98,7 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
     Some(address)
 }
 
-/// The address by which limits count a request: of IPv6 the /64.
+/// The address for limits: of IPv6, the /64.
 pub(crate) fn limited_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
     client_address(request, settings).map(network::subscriber)
 }
@@ -107,7 +107,7 @@ fn is_trusted(http: &Http, address: IpAddr) -> bool {
     http.trusted_proxies.iter().any(|proxy| proxy.contains(address))
 }
 
-/// A proxy that is not trusted makes all clients look like one, and they share its limits.
+/// Warns of a proxy that is not trusted, since all its clients count as one address.
 fn warn_of_unknown_proxy(request: &HttpRequest, settings: &Settings, peer: IpAddr) {
     static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
     let forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"];
@@ -131,12 +131,12 @@ fn peer(request: &HttpRequest) -> Option<IpAddr> {
     Some(request.peer_addr()?.ip().to_canonical())
 }
 
-/// Whether the request comes from a proxy whose word counts.
+/// Whether the request comes from a trusted proxy.
 pub(crate) fn is_from_trusted_proxy(request: &HttpRequest, http: &Http) -> bool {
     peer(request).is_some_and(|peer| is_trusted(http, peer))
 }
 
-/// Whether the client speaks TLS, with a trusted proxy in front.
+/// Whether the client uses TLS, according to a trusted proxy.
 fn is_tls(request: &HttpRequest, settings: &Settings) -> bool {
     is_from_trusted_proxy(request, &settings.http)
         && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")

@@ -1,4 +1,4 @@
-//! What the HTTP side admits at a time: connections, reads, and the memory of bodies (contract section 10).
+//! The limits of the HTTP side: connections, reads, and the memory of bodies (contract section 10).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,28 +12,28 @@ use super::{
 };
 use crate::{domain::ids::ClientId, settings::Settings};
 
-/// What the handlers of all workers share of it.
+/// The limits, shared by the handlers of all workers.
 #[derive(Debug)]
 pub struct Admission {
     /// The connections of this node.
     pub(crate) connections: Arc<Connections>,
-    /// The reads that are being answered.
+    /// The reads in progress.
     pub(super) reads: Arc<Reads>,
-    /// What the bodies of requests take up while they arrive: anybody may begin to send one and take half a minute to end it.
+    /// The memory of request bodies while they arrive, which may take half a minute.
     pub(super) arriving: Arc<Memory>,
-    /// What large answers take up while clients read them.
+    /// The memory of large answers while clients read them.
     pub(super) answers: Arc<Memory>,
 }
 
 impl Admission {
-    /// As many connections as given; the rest as the settings say.
+    /// With these connections; the other limits are in the settings.
     pub(crate) fn new(connections: Arc<Connections>, limits: &crate::settings::Limits) -> Self {
         let arriving =
             Limits { total: "limits.request_bytes", share: "limits.request_bytes_per_identity", retry_after: 1 };
         let answers = Limits {
             total: "limits.response_bytes",
             share: "limits.response_bytes_per_identity",
-            // about as long as a client that reads nothing keeps its answers
+            // about as long as the answers for a client that reads nothing are kept
             retry_after: 10,
         };
         Self {
@@ -45,7 +45,7 @@ impl Admission {
     }
 }
 
-/// By whom requests are counted: by their identity, those without one by the address that limits see.
+/// The owner of a request for limits: its identity, or without credentials its address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Requester {
     Client(ClientId),
@@ -53,13 +53,13 @@ pub(crate) enum Requester {
 }
 
 impl Requester {
-    /// Whose request it is, as far as its credentials have been checked.
+    /// The owner of a request, as far as its credentials have been checked.
     pub(super) fn of(request: &HttpRequest, settings: &Settings) -> Self {
         let known = request.extensions().get::<Self>().cloned();
         known.unwrap_or_else(|| Self::Address(limited_address(request, settings)))
     }
 
-    /// The request's credentials have been checked: it is this client's.
+    /// Sets the owner, once the credentials have been checked.
     pub(super) fn is(request: &HttpRequest, client: ClientId) {
         request.extensions_mut().insert(Self::Client(client));
     }

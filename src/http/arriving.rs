@@ -1,4 +1,4 @@
-//! A body as it arrives. What is kept of it is counted, since anybody may begin to send one and take long to end it.
+//! A body while it arrives. Its memory is counted, since a client may take long to send it.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use super::{
 };
 use crate::http::errors::ApiError;
 
-/// So much of a body is free: a connection takes up more than that anyway.
+/// Bytes of a body that are not counted: a connection takes more than that in any case.
 const FREE: usize = 16 * 1024;
 
-/// What has arrived of one body.
+/// The part of a body that has arrived.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    /// the most that it can become
+    /// most bytes of the whole body
     most: usize,
-    /// the memory of its whole capacity, once that is more than what is free
+    /// the memory of its capacity, once that is counted
     held: Option<Held>,
     memory: Arc<Memory>,
 }
 
 impl Buffer {
-    /// For a body of at most so many bytes.
+    /// For a body of at most `most` bytes.
     pub(super) fn new(memory: Arc<Memory>, most: usize) -> Self {
         Self { bytes: Vec::new(), most, held: None, memory }
     }
@@ -32,7 +32,7 @@ impl Buffer {
         &self.bytes
     }
 
-    /// Appends what has arrived.
+    /// Appends a chunk.
     ///
     /// # Errors
     /// The limit that is reached.

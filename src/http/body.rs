@@ -1,5 +1,5 @@
-//! Request bodies and query strings, checked field by field: every fault is found and told in FastAPI's shape
-//! (contract section 2). All validation errors come from here.
+//! Request bodies and query strings, checked field by field. An answer has all faults, in FastAPI's format (contract
+//! section 2). All validation errors come from here.
 
 mod fields;
 mod limits;
@@ -22,7 +22,7 @@ use crate::{
 pub use fields::{Checked, Fields, FromFields, is_email};
 pub use limits::Limit;
 
-/// The longest that a body may take to arrive.
+/// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An id in a path.
@@ -45,16 +45,16 @@ pub fn path_uuid(name: &'static str, text: &str) -> Result<ClientId, ApiError> {
         .ok_or_else(|| ApiError::invalid("uuid_parsing", &["path", name], "Input should be a valid UUID", text.into()))
 }
 
-/// What can be in a body, by content type.
+/// The format of a body.
 pub trait Format: 'static {
     /// The content type.
     const CONTENT_TYPE: &'static str;
-    /// Whether a body without a content type is taken for it.
+    /// Whether a body without a content type has this format.
     const DEFAULT: bool;
-    /// Reads the object.
+    /// Parses a body.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// The body does not have this format.
     fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError>;
 }
 
@@ -101,7 +101,7 @@ impl Format for Form {
     }
 }
 
-/// The pairs of a form or query string; of a name that is there twice the last counts.
+/// The pairs of a form or query string. If a name occurs twice, the last one counts.
 fn pairs(text: &str) -> Map<String, Value> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(text).map(web::Query::into_inner).unwrap_or_default();
     pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect()
@@ -186,7 +186,7 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, settings: &Setti
         if body.bytes().len() + chunk.len() > limit {
             return Err(ApiError::BodyTooLarge(limit));
         }
-        // credentials have been checked by the time that much of it is here
+        // by the time a large part has arrived, the credentials have been checked
         body.append(&chunk, || Requester::of(request, settings))?;
     }
     Ok(body)

@@ -1,4 +1,4 @@
-//! Commands as a resource: they are given, read, followed and cancelled.
+//! Commands as a resource: create, read, follow, cancel.
 
 pub mod create;
 pub mod events;
@@ -45,7 +45,7 @@ use crate::{
 /// How long a caller waits for the end of its command.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// What a request asks for.
+/// The command that a request asks for.
 fn order(
     broker: &Broker,
     requester: &Authenticated,
@@ -70,7 +70,8 @@ fn order(
     }
 }
 
-/// Counts what is stored of a command. Operators are free: they give tens of thousands per second.
+/// Counts the bytes of a command that are stored. Operators have no limit, since they give tens of thousands of commands per
+/// second.
 fn charge(broker: &Broker, requester: &Authenticated, prepared: &Prepared) -> Result<(), ApiError> {
     if requester.account.role() >= Role::Operator {
         return Ok(());
@@ -78,7 +79,7 @@ fn charge(broker: &Broker, requester: &Authenticated, prepared: &Prepared) -> Re
     Ok(broker.charge_stored(requester.account.id, prepared.stored_bytes())?)
 }
 
-/// The command of a path.
+/// A command id in a path.
 fn command_id(path: &str) -> Result<CommandId, ApiError> {
     CommandId::parse(path)
         .ok_or_else(|| ApiError::invalid("uuid_parsing", &["path", "id"], "Input should be a valid UUID", path.into()))
@@ -165,7 +166,7 @@ pub async fn list(
     Ok(web::Json(CommandList { count: commands.len(), commands, next, next_cursor }))
 }
 
-/// Any value as raw JSON.
+/// Serialises a value.
 pub(super) fn to_raw<T: Serialize + ?Sized>(value: &T) -> Result<Box<RawValue>, ApiError> {
     to_raw_value(value).map_err(|error| ApiError::Internal(error.to_string()))
 }

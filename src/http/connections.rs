@@ -1,9 +1,9 @@
-//! The connections of the server, WebSockets and others: how many are served, and which are closed.
+//! Limits the number of connections, and closes idle ones.
 //!
-//! The framework can only stop accepting, and then `/healthz` hangs as well. So every connection is accepted, also beyond the
-//! number that is served: those are told that the server is full, or ask for its health. Of these connections each worker
-//! keeps few that are silent; a new one takes the place of the oldest. Each worker looks through its own connections once a
-//! second and closes those that are idle: for a while, or at once when there are few places left.
+//! The framework can only stop accepting, and then `/healthz` hangs as well. So all connections are accepted. Those beyond the
+//! limit get an error, but may query the server's health. Each worker keeps few of them that have sent no request yet; a new
+//! one takes the place of the oldest. Once a second each worker closes its connections that have been idle for a while, or
+//! sooner when few places are left.
 
 use std::{
     cell::{Cell, RefCell},
@@ -47,14 +47,14 @@ const SCARCE_IDLE_SECS: u32 = 2;
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// All connections, seen from any thread.
+/// All connections, shared by all threads.
 #[derive(Debug)]
 pub struct Connections {
     capacity: Capacity,
     served: AtomicUsize,
     /// `limits.connections_per_address`; 0 is none
     per_address: usize,
-    /// proxies, whose connections are those of many
+    /// trusted proxies, which have no limit per address
     proxies: Vec<Network>,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -87,7 +87,7 @@ enum Refusal {
     Address,
 }
 
-/// One of the places for connections that are served.
+/// A place among the connections that are served.
 struct Place(Arc<Connections>);
 
 impl Drop for Place {
@@ -96,7 +96,7 @@ impl Drop for Place {
     }
 }
 
-/// A connection counts for its address.
+/// Counts a connection for its address until it is dropped.
 struct OfAddress {
     connections: Arc<Connections>,
     address: IpAddr,
@@ -207,7 +207,7 @@ impl Connections {
         Some((OfAddress { connections: self.clone(), address }, *count))
     }
 
-    /// Connections that one worker of so many may hold.
+    /// Most connections that one of `workers` workers may hold.
     pub fn most_per_worker(&self, workers: usize) -> usize {
         self.capacity.most_per_worker(workers)
     }
@@ -317,7 +317,7 @@ impl Cutter {
     }
 }
 
-/// The request's connection is busy from now on.
+/// Marks the request's connection as busy until the result is dropped.
 ///
 /// # Errors
 /// The connection is one that is not served.

@@ -1,4 +1,4 @@
-//! Where a request carries its token (contract section 2).
+//! Finds the token of a request (contract section 2).
 
 use actix_web::{
     HttpRequest,
@@ -23,12 +23,12 @@ pub const BEARER_PROTOCOL: &str = "bearer";
 /// The cookie that a login sets.
 pub const COOKIE: &str = "access_token";
 
-/// The token of a request, first found wins: `Authorization: Bearer`, `?token=`,
-/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Unreadable credentials count as an empty token, which is always
-/// refused: they must not be taken for none.
+/// The token of a request. The first of these counts: `Authorization: Bearer`, `?token=`,
+/// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Unreadable credentials become an empty token, which is always
+/// refused, since they must not count as no credentials.
 ///
 /// # Errors
-/// `ForeignOrigin` for a cookie with a request of another site's page, where that could do harm.
+/// `ForeignOrigin` if the token is in a cookie and an unsafe request comes from a page of another site.
 pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, AuthError> {
     if let Some(token) = explicit(request) {
         return Ok(Some(token));
@@ -66,7 +66,7 @@ fn bearer(value: &HeaderValue) -> Option<String> {
     is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().trim_matches(' ').to_owned())
 }
 
-/// The cookie's value. The other cookies of the header may be of any shape.
+/// The value of the cookie. Other cookies may be malformed.
 fn cookie(request: &HttpRequest) -> Option<String> {
     let lines = request.headers().get_all(header::COOKIE);
     let mut cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
@@ -96,7 +96,7 @@ fn is_own_origin(request: &HttpRequest, http: &Http) -> bool {
     same || origin::is_allowed(origin, &http.cors_origins)
 }
 
-/// The name by which the client calls this server. What a proxy says about it counts if the proxy is trusted.
+/// The host by which the client calls this server: the one that a trusted proxy names, else `Host`.
 fn host(request: &HttpRequest, http: &Http) -> String {
     if is_from_trusted_proxy(request, http) {
         return request.connection_info().host().to_owned();

@@ -15,14 +15,14 @@ static REDOC: LazyLock<String> = LazyLock::new(|| {
     // the page loads nothing from other servers, such as the vendor's logo
     page.replace("https://cdn.redoc.ly/redoc/logo-mini.svg", "data:,")
 });
-/// What the page at `/redoc` may load and run: its own script, told by its digest, and what that makes of the document.
+/// The content security policy of `/redoc`: only its own script, which is named by its digest, may run.
 static REDOC_POLICY: LazyLock<String> = LazyLock::new(|| {
     let script = REDOC.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));
     let digest = BASE64_STANDARD.encode(Sha256::digest(script.map_or("", |(script, _)| script)));
     policy(&format!("script-src 'sha256-{digest}'; worker-src blob:; style-src 'unsafe-inline'; img-src data:"))
 });
 
-/// What the page at `/docs` may load and run: files of this server.
+/// The content security policy of `/docs`: only files of this server are loaded.
 static SWAGGER_POLICY: LazyLock<String> =
     LazyLock::new(|| policy("script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"));
 

@@ -1,4 +1,4 @@
-//! Extractors: a handler names the identity it needs as an argument, and is not called without it.
+//! Extractors: a handler takes the identity that it needs as an argument, and is not called without it.
 
 use std::{future::Future, ops::Deref, pin::Pin};
 
@@ -42,7 +42,7 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
     }
 }
 
-/// Counts a read until the request is dropped, which is when its answer has been built. Sockets have limits of their own.
+/// Counts a read until the request is dropped, after its answer has been built. Sockets have limits of their own.
 async fn begin_read(request: &HttpRequest, settings: &Settings) -> Result<(), ApiError> {
     if request.method().is_safe() && !request.headers().contains_key(header::UPGRADE) {
         let read = admission(request)?.reads.begin(Requester::of(request, settings)).await?;

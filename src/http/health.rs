@@ -1,4 +1,4 @@
-//! `/healthz`: is it alive. `/readyz`: should it get traffic, and if not, why (contract section 9).
+//! `/healthz`: whether the process works. `/readyz`: whether it should get traffic (contract section 9).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::state::{Broker, NEARLY_FULL};
 
-/// An actor that does not answer for so long is not alive.
+/// How long an actor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether the process is alive.
@@ -21,7 +21,7 @@ pub struct Health {
     actor: Option<&'static str>,
 }
 
-/// Seconds after which it is worth asking again whether it is ready.
+/// `Retry-After` of `/readyz`, in seconds.
 const RETRY_AFTER: u64 = 5;
 
 /// Whether the process works: all actors answer.

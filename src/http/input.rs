@@ -1,4 +1,4 @@
-//! What handlers read from requests, as their arguments say it: the OpenAPI document takes limits from here.
+//! The fields that the arguments of handlers read from requests, with their limits, for the OpenAPI document.
 
 use actix_web::{Handler, HttpRequest, web};
 
@@ -14,17 +14,17 @@ pub enum Part {
     Query,
 }
 
-/// The limits of fields of these names.
+/// Returns the limits of the fields with these names.
 type LimitsOf = fn(&[&str], &Settings) -> Vec<(String, Limit)>;
 
-/// What is read of one part.
+/// An argument that reads the fields of one part.
 #[derive(Debug, Clone, Copy)]
 pub struct Input {
     /// The part.
     pub part: Part,
-    /// Whether fields of other names are let pass.
+    /// Whether unknown fields are allowed.
     pub ignores_unknown: bool,
-    /// The limits that are checked.
+    /// The limits that it checks.
     pub limits: LimitsOf,
 }
 
@@ -36,7 +36,7 @@ impl Input {
 
 /// An argument of a handler.
 pub trait Argument {
-    /// What it reads field by field.
+    /// The part that it reads; `None` if it reads no fields.
     fn input() -> Option<Input> {
         None
     }
@@ -61,7 +61,7 @@ impl Argument for HttpRequest {}
 
 /// All arguments of a handler.
 pub trait Arguments {
-    /// What they read field by field.
+    /// The parts that they read.
     fn inputs() -> Vec<Input>;
 }
 
@@ -84,7 +84,7 @@ arguments!(A B C D);
 arguments!(A B C D E);
 arguments!(A B C D E F);
 
-/// What a handler reads field by field.
+/// The parts of a request that a handler reads.
 pub fn inputs_of<H: Handler<A>, A: Arguments>(_: H) -> Vec<Input> {
     A::inputs()
 }

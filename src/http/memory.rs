@@ -1,5 +1,4 @@
-//! The memory of bodies on their way in or out: counted for all together, and for the identity or address that each belongs
-//! to.
+//! Counts the memory of bodies that arrive or are sent, in total and for each identity or address.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,26 +8,26 @@ use crate::{
     http::errors::ApiError,
 };
 
-/// A budget of memory, seen from any thread.
+/// A budget of memory, shared by all threads.
 #[derive(Debug)]
 pub struct Memory {
     shares: Mutex<Shares<Requester>>,
     limits: Limits,
 }
 
-/// What a refusal says.
+/// The limits that refusals name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// The key of the limit of all together.
+    /// The key of the total limit.
     pub total: &'static str,
     /// The key of the limit of one requester.
     pub share: &'static str,
-    /// Seconds after which one who has its share may try again.
+    /// Seconds after which a requester that has reached its limit may try again.
     pub retry_after: u64,
 }
 
 impl Memory {
-    /// So many bytes in all, and for one requester.
+    /// With these limits in bytes: in total, and for one requester.
     pub(super) fn new(total: usize, share: usize, limits: Limits) -> Arc<Self> {
         Arc::new(Self { shares: Mutex::new(Shares::new(total, share)), limits })
     }
@@ -45,7 +44,7 @@ impl Memory {
         self.shares().check(requester).map_err(|exhausted| self.refusal(exhausted))
     }
 
-    /// Holds so many bytes until the result is dropped.
+    /// Holds `bytes` until the result is dropped.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -54,7 +53,7 @@ impl Memory {
         Ok(Held { memory: self.clone(), requester, bytes })
     }
 
-    /// Holds so many bytes, whatever the limits say.
+    /// Holds `bytes`, regardless of the limits.
     pub(super) fn hold_anyway(self: &Arc<Self>, requester: Requester, bytes: usize) -> Held {
         self.shares().hold_anyway(&requester, bytes);
         Held { memory: self.clone(), requester, bytes }
@@ -78,10 +77,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Holds so many bytes from now on, which are more than before.
+    /// Holds `bytes` from now on, which are more than before.
     ///
     /// # Errors
-    /// The limit that is reached; then as many are held as before.
+    /// The limit that is reached. As many bytes are held as before.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
         let more = self.memory.shares().hold_more(&self.requester, self.bytes, bytes - self.bytes);
         more.map_err(|exhausted| self.memory.refusal(exhausted))?;

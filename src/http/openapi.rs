@@ -1,9 +1,8 @@
 //! The OpenAPI document (contract section 9): generated from the handlers, then completed with what all routes share.
 //!
-//! A handler's `#[utoipa::path]` declares what is its own: parameters, body, answers, and errors with a meaning of their own.
-//! [`document`] adds the rest, so that no handler has to repeat it: the limits that its arguments check, the error schema, the
-//! errors of authentication, validation and limits where they can occur and their headers, aliases, operation ids and the ways
-//! to authenticate.
+//! The `#[utoipa::path]` of a handler declares its parameters, body, answers, and its particular errors. [`document`] adds what
+//! handlers have in common: the limits that arguments check, the error schema, the errors of authentication, validation and
+//! limits with their headers, aliases, operation ids and the ways to authenticate.
 
 mod limits;
 
@@ -87,7 +86,7 @@ fn document(settings: &Settings) -> utoipa::openapi::OpenApi {
         add_aliases(&mut declared.paths.paths, endpoint.aliases);
         document.merge(declared);
     }
-    // a name can be taken once
+    // another name than in the example of `/api/rooms/`, since only one room can have a name
     if let Some(create) = document.paths.paths.get_mut("/rooms").and_then(|item| item.post.as_mut())
         && let Some(RefOr::T(body)) = &mut create.request_body
         && let Some(RefOr::T(json)) = body.content.get_mut("application/json")
@@ -97,7 +96,7 @@ fn document(settings: &Settings) -> utoipa::openapi::OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             let Some(operation) = operation else { continue };
-            // handlers of different resources share names, operations must not
+            // unlike names of handlers, operation ids must be unique
             let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
             let method = method.as_str().to_lowercase();
             operation.operation_id = Some([method.as_str()].into_iter().chain(words).collect::<Vec<_>>().join("_"));
@@ -129,7 +128,7 @@ fn add_aliases(paths: &mut Paths, aliases: &[&str]) {
     for alias in aliases {
         let mut item = item.clone();
         for operation in operations(&mut item).into_iter().filter_map(|(_, operation)| operation.as_mut()) {
-            // the path itself says what is a parameter elsewhere
+            // a path without the placeholder has no such parameter
             let is_there = |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.parameter_in != ParameterIn::Path || alias.contains(&format!("{{{}}}", one.name)));
             operation.parameters.iter_mut().for_each(|all| all.retain(is_there));
         }

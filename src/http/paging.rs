@@ -13,27 +13,27 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::body::{Checked, Fields, FromFields};
 use crate::{domain::ids::ClientId, http::errors::ApiError};
 
-/// Entries of a page if nothing else is asked for.
+/// Entries of a page by default.
 pub(super) const USUAL: u64 = 100;
 
-/// Entries of a page at most.
+/// Most entries of a page.
 pub(super) const MOST: u64 = 1000;
 
-/// Entries of a list that is given whole unless pages are asked for.
+/// Most entries of an earlier system's list, which is complete by default.
 pub(super) const WHOLE: u64 = 10_000;
 
-/// Bytes of a page.
+/// Most bytes of a page.
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Bytes of a list that is given whole.
+/// Most bytes of a list that is complete by default.
 pub(crate) const WHOLE_BYTES: usize = 4 * PAGE_BYTES;
 
-/// By what the entries of a list are ordered; a cursor holds one.
+/// The key by which the entries of a list are ordered. A cursor contains one.
 pub(super) trait Key: Sized + 'static {
     /// As text.
     fn to_text(&self) -> String;
 
-    /// From such a text.
+    /// From the text of a key; `None` if it is none.
     fn from_text(text: &str) -> Option<Self>;
 }
 
@@ -43,7 +43,7 @@ impl Key for String {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        // no key has one, and PostgreSQL refuses to search for it
+        // no key contains NUL, and PostgreSQL refuses to search for it
         (!text.contains('\0')).then(|| text.to_owned())
     }
 }
@@ -68,7 +68,7 @@ impl Key for DateTime<Utc> {
     }
 }
 
-/// Keys that clients may share, with the client.
+/// A key that several clients may have, with the client.
 impl<K: Key> Key for (K, ClientId) {
     fn to_text(&self) -> String {
         format!("{} {}", self.1, self.0.to_text())
@@ -86,7 +86,7 @@ pub(super) fn cursor<K: Key>(fields: &mut Fields<'_>) -> Checked<Option<K>> {
     fields.parsed("cursor", decode, "a cursor from an earlier answer")
 }
 
-/// Which page of a list: the one after a cursor, else the one after so many entries.
+/// The page of a list that a request asks for: after a cursor, else after `skip` entries.
 #[derive(Debug)]
 pub struct Paging<K, const LEAST: u64 = 1> {
     /// The last key of the page before.
@@ -108,7 +108,7 @@ impl<K: Key, const LEAST: u64> FromFields for Paging<K, LEAST> {
     }
 }
 
-/// Which part of a list that is given whole unless pages are asked for.
+/// The part of an earlier system's list that a request asks for: the complete list, or a page.
 #[derive(Debug)]
 pub struct Part<K = String> {
     /// The last key of the page before.
@@ -159,10 +159,10 @@ impl Next {
     }
 }
 
-/// The request's address with another cursor.
+/// The address of the request with another cursor.
 fn link(request: &HttpRequest, cursor: &str) -> String {
     let query = form_urlencoded::parse(request.query_string().as_bytes());
-    // proxies may log headers of answers, so credentials do not belong there
+    // without credentials, since proxies may log the headers of answers
     let kept = query.filter(|(name, _)| !matches!(&**name, "cursor" | "token"));
     let query =
         form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).append_pair("cursor", cursor).finish();

@@ -1,5 +1,5 @@
-//! How many reads of one identity, or of one address without credentials, are answered at the same time: a client that asks
-//! for large pages all the time must not take all connections of the database, nor the memory that pages are built in.
+//! Limits the concurrent reads of one identity, or of one address without credentials: a client that keeps requesting large
+//! pages must not take all connections of the database, nor the memory for building pages.
 
 use std::{
     collections::HashMap,
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{http::errors::ApiError, store::patience};
 
-/// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. What
-/// both waits leave of a request's patience is enough for a database that answers.
+/// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. After
+/// both waits a request still has enough time for the database.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Bytes of lists that are built at the same time, for all readers together: rows, values and JSON of a list take up to eight
-/// times its size until it is built.
+/// Most bytes of lists that are built at the same time, for all readers together. Rows, values and JSON of a list take up to
+/// eight times its size.
 const BUILDING_BYTES: usize = WHOLE_BYTES;
 
 /// The reads that are being answered, by reader.
@@ -32,7 +32,7 @@ pub struct Reads {
     /// `limits.reads_per_identity`; 0 is no limit
     share: usize,
     readers: Mutex<HashMap<Requester, Arc<Semaphore>>>,
-    /// how many more [`PAGE_BYTES`] may be built
+    /// a permit for each [`PAGE_BYTES`]
     building: Semaphore,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Read {
 }
 
 impl Reads {
-    /// So many at a time for each reader.
+    /// With a limit of concurrent reads for each reader.
     pub fn new(share: usize) -> Arc<Self> {
         Arc::new(Self { share, readers: Mutex::default(), building: Semaphore::new(BUILDING_BYTES / PAGE_BYTES) })
     }
@@ -54,19 +54,19 @@ impl Reads {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a read, after others of the same reader if it has as many as it may. None: there is no limit.
+    /// Begins a read, after others of the same reader if it has reached its limit. `None` if there is no limit.
     ///
     /// # Errors
-    /// None of them has ended in time.
+    /// None of the others has ended in time.
     pub(crate) async fn begin(self: &Arc<Self>, reader: Requester) -> Result<Option<Read>, ApiError> {
         if self.share == 0 {
             return Ok(None);
         }
         let semaphore =
             self.readers().entry(reader.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.share))).clone();
-        // whatever becomes of the wait, a reader without reads is forgotten
+        // dropped also if the wait ends early, so that a reader without reads is forgotten
         let mut read = Read { reads: self.clone(), reader, permit: None };
-        // the others may wait for the database
+        // counted as a wait for the database, since the others may wait for it
         match patience::wait(timeout(PATIENCE, semaphore.acquire_owned())).await {
             Ok(Ok(Ok(permit))) => {
                 read.permit = Some(permit);
@@ -78,10 +78,10 @@ impl Reads {
 }
 
 impl Reads {
-    /// Begins to build a list of at most so many bytes, after others. It ends when this is dropped.
+    /// Begins to build a list of at most `bytes`, after others. It ends when the result is dropped.
     ///
     /// # Errors
-    /// Too few of them have ended in time.
+    /// Too few of the others have ended in time.
     pub(crate) async fn begin_list(&self, bytes: usize) -> Result<SemaphorePermit<'_>, ApiError> {
         let pages = bytes.min(BUILDING_BYTES).div_ceil(PAGE_BYTES) as u32;
         match patience::wait(timeout(PATIENCE, self.building.acquire_many(pages))).await {

@@ -1,6 +1,6 @@
-//! What a handler leaves unread of a request's body. The framework would read it to its end, however long that is, or for
-//! as long as the answer takes. Here a little of it is drained, so that the connection can be used again. If there is more,
-//! nothing further is read: the answer goes out, and then the connection is closed.
+//! The part of a request's body that a handler leaves unread. The framework would read it to its end, however long it is.
+//! Here only a little is drained, so that the connection can be used again. If there is more, nothing further is read: the
+//! answer is sent, then the connection is closed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,16 +24,16 @@ use tokio::time::{Instant, Sleep};
 
 use super::connections::Busy;
 
-/// Bytes that are read of a body that the handler has not read.
+/// Most bytes that are drained.
 const DRAINED: usize = 64 * 1024;
 
-/// How long the rest of a body may take to come.
+/// How long the rest of a body may take to arrive.
 const DRAINING: Duration = Duration::from_secs(1);
 
 /// How long a client has to read the answer before its connection is reset.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A request's body, held as long as the request: the framework goes on reading a body that nobody holds.
+/// A request's body, held as long as the request, since the framework continues to read a body that has been dropped.
 #[derive(Clone)]
 pub(crate) struct RequestBody(Rc<Shared>);
 
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 impl RequestBody {
-    /// Takes a request's body, and gives it a view of it. None: the request has no body.
+    /// Takes a request's body, and puts a view of it in its place. `None` if the request has no body.
     pub(super) fn hold(request: &mut ServiceRequest) -> Option<Self> {
         let payload = request.take_payload();
         if matches!(payload, Payload::None) {
@@ -51,7 +51,7 @@ impl RequestBody {
         }
         let body = Self(Rc::new(Shared { payload: RefCell::new(payload), ended: Cell::new(false) }));
         if request.headers().contains_key(header::UPGRADE) {
-            // taken out by the session, which reads for long
+            // a session takes it, since it reads as long as it lives
             request.extensions_mut().insert(body.clone());
         } else {
             request.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
@@ -59,13 +59,13 @@ impl RequestBody {
         Some(body)
     }
 
-    /// The body itself, to be read on after the answer.
+    /// The body itself, to be read after the answer.
     pub(crate) fn take(&self) -> Payload {
         self.0.ended.set(true);
         self.0.payload.replace(Payload::None)
     }
 
-    /// Reads the rest, if it is little and comes soon. True: nothing is left.
+    /// Reads the rest if it is short and arrives soon. Returns whether nothing is left.
     async fn drain(&mut self, declared: Option<u64>) -> bool {
         if self.0.ended.get() {
             return true;
@@ -100,7 +100,7 @@ impl Stream for RequestBody {
     }
 }
 
-/// Drains what the handler has not read of the body, or stops reading and closes the connection after the answer.
+/// Drains the unread part of the body, or stops reading and closes the connection after the answer.
 pub(super) async fn settle(
     mut body: RequestBody,
     busy: Option<Busy>,

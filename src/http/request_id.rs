@@ -40,7 +40,7 @@ fn in_log(id: &HeaderValue) -> String {
     String::from_utf8_lossy(id.as_bytes()).chars().take(MAX_LOGGED).collect()
 }
 
-/// Echoes or creates `X-Request-ID`, echoes `X-Correlation-ID`, logs, and turns requests away while draining.
+/// Echoes or creates `X-Request-ID`, echoes `X-Correlation-ID`, logs, and refuses requests while draining.
 ///
 /// # Errors
 /// Those of the handler.
@@ -51,12 +51,12 @@ pub async fn around<B: MessageBody + 'static>(
     let given = |name: &HeaderName| request.headers().get(name).filter(|value| !value.is_empty()).cloned();
     let id = given(&REQUEST_ID).or_else(|| HeaderValue::from_str(&Uuid::new_v4().to_string()).ok());
     let correlation = given(&CORRELATION_ID);
-    // always on, whatever the level: each line of the log must have the id
+    // at the level ERROR, so that it is never filtered: each line of the log must have the id
     let (shown, shown_correlation) = (id.as_ref().map(in_log), correlation.as_ref().map(in_log));
-    // the path alone: the query may hold a token
+    // without the query, which may contain a token
     let span = tracing::error_span!("request", id = shown, correlation = shown_correlation, method = %request.method(), path = request.path());
     let mut response = handle(request, next).instrument(span).await?;
-    // browsers must not guess another type and run what a client has stored
+    // browsers must not guess another type and execute content that a client has stored
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);

@@ -1,5 +1,5 @@
-//! What the bodies of answers take up while clients read them. Small ones are free; large ones are counted, for all together and
-//! for the identity or address that they are for, and given to the connection in small pieces.
+//! The memory of answers while clients read them. Large answers are counted, in total and for each identity or address, and
+//! given to the connection in small pieces.
 
 use std::{
     pin::Pin,
@@ -21,13 +21,13 @@ use super::{
 };
 use crate::settings::Settings;
 
-/// Bodies of at most so many bytes are free.
+/// Most bytes of an answer that is not counted.
 const FREE: usize = 64 * 1024;
 
-/// A connection gets so much of a body at a time: what it has, it keeps a copy of.
+/// Most bytes that a connection gets at a time, since it keeps a copy of them.
 const PIECE: usize = 32 * 1024;
 
-/// Counts an answer, if it is large; one that there is no room for becomes a refusal.
+/// Counts an answer if it is large. If there is no room for it, the client gets a refusal instead.
 pub(super) fn account(
     answers: &Arc<Memory>,
     settings: &Settings,
@@ -44,7 +44,7 @@ pub(super) fn account(
     let held = if response.request().method().is_safe() || response.status().is_client_error() {
         answers.hold(requester, size)
     } else {
-        // the change has been made
+        // answered regardless of the limit, since the change has been made
         Ok(answers.hold_anyway(requester, size))
     };
     match held {
@@ -59,7 +59,7 @@ pub(super) fn account(
     }
 }
 
-/// A large body that is in memory.
+/// A large body that is completely in memory.
 struct Large {
     bytes: Bytes,
     _held: Held,
@@ -101,7 +101,7 @@ macro_rules! passes_on {
     };
 }
 
-/// A large body that comes in pieces of its own.
+/// A large body that is produced in pieces.
 struct Counted {
     inner: BoxBody,
     _held: Held,

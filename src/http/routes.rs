@@ -1,5 +1,5 @@
-//! The whole API as one table. A handler's `#[utoipa::path]` says method and path; the router and the OpenAPI document are
-//! both made from the table.
+//! The table of all routes. The `#[utoipa::path]` of a handler has its method and path; the router and the OpenAPI document
+//! are both made from the table.
 
 use actix_web::{
     Resource, Route, guard,
@@ -19,7 +19,7 @@ use crate::http::errors::ApiError;
 /// A handler as a route.
 type MakeRoute = fn() -> Route;
 
-/// The paths that speak WebSocket. OpenAPI can't describe them.
+/// The WebSocket paths. OpenAPI can't describe them.
 pub const WEBSOCKETS: [(&str, MakeRoute); 5] = [
     ("/ws", || web::to(websocket::ws)),
     ("/ws/auth", || web::to(websocket::auth)),
@@ -28,18 +28,18 @@ pub const WEBSOCKETS: [(&str, MakeRoute); 5] = [
     ("/ws/echo", || web::to(websocket::echo)),
 ];
 
-/// A handler, and what it declares.
+/// A handler with its declaration.
 pub(super) struct Endpoint {
     /// A document of this handler alone.
     pub declared: fn() -> OpenApi,
-    /// What its arguments read.
+    /// The fields that its arguments read.
     pub inputs: fn() -> Vec<Input>,
-    /// Where it answers, too.
+    /// Its other paths.
     pub aliases: &'static [&'static str],
     route: MakeRoute,
 }
 
-/// The endpoint of a handler, with other paths at which it answers.
+/// The endpoint of a handler, with its other paths.
 macro_rules! endpoint {
     ($($handler:ident)::+ $(, $alias:literal)*) => {{
         #[derive(utoipa::OpenApi)]
@@ -54,10 +54,10 @@ macro_rules! endpoint {
     }};
 }
 
-/// All of them. The router looks from the top.
+/// All endpoints. The router searches from the top.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        // called most
+        // first, since they are called most
         endpoint!(commands::send::send),
         // operations
         endpoint!(root::index),
@@ -90,7 +90,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(topics::create),
         endpoint!(topics::subscribe),
         endpoint!(topics::unsubscribe),
-        // topics may be called like the three before
+        // after these three, since a topic may have their names
         endpoint!(topics::show, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
         endpoint!(topics::remove, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
         // rooms
@@ -138,7 +138,7 @@ struct Methods {
     routes: Vec<(Method, Route)>,
 }
 
-/// Registers every route. Each works with and without a trailing slash: a middleware takes it off before this table.
+/// Registers every route. A middleware removes trailing slashes before.
 pub fn configure(config: &mut ServiceConfig) {
     let mut table: Vec<Methods> = Vec::new();
     let mut add = |path: &str, method: Method, route: Route| {

@@ -203,7 +203,7 @@ pub async fn remove(
     .await
 }
 
-/// The topic that a path names. It may be called like one of the fixed paths, where the router names no part.
+/// The topic of a path. On fixed paths such as `/topics/create` the router has no parameter, so the last segment is taken.
 fn topic_of_path(path: Option<web::Path<String>>, request: &HttpRequest) -> String {
     let fixed = || request.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     path.map_or_else(fixed, web::Path::into_inner)

@@ -1,4 +1,4 @@
-//! The WebSocket endpoints: who may open which, and its dialect.
+//! The WebSocket endpoints: who may open which socket, and its dialect.
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
@@ -32,7 +32,8 @@ impl FromFields for ChatId {
     }
 }
 
-/// `/ws`: the socket of a device, of an agent, or a public one, as the credentials say; with `chat_id` a user's in a room.
+/// `/ws`: the credentials decide whether it is the socket of a device, of an agent, or a public one. With `chat_id` it is a
+/// user's socket in a room.
 pub async fn ws(
     request: HttpRequest,
     broker: web::Data<Broker>,
@@ -61,7 +62,7 @@ pub async fn auth(request: HttpRequest, broker: web::Data<Broker>) -> Result<Htt
     accept(&request, broker, Dialect::Chat, Some(identity)).await
 }
 
-/// What `/ws/room/{id}` can be asked for.
+/// The query of `/ws/room/{id}`.
 #[derive(Debug)]
 pub struct RoomOptions {
     wanted: Wanted,
@@ -86,7 +87,7 @@ pub async fn room(
     accept(&request, broker, dialect, Some(identity)).await
 }
 
-/// What `/ws/echo` can be asked for.
+/// The query of `/ws/echo`.
 #[derive(Debug)]
 pub struct EchoOptions {
     raw: bool,
@@ -116,7 +117,7 @@ pub async fn echo(
     accept(&request, broker, Dialect::Echo { raw: options.0.raw }, None).await
 }
 
-/// `/ws/status`: how the gateways are, now and at each change.
+/// `/ws/status`: the state of the gateways, now and at each change.
 pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?;
     if identity.is_none() && !broker.settings.http.public_reads {
@@ -125,7 +126,7 @@ pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<H
     accept(&request, broker, Dialect::Status, identity).await
 }
 
-/// Answers the handshake, and passes what the client sends from then on to the session.
+/// Answers the handshake, and passes the bytes that follow it to the session.
 async fn accept(
     request: &HttpRequest,
     broker: web::Data<Broker>,
@@ -135,7 +136,7 @@ async fn accept(
     let body = request.extensions_mut().remove::<RequestBody>();
     let body = body.ok_or_else(|| ApiError::Internal("the handshake has no stream to read".to_owned()))?;
     let mut response = session::accept(request, || body.take(), broker, dialect, identity).await?;
-    // the framework would look at the first line of the list alone
+    // the framework would only look at the first line of the list
     if credentials::offers_bearer(request) {
         let chosen = HeaderValue::from_static(BEARER_PROTOCOL);
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
@@ -144,7 +145,7 @@ async fn accept(
 }
 
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
-    // a request that is no handshake is told so first
+    // before the credentials: a request that is no handshake gets 426
     session::check_handshake(request)?;
     let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
     let identity = broker.accounts.authenticate(&token).await.map_err(JoinError::from)?;

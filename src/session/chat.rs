@@ -1,5 +1,5 @@
 //! The chat dialects (contract section 7): `/ws/auth`, `/ws/room/{id}`, `/ws?chat_id=`, and a public socket that has
-//! authenticated. What a frame asks of a room goes to the RoomManager, which also answers.
+//! authenticated. Requests go to the RoomManager, which also answers them.
 
 use std::borrow::Cow;
 
@@ -27,11 +27,11 @@ pub(super) fn greeting(account: &Account) -> String {
     outbound::connection_established(user_id, account.name(), uuid::Uuid::new_v4(), account.id)
 }
 
-/// A frame is refused: the code and the text of the error frame.
+/// The code and the text of the error frame for a bad frame.
 struct Refused(ErrorCode, String);
 
 impl Dialect {
-    /// The room that a socket is for, how it is in there, and what of the past it begins with.
+    /// The room of a socket that is for one room, its kind of attachment, and the history that it gets at the start.
     pub(super) fn room(self) -> Option<(RoomId, Attachment, Wanted)> {
         match self {
             Self::Room { room, wanted } => Some((room, Attachment::Dedicated, wanted)),
@@ -50,7 +50,7 @@ impl Session {
         let Ok(frame) = self.common(text, context) else { return };
         let Some(who) = self.outbox.handle().account().map(|account| account.participant()) else { return };
         let own_room = self.dialect.room().map(|(room, ..)| room);
-        // on a socket that is for a room, that room counts whatever the frame says
+        // a socket for one room ignores `room_id`
         let named_room = match own_room {
             None => id(frame.room_id, "room_id").map(|id| id.map(RoomId)),
             own => Ok(own),
@@ -69,7 +69,7 @@ impl Session {
         }
     }
 
-    /// What a frame asks for; None: nothing.
+    /// The change that a frame requests; `None` if it requests nothing.
     fn read_chat(
         &self,
         frame: &Frame<'_>,
@@ -138,7 +138,7 @@ impl Session {
         Ok(RoomChange::Post { room, author, content: content.into(), client_msg_id })
     }
 
-    /// Counts what is to be stored of what a socket says.
+    /// Counts the bytes of a message that is to be stored.
     fn charge(&self, change: &RoomChange) -> Result<(), OverLimit> {
         match change {
             RoomChange::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
@@ -146,14 +146,14 @@ impl Session {
         }
     }
 
-    /// Hands something to the RoomManager; while that, or a worker, has no room, this socket is not read.
+    /// Passes a change to the RoomManager. While that or a worker has too much to do, this socket is not read.
     fn ask(&mut self, change: RoomChange, context: &mut <Self as Actor>::Context) {
         let (broker, session, attachment) =
             (self.broker.clone(), self.outbox.handle().clone(), self.dialect.attachment());
         if matches!(change, RoomChange::Join { .. }) {
-            // the past can be long: not more of it at once than the socket takes
+            // a history can be long: the next frame is read when the socket has taken it
             let join = async move {
-                // a refusal has gone to the socket
+                // the RoomManager has sent a refusal to the socket
                 let _ = broker.rooms.ask(change, Some((session.clone(), attachment))).await;
                 broker.relays.drained(&session).await;
             };
@@ -174,12 +174,12 @@ fn missing(why: &str) -> Refused {
     Refused(ErrorCode::MissingField, why.to_owned())
 }
 
-/// An id that may be missing.
+/// An id, which may be missing.
 fn id(raw: Option<&RawValue>, field: &str) -> Result<Option<i64>, Refused> {
     raw.map_or(Ok(None), |raw| as_id(raw).map_err(|_| shape(field, "expected an integer")))
 }
 
-/// A text that may be missing or null, without what no database can hold.
+/// A text without NUL characters, which may be missing or null.
 fn text<'a>(raw: Option<&'a RawValue>, field: &str) -> Result<Option<Cow<'a, str>>, Refused> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
     let text = as_text(raw).ok_or_else(|| shape(field, "expected a text"))?;

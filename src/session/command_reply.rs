@@ -1,5 +1,4 @@
-//! Replies to commands: the answer, and progress before it (contract section 6). The socket gets no answer to either, whatever
-//! it holds.
+//! Replies to commands: results and progress reports (contract section 6). The broker never answers a result.
 
 use actix::{Actor, AsyncContext, WrapFuture};
 use serde_json::json;
@@ -50,7 +49,7 @@ impl Session {
         self.reply(Reply { client, command, content: ReplyContent::Progress(progress) }, context);
     }
 
-    /// Hands a reply to the CommandDispatcher; while that does not keep up, this socket is not read.
+    /// Passes a reply to the CommandDispatcher. While that does not keep up, this socket is not read.
     fn reply(&mut self, reply: Reply, context: &mut <Self as Actor>::Context) {
         let commands = &self.broker.commands;
         if commands.has_room() {

@@ -1,4 +1,4 @@
-//! What all dialects that take JSON objects do alike: command replies, pings, and new tokens for a live socket.
+//! Frames that all dialects with JSON objects have in common: command replies, pings, and new tokens for a live socket.
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
@@ -10,11 +10,11 @@ use crate::protocol::{
     outbound::{self, About},
 };
 
-/// A frame that needs no more attention.
+/// The frame is handled completely.
 pub(super) struct Handled;
 
 impl Session {
-    /// Reads a frame of a dialect that takes JSON objects, and does what all those dialects do alike.
+    /// Parses a frame, and handles it if all dialects handle it in the same way.
     ///
     /// # Errors
     /// The frame is handled.
@@ -39,7 +39,7 @@ impl Session {
             Handled
         })?;
         if frame.is_command_reply() {
-            // never answered, or two programs would answer each other for ever
+            // never answered, since existing clients would answer the answer (contract section 6, loop hazard)
             self.on_command_reply(&frame, context);
             return Err(Handled);
         }
@@ -58,7 +58,7 @@ impl Session {
             Some("pong") => {}
             Some("auth") => self.on_auth(&frame, context),
             Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
-            // the others get no commands, so that they know no such type
+            // in the other dialects the type is unknown
             Some("progress") if matches!(self.dialect, Dialect::Device | Dialect::Agent) => {
                 self.bad_frame(
                     ErrorCode::InvalidMessage,
@@ -73,7 +73,7 @@ impl Session {
         Err(Handled)
     }
 
-    /// Refuses JSON that is no frame for any dialect.
+    /// Refuses JSON that no dialect accepts.
     pub(super) fn unacceptable(&mut self, why: Unacceptable, frame: &Frame<'_>) {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };

@@ -1,4 +1,4 @@
-//! From a handshake to a session.
+//! Answers handshakes and starts sessions.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ use crate::{
     state::Broker,
 };
 
-/// The duplicate of a connection's socket, kept with the connection for its session.
+/// The duplicate of a connection's socket, for its session.
 pub struct ConnectionSocket(Rc<Socket>);
 
 impl ConnectionSocket {
@@ -46,7 +46,7 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), HandshakeError> {
     if version.is_none_or(|version| version != "13") {
         return Err(OTHER_VERSION);
     }
-    // the framework passes on what follows the request for this value alone
+    // only for this value does the framework pass on the bytes after the request
     let protocol = request.headers().get(header::UPGRADE).and_then(|protocol| protocol.to_str().ok());
     if !protocol.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket")) {
         return Err(HandshakeError::NotAHandshake("Upgrade must name websocket alone"));
@@ -54,11 +54,11 @@ pub fn check_handshake(request: &HttpRequest) -> Result<(), HandshakeError> {
     Ok(())
 }
 
-/// Answers a handshake and starts its session, which reads the payload. The payload is taken last: what a client sends after
-/// a handshake that is refused is the unread body of its request.
+/// Answers a handshake and starts its session, which reads the payload. The payload is taken last: if the handshake is
+/// refused, it is the unread body of a request.
 ///
 /// # Errors
-/// The server or the client has as many sockets as it may, or the request is no handshake.
+/// The handshake is refused.
 pub async fn accept(
     request: &HttpRequest,
     take_payload: impl FnOnce() -> Payload,
@@ -85,14 +85,14 @@ pub async fn accept(
         handed_over_in: None,
         _permit: permit,
     };
-    // `CloseAll` finds the session from here on; an earlier one has missed it
+    // checked now that the session is registered: a drain that began earlier did not close it
     if broker.is_draining() {
         return Err(HandshakeError::Draining);
     }
     if let Some(identity) = identity {
         if let Some((room, ..)) = dialect.room() {
-            // joining decides; but a client that is refused there was connected for a moment, and its subscriptions end with
-            // that
+            // `ask` below decides. This check comes first, since a client that is refused there was connected for a moment,
+            // which ends its subscriptions
             broker.rooms.check_join(room, identity.account.id).await?;
         }
         let account = identity.account.clone();
@@ -111,14 +111,13 @@ pub async fn accept(
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits, broker.clock.clone());
     let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
-    // runs when the connection's task has yielded, which it does only after it has written the head and what goes with it:
-    // nothing else waits for a connection that begins with a handshake
+    // runs when the connection's task has yielded, which it does only after it has written the head and the greeting
     actix::spawn(async move { outbox.head_out() });
     Ok(response.streaming(body))
 }
 
-/// Makes a session a client's. The greeting is queued before others can find the session, so that it is the first frame.
-/// Answers when the client's token expires.
+/// Adds a session to the Registry as this client's. The greeting is queued first, so that it is the first frame. Returns when
+/// the client's token expires.
 pub(super) async fn join(
     broker: &Broker,
     outbox: &Rc<Outbox>,

@@ -1,4 +1,4 @@
-//! Why sessions do not begin, and how that reads in frames and close codes. `http` has the answers to handshakes.
+//! The errors of this layer. `http` has the answers to handshakes that are refused; sockets get an error frame and a close code.
 
 use crate::{
     actors::{registry::ConnectError, room_manager::RoomError},

@@ -1,4 +1,4 @@
-//! What limits the fields of bodies and query strings, for schemas: found out from what reads them.
+//! Limits of fields for the OpenAPI document, found out by running the checks.
 
 use std::ops::{Bound, RangeInclusive};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fields::{Fields, FromFields};
 use crate::settings::Settings;
 
-/// What limits the value of a field, as far as a schema can say it.
+/// A limit of a field, as far as a schema can express it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Limit {
     /// Characters of a text.
@@ -24,12 +24,12 @@ pub enum Limit {
 }
 
 impl Fields<'_> {
-    /// The limits of fields of these names, as `T` checks them: it is given nulls, and what it asks for is noted.
+    /// The limits of the fields with these names: `T` reads an object of nulls, and each check notes its limit.
     pub fn limits_of<T: FromFields>(names: &[&str], settings: &Settings) -> Vec<(String, Limit)> {
         let object = names.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
         let mut fields = Fields::of(&object, None, "body", settings, DateTime::UNIX_EPOCH);
         fields.noted = Some(Vec::new());
-        // nulls are faults, which tell nothing
+        // the nulls are invalid
         let _ = T::from_fields(&mut fields);
         fields.noted.unwrap_or_default()
     }

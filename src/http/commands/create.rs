@@ -27,7 +27,7 @@ pub async fn create(
     let mut request = body.content;
     let digest = std::mem::take(&mut request.digest);
     let key = idempotency_key(&http)?.map(|key| IdempotencyKey { key, digest });
-    // a repeated request finds its command even if that could not be given again
+    // before the limits: a repeated request gets its command even if a new one would be refused
     let before = match &key {
         Some(key) => broker.commands.given_before(identity.0.account.id, key).await?,
         None => None,

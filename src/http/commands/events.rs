@@ -1,7 +1,7 @@
-//! `GET /api/commands/{id}/events`: what happens to a command, as server-sent events.
+//! `GET /api/commands/{id}/events`: the events of a command, as server-sent events.
 //!
-//! An event's id is the command's version with it. Whoever comes back with `Last-Event-ID` gets what it missed: each target's
-//! last state, and the progress reports that are kept.
+//! An event's id is the version of the command after it. A client that reconnects with `Last-Event-ID` gets each target's last
+//! state and the stored progress reports.
 
 use std::{
     pin::pin,
@@ -28,13 +28,13 @@ use crate::{
     state::Broker,
 };
 
-/// Events that may wait for a slow reader; then the stream waits, and catches up from the database.
+/// Events that are kept for a slow reader. Further ones are read from the database later.
 const BUFFER: usize = 4;
 
-/// How long nothing is sent before a comment is, so that proxies keep the connection.
+/// A comment is sent after this time without events, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How often it is checked whether the stream may go on.
+/// How often the caller's token and account are checked.
 const CHECK: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
@@ -92,16 +92,16 @@ struct EventStream {
     broker: web::Data<Broker>,
     identity: Authenticated,
     id: CommandId,
-    /// the caller gave the command itself, so it needs no role
+    /// the caller gave the command, so it needs no role to see it
     is_own: bool,
     sender: mpsc::Sender<Bytes>,
     cutter: Cutter,
-    /// when the caller's right was last checked
+    /// when the caller's token and account were last checked
     checked: Instant,
 }
 
 impl EventStream {
-    /// Ends with the command, with the caller's right or connection, or with the server.
+    /// Runs until the command ends, the caller may no longer see it or disconnects, or the server stops.
     async fn run(mut self, mut follow: Follow) -> Result<(), CommandError> {
         loop {
             let event = {
@@ -124,7 +124,7 @@ impl EventStream {
         }
     }
 
-    /// Nothing has happened for a second.
+    /// Called after a second without events.
     async fn on_quiet(&mut self, quiet: &mut Duration) -> Result<(), Ended> {
         if self.broker.is_draining() || self.sender.is_closed() {
             return Err(Ended);
@@ -137,7 +137,7 @@ impl EventStream {
         Ok(())
     }
 
-    /// Now and then: whether the caller's token and account still count, and let it see this command.
+    /// Checks from time to time whether the caller's token and account are still valid and let it see this command.
     async fn check(&mut self) -> Result<(), Ended> {
         if self.checked.elapsed() < CHECK {
             return Ok(());
@@ -149,7 +149,7 @@ impl EventStream {
         }
         match accounts.confirm(&self.identity).await {
             Err(IdentityError::InvalidCredentials | IdentityError::InactiveUser) => return Err(Ended),
-            // not known while the database is away
+            // not known while the database is unavailable
             Err(_) => return Ok(()),
             Ok(()) => {}
         }
@@ -171,12 +171,12 @@ impl EventStream {
                 ("finished", serde_json::to_string(&CommandInfo::of(command)))
             }
         };
-        // JSON of clients is in here as they wrote it: line breaks between its tokens would end the data
+        // clients' JSON may have line breaks between its tokens, which would end the data
         let data = data.map_err(|_| Ended)?.replace(['\n', '\r'], "");
         self.write(format!("id: {version}\nevent: {name}\ndata: {data}\n\n").into()).await
     }
 
-    /// Waits for room; a caller that reads nothing for too long is cut.
+    /// Waits until the caller has read enough. A caller that reads nothing for too long is disconnected.
     async fn write(&self, event: Bytes) -> Result<(), Ended> {
         let sending = self.sender.send(event);
         let secs = self.broker.settings.limits.send_timeout_secs;

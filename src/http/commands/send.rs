@@ -115,7 +115,7 @@ pub async fn broadcast(
     Ok(web::Json(Broadcasted { message: "Command broadcasted to all connected users.", results, command_id }))
 }
 
-/// No target may take longer than the caller waits.
+/// The timeout of targets: the caller does not wait longer.
 fn timeout_secs(broker: &Broker) -> u64 {
     match broker.settings.limits.command_timeout_secs {
         0 => MAX_WAIT.as_secs(),

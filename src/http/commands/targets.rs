@@ -14,7 +14,7 @@ use crate::{
     state::Broker,
 };
 
-/// Targets that are read at the same time: ten thousand one after the other would take too long.
+/// Accounts that are read concurrently: ten thousand one after the other would take too long.
 const AT_ONCE: usize = 8;
 
 /// The accounts of named targets, each once.
@@ -28,7 +28,7 @@ pub(super) async fn listed(
     Ok(accounts.into_iter().filter(|account| seen.insert(account.id)).collect())
 }
 
-/// The accounts of connected clients that fulfil all conditions.
+/// The accounts of the connected clients for which all conditions hold.
 pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -> Result<Vec<Arc<Account>>, ApiError> {
     let subscribers: Option<HashSet<ClientId>> = match &select.topic {
         Some(topic) => {
@@ -38,7 +38,7 @@ pub(super) async fn selected(broker: &Broker, select: Select, asker: ClientId) -
         None => None,
     };
     let members: Option<HashSet<ClientId>> = match select.room.map(RoomId) {
-        // a room that the requester may not see has no members for it
+        // a requester that may not see the room must not learn its members
         Some(room) => match broker.store.room(room, asker).await? {
             Some(_) => Some(broker.store.member_ids(room).await?.into_iter().collect()),
             None => Some(HashSet::new()),

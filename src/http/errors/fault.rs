@@ -23,17 +23,17 @@ pub struct Fault {
     pub input: Value,
 }
 
-/// Bytes of what was given that a fault shows.
+/// Most bytes of the input that a fault repeats.
 const SHOWN: usize = 1024;
 
 impl Fault {
-    /// At `loc`; what was given there is shown as far as it is short.
+    /// A fault at `loc`. A long input is cut.
     pub fn new(kind: &'static str, loc: Vec<String>, msg: impl Into<String>, input: &Value) -> Self {
         Self { kind, loc, msg: msg.into(), input: shown(input) }
     }
 }
 
-/// A value, or the beginning of its text: an answer must not be as large as what it refuses.
+/// A value, or the beginning of its text if it is long, so that an answer stays small.
 fn shown(input: &Value) -> Value {
     let mut beginning = Beginning(Vec::new());
     let is_whole = match input {
@@ -48,7 +48,7 @@ fn shown(input: &Value) -> Value {
     format!("{text}…").into()
 }
 
-/// Takes [`SHOWN`] bytes and refuses more.
+/// A writer that takes [`SHOWN`] bytes and fails on more.
 struct Beginning(Vec<u8>);
 
 impl Write for Beginning {

@@ -1,4 +1,4 @@
-//! Which answer the errors of the other layers get: one `From` per error type.
+//! Maps the errors of the other layers to those of answers, with one `From` for each error type.
 
 use serde_json::Value;
 
@@ -154,7 +154,7 @@ impl From<CommandError> for ApiError {
             CommandError::TooLarge(bytes) => Self::CommandTooLarge(bytes),
             CommandError::Limit(exceeded) => limit(exceeded),
             CommandError::KeyReused => Self::IdempotencyKeyReused,
-            // the Journal's records may be at fault, and those are not this caller's
+            // the statement that failed may be about records of other callers
             CommandError::NotRecorded(None | Some(StoreError::Database(_))) => Self::DatabaseUnavailable,
             CommandError::NotRecorded(Some(failure)) => failure.into(),
             CommandError::Stopping => Self::Draining,

@@ -1,4 +1,4 @@
-//! What became of a gateway (contract section 4).
+//! The history of a gateway (contract section 4).
 
 use actix_web::web;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -21,25 +21,25 @@ use crate::{
     store::GatewayHistory,
 };
 
-/// Changes that one answer tells at most, and of which the uptime is told.
+/// Most changes in an answer, and in the calculation of the uptime.
 const MAX_TRANSITIONS: usize = 1_000;
 
-/// Samples that one answer tells at most.
+/// Most samples in an answer.
 const MAX_SAMPLES: usize = 10_000;
 
-/// Which part of a history.
+/// The part of a history that a request asks for.
 #[derive(Debug)]
 pub struct Span {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
-    /// how many changes, and how many samples
+    /// most changes, and most samples
     limit: Option<usize>,
 }
 
 impl FromFields for Span {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let time = |text: &str| {
-            // a plus that was not escaped is a space
+            // an unescaped plus arrives as a space
             let read = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
             read(text)
                 .or_else(|| read(&text.replace(' ', "+")))

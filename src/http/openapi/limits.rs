@@ -1,4 +1,4 @@
-//! Limits of fields in schemas: those that the arguments of a handler check.
+//! Adds the limits that the arguments of handlers check to schemas.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -21,10 +21,10 @@ use crate::{
 
 type Schemas = BTreeMap<String, RefOr<Schema>>;
 
-/// Numbers beyond it are not exact in every client: no limit that anybody means.
+/// Larger numbers are not exact in every client, and are no real limits.
 const EXACT: u64 = 1 << 53;
 
-/// Completes the document of one handler, which reads this.
+/// Completes the document of one handler, whose arguments are `inputs`.
 pub(super) fn add(document: &mut OpenApi, inputs: &[Input], settings: &Settings) {
     let schemas = &mut document.components.get_or_insert_default().schemas;
     for item in document.paths.paths.values_mut() {

@@ -105,11 +105,11 @@ impl FromFields for SetRole {
 }
 
 fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
-    // there is one owner; that role passes on when the owner leaves
+    // a room has one owner; the role only changes hands when the owner leaves
     fields.one_of("role", &[RoomRole::Member, RoomRole::Moderator].map(|role| (role.as_str(), role)))
 }
 
-/// The member that a path means: a user by the integer id, any client by its UUID.
+/// The member of a path: the integer id of a user, or the UUID of any client.
 async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, ApiError> {
     if let Ok(user) = text.parse() {
         let member = broker.store.member_of_user(room, user).await?.ok_or(RoomRefusal::NoSuchMember)?;
@@ -145,7 +145,7 @@ pub async fn add(
     body: Body<AddMember>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path)?, identity.account.id);
-    // whoever may not know of the room should not learn who exists either
+    // first, so that a caller who may not see the room does not learn which clients exist
     broker.rooms.check_member(room, by).await?;
     let AddMember { user_id, uuid, role } = body.content;
     let account = match (user_id, uuid) {

@@ -1,4 +1,4 @@
-//! Messages of a room over REST. What changes here reaches the room's sockets, too.
+//! Messages of a room over REST. The room's sockets get each change.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -70,7 +70,7 @@ impl FromFields for Which {
         let (before, after) = (fields.optional_id("before_id"), fields.optional_id("after_id"));
         let cursor = paging::cursor(fields);
         let (skip, before, after, cursor) = (skip?, before?, after?, cursor?);
-        // a cursor goes on in the direction of the page that it is from
+        // a cursor continues in the direction of its page
         let page = match (skip, before, after) {
             (skip, None, None) => match cursor {
                 Some(cursor) => Page::Before(MessageId(cursor)),
