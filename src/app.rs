@@ -165,7 +165,7 @@ impl Application {
                 outbound_bytes: settings.limits.outbound_bytes,
                 unfinished: starting.unfinished_commands().await?,
             };
-            Commands::start(&control.handle(), dependencies)
+            Commands::start(&control.handle(), dependencies).await?
         };
         let clients = {
             let neighbours = Neighbours {

@@ -23,6 +23,7 @@ pub struct Model {
     pub ended_at: Option<DateTimeWithTimeZone>,
     pub version: i64,
     pub reason: Option<String>,
+    pub incarnation: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

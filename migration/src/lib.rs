@@ -25,6 +25,7 @@ mod m20261121_000019_count_gateway_ids;
 mod m20261121_000020_add_room_quotas;
 mod m20261121_000021_create_known_logins;
 mod m20261121_000022_record_password_rules;
+mod m20261122_000023_add_target_incarnation;
 
 /// All migrations in the order in which they are applied.
 pub struct Migrator;
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000020_add_room_quotas::Migration),
             Box::new(m20261121_000021_create_known_logins::Migration),
             Box::new(m20261121_000022_record_password_rules::Migration),
+            Box::new(m20261122_000023_add_target_incarnation::Migration),
         ]
     }
 }

@@ -340,8 +340,8 @@ impl Handler<SessionGone> for CommandDispatcher {
 impl Handler<ClientDeleted> for CommandDispatcher {
     type Result = ();
 
-    fn handle(&mut self, ClientDeleted(client): ClientDeleted, _: &mut Self::Context) {
-        let updates = self.pending.client_deleted(client, self.clock.now());
+    fn handle(&mut self, deleted: ClientDeleted, _: &mut Self::Context) {
+        let updates = self.pending.client_deleted(deleted.client, deleted.incarnation, self.clock.now());
         self.record_and_tell(updates);
     }
 }

@@ -152,9 +152,14 @@ impl Registry {
     }
 
     /// A client is deleted: its sessions leave the directory at once, and are closed.
-    fn forget(&self, id: ClientId) -> usize {
-        self.neighbours.client_deleted.do_send(ClientDeleted(id));
-        let Some(before) = self.directory.get(id) else {
+    fn forget(&self, account: &Account) -> usize {
+        let (id, before) = (account.id, self.directory.get(account.id));
+        for (_, session) in before.iter().flat_map(|before| &before.sessions) {
+            self.gone(SessionGone { client: id, session: session.clone() });
+        }
+        // last, since a client whose socket is lost is expected to answer late
+        self.neighbours.client_deleted.do_send(ClientDeleted { client: id, incarnation: account.incarnation() });
+        let Some(before) = before else {
             // its subscriptions may wait for it to connect
             self.neighbours.presence_changed.do_send(PresenceChanged {
                 client: id,
@@ -163,9 +168,6 @@ impl Registry {
             });
             return 0;
         };
-        for (_, session) in &before.sessions {
-            self.gone(SessionGone { client: id, session: session.clone() });
-        }
         self.put(id, Some(&before), Connected { sessions: Vec::new(), ..before.clone() });
         self.close(before.sessions.into_iter().map(|(_, session)| session), CloseCode::Unauthorized)
     }
@@ -267,7 +269,7 @@ impl Handler<Apply> for Registry {
 
     fn handle(&mut self, Apply(change): Apply, _: &mut Self::Context) -> usize {
         match change {
-            AccountChange::Account(account) if account.is_deleted => self.forget(account.id),
+            AccountChange::Account(account) if account.is_deleted => self.forget(&account),
             AccountChange::Account(account) => {
                 if account.kind() == ClientKind::User && !account.is_active_operator() {
                     let topic = TopicId::from(TopicId::STATUS);

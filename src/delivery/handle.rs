@@ -144,6 +144,11 @@ impl SessionHandle {
         self.holder().as_ref().map_or(0, |holder| holder.account.generation)
     }
 
+    /// The incarnation of the session's client; 0 before authentication.
+    pub fn incarnation(&self) -> i64 {
+        self.holder().as_ref().map_or(0, |holder| holder.account.incarnation())
+    }
+
     fn holder(&self) -> std::sync::MutexGuard<'_, Option<Authenticated>> {
         // a panic while the lock was held cannot leave plain data in an invalid state
         self.0.holder.lock().unwrap_or_else(PoisonError::into_inner)

@@ -73,6 +73,15 @@ impl Account {
         }
     }
 
+    /// How often its UUID has been deleted. What was meant for one incarnation is not for the next.
+    pub fn incarnation(&self) -> i64 {
+        match self.holder {
+            Holder::Device { incarnation, .. } => incarnation,
+            // the UUID of a deleted user is nobody's again
+            Holder::User { .. } => self.is_deleted.into(),
+        }
+    }
+
     /// The client as a participant of rooms.
     pub fn participant(&self) -> Participant {
         let user_id = match self.holder {

@@ -27,6 +27,8 @@ pub use usage::{CommandLimits, Exceeded};
 pub struct Target {
     /// The client.
     pub client: ClientId,
+    /// How often its UUID had been deleted when the command was given: a later registration is another client.
+    pub incarnation: i64,
     /// A user's integer id.
     pub user_id: Option<i64>,
     /// Device or user.
@@ -56,6 +58,7 @@ impl Target {
     pub fn new(client: ClientId, kind: ClientKind, name: String, user_id: Option<i64>) -> Self {
         Self {
             client,
+            incarnation: 0,
             user_id,
             kind,
             name,
@@ -122,6 +125,12 @@ impl Command {
     /// Whether this account may see it: operators see all commands, others their own.
     pub fn is_visible_to(&self, account: &Account) -> bool {
         account.role() >= Role::Operator || self.requested_by == account.id
+    }
+
+    /// The clients that it waits for, with their incarnations.
+    pub fn awaited(&self) -> Vec<(ClientId, i64)> {
+        let queued = |target: &&Target| self.deliver_until.is_some() && target.state == TargetState::Queued;
+        self.targets.iter().filter(queued).map(|target| (target.client, target.incarnation)).collect()
     }
 
     /// Ends a command that was not sent to anybody as cancelled.

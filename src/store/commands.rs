@@ -3,16 +3,19 @@
 mod read;
 mod write;
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use entity::{command_progress, command_targets, commands, idempotency_keys};
+use entity::{command_progress, command_targets, commands, devices, idempotency_keys, users};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Set, sea_query::OnConflict};
 use uuid::Uuid;
 
 pub use self::read::{CommandFilter, CommandPage, StoredProgress};
 pub(super) use self::write::write;
 use self::write::{upsert_commands, upsert_targets};
-use super::{Store, StoreError};
+use super::{Store, StoreError, User, pieces};
 use crate::domain::{
+    accounts::Account,
     commands::Command,
     ids::{ClientId, CommandId},
 };
@@ -81,6 +84,35 @@ impl Store {
         let id = (requester.uuid(), key.to_owned());
         let row = idempotency_keys::Entity::find_by_id(id).one(&self.read).await?;
         Ok(row.map(Into::into))
+    }
+
+    /// How often the UUIDs of these clients have been deleted, as far as they are known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn incarnations(
+        &self,
+        clients: impl IntoIterator<Item = ClientId>,
+    ) -> Result<HashMap<ClientId, i64>, StoreError> {
+        let clients: Vec<_> = clients.into_iter().map(ClientId::uuid).collect();
+        let mut incarnations = HashMap::new();
+        let mut rest = &*clients;
+        for size in pieces(clients.len()) {
+            let (piece, later) = rest.split_at(size);
+            rest = later;
+            let devices: Vec<(Uuid, i64)> = devices::Entity::find()
+                .select_only()
+                .columns([devices::Column::Uuid, devices::Column::Incarnation])
+                .filter(devices::Column::Uuid.is_in(piece.iter().copied()))
+                .into_tuple()
+                .all(&self.read)
+                .await?;
+            let users = users::Entity::find().filter(users::Column::Uuid.is_in(piece.iter().copied()));
+            let users = users.all(&self.read).await?.into_iter().map(|row| Account::from(User::from(row)));
+            let users = users.map(|account| (account.id, account.incarnation()));
+            incarnations.extend(devices.into_iter().map(|(uuid, times)| (uuid.into(), times)).chain(users));
+        }
+        Ok(incarnations)
     }
 
     /// Deletes finished commands that were given before that time, in small transactions, so that other writers wait only

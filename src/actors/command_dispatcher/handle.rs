@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::{
     CommandDispatcher, CommandError, Reply,
     inputs::{Input, InputQueue},
-    messages::{AwaitEnd, Begin, Cancel, Ended, Recover, Release, Reserve, StopWaiting},
+    messages::{AwaitEnd, Begin, Cancel, ClientDeleted, Ended, Recover, Release, Reserve, StopWaiting},
 };
 use crate::{
     actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory},
@@ -21,7 +21,7 @@ use crate::{
         ids::{ClientId, CommandId},
     },
     protocol::outbound,
-    store::{CommandPage, KeyedCommand, Record, Store, patience},
+    store::{CommandPage, KeyedCommand, Record, Store, StoreError, patience},
 };
 
 /// Bytes of one command's targets, and of their progress, that are read at a time.
@@ -89,7 +89,7 @@ pub struct IdempotencyKey {
 /// A command that was given, by this request or by the one that it repeats.
 #[derive(Debug)]
 pub struct Given {
-    id: CommandId,
+    pub(super) id: CommandId,
     /// None: there is nothing to wait for
     end: Option<oneshot::Receiver<Ended>>,
 }
@@ -116,14 +116,32 @@ impl fmt::Debug for Commands {
 
 impl Commands {
     /// Starts the CommandDispatcher.
-    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
+    ///
+    /// # Errors
+    /// The database does not tell which targets are deleted.
+    pub async fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Result<Self, StoreError> {
+        let awaited: Vec<_> = with.unfinished.iter().flat_map(Command::awaited).collect();
         let (journal, store, clock) = (with.journal.clone(), with.store.clone(), with.clock.clone());
         let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
         let dispatcher = CommandDispatcher::new(with);
         let under_way = dispatcher.under_way.clone();
         let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
-        Self { dispatcher, inputs, journal, store, clock, gateways, outbound_bytes }
+        let commands = Self { dispatcher, inputs, journal, store, clock, gateways, outbound_bytes };
+        commands.end_for_deleted(&awaited).await?;
+        Ok(commands)
+    }
+
+    /// Ends what waits for clients that are deleted. To be called once it waits: the CommandDispatcher was told of a deletion
+    /// before that, and had nothing to end.
+    async fn end_for_deleted(&self, awaited: &[(ClientId, i64)]) -> Result<(), StoreError> {
+        let incarnations = self.store.incarnations(awaited.iter().map(|(client, _)| *client)).await?;
+        for (client, awaited) in awaited {
+            if let Some(incarnation) = incarnations.get(client).copied().filter(|now| now > awaited) {
+                self.dispatcher.do_send(ClientDeleted { client: *client, incarnation });
+            }
+        }
+        Ok(())
     }
 
     /// The CommandDispatcher, for the actors that send to it.
@@ -211,11 +229,15 @@ impl Commands {
     async fn store_and_begin(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
         let Prepared { command, behind_down_gateway } = prepared;
         let stored = Arc::new(command.clone());
-        let id = stored.id;
+        let (id, awaited) = (stored.id, stored.awaited());
         self.dispatcher.send(Reserve(stored.clone())).await??;
         let existing = self.store_new(&stored, key.as_ref()).await;
         if let Ok(None) = existing {
             let end = self.dispatcher.send(Begin { command, behind_down_gateway }).await?;
+            if let Err(error) = self.end_for_deleted(&awaited).await {
+                // it would end when the next device with the UUID connects
+                tracing::warn!(command = %id, %error, "cannot see whether targets were deleted meanwhile");
+            }
             return Ok(Given { id, end: Some(end) });
         }
         self.dispatcher.do_send(Release(id));
@@ -264,7 +286,12 @@ impl Commands {
         // a command that has just finished is not handled here either: it is written first
         self.written().await?;
         match self.store.command(id, 0, usize::MAX).await? {
-            Some(page) if page.command.finished_at.is_none() => Ok(self.dispatcher.send(Recover(page.command)).await?),
+            Some(page) if page.command.finished_at.is_none() => {
+                let awaited = page.command.awaited();
+                let end = self.dispatcher.send(Recover(page.command)).await?;
+                self.end_for_deleted(&awaited).await?;
+                Ok(end)
+            }
             _ => Ok(None),
         }
     }

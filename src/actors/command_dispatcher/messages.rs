@@ -117,4 +117,9 @@ pub struct SessionGone {
 /// A client was deleted: nothing waits for it any longer.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct ClientDeleted(pub ClientId);
+pub struct ClientDeleted {
+    /// The client.
+    pub client: ClientId,
+    /// How often it has been deleted by now.
+    pub incarnation: i64,
+}

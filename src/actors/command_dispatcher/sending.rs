@@ -51,9 +51,13 @@ impl CommandDispatcher {
     }
 
     /// Sends what waits for a client, in order, as far as the socket has room. The rest is sent when the client has answered
-    /// something, or a second later.
+    /// something, or a second later. What was given to an earlier incarnation of the client ends: whoever deleted that meant
+    /// its commands, too.
     pub(super) fn send_queued(&mut self, client: ClientId, session: &SessionHandle, context: &mut Context<Self>) {
-        for id in self.pending.queued_for(client) {
+        let incarnation = session.incarnation();
+        let ended = self.pending.end_earlier(client, incarnation, self.clock.now());
+        self.record_and_tell(ended);
+        for id in self.pending.queued_for(client, incarnation) {
             let Some(command) = self.pending.command(id) else { continue };
             let frame = outbound::command(command);
             if command.deliver_until.is_some() && !self.relays.has_room(session, frame.len()) {

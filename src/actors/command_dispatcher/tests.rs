@@ -1,6 +1,8 @@
 //! The CommandDispatcher with its Journal, its database and the sockets of its targets, without the Registry and without a
 //! network.
 
+mod deletions;
+
 use std::{collections::HashMap, os::fd::OwnedFd, rc::Rc};
 
 use actix::Arbiter;
@@ -107,6 +109,7 @@ impl World {
             delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), Rc::new(socket), limits));
         outbox.head_out();
         let session = outbox.handle().clone();
+        session.exchange(delivery::testing::token(account));
         self.directory.join_for_test(account, SessionKind::Device, &session);
         self.commands.recipient().do_send(ClientReady { client: account.id, session: session.clone() });
         let stream = std::os::unix::net::UnixStream::from(OwnedFd::from(peer));
@@ -175,7 +178,7 @@ async fn start(
         outbound_bytes: settings.limits.outbound_bytes,
         unfinished: store.unfinished_commands().await.unwrap(),
     };
-    Commands::start(&Arbiter::current(), dependencies)
+    Commands::start(&Arbiter::current(), dependencies).await.unwrap()
 }
 
 /// In place of the TopicManager.

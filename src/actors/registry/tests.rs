@@ -59,7 +59,7 @@ hears! {
     };
     ClientReady: |ClientReady { session, .. }| Ready(id(&session));
     SessionGone: |SessionGone { session, .. }| Gone(id(&session));
-    ClientDeleted: |ClientDeleted(_)| Deleted;
+    ClientDeleted: |_| Deleted;
     Renamed: |Renamed(who)| RenamedTo(who.username.to_string());
     CloseReplaced: |CloseReplaced { session, code }| Told::CloseReplaced(id(&session), code);
     Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
@@ -211,7 +211,7 @@ async fn a_deleted_client_leaves_the_directory_at_once_and_its_sessions_are_clos
     assert_eq!(scene.apply(deleted.clone()).await, 2);
     assert!(!scene.directory.is_connected(alice.id));
     let (first, second) = (id(&own.session), id(&chat.session));
-    let ended = [Deleted, Gone(first), Gone(second), GONE, Announced { is_connected: false }];
+    let ended = [Gone(first), Gone(second), Deleted, GONE, Announced { is_connected: false }];
     assert_eq!(scene.told().await, ended);
     assert_eq!((own.next().await, chat.next().await), ("close 4401".to_owned(), "close 4401".to_owned()));
 

@@ -41,6 +41,9 @@ pub enum TopicError {
     /// The creator has reached `limits.topics_per_client`.
     #[error("the client has created as many topics as it may")]
     TooMany,
+    /// The client is deleted.
+    #[error("the client is deleted")]
+    ClientDeleted,
     /// The client may not do that.
     #[error(transparent)]
     Refused(#[from] TopicRefusal),
@@ -208,21 +211,20 @@ impl Topics {
         if !elsewhere {
             self.manager.send(Subscribe { client, topic: topic.clone() }).await??;
         }
-        // a deletion of the topic or a loss of the role between the check and the subscription did not end the subscription
-        if let Err(error) = self.check_again(client, topic).await {
+        // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
+        // or of the client, a loss of the role
+        if let Err(error) = self.check_again(account, topic).await {
             self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
             return Err(error);
         }
         Ok(())
     }
 
-    async fn check_again(&self, client: ClientId, topic: &TopicId) -> Result<(), TopicError> {
-        let topic = self.find(topic.as_str()).await?;
-        if topic.is_status() {
-            let account = self.accounts.find(client).await?.ok_or(TopicRefusal::OperatorRequired)?;
-            topic.check_subscriber(&account)?;
-        }
-        Ok(())
+    async fn check_again(&self, account: &Account, topic: &TopicId) -> Result<(), TopicError> {
+        // first, since it is cached: the next device with this UUID has no time to subscribe
+        let now = self.accounts.account(account.id, account.kind()).await?;
+        let now = now.filter(|now| now.incarnation() == account.incarnation()).ok_or(TopicError::ClientDeleted)?;
+        Ok(self.find(topic.as_str()).await?.check_subscriber(&now)?)
     }
 
     /// Unsubscribes a client, if it was subscribed.

@@ -73,7 +73,7 @@ fn target(account: &Account) -> Target {
         Holder::Device { name, .. } => (name.clone(), None),
         Holder::User { id, username, email, .. } => (email.clone().unwrap_or_else(|| username.clone()), Some(*id)),
     };
-    Target::new(account.id, account.kind(), name, user_id)
+    Target { incarnation: account.incarnation(), ..Target::new(account.id, account.kind(), name, user_id) }
 }
 
 #[cfg(test)]

@@ -138,9 +138,19 @@ impl<S: Socket> PendingCommands<S> {
         }
     }
 
-    /// The commands that wait for this client, in order.
-    pub fn queued_for(&self, client: ClientId) -> Vec<CommandId> {
-        self.queued.get(&client).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
+    /// The commands that wait for this incarnation of a client, in order.
+    pub fn queued_for(&self, client: ClientId, incarnation: i64) -> Vec<CommandId> {
+        self.queued_where(client, |of| of == incarnation)
+    }
+
+    fn queued_where(&self, client: ClientId, is_wanted: impl Fn(i64) -> bool) -> Vec<CommandId> {
+        let queue = self.queued.get(&client).into_iter().flatten();
+        queue.copied().filter(|id| self.incarnation(*id, client).is_some_and(&is_wanted)).collect()
+    }
+
+    fn incarnation(&self, id: CommandId, client: ClientId) -> Option<i64> {
+        let pending = self.commands.get(&id)?;
+        Some(pending.command.targets.get(pending.open.get(&client)?.index)?.incarnation)
     }
 
     /// Whether any command waits for this client.
@@ -250,10 +260,16 @@ impl<S: Socket> PendingCommands<S> {
         self.end(id, client, TargetState::Offline, None, time)
     }
 
-    /// A client was deleted: nothing waits for it, and whoever registers under its identity answers nothing of before.
-    pub fn client_deleted(&mut self, client: ClientId, time: DateTime<Utc>) -> Vec<TargetUpdate> {
+    /// A client was deleted, so often by now: nothing waits for it, and whoever registers under its identity answers nothing
+    /// of before.
+    pub fn client_deleted(&mut self, client: ClientId, incarnation: i64, time: DateTime<Utc>) -> Vec<TargetUpdate> {
         self.late.forget(client);
-        let queued = self.queued_for(client);
+        self.end_earlier(client, incarnation, time)
+    }
+
+    /// Ends what waits for earlier incarnations of a client.
+    pub fn end_earlier(&mut self, client: ClientId, incarnation: i64, time: DateTime<Utc>) -> Vec<TargetUpdate> {
+        let queued = self.queued_where(client, |of| of < incarnation);
         queued.into_iter().filter_map(|id| self.offline(id, client, None, time)).collect()
     }
 

@@ -130,6 +130,7 @@ impl From<TopicError> for ApiError {
             TopicError::NotFound => Self::NotFound("Topic not found"),
             TopicError::NameTaken => Self::AlreadyExists("Topic already exists"),
             TopicError::TooMany => Self::too_many("limits.topics_per_client", 60),
+            TopicError::ClientDeleted => Self::InvalidToken,
             TopicError::Refused(refusal) => refusal.into(),
             TopicError::Limit(CannotSubscribe::TooMany) => Self::too_many("limits.subscriptions_per_client", 60),
             TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),

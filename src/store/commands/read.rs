@@ -294,6 +294,7 @@ async fn with_targets(
 fn read_target(row: command_targets::Model) -> Target {
     Target {
         client: row.client_uuid.into(),
+        incarnation: row.incarnation,
         user_id: row.user_id,
         kind: ClientKind::parse(&row.kind).unwrap_or(ClientKind::Device),
         name: row.name,

@@ -199,6 +199,7 @@ fn target_row(command: CommandId, target: &Target) -> command_targets::ActiveMod
         name: Set(target.name.clone()),
         state: Set(target.state.as_str().to_owned()),
         reason: Set(target.reason.map(|reason| reason.as_str().to_owned())),
+        incarnation: Set(target.incarnation),
         result: Set(target.result.as_deref().map(str::to_owned)),
         late_result: Set(target.late_result.as_deref().map(str::to_owned)),
         sent_at: Set(target.sent_at.map(Into::into)),

@@ -10,7 +10,10 @@ use crate::{
     auth::tokens::Tokens,
     delivery::testing::worker,
     domain::{
-        accounts::tests::{device, user},
+        accounts::{
+            Holder,
+            tests::{device, user},
+        },
         ids::Role,
     },
     settings,
@@ -59,11 +62,30 @@ fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topi
 #[actix_web::test]
 async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
     let ((_folder, store), alice) = (test_store().await, device("alice"));
-    let topics = topics(&store, &accounts(&store).await, Meanwhile::TopicDeleted(store.clone(), alice.id));
+    let accounts = accounts(&store).await;
+    accounts.put(alice.clone());
+    let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), alice.id));
     let topic = TopicId::from("weather");
     topics.create(&topic, alice.id, json!({})).await.unwrap();
     assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::NotFound)));
     assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
+}
+
+#[actix_web::test]
+async fn a_subscription_of_a_device_that_is_deleted_meanwhile_ends() {
+    let (_folder, store) = test_store().await;
+    let accounts = accounts(&store).await;
+    for is_registered_again in [false, true] {
+        let alice = device("alice");
+        accounts.put(alice.clone());
+        let holder = Holder::Device { name: String::new(), gateway_id: None, incarnation: 1 };
+        let now = Account { version: 1, is_deleted: !is_registered_again, holder, ..alice.clone() };
+        let topics = topics(&store, &accounts, Meanwhile::AccountChanged(accounts.clone(), now));
+        let topic = TopicId::from(format!("weather {is_registered_again}").as_str());
+        topics.create(&topic, alice.id, json!({})).await.unwrap();
+        assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::ClientDeleted)));
+        assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
+    }
 }
 
 #[actix_web::test]

@@ -124,7 +124,7 @@ fn an_answer_after_the_socket_was_lost_is_late_unless_the_client_was_deleted() {
     let ids = [table.ask(&[client], 1), table.ask(&[deleted], 2)];
     table.pending.session_lost(client, &At(1), table.time);
     table.pending.session_lost(deleted, &At(2), table.time);
-    assert!(table.pending.client_deleted(deleted, table.time).is_empty());
+    assert!(table.pending.client_deleted(deleted, 1, table.time).is_empty());
     assert!(matches!(table.answer(ids[0], client), Answered::Late));
     assert!(matches!(table.answer(ids[1], deleted), Answered::Unexpected));
     table.assert_empty();
@@ -150,7 +150,7 @@ fn a_target_that_can_not_be_reached_ends_with_the_reason_and_the_others_go_on() 
     table.pending.insert(command, None, table.now);
     let update = table.pending.offline(id, unreachable, Some(Reason::GatewayDown), table.time).unwrap();
     assert_eq!((update.target.state, update.target.reason), (TargetState::Offline, Some(Reason::GatewayDown)));
-    assert_eq!(table.pending.queued_for(connected), [id]);
+    assert_eq!(table.pending.queued_for(connected, 0), [id]);
     assert!(table.pending.offline(id, connected, None, table.time).unwrap().finished.is_some());
     table.assert_empty();
 }
@@ -164,9 +164,9 @@ fn what_waits_for_a_client_is_sent_in_order_or_expires() {
     let deliver_by = table.now + Duration::from_secs(100);
     table.pending.insert(first, Some(deliver_by), table.now);
     table.pending.insert(second, Some(deliver_by), table.now);
-    assert_eq!(table.pending.queued_for(client), ids);
+    assert_eq!(table.pending.queued_for(client, 0), ids);
     table.pending.sent(ids[0], client, &At(1), table.now, table.time).unwrap();
-    assert_eq!(table.pending.queued_for(client), [ids[1]]);
+    assert_eq!(table.pending.queued_for(client, 0), [ids[1]]);
     let updates = table.pending.expire(deliver_by, table.time);
     let states: HashSet<_> = updates.iter().map(|update| update.target.state).collect();
     assert_eq!(states, HashSet::from([TargetState::TimedOut, TargetState::Expired]));
