@@ -2,6 +2,20 @@
 //!
 //! To add a query: a method on [`Store`] in the file of its aggregate. To add a table: a migration, then
 //! `scripts/generate-entities`, then a file here.
+//!
+//! PostgreSQL ends one of two transactions that wait for each other's rows, and its client would see a database that fails.
+//! So every transaction takes the locks that it needs in this order, and those of one line by their ids:
+//!
+//! 1. the turn of a client (`take_turns`), or of those who create rooms;
+//! 2. the rows of devices, then of users: whatever changes the tokens, the key or the memberships of a client locks its row
+//!    first, so that all of these wait here;
+//! 3. refresh tokens and known logins, of the clients that are locked;
+//! 4. commands, their targets and progress;
+//! 5. gateways and their history;
+//! 6. rooms, then their members and messages;
+//! 7. a counter, and the revocations and changes that take its number.
+//!
+//! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
 mod broker;
 mod commands;
@@ -17,6 +31,7 @@ mod open;
 pub mod patience;
 mod records;
 mod rooms;
+mod row_locks;
 mod tokens;
 mod topics;
 mod users;
@@ -170,8 +185,13 @@ impl Store {
     ) -> Result<Vec<Decided>, StoreError> {
         let transaction = self.begin_essential().await?;
         let nearly_full = self.is_nearly_full();
+        // else two nodes that create rooms of the same names could wait for each other in the index
+        if changes.iter().any(|change| matches!(change, RoomChange::Create { .. })) {
+            take_turns(&transaction, ROOM_CREATORS).await?;
+        }
+        let seen = records.iter().filter_map(Record::device);
+        row_locks::devices(&transaction, seen.chain(changes.iter().filter_map(RoomChange::newcomer))).await?;
         commands::write(&transaction, records, nearly_full).await?;
-        // last, since it locks rooms
         let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full, &self.clock).await?;
         transaction.commit().await?;
         Ok(decided)
@@ -211,11 +231,18 @@ async fn unknown_migrations(connection: &DatabaseConnection) -> String {
     unknown.collect::<Vec<_>>().join(", ")
 }
 
-/// Lets those who count what a client has, and add to it, take turns until the end of the transaction.
-async fn take_turns(transaction: &Transaction, client: ClientId) -> Result<(), StoreError> {
+/// The turn of those who create rooms.
+const ROOM_CREATORS: i64 = 0;
+
+/// The turn of those who count what a client has, and add to it.
+fn turn_of(client: ClientId) -> i64 {
+    client.uuid().as_u64_pair().0.cast_signed()
+}
+
+/// Lets those with the same key take turns until the end of the transaction.
+async fn take_turns(transaction: &Transaction, key: i64) -> Result<(), StoreError> {
     // SQLite has one writer at a time anyhow
     if transaction.get_database_backend() == DbBackend::Postgres {
-        let key = client.uuid().as_u64_pair().0 as i64;
         transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({key})")).await?;
     }
     Ok(())

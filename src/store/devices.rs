@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, IntoActiveModel,
-    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryIntoModel,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, IntoActiveModel, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryIntoModel,
     sea_query::{Expr, Func, LikeExpr},
 };
 use serde_json::Value;
@@ -144,10 +144,6 @@ impl Store {
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
         let is_bound = proof != Proof::NotAsked;
-        if is_bound {
-            // before the device's row, as wherever tokens end
-            tokens::lock_of_client(&transaction, uuid).await?;
-        }
         // nobody deletes it in the meantime
         let row = Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await?;
         let proof = match proof {
@@ -163,12 +159,16 @@ impl Store {
             Outcome::Again { ends_tokens } => (false, ends_tokens),
             Outcome::Refused => return Ok(None),
         };
+        if row.is_none() {
+            self.check_space()?;
+        }
+        if ends_tokens {
+            tokens::delete_of_client(&transaction, uuid, None).await?;
+        }
+        refresh.clone().insert(&transaction).await?;
         let device = match row {
             Some(row) => {
                 let (renamed, generation) = (row.name != name, row.token_generation);
-                if ends_tokens {
-                    tokens::delete_of_client(&transaction, uuid, None).await?;
-                }
                 if renamed && !is_new {
                     rooms::rename_member(&transaction, uuid, name).await?;
                 }
@@ -189,7 +189,6 @@ impl Store {
                 row.update(&transaction).await?
             }
             None => {
-                self.check_space()?;
                 let row = ActiveModel {
                     uuid: Set(uuid.into()),
                     name: Set(name.to_owned()),
@@ -208,7 +207,6 @@ impl Store {
                 row.insert(&transaction).await?
             }
         };
-        refresh.clone().insert(&transaction).await?;
         transaction.commit().await?;
         Ok(Some(device.into()))
     }
@@ -291,11 +289,10 @@ impl Store {
     /// When the database fails; no such device is `None`.
     pub async fn delete_device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
-        tokens::lock_of_client(&transaction, uuid).await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
-        rooms::changes::leave_all(&transaction, uuid, &self.clock).await?;
         tokens::delete_of_client(&transaction, uuid, None).await?;
+        rooms::changes::leave_all(&transaction, uuid, &self.clock).await?;
         let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {
             name: Set(String::new()),
@@ -394,7 +391,7 @@ pub(super) async fn advance_generation(
     Ok(Some(row.update(transaction).await?.into()))
 }
 
-/// When which devices (in which incarnation) came or went. All are written with the latest of the times, which are a
+/// When which devices (in which incarnation), whose rows are locked, came or went. All are written with the latest of the times, which are a
 /// group's and close together.
 pub(super) async fn write_seen(
     connection: &impl ConnectionTrait,
@@ -412,11 +409,6 @@ pub(super) async fn write_seen(
             };
             piece.iter().map(seen).fold(Condition::any(), Condition::add)
         };
-        if connection.get_database_backend() == DbBackend::Postgres {
-            // in one order, as everywhere: else two of them could wait for each other
-            let locked = Devices::find().select_only().column(Column::Uuid).filter(devices());
-            locked.order_by_asc(Column::Uuid).lock_exclusive().into_tuple::<Uuid>().all(connection).await?;
-        }
         Devices::update_many()
             .filter(devices())
             .filter(Column::DeletedAt.is_null())
@@ -427,20 +419,24 @@ pub(super) async fn write_seen(
     Ok(())
 }
 
+/// The devices behind a gateway, whose rows are locked.
+pub(super) async fn lock_behind(
+    connection: &impl ConnectionTrait,
+    gateway: GatewayId,
+) -> Result<Vec<RegisteredDevice>, StoreError> {
+    let behind = Devices::find().filter(Column::GatewayId.eq(gateway.0)).order_by_asc(Column::Uuid);
+    let rows = behind.lock_exclusive().all(connection).await?;
+    Ok(rows.into_iter().map(RegisteredDevice::from).collect())
+}
+
 /// Devices that were behind a gateway are behind none. Answers these, as they are now.
 pub(super) async fn forget_gateway(
     connection: &impl ConnectionTrait,
     gateway: GatewayId,
+    behind: Vec<RegisteredDevice>,
 ) -> Result<Vec<RegisteredDevice>, StoreError> {
-    // in one order, as everywhere: else two of them could wait for each other
-    let behind = Devices::find()
-        .filter(Column::GatewayId.eq(gateway.0))
-        .order_by_asc(Column::Uuid)
-        .lock_exclusive()
-        .all(connection)
-        .await?;
     if behind.is_empty() {
-        return Ok(Vec::new());
+        return Ok(behind);
     }
     let version = counters::next(connection, Counter::Change).await?;
     Devices::update_many()
@@ -449,6 +445,6 @@ pub(super) async fn forget_gateway(
         .col_expr(Column::Version, Expr::value(version))
         .exec(connection)
         .await?;
-    let behind_none = |row| RegisteredDevice { gateway_id: None, version, ..RegisteredDevice::from(row) };
+    let behind_none = |device| RegisteredDevice { gateway_id: None, version, ..device };
     Ok(behind.into_iter().map(behind_none).collect())
 }

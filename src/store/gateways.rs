@@ -177,6 +177,7 @@ impl Store {
     /// When the database fails.
     pub async fn delete_gateway(&self, id: GatewayId) -> Result<Vec<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
+        let devices = devices::lock_behind(&transaction, id).await?;
         gateways::Entity::delete_by_id(id.0).exec(&transaction).await?;
         gateways::Entity::update_many()
             .filter(gateways::Column::ParentId.eq(id.0))
@@ -184,7 +185,7 @@ impl Store {
             .exec(&transaction)
             .await?;
         delete_history(&transaction, &[id]).await?;
-        let devices = devices::forget_gateway(&transaction, id).await?;
+        let devices = devices::forget_gateway(&transaction, id, devices).await?;
         transaction.commit().await?;
         Ok(devices)
     }

@@ -59,6 +59,16 @@ pub enum Record {
     Gateway(GatewayRecord),
 }
 
+impl Record {
+    /// The device whose row it changes.
+    pub(super) fn device(&self) -> Option<ClientId> {
+        match self {
+            Self::DeviceSeen { device, .. } => Some(*device),
+            _ => None,
+        }
+    }
+}
+
 /// What it is about, without what clients wrote.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 
 mod commands;
 mod gateways;
+mod lock_order;
 mod rooms;
 mod tokens;
 mod users;
@@ -39,6 +40,10 @@ pub(crate) fn start() -> DateTime<Utc> {
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
+        Self::with_connections(2).await
+    }
+
+    async fn with_connections(most: u32) -> Self {
         let dir = TempDir::new().unwrap();
         let mut url = String::new();
         if let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") {
@@ -49,7 +54,7 @@ impl Fixture {
             url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
         }
         let settings = serde_json::json!({
-            "data_dir": dir.path(), "database_url": url, "max_connections": 2, "timeout_ms": 60_000, "min_free_bytes": 0,
+            "data_dir": dir.path(), "database_url": url, "max_connections": most, "timeout_ms": 60_000, "min_free_bytes": 0,
         });
         let settings: settings::Storage = serde_json::from_value(settings).unwrap();
         let clock = Clock::stopped(start());

@@ -3,15 +3,16 @@
 use chrono::{DateTime, Utc};
 use entity::{refresh_tokens, revocations};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    sea_query::{Expr, OnConflict},
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Set,
+    sea_query::{Expr, LockBehavior, LockType, OnConflict},
 };
 use uuid::Uuid;
 
 use super::{
     Store, StoreError, Transaction,
     counters::{self, Counter},
-    devices, users,
+    devices, row_locks, users,
 };
 use crate::domain::{
     accounts::Account,
@@ -120,11 +121,12 @@ impl Store {
         if row.expires_at <= self.clock.now() {
             return Ok(Rotation::Unknown);
         }
+        row_locks::client(&transaction, row.client_uuid.into()).await?;
         let family = row.family;
         let successor = make(family)?;
         let (client, kind) = (row.client_uuid, kind_of(&row));
         let mut update = refresh_tokens::Entity::update_many()
-            // the condition decides, not the row read above: two nodes may be here with the same token
+            // the condition decides, not the row that was read before the lock
             .filter(Column::TokenHash.eq(&shown.hash))
             .col_expr(Column::TokenHash, Expr::value(successor.hash.as_str()))
             .col_expr(Column::ExpiresAt, Expr::value(successor.expires_at));
@@ -141,7 +143,6 @@ impl Store {
             transaction.commit().await.map_err(StoreError::from)?;
             return Ok(Rotation::Reused { family, kind });
         }
-        // read behind the lock on the token's row, for which a revocation of the client waits
         let owner = match kind {
             ClientKind::Device => devices::find(&transaction, client).await?.map(Account::from),
             ClientKind::User => users::find(&transaction, client).await?.map(Account::from),
@@ -174,18 +175,18 @@ impl Store {
     /// When the database fails; no such client is `None`.
     pub async fn revoke_client(&self, client: ClientId) -> Result<Option<(Account, u64)>, StoreError> {
         let transaction = self.begin_essential().await?;
-        lock_of_client(&transaction, client).await?;
-        let account = match devices::advance_generation(&transaction, client).await? {
-            Some(device) => Some(Account::from(device)),
-            None => users::advance_generation(&transaction, client).await?.map(Account::from),
-        };
-        let Some(account) = account else { return Ok(None) };
+        row_locks::client(&transaction, client).await?;
         let live = refresh_tokens::Entity::find()
             .filter(refresh_tokens::Column::ClientUuid.eq(client.uuid()))
             .filter(refresh_tokens::Column::ExpiresAt.gt(self.clock.now()))
             .count(&transaction)
             .await?;
         delete_of_client(&transaction, client, None).await?;
+        let account = match devices::advance_generation(&transaction, client).await? {
+            Some(device) => Some(Account::from(device)),
+            None => users::advance_generation(&transaction, client).await?.map(Account::from),
+        };
+        let Some(account) = account else { return Ok(None) };
         transaction.commit().await?;
         Ok(Some((account, live)))
     }
@@ -238,9 +239,15 @@ impl Store {
     pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let transaction = self.begin_essential().await?;
-        refresh_tokens::Entity::delete_many()
-            // expired ones are refused anyhow; a clock that went ahead and comes back must not have cost any
+        // expired ones are refused anyhow; a clock that went ahead and comes back must not have cost any
+        let expired = refresh_tokens::Entity::find()
+            .select_only()
+            .column(refresh_tokens::Column::TokenHash)
             .filter(refresh_tokens::Column::ExpiresAt.lte(now - CLOCK_STEP))
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+            .into_query();
+        refresh_tokens::Entity::delete_many()
+            .filter(refresh_tokens::Column::TokenHash.in_subquery(expired))
             .exec(&transaction)
             .await?;
         revocations::Entity::delete_many().filter(revocations::Column::ExpiresAt.lte(now)).exec(&transaction).await?;
@@ -266,14 +273,7 @@ async fn find_shown(
     Ok(refresh_tokens::Entity::find().filter(which).one(connection).await?)
 }
 
-/// Waits for rotations that are under way, so that what follows sees their successors.
-pub(super) async fn lock_of_client(transaction: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
-    let of_client = refresh_tokens::Column::ClientUuid.eq(client.uuid());
-    refresh_tokens::Entity::find().filter(of_client).lock_exclusive().all(transaction).await?;
-    Ok(())
-}
-
-/// Whether a token of a device is not revoked. Exact while the caller holds [`lock_of_client`] and the device's row.
+/// Whether a token of a device is not revoked. Exact while the caller holds the device's row.
 pub(super) async fn counts(
     transaction: &impl ConnectionTrait,
     token: DeviceToken,
@@ -301,8 +301,12 @@ pub(super) async fn delete_of_client(
 }
 
 async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<(), StoreError> {
-    // waits for a rotation that is under way; a used token that is shown later is unknown, which is refused just the same
-    refresh_tokens::Entity::delete_many().filter(refresh_tokens::Column::Family.eq(family)).exec(transaction).await?;
+    let of_family = || refresh_tokens::Column::Family.eq(family);
+    if let Some(row) = refresh_tokens::Entity::find().filter(of_family()).one(transaction).await? {
+        row_locks::client(transaction, row.client_uuid.into()).await?;
+    }
+    // a used token that is shown later is unknown, which is refused just the same
+    refresh_tokens::Entity::delete_many().filter(of_family()).exec(transaction).await?;
     revoke(transaction, family, until).await?;
     Ok(())
 }

@@ -81,6 +81,14 @@ impl RoomChange {
         }
     }
 
+    /// The client that may become a member by it.
+    pub fn newcomer(&self) -> Option<ClientId> {
+        match self {
+            Self::Create { creator: who, .. } | Self::Join { who, .. } | Self::Add { who, .. } => Some(who.client),
+            _ => None,
+        }
+    }
+
     /// An estimate of the memory that it takes while it waits, in bytes.
     pub fn size(&self) -> usize {
         match self {

@@ -1,6 +1,8 @@
 //! Writes changes of rooms in the transaction of the Journal, decided by the rules of `domain::rooms`. The rows of the rooms
 //! are locked first, in order, so that nodes that share a PostgreSQL take turns: message ids become visible in order, and no
-//! membership ends between the check and the message.
+//! membership ends between the check and the message. The rows of those who may join are locked before ([`Store::write_journal`]).
+//!
+//! [`Store::write_journal`]: crate::store::Store::write_journal
 
 mod members;
 mod messages;
@@ -13,8 +15,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use entity::{room_members, rooms};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::LockType,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::LockType,
 };
 
 use super::StoreError;
@@ -105,11 +106,6 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
         nearly_full: bool,
         clock: &Clock,
     ) -> Result<Self, StoreError> {
-        // without the lock, two nodes that create rooms of the same names could deadlock in the index
-        let creates = changes.iter().any(|change| matches!(change, RoomChange::Create { .. }));
-        if creates && transaction.get_database_backend() == DbBackend::Postgres {
-            transaction.execute_unprepared("LOCK TABLE rooms IN SHARE ROW EXCLUSIVE MODE").await?;
-        }
         let mut clients: BTreeMap<i64, BTreeSet<_>> = BTreeMap::new();
         for change in changes {
             let (by, other) = change.clients();

@@ -74,13 +74,6 @@ impl Store {
     /// When the database fails; a refusal is the inner error.
     pub async fn change_user(&self, id: i64, change: UserChange) -> Result<Result<User, UserRefusal>, StoreError> {
         let transaction = self.begin_essential().await?;
-        let Some(row) = Users::find_by_id(id).one(&transaction).await? else {
-            return Ok(Err(UserRefusal::NoSuchUser));
-        };
-        let client = ClientId::from(row.uuid);
-        if !matches!(change, UserChange::Update { .. }) {
-            tokens::lock_of_client(&transaction, client).await?;
-        }
         // with all admins, in one order: of two admins who go at once, the second one sees that the first is gone
         let rows = Users::find()
             .filter(Condition::any().add(Column::Id.eq(id)).add(active_admins()))
@@ -134,12 +127,13 @@ impl Store {
         if was_admin && !is_active_admin(&changed) && !other_admins {
             return Ok(Err(UserRefusal::LastAdmin));
         }
+        let client = ClientId::from(row.uuid);
+        if changed.token_generation != generation {
+            tokens::delete_of_client(&transaction, client, kept).await?;
+        }
         if changed.deleted_at.is_some() {
             known_logins::forget(&transaction, id).await?;
             rooms::changes::leave_all(&transaction, client, &self.clock).await?;
-        }
-        if changed.token_generation != generation {
-            tokens::delete_of_client(&transaction, client, kept).await?;
         }
         changed.version = counters::next(&transaction, Counter::Change).await?;
         let changed = changed.into_active_model().reset_all().update(&transaction).await?;

