@@ -21,25 +21,16 @@ pub struct Topic {
 
 /// Why a client may not do something with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.text())]
 pub enum TopicRefusal {
     /// Only operators may subscribe to it.
+    #[error("Operator role required")]
     OperatorRequired,
     /// It is the broker's own.
+    #[error("$status is the broker's own topic and cannot be deleted")]
     Permanent,
     /// Only its creator and operators may delete it.
+    #[error("Only its creator or an operator may delete a topic")]
     NotTheCreator,
-}
-
-impl TopicRefusal {
-    /// What the client is told.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::OperatorRequired => "Operator role required",
-            Self::Permanent => "$status is the broker's own topic and cannot be deleted",
-            Self::NotTheCreator => "Only its creator or an operator may delete a topic",
-        }
-    }
 }
 
 impl Topic {

@@ -160,7 +160,7 @@ pub async fn list(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let (pages, more) = broker.commands.list_stored(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
-    // not encoded, since `next_cursor` never was
+    // not encoded, as in `next_cursor`
     let next = Next { truncated: next_cursor.is_some(), cursor: next_cursor.map(|id| id.to_string()) };
     let commands: Vec<_> = pages.iter().map(CommandInfo::of_page).collect();
     Ok(web::Json(CommandList { count: commands.len(), commands, next, next_cursor }))

@@ -142,7 +142,7 @@ impl Connections {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection has been accepted. Called on its worker's thread.
+    /// Registers a connection that has been accepted. Called on its worker's thread.
     pub fn accepted(self: &Arc<Self>, stream: &TcpStream, data: &mut Extensions) {
         let socket = match SockRef::from(stream).try_clone() {
             Ok(socket) => Rc::new(socket),
@@ -191,7 +191,7 @@ impl Connections {
         (self.served.fetch_add(1, Ordering::Relaxed) < self.capacity.served()).then_some(place)
     }
 
-    /// Counts a connection for its address, if that is limited: how many it has with this one.
+    /// Counts a connection for its address, if that is limited. Returns the number of its connections.
     fn count_address(self: &Arc<Self>, stream: &TcpStream) -> Option<(OfAddress, usize)> {
         if self.per_address == 0 {
             return None;
@@ -238,7 +238,7 @@ fn of_this_worker() -> Vec<Rc<Inner>> {
     OPEN.with_borrow(|open| open.iter().filter_map(|(_, connection)| connection.upgrade()).collect())
 }
 
-/// Closes the oldest of the silent connections that are not served: a new one may be about to ask for the server's health.
+/// Closes the oldest connections beyond the limit that have sent no request: a new one may query the server's health.
 fn make_room_among_refused(most: usize) {
     let mut refused: Vec<_> =
         of_this_worker().into_iter().filter(|one| one.refusal.is_some() && one.requests.get() == 0).collect();
@@ -249,7 +249,7 @@ fn make_room_among_refused(most: usize) {
 }
 
 fn refuse(socket: &Socket) {
-    // best effort: the peer may be gone, or take nothing
+    // an error does not matter: the peer may be gone, or take nothing
     let _ = socket.send(FULL);
     let _ = socket.shutdown(Shutdown::Both);
 }
@@ -260,15 +260,15 @@ impl Inner {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Resets the connection and drops what waits in both directions: a peer that is blocked in writing would otherwise
-    /// learn of it a minute later.
+    /// Resets the connection and drops the buffers of both directions. A peer that is blocked in writing would otherwise notice
+    /// a minute later.
     fn reset(&self) {
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         self.shut_down();
     }
 }
 
-/// A request is being answered; until this is dropped its connection is not idle.
+/// A request in progress. Its connection is not idle until this is dropped.
 pub struct Busy(Rc<Inner>);
 
 impl Drop for Busy {
@@ -296,13 +296,13 @@ impl Busy {
         self.0.refusal.is_some()
     }
 
-    /// Closes its connection now, with what the client still sends.
+    /// Resets its connection.
     pub(super) fn reset(&self) {
         self.0.reset();
     }
 }
 
-/// Closes a connection, for a task that writes to it for long.
+/// Resets the connection of a long answer.
 pub(super) struct Cutter(Option<Rc<Inner>>);
 
 impl Cutter {
@@ -311,7 +311,7 @@ impl Cutter {
         Self(request.conn_data::<Connection>().map(|connection| connection.0.clone()))
     }
 
-    /// Closes the connection now, with what waits to be sent.
+    /// Resets the connection.
     pub(super) fn cut(&self) {
         self.0.iter().for_each(|connection| connection.reset());
     }
@@ -323,7 +323,7 @@ impl Cutter {
 /// The connection is one that is not served.
 pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> {
     let Some(Connection(connection)) = request.conn_data::<Connection>() else {
-        // a request may have come all the same
+        // a closed connection may have sent a request before
         let is_closed = request.conn_data::<Closed>().is_some();
         return if is_closed { Err(ApiError::AtLimit("open files, or limits.connections")) } else { Ok(None) };
     };

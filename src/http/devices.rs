@@ -121,7 +121,7 @@ impl FromFields for UpdateDevice {
     }
 }
 
-/// The device of a path, which is the caller, or the caller is an operator.
+/// The device id in a path. Callers who are not operators may only name themselves.
 fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, ApiError> {
     let id = path_uuid("device_id", path)?;
     if identity.account.id == id || identity.account.role() >= Role::Operator {
@@ -185,7 +185,7 @@ pub async fn update(
     let bytes = metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
     broker.charge_stored(identity.account.id, bytes)?;
     undisturbed(async move {
-        // a gateway must not go between the look and the link
+        // the gateway must not be deleted before the device is linked to it
         let _held = match gateway_id {
             Some(Some(gateway)) => Some(broker.gateways.hold(gateway).await?),
             _ => None,
@@ -209,7 +209,7 @@ pub async fn remove(
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
         broker.clients.delete_device(id).await?;
-        // else a crash would bring back what was queued for it, for whoever registers the UUID next
+        // otherwise a crash would restore the queued commands for the next device with this UUID
         if let Err(error) = broker.commands.written().await {
             tracing::warn!(device = %id, %error, "the ends of a deleted device's commands are not written yet");
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub use self::fault::Fault;
 use crate::{
     auth::IdentityError,
-    domain::{budget::OverLimit, rooms::RoomRefusal},
+    domain::{budget::OverLimit, rooms::RoomRefusal, topics::TopicRefusal},
     protocol::error_code::INTERNAL_ERROR,
     store::UserRefusal,
 };
@@ -18,121 +18,118 @@ use crate::{
 /// Why a request is refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Input of the wrong shape; every fault that was found.
+    /// All faults of the input.
     #[error("validation error")]
     Validation(Vec<Fault>),
-    /// No credentials where they are needed.
+    /// The route needs credentials, and there are none.
     #[error("Not authenticated")]
     NotAuthenticated,
-    /// Credentials that are bad, expired, revoked, or of nobody.
+    /// The token is malformed, expired or revoked, or its client is deleted.
     #[error("{}", IdentityError::InvalidCredentials)]
     InvalidCredentials,
-    /// As above, in the words of the topic routes.
+    /// The same with the text of the topic routes (contract section 5).
     #[error("Invalid token")]
     InvalidToken,
-    /// Wrong username or password.
     #[error("Incorrect username or password")]
     IncorrectLogin,
-    /// A wrong old password.
+    /// The old password is wrong.
     #[error("Incorrect password")]
     IncorrectPassword,
-    /// A refresh token that is unknown, expired or used.
+    /// The refresh token is unknown, expired or used.
     #[error("Invalid refresh token")]
     InvalidRefreshToken,
-    /// A disabled user.
+    /// The user is disabled.
     #[error("{}", IdentityError::InactiveUser)]
     InactiveUser,
-    /// The same at a handshake, where the contract asks for another status.
+    /// The same at a handshake, which has another status (contract section 3).
     #[error("{}", IdentityError::InactiveUser)]
     InactiveAtHandshake,
-    /// The right identity without the right; the text says which one it lacks.
+    /// The client may not do this; the text says why.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// A cookie that came with a page of another origin.
+    /// The token is in a cookie, and the request comes from a page of another origin.
     #[error("Origin not allowed")]
     ForeignOrigin,
-    /// No such thing; the text names it.
+    /// The text says what does not exist.
     #[error("{0}")]
     NotFound(&'static str),
-    /// The path is there, the method is not; the value of `Allow`.
+    /// The path has other methods: the value of `Allow`.
     #[error("Method Not Allowed")]
     MethodNotAllowed(String),
-    /// Something of that name is there already; the text says what.
+    /// The text says what exists already.
     #[error("{0}")]
     AlreadyExists(&'static str),
-    /// A room does not allow it.
+    /// A request about a topic is refused.
+    #[error(transparent)]
+    Topic(TopicRefusal),
+    /// A request about a room is refused.
     #[error(transparent)]
     Room(RoomRefusal),
-    /// Somebody wants to leave a room without being a member.
+    /// A client that is not a member wants to leave a room. Another status than for other requests (contract section 7).
     #[error("{}", RoomRefusal::NotAMember)]
     CannotLeave,
-    /// The target of a command has no socket; the text says what it is.
+    /// The target of a command is not connected; the text says whether it is a device or a user.
     #[error("{0}")]
     NotConnected(&'static str),
-    /// The target's socket went before it answered.
+    /// The socket of the target was lost before it answered.
     #[error("Connection lost while waiting for command response.")]
     ConnectionLost,
     /// The target did not answer in time.
     #[error("Timeout waiting for command response.")]
     CommandTimeout,
-    /// The target is behind a gateway that is down; its name.
+    /// The target is behind a gateway with this name, which is down.
     #[error("Gateway {0} is down")]
     GatewayDown(String),
-    /// Somebody called the command off.
     #[error("Command was cancelled")]
     CommandCancelled,
-    /// An idempotency key that stands for another request.
     #[error("Idempotency-Key was used for another request")]
     IdempotencyKeyReused,
-    /// A change that would leave nobody to administer users.
+    /// After the change, nobody could administer users.
     #[error("{0}")]
     LastAdmin(UserRefusal),
-    /// A UUID that is bound to another device.
+    /// The UUID is bound to another client.
     #[error("UUID already registered")]
     UuidClaimed,
-    /// A body over `limits.body_bytes`.
     #[error("Request body over {0} bytes (limits.body_bytes)")]
     BodyTooLarge(usize),
-    /// A command that is too large for the sockets of its targets.
+    /// The command is too large for the sockets of its targets.
     #[error("Command over {0} bytes (half of limits.outbound_bytes)")]
     CommandTooLarge(usize),
-    /// A body that did not come in time.
     #[error("The request body did not arrive in time")]
     BodyTimeout,
-    /// A body of another content type than the route takes.
+    /// The body has another content type than this.
     #[error("Unsupported content type, expected {0}")]
     UnsupportedMediaType(&'static str),
-    /// A WebSocket path without a WebSocket handshake, or one of another version.
+    /// The path is a WebSocket endpoint, and the request is no handshake that it accepts.
     #[error("{0}")]
     UpgradeRequired(&'static str),
-    /// A limit of the client's own was hit.
+    /// The client, or its address, has reached a limit of its own.
     #[error(transparent)]
     TooMany(OverLimit),
-    /// A limit of the server's was hit; its key.
+    /// The server has reached the limit with this key.
     #[error("Server is at its limit ({0})")]
     AtLimit(&'static str),
-    /// The database is away, locked or too slow, or its answer was lost.
+    /// The database is unavailable, locked or too slow, or its answer was lost.
     #[error("Database unavailable")]
     DatabaseUnavailable,
-    /// There is no space left, or less than `storage.min_free_bytes`.
+    /// No space is left, or less than `storage.min_free_bytes`.
     #[error("Storage is nearly full")]
     StorageFull,
-    /// The server is stopping.
     #[error("Server is shutting down")]
     Draining,
-    /// The server failed; the cause is in the log alone.
+    /// The server failed. This cause is only in the log.
     #[error("{INTERNAL_ERROR}")]
     Internal(String),
 }
 
 impl ApiError {
-    /// One fault, as an error.
+    /// A single fault of the input.
     pub fn invalid(kind: &'static str, loc: &[&str], msg: impl Into<String>, input: Value) -> Self {
         let loc = loc.iter().map(|&part| part.to_owned()).collect();
         Self::Validation(vec![Fault::new(kind, loc, msg, &input)])
     }
 
-    /// A limit of the client's own was hit: its key, and the seconds until it should try again.
+    /// The client has reached the limit with this key, and should try again after so many seconds.
     pub fn too_many(limit: &'static str, retry_after: u64) -> Self {
         Self::TooMany(OverLimit { limit, retry_after })
     }

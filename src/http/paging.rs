@@ -169,7 +169,7 @@ fn link(request: &HttpRequest, cursor: &str) -> String {
     format!("<{}?{query}>; rel=\"next\"", request.uri().path())
 }
 
-/// Takes so many of the entries, which are in the order of their keys, from the one after the cursor on.
+/// The part of the entries after the cursor. The entries are ordered by their keys.
 pub(super) fn part_of<K: Key + Ord, V>(
     entries: impl IntoIterator<Item = (K, V)>,
     part: &Part<K>,
@@ -182,8 +182,8 @@ pub(super) fn part_of<K: Key + Ord, V>(
     (page, next)
 }
 
-/// Entries as JSON, so many of them at most and as many as fit into a page; at least one, so that every page goes on. What was
-/// read must go on after the page, to tell that there is more.
+/// The page of the entries as JSON: at most `limit`, and as many as fit into [`PAGE_BYTES`], but at least one. The entries must
+/// continue after the page if there are more.
 pub(super) fn fit<K: Key, T: Serialize>(
     entries: impl IntoIterator<Item = (K, T)>,
     limit: u64,

@@ -29,7 +29,7 @@ pub enum Register {
     User(RegisterUser),
 }
 
-// the keys decide which of the two it is, which no derive can express
+// by hand, since the derive cannot express that the keys decide between the two
 impl utoipa::PartialSchema for Register {
     fn schema() -> RefOr<Schema> {
         OneOfBuilder::new()

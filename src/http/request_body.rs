@@ -113,7 +113,7 @@ pub(super) async fn settle(
     }
     response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     if matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0)) {
-        // there is no body that could keep the connection from reading on
+        // an empty answer has no body that could hold the request's
         actix_web::rt::spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             busy.iter().for_each(Busy::reset);

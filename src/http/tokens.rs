@@ -82,7 +82,7 @@ impl FromFields for Login {
 
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let username = fields.text("username", 1..=254);
-        // longer than any password may be: an overlong one is answered like a wrong one
+        // more than a password may have, so that one that is too long gets the answer to a wrong one
         let password = fields.text("password", 1..=4096);
         let grant = fields.optional_text("grant_type", 0..=50)?;
         if grant.is_some_and(|grant| !grant.is_empty() && grant != "password") {

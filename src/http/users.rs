@@ -205,11 +205,11 @@ pub async fn remove(
     let id = path_int("id", &path)?;
     undisturbed(async move {
         let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
-        // the deletion decides; but who is going to be refused should not leave the rooms first
+        // `change_user` checks this again; a user who cannot be deleted must not leave the rooms first
         broker.store.check_dispensable(id).await??;
         broker.rooms.leave_all(user.uuid).await?;
         broker.logins.change_user(id, UserChange::Delete).await?;
-        // what was joined in the meantime
+        // again, since the user may have joined rooms in the meantime
         broker.rooms.leave_all(user.uuid).await?;
         tracing::info!(admin = %admin.0.account.id, user = id, "user deleted");
         Ok(Confirmation::of("User deleted"))

@@ -1,79 +1,64 @@
 //! Close codes (contract section 8).
 
-/// The reason why the server closes a socket. Codes from 1000 to 1013 are those of RFC 6455; codes 44xx are Switchboard's
-/// and follow HTTP status codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseCode {
-    /// 1001: the server is going away, or an agent was replaced. Reconnect with jitter.
-    GoingAway,
-    /// 1002: the peer violated RFC 6455.
-    Protocol,
-    /// 1003: a binary frame where only text is supported.
-    Unsupported,
-    /// 1007: text that is not UTF-8.
-    InvalidPayload,
-    /// 1009: a frame or message over `limits.frame_bytes`.
-    TooBig,
-    /// 1011: the server failed.
-    ServerError,
-    /// 1013: the server is overloaded; the client may try again later.
-    TryAgainLater,
-    /// 4400: `limits.bad_frames` in a row.
-    TooManyBadFrames,
-    /// 4401: the token expired or was revoked. Reconnect with a new one.
-    Unauthorized,
-    /// 4403: the user is disabled, or no longer a member of the room.
-    Forbidden,
-    /// 4408: nothing was received for `sessions.silence_secs`.
-    Silent,
-    /// 4409: replaced by a newer socket of the same device.
-    Replaced,
-    /// 4413: a slow consumer; its backlog exceeded `limits.outbound_bytes`.
-    SlowConsumer,
-    /// 4429: the peer exceeded `limits.frames_per_second`.
-    RateLimited,
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal;)*) => {
+        /// The reason why the server closes a socket. Codes from 1000 to 1013 are those of RFC 6455; codes 44xx are
+        /// Switchboard's and follow HTTP status codes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum CloseCode {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl CloseCode {
+            /// All codes, in the order of the README's table.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The number on the wire.
+            pub fn code(self) -> u16 {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// The reason text of the close frame; at most 123 bytes (RFC 6455, section 5.5).
+            pub fn reason(self) -> &'static str {
+                match self {
+                    $(Self::$name => $reason,)*
+                }
+            }
+        }
+    };
 }
 
-impl CloseCode {
-    /// The number on the wire.
-    pub fn code(self) -> u16 {
-        match self {
-            Self::GoingAway => 1001,
-            Self::Protocol => 1002,
-            Self::Unsupported => 1003,
-            Self::InvalidPayload => 1007,
-            Self::TooBig => 1009,
-            Self::ServerError => 1011,
-            Self::TryAgainLater => 1013,
-            Self::TooManyBadFrames => 4400,
-            Self::Unauthorized => 4401,
-            Self::Forbidden => 4403,
-            Self::Silent => 4408,
-            Self::Replaced => 4409,
-            Self::SlowConsumer => 4413,
-            Self::RateLimited => 4429,
-        }
-    }
-
-    /// The reason text of the close frame; at most 123 bytes (RFC 6455, section 5.5).
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::GoingAway => "going away",
-            Self::Protocol => "protocol error",
-            Self::Unsupported => "binary frames are not supported",
-            Self::InvalidPayload => "text is not valid UTF-8",
-            Self::TooBig => "message over limits.frame_bytes",
-            Self::ServerError => "server error",
-            Self::TryAgainLater => "overloaded, try again later",
-            Self::TooManyBadFrames => "too many bad frames in a row (limits.bad_frames)",
-            Self::Unauthorized => "token expired or revoked",
-            Self::Forbidden => "no longer allowed",
-            Self::Silent => "no heartbeat (sessions.silence_secs)",
-            Self::Replaced => "replaced by a newer connection",
-            Self::SlowConsumer => "slow consumer (limits.outbound_bytes)",
-            Self::RateLimited => "rate limit overrun (limits.frames_per_second)",
-        }
-    }
+codes! {
+    /// The server is going away, or an agent was replaced. Reconnect with jitter.
+    GoingAway = 1001, "going away";
+    /// The peer violated RFC 6455.
+    Protocol = 1002, "protocol error";
+    /// A binary frame where only text is supported.
+    Unsupported = 1003, "binary frames are not supported";
+    /// Text that is not UTF-8.
+    InvalidPayload = 1007, "text is not valid UTF-8";
+    /// A frame or message over `limits.frame_bytes`.
+    TooBig = 1009, "message over limits.frame_bytes";
+    /// The server failed.
+    ServerError = 1011, "server error";
+    /// The server is overloaded; the client may try again later.
+    TryAgainLater = 1013, "overloaded, try again later";
+    /// Too many bad frames in a row (`limits.bad_frames`).
+    TooManyBadFrames = 4400, "too many bad frames in a row (limits.bad_frames)";
+    /// The token expired or was revoked. Reconnect with a new one.
+    Unauthorized = 4401, "token expired or revoked";
+    /// The user is disabled, or no longer a member of the room.
+    Forbidden = 4403, "no longer allowed";
+    /// Nothing was received for `sessions.silence_secs`.
+    Silent = 4408, "no heartbeat (sessions.silence_secs)";
+    /// Replaced by a newer socket of the same device.
+    Replaced = 4409, "replaced by a newer connection";
+    /// A slow consumer; its backlog exceeded `limits.outbound_bytes`.
+    SlowConsumer = 4413, "slow consumer (limits.outbound_bytes)";
+    /// The peer exceeded `limits.frames_per_second`.
+    RateLimited = 4429, "rate limit overrun (limits.frames_per_second)";
 }
 
 /// Whether a peer may put this number into a close frame (RFC 6455, section 7.4).
@@ -84,6 +69,17 @@ pub fn is_valid_from_peer(code: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_readme_has_the_codes_in_a_table() {
+        let readme = include_str!("../../README.md");
+        let (_, table) =
+            readme.split_once("| closed with | because | reconnect? |\n| --- | --- | --- |\n").expect("the table");
+        let rows = table.lines().take_while(|line| line.starts_with("| "));
+        let documented: Vec<u16> = rows.filter_map(|row| row.split_whitespace().nth(1)?.parse().ok()).collect();
+        let sent: Vec<_> = CloseCode::ALL.iter().map(|code| code.code()).collect();
+        assert_eq!(documented, sent);
+    }
 
     #[test]
     fn reserved_and_unknown_codes_are_no_codes_for_peers() {

@@ -142,7 +142,7 @@ impl From<TopicError> for ApiError {
 
 impl From<TopicRefusal> for ApiError {
     fn from(refusal: TopicRefusal) -> Self {
-        Self::Forbidden(refusal.text())
+        Self::Topic(refusal)
     }
 }
 

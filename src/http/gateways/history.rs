@@ -56,7 +56,7 @@ impl FromFields for Span {
             return Err(fields.fault("value_error", "from", "Value error, must not be after to"));
         }
         let (limit, cursor) = (limit?, cursor?);
-        // further back there is nothing to be told
+        // a page ends where the span begins
         let to = cursor.map_or(to, |cursor| to.min(cursor).max(from));
         Ok(Self { from, to, limit: limit.map(|limit| limit as usize) })
     }
@@ -126,14 +126,14 @@ pub async fn history(
 ) -> Result<web::Json<History>, ApiError> {
     let id = broker.gateways.get(gateway_id(&path)?)?.gateway.id;
     let Span { from, to, limit } = span.0;
-    // what has been seen is what is read
+    // so that the answer has all probes so far
     broker.gateways.write_history(id).await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
         broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
     let uptime = uptime_percent(before, &transitions, from, to.min(broker.clock.now()));
     let (mut samples, left_out) = newest_samples(&hours, from, to, limit.unwrap_or(MAX_SAMPLES));
-    // a page tells everything from this time on
+    // the page is complete from this time on
     let mut since = left_out.then(|| samples.first().map(|(at, _)| *at)).flatten();
     if let Some(first) = transitions.len().checked_sub(limit.unwrap_or(MAX_TRANSITIONS)).filter(|first| *first > 0) {
         since = since.max(transitions.get(first).map(|first| first.at));
@@ -156,8 +156,8 @@ pub async fn history(
     }))
 }
 
-/// So many of the newest samples, oldest first, and with the first of them all of the same time; and whether older ones were
-/// left out.
+/// The newest samples, oldest first: at most `most`, but all with the same time as the first one. Also returns whether older
+/// ones are left out.
 fn newest_samples(
     hours: &[Hour],
     from: DateTime<Utc>,
