@@ -21,16 +21,16 @@ pub struct PasswordRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Weakness {
     /// Fewer characters than the rules ask for.
-    #[error("password must have at least {0} characters")]
+    #[error("the password must have at least {0} characters")]
     TooShort(usize),
     /// More characters than are hashed.
-    #[error("password must have at most {MAX_CHARS} characters")]
+    #[error("the password must have at most {MAX_CHARS} characters")]
     TooLong,
     /// It is a common password.
-    #[error("password is too common, choose another one")]
+    #[error("the password is too common: choose another one")]
     Common,
     /// It is a name of the account.
-    #[error("password must not be the username or email")]
+    #[error("the password must not be the username or the email address")]
     Name,
 }
 
