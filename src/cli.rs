@@ -157,9 +157,10 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
             "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: error, warn, info, debug, trace"
         );
     }
-    // the framework logs malformed requests as errors, although only the client is at fault
+    // the framework logs malformed requests and frames as errors, although only the client is at fault; sessions log bad
+    // frames themselves
     let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
-    let others = if is_verbose { "warn" } else { "warn,actix_http::h1=off" };
+    let others = if is_verbose { "warn,actix_http::ws=off" } else { "warn,actix_http::ws=off,actix_http::h1=off" };
     let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;

@@ -283,6 +283,7 @@ impl Session {
         }
         // checked first, in any state of the session: the decoder would return the same error again and again
         if let Err(error) = &message {
+            tracing::debug!(session = self.outbox.handle().id(), %error, "bad frame");
             return self.fail(close_code_of(error), context);
         }
         if !self.outbox.is_open() {

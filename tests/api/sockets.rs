@@ -362,7 +362,11 @@ async fn binary_frames_and_bad_utf8_end_a_socket() {
         ("reserved bits", &[(0xc1, b"x")], 1002),
         ("unknown frame", &[(0x83, b"x")], 1002),
         ("long ping", &[(0x89, &[b'x'; 126])], 1002),
+        ("long pong", &[(0x8a, &[b'x'; 126])], 1002),
+        ("long close", &[(0x88, &[3; 126])], 1002),
         ("fragment of a ping", &[(0x09, b"x")], 1002),
+        ("fragment of a pong", &[(0x0a, b"x")], 1002),
+        ("fragment of a close", &[(0x08, b"\x03\xe8")], 1002),
         ("text within a message", &[(0x01, b"x"), (0x81, b"y")], 1002),
     ];
     for path in &paths {
