@@ -3,11 +3,7 @@
 use actix_web::{
     HttpRequest,
     cookie::Cookie,
-    http::{
-        Method,
-        header::{self, HeaderValue},
-    },
-    web::Query,
+    http::{Method, header},
 };
 
 use crate::{
@@ -23,7 +19,7 @@ pub const BEARER_PROTOCOL: &str = "bearer";
 /// The cookie that a login sets.
 pub const COOKIE: &str = "access_token";
 
-/// The token of a request. The first of these counts: `Authorization: Bearer`, `?token=`,
+/// The token of a request. The first of these counts: `Authorization: Bearer`, `?token=` (of several the first),
 /// `Sec-WebSocket-Protocol: bearer, <token>`, the cookie. Unreadable credentials become an empty token, which is always
 /// refused, since they must not count as no credentials.
 ///
@@ -40,30 +36,31 @@ pub fn token(request: &HttpRequest, http: &Http) -> Result<Option<String>, AuthE
         return Err(AuthError::ForeignOrigin);
     }
     let value = cookie.trim_matches('"');
-    Ok(Some(value.strip_prefix("Bearer ").unwrap_or(value).to_owned()))
+    Ok(Some(bearer(value.as_bytes()).unwrap_or_else(|| value.to_owned())))
 }
 
 fn explicit(request: &HttpRequest) -> Option<String> {
-    if let Some(token) = request.headers().get_all(header::AUTHORIZATION).find_map(bearer) {
+    if let Some(token) = request.headers().get_all(header::AUTHORIZATION).find_map(|value| bearer(value.as_bytes())) {
         return Some(token);
     }
-    if request.query_string().contains("token")
-        && let Ok(query) = Query::<Vec<(String, String)>>::from_query(request.query_string())
-        && let Some((_, token)) = query.into_inner().into_iter().find(|(key, _)| key == "token")
+    // decoded, as for every other parameter: `tok%65n` is `token`
+    if let Some((_, token)) = form_urlencoded::parse(request.query_string().as_bytes()).find(|(key, _)| key == "token")
     {
-        return Some(token);
+        return Some(token.into_owned());
     }
     let mut protocols = websocket_protocols(request).skip_while(|protocol| *protocol != BEARER_PROTOCOL.as_bytes());
     protocols.nth(1).map(|token| std::str::from_utf8(token).unwrap_or_default().to_owned())
 }
 
-/// The token of an `Authorization` header of this scheme.
-fn bearer(value: &HeaderValue) -> Option<String> {
-    let value = value.as_bytes().trim_ascii();
+/// The token of credentials of this scheme: the scheme in any case, then one or more spaces (RFC 9110, section 11.4). A tab is
+/// no space, so with one the token is unreadable.
+fn bearer(value: &[u8]) -> Option<String> {
+    let value = value.trim_ascii();
     let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
     let (scheme, token) = value.split_at(end);
+    let token = if token.contains(&b'\t') { b"" } else { token.trim_ascii() };
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
-    is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().trim_matches(' ').to_owned())
+    is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().to_owned())
 }
 
 /// The value of the cookie. Other cookies may be malformed.
@@ -107,7 +104,7 @@ fn host(request: &HttpRequest, http: &Http) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
+    use actix_web::{http::header::HeaderValue, test::TestRequest};
 
     use super::*;
 
@@ -145,19 +142,55 @@ mod tests {
             .append_header(("Sec-WebSocket-Protocol", "abc"));
         assert_eq!(found(lines).unwrap(), "abc");
         assert_eq!(found(TestRequest::default().insert_header(("Sec-WebSocket-Protocol", "bearer"))), None);
-        assert_eq!(found(TestRequest::default().cookie(Cookie::new(COOKIE, "Bearer abc"))).unwrap(), "abc");
+        for cookie in ["abc", "Bearer abc", "bearer  abc"] {
+            assert_eq!(found(TestRequest::default().cookie(Cookie::new(COOKIE, cookie))).unwrap(), "abc", "{cookie}");
+        }
         assert_eq!(found(TestRequest::default().insert_header(("Authorization", "Basic abc"))), None);
         assert_eq!(found(TestRequest::default()), None);
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_found_as_the_decoded_query_says() {
+        for (query, token) in [
+            ("tok%65n=abc", Some("abc")),
+            ("%74%6F%6b%65%6E=abc", Some("abc")),
+            ("a=1&tok%65n=a%62c&b=2", Some("abc")),
+            ("token=abc&token=def", Some("abc")),
+            ("tok%65n=abc&token=def", Some("abc")),
+            ("token=&token=def", Some("")),
+            ("tok%65n", Some("")),
+            ("to+ken=abc", None),
+            ("tok%2565n=abc", None),
+            ("a=token", None),
+            ("mytoken=abc&Token=abc", None),
+        ] {
+            assert_eq!(found(TestRequest::with_uri(&format!("/?{query}"))).as_deref(), token, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_in_any_case_and_any_number_of_spaces_come_before_a_token() {
+        for value in ["Bearer abc", "bearer abc", "BEARER abc", "bEaReR abc", "Bearer    abc", " Bearer abc "] {
+            assert_eq!(
+                found(TestRequest::default().insert_header(("Authorization", value))).unwrap(),
+                "abc",
+                "{value}"
+            );
+        }
+        for value in ["Bearerabc", "Bearer,abc", "Bearer:abc", "abc"] {
+            assert_eq!(found(TestRequest::default().insert_header(("Authorization", value))), None, "{value}");
+        }
     }
 
     #[test]
     fn unreadable_credentials_are_not_taken_for_none() {
         let value = |bytes: &'static [u8]| HeaderValue::from_bytes(bytes).unwrap();
         let with = |name: &'static str, bytes| found(TestRequest::default().insert_header((name, value(bytes))));
-        for bytes in [b"Bearer".as_slice(), b"bearer ", b"Bearer \xe4"] {
+        for bytes in
+            [b"Bearer".as_slice(), b"bearer ", b"Bearer \xe4", b"Bearer\tabc", b"Bearer \tabc", b"bearer abc\tabc"]
+        {
             assert_eq!(with("Authorization", bytes).unwrap(), "", "{bytes:?}");
         }
-        assert_eq!(with("Authorization", b"Bearer\tabc").unwrap(), "\tabc");
         for bytes in [b"access_token".as_slice(), b"access_token=\xe4", b"a=1; access_token=%ff"] {
             assert_eq!(with("Cookie", bytes).unwrap(), "", "{bytes:?}");
         }

@@ -193,6 +193,44 @@ async fn the_first_credentials_found_count_and_unusable_ones_are_never_ignored()
 }
 
 #[tokio::test]
+async fn each_spelling_of_credentials_means_the_same_to_requests_and_handshakes() {
+    let mut broker = Broker::start().await;
+    let user = broker.user("ulla", "user").await;
+    let token = user.token().unwrap();
+    let header = |value: &str| (String::new(), format!("Authorization: {value}\r\n"));
+    let query = |query: &str| (format!("?{query}"), String::new());
+    let cases = [
+        (header(&format!("Bearer {token}")), 200),
+        (header(&format!("bearer {token}")), 200),
+        (header(&format!("BEARER {token}")), 200),
+        (header(&format!("Bearer    {token}  ")), 200),
+        (header(&format!("Bearer\t{token}")), 401),
+        (header(&format!("Bearer \t{token}")), 401),
+        (header(&format!("Bearer {token} {token}")), 401),
+        (header(&format!("Bearer{token}")), 401),
+        (query(&format!("token={token}")), 200),
+        (query(&format!("tok%65n={token}")), 200),
+        (query(&format!("%74%6f%6B%65%6E={token}&a=b")), 200),
+        (query(&format!("tok%65n={token}&token=bad")), 200),
+        (query(&format!("tok%65n=bad&token={token}")), 401),
+        (query("tok%65n=bad"), 401),
+        (query(&format!("tok%2565n={token}")), 401),
+    ];
+    for ((query, headers), expected) in cases {
+        let mut request = broker.client().request(Method::GET, &format!("/api/users/me{query}"));
+        if let Some((_, value)) = headers.trim_end_matches("\r\n").split_once(": ") {
+            request = request.header("authorization", value);
+        }
+        assert_eq!(answer(request).await.0, expected, "{query}{headers}");
+        let head = RawSocket::connect(&broker).await.handshake(&format!("/ws/auth{query}"), &headers).await;
+        let status = if expected == 200 { "101" } else { "401" };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{query}{headers}: {head}");
+    }
+    // a token that is no good is refused where none is needed, however its name is spelt
+    assert_eq!(get(&broker.client(), "/clients?tok%65n=bad").await.0, 401);
+}
+
+#[tokio::test]
 async fn unusable_credentials_are_refused_also_where_none_are_needed() {
     let (broker, _) = with_weather().await;
     let nobody = broker.client();
@@ -647,6 +685,24 @@ async fn what_is_no_http_is_no_error_in_the_log() {
         assert_eq!(broker.ended().await, Some(0));
         let log = broker.log();
         assert_eq!(log.contains("ERROR"), is_logged, "{level} {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_peers_bad_frame_is_no_error_in_the_log() {
+    for (level, is_logged) in [("info", false), ("debug", true)] {
+        let mut broker = Broker::with().set("LOG__LEVEL", level).start().await;
+        for (first, len) in [(0x09, 1), (0x0a, 1), (0x08, 2), (0x89, 126), (0x88, 126), (0xc1, 1), (0x83, 1), (0x80, 1)]
+        {
+            let mut socket = RawSocket::open(&broker, "/ws/echo").await;
+            socket.send_frame(first, &vec![b'x'; len]).await;
+            assert_eq!(socket.close_code().await, Some(1002), "{first:x}");
+        }
+        broker.signal("TERM");
+        assert_eq!(broker.ended().await, Some(0));
+        let log = broker.log();
+        assert!(!log.contains("ERROR") && !log.contains("WARN"), "{level} {log}");
+        assert_eq!(log.matches("bad frame").count(), if is_logged { 8 } else { 0 }, "{level} {log}");
     }
 }
 

@@ -177,6 +177,8 @@ async fn a_wrong_body_is_refused_with_every_fault_in_it() {
     assert_eq!((status.as_u16(), faults(&body)), (422, vec!["int_parsing path.id".to_owned()]));
     let (status, body) = patch(&admin, 1, json!({ "role": "god", "is_active": "no" })).await;
     assert_eq!((status, faults(&body)[0].as_str()), (422, "value_error body.role"));
+    let (status, body) = patch(&admin, 1, json!({ "role": "g".repeat(21) })).await;
+    assert_eq!((status, faults(&body)[0].as_str()), (422, "string_too_long body.role"));
 }
 
 #[tokio::test]
@@ -631,6 +633,11 @@ async fn no_token_key_or_password_is_ever_logged() {
         }
         refresh(&broker, &tokens["refresh_token"]).await;
         answer(broker.client().request(Method::POST, &format!("/topics/create?token={}x", device.access_token))).await;
+        for query in ["tok%65n={}", "token=a&tok%65n={}&token={}"] {
+            let query = query.replace("{}", &device.access_token);
+            answer(broker.client().request(Method::GET, &format!("/clients?{query}"))).await;
+            let _ = within(broker.client().connect(&format!("/ws?{query}"))).await;
+        }
         let cookie = format!("access_token={}", device.access_token);
         answer(broker.client().request(Method::GET, "/clients").header("cookie", cookie)).await;
         secrets.extend(["p4ssw0rd".to_owned(), "argon2id".to_owned()]);
