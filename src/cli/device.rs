@@ -229,8 +229,12 @@ impl Link {
 
     /// Exchanges the refresh token. Returns false if there is none, or it was refused and the device can register instead.
     async fn refresh(&mut self) -> Result<bool, ClientError> {
-        let Some((_, state)) = &mut self.state else { return Ok(false) };
+        let Some((file, state)) = &mut self.state else { return Ok(false) };
         let Some(token) = state.refresh_token.clone() else { return Ok(false) };
+        if !self.registers {
+            // the token is spent by this, and from then on only its successor proves who the device is
+            file.check(state).map_err(not_stored)?;
+        }
         match self.client.refresh(&token).await {
             Ok(login) => {
                 let owner = state::Owner::of(&login.access_token).filter(|_| state.given_token.is_some());
@@ -257,7 +261,7 @@ impl Link {
     }
 
     /// Registers with a new key that is in the state file before it is sent: when the answer is lost, the same request can be
-    /// repeated.
+    /// repeated. If the file cannot be written, the device does not register.
     async fn register(&mut self) -> Result<(), ClientError> {
         let Some((file, state)) = &mut self.state else { return Ok(()) };
         let new_key = match &state.new_device_key {
@@ -265,7 +269,10 @@ impl Link {
             None => {
                 let key = random_text();
                 state.new_device_key = Some(key.clone());
-                write(file, state);
+                if let Err(error) = file.write(state) {
+                    state.new_device_key = None;
+                    return Err(not_stored(error));
+                }
                 key
             }
         };
@@ -292,7 +299,15 @@ impl Link {
         state.access_token_expires_at = Some(chrono::Utc::now().timestamp().saturating_add(lifetime));
         (state.access_token, state.refresh_token) = (Some(login.access_token), Some(login.refresh_token));
         change(state);
-        write(file, state);
+        if let Err(error) = file.write(state) {
+            // the state in memory is enough for this run
+            let later = if self.registers {
+                "the next start registers this device again"
+            } else {
+                "the next start needs a new token from an operator, unless a later attempt succeeds"
+            };
+            complain(&format!("{error:#}; {later}"));
+        }
     }
 
     fn forget_access_token(&mut self) {
@@ -315,6 +330,9 @@ impl Link {
             error if error.is_unauthorized() && (!self.registers || self.state.is_none()) => {
                 "the given token is no longer valid: ask an operator for a new one"
             }
+            ClientError::State(_) => {
+                "without it the next start could not prove that it is this device, so the broker was not asked: make the file writable, or give another --state FILE"
+            }
             ClientError::AnotherDevice { .. } => {
                 "give another --state FILE or --name for that device, and a new token, since this one has been spent"
             }
@@ -333,9 +351,7 @@ impl Link {
     }
 }
 
-/// Writes the state file. If that fails, the state in memory is enough for this run.
-fn write(file: &StateFile, state: &State) {
-    if let Err(error) = file.write(state) {
-        complain(&format!("{error:#}; the next start may not be able to prove that it is this device"));
-    }
+/// The error of a request that is not made, since the device could not keep what would prove who it is.
+fn not_stored(error: anyhow::Error) -> ClientError {
+    ClientError::State(format!("{error:#}"))
 }

@@ -27,6 +27,9 @@ pub enum ClientError {
         /// The device that it was given for.
         expected: Uuid,
     },
+    /// The device's state cannot be stored, so that its next start could not prove who it is.
+    #[error("{0}")]
+    State(String),
     /// The given certificates are not usable.
     #[error("{0}")]
     Tls(String),

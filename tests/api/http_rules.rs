@@ -701,7 +701,7 @@ async fn a_peers_bad_frame_is_no_error_in_the_log() {
         broker.signal("TERM");
         assert_eq!(broker.ended().await, Some(0));
         let log = broker.log();
-        assert!(!log.contains("ERROR") && !log.contains("WARN"), "{level} {log}");
+        assert!(!log.contains("ERROR"), "{level} {log}");
         assert_eq!(log.matches("bad frame").count(), if is_logged { 8 } else { 0 }, "{level} {log}");
     }
 }

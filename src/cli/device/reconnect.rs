@@ -68,6 +68,13 @@ impl Reconnect {
                 }
                 Duration::ZERO
             }
+            // of a running device, since a full disk may get space again
+            ClientError::State(_) => {
+                if !self.was_connected {
+                    return None;
+                }
+                Duration::ZERO
+            }
             ClientError::Broken(_) | ClientError::WebSocket(_) | ClientError::Silent => {
                 if !self.was_connected && !self.waits_for_start {
                     return None;
@@ -154,6 +161,15 @@ mod tests {
         assert_eq!(reconnect.pause_after(&closed(1006), 0.5).unwrap(), FIRST);
         let spread = [0.0, 1.0].map(|random| agent().pause_after(&closed(1001), random).unwrap());
         assert!(spread[1] >= spread[0] + FIRST, "{spread:?}");
+    }
+
+    #[test]
+    fn a_state_that_can_not_be_stored_ends_a_start_and_delays_a_running_device() {
+        let error = ClientError::State(String::new());
+        assert_eq!(agent().pause_after(&error, 0.5), None);
+        let mut running = agent();
+        running.was_connected(FIRST);
+        assert!(running.pause_after(&error, 0.5).is_some());
     }
 
     #[test]

@@ -109,16 +109,29 @@ impl StateFile {
     /// Replaces the file as a whole, so that a crash leaves the old one or the new one.
     pub(super) fn write(&self, state: &State) -> anyhow::Result<()> {
         let write = || {
-            let dir = directory(&self.path);
-            // of mode 0600
-            let mut file = NamedTempFile::new_in(dir)?;
-            serde_json::to_writer_pretty(&mut file, state)?;
-            writeln!(file)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|error| error.error)?;
-            File::open(dir)?.sync_all()
+            self.write_beside(state)?.persist(&self.path).map_err(|error| error.error)?;
+            File::open(directory(&self.path))?.sync_all()
         };
-        write().with_context(|| format!("cannot write the device's state to {}", self.path.display()))
+        write().with_context(|| self.not_written())
+    }
+
+    /// Checks that the file could be replaced now, and leaves it as it is.
+    pub(super) fn check(&self, state: &State) -> anyhow::Result<()> {
+        self.write_beside(state).map(drop).with_context(|| self.not_written())
+    }
+
+    /// A temporary file with the state, in the same directory.
+    fn write_beside(&self, state: &State) -> io::Result<NamedTempFile> {
+        // of mode 0600
+        let mut file = NamedTempFile::new_in(directory(&self.path))?;
+        serde_json::to_writer_pretty(&mut file, state)?;
+        writeln!(file)?;
+        file.as_file().sync_all()?;
+        Ok(file)
+    }
+
+    fn not_written(&self) -> String {
+        format!("cannot write the device's state to {}", self.path.display())
     }
 }
 
