@@ -20,3 +20,4 @@ pub mod shares;
 pub mod storage;
 pub mod subscriptions;
 pub mod topics;
+pub mod usernames;

@@ -2,7 +2,7 @@
 
 mod lines;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -232,21 +232,33 @@ impl Terminal {
         Ok(subscribed)
     }
 
-    /// The UUID of a device by its name. If it is not unique or unknown, prints the reason.
+    /// The UUID of a connected device by its name. If there is not exactly one, prints the reason.
     async fn find(&mut self, who: &str) -> Option<Uuid> {
         if let Ok(uuid) = Uuid::try_parse(who) {
             return Some(uuid);
         }
-        self.look().await;
+        let connected = self.look().await;
         let candidates: names::Candidates = self.names.iter().map(|(uuid, name)| (*uuid, name.clone())).collect();
-        names::unique(who, &candidates).map_err(|why| say!("  {why}; /who lists connected clients")).ok()
+        match names::unique(who, &candidates, "connected client") {
+            Ok(uuid) if connected.is_none_or(|connected| connected.contains(&uuid)) => Some(uuid),
+            Ok(uuid) => {
+                say!("  {} ({uuid}) is offline: not sent; /who lists connected clients", printable(&self.names[&uuid]));
+                None
+            }
+            // which devices are registered and offline is known to operators alone
+            Err(why) => {
+                say!("  {why}; /who lists connected clients");
+                None
+            }
+        }
     }
 
-    /// Loads the names of connected clients. If that fails, UUIDs are shown.
-    async fn look(&mut self) {
-        if let Ok(connected) = names::connected(self.link.client()).await {
-            self.learn(connected);
-        }
+    /// Loads the names of connected clients and returns who they are. If that fails, UUIDs are shown in place of names.
+    async fn look(&mut self) -> Option<HashSet<Uuid>> {
+        let connected = names::connected(self.link.client()).await.ok()?;
+        let uuids = connected.iter().map(|(uuid, _)| *uuid).collect();
+        self.learn(connected);
+        Some(uuids)
     }
 
     fn learn(&mut self, names: names::Candidates) {

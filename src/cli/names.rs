@@ -16,9 +16,9 @@ const LISTED: usize = 10;
 /// Devices and connected clients with their names.
 pub(super) type Candidates = Vec<(Uuid, String)>;
 
-/// The client with this name. Case is ignored if no name matches exactly. The error lists similar names, or the UUIDs of all
-/// with this name.
-pub(super) fn unique(name: &str, candidates: &Candidates) -> anyhow::Result<Uuid> {
+/// The one of these candidates with this name. Case is ignored if no name matches exactly. The error says what the candidates
+/// are, such as "connected client", and lists similar names, or the UUIDs of all with this name.
+pub(super) fn unique(name: &str, candidates: &Candidates, what: &str) -> anyhow::Result<Uuid> {
     let of = |is_it: &dyn Fn(&str) -> bool| {
         candidates.iter().filter(|(_, candidate)| is_it(candidate)).map(|(uuid, _)| *uuid).collect::<Vec<_>>()
     };
@@ -39,9 +39,9 @@ pub(super) fn unique(name: &str, candidates: &Candidates) -> anyhow::Result<Uuid
             similar.sort();
             similar.dedup();
             if similar.is_empty() {
-                bail!("no device or client is named \"{shown}\"");
+                bail!("no {what} is named \"{shown}\"");
             }
-            bail!("no device or client is named \"{shown}\"; there are: {}", listed(&similar))
+            bail!("no {what} is named \"{shown}\"; there are: {}", listed(&similar))
         }
         several => {
             let uuids: Vec<_> = several.iter().map(Uuid::to_string).collect();
@@ -60,10 +60,10 @@ pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid>
     if let Ok(uuid) = Uuid::try_parse(name) {
         return Ok(uuid);
     }
-    let mut candidates = match devices(client, name).await {
+    let (mut candidates, what) = match devices(client, name).await {
         // a caller that is not an operator can only look among connected clients
-        Err(ClientError::Refused { status, .. }) if status == 403 => Vec::new(),
-        devices => devices?,
+        Err(ClientError::Refused { status, .. }) if status == 403 => (Vec::new(), "connected client"),
+        devices => (devices?, "device or connected user"),
     };
     // commands to users go to their sockets, so connected users are candidates, too
     for (uuid, name) in connected(client).await? {
@@ -71,7 +71,7 @@ pub(super) async fn resolve(client: &Client, name: &str) -> anyhow::Result<Uuid>
             candidates.push((uuid, name));
         }
     }
-    unique(name, &candidates)
+    unique(name, &candidates, what)
 }
 
 /// The devices whose name contains this text.
@@ -128,16 +128,16 @@ mod tests {
         let names = ["box", "Box", "Carol", "twin", "twin"];
         let candidates: Candidates = uuids.iter().copied().zip(names.map(str::to_owned)).collect();
         for (name, number) in [("box", 0), ("Box", 1), ("Carol", 2), ("carol", 2)] {
-            assert_eq!(unique(name, &candidates).unwrap(), uuids[number], "{name}");
+            assert_eq!(unique(name, &candidates, "client").unwrap(), uuids[number], "{name}");
         }
         for (name, expected) in [
             ("BOX", format!("2 are named \"BOX\", give the UUID of one: {}, {}", uuids[0], uuids[1])),
             ("twin", format!("2 are named \"twin\", give the UUID of one: {}, {}", uuids[3], uuids[4])),
-            ("aro", "no device or client is named \"aro\"; there are: Carol".to_owned()),
-            ("nobody", "no device or client is named \"nobody\"".to_owned()),
-            ("\u{1b}[2J", "no device or client is named \"\\u{1b}[2J\"".to_owned()),
+            ("aro", "no client is named \"aro\"; there are: Carol".to_owned()),
+            ("nobody", "no client is named \"nobody\"".to_owned()),
+            ("\u{1b}[2J", "no client is named \"\\u{1b}[2J\"".to_owned()),
         ] {
-            assert_eq!(unique(name, &candidates).unwrap_err().to_string(), expected);
+            assert_eq!(unique(name, &candidates, "client").unwrap_err().to_string(), expected);
         }
     }
 }

@@ -8,8 +8,7 @@ use clap::{Args, Subcommand};
 use super::{ConfigArguments, database::Database};
 use crate::{
     auth::passwords,
-    domain::{ids::Role, passwords::PasswordRules},
-    http::body::is_email,
+    domain::{ids::Role, passwords::PasswordRules, usernames},
     store::{Duplicate, NewUser, Store, User, UserChange},
     terminal::{
         WrongArguments,
@@ -94,9 +93,13 @@ enum Action {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action {
         Action::Create { username, email, role, password_stdin, config } => {
-            crate::http::check_username(&username).map_err(|why| WrongArguments(format!("--username: {why}")))?;
+            usernames::check(&username)
+                .map_err(|why| WrongArguments(format!("--username: {why}, unlike \"{}\"", printable(&username))))?;
             if let Some(email) = &email {
-                ensure!(is_email(email), WrongArguments(format!("--email: {email} is not an email address")));
+                ensure!(
+                    usernames::is_email(email),
+                    WrongArguments(format!("--email: {email} is not an email address"))
+                );
             }
             let database = Database::open_migrated(config, true).await?;
             let names: Vec<_> = [Some(username.as_str()), email.as_deref()].into_iter().flatten().collect();
@@ -106,8 +109,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 Ok(user) => {
                     say!("created {} {} (id {}) in {}", user.role.as_str(), user.username, user.id, database.location);
                 }
-                Err(Duplicate::Username) => bail!("Username already registered"),
-                Err(Duplicate::Email) => bail!("Email already registered"),
+                Err(Duplicate::Username) => bail!("there is a user with this name already: give another --username"),
+                Err(Duplicate::Email) => bail!("there is a user with this email address already: give another --email"),
             }
         }
         Action::List { config } => list(&open(config).await?).await?,

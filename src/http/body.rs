@@ -19,7 +19,7 @@ use crate::{
     state::Broker,
 };
 
-pub use fields::{Checked, Fields, FromFields, is_email};
+pub use fields::{Checked, Fields, FromFields};
 pub use limits::Limit;
 
 /// How long a body may take to arrive.

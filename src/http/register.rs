@@ -8,13 +8,17 @@ use utoipa::{
 };
 
 use super::{
-    body::{Body, Checked, Fields, FromFields, is_email},
+    body::{Body, Checked, Fields, FromFields},
     client_address, credentials,
     tokens::TokenPair,
 };
 use crate::{
     auth::registration::{NewAccount, NewDevice},
-    domain::{ids::ClientId, registration},
+    domain::{
+        ids::ClientId,
+        registration,
+        usernames::{self, BadUsername},
+    },
     http::errors::ApiError,
     state::Broker,
     store::User,
@@ -153,35 +157,28 @@ impl FromFields for RegisterUser {
 }
 
 fn optional_email(fields: &mut Fields<'_>) -> Checked<Option<String>> {
-    match fields.optional_text("email", 0..=254)? {
+    match fields.optional_text("email", 0..=usernames::MAX_EMAIL_CHARS)? {
         Some(_) => fields.email("email").map(Some),
         None => Ok(None),
     }
 }
 
 fn username(fields: &mut Fields<'_>) -> Checked<String> {
-    let username = fields.text("username", 3..=254)?;
-    if let Err(why) = check_username(&username) {
-        let kind = if username.chars().count() > 50 { "string_too_long" } else { "value_error" };
-        return Err(fields.fault(kind, "username", why));
-    }
-    Ok(username)
-}
-
-/// Checks a username: 3 to 50 characters, or an email.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_username(username: &str) -> Result<(), &'static str> {
-    let chars = username.chars().count();
-    if chars < 3 {
-        Err("String should have at least 3 characters")
-    } else if chars > 50 && !(chars <= 254 && is_email(username)) {
-        Err("String should have at most 50 characters")
-    } else if username.contains(char::is_control) || username.trim() != username {
-        Err("Value error, must not begin or end with spaces or contain control characters")
-    } else {
-        Ok(())
+    let username = fields.text("username", usernames::MIN_CHARS..=usernames::MAX_EMAIL_CHARS)?;
+    match usernames::check(&username) {
+        Ok(()) => Ok(username),
+        Err(BadUsername::TooShort) => {
+            let msg = format!("String should have at least {} characters", usernames::MIN_CHARS);
+            Err(fields.fault("string_too_short", "username", msg))
+        }
+        Err(BadUsername::TooLong) => {
+            let msg = format!("String should have at most {} characters", usernames::MAX_CHARS);
+            Err(fields.fault("string_too_long", "username", msg))
+        }
+        Err(BadUsername::Invisible) => {
+            let msg = "Value error, must not begin or end with spaces or contain control characters";
+            Err(fields.fault("value_error", "username", msg))
+        }
     }
 }
 

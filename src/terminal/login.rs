@@ -3,10 +3,10 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
-use super::remote::Remote;
-use crate::client::Client;
+use super::{output::printable, remote::Remote};
+use crate::client::{Client, ClientError};
 
 /// The file with the first admin's password in a data directory.
 const FIRST_PASSWORD: &str = "initial-admin-password";
@@ -26,7 +26,7 @@ pub(crate) struct Credentials {
     #[arg(long, env = "SWITCHBOARD_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Log in as this user; the password is read from SWITCHBOARD_PASSWORD or the terminal
-    #[arg(long, env = "SWITCHBOARD_USERNAME")]
+    #[arg(long, env = "SWITCHBOARD_USERNAME", value_parser = NonEmptyStringValueParser::new())]
     username: Option<String>,
     /// Without token and username: the data directory with the first admin's password
     #[arg(long, value_name = "DIR", default_value = "./data")]
@@ -64,7 +64,7 @@ impl Credentials {
             return Ok(client.with_token(&token));
         }
         let first_password = self.data_dir.join(FIRST_PASSWORD);
-        let mut what_else = "";
+        let mut advice = "the username or the password is wrong (the password is SWITCHBOARD_PASSWORD, if that is set)";
         let (username, password) = match self.username {
             Some(username) => {
                 let password = match std::env::var("SWITCHBOARD_PASSWORD") {
@@ -78,7 +78,7 @@ impl Credentials {
             None if first_password.exists() && is_local(&client) => {
                 let password = std::fs::read_to_string(&first_password)
                     .with_context(|| format!("cannot read {}", first_password.display()))?;
-                what_else = " with the first password of the data directory; if it was changed, give --username";
+                advice = "its first password, from the data directory, is wrong; if it was changed, give --username";
                 ("admin".to_owned(), password.trim().to_owned())
             }
             None => bail!(
@@ -86,11 +86,15 @@ impl Credentials {
                 first_password.display()
             ),
         };
+        let shown = printable(&username);
         match client.login(&username, &password).await {
             Ok(_) => Ok(client),
+            Err(ClientError::Refused { code, .. }) if code == "inactive_user" => bail!(
+                "the user {shown} is disabled: give another --username, or have an admin enable it (switchboard user enable {shown})"
+            ),
             // without the context, since the credentials were not the cause
             Err(error) if !error.is_unauthorized() => Err(error.into()),
-            Err(error) => Err(error).with_context(|| format!("cannot log in as {username}{what_else}")),
+            Err(_) => bail!("cannot log in as {shown}: {advice}"),
         }
     }
 }

@@ -67,7 +67,7 @@ async fn the_exit_code_of_send_tells_how_it_went() {
     assert_eq!(send(&mut broker, &[&format!("{online},{offline}"), "GET", "/"]).0, Some(2));
     assert_eq!(send(&mut broker, &[&offline, "GET", "/"]).0, Some(3));
     let (code, output) = send(&mut broker, &["nobody", "GET", "/"]);
-    assert!(code == Some(1) && output.contains("no device or client is named \"nobody\""), "{output}");
+    assert!(code == Some(1) && output.contains("no device or connected user is named \"nobody\""), "{output}");
     let (code, output) = send(&mut broker, &[&online, "GET", "/", "--data", "{"]);
     assert!(code == Some(2) && output.contains("--data"), "{output}");
 }

@@ -129,6 +129,42 @@ async fn a_name_has_its_uuid_on_the_same_broker_and_one_process_at_a_time() {
     assert!(output.code == Some(1) && output.stderr.lines().count() == 1, "{output:?}");
 }
 
+/// Starts a command of the binary that cannot write to any file, as on a full disk.
+fn on_full_disk(broker: &mut Broker, arguments: &[&str]) -> Program {
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    let shell = [&["-c", script, env!("CARGO_BIN_EXE_switchboard")], arguments].concat();
+    Program::start_of(broker.setup(), "sh", &shell)
+}
+
+#[tokio::test]
+async fn a_device_that_can_not_keep_its_identity_does_not_register() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "claim").start().await;
+    let url = broker.url.clone();
+    for program in [&["agent", "--exec", "true"][..], &["client", "--name", "agent"]] {
+        let program = on_full_disk(&mut broker, &[program, &["--url", &url]].concat());
+        let (code, said) = program.ended().await;
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("cannot write the device's state") && said.contains("--state FILE"), "{said}");
+    }
+    assert_eq!(get(&broker.admin().await, "/devices").await.1["count"], 0);
+    starts_as(agent(&mut broker, &[]), "as agent (").await;
+    // with the tokens of a running device the next start needs no file
+    on_full_disk(&mut broker, &["agent", "--exec", "true", "--url", &url]).says("as agent (").await;
+}
+
+#[tokio::test]
+async fn a_token_from_an_operator_is_not_spent_if_its_successor_can_not_be_kept() {
+    let mut broker = Broker::with().set("DEVICES__REGISTRATION", "closed").start().await;
+    let (url, admin) = (broker.url.clone(), broker.admin().await);
+    let uuid = Uuid::new_v4().to_string();
+    let (_, device) = post(&admin, "/register", json!({ "name": "box", "uuid": uuid })).await;
+    let token = ["--token", device["refresh_token"].as_str().unwrap()];
+    let program = on_full_disk(&mut broker, &[&["agent", "--exec", "true", "--url", &url], &token[..]].concat());
+    let (code, said) = program.ended().await;
+    assert!(code == Some(1) && said.contains("cannot write the device's state"), "{said}");
+    agent(&mut broker, &token).says(&uuid).await;
+}
+
 #[tokio::test]
 async fn where_only_operators_register_devices_a_token_is_given() {
     let mut broker = Broker::with().set("DEVICES__REGISTRATION", "closed").start().await;
@@ -301,7 +337,7 @@ async fn a_person_at_the_terminal_talks_by_name() {
     bob.types("And again").await;
     assert_eq!(box_.says("And again").await, "Bob: And again");
     bob.types("/to Nobody Hello").await;
-    bob.says("no device or client is named \"Nobody\"").await;
+    bob.says("no connected client is named \"Nobody\"").await;
     bob.types("/subscribe weather").await;
     bob.says("Topic not found").await;
     box_.types("/topic weather It rains.").await;
@@ -319,6 +355,12 @@ async fn a_person_at_the_terminal_talks_by_name() {
     let message = json!({ "to": uuid, "msgid": "1", "content": "\u{1b}[2Jgone" });
     raw.send_text(message.to_string()).await.unwrap();
     assert_eq!(bob.says("gone").await, r"raw: \u{1b}[2Jgone");
+    // a device that was seen before is known by its name after it has gone
+    box_.types("/quit").await;
+    assert_eq!(box_.ended().await.0, Some(0));
+    until(async || get(&broker.client(), "/clients").await.1["count"] == 2).await;
+    bob.types("/to \"big box\" Are you there?").await;
+    assert!(bob.says("offline").await.starts_with("  Big Box ("));
 }
 
 #[tokio::test]

@@ -254,6 +254,7 @@ async fn every_fault_in_a_body_or_query_is_told_by_its_field() {
     let long_description = format!(r#"{{"name":"x","description":"{}"}}"#, "é".repeat(4097));
     let long_content = format!(r#"{{"content":"{}x","room_id":1}}"#, "é".repeat(16 * 1024));
     let long_msg_id = format!(r#"{{"content":"x","room_id":1,"client_msg_id":"{}"}}"#, "é".repeat(65));
+    let long_role = format!(r#"{{"user_id":1,"role":"{}"}}"#, "é".repeat(21));
     let deep = format!(r#"{{"name":{}{}}}"#, "[".repeat(100), "]".repeat(100));
     let both = ["missing body.content", "missing body.room_id"];
     let table: Vec<(Method, &String, &str, Vec<&str>)> = vec![
@@ -332,6 +333,8 @@ async fn every_fault_in_a_body_or_query_is_told_by_its_field() {
         (Method::PATCH, &member, "{}", vec!["missing body.role"]),
         (Method::PATCH, &member, r#"{"role":null}"#, vec!["missing body.role"]),
         (Method::PATCH, &member, r#"{"role":"owner"}"#, vec!["value_error body.role"]),
+        (Method::POST, &members, &long_role, vec!["string_too_long body.role"]),
+        (Method::PATCH, &member, r#"{"role":"owner of the whole room"}"#, vec!["string_too_long body.role"]),
     ];
     for (method, path, text, expected) in table {
         let request = anna.client.request(method.clone(), path).header("content-type", "application/json");

@@ -69,6 +69,28 @@ async fn a_broker_goes_on_when_nobody_reads_its_log() {
 }
 
 #[tokio::test]
+async fn a_failed_login_is_told_with_what_to_do() {
+    let mut broker = Broker::start().await;
+    broker.user("dora", "user").await;
+    assert_eq!(broker.command(&["user", "disable", "dora"], "").code, Some(0));
+    let url = broker.url.clone();
+    for (username, code, expected) in [
+        (
+            "carol",
+            1,
+            "cannot log in as carol: the username or the password is wrong (the password is SWITCHBOARD_PASSWORD",
+        ),
+        ("dora", 1, "the user dora is disabled: give another --username"),
+        ("", 2, "--username"),
+    ] {
+        let mut command = broker.setup().command(&["devices", "--url", &url, "--username", username]);
+        let output = command.env("SWITCHBOARD_PASSWORD", "password of dora").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
     let mut broker = Broker::start().await;
     let url = broker.url.clone();
@@ -83,11 +105,11 @@ async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
             &["client", "--name", "x", "--url", "http://no-host.invalid"],
             &["cannot find the host of http://no-host.invalid"],
         ),
-        (&["devices", "--url", &url, "--data-dir", "wrong"], &["cannot log in as admin", "--username", "401"]),
+        (&["devices", "--url", &url, "--data-dir", "wrong"], &["cannot log in as admin: ", "--username"]),
         (&["devices", "--url", &url, "--data-dir", "none"], &["no credentials", "--token or --username"]),
         (&["devices", "--url", &url, "--ca", "nofile"], &["cannot read nofile: No such file"]),
         (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials"]),
-        (&["devices", "show", "nobody", "--url", &url], &["no device or client is named \"nobody\""]),
+        (&["devices", "show", "nobody", "--url", &url], &["no device or connected user is named \"nobody\""]),
         (&["commands", "show", &uuid::Uuid::nil().to_string(), "--url", &url], &["404"]),
         (&["demo", "--url", &format!("{url}/not/here")], &["POST /register failed: 404"]),
     ] {

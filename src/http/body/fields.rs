@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-pub use self::texts::is_email;
 use super::limits::Limit;
 use crate::{
     domain::passwords::PasswordRules,

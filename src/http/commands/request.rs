@@ -202,7 +202,7 @@ pub struct ListQuery {
 
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
-        let state = fields.parsed("state", TargetState::parse, "one of the states of a target");
+        let state = fields.one_of("state", &TargetState::ALL.map(|state| (state.as_str(), state)));
         let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
