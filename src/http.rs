@@ -31,6 +31,7 @@ mod response_body;
 pub mod rooms;
 pub mod root;
 pub mod routes;
+pub(crate) mod stream;
 mod tokens;
 mod topics;
 mod users;

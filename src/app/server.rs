@@ -1,7 +1,6 @@
 //! The HTTP server: the listener, the workers, and the middleware around every request.
 
 use std::{
-    any::Any,
     fs,
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
@@ -10,9 +9,13 @@ use std::{
 };
 
 use actix_cors::Cors;
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::{
-    App, HttpServer,
-    dev::{Extensions, Server},
+    App,
+    dev::{AppConfig, Extensions, fn_service},
+    error::DispatchError,
     http::Method,
     middleware::{NormalizePath, TrailingSlash, from_fn},
     rt::net::TcpStream,
@@ -23,13 +26,16 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     domain::{admission::Capacity, liveness::Periods, origin},
-    http::{Admission, connections::Connections, request_id, root, routes},
+    http::{Admission, connections::Connections, request_id, root, routes, stream::PacedStream},
     settings::{self, Registration, Settings},
     state::Broker,
 };
 
 /// Length of the listener's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 4096;
+
+/// How long a connection that is being closed may take to accept the last bytes.
+const DISCONNECT: Duration = Duration::from_secs(1);
 
 pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let open = || {
@@ -103,48 +109,65 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     // the kernel drops a connection whose peer acknowledges nothing for this long, whatever state the session is in
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
     let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), limits));
-    let connections = admission.connections.clone();
-    let most_per_worker = connections.most_per_worker(workers);
+    let most_per_worker = admission.connections.most_per_worker(workers);
     let sessions = &broker.settings.sessions;
     let periods =
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
-    let server = HttpServer::new(move || {
+    let server = Server::build()
+        .workers(workers)
+        .backlog(BACKLOG as u32)
+        // above this number the framework stops accepting, until the surplus connections are closed
+        .max_concurrent_connections(most_per_worker)
+        .disable_signals()
+        .shutdown_timeout(2);
+    let draining = server.graceful_shutdown_signal();
+    let server = server.listen("http", listener, move || {
         // runs once on each worker's thread
         if let Some(relay) = broker.relays.start_worker(periods) {
             broker.supervision.watch_actor("relay", relay.recipient());
         }
         let idle = admission.connections.clone().close_idle();
         actix_web::rt::spawn(broker.supervision.watched("idle connection closer", idle));
-        App::new()
+        let app = App::new()
             .app_data(broker.clone())
             .app_data(admission.clone())
             .configure(routes::configure)
             .default_service(web::to(root::not_found))
             .wrap(cors(&broker.settings))
             .wrap(from_fn(request_id::around))
-            .wrap(NormalizePath::new(TrailingSlash::Trim))
-    })
-    .workers(workers)
-    .backlog(BACKLOG as u32)
-    // above this number the framework stops accepting, until the surplus connections are closed
-    .max_connections(most_per_worker)
-    .tcp_nodelay(true)
-    .disable_signals()
-    .shutdown_timeout(2)
-    .on_connect(move |connection: &dyn Any, data: &mut Extensions| {
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-        let socket = SockRef::from(stream);
-        #[cfg(target_os = "linux")]
-        if !user_timeout.is_zero()
-            && let Err(error) = socket.set_tcp_user_timeout(Some(user_timeout))
-        {
-            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
-        }
-        connections.accepted(stream, data);
-    })
-    .listen(listener)?
-    .run();
-    Ok(server)
+            .wrap(NormalizePath::new(TrailingSlash::Trim));
+        let app = map_config(app.into_factory(), |()| AppConfig::default());
+        let (draining, connections) = (draining.clone(), admission.connections.clone());
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .client_disconnect_timeout(DISCONNECT)
+            .on_connect_ext(move |stream: &PacedStream, data: &mut Extensions| {
+                set_options(stream.tcp(), user_timeout);
+                connections.accepted(stream, data);
+            })
+            .h1(app);
+        fn_service(|tcp: TcpStream| async {
+            let peer = tcp.peer_addr().ok();
+            Ok::<_, DispatchError>((PacedStream::new(tcp), peer))
+        })
+        .and_then(http)
+    })?;
+    Ok(server.run())
+}
+
+fn set_options(tcp: &TcpStream, user_timeout: Duration) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    #[cfg(target_os = "linux")]
+    if !user_timeout.is_zero()
+        && let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout))
+    {
+        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+    }
 }
 
 fn cors(settings: &Settings) -> Cors {

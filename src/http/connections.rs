@@ -26,6 +26,7 @@ use actix_web::{
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
+use super::stream::{Pace, PacedStream};
 use crate::{
     delivery::tick,
     domain::{
@@ -65,10 +66,7 @@ pub struct Connection(Rc<Inner>);
 struct Inner {
     socket: Rc<Socket>,
     refusal: Option<Refusal>,
-    /// requests that are being answered
-    requests: Cell<u32>,
-    /// it is a WebSocket: its session closes it
-    upgraded: Cell<bool>,
+    pace: Rc<Pace>,
     idle_since: Cell<u32>,
     /// later ones have greater numbers
     number: u64,
@@ -122,7 +120,7 @@ thread_local! {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("requests", &self.0.requests).finish_non_exhaustive()
+        f.debug_struct("Connection").field("pace", &self.0.pace).finish_non_exhaustive()
     }
 }
 
@@ -143,18 +141,19 @@ impl Connections {
     }
 
     /// Registers a connection that has been accepted. Called on its worker's thread.
-    pub fn accepted(self: &Arc<Self>, stream: &TcpStream, data: &mut Extensions) {
-        let socket = match SockRef::from(stream).try_clone() {
+    pub(crate) fn accepted(self: &Arc<Self>, stream: &PacedStream, data: &mut Extensions) {
+        let socket = SockRef::from(stream.tcp());
+        let socket = match socket.try_clone() {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
                 tracing::warn!(%error, "cannot duplicate a socket, connection closed");
-                refuse(&SockRef::from(stream));
+                refuse(&socket);
                 data.insert(Closed);
                 return;
             }
         };
         let mut refusal = None;
-        let of_address = self.count_address(stream);
+        let of_address = self.count_address(stream.tcp());
         if of_address.as_ref().is_some_and(|(_, count)| *count > self.per_address) {
             refusal = Some(Refusal::Address);
         }
@@ -167,8 +166,7 @@ impl Connections {
             let connection = Rc::new(Inner {
                 socket: socket.clone(),
                 refusal,
-                requests: Cell::new(0),
-                upgraded: Cell::new(false),
+                pace: stream.pace(),
                 idle_since: Cell::new(tick::clock()),
                 number: ACCEPTED.replace(ACCEPTED.get() + 1),
                 key: entry.key(),
@@ -225,7 +223,8 @@ impl Connections {
             let most = if self.are_scarce() { SCARCE_IDLE_SECS } else { IDLE_SECS };
             let now = tick::clock();
             for connection in of_this_worker() {
-                let idle = connection.requests.get() == 0 && !connection.upgraded.get();
+                // the session of a WebSocket closes it
+                let idle = connection.pace.requests() == 0 && !connection.pace.is_upgraded();
                 if idle && now.saturating_sub(connection.idle_since.get()) > most {
                     connection.shut_down();
                 }
@@ -241,7 +240,7 @@ fn of_this_worker() -> Vec<Rc<Inner>> {
 /// Closes the oldest connections beyond the limit that have sent no request: a new one may query the server's health.
 fn make_room_among_refused(most: usize) {
     let mut refused: Vec<_> =
-        of_this_worker().into_iter().filter(|one| one.refusal.is_some() && one.requests.get() == 0).collect();
+        of_this_worker().into_iter().filter(|one| one.refusal.is_some() && one.pace.requests() == 0).collect();
     if refused.len() > most {
         refused.sort_by_key(|one| one.number);
         refused.iter().take(refused.len() - most).for_each(|one| refuse(&one.socket));
@@ -273,14 +272,14 @@ pub struct Busy(Rc<Inner>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.requests.set(self.0.requests.get() - 1);
         self.0.idle_since.set(tick::clock());
+        self.0.pace.end();
     }
 }
 
 impl Clone for Busy {
     fn clone(&self) -> Self {
-        self.0.requests.set(self.0.requests.get() + 1);
+        self.0.pace.begin();
         Self(self.0.clone())
     }
 }
@@ -288,7 +287,7 @@ impl Clone for Busy {
 impl Busy {
     /// Its connection becomes a WebSocket.
     pub(super) fn upgraded(&self) {
-        self.0.upgraded.set(true);
+        self.0.pace.upgrade();
     }
 
     /// Whether its connection is one that is not served.
@@ -317,6 +316,11 @@ impl Cutter {
     }
 }
 
+/// What decides when more is read of a request's connection.
+pub(super) fn pace(request: &HttpRequest) -> Option<Rc<Pace>> {
+    request.conn_data::<Connection>().map(|connection| connection.0.pace.clone())
+}
+
 /// Marks the request's connection as busy until the result is dropped.
 ///
 /// # Errors
@@ -335,6 +339,6 @@ pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> 
         }
         _ => {}
     }
-    connection.requests.set(connection.requests.get() + 1);
+    connection.pace.begin();
     Ok(Some(Busy(connection.clone())))
 }

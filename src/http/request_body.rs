@@ -22,7 +22,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
-use super::connections::Busy;
+use super::{
+    connections::{self, Busy},
+    stream::Pace,
+};
 
 /// Most bytes that are drained.
 const DRAINED: usize = 64 * 1024;
@@ -40,6 +43,7 @@ pub(crate) struct RequestBody(Rc<Shared>);
 struct Shared {
     payload: RefCell<Payload>,
     ended: Cell<bool>,
+    pace: Option<Rc<Pace>>,
 }
 
 impl RequestBody {
@@ -49,7 +53,8 @@ impl RequestBody {
         if matches!(payload, Payload::None) {
             return None;
         }
-        let body = Self(Rc::new(Shared { payload: RefCell::new(payload), ended: Cell::new(false) }));
+        let pace = connections::pace(request.request());
+        let body = Self(Rc::new(Shared { payload: RefCell::new(payload), ended: Cell::new(false), pace }));
         if request.headers().contains_key(header::UPGRADE) {
             // a session takes it, since it reads as long as it lives
             request.extensions_mut().insert(body.clone());
@@ -96,6 +101,7 @@ impl Stream for RequestBody {
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
             self.0.ended.set(true);
         }
+        self.0.pace.iter().for_each(|pace| pace.wants_body(next.is_pending()));
         next
     }
 }

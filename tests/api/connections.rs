@@ -200,6 +200,56 @@ async fn a_little_that_nobody_wants_is_drained_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn requests_whose_answers_nobody_reads_cost_little() {
+    let broker = Broker::start().await;
+    let client = broker.client();
+    let mut small = Vec::new();
+    for request in ["GET /healthz", "HEAD /healthz", "GET /nowhere", "OPTIONS /healthz"] {
+        small.extend(format!("{request} HTTP/1.1\r\nHost: b\r\n\r\n").repeat(2_000).into_bytes());
+        let mut sockets = Vec::new();
+        for _ in 0..25 {
+            sockets.push(RawSocket::connect_narrow(&broker).await);
+        }
+        let before = broker.memory();
+        for _ in 0..40 {
+            for socket in &sockets {
+                // as much as the kernel takes now
+                while socket.stream.try_write(&small).is_ok() {}
+            }
+            assert_eq!(get(&client, "/healthz").await.0, 200);
+            let more = broker.memory().saturating_sub(before);
+            assert!(more < 50 << 20, "{more} bytes for {} connections", sockets.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_number_of_requests_in_one_go_is_answered_in_order() {
+    let broker = Broker::start().await;
+    let mut requests = Vec::new();
+    // empty lines before a request, in its body, and behind it
+    let bodies = [String::new(), "\r\n\r\n".repeat(500), "\n".repeat(20_000), "x".repeat(40_000)];
+    for n in 0..200 {
+        let body = &bodies[n % bodies.len()];
+        let length = body.len();
+        let chunked = format!("{length:x}\r\n{body}\r\n");
+        requests.push(match n % 3 {
+            0 => format!("\r\nGET /nowhere/{n} HTTP/1.1\r\nHost: b\r\nX-Request-ID: {n}\r\n\r\n"),
+            1 => format!("POST /nowhere HTTP/1.1\r\nHost: b\r\nX-Request-ID: {n}\r\nContent-Length: {length}\r\n\r\n{body}"),
+            _ if body.is_empty() => format!("GET /healthz HTTP/1.1\nHost: b\nX-Request-ID: {n}\n\n"),
+            _ => format!("POST /register HTTP/1.1\r\nHost: b\r\nX-Request-ID: {n}\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"),
+        });
+    }
+    let (mut writer, mut reader) = RawSocket::connect(&broker).await.split();
+    let sent = tokio::spawn(async move { writer.send(requests.concat().as_bytes()).await });
+    for n in 0..200 {
+        let (head, _) = read_answer(&mut reader).await;
+        assert!(head.to_lowercase().contains(&format!("x-request-id: {n}\r\n")), "{n}: {head}");
+    }
+    sent.await.unwrap();
+}
+
+#[tokio::test]
 async fn readers_of_large_answers_that_do_not_read_cost_little_and_are_cut() {
     for secs in PERIODS {
         if readers_that_do_not_read_are_refused_more_within(secs).await {
