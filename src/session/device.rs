@@ -86,12 +86,7 @@ impl Session {
     /// Delivers to the recipient's session on this node. Returns the session, or `None` if no session accepted the message.
     fn deliver(&self, message: &Message<'_, ClientId>) -> Option<SessionHandle> {
         let (clients, relays) = (&self.broker.clients, &self.broker.relays);
-        let found = clients.device(message.to)?;
-        if relays.deliver(&found, &message.parts()) {
-            return Some(found);
-        }
-        // a takeover may have replaced the session in the meantime
-        clients.device(message.to).filter(|now| *now != found && relays.deliver(now, &message.parts()))
+        deliver_to(|| clients.device(message.to), |session| relays.deliver(session, &message.parts()))
     }
 
     /// Forwards a message to another node, since the recipient is not on this one.
@@ -172,5 +167,43 @@ impl Session {
                 self.error(ErrorCode::SenderMismatch, "Sender UUID does not match authenticated client", about);
             }
         }
+    }
+}
+
+/// Delivers to the session that is found, or, if that accepts nothing, to the one that has replaced it in the meantime.
+fn deliver_to<S: PartialEq>(find: impl Fn() -> Option<S>, deliver: impl Fn(&S) -> bool) -> Option<S> {
+    let found = find()?;
+    if deliver(&found) {
+        return Some(found);
+    }
+    find().filter(|now| *now != found && deliver(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// The session that a message reaches, and those that were tried. The directory names these, one after the other.
+    fn delivered(named: &[Option<u64>], accepting: u64) -> (Option<u64>, Vec<u64>) {
+        let (named, tried) = (RefCell::new(named.iter()), RefCell::new(Vec::new()));
+        let deliver = |session: &u64| {
+            tried.borrow_mut().push(*session);
+            *session == accepting
+        };
+        let reached = deliver_to(|| *named.borrow_mut().next().expect("asked twice at most"), deliver);
+        (reached, tried.into_inner())
+    }
+
+    #[test]
+    fn what_a_session_does_not_accept_goes_to_the_one_that_has_taken_over() {
+        assert_eq!(delivered(&[Some(1)], 1), (Some(1), vec![1]));
+        assert_eq!(delivered(&[Some(1), Some(2)], 2), (Some(2), vec![1, 2]));
+        assert_eq!(delivered(&[Some(1), Some(2)], 3), (None, vec![1, 2]));
+        // a slow consumer is still the one that is named
+        assert_eq!(delivered(&[Some(1), Some(1)], 2), (None, vec![1]));
+        assert_eq!(delivered(&[Some(1), None], 2), (None, vec![1]));
+        assert_eq!(delivered(&[None], 1), (None, Vec::new()));
     }
 }

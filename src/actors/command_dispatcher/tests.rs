@@ -2,6 +2,7 @@
 //! network.
 
 mod deletions;
+mod refusals;
 
 use std::{collections::HashMap, os::fd::OwnedFd, rc::Rc};
 

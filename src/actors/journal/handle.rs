@@ -67,6 +67,15 @@ impl Backlog {
     }
 }
 
+#[cfg(test)]
+impl Backlog {
+    /// As if so many records waited.
+    pub(crate) fn set_for_test(&self, waiting: Option<usize>, failure: Option<StoreError>) {
+        self.set_records(waiting.unwrap_or(BEHIND + 1));
+        self.set_failure(failure);
+    }
+}
+
 /// Has things written; clones use the same actor.
 #[derive(Clone)]
 pub struct Journal {

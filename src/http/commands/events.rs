@@ -176,20 +176,63 @@ impl EventStream {
         self.write(format!("id: {version}\nevent: {name}\ndata: {data}\n\n").into()).await
     }
 
-    /// Waits until the caller has read enough. A caller that reads nothing for too long is disconnected.
     async fn write(&self, event: Bytes) -> Result<(), Ended> {
-        let sending = self.sender.send(event);
-        let secs = self.broker.settings.limits.send_timeout_secs;
-        if secs == 0 {
-            return sending.await.map_err(|_| Ended);
+        let patience = Duration::from_secs(self.broker.settings.limits.send_timeout_secs);
+        hand_over(&self.sender, event, patience, || {
+            tracing::info!(command = %self.id, "a stream of events that nobody reads is cut");
+            self.cutter.cut();
+        })
+        .await
+    }
+}
+
+/// Waits until the caller has read enough. A caller that reads nothing for so long is cut; zero: never.
+async fn hand_over(
+    caller: &mpsc::Sender<Bytes>,
+    event: Bytes,
+    patience: Duration,
+    cut: impl FnOnce(),
+) -> Result<(), Ended> {
+    let sending = caller.send(event);
+    if patience.is_zero() {
+        return sending.await.map_err(|_| Ended);
+    }
+    match timeout(patience, sending).await {
+        Ok(sent) => sent.map_err(|_| Ended),
+        Err(_) => {
+            cut();
+            Err(Ended)
         }
-        match timeout(Duration::from_secs(secs), sending).await {
-            Ok(sent) => sent.map_err(|_| Ended),
-            Err(_) => {
-                tracing::info!(command = %self.id, "a stream of events that nobody reads is cut");
-                self.cutter.cut();
-                Err(Ended)
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn, task::Poll};
+
+    use super::*;
+
+    const EVENT: Bytes = Bytes::from_static(b"data: 1\n\n");
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_caller_that_reads_no_events_for_too_long_is_cut_and_one_that_reads_is_not() {
+        let (caller, mut read) = mpsc::channel(1);
+        let is_cut = Cell::new(false);
+        let send = |patience| hand_over(&caller, EVENT, patience, || is_cut.set(true));
+        assert!(send(LONG).await.is_ok(), "there is room");
+        assert!(send(Duration::from_millis(1)).await.is_err() && is_cut.take());
+        for patience in [LONG, Duration::ZERO] {
+            let mut waiting = pin!(send(patience));
+            poll_fn(|context| {
+                assert!(waiting.as_mut().poll(context).is_pending(), "there is no room");
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(read.recv().await, Some(EVENT));
+            assert!(waiting.await.is_ok() && !is_cut.get());
         }
+        drop(read);
+        assert!(send(LONG).await.is_err() && !is_cut.get(), "it is gone already");
     }
 }
