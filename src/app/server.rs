@@ -49,6 +49,14 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     open().with_context(|| format!("cannot listen on {address} (http.bind; give another --bind)"))
 }
 
+/// The number of workers: that of the cores, unless `http.workers` says otherwise.
+pub(super) fn worker_count(settings: &Settings) -> usize {
+    match settings.http.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
 pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
     let local = address.ip().is_loopback();
     if !local && settings.devices.registration == Registration::Open {

@@ -86,7 +86,7 @@ fn command_id(path: &str) -> Result<CommandId, ApiError> {
 }
 
 /// The state of a command, with each target's last progress reports.
-#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets", max_length = 1024)), responses((status = 200, body = CommandInfo), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "Targets, 1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer: further targets", max_length = 1024)), responses((status = 200, body = CommandInfo), (status = 403, description = "For users, not for devices"), (status = 404, description = "Command not found")), security(("bearer" = [])))]
 pub async fn show(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -134,7 +134,7 @@ pub struct CommandList {
 }
 
 /// Commands, newest first: all of them for operators, the caller's own for others.
-#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<StateName>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query, description = "A user's integer id, or the UUID of a device or user", max_length = 64), ("since" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = CommandList), (status = 403, description = "For users, not for devices"), (status = 404, description = "`target` is no client")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/commands", tag = "commands", params(("state" = Option<StateName>, Query, description = "Of any of its targets"), ("target" = Option<String>, Query, description = "A user's integer id, or the UUID of a device or user", max_length = 64), ("since" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = CommandList), (status = 403, description = "For users, not for devices"), (status = 404, description = "`target` is no client")), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,

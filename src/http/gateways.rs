@@ -194,7 +194,7 @@ fn gateway_id(path: &str) -> Result<GatewayId, ApiError> {
 }
 
 /// All gateways and their state, by id.
-#[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/gateways", tag = "gateways", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = GatewayList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: Operator, part: QueryOf<Part<i64>>) -> web::Json<GatewayList> {
     let all = broker.gateways.all().into_iter().map(|known| (known.gateway.id.0, known));
     let (gateways, next) = part_of(all, &part.0);

@@ -54,10 +54,10 @@ macro_rules! endpoint {
     }};
 }
 
-/// All endpoints. The router searches from the top.
+/// All endpoints. The router searches from the top and takes the first path that fits: `/topics/create` stands before
+/// `/topics/{topic_id}`, and what is called most stands first.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        // first, since they are called most
         endpoint!(commands::send::send),
         // operations
         endpoint!(root::index),
@@ -148,9 +148,6 @@ pub fn configure(config: &mut ServiceConfig) {
             None => table.push(Methods { path: path.to_owned(), routes: vec![(method, route)] }),
         }
     };
-    for (path, route) in WEBSOCKETS {
-        add(path, Method::GET, route());
-    }
     for endpoint in endpoints() {
         for (path, mut item) in (endpoint.declared)().paths.paths {
             for (method, operation) in operations(&mut item) {
@@ -160,6 +157,10 @@ pub fn configure(config: &mut ServiceConfig) {
                 }
             }
         }
+    }
+    // none of them is in the table above, and a handshake takes longer than the look through it
+    for (path, route) in WEBSOCKETS {
+        add(path, Method::GET, route());
     }
     table.into_iter().for_each(|methods| register_path(config, methods));
 }

@@ -81,7 +81,7 @@ pub async fn protected(identity: UserIdentity) -> Result<web::Json<LoggedIn>, Ap
 }
 
 /// A page of all users.
-#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query, description = "Entries to pass over", minimum = 0), ("limit" = Option<u64>, Query, description = "1 to 1000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one"))), (status = 403, description = "Admin role required")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/users/", tag = "identity", params(("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = Vec<UserInfo>, headers(("Link" = String, description = "`<…>; rel=\"next\"`: the next page, if there is one"))), (status = 403, description = "Admin role required")), security(("bearer" = [])))]
 pub async fn list(
     request: HttpRequest,
     broker: web::Data<Broker>,

@@ -116,7 +116,7 @@ pub struct Sample {
 /// The history of a gateway, by default of the last 24 hours. A page ends with the newest; the next page is what was before.
 ///
 /// Each probe's round trip is kept for `probes.samples_hours`, hourly figures for `probes.history_days`.
-#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("to" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("limit" = Option<u64>, Query, description = "Changes, and samples, 1 to 1000; left out: up to 1,000 and 10,000", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "From an earlier answer, with the same other parameters", max_length = 1024)), responses((status = 200, body = History), (status = 403, description = "Operator role required"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/gateways/{id}/history", tag = "gateways", params(("id" = i64, Path), ("from" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("to" = Option<String>, Query, description = "RFC 3339", max_length = 64), ("limit" = Option<u64>, Query, description = "Changes, and samples, 1 to 1000; left out: up to 1,000 and 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, with the same other parameters", max_length = 1024)), responses((status = 200, body = History), (status = 403, description = "Operator role required"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn history(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,

@@ -1,0 +1,168 @@
+//! The actors of the broker: each is started with what it uses, and with the way to those that it tells something.
+
+use std::sync::Arc;
+
+use actix::Arbiter;
+
+use super::data::Left;
+use crate::{
+    actors::{
+        command_dispatcher::{self, Commands},
+        gateway_monitor::{self, Gateways},
+        journal::Journal,
+        registry::{self, Clients, Directory, Neighbours},
+        room_manager::Rooms,
+        topic_manager::{self, Topics},
+    },
+    auth::accounts::Accounts,
+    clock::Clock,
+    cluster::{Backplane, LocalBackplane},
+    delivery::Relays,
+    domain::rooms::RoomLimit,
+    settings::Settings,
+    state::Supervision,
+    store::Store,
+};
+
+/// The handles of all actors.
+pub(super) struct Actors {
+    pub clients: Clients,
+    pub topics: Topics,
+    pub rooms: Rooms,
+    pub commands: Commands,
+    pub gateways: Gateways,
+    pub journal: Journal,
+    pub relays: Arc<Relays>,
+    pub backplane: Arc<dyn Backplane>,
+}
+
+/// The threads of actors, beside those of the workers.
+pub(super) struct Arbiters {
+    /// of all actors but the GatewayMonitor, and of periodic work
+    pub control: Arbiter,
+    /// of the GatewayMonitor
+    pub probing: Arbiter,
+}
+
+impl Actors {
+    /// Starts all actors; the Relay of each worker starts with the worker.
+    ///
+    /// # Errors
+    /// The database failed, or the GatewayMonitor has ended.
+    pub(super) async fn start(
+        arbiters: &Arbiters,
+        settings: &Settings,
+        clock: &Clock,
+        workers: usize,
+        store: &Store,
+        accounts: &Arc<Accounts>,
+        left: Left,
+    ) -> anyhow::Result<Self> {
+        let control = arbiters.control.handle();
+        let limits = &settings.limits;
+        let directory = Arc::new(Directory::default());
+        let relays = Relays::new(workers, limits, clock.clone());
+        let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
+        let topics = Topics::start(
+            &control,
+            topic_manager::Dependencies {
+                directory: directory.clone(),
+                relays: relays.clone(),
+                backplane: backplane.clone(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                clock: clock.clone(),
+            },
+            settings,
+        );
+        let journal = Journal::start(&control, store.clone(), limits.rooms_per_user);
+        let rooms = Rooms::start(
+            &control,
+            journal.recipient(),
+            relays.clone(),
+            store.clone(),
+            RoomLimit(limits.rooms_per_user),
+            clock.clone(),
+        );
+        let gateways = Gateways::start(
+            &arbiters.probing.handle(),
+            gateway_monitor::Dependencies {
+                gateways: left.gateways,
+                before: left.transitions,
+                probes: settings.probes.clone(),
+                most: limits.gateways,
+                relays: relays.clone(),
+                journal: journal.clone(),
+                announce: topics.recipient(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                clock: clock.clone(),
+            },
+        );
+        let commands = Commands::start(
+            &control,
+            command_dispatcher::Dependencies {
+                directory: directory.clone(),
+                relays: relays.clone(),
+                gateways: gateways.clone(),
+                journal: journal.clone(),
+                store: store.clone(),
+                clock: clock.clone(),
+                limits: limits.commands(),
+                outbound_bytes: limits.outbound_bytes,
+                unfinished: left.unfinished,
+            },
+        )
+        .await?;
+        let neighbours = Neighbours {
+            presence_changed: topics.recipient(),
+            client_ready: commands.recipient(),
+            session_gone: [commands.recipient(), rooms.recipient()],
+            client_deleted: commands.recipient(),
+            renamed: rooms.recipient(),
+            close_replaced: topics.recipient(),
+            announce: topics.recipient(),
+            unsubscribe: topics.recipient(),
+        };
+        let clients = Clients::start(
+            &control,
+            registry::Dependencies {
+                directory,
+                relays: relays.clone(),
+                backplane: backplane.clone(),
+                neighbours,
+                journal: journal.clone(),
+                clock: clock.clone(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                rooms: rooms.clone(),
+                per_identity: limits.connections_per_identity,
+            },
+        );
+        // so that the first request sees all gateways
+        gateways.record_all().await?;
+        Ok(Self { clients, topics, rooms, commands, gateways, journal, relays, backplane })
+    }
+
+    /// Has the actors watched, all but the Relays.
+    pub(super) fn watch(&self, supervision: &Supervision) {
+        supervision.watch_actor("registry", self.clients.recipient());
+        supervision.watch_actor("topic manager", self.topics.recipient());
+        supervision.watch_actor("room manager", self.rooms.recipient());
+        supervision.watch_actor("command dispatcher", self.commands.recipient());
+        supervision.watch_actor("journal", self.journal.recipient());
+        supervision.watch_actor("gateway monitor", self.gateways.recipient());
+    }
+}
+
+impl Arbiters {
+    pub(super) fn start() -> Self {
+        Self { control: Arbiter::new(), probing: Arbiter::new() }
+    }
+
+    /// Ends the threads.
+    pub(super) fn stop(&self) {
+        self.probing.stop();
+        self.control.stop();
+    }
+}

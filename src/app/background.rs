@@ -1,0 +1,102 @@
+//! Work that is done again and again, beside the actors. Each loop is watched: when one ends, the process does.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::ArbiterHandle;
+use anyhow::Context;
+use chrono::TimeDelta;
+
+use super::{
+    actors::{Actors, Arbiters},
+    data::Held,
+};
+use crate::{
+    auth::accounts::Accounts,
+    clock::Clock,
+    settings::{Probes, Settings},
+    state::Supervision,
+    store::Store,
+};
+
+/// How often what is old is deleted.
+const CLEANING: Duration = Duration::from_secs(3600);
+
+/// Starts all loops, and the thread that watches them and the actors.
+pub(super) fn start(
+    arbiters: &Arbiters,
+    settings: &Settings,
+    clock: &Clock,
+    store: &Store,
+    accounts: &Arc<Accounts>,
+    actors: &Actors,
+    held: Held,
+) -> anyhow::Result<Supervision> {
+    let supervision = Supervision::default();
+    actors.watch(&supervision);
+    let loops = Loops { arbiter: arbiters.control.handle(), supervision: supervision.clone() };
+    loops.spawn("account watcher", {
+        let (accounts, clients) = (accounts.clone(), actors.clients.clone());
+        let period = Duration::from_secs(settings.auth.recheck_secs);
+        async move { accounts.watch(period, |change| clients.apply_here(change)).await }
+    });
+    loops.spawn(
+        "deletion of old rows",
+        delete_what_is_old(store.clone(), clock.clone(), settings.commands.retention_days),
+    );
+    loops.spawn(
+        "deletion of old gateway history",
+        thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
+    );
+    loops.spawn("free space watcher", {
+        let (store, storage) = (store.clone(), settings.storage.clone());
+        async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }
+    });
+    loops.spawn("database lock", {
+        let (store, supervision) = (store.clone(), supervision.clone());
+        async move { supervision.fail(store.hold(held.lock, held.instance).await) }
+    });
+    supervision.start().context("cannot start the thread that watches the actors")?;
+    Ok(supervision)
+}
+
+/// Where loops run, and who watches them.
+struct Loops {
+    arbiter: ArbiterHandle,
+    supervision: Supervision,
+}
+
+impl Loops {
+    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.arbiter.spawn(self.supervision.watched(name, work));
+    }
+}
+
+/// Deletes old samples and transitions of gateways, once per [`CLEANING`]. Never returns.
+async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        ticks.tick().await;
+        let now = clock.now();
+        let raw = now - TimeDelta::hours(probes.samples_hours.into());
+        let all = now - TimeDelta::days(probes.history_days.into());
+        if let Err(error) = store.thin_gateway_history(raw, all).await {
+            tracing::warn!(%error, "cannot delete old gateway history");
+        }
+    }
+}
+
+/// Deletes commands that ended more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
+async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        ticks.tick().await;
+        match store.delete_commands_before(clock.now() - TimeDelta::days(days.into())).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
+            Err(error) => tracing::warn!(%error, "cannot delete old commands"),
+        }
+        if let Err(error) = store.forget_old_logins().await {
+            tracing::warn!(%error, "cannot delete old logins");
+        }
+    }
+}

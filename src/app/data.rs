@@ -1,0 +1,127 @@
+//! The data: the directory, the secret in it, and the database with what the actors begin with.
+
+use std::{collections::HashMap, fs::File, net::SocketAddr, path::PathBuf};
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use super::bootstrap;
+use crate::{
+    clock::Clock,
+    domain::{
+        commands::Command,
+        gateways::{Gateway, Transition},
+        ids::GatewayId,
+    },
+    settings::{Registration, Settings},
+    store::{DatabaseLock, Location, Store},
+};
+
+/// The data directory, which no other broker uses until this is dropped.
+pub(super) struct DataDir {
+    /// signs tokens
+    pub secret: Vec<u8>,
+    /// the location of the database, which may be elsewhere
+    pub database: Location,
+    _lock: File,
+}
+
+impl DataDir {
+    pub(super) fn open(settings: &Settings) -> anyhow::Result<Self> {
+        settings.check_secret()?;
+        let dir = &settings.storage.data_dir;
+        bootstrap::create_data_dir(dir)?;
+        let secret = bootstrap::secret(settings)?;
+        let database = Location::of(&settings.storage)?;
+        let is_elsewhere = !settings.storage.database_url.is_empty();
+        let start = bootstrap::Start { database_elsewhere: is_elsewhere.then_some(&database) };
+        let lock = bootstrap::lock_data_dir(dir, Some(start))?;
+        Ok(Self { secret, database, _lock: lock })
+    }
+}
+
+/// The database, which no other broker serves, with the present schema.
+pub(super) struct Data {
+    /// with the timeouts for serving clients
+    pub store: Store,
+    pub held: Held,
+    /// the file with the password of the first account, if this start created that account
+    pub first_password: Option<PathBuf>,
+    pub has_accounts: bool,
+    pub left: Left,
+}
+
+/// The right to serve a database.
+pub(super) struct Held {
+    pub lock: DatabaseLock,
+    /// this start of the broker
+    pub instance: Uuid,
+}
+
+/// What the actors begin with.
+pub(super) struct Left {
+    /// those of the configuration and those created over HTTP
+    pub gateways: Vec<Gateway>,
+    /// what was last known of each gateway
+    pub transitions: HashMap<GatewayId, Transition>,
+    /// the commands that the last process left
+    pub unfinished: Vec<Command>,
+}
+
+impl Data {
+    /// For a broker that listens at `address`.
+    pub(super) async fn open(settings: &Settings, address: SocketAddr, clock: &Clock) -> anyhow::Result<Self> {
+        // has longer timeouts than the one that serves clients
+        let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
+        let mut lock = starting.lock().await?;
+        starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
+        let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
+        starting.register_broker(&broker, &mut lock).await?;
+        if settings.devices.registration == Registration::Claim {
+            warn_of_unbound_devices(&starting).await?;
+        }
+        let data = Self {
+            store: starting.serving(&settings.storage),
+            held: Held { lock, instance: broker.instance },
+            first_password: bootstrap::create_first_admin(&starting, settings).await?,
+            has_accounts: starting.count_users().await? > 0,
+            left: Left {
+                gateways: all_gateways(settings, &starting).await?,
+                transitions: starting.last_gateway_transitions().await?.into_iter().collect(),
+                unfinished: starting.unfinished_commands().await?,
+            },
+        };
+        starting.close().await;
+        Ok(data)
+    }
+}
+
+/// Warns if devices were registered without proof (`devices.registration = "open"`): until such a device registers again,
+/// an impostor's registration looks the same as its own.
+async fn warn_of_unbound_devices(store: &Store) -> anyhow::Result<()> {
+    let devices = store.count_unbound_devices().await?;
+    if devices > 0 {
+        tracing::warn!(
+            devices,
+            "some devices were registered without proof, possibly by somebody else: a device is bound, and its earlier tokens become invalid, when it registers again with its device_key or a token; `switchboard devices rm` frees a UUID that somebody else has taken"
+        );
+    }
+    Ok(())
+}
+
+/// The gateways of the configuration and those created over HTTP. Both share one id space.
+async fn all_gateways(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Gateway>> {
+    let configured = settings.gateways();
+    let created = store.gateways().await?;
+    if let Some(taken) = created.iter().find(|created| configured.iter().any(|one| one.id == created.id)) {
+        anyhow::bail!(
+            "bad value for `gateways`: gateway {} has been created over HTTP already, as \"{}\": give yours another id",
+            taken.id,
+            taken.name
+        );
+    }
+    if let Some(highest) = configured.iter().map(|gateway| gateway.id).max() {
+        store.reserve_gateway_ids(highest).await?;
+    }
+    Ok(configured.into_iter().chain(created).collect())
+}

@@ -1,0 +1,79 @@
+//! The end: clients are told, and what they were told is written.
+
+use std::{future::Future, time::Duration};
+
+use actix::MailboxError;
+use actix_web::dev::ServerHandle;
+
+use super::Application;
+use crate::{delivery::CloseAll, protocol::close_code::CloseCode, state::Broker};
+
+/// How long a stopping server waits, first for the last writes, then for the database's connections to close.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Application {
+    /// Serves until `stop` completes, then drains: new sockets are refused, all sockets are closed with 1001, and the
+    /// records that are queued are written to the database.
+    ///
+    /// # Errors
+    /// The HTTP server failed or ended by itself.
+    pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let handle = self.server.handle();
+        let mut server = actix_web::rt::spawn(self.server);
+        tokio::select! {
+            () = stop => {}
+            ended = &mut server => {
+                ended??;
+                anyhow::bail!("the HTTP server ended by itself");
+            }
+        }
+        self.broker.begin_draining();
+        self.broker.supervision.stop();
+        close_sessions(&self.broker, &handle).await;
+        server.await??;
+        write_the_last(&self.broker).await;
+        self.arbiters.stop();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Closes all sessions, then the server. Sessions that take too long are cut.
+async fn close_sessions(broker: &Broker, server: &ServerHandle) {
+    let (http, relays) = (&broker.settings.http, &broker.relays);
+    tracing::info!(sessions = relays.session_count(), "draining");
+    let spread = Duration::from_secs(http.close_spread_secs.min(http.drain_secs));
+    relays.close_all(CloseAll { code: CloseCode::GoingAway, spread });
+    let empty = async {
+        while relays.session_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(http.drain_secs), empty).await.is_err() {
+        tracing::warn!(sessions = relays.session_count(), "sessions left after http.drain_secs are cut");
+    }
+    let graceful = relays.session_count() == 0;
+    server.stop(graceful).await;
+}
+
+/// Has acknowledged changes reach the database, and closes it.
+async fn write_the_last(broker: &Broker) {
+    let written = async {
+        // the Registry has handled the end of every session
+        broker.clients.settled().await?;
+        broker.commands.record_begun().await?;
+        broker.gateways.record_all().await?;
+        // retried, since the database may be back within PATIENCE
+        while broker.journal.flush().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok::<_, MailboxError>(())
+    };
+    if !matches!(tokio::time::timeout(PATIENCE, written).await, Ok(Ok(()))) {
+        tracing::error!("the last records could not be written to the database in time");
+    }
+    // background tasks may still use connections
+    if tokio::time::timeout(PATIENCE, broker.store.close()).await.is_err() {
+        tracing::warn!("the database did not close its connections in time");
+    }
+}
