@@ -28,6 +28,7 @@ mod wire;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, builder::TypedValueParser};
+use uuid::Uuid;
 
 use crate::{
     client::Client,
@@ -36,12 +37,13 @@ use crate::{
 use engine::Engine;
 use entrance::Seat;
 use identities::{Identities, Identity};
-use messages::{Plan, Sender, Window};
+use messages::{Outgoing, Plan, Sender, Window};
 use meter::{Control, Stop};
 use progress::Progress;
 use report::Report;
+use stamp::Template;
 use target::Target;
-use wire::Protocol;
+use wire::{Protocol, To};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -216,6 +218,12 @@ impl Bench {
         let most = if self.target.is_own() { most / 2 } else { most };
         ensure!(count as u64 <= most, "{count} sockets: the limit of open files allows {most} (ulimit -n)");
         self.identities.devices(&self.run, count, self.token.as_deref()).await
+    }
+
+    /// A message of this load, which reaches so many.
+    fn outgoing(&self, load: &LoadArguments, from: Uuid, to: To<'_>, copies: u64) -> Outgoing {
+        let message = self.protocol.message(from, to, &stamp::content(&self.run, load.size));
+        Outgoing { template: Template::new(&self.run, message), copies }
     }
 
     /// A plan for this load, without a flood of logins.

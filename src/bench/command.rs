@@ -8,8 +8,8 @@ use clap::Args;
 use super::{
     Bench, LoadArguments, TargetArguments,
     engine::{Ended, Engine, Handler},
-    entrance::{Entrance, Seat, explain},
-    meter::{Control, Meter, PATIENCE},
+    entrance::{Entrance, Opening, Seat, explain},
+    meter::{Control, Meter},
     pace::Pace,
     report::Report,
     stamp,
@@ -109,8 +109,7 @@ struct Run {
 impl Run {
     fn go(&mut self, engine: &mut Engine, rate: Option<f64>, duration: f64, control: &Control) -> anyhow::Result<()> {
         let count = self.entrance.seats.len();
-        let (mut seats, mut since) = (0..count, engine.now());
-        control.progress.step("connecting", count);
+        let (mut seats, mut opening) = (0..count, Opening::begin(engine, count, control));
         if self.protocol == Protocol::Switchboard {
             for _ in 0..self.requests.len() {
                 engine.open(None).context("cannot open a connection")?;
@@ -118,7 +117,6 @@ impl Run {
         }
         while self.entrance.ready < count || self.callers.len() < self.requests.len() {
             self.entrance.open(engine, &mut seats).context("cannot open a socket")?;
-            let ready = self.entrance.ready + self.callers.len();
             engine.poll(control.timeout(), self)?;
             self.check(control)?;
             if self.entrance.ready == count && self.protocol == Protocol::Nats && self.callers.is_empty() {
@@ -128,12 +126,7 @@ impl Run {
                     }
                 }
             }
-            if self.entrance.ready + self.callers.len() != ready {
-                since = engine.now();
-                control.progress.at(self.entrance.ready);
-            } else if engine.now() - since > 10 * PATIENCE {
-                bail!("no greeting from the server: {} of {count} sockets are open", self.entrance.ready);
-            }
+            opening.check(engine, self.entrance.ready, self.entrance.ready + self.callers.len(), control)?;
         }
         self.free = (0..self.callers.len()).collect();
         let begin = engine.now();

@@ -5,9 +5,8 @@ use clap::Args;
 use super::{
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
-    messages::{Outgoing, Plan, Sender, Window},
+    messages::{Plan, Sender, Window},
     report::Report,
-    stamp::{self, Template},
     wire::To,
 };
 use crate::terminal::WrongArguments;
@@ -48,8 +47,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         // each even client sends to the odd client after it
         let senders = (0..clients / 2).map(|pair| {
             let (from, to) = (all[2 * pair].uuid, all[2 * pair + 1].uuid);
-            let message = bench.protocol.message(from, To::Client(to), &stamp::content(&bench.run, load.size));
-            let message = Outgoing { template: Template::new(&bench.run, message), copies: 1 };
+            let message = bench.outgoing(&load, from, To::Client(to), 1);
             Sender { seat: 2 * pair, messages: vec![message], next: 0 }
         });
         let senders = senders.collect();

@@ -2,11 +2,13 @@
 
 use std::{io, ops::Range};
 
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 
 use super::{
     engine::{Ended, Engine},
     identities::{Identity, limit},
+    meter::{Control, PATIENCE},
     report,
     wire::{Incoming, Protocol},
 };
@@ -181,6 +183,41 @@ impl Entrance {
         } else {
             self.under_way -= 1;
         }
+    }
+}
+
+/// Waits for sockets to open, as long as some do.
+pub(super) struct Opening {
+    /// all seats
+    count: usize,
+    ready: usize,
+    since: u64,
+}
+
+impl Opening {
+    pub(super) fn begin(engine: &Engine, count: usize, control: &Control) -> Self {
+        control.progress.step("connecting", count);
+        Self { count, ready: 0, since: engine.now() }
+    }
+
+    /// Shows how many sockets are ready, of which `seats` belong to seats. Fails if none has been for long.
+    pub(super) fn check(
+        &mut self,
+        engine: &Engine,
+        seats: usize,
+        ready: usize,
+        control: &Control,
+    ) -> anyhow::Result<()> {
+        if ready != self.ready {
+            (self.ready, self.since) = (ready, engine.now());
+            control.progress.at(seats);
+        }
+        ensure!(
+            engine.now() - self.since <= 10 * PATIENCE,
+            "no greeting from the server: {seats} of {} sockets are open",
+            self.count
+        );
+        Ok(())
     }
 }
 

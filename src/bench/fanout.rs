@@ -5,9 +5,8 @@ use clap::Args;
 use super::{
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
-    messages::{Outgoing, Sender, Window},
+    messages::{Sender, Window, window},
     report::Report,
-    stamp::{self, Template},
     wire::To,
 };
 use crate::terminal::WrongArguments;
@@ -36,11 +35,6 @@ pub(super) struct Arguments {
     load: LoadArguments,
     #[command(flatten)]
     target: TargetArguments,
-}
-
-/// The number of publications in flight that keeps a broker busy without exceeding the budget of any socket.
-pub(super) fn window(copies: usize, size: usize) -> usize {
-    (16_000 / copies).clamp(8, 64).min((256 * 1024 / size).max(1))
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -87,11 +81,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             next: 0,
             messages: topics_of[number]
                 .iter()
-                .map(|topic| {
-                    let content = stamp::content(&bench.run, load.size);
-                    let message = bench.protocol.message(all[number].uuid, To::Topic(&names[*topic]), &content);
-                    Outgoing { template: Template::new(&bench.run, message), copies: members[*topic] - 1 }
-                })
+                .map(|topic| bench.outgoing(&load, all[number].uuid, To::Topic(&names[*topic]), members[*topic] - 1))
                 .collect(),
         });
         let senders = senders.collect();
@@ -104,16 +94,4 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let done = control.unless_stopped(done).await;
     bench.finish(done).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::window;
-
-    #[test]
-    fn the_window_keeps_a_broker_busy_and_fits_into_a_socket() {
-        assert_eq!([1, 100, 1_000, 5_000].map(|copies| window(copies, 128)), [64, 64, 16, 8]);
-        assert_eq!(window(100, 32 * 1024), 8);
-        assert_eq!(window(100, 1024 * 1024), 1);
-    }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{
     engine::{Ended, Engine, Handler},
-    entrance::{Entrance, Seat, explain},
+    entrance::{Entrance, Opening, Seat, explain},
     meter::{Control, Meter, PATIENCE},
     pace::Pace,
     report::Report,
@@ -54,6 +54,11 @@ pub(super) enum Window {
     EachSender(usize, Vec<Option<usize>>),
 }
 
+/// The number of publications in flight that keeps a broker busy without exceeding the budget of any socket.
+pub(super) fn window(copies: usize, size: usize) -> usize {
+    (16_000 / copies).clamp(8, 64).min((256 * 1024 / size).max(1))
+}
+
 struct Run {
     protocol: Protocol,
     entrance: Entrance,
@@ -99,7 +104,6 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
         stalled_cut: 0,
         failure: None,
     };
-    control.progress.step("connecting", count);
     enter(engine, &mut all, count, control)?;
 
     let mut meter = Meter::new(control, engine.now(), duration)?;
@@ -130,19 +134,13 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
 
 /// Opens the sockets of all seats.
 fn enter(engine: &mut Engine, all: &mut Run, count: usize, control: &Control) -> anyhow::Result<()> {
-    let mut seats = 0..count;
-    let mut progress = (0, engine.now());
+    let (mut seats, mut opening) = (0..count, Opening::begin(engine, count, control));
     while all.entrance.ready < count {
         all.entrance.open(engine, &mut seats).context("cannot open a socket")?;
         engine.poll(control.timeout(), all)?;
         control.check()?;
         all.check()?;
-        if all.entrance.ready != progress.0 {
-            progress = (all.entrance.ready, engine.now());
-            control.progress.at(progress.0);
-        } else if engine.now() - progress.1 > 10 * PATIENCE {
-            bail!("no greeting from the server: {} of {count} sockets are open", all.entrance.ready);
-        }
+        opening.check(engine, all.entrance.ready, all.entrance.ready, control)?;
     }
     Ok(())
 }
@@ -325,5 +323,17 @@ impl Handler for Run {
         } else if self.failure.is_none() {
             self.failure = Some(explain(&why));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::window;
+
+    #[test]
+    fn the_window_keeps_a_broker_busy_and_fits_into_a_socket() {
+        assert_eq!([1, 100, 1_000, 5_000].map(|copies| window(copies, 128)), [64, 64, 16, 8]);
+        assert_eq!(window(100, 32 * 1024), 8);
+        assert_eq!(window(100, 1024 * 1024), 1);
     }
 }

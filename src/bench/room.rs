@@ -6,10 +6,8 @@ use clap::Args;
 use super::{
     Bench, LoadArguments, TargetArguments,
     entrance::Seat,
-    fanout::window,
-    messages::{Outgoing, Sender, Window},
+    messages::{Sender, Window, window},
     report::Report,
-    stamp::{self, Template},
     wire::{Protocol, To},
 };
 use crate::terminal::WrongArguments;
@@ -50,9 +48,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let all = bench.devices(clients).await?;
         let room = bench.identities.room(&operator, &all).await?;
         let senders = (0..publishers).map(|seat| {
-            let message =
-                bench.protocol.message(all[seat].uuid, To::Room(room), &stamp::content(&bench.run, load.size));
-            let message = Outgoing { template: Template::new(&bench.run, message), copies: clients as u64 };
+            let message = bench.outgoing(&load, all[seat].uuid, To::Room(room), clients as u64);
             Sender { seat, messages: vec![message], next: 0 }
         });
         let senders = senders.collect();

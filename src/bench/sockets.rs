@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     Bench, TargetArguments,
     engine::{Ended, Engine, Handler},
-    entrance::{Entrance, Seat, explain},
+    entrance::{Entrance, Opening, Seat, explain},
     meter::{Control, PATIENCE},
     process::Process,
     report::{Latency, Report},
@@ -114,10 +114,9 @@ impl Run {
         let memory = || control.process.and_then(Process::memory);
         let before = self.settled_memory(engine, control)?;
         let mut peak = before;
-        control.progress.step("connecting", count);
-        let (begin, mut seats) = (engine.now(), 0..count);
+        let (mut seats, mut opening) = (0..count, Opening::begin(engine, count, control));
+        let begin = engine.now();
         let (cpu, mut looked_at) = (control.process.and_then(Process::cpu), begin);
-        let mut progress = (0, begin);
         while self.entrance.ready < count {
             self.entrance.open(engine, &mut seats).context("cannot open a socket")?;
             engine.poll(control.timeout(), self)?;
@@ -125,13 +124,8 @@ impl Run {
             if engine.now() - looked_at > LOOK {
                 looked_at = engine.now();
                 peak = peak.max(memory());
-                control.progress.at(self.entrance.ready);
             }
-            if self.entrance.ready != progress.0 {
-                progress = (self.entrance.ready, engine.now());
-            } else if engine.now() - progress.1 > 10 * PATIENCE {
-                bail!("no greeting from the server: {} of {count} sockets are open", self.entrance.ready);
-            }
+            opening.check(engine, self.entrance.ready, self.entrance.ready, control)?;
         }
         let seconds = (engine.now() - begin) as f64 / 1e9;
         report.handshakes = Some(self.entrance.taken);
