@@ -13,7 +13,8 @@
 //! | `handle` | the handle of a session, valid on any thread: its worker, its backlog, its client |
 //! | `outbox` | a session's queue of outgoing frames, with its budget and its close handshake |
 //! | `admitted` | the count of received frames that the session has not handled yet |
-//! | `relay` | [`Relays`], which delivers to all sessions, and the Relay, the actor of each worker that receives batches |
+//! | `relays` | [`Relays`], the way to all sessions |
+//! | `relay` | the Relay, the actor of each worker that receives batches and tends the worker's sessions |
 //! | `local` | thread-local state: the worker's sessions, and the deliveries collected for other workers |
 //! | `tick` | the end of a thread's tick, when collected frames are written and batches are sent |
 //!
@@ -24,6 +25,7 @@ mod handle;
 mod local;
 mod outbox;
 mod relay;
+mod relays;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tick;
@@ -33,5 +35,6 @@ pub use self::{
     handle::{SessionHandle, SessionKind},
     local::{insert, remove},
     outbox::{Outbox, OutboxLimits},
-    relay::{CloseAll, Mark, Permit, Relay, Relays},
+    relay::{CloseAll, Mark, Relay},
+    relays::{Permit, Relays},
 };

@@ -1,26 +1,23 @@
 //! Settings: one struct per section of `config/default.toml`, read in layers and checked once at start.
 //!
-//! To add a setting, add a commented line to `config/default.toml`, a field here, and a check to `Settings::validate` if
+//! To add a setting, add a commented line to `config/default.toml`, a field here, and a check in `settings/checks.rs` if
 //! some values of its type are not valid.
 
+mod checks;
 mod gateways;
 mod layers;
+mod secret;
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
 #[cfg(test)]
 pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
+pub use secret::{Secret, is_weak_secret};
 
-use crate::domain::{
-    commands::CommandLimits,
-    gateways::Gateway,
-    network::Network,
-    origin,
-    passwords::{self, PasswordRules},
-};
+use crate::domain::{commands::CommandLimits, gateways::Gateway, network::Network, passwords::PasswordRules};
 
 /// All settings, merged from the layers and checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -282,143 +279,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// A value that must not appear in logs or errors. `Debug` hides it.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Returns the value. Use it only where the secret is needed.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether no value was given.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"…\"" })
-    }
-}
-
-/// Secrets from the example files of the systems that Switchboard replaces.
-const PLACEHOLDER_SECRETS: [&str; 6] = [
-    "a_very_secret_key",
-    "yoursecretkey",
-    "your_secret_key",
-    "your-secret-key-here",
-    "your-secret-key-change-in-production",
-    "super_secret_key_123",
-];
-
-/// Whether a secret is shorter than 32 bytes or well known, and so refused in production (contract section 1).
-pub fn is_weak_secret(secret: &str) -> bool {
-    secret.len() < 32 || PLACEHOLDER_SECRETS.contains(&secret)
-}
-
 impl Settings {
-    /// Checks ranges and combinations of values that the types do not express.
-    ///
-    /// # Errors
-    /// The key of the first wrong value, and the reason.
-    fn validate(&self) -> Result<(), (&'static str, String)> {
-        let positive = |key: &'static str, good: bool| {
-            if good { Ok(()) } else { Err((key, "must be greater than 0".to_owned())) }
-        };
-        positive("storage.max_connections", self.storage.max_connections > 0)?;
-        // with less, a statement that waits for a lock could not fail by itself before the timeout
-        if self.storage.timeout_ms < 500 {
-            return Err(("storage.timeout_ms", "must be at least 500".to_owned()));
-        }
-        positive("auth.access_token_minutes", self.auth.access_token_minutes > 0)?;
-        positive("auth.refresh_token_days", self.auth.refresh_token_days > 0)?;
-        positive("auth.recheck_secs", self.auth.recheck_secs > 0)?;
-        if !(passwords::MIN_CHARS..=passwords::MAX_CHARS).contains(&self.auth.password_min_chars) {
-            let why = format!("must be from {} to {}", passwords::MIN_CHARS, passwords::MAX_CHARS);
-            return Err(("auth.password_min_chars", why));
-        }
-        positive("sessions.ping_secs", self.sessions.ping_secs > 0)?;
-        positive("sessions.heartbeat_secs", self.sessions.heartbeat_secs > 0)?;
-        if self.commands.retention_days > 36_500 {
-            return Err(("commands.retention_days", "must be at most 36500".to_owned()));
-        }
-        // greater values would overflow the date when they are added to the current time
-        if self.auth.access_token_minutes > 525_600_000 {
-            return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
-        }
-        positive("commands.retention_days", self.commands.retention_days > 0)?;
-        if self.auth.refresh_token_days > 365_000 {
-            return Err(("auth.refresh_token_days", "must be at most 365000".to_owned()));
-        }
-        if self.sessions.silence_secs <= self.sessions.ping_secs {
-            return Err((
-                "sessions.silence_secs",
-                "must be greater than sessions.ping_secs, or every quiet socket is closed".to_owned(),
-            ));
-        }
-        if self.limits.frames_per_second > 0 && self.limits.frames_burst == 0 {
-            return Err((
-                "limits.frames_burst",
-                "must be greater than 0 while limits.frames_per_second is on".to_owned(),
-            ));
-        }
-        positive("probes.period_secs", self.probes.period_secs > 0)?;
-        positive("probes.timeout_secs", self.probes.timeout_secs > 0)?;
-        positive("probes.samples_hours", self.probes.samples_hours > 0)?;
-        positive("probes.history_days", self.probes.history_days > 0)?;
-        for (key, value, most) in [
-            ("probes.period_secs", self.probes.period_secs, 86_400),
-            ("probes.timeout_secs", self.probes.timeout_secs, 60),
-            ("probes.retries", self.probes.retries, 10),
-            ("probes.samples_hours", self.probes.samples_hours, 8_760),
-            ("probes.history_days", self.probes.history_days, 3_650),
-        ] {
-            if value > most {
-                return Err((key, format!("must be at most {most}")));
-            }
-        }
-        gateways::read(self)?;
-        for origin in &self.http.cors_origins {
-            if !origin::is_listable(origin) {
-                return Err((
-                    "http.cors_origins",
-                    format!(
-                        "\"{origin}\" is not an origin such as https://chat.example.org, localhost, null or file://"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// The configured gateways.
     pub fn gateways(&self) -> Vec<Gateway> {
         // does not fail: `validate` has checked them
         gateways::read(self).unwrap_or_default()
-    }
-
-    /// Checks that a strong secret is given if the policy requires one.
-    ///
-    /// # Errors
-    /// The secret is missing or weak; the text tells the operator what to set.
-    pub fn check_secret(&self) -> Result<(), SettingsError> {
-        if self.auth.secret_policy == SecretPolicy::Generate {
-            return Ok(());
-        }
-        if self.auth.secret.is_empty() {
-            return Err(SettingsError::new(
-                "auth.secret_policy is \"strong\" and no secret is given: set SECRET_KEY to at least 32 random bytes",
-            ));
-        }
-        if is_weak_secret(self.auth.secret.expose()) {
-            return Err(SettingsError::new(
-                "the secret is weak or well known: set SECRET_KEY to at least 32 random bytes (openssl rand -base64 48)",
-            ));
-        }
-        Ok(())
     }
 }

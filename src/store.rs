@@ -45,7 +45,7 @@ pub use broker::ServingBroker;
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, RegisteredDevice};
 pub use error::StoreError;
-pub use gateways::{GatewayHistory, GatewayRecord};
+pub use gateways::history::{GatewayHistory, GatewayRecord};
 pub use location::Location;
 pub use lock::DatabaseLock;
 pub use records::Record;

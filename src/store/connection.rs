@@ -8,6 +8,8 @@
 //! Only a COMMIT has no deadline: what was committed has consequences, so it has to be known whether it was.
 
 mod outcome;
+mod pooled;
+mod transaction;
 
 use std::{
     fmt,
@@ -20,13 +22,12 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values,
-    sqlx::{self, Executor, PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection},
+    ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+    sqlx::{self, PgPool, SqlitePool},
 };
-use sea_query_sqlx::SqlxValues;
-use tokio::sync::Mutex;
 
-use self::outcome::Outcome;
+use self::pooled::Pooled;
+pub(super) use self::transaction::Transaction;
 use super::{error::is_outage, patience};
 
 /// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any of them.
@@ -45,11 +46,6 @@ pub(super) struct Pool {
 enum Connections {
     Sqlite(SqlitePool),
     Postgres(PgPool),
-}
-
-enum Pooled {
-    Sqlite(PoolConnection<Sqlite>),
-    Postgres(PoolConnection<Postgres>),
 }
 
 /// A connection that goes back to its pool if nothing is under way on it, and is closed else.
@@ -166,14 +162,7 @@ impl Pool {
             Ok((connection, found))
         });
         let (connection, found) = self.noted_failure(result.await)?;
-        let transaction = Transaction {
-            connection: Mutex::new(Some(connection)),
-            waited: Mutex::new(Some(began.elapsed())),
-            failed: AtomicBool::new(false),
-            outcome: None,
-            pool: self.clone(),
-        };
-        Ok((transaction, found))
+        Ok((Transaction::begun(connection, began.elapsed(), self.clone()), found))
     }
 
     /// Logs when the database comes back, once.
@@ -234,205 +223,10 @@ impl Drop for Connection {
     }
 }
 
-/// An SQL text that was built here or by sea-query; what clients sent is in its values.
-fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
-    sqlx::AssertSqlSafe(text)
-}
-
-fn values(values: Option<Values>) -> SqlxValues {
-    SqlxValues(values.unwrap_or_else(|| Values(Vec::new())))
-}
-
-impl Pooled {
-    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, sqlx::Error> {
-        let (text, values) = (sql(statement.sql), values(statement.values));
-        match self {
-            Self::Sqlite(connection) => sqlx::query_with(text, values).execute(&mut **connection).await.map(Into::into),
-            Self::Postgres(connection) => {
-                sqlx::query_with(text, values).execute(&mut **connection).await.map(Into::into)
-            }
-        }
-    }
-
-    async fn execute_plain(&mut self, text: String) -> Result<ExecResult, sqlx::Error> {
-        match self {
-            Self::Sqlite(connection) => connection.execute(sql(text)).await.map(Into::into),
-            Self::Postgres(connection) => connection.execute(sql(text)).await.map(Into::into),
-        }
-    }
-
-    async fn query_plain(&mut self, text: &'static str) -> Result<Vec<QueryResult>, sqlx::Error> {
-        match self {
-            Self::Sqlite(connection) => Ok(connection.fetch_all(text).await?.into_iter().map(Into::into).collect()),
-            Self::Postgres(connection) => Ok(connection.fetch_all(text).await?.into_iter().map(Into::into).collect()),
-        }
-    }
-
-    async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, sqlx::Error> {
-        let (text, values) = (sql(statement.sql), values(statement.values));
-        match self {
-            Self::Sqlite(connection) => {
-                let row = sqlx::query_with(text, values).fetch_optional(&mut **connection).await?;
-                Ok(row.map(Into::into))
-            }
-            Self::Postgres(connection) => {
-                let row = sqlx::query_with(text, values).fetch_optional(&mut **connection).await?;
-                Ok(row.map(Into::into))
-            }
-        }
-    }
-
-    async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, sqlx::Error> {
-        let (text, values) = (sql(statement.sql), values(statement.values));
-        match self {
-            Self::Sqlite(connection) => {
-                let rows = sqlx::query_with(text, values).fetch_all(&mut **connection).await?;
-                Ok(rows.into_iter().map(Into::into).collect())
-            }
-            Self::Postgres(connection) => {
-                let rows = sqlx::query_with(text, values).fetch_all(&mut **connection).await?;
-                Ok(rows.into_iter().map(Into::into).collect())
-            }
-        }
-    }
-}
-
 #[async_trait::async_trait]
 impl ConnectionTrait for Pool {
     fn get_database_backend(&self) -> DbBackend {
         self.backend()
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.run(move |pooled| Box::pin(pooled.execute(statement)), DbErr::Exec).await
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let sql = sql.to_owned();
-        self.run(move |pooled| Box::pin(pooled.execute_plain(sql)), DbErr::Exec).await
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run(move |pooled| Box::pin(pooled.query_one(statement)), DbErr::Query).await
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(move |pooled| Box::pin(pooled.query_all(statement)), DbErr::Query).await
-    }
-}
-
-/// A transaction. Dropped without a commit it is rolled back. One of whose statements has failed can't be committed:
-/// SQLite may have ended it, and PostgreSQL would answer a COMMIT by rolling back.
-pub(super) struct Transaction {
-    /// None: it has ended
-    connection: Mutex<Option<Connection>>,
-    /// How long the transaction took to begin, until a statement has been answered. Waiting for a connection and then for a
-    /// lock must not take two deadlines.
-    waited: Mutex<Option<Duration>>,
-    failed: AtomicBool,
-    /// how to find out what became of it when the connection breaks
-    outcome: Option<Outcome>,
-    pool: Pool,
-}
-
-impl Transaction {
-    async fn run<T>(
-        &self,
-        call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
-        error: fn(RuntimeErr) -> DbErr,
-    ) -> Result<T, DbErr> {
-        let mut connection = self.connection.lock().await;
-        let connection = connection.as_mut().ok_or_else(ended)?;
-        let waited = self.waited.lock().await.take().unwrap_or_default();
-        let result = in_time(self.pool.deadline.saturating_sub(waited), connection.run(call, error)).await;
-        if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        self.pool.noted_failure(result)
-    }
-
-    /// From now on it can be found out what became of the transaction with this id, whatever happens to its connection.
-    pub(super) fn identify(&mut self, id: String) {
-        self.outcome = match &self.pool.connections {
-            Connections::Sqlite(_) => None,
-            Connections::Postgres(pool) => Some(Outcome::new(id, pool, self.pool.deadline)),
-        };
-    }
-
-    /// Ends a transaction that has only read.
-    pub(super) async fn end(self) -> Result<(), DbErr> {
-        let pool = self.pool.clone();
-        let (mut connection, _) = self.finish().await?;
-        let result = in_time(pool.deadline, connection.execute_plain("COMMIT")).await;
-        connection.in_doubt |= result.is_err();
-        pool.noted(result)
-    }
-
-    /// Commits, however long that takes: after an error nothing is stored. What follows from the commit should be in the
-    /// same task, which nobody ends: whoever waits for it is told when that takes too long ([`patience::give_up`]).
-    pub(super) async fn commit(self) -> Result<(), DbErr> {
-        let pool = self.pool.clone();
-        let (connection, outcome) = self.finish().await?;
-        let mut committed = std::pin::pin!(commit(connection, outcome));
-        let result = match in_time(pool.deadline, async { Ok(committed.as_mut().await) }).await {
-            Ok(result) => result,
-            Err(late) => {
-                // for the log
-                let _ = pool.noted_failure::<()>(Err(late));
-                patience::give_up();
-                committed.await
-            }
-        };
-        pool.noted(result)
-    }
-
-    async fn finish(mut self) -> Result<(Connection, Option<Outcome>), DbErr> {
-        if self.failed.load(Ordering::Relaxed) {
-            return Err(DbErr::Custom(
-                "a transaction was to be committed after one of its statements failed".to_owned(),
-            ));
-        }
-        let connection = self.connection.get_mut().take().ok_or_else(ended)?;
-        Ok((connection, self.outcome.take()))
-    }
-}
-
-async fn commit(mut connection: Connection, outcome: Option<Outcome>) -> Result<(), DbErr> {
-    let result = match &outcome {
-        None => connection.execute_plain("COMMIT").await,
-        Some(outcome) => tokio::select! {
-            result = connection.execute_plain("COMMIT") => result,
-            // nobody may hear that the connection is gone
-            known = outcome.known_late() => return known,
-        },
-    };
-    // a transaction may be open still, or not: nobody uses this connection again
-    connection.in_doubt |= result.is_err();
-    drop(connection);
-    match (result, outcome) {
-        (Err(error), Some(outcome)) if is_outage(&error) => outcome.known().await,
-        (result, _) => result,
-    }
-}
-
-fn ended() -> DbErr {
-    DbErr::Custom("the transaction has ended".to_owned())
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        let Some(mut connection) = self.connection.get_mut().take() else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !connection.in_doubt => drop(runtime.spawn(connection.roll_back())),
-            _ => connection.in_doubt = true,
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl ConnectionTrait for Transaction {
-    fn get_database_backend(&self) -> DbBackend {
-        self.pool.backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {

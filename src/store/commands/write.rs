@@ -72,7 +72,7 @@ pub(in crate::store) async fn write(
     write_progress(transaction, progress).await?;
     let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();
     devices::write_seen(transaction, &seen).await?;
-    gateways::write(transaction, &of_gateways).await?;
+    gateways::history::write(transaction, &of_gateways).await?;
     for (command, client, result) in late {
         command_targets::Entity::update_many()
             .filter(command_targets::Column::CommandId.eq(command.uuid()))

@@ -1,0 +1,156 @@
+//! The only transaction there is: see [`super`].
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
+use tokio::sync::Mutex;
+
+use super::{Connection, Connections, Pool, in_time, outcome::Outcome, pooled::Pooled};
+use crate::store::{error::is_outage, patience};
+
+/// A transaction. Dropped without a commit it is rolled back. One of whose statements has failed can't be committed:
+/// SQLite may have ended it, and PostgreSQL would answer a COMMIT by rolling back.
+pub(in crate::store) struct Transaction {
+    /// None: it has ended
+    connection: Mutex<Option<Connection>>,
+    /// How long the transaction took to begin, until a statement has been answered. Waiting for a connection and then for a
+    /// lock must not take two deadlines.
+    waited: Mutex<Option<Duration>>,
+    failed: AtomicBool,
+    /// how to find out what became of it when the connection breaks
+    outcome: Option<Outcome>,
+    pool: Pool,
+}
+
+impl Transaction {
+    /// One that took so long to begin.
+    pub(super) fn begun(connection: Connection, waited: Duration, pool: Pool) -> Self {
+        Self {
+            connection: Mutex::new(Some(connection)),
+            waited: Mutex::new(Some(waited)),
+            failed: AtomicBool::new(false),
+            outcome: None,
+            pool,
+        }
+    }
+
+    async fn run<T>(
+        &self,
+        call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
+        error: fn(RuntimeErr) -> DbErr,
+    ) -> Result<T, DbErr> {
+        let mut connection = self.connection.lock().await;
+        let connection = connection.as_mut().ok_or_else(ended)?;
+        let waited = self.waited.lock().await.take().unwrap_or_default();
+        let result = in_time(self.pool.deadline.saturating_sub(waited), connection.run(call, error)).await;
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        self.pool.noted_failure(result)
+    }
+
+    /// From now on it can be found out what became of the transaction with this id, whatever happens to its connection.
+    pub(in crate::store) fn identify(&mut self, id: String) {
+        self.outcome = match &self.pool.connections {
+            Connections::Sqlite(_) => None,
+            Connections::Postgres(pool) => Some(Outcome::new(id, pool, self.pool.deadline)),
+        };
+    }
+
+    /// Ends a transaction that has only read.
+    pub(in crate::store) async fn end(self) -> Result<(), DbErr> {
+        let pool = self.pool.clone();
+        let (mut connection, _) = self.finish().await?;
+        let result = in_time(pool.deadline, connection.execute_plain("COMMIT")).await;
+        connection.in_doubt |= result.is_err();
+        pool.noted(result)
+    }
+
+    /// Commits, however long that takes: after an error nothing is stored. What follows from the commit should be in the
+    /// same task, which nobody ends: whoever waits for it is told when that takes too long ([`patience::give_up`]).
+    pub(in crate::store) async fn commit(self) -> Result<(), DbErr> {
+        let pool = self.pool.clone();
+        let (connection, outcome) = self.finish().await?;
+        let mut committed = std::pin::pin!(commit(connection, outcome));
+        let result = match in_time(pool.deadline, async { Ok(committed.as_mut().await) }).await {
+            Ok(result) => result,
+            Err(late) => {
+                // for the log
+                let _ = pool.noted_failure::<()>(Err(late));
+                patience::give_up();
+                committed.await
+            }
+        };
+        pool.noted(result)
+    }
+
+    async fn finish(mut self) -> Result<(Connection, Option<Outcome>), DbErr> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(DbErr::Custom(
+                "a transaction was to be committed after one of its statements failed".to_owned(),
+            ));
+        }
+        let connection = self.connection.get_mut().take().ok_or_else(ended)?;
+        Ok((connection, self.outcome.take()))
+    }
+}
+
+async fn commit(mut connection: Connection, outcome: Option<Outcome>) -> Result<(), DbErr> {
+    let result = match &outcome {
+        None => connection.execute_plain("COMMIT").await,
+        Some(outcome) => tokio::select! {
+            result = connection.execute_plain("COMMIT") => result,
+            // nobody may hear that the connection is gone
+            known = outcome.known_late() => return known,
+        },
+    };
+    // a transaction may be open still, or not: nobody uses this connection again
+    connection.in_doubt |= result.is_err();
+    drop(connection);
+    match (result, outcome) {
+        (Err(error), Some(outcome)) if is_outage(&error) => outcome.known().await,
+        (result, _) => result,
+    }
+}
+
+fn ended() -> DbErr {
+    DbErr::Custom("the transaction has ended".to_owned())
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.get_mut().take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !connection.in_doubt => drop(runtime.spawn(connection.roll_back())),
+            _ => connection.in_doubt = true,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.pool.backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.execute(statement)), DbErr::Exec).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = sql.to_owned();
+        self.run(move |pooled| Box::pin(pooled.execute_plain(sql)), DbErr::Exec).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_one(statement)), DbErr::Query).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run(move |pooled| Box::pin(pooled.query_all(statement)), DbErr::Query).await
+    }
+}
