@@ -91,14 +91,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, creating an SQLite file where there is none. Does not migrate. For commands, which may wait for a busy
+    /// Connects, and creates an SQLite file if there is none. Does not migrate. For commands, which may wait for a busy
     /// database.
     ///
     /// # Errors
-    /// A URL of an unknown kind, or a database that can't be opened or reached.
+    /// A URL of an unknown kind, or a database that cannot be opened or reached.
     pub async fn connect(settings: &settings::Storage) -> Result<Self, StoreError> {
         let database = Database::parse(settings)?;
-        // what is wrong shows now, with all the time that a database may need to start
+        // connects now, so that errors are reported here; a database may need this time to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
         Ok(Self { read, write, database, gate: Gate::default(), clock: Clock::default() })
@@ -115,22 +115,22 @@ impl Store {
         Self { clock, ..self.clone() }
     }
 
-    /// Waits for what is under way, and takes nothing new. To be called before the threads that use it end: a connection
-    /// can't be given back where no runtime is left.
+    /// Waits for running calls and refuses new ones. Must be called before the threads that use the store end: a connection
+    /// cannot return to its pool without a runtime.
     pub async fn close(&self) {
         self.write.close().await;
         self.read.close().await;
     }
 
-    /// Brings the schema up to date.
+    /// Applies all pending migrations.
     ///
     /// # Errors
-    /// When a migration fails; what it did is rolled back where the database can.
+    /// When a migration fails; it is rolled back if the database supports that.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
         self.with_schema(async |connection| Migrator::up(connection, None).await).await
     }
 
-    /// Takes the last migration back.
+    /// Reverts the last migration.
     ///
     /// # Errors
     /// When the migration fails.
@@ -141,7 +141,7 @@ impl Store {
     /// Each migration's name and whether it is applied, in order.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// When the database cannot be read.
     pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, StoreError> {
         self.with_schema(async |connection| {
             let migrations = Migrator::get_migration_with_status(connection).await?;
@@ -173,7 +173,7 @@ impl Store {
         Ok(result?)
     }
 
-    /// Writes what the Journal has gathered, in one transaction. Answers what came of each change of a room.
+    /// Writes the Journal's records in one transaction. Returns the outcome of each change of a room.
     ///
     /// # Errors
     /// When the database fails; then nothing is written.
@@ -197,9 +197,9 @@ impl Store {
         Ok(decided)
     }
 
-    /// A transaction for several reads that have to fit together.
+    /// A transaction for reads that must see one state of the database.
     async fn snapshot(&self) -> Result<Transaction, StoreError> {
-        // SQLite's transactions are that by themselves
+        // every transaction of SQLite does
         let begin = match self.read.backend() {
             DbBackend::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             _ => "BEGIN",
@@ -207,9 +207,8 @@ impl Store {
         Ok(self.read.begin(begin).await?)
     }
 
-    /// A transaction for writing: this and [`Store::begin`] are the only ways to write. For what must go on while storage
-    /// is nearly full, because it takes no more space or bounds what others may do: deletions, revocations, logins.
-    /// Never hold it across a message to an actor.
+    /// A write transaction that is allowed while storage is nearly full: for deletions, revocations and logins, which take
+    /// little space. Only this and [`Store::begin`] write. Never hold it across a message to an actor.
     async fn begin_essential(&self) -> Result<Transaction, StoreError> {
         let begin = match (self.write.backend(), self.gate.instance.get()) {
             (DbBackend::Postgres, Some(instance)) => return self.begin_fenced(*instance).await,
@@ -223,7 +222,7 @@ impl Store {
 
 /// The migrations that were applied and that this program does not have.
 async fn unknown_migrations(connection: &DatabaseConnection) -> String {
-    // what fails here has failed before, and is told as that
+    // an error here has been reported before
     let applied = Migrator::get_migration_models(connection).await.unwrap_or_default();
     let known = Migrator::migrations();
     let is_known = |version: &str| known.iter().any(|migration| migration.name() == version);
@@ -241,18 +240,18 @@ fn turn_of(client: ClientId) -> i64 {
 
 /// Lets those with the same key take turns until the end of the transaction.
 async fn take_turns(transaction: &Transaction, key: i64) -> Result<(), StoreError> {
-    // SQLite has one writer at a time anyhow
+    // SQLite has only one writer at a time
     if transaction.get_database_backend() == DbBackend::Postgres {
         transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({key})")).await?;
     }
     Ok(())
 }
 
-/// Rows per statement. Few sizes make few statements, which the connection keeps prepared. SQLite takes 32,766 parameters
-/// at most; and it writes the largest piece in a fraction of a millisecond, so that sessions on the same core wait no longer.
+/// Rows per statement. With few sizes there are few statements, which the connection keeps prepared. SQLite takes at most
+/// 32,766 parameters, and writes the largest piece in a fraction of a millisecond, so sessions of its core wait briefly.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
 
-/// The sizes of the pieces that so many rows are written in, the largest first.
+/// Splits a number of rows into pieces of these sizes, the largest first.
 fn pieces(mut rows: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let size = PIECES.into_iter().find(|size| *size <= rows)?;

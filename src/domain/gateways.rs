@@ -1,4 +1,4 @@
-//! Gateways: where they are, and how they are.
+//! Gateways: their addresses, their state and its history.
 
 mod address;
 mod hours;
@@ -27,33 +27,33 @@ use super::ids::GatewayId;
 /// The longest name in characters.
 pub const MAX_NAME_CHARS: usize = 100;
 
-/// Whether a gateway may be called so.
+/// Whether this can be the name of a gateway.
 pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control)
 }
 
-/// What can be a `max_rtt_ms`.
+/// The range of `max_rtt_ms`.
 pub const RTTS: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Excluded(f64::INFINITY));
 
-/// What can be a `max_loss_percent`.
+/// The range of `max_loss_percent`.
 pub const PERCENTS: RangeInclusive<f64> = 0.0..=100.0;
 
-/// Whether it can be a `max_rtt_ms`.
+/// Whether this can be a `max_rtt_ms`.
 pub fn is_rtt(ms: f64) -> bool {
     RTTS.contains(&ms)
 }
 
-/// Whether it can be a `max_loss_percent`.
+/// Whether this can be a `max_loss_percent`.
 pub fn is_percent(percent: f64) -> bool {
     PERCENTS.contains(&percent)
 }
 
-/// Where a gateway comes from.
+/// Where a gateway is defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The configuration, where alone it can be changed.
+    /// In the configuration; it can only be changed there.
     Config,
-    /// HTTP.
+    /// Created over HTTP.
     Api,
 }
 
@@ -67,30 +67,30 @@ impl Source {
     }
 }
 
-/// Something that is probed, and that devices may be behind.
+/// A router or machine that is probed, and through which devices are reached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// Unique among all gateways.
     pub id: GatewayId,
-    /// For people.
+    /// The name to show.
     pub name: String,
-    /// Where it is probed.
+    /// The address that is probed.
     pub address: Address,
-    /// The gateway that it is behind.
+    /// The gateway that this one is behind.
     pub parent_id: Option<GatewayId>,
-    /// Above this mean round trip it is degraded.
+    /// The gateway is degraded above this mean round trip.
     pub max_rtt_ms: Option<f64>,
-    /// Above this loss it is degraded.
+    /// The gateway is degraded above this loss.
     pub max_loss_percent: Option<f64>,
-    /// Where it comes from.
+    /// Where it is defined.
     pub source: Source,
 }
 
-/// Whether a gateway would be behind itself with this parent, given the parents that the others have.
+/// Whether a gateway with this parent would be behind itself, given the parents of the others.
 pub fn is_behind_itself(id: GatewayId, parent: GatewayId, parent_of: impl Fn(GatewayId) -> Option<GatewayId>) -> bool {
     let mut seen = HashSet::new();
     let mut above = Some(parent);
-    // a cycle of others is not this one's
+    // a cycle without this gateway
     while let Some(one) = above.filter(|one| seen.insert(*one)) {
         if one == id {
             return true;
@@ -100,16 +100,16 @@ pub fn is_behind_itself(id: GatewayId, parent: GatewayId, parent_of: impl Fn(Gat
     false
 }
 
-/// How a gateway is.
+/// The status of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Not yet probed.
     Unknown,
-    /// It answers.
+    /// It answers probes.
     Connected,
-    /// It answers, but beyond one of its thresholds.
+    /// It answers probes, but exceeds one of its thresholds.
     Degraded,
-    /// It does not answer, or what it is behind does not.
+    /// It does not answer probes, or its parent is down.
     Disconnected,
 }
 
@@ -131,7 +131,7 @@ impl Status {
             .find(|status| status.as_str() == text)
     }
 
-    /// The two-word answer (contract section 4): None before the first probe.
+    /// The word in `GET /device_status/` (contract section 4); `None` before the first probe.
     pub fn is_up(self) -> Option<bool> {
         match self {
             Self::Unknown => None,
@@ -141,18 +141,18 @@ impl Status {
     }
 }
 
-/// Why a gateway is not simply connected.
+/// Why a gateway is degraded or disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// No answer in time.
     Timeout,
-    /// Nobody listens at the port.
+    /// No program listens at the port.
     Refused,
-    /// No way to it.
+    /// There is no route to it.
     Unreachable,
     /// Its name does not resolve.
     Unresolvable,
-    /// What it is behind is down.
+    /// Its parent is down.
     ParentDown,
     /// The mean round trip is above `max_rtt_ms`.
     HighRtt,
@@ -196,28 +196,28 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a probe, its retries included, came to.
+/// The result of a probe with its retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Attempts that were not answered.
     pub lost: u32,
-    /// The round trip of the attempt that was answered, or why the last one was not.
+    /// The round trip of the answered attempt, or the reason why the last one failed.
     pub answer: Result<Duration, Reason>,
 }
 
 /// A change of a gateway's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// When it was found.
+    /// The time of the probe that found it.
     pub at: DateTime<Utc>,
-    /// To what.
+    /// The new status.
     pub status: Status,
-    /// Why.
+    /// The reason.
     pub reason: Option<Reason>,
 }
 
-/// The part of the time between `from` and `to` for which a gateway is known in which it was up; None if it is not known
-/// for any. `before` is the last change before `transitions`.
+/// The share of the time between `from` and `to` in which a gateway was up, without the time in which its status is unknown;
+/// `None` if it is unknown all the time. `before` is the last change before `transitions`.
 pub fn uptime_percent(
     before: Option<Transition>,
     transitions: &[Transition],
@@ -237,22 +237,22 @@ pub fn uptime_percent(
     (known > 0.0).then(|| up * 100.0 / known)
 }
 
-/// A gateway and how it is now.
+/// A gateway and its present state.
 #[derive(Debug, Clone)]
 pub struct GatewayState {
     /// The gateway.
     pub gateway: Arc<Gateway>,
-    /// How it is.
+    /// The status.
     pub status: Status,
-    /// Why it is not simply connected.
+    /// Why it is degraded or disconnected.
     pub reason: Option<Reason>,
-    /// Since when it has this status.
+    /// The time of the last change of status.
     pub since: DateTime<Utc>,
-    /// The last probe.
+    /// The time of the last probe.
     pub probed_at: Option<DateTime<Utc>>,
-    /// The last round trip in milliseconds; None if the last probe was lost.
+    /// The last round trip in milliseconds; `None` if the last probe was lost.
     pub rtt_ms: Option<f64>,
-    /// Of the last attempts; None before the first.
+    /// Loss over the last attempts; `None` before the first.
     pub loss_percent: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! The broker that serves the database: who it is, and whether it can write.
+//! The record of the broker that serves the database, and a test of whether the database can be written.
 
 use chrono::{DateTime, Utc};
 use entity::brokers::{ActiveModel, Column, Entity};
@@ -17,15 +17,15 @@ const ROW: i64 = 1;
 /// A broker that serves a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServingBroker {
-    /// Another one with each start.
+    /// Changes with each start.
     pub instance: Uuid,
-    /// The name of its machine.
+    /// Its host name.
     pub host: String,
-    /// Its process there.
+    /// Its process id.
     pub process_id: u32,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: String,
-    /// What new passwords must be, for commands that do not have its settings. None: a version that did not record them.
+    /// Its rules for new passwords, for commands that do not have its settings. `None`: recorded by an earlier version.
     pub password_rules: Option<PasswordRules>,
 }
 
@@ -33,7 +33,7 @@ impl Store {
     /// Records which broker serves the database, by the clock of the database.
     ///
     /// # Errors
-    /// When the database fails. That SQLite's disk is full is none: its lock is a file, and the record is for people.
+    /// When the database fails. A full disk is no error with SQLite, whose lock is a file; the record is informative there.
     pub async fn register_broker(&self, broker: &ServingBroker, lock: &mut DatabaseLock) -> Result<(), StoreError> {
         match self.write_broker(broker).await {
             Err(StoreError::Full(error)) if self.read.backend() == DbBackend::Sqlite => {
@@ -41,7 +41,7 @@ impl Store {
             }
             written => written?,
         }
-        // once only
+        // only once
         let _ = self.gate.instance.set(broker.instance);
         lock.open_fence().await;
         Ok(())
@@ -87,7 +87,7 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Which broker serves the database or was the last to do so, and since when.
+    /// The broker that serves the database or was the last to do so, and since when.
     ///
     /// # Errors
     /// When the database fails, or has never been served.
@@ -110,10 +110,10 @@ impl Store {
         }))
     }
 
-    /// Writes and commits something, which is the only proof that it can be done.
+    /// Writes and commits a row: only that proves that the database takes writes.
     ///
     /// # Errors
-    /// When it can't.
+    /// When the database takes no writes.
     pub async fn prove_write(&self) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         let done = Entity::update_many()

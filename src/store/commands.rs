@@ -20,7 +20,7 @@ use crate::domain::{
     ids::{ClientId, CommandId},
 };
 
-/// Commands that are deleted in one transaction.
+/// Number of commands that one transaction deletes.
 const DELETED: u64 = 200;
 
 /// The command that an idempotency key stands for.
@@ -39,8 +39,7 @@ impl From<idempotency_keys::Model> for KeyedCommand {
 }
 
 impl Store {
-    /// Stores a command with an idempotency key, unless its requester has used the key before: then the command of that time
-    /// is the answer.
+    /// Stores a command with an idempotency key. If its requester has used the key before, returns that earlier command.
     ///
     /// # Errors
     /// When the database fails.
@@ -115,7 +114,7 @@ impl Store {
         Ok(incarnations)
     }
 
-    /// Deletes finished commands that were given before that time, in small transactions, so that other writers wait only
+    /// Deletes finished commands that were given before this time, in small transactions, so that other writers wait only
     /// briefly.
     ///
     /// # Errors

@@ -1,11 +1,10 @@
-//! Connections with a deadline around every call, and the only transaction there is.
+//! Connections with a deadline for every call, and the only type of transaction.
 //!
-//! sqlx counts how deep a connection is in transactions, and believes its count when the database has ended one by itself
-//! (SQLite does on FULL, IOERR and NOMEM): all later commits would release savepoints of a transaction that nobody commits.
-//! So BEGIN, COMMIT and ROLLBACK are statements here, the database alone knows where a transaction begins and ends, and
-//! a connection about which there is any doubt is closed.
+//! sqlx counts the nested transactions of a connection. The count becomes wrong when the database ends a transaction by
+//! itself (SQLite does on FULL, IOERR and NOMEM): all later commits would only release savepoints. So BEGIN, COMMIT and
+//! ROLLBACK are plain statements here, and a connection whose state is in doubt is closed.
 //!
-//! Only a COMMIT has no deadline: what was committed has consequences, so it has to be known whether it was.
+//! Only a COMMIT has no deadline: a commit has consequences, so its outcome must be known.
 
 mod outcome;
 mod pooled;
@@ -30,7 +29,7 @@ use self::pooled::Pooled;
 pub(super) use self::transaction::Transaction;
 use super::{error::is_outage, patience};
 
-/// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any of them.
+/// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any connection.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: Connections,
@@ -48,10 +47,10 @@ enum Connections {
     Postgres(PgPool),
 }
 
-/// A connection that goes back to its pool if nothing is under way on it, and is closed else.
+/// A connection that returns to its pool if no call is running on it, and is closed otherwise.
 struct Connection {
     pooled: Pooled,
-    /// a call was begun and has not ended: it timed out, or whoever made it is gone
+    /// a call has not ended: it timed out, or its caller was dropped
     in_doubt: bool,
     pool: Pool,
 }
@@ -62,7 +61,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// The result, or an error if it does not come in time, or before the request that it is for has waited too long in all.
+/// The result, or an error if it takes longer than the deadline of the call or of the request that it belongs to.
 async fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     let why = match patience::wait(tokio::time::timeout(deadline, call)).await {
         Ok(Ok(result)) => return result,
@@ -95,7 +94,7 @@ impl Pool {
         }
     }
 
-    /// Waits for what is under way, and takes nothing new.
+    /// Waits for running calls and refuses new ones.
     pub(super) async fn close(&self) {
         match &self.connections {
             Connections::Sqlite(pool) => pool.close().await,
@@ -136,8 +135,7 @@ impl Pool {
         self.begin_with(begin).await.map(|(transaction, ())| transaction)
     }
 
-    /// Begins a transaction, and reads something in it, in one round trip: with a text of several statements. Answers the
-    /// last row.
+    /// Begins a transaction and reads in it, in one round trip: `text` has several statements. Returns the last row.
     pub(super) async fn begin_and_read(
         &self,
         begin: &'static str,
@@ -165,7 +163,7 @@ impl Pool {
         Ok((Transaction::begun(connection, began.elapsed(), self.clone()), found))
     }
 
-    /// Logs when the database comes back, once.
+    /// Logs once that the database is back.
     fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if result.is_ok() && self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
             tracing::info!("the database takes {} again", self.purpose);
@@ -173,7 +171,7 @@ impl Pool {
         self.noted_failure(result)
     }
 
-    /// Logs when the database goes away, once.
+    /// Logs once that the database is away.
     fn noted_failure<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if let Err(error) = &result
             && is_outage(error)
@@ -186,7 +184,7 @@ impl Pool {
 }
 
 impl Connection {
-    /// One call. If it is not awaited to its end, the connection is not used again.
+    /// One call. If it is dropped before its end, the connection is not used again.
     async fn run<T>(
         &mut self,
         call: impl for<'a> FnOnce(&'a mut Pooled) -> BoxFuture<'a, Result<T, sqlx::Error>>,
@@ -202,7 +200,7 @@ impl Connection {
         self.run(move |pooled| Box::pin(pooled.execute_plain(sql.to_owned())), DbErr::Exec).await.map(drop)
     }
 
-    /// Ends what is left of a transaction, and closes the connection if that fails.
+    /// Rolls an open transaction back, and closes the connection if that fails.
     async fn roll_back(mut self) {
         let deadline = self.pool.deadline;
         if in_time(deadline, self.execute_plain("ROLLBACK")).await.is_err() {

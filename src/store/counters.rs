@@ -8,7 +8,7 @@ use sea_orm::{
 
 use super::StoreError;
 
-/// A number that only grows.
+/// The number that is counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Counter {
     /// The version of the last change of an account or revocation.
@@ -27,7 +27,7 @@ impl Counter {
 }
 
 /// The next number. The counter's row stays locked until the transaction ends, so that numbers become visible in their
-/// order. Take it after all other locks of the transaction: who holds it waits for nobody.
+/// order. Call this after taking all other locks, so that transactions that hold the counter never wait.
 pub(super) async fn next(transaction: &impl ConnectionTrait, counter: Counter) -> Result<i64, StoreError> {
     let mut update = Query::update();
     update
@@ -40,13 +40,13 @@ pub(super) async fn next(transaction: &impl ConnectionTrait, counter: Counter) -
     Ok(row.try_get_by_index(0)?)
 }
 
-/// The last number that was taken.
+/// The last number that was given.
 pub(super) async fn last(connection: &impl ConnectionTrait, counter: Counter) -> Result<i64, StoreError> {
     let value = Entity::find().select_only().column(Column::Value).filter(Column::Name.eq(counter.name()));
     Ok(value.into_tuple::<i64>().one(connection).await?.unwrap_or(0))
 }
 
-/// Passes over all numbers up to this one.
+/// Skips all numbers up to this one.
 pub(super) async fn raise(connection: &impl ConnectionTrait, counter: Counter, to: i64) -> Result<(), StoreError> {
     Entity::update_many()
         .filter(Column::Name.eq(counter.name()))

@@ -24,10 +24,10 @@ use crate::{
     protocol::json,
 };
 
-/// The metadata of a device that has said nothing of itself.
+/// The metadata of a device that has set none.
 const NO_METADATA: &str = "{}";
 
-/// A part of a UUID is searched for from so many digits on; fewer are more likely meant for names.
+/// Fewest hexadecimal digits of a search that also looks at UUIDs; shorter ones only look at names.
 const UUID_DIGITS: usize = 4;
 
 /// A device as stored.
@@ -35,13 +35,13 @@ const UUID_DIGITS: usize = 4;
 pub struct RegisteredDevice {
     /// Its identity.
     pub uuid: ClientId,
-    /// The name it gave itself; may be empty.
+    /// May be empty.
     pub name: String,
-    /// What it says of itself: a JSON object.
+    /// A JSON object.
     pub metadata: Value,
     /// The gateway that it is behind.
     pub gateway_id: Option<GatewayId>,
-    /// When it last came or went; None: it has never been connected.
+    /// When it last connected or disconnected; `None`: it has never been connected.
     pub last_seen: Option<DateTime<Utc>>,
     /// Tokens of an earlier generation are revoked.
     pub token_generation: i64,
@@ -49,7 +49,7 @@ pub struct RegisteredDevice {
     pub version: i64,
     /// How often the UUID has been deleted.
     pub incarnation: i64,
-    /// It is there no more.
+    /// Deleted; the row is kept.
     pub is_deleted: bool,
 }
 
@@ -86,7 +86,7 @@ impl From<Model> for RegisteredDevice {
     }
 }
 
-/// What to change of a device; None leaves it as it is.
+/// A change of a device; `None` changes nothing.
 #[derive(Debug, Default)]
 pub struct DeviceChange {
     /// Another name.
@@ -100,15 +100,15 @@ pub struct DeviceChange {
 /// Which devices to list, by name.
 #[derive(Debug, Default)]
 pub struct DeviceFilter {
-    /// Only those with this in their name, or whose UUID begins like this.
+    /// Only devices whose name contains this text, or whose UUID begins with it.
     pub search: Option<String>,
-    /// Only those behind this gateway.
+    /// Only devices behind this gateway.
     pub gateway_id: Option<GatewayId>,
-    /// Only those after this name and UUID.
+    /// Only devices after this name and UUID.
     pub after: Option<(String, ClientId)>,
-    /// How many to pass over.
+    /// Number of devices to skip.
     pub skip: u64,
-    /// How many at most.
+    /// Most devices to return.
     pub limit: u64,
 }
 
@@ -126,7 +126,7 @@ impl Store {
         refresh: &NewRefreshToken,
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         match self.try_register(uuid, name, key_hash, proof, refresh).await {
-            // somebody registered the same new UUID at the same time: now it is there
+            // another request has registered the same new UUID in the meantime
             Err(StoreError::Database(error)) if is_unique_violation(&error) => {
                 self.try_register(uuid, name, key_hash, proof, refresh).await
             }
@@ -144,14 +144,14 @@ impl Store {
     ) -> Result<Option<RegisteredDevice>, StoreError> {
         let transaction = self.begin_essential().await?;
         let is_bound = proof != Proof::NotAsked;
-        // nobody deletes it in the meantime
+        // locked, so that it is not deleted in the meantime
         let row = Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await?;
         let proof = match proof {
             // it may have been revoked since it was checked
             Proof::Token(token) if !tokens::counts(&transaction, token, row.as_ref()).await? => Proof::Key(None),
             proof => proof,
         };
-        // whoever had a deleted device has no claim on its UUID any more
+        // the former owner of a deleted device has no claim on its UUID
         let registered = row.as_ref().filter(|row| row.deleted_at.is_none());
         let registered = registered.map(|row| Registered { key_hash: &row.key_hash, is_bound: row.is_bound });
         let (is_new, ends_tokens) = match registration::decide(registered, proof, key_hash) {
@@ -199,7 +199,7 @@ impl Store {
                     gateway_id: Set(None),
                     last_seen: Set(None),
                     deleted_at: Set(None),
-                    // nobody can know an account that is only now created, so nobody has to be told
+                    // no cache holds an account that is created now, so it needs no version
                     version: Set(0),
                     incarnation: Set(0),
                     is_bound: Set(is_bound),
@@ -211,7 +211,7 @@ impl Store {
         Ok(Some(device.into()))
     }
 
-    /// How many devices were registered without proof.
+    /// Number of devices that were registered without proof.
     ///
     /// # Errors
     /// When the database fails.
@@ -228,7 +228,7 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
-    /// A page of devices by name, and how many there are on all pages.
+    /// A page of devices by name, and the number of devices on all pages.
     ///
     /// # Errors
     /// When the database fails.
@@ -250,7 +250,7 @@ impl Store {
         Ok((rows.into_iter().map(RegisteredDevice::from).collect(), total))
     }
 
-    /// Changes a device. Answers the device after the change.
+    /// Changes a device. Returns the device after the change.
     ///
     /// # Errors
     /// When the database fails; no such device is `None`.
@@ -262,7 +262,7 @@ impl Store {
         let transaction = self.begin().await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
-        // what the device says of itself is no part of its account
+        // metadata is not part of the cached account
         let is_account_changed = change.name.is_some() || change.gateway_id.is_some();
         let mut row = row.into_active_model();
         if let Some(name) = change.name {
@@ -283,7 +283,7 @@ impl Store {
         Ok(Some(row.into()))
     }
 
-    /// Deletes a device: its tokens end, and what it said of itself is forgotten. Answers what is left of it.
+    /// Deletes a device: its tokens end, and its name and metadata are removed. Returns the rest of its row.
     ///
     /// # Errors
     /// When the database fails; no such device is `None`.
@@ -344,7 +344,7 @@ impl Store {
     }
 }
 
-/// Devices with this in their name, in whatever case, or whose UUID begins like this.
+/// Devices whose name contains this text, in any case, or whose UUID begins with it.
 fn matches(search: &str) -> Condition {
     let pattern = |text: &str| {
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
@@ -352,7 +352,7 @@ fn matches(search: &str) -> Condition {
     };
     let lower = Expr::expr(Func::lower(Expr::col(Column::Name)));
     let mut any = Condition::any()
-        // SQLite knows upper and lower case of ASCII alone
+        // SQLite's LOWER only knows ASCII
         .add(Expr::col(Column::Name).like(pattern(search)))
         .add(lower.like(pattern(&search.to_lowercase())));
     let digits = search.replace('-', "");
@@ -374,7 +374,7 @@ pub(super) async fn find(
     Ok(row.map(RegisteredDevice::from))
 }
 
-/// Ends all access tokens of a device by starting a new generation, and its key. Answers the device after it.
+/// Ends all access tokens of a device by starting a new generation, and its key. Returns the device after it.
 pub(super) async fn advance_generation(
     transaction: &impl ConnectionTrait,
     uuid: ClientId,
@@ -402,7 +402,7 @@ pub(super) async fn write_seen(
         let (piece, later) = rest.split_at(size);
         rest = later;
         let Some(latest) = piece.iter().map(|(.., at)| *at).max() else { continue };
-        // a device that was deleted meanwhile and registered again is another one, which nobody has seen
+        // a device that was deleted and registered again in the meantime has not been seen yet
         let devices = || {
             let seen = |(device, incarnation, _): &(ClientId, i64, DateTime<Utc>)| {
                 Condition::all().add(Column::Uuid.eq(device.uuid())).add(Column::Incarnation.eq(*incarnation))
@@ -429,7 +429,7 @@ pub(super) async fn lock_behind(
     Ok(rows.into_iter().map(RegisteredDevice::from).collect())
 }
 
-/// Devices that were behind a gateway are behind none. Answers these, as they are now.
+/// Removes a gateway from its devices. Returns these devices after the change.
 pub(super) async fn forget_gateway(
     connection: &impl ConnectionTrait,
     gateway: GatewayId,

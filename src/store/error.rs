@@ -1,22 +1,22 @@
-//! What can be wrong with the database, told apart by what the caller should do.
+//! Errors of the database, by what the caller should do.
 
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::protocol::error_code::{ErrorCode, INTERNAL_ERROR};
 
-/// The database could not do what it was asked; the cause is in the log, not in the answer.
+/// An error of the database; clients are not told its cause, which is in the log.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database is away, locked by somebody else or too slow: try again later.
+    /// The database is away, locked or too slow: try again later.
     #[error("database unavailable: {0}")]
     Unavailable(DbErr),
     /// There is no space left to store anything.
     #[error("storage full: {0}")]
     Full(DbErr),
-    /// There is less space than `storage.min_free_bytes`: nothing was tried.
+    /// There is less space than `storage.min_free_bytes`: nothing was written.
     #[error("storage nearly full")]
     NearlyFull,
-    /// Another broker has the database; the text tells which.
+    /// Another broker serves the database; the text names it.
     #[error("another broker uses this database ({0}): stop it, or give this one another DATABASE_URL")]
     InUse(String),
     /// The schema has migrations that this program does not know; the text names them.
@@ -33,12 +33,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The answer of the database was lost on its way here.
+    /// The connection broke before the database answered.
     pub fn lost() -> Self {
         Self::Unavailable(DbErr::Custom("the answer was lost".to_owned()))
     }
 
-    /// The code and the text by which clients are told.
+    /// The code and the text for clients.
     pub fn told(&self) -> (ErrorCode, &'static str) {
         match self {
             Self::Unavailable(_) => (ErrorCode::DatabaseUnavailable, "Database unavailable"),
@@ -49,7 +49,7 @@ impl StoreError {
         }
     }
 
-    /// The database takes longer to answer than anybody should wait.
+    /// The database did not answer before the deadline.
     pub fn late() -> Self {
         Self::Unavailable(DbErr::Custom("no answer in time".to_owned()))
     }
@@ -65,7 +65,7 @@ impl From<DbErr> for StoreError {
     }
 }
 
-/// Whether a write failed because a row with this unique value is there already.
+/// Whether a write failed because a row with this unique value exists.
 pub(super) fn is_unique_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
@@ -84,7 +84,7 @@ enum Kind {
 
 fn kind(error: &DbErr) -> Kind {
     let (DbErr::Exec(cause) | DbErr::Query(cause)) = error else {
-        // whatever is wrong with a connection is no fault of the statement
+        // errors of the connection, not of the statement
         let connection = matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_));
         return if connection { Kind::Unavailable } else { Kind::Statement };
     };

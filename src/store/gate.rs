@@ -1,5 +1,5 @@
-//! What may be written: nothing that takes space while there is hardly any, and nothing at all once another broker has taken
-//! the database over.
+//! Decides what may be written: while storage is nearly full only transactions that take little space, and nothing once
+//! another broker has taken the database over.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,16 +16,16 @@ use uuid::Uuid;
 use super::{Store, StoreError, Transaction, open::Database};
 use crate::domain::storage::Threshold;
 
-/// How often is looked how much space is left.
+/// The period of the checks of free space.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// What is known about what may be written; open unless somebody watches.
+/// Whether writing is allowed. Without [`Store::watch_space`] it always is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     nearly_full: Arc<AtomicBool>,
-    /// as which broker, if as one, this process writes
+    /// the id of this broker, if the process is one
     pub(super) instance: Arc<OnceLock<Uuid>>,
-    /// told when a transaction finds that another broker has taken the database over
+    /// notified when a transaction finds that another broker has taken the database over
     pub(super) taken_over: Arc<Notify>,
 }
 
@@ -41,7 +41,7 @@ impl Store {
         self.gate.nearly_full.load(Ordering::Relaxed)
     }
 
-    /// Refuses what takes space while there is hardly any.
+    /// Refuses transactions that take space while storage is nearly full.
     ///
     /// # Errors
     /// There is less than `storage.min_free_bytes`.
@@ -49,14 +49,14 @@ impl Store {
         if self.is_nearly_full() { Err(StoreError::NearlyFull) } else { Ok(()) }
     }
 
-    /// A transaction that stores something more.
+    /// A write transaction that is refused while storage is nearly full.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         self.check_space()?;
         self.begin_essential().await
     }
 
-    /// Watches, for ever, how much space is left where the data is: the file system of the SQLite file; with PostgreSQL,
-    /// whose disk is not ours to see, that of the data directory. Without a threshold there is nothing to watch.
+    /// Checks the free space periodically, without end: with SQLite of the file system of its file, with PostgreSQL of that
+    /// of the data directory, since the server's disk is not visible. Does nothing without a threshold.
     pub async fn watch_space(&self, data_dir: PathBuf, min_free: u64) {
         if min_free == 0 {
             return std::future::pending().await;
@@ -71,7 +71,7 @@ impl Store {
         loop {
             ticks.tick().await;
             let place = path.clone();
-            // a file system of the network may not answer
+            // a network file system may not answer
             let found = tokio::task::spawn_blocking(move || space(&place)).await;
             let Ok(Ok((free, total))) = found else { continue };
             let is = threshold.get_or_insert_with(|| Threshold::new(min_free, total)).is_nearly_full(free);

@@ -71,7 +71,7 @@ impl Store {
         Ok(())
     }
 
-    /// Creates a gateway, without what is left of the history of an earlier one. Answers false if there is one with this id.
+    /// Creates a gateway, without what is left of the history of an earlier one. Returns false if there is one with this id.
     ///
     /// # Errors
     /// When the database fails.
@@ -91,7 +91,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Changes a gateway. Answers whether there is one with this id.
+    /// Changes a gateway. Returns whether there is one with this id.
     ///
     /// # Errors
     /// When the database fails.
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Deletes a gateway with its history; what was behind it is behind nothing. What the Journal has not written yet of the
-    /// history is deleted by [`GatewayRecord::Deleted`]. Answers the devices that were behind it, as they are now.
+    /// history is deleted by [`GatewayRecord::Deleted`]. Returns the devices that were behind it, as they are now.
     ///
     /// # Errors
     /// When the database fails.

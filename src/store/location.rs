@@ -1,4 +1,4 @@
-//! Which database the settings mean, in words that may be shown: without user and password.
+//! The place of the database that the settings name, without user and password, so that it can be shown.
 
 use std::{fmt, path::PathBuf};
 
@@ -17,7 +17,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// What the settings mean.
+    /// The place that the settings name.
     ///
     /// # Errors
     /// A URL of an unknown kind.

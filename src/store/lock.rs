@@ -1,10 +1,11 @@
-//! One broker per database: a lock that is given back when its holder is gone, whatever happens to it, and a row that says
-//! who that is. With PostgreSQL the lock belongs to a session of its own, with SQLite to an open file beside the database.
+//! One broker per database: a lock that is released however its holder ends, and a row that names the holder. With
+//! PostgreSQL the lock belongs to a separate session, with SQLite to an open file beside the database.
 //!
-//! A session can end without its broker: the server's restart, a cut connection, an administrator. Another broker may have the
-//! lock before the first one notices. So with PostgreSQL there is a fence, too: every write transaction shares a second lock,
-//! and then looks whether the row still names its broker; a broker that starts has that lock for itself, from before it
-//! migrates until the row names it. It waits for the transactions under way, and those that begin later find its name.
+//! A session can end while its broker runs: the server restarts, the connection breaks, an administrator ends it. Another
+//! broker may get the lock before the first one notices. So with PostgreSQL there is also a fence: every write transaction
+//! takes a second lock, shared, and then checks that the row still names its broker. A starting broker holds that lock
+//! exclusively from before its migrations until the row names it. It waits for open transactions, and later ones find its
+//! name.
 
 use std::{
     fmt,
@@ -30,20 +31,20 @@ const KEY: i64 = i64::from_be_bytes(*b"switchbd");
 const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
 
 /// Begins a write transaction, in one round trip. Two statements, since one would see the row as it was before the wait for
-/// the lock. The lock costs no write, unlike one on the row. The id of the transaction is for finding out what became of it.
+/// the lock. An advisory lock costs no write, unlike one on the row. The transaction's id is for finding out its outcome.
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
     format!(
         "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT instance, pg_current_xact_id()::text AS transaction FROM brokers WHERE id = 1"
     )
 });
 
-/// How long a start waits for the broker before it, or for a migration, to let go.
+/// How long a start waits for the previous broker, or a migration, to release the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often is looked whether the lock is still held, and for how long the database may keep the answer.
+/// The period of the checks that the lock is still held, and the deadline of each check.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The lock on a database, for as long as it lives.
+/// The lock on a database, released when this is dropped.
 pub struct DatabaseLock(Held);
 
 enum Held {
@@ -58,24 +59,24 @@ impl fmt::Debug for DatabaseLock {
 }
 
 impl DatabaseLock {
-    /// Lets write transactions begin, now that the database says whose they may be.
+    /// Allows write transactions, once the row names this broker.
     pub(super) async fn open_fence(&mut self) {
         if let Held::Session(session) = &mut self.0 {
-            // what keeps it from being opened has ended the session, and with it the lock
+            // an error here has also ended the session, and with it the lock
             let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(FENCE).execute(&mut **session).await;
         }
     }
 }
 
 impl Store {
-    /// Takes the lock on the database. Before anything is changed in it: what is there may be another broker's.
+    /// Takes the lock on the database. Must be called before any change, since another broker may be using the database.
     ///
     /// # Errors
     /// Another broker has it; the text names it. Or the database fails.
     pub async fn lock(&self) -> Result<DatabaseLock, StoreError> {
         match &self.database {
             Database::Sqlite(path) => {
-                // SQLite resolves links, so that the database has one lock by whatever name it is opened
+                // SQLite resolves links, so the lock file must be the same for all names of the database
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let mut beside = path.into_os_string();
                 beside.push("-lock");
@@ -96,7 +97,7 @@ impl Store {
                 loop {
                     let session = timeout(PATIENCE, lock_session(options)).await;
                     if let Some(mut session) = session.map_err(|_| StoreError::lost())?? {
-                        // after the transactions of a broker that has lost its lock
+                        // waits for the transactions of a broker that has lost its lock
                         let fence = sqlx::query("SELECT pg_advisory_lock($1)").bind(FENCE);
                         if let Ok(Ok(_)) = timeout(PATIENCE, fence.execute(&mut session)).await {
                             return Ok(DatabaseLock(Held::Session(Box::new(session))));
@@ -111,8 +112,7 @@ impl Store {
         }
     }
 
-    /// Holds the lock, and takes it again when its session is lost. Answers when that can't be, since another broker has or
-    /// had it.
+    /// Holds the lock, and takes it again when its session is lost. Returns when another broker has or had it.
     pub async fn hold(&self, lock: DatabaseLock, instance: Uuid) -> String {
         let (session, options) = match (lock.0, &self.database) {
             (Held::Session(session), Database::Postgres(options)) => (*session, options),
@@ -129,7 +129,7 @@ impl Store {
         self.in_use().await.to_string()
     }
 
-    /// Ends when another broker has or had the lock.
+    /// Returns when another broker has or had the lock.
     async fn keep(&self, mut session: PgConnection, options: &PgConnectOptions, instance: Uuid) {
         loop {
             sleep(PERIOD).await;
@@ -145,7 +145,7 @@ impl Store {
                 match (serving.filter(|(broker, _)| broker.instance != instance), locked) {
                     (Some(_), _) => return,
                     (None, Some(session)) => break session,
-                    // our own former session, which the server has not ended yet
+                    // this broker's former session, which the server has not ended yet
                     (None, None) => {}
                 }
             };
@@ -175,17 +175,17 @@ impl Store {
                 broker.address,
                 since.format("%Y-%m-%d %H:%M:%S UTC")
             ),
-            // it has not got as far as to make the table
+            // the other broker has not created the table yet
             _ => "one that is starting".to_owned(),
         };
         StoreError::InUse(holder)
     }
 }
 
-/// A session with the lock; none if another has it.
+/// A session with the lock; `None` if another session has it.
 async fn lock_session(options: &PgConnectOptions) -> Result<Option<PgConnection>, StoreError> {
     let options = options.clone().application_name("switchboard lock").options([
-        // the server notices within half a minute that this machine is gone
+        // so that the server notices within half a minute that this machine is gone
         ("tcp_keepalives_idle", "10"),
         ("tcp_keepalives_interval", "5"),
         ("tcp_keepalives_count", "3"),

@@ -1,4 +1,4 @@
-//! Opens the database: which one it is, how its connections are set up, and who may read its files.
+//! Opens the database: parses its URL, sets up connections, and restricts who may read its files.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -24,14 +24,14 @@ use tokio::time::timeout;
 use super::{StoreError, connection::Pool, gate::space};
 use crate::{domain::storage::checkpoint_pages, settings};
 
-/// How long a command that somebody waits for at a terminal may take, and the start of the broker.
+/// The deadline for commands at a terminal and for the start of the broker.
 pub(super) const PATIENT: Duration = Duration::from_secs(10);
 
-/// What the database's own limits leave of a deadline, so that a statement that waits for a lock fails by itself and its
-/// connection can be used again.
+/// How much shorter the database's own timeouts are than the deadline, so that a statement that waits for a lock fails by
+/// itself and its connection can be used again.
 const MARGIN: Duration = Duration::from_millis(300);
 
-/// Which database a `database_url` means, and how to connect to it.
+/// The database of a `database_url`, and how to connect to it.
 #[derive(Debug, Clone)]
 pub(super) enum Database {
     Sqlite(PathBuf),
@@ -47,7 +47,7 @@ impl Database {
         // environments written for SQLAlchemy may name a driver: postgresql+asyncpg://…
         let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
         match scheme.split_once('+').map_or(scheme, |(scheme, _driver)| scheme) {
-            // what the driver says of a URL that it can't read holds the password
+            // the driver's error for an invalid URL contains the password
             "postgres" | "postgresql" => match PgConnectOptions::from_str(&format!("postgres://{rest}")) {
                 Ok(options) => Ok(Self::Postgres(Box::new(options.disable_statement_logging()))),
                 Err(_) => Err(StoreError::Url(
@@ -55,7 +55,7 @@ impl Database {
                 )),
             },
             "sqlite" => match rest.strip_prefix('/') {
-                // the path goes in as it is, without URL escapes
+                // the path is taken literally, without URL escapes
                 Some(path) if !path.is_empty() && path != ":memory:" => Ok(Self::Sqlite(path.into())),
                 _ => Err(StoreError::Url(
                     "storage.database_url: sqlite needs a file, as in sqlite:///./switchboard.db".to_owned(),
@@ -67,7 +67,7 @@ impl Database {
         }
     }
 
-    /// The pools to read and to write with, in this order. Nothing is connected yet.
+    /// The pools for reading and for writing, in this order. Nothing is connected yet.
     pub(super) fn pools(&self, most: u32, deadline: Duration) -> (Pool, Pool) {
         let patience = deadline.saturating_sub(MARGIN);
         match self {
@@ -86,9 +86,9 @@ impl Database {
                 let milliseconds = patience.as_millis().to_string();
                 let options = options.as_ref().clone().options([
                     ("lock_timeout", milliseconds.as_str()),
-                    // what nobody waits for any more
+                    // ends statements that no caller waits for
                     ("statement_timeout", milliseconds.as_str()),
-                    // a node that vanishes in the middle of a transaction must not stop the others
+                    // the transaction of a node that is gone must not block the others
                     ("idle_in_transaction_session_timeout", "10s"),
                 ]);
                 let pool = PoolOptions::new().max_connections(most).acquire_timeout(patience);
@@ -99,8 +99,8 @@ impl Database {
         }
     }
 
-    /// A connection of its own for what changes the schema, which may take its time. To be closed after use: nobody
-    /// knows in what state a migration that failed leaves it.
+    /// A separate connection with a long deadline, for migrations. To be closed after use, since a failed migration leaves
+    /// it in an unknown state.
     pub(super) async fn connect_patiently(&self) -> Result<DatabaseConnection, StoreError> {
         match self {
             Self::Sqlite(path) => {
@@ -114,7 +114,7 @@ impl Database {
             Self::Postgres(options) => {
                 let pool = PoolOptions::new().max_connections(1).acquire_timeout(PATIENT);
                 let mut connected = pool.connect_with(options.as_ref().clone()).await;
-                // the pool has tried again and again, and does not tell why that failed
+                // the pool has tried repeatedly, and does not say why that failed
                 if let Err(sqlx::Error::PoolTimedOut) = connected
                     && let Ok(Err(cause)) = timeout(MARGIN, options.connect()).await
                 {
@@ -140,13 +140,13 @@ fn sqlite_options(path: &Path, busy_timeout: Duration) -> SqliteConnectOptions {
         .busy_timeout(busy_timeout)
         .foreign_keys(true)
         .pragma("wal_autocheckpoint", checkpoint_pages(total).to_string())
-        // what a statement of many rows would have to undo is kept in memory, not in a file
+        // keeps the statement journal in memory instead of a file
         .pragma("temp_store", "MEMORY")
         .disable_statement_logging()
 }
 
-/// Makes the file if it is not there, and it and its companions readable by their owner alone, wherever they are. SQLite
-/// gives the companions that it makes the mode of the file.
+/// Creates the file if it does not exist, and makes it and its companions (`-wal`, `-shm`) readable only by their owner.
+/// SQLite gives the companions that it creates the mode of the file.
 fn keep_private(path: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -1,9 +1,9 @@
-//! How long a request may wait for the database in all, however many calls it makes one after the other.
+//! The total time that one request may wait for the database, however many calls it makes.
 //!
-//! Each call has a deadline of its own as well: for work that belongs to no request, such as the Journal's.
+//! Each call also has a deadline of its own, for work that belongs to no request, such as the Journal's.
 //!
-//! A COMMIT can't be given up: it may have happened. So work that commits runs in a task of its own, and when the COMMIT takes
-//! too long, only the wait for that task ends ([`give_up`], [`unless_given_up`]).
+//! A COMMIT cannot be abandoned, since it may have happened. So work that commits runs in a separate task, and when the
+//! COMMIT takes too long, only the wait for that task ends ([`give_up`], [`unless_given_up`]).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,31 +13,31 @@ use std::{
 use futures_util::future::Either;
 use tokio::{sync::Notify, task::JoinError, time::Instant};
 
-/// Longer than any request lasts, and short enough to be added to any time.
+/// Longer than any request, and short enough to be added to any instant without overflow.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 tokio::task_local! {
     static PATIENCE: Patience;
 }
 
-/// The time that is left to a request. It runs only while the request waits for the database, be it here, or for an actor
-/// or another request that does.
+/// The remaining time of a request. It decreases only while the request waits for the database, or for an actor or another
+/// request that does.
 #[derive(Debug, Clone)]
 pub struct Patience(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     waits: Mutex<Waits>,
-    /// told when nobody should wait any longer for work that goes on
+    /// notified when the caller should stop waiting for work that continues
     given_up: Notify,
 }
 
-/// What is left, and what runs. Waits at the same time count once.
+/// The remaining time and the running waits. Simultaneous waits count once.
 #[derive(Debug)]
 struct Waits {
     left: Duration,
     under_way: usize,
-    /// when the first of the waits that are under way began
+    /// when the first of the running waits began
     since: Instant,
 }
 
@@ -46,17 +46,17 @@ impl Waits {
         Self { left, under_way: 0, since: now }
     }
 
-    /// A wait begins. Answers when it must be over.
+    /// Begins a wait. Returns its deadline.
     fn begin(&mut self, now: Instant) -> Instant {
         if self.under_way == 0 {
             self.since = now;
         }
         self.under_way += 1;
-        // an endless patience ends some day
+        // capped, since an unlimited patience would overflow the instant
         self.since + self.left.min(FOREVER)
     }
 
-    /// One of the waits is over.
+    /// Ends one of the waits.
     fn end(&mut self, now: Instant) {
         self.under_way -= 1;
         if self.under_way == 0 {
@@ -65,31 +65,31 @@ impl Waits {
     }
 }
 
-/// The request has waited for the database for as long as it may.
+/// The request has used all its time.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the request has waited for the database for as long as it may")]
 pub struct OutOfPatience;
 
-/// A wait that is under way. It ends when this is dropped.
+/// A running wait, which ends when this is dropped.
 struct Wait(Patience);
 
 impl Patience {
-    /// So much.
+    /// A patience of this length.
     pub fn new(whole: Duration) -> Self {
         Self(Arc::new(Shared { waits: Mutex::new(Waits::new(whole, Instant::now())), given_up: Notify::new() }))
     }
 
-    /// For work that may take as long as it does.
+    /// For work without a limit.
     pub fn endless() -> Self {
         Self::new(FOREVER)
     }
 
-    /// Ends when the work should not be waited for any longer.
+    /// Returns when the caller should stop waiting for the work.
     pub async fn given_up(&self) {
         self.0.given_up.notified().await;
     }
 
-    /// Does what belongs to the request.
+    /// Runs work that belongs to the request.
     pub async fn during<T>(self, work: impl Future<Output = T>) -> T {
         PATIENCE.scope(self, work).await
     }
@@ -110,11 +110,11 @@ impl Drop for Wait {
     }
 }
 
-/// Waits for the database, or for something that waits for it, at the longest until the patience of the request ends. What
-/// belongs to no request waits to the end.
+/// Waits for the database, or for something that waits for it, at most until the patience of the request ends. Work without
+/// a request waits without a limit.
 ///
 /// # Errors
-/// The patience has ended; without any left, nothing was begun.
+/// The patience has ended. If none was left at the call, the work was not started.
 pub async fn wait<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> {
     let Ok(patience) = PATIENCE.try_with(Clone::clone) else { return Ok(work.await) };
     let (_wait, end) = patience.begin();
@@ -124,7 +124,7 @@ pub async fn wait<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> 
     tokio::time::timeout_at(end, work).await.map_err(|_| OutOfPatience)
 }
 
-/// The work can't be given up and takes longer than anybody should wait for it. What is left of it belongs to no request.
+/// Says that the work cannot be abandoned but takes too long: callers stop waiting, and the rest belongs to no request.
 pub fn give_up() {
     if let Ok(patience) = PATIENCE.try_with(Clone::clone) {
         patience.waits().left = FOREVER;
@@ -132,10 +132,10 @@ pub fn give_up() {
     }
 }
 
-/// Waits for work of the request that goes on by itself, unless that should not be waited for any longer.
+/// Waits for work of the request in another task, until it ends or calls [`give_up`].
 ///
 /// # Errors
-/// It should not.
+/// The work has called [`give_up`].
 pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Result<T, OutOfPatience> {
     let Ok(patience) = PATIENCE.try_with(Clone::clone) else { return Ok(work.await) };
     tokio::select! {
@@ -145,10 +145,10 @@ pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Result<T, OutO
     }
 }
 
-/// Why the outcome of work in a task of its own is not known.
+/// Why the outcome of work in a separate task is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Undone {
-    /// It takes too long, and goes on.
+    /// It takes too long, and continues.
     #[error(transparent)]
     OutOfPatience(#[from] OutOfPatience),
     /// It panicked.
@@ -156,17 +156,17 @@ pub enum Undone {
     Failed(#[from] JoinError),
 }
 
-/// Does something to its end in a task of its own, also when the caller hangs up, or the database takes longer to commit
-/// than the caller waits: what is stored must have its consequences.
+/// Runs work to its end in a separate task, even if the caller hangs up or a commit takes longer than the caller waits:
+/// what follows from a commit must always be done.
 ///
 /// # Errors
-/// Its outcome is not known, or not yet.
+/// The outcome is not known, or not yet.
 pub async fn undisturbed<T: 'static>(work: impl Future<Output = T> + 'static) -> Result<T, Undone> {
     let task = actix_web::rt::spawn(inherited(work));
     Ok(unless_given_up(task).await??)
 }
 
-/// Work for a task of its own that still belongs to the request, if there is one.
+/// Makes work in a separate task belong to the current request, if there is one.
 pub fn inherited<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     match PATIENCE.try_with(Clone::clone) {
         Ok(patience) => Either::Left(patience.during(work)),
@@ -218,7 +218,7 @@ mod tests {
                 // a task of the request has no other patience
                 let task = tokio::spawn(inherited(async { wait(async { panic!("begun") }).await.unwrap_err() }));
                 task.await.unwrap();
-                // what can't be given up goes on, and nobody waits for it
+                // what cannot be given up goes on, and nobody waits for it
                 let (go_on, may_go_on) = tokio::sync::oneshot::channel();
                 let task = tokio::spawn(inherited(async {
                     give_up();

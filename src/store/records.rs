@@ -1,4 +1,4 @@
-//! What the Journal writes.
+//! The records of the Journal.
 
 use std::{fmt, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::domain::{
     ids::{ClientId, CommandId},
 };
 
-/// Something to be written. The Journal writes many at once; of several about the same thing the last counts.
+/// A record to be written. The Journal writes many at once; of several about the same row only the last is written.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A command with all its targets.
     Whole(Arc<Command>),
     /// The command itself, without its targets.
     Command(Arc<Command>),
-    /// A target as it is now.
+    /// The state of a target.
     Target {
         /// The command.
         command: CommandId,
@@ -30,14 +30,14 @@ pub enum Record {
         command: CommandId,
         /// The target.
         client: ClientId,
-        /// The command's version with it.
+        /// The command's version that includes it.
         version: i64,
         /// When it came.
         at: DateTime<Utc>,
         /// JSON.
         progress: Arc<str>,
     },
-    /// An answer that came too late; it is kept if the target timed out or lost its socket.
+    /// A result that came too late; it is kept if the target timed out or lost its socket.
     LateResult {
         /// The command.
         command: CommandId,
@@ -46,16 +46,16 @@ pub enum Record {
         /// JSON.
         result: Arc<str>,
     },
-    /// A device came or went.
+    /// A device connected or disconnected.
     DeviceSeen {
         /// The device.
         device: ClientId,
-        /// How often its UUID had been deleted.
+        /// The number of deletions of its UUID so far.
         incarnation: i64,
         /// When.
         at: DateTime<Utc>,
     },
-    /// Something of a gateway's history.
+    /// An entry of a gateway's history.
     Gateway(GatewayRecord),
 }
 
@@ -69,7 +69,7 @@ impl Record {
     }
 }
 
-/// What it is about, without what clients wrote.
+/// Leaves out texts of clients.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -21,7 +21,7 @@ pub(super) async fn client(transaction: &impl ConnectionTrait, client: ClientId)
     Ok(())
 }
 
-/// Locks the rows of devices in the order of their UUIDs. Answers how many there are.
+/// Locks the rows of devices in the order of their UUIDs. Returns how many there are.
 pub(super) async fn devices(
     transaction: &impl ConnectionTrait,
     uuids: impl IntoIterator<Item = ClientId>,

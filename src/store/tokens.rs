@@ -21,7 +21,7 @@ use crate::domain::{
     registration::DeviceToken,
 };
 
-/// Logins that a client may have at a time, each with a refresh token.
+/// Most logins of a client; each has one row with its newest refresh token.
 const LOGINS: u64 = 100;
 
 /// A refresh token to be stored; the token itself stays with the client.
@@ -29,18 +29,18 @@ const LOGINS: u64 = 100;
 pub struct NewRefreshToken {
     /// SHA-256 of the token, in hex.
     pub token_hash: String,
-    /// All tokens that came from one login.
+    /// The login; all its tokens have the same family.
     pub family: Uuid,
-    /// Whose it is.
+    /// Its owner.
     pub client: ClientId,
-    /// Of which kind that client is.
+    /// The kind of that client.
     pub kind: ClientKind,
-    /// Until when it may be used.
+    /// When it expires.
     pub expires_at: DateTime<Utc>,
 }
 
 impl NewRefreshToken {
-    /// The token of a new login, or of one that goes on.
+    /// The row for a token of this family.
     pub fn of(token: &RefreshToken, family: Uuid, client: ClientId, kind: ClientKind) -> Self {
         Self { token_hash: token.hash.clone(), family, client, kind, expires_at: token.expires_at }
     }
@@ -59,7 +59,7 @@ impl NewRefreshToken {
     }
 }
 
-/// Ends the logins of a client that have been unused for longest, where there are more than it may have.
+/// Ends the logins of a client that have been unused for longest, if it has more than [`LOGINS`].
 async fn end_oldest(connection: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
     use refresh_tokens::{Column, Entity};
     let surplus: Vec<String> = Entity::find()
@@ -78,25 +78,25 @@ async fn end_oldest(connection: &impl ConnectionTrait, client: ClientId) -> Resu
     Ok(())
 }
 
-/// What became of a refresh token that a client showed.
+/// The outcome of using a refresh token.
 #[derive(Debug)]
 pub enum Rotation {
-    /// It was good: it is used up now, and its successor counts.
+    /// It was valid, and is replaced by its successor.
     Rotated {
         /// The family it belongs to.
         family: Uuid,
-        /// Whose it is, as of this moment.
+        /// Its owner's account now.
         owner: Account,
         /// Its successor.
         successor: Box<RefreshToken>,
     },
-    /// It is good, but its owner is disabled: nothing has changed.
+    /// It is valid, but its owner is disabled: nothing has changed.
     Inactive,
-    /// It had been used before: somebody else has it. Its family has ended.
+    /// It has been used before, so somebody else has it. Its family has ended.
     Reused {
         /// The family that ended.
         family: Uuid,
-        /// Whose it was.
+        /// The kind of its owner.
         kind: ClientKind,
     },
     /// There is no such token, or it has expired.
@@ -104,8 +104,8 @@ pub enum Rotation {
 }
 
 impl Store {
-    /// Uses a refresh token up and puts the successor that `make` makes for its family in its place, or ends its family
-    /// if the token has been used before.
+    /// Replaces a refresh token by the successor that `make` creates for its family, or ends the family if the token has
+    /// been used before.
     ///
     /// # Errors
     /// When the database fails.
@@ -131,11 +131,11 @@ impl Store {
             .col_expr(Column::TokenHash, Expr::value(successor.hash.as_str()))
             .col_expr(Column::ExpiresAt, Expr::value(successor.expires_at));
         if shown.family.is_none() {
-            // it does not say which family it is of, so that is kept for when it is shown again
+            // an old token does not name its family, so its hash is kept to recognise a second use
             update = update.col_expr(Column::LegacyHash, Expr::value(shown.hash.as_str()));
         }
         if update.exec(&transaction).await.map_err(StoreError::from)?.rows_affected == 0 {
-            // gone since: its family has ended, or the client's tokens were revoked
+            // deleted in the meantime: its family has ended, or the client's tokens were revoked
             if find_shown(&transaction, shown).await?.is_none() {
                 return Ok(Rotation::Unknown);
             }
@@ -157,7 +157,7 @@ impl Store {
         }
     }
 
-    /// Ends a family: its refresh token is gone, its access tokens revoked until then.
+    /// Ends a family: deletes its refresh token, and revokes its access tokens until that time.
     ///
     /// # Errors
     /// When the database fails.
@@ -168,8 +168,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends all tokens of a client and a device's key: its refresh tokens are gone, its access tokens of an earlier
-    /// generation. Answers the account in its new generation, and how many logins were live.
+    /// Ends all tokens of a client, and a device's key: deletes its refresh tokens and starts a new token generation. Returns
+    /// the account after it, and the number of logins that were live.
     ///
     /// # Errors
     /// When the database fails; no such client is `None`.
@@ -191,7 +191,7 @@ impl Store {
         Ok(Some((account, live)))
     }
 
-    /// The family of a refresh token, used or not, and of which kind its owner is.
+    /// The family of a refresh token, used or not, and the kind of its owner.
     ///
     /// # Errors
     /// When the database fails.
@@ -200,7 +200,7 @@ impl Store {
         Ok(row.map(|row| (row.family, kind_of(&row))))
     }
 
-    /// Revokes access tokens by `jti` (or family) until `expires_at`. Answers whether that is news.
+    /// Revokes access tokens by `jti` or family until `expires_at`. Returns whether they were not revoked before.
     ///
     /// # Errors
     /// When the database fails.
@@ -232,14 +232,14 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.id, row.expires_at.to_utc())).collect())
     }
 
-    /// Deletes refresh tokens and revocations whose time is over.
+    /// Deletes expired refresh tokens and revocations.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn delete_expired_tokens(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let transaction = self.begin_essential().await?;
-        // expired ones are refused anyhow; a clock that went ahead and comes back must not have cost any
+        // kept a while longer, so that a clock that is ahead for a time deletes no valid token
         let expired = refresh_tokens::Entity::find()
             .select_only()
             .column(refresh_tokens::Column::TokenHash)
@@ -259,7 +259,7 @@ fn kind_of(row: &refresh_tokens::Model) -> ClientKind {
     ClientKind::parse(&row.client_kind).unwrap_or(ClientKind::Device)
 }
 
-/// The login that a shown token is of: as its present one, or as one that was used before.
+/// The login of a token, whether the token is its newest one or was used before.
 async fn find_shown(
     connection: &impl ConnectionTrait,
     shown: &ShownRefreshToken,

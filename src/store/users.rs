@@ -29,9 +29,9 @@ pub struct User {
     pub id: i64,
     /// The identity that sockets and tokens use.
     pub uuid: ClientId,
-    /// Unique; may be an email.
+    /// Unique; may be an email address.
     pub username: String,
-    /// Unique where there is one.
+    /// Unique.
     pub email: Option<String>,
     /// The name to show.
     pub full_name: Option<String>,
@@ -43,11 +43,11 @@ pub struct User {
     pub is_active: bool,
     /// Tokens of an earlier generation are revoked.
     pub token_generation: i64,
-    /// The one login whose tokens of an earlier generation still count.
+    /// The one login whose tokens of an earlier generation are still valid.
     pub kept_login: Option<Uuid>,
     /// Grows with each change of role, state, generation or existence.
     pub version: i64,
-    /// The user is gone; the row is kept so that other processes find the deletion.
+    /// Deleted; the row is kept so that other processes learn of the deletion.
     pub is_deleted: bool,
 }
 
@@ -71,7 +71,7 @@ impl From<User> for Account {
     }
 }
 
-/// What is needed to create a user.
+/// A user to be created.
 #[derive(Debug)]
 #[allow(missing_docs)] // as in `User`
 pub struct NewUser {
@@ -101,7 +101,7 @@ impl From<Model> for User {
             email: row.email,
             full_name: row.full_name,
             password_hash: row.password_hash,
-            // a role written by a newer version grants nothing here
+            // a role that only a newer version knows grants nothing
             role: Role::parse(&row.role).unwrap_or(Role::User),
             is_active: row.is_active,
             token_generation: row.token_generation,
@@ -128,7 +128,7 @@ impl Store {
     pub async fn create_user(&self, new: NewUser) -> Result<Result<User, Duplicate>, StoreError> {
         let transaction = self.begin().await?;
         if existing().filter(named(&new.username)).count(&transaction).await? > 0 {
-            // with the email as username the email is what the client knows
+            // if the username is the email, the error names the email
             let by_email = new.email.as_deref() == Some(&new.username);
             return Ok(Err(if by_email { Duplicate::Email } else { Duplicate::Username }));
         }
@@ -149,7 +149,7 @@ impl Store {
             is_active: Set(true),
             token_generation: Set(0),
             created_at: Set(self.clock.now().into()),
-            // nobody can know an account that is only now created, so nobody has to be told
+            // no cache holds an account that is created now, so it needs no version
             version: Set(0),
             kept_login: Set(None),
             deleted_at: Set(None),
@@ -159,7 +159,7 @@ impl Store {
                 transaction.commit().await?;
                 Ok(Ok(row.into()))
             }
-            // somebody else on another node was faster
+            // another request was faster
             Err(error) if is_unique_violation(&error) => {
                 Ok(Err(if error.to_string().contains("email") { Duplicate::Email } else { Duplicate::Username }))
             }
@@ -183,7 +183,7 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
-    /// Whether this UUID is a user's, or was one's: it can't become a device's.
+    /// Whether this UUID belongs to a user, deleted or not, so that no device can register it.
     ///
     /// # Errors
     /// When the database fails.
@@ -199,7 +199,7 @@ impl Store {
         Ok(existing().filter(Column::Id.eq(id)).one(&self.read).await?.map(User::from))
     }
 
-    /// Users by id: those after this one, after so many have been passed over.
+    /// Users by id: those after `after`, without the first `skip`.
     ///
     /// # Errors
     /// When the database fails.
@@ -218,7 +218,7 @@ impl Store {
         Ok(rows.all(&self.read).await?.into_iter().map(User::from).collect())
     }
 
-    /// How many users there are.
+    /// The number of users.
     ///
     /// # Errors
     /// When the database fails.

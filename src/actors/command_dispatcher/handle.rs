@@ -1,4 +1,4 @@
-//! The way to the CommandDispatcher: commands are given, awaited, cancelled, read and followed here.
+//! The handle of the CommandDispatcher: gives, awaits, cancels, reads and follows commands.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,18 +24,18 @@ use crate::{
     store::{CommandPage, KeyedCommand, Record, Store, StoreError, patience},
 };
 
-/// Bytes of one command's targets, and of their progress, that are read at a time.
+/// Most bytes of a command's targets, and of their progress reports, that one read returns.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
-/// What the CommandDispatcher and its handle work with.
+/// What the CommandDispatcher and its handle use.
 pub struct Dependencies {
-    /// Who is connected.
+    /// The connected clients.
     pub directory: Arc<Directory>,
-    /// The way to sessions.
+    /// Delivers frames to sessions.
     pub relays: Arc<Relays>,
-    /// Which gateways are down.
+    /// The state of gateways.
     pub gateways: Gateways,
-    /// Where commands are recorded.
+    /// Records commands.
     pub journal: Journal,
     /// The database.
     pub store: Store,
@@ -49,7 +49,7 @@ pub struct Dependencies {
     pub unfinished: Vec<Command>,
 }
 
-/// See the module; clones are the same way.
+/// Clones are handles of the same CommandDispatcher.
 #[derive(Clone)]
 pub struct Commands {
     pub(super) dispatcher: Addr<CommandDispatcher>,
@@ -71,13 +71,13 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The bytes that its requester wants to have stored.
+    /// The bytes that count against its requester's limit of stored data.
     pub fn stored_bytes(&self) -> usize {
         self.command.url.len() + self.command.data.as_ref().map_or(0, |data| data.len())
     }
 }
 
-/// A key that stands for one command of a requester, however often the request is repeated.
+/// An idempotency key: repeated requests with it mean the same command.
 #[derive(Debug)]
 pub struct IdempotencyKey {
     /// The key.
@@ -86,24 +86,24 @@ pub struct IdempotencyKey {
     pub digest: String,
 }
 
-/// A command that was given, by this request or by the one that it repeats.
+/// A command that was given by this request, or by the earlier one that it repeats.
 #[derive(Debug)]
 pub struct Given {
     pub(super) id: CommandId,
-    /// None: there is nothing to wait for
+    /// `None`: there is nothing to wait for
     end: Option<oneshot::Receiver<Ended>>,
 }
 
-/// How a command stands when its caller is answered.
+/// The state of a command when its caller is answered.
 #[derive(Debug)]
 pub enum Outcome {
     /// It finished while the caller waited.
     Finished(Arc<Command>),
-    /// As it is stored.
+    /// The command as it is stored.
     Stored {
         /// The command, with the first of its targets.
         page: Box<CommandPage>,
-        /// Whether the broker stops. Its sockets close, so that what the command comes to now is not its outcome.
+        /// Whether the broker stops. Then the sockets close, and the present state is not the outcome.
         stopping: bool,
     },
 }
@@ -144,7 +144,7 @@ impl Commands {
         Ok(())
     }
 
-    /// The CommandDispatcher, for the actors that send to it.
+    /// For actors that send messages to the CommandDispatcher themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message + Send + 'static,
@@ -155,8 +155,8 @@ impl Commands {
         self.dispatcher.clone().recipient()
     }
 
-    /// Makes a command of an order. If its targets were `named`, not selected among those that are connected, and it may
-    /// not wait, at least one of them must be reachable through its gateway.
+    /// Creates a command from an order. If the targets were `named` instead of selected, and the command may not wait, the
+    /// gateway of at least one target must be up.
     ///
     /// # Errors
     /// `NotAllowed`, `GatewayDown`, `TooLarge`.
@@ -172,7 +172,7 @@ impl Commands {
         let mut behind_down_gateway: Vec<_> = down.into_iter().map(|(client, _)| client).collect();
         behind_down_gateway.sort_unstable();
         let command = order.into_command(self.clock.now());
-        // a larger one could make a slow consumer of any target
+        // a larger frame would exceed the outbound budget of any target
         let most = self.outbound_bytes / 2;
         if most > 0 && outbound::command(&command).len() > most {
             return Err(CommandError::TooLarge(most));
@@ -180,7 +180,7 @@ impl Commands {
         Ok(Prepared { command, behind_down_gateway })
     }
 
-    /// The name of the gateway that a client is behind, if that is down.
+    /// The name of a client's gateway, if that is down.
     fn down_gateway(&self, account: &Account) -> Option<String> {
         match &account.holder {
             Holder::Device { gateway_id: Some(gateway), .. } => self.gateways.name_if_down(*gateway),
@@ -191,7 +191,7 @@ impl Commands {
     /// Sends a command without storing it first, and waits for its end. A caller that stops waiting does not stop it.
     ///
     /// # Errors
-    /// `Limit`, `NotRecorded`; `Stopping`: it is sent, and nobody waits for it.
+    /// `Limit`, `NotRecorded`; `Stopping`: the command was sent, but its result will not be awaited.
     pub async fn run(&self, prepared: Prepared) -> Result<Arc<Command>, CommandError> {
         let Prepared { command, behind_down_gateway } = prepared;
         let (waiter, end) = oneshot::channel();
@@ -199,7 +199,7 @@ impl Commands {
         end.await.map_err(|_| CommandError::ActorEnded)?
     }
 
-    /// The command that a requester has given with this key before.
+    /// The command that a requester has given earlier with this key.
     ///
     /// # Errors
     /// `KeyReused`.
@@ -210,13 +210,13 @@ impl Commands {
         }
     }
 
-    /// Stores a command, then sends it. The caller may go away meanwhile.
+    /// Stores a command, then sends it, even if the caller hangs up in the meantime.
     ///
     /// # Errors
     /// `Limit`, `NotRecorded`, `KeyReused`, or the database does not store it.
     pub async fn give(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
         self.store.check_space()?;
-        // while the database takes nothing, nothing is tried
+        // refused at once while the database takes no writes
         if let Some(failure) = self.journal.backlog().failure() {
             return Err(CommandError::NotRecorded(Some(failure)));
         }
@@ -248,7 +248,7 @@ impl Commands {
         }
     }
 
-    /// Stores a command, unless its key stands for another.
+    /// Stores a command, unless its key was used before.
     async fn store_new(
         &self,
         command: &Arc<Command>,
@@ -259,7 +259,7 @@ impl Commands {
         }
         self.journal.record(vec![Record::Whole(command.clone())]);
         if let Err(error) = self.flush().await {
-            // the Journal goes on trying, and the stored command must not look as if it were still to be sent
+            // the Journal keeps trying; the stored command must not look as if it were still to be sent
             let mut withdrawn = Command::clone(command);
             withdrawn.withdraw();
             self.journal.record(vec![Record::Whole(Arc::new(withdrawn))]);
@@ -281,9 +281,9 @@ impl Commands {
         Ok(Given { id, end })
     }
 
-    /// Recovers a stored command, if it is not finished and not handled here. Answers how to wait for its end.
+    /// Recovers a stored command, if it is not finished and not known here. Returns how to wait for its end.
     async fn recover(&self, id: CommandId) -> Result<Option<oneshot::Receiver<Ended>>, CommandError> {
-        // a command that has just finished is not handled here either: it is written first
+        // a command that has just finished is not known here either, so its end is written first
         self.written().await?;
         match self.store.command(id, 0, usize::MAX).await? {
             Some(page) if page.command.finished_at.is_none() => {
@@ -296,10 +296,10 @@ impl Commands {
         }
     }
 
-    /// Waits for the end of a command, at the longest for `wait`. What the caller is told is written before.
+    /// Waits for the end of a command, at most for `wait`. The returned state has been written to the database.
     ///
     /// # Errors
-    /// It can't be written or read now.
+    /// The state cannot be written or read now.
     pub async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
         let Given { id, end } = given;
         let mut stopping = false;
@@ -311,7 +311,7 @@ impl Commands {
                 }
                 Ok(Ok(Err(CommandError::Stopping))) => stopping = true,
                 Ok(Ok(Err(error))) => return Err(error),
-                // too long, or it did not begin after all: what is stored tells
+                // timed out, or not sent at all: the stored state tells
                 Ok(Err(_)) | Err(_) => {}
             }
         }
@@ -320,11 +320,11 @@ impl Commands {
         Ok(Outcome::Stored { page: page.into(), stopping })
     }
 
-    /// Cancels a command for all targets that have not ended, and tells those to which it was sent. Answers the command as
-    /// it is then.
+    /// Cancels a command for all targets that have not ended, and tells those to which it was sent. Returns the command after
+    /// that.
     ///
     /// # Errors
-    /// `NotFound`: also if this account may not see it.
+    /// `NotFound`, also if this account may not see the command.
     pub async fn cancel(&self, id: CommandId, by: &Account) -> Result<CommandPage, CommandError> {
         let page = self.get(id, by).await?;
         let mut was_cancelled = self.dispatcher.send(Cancel(id)).await?;
@@ -350,12 +350,12 @@ impl Commands {
         }
     }
 
-    /// A client has said something about a command.
+    /// Passes on what a client has sent about a command.
     pub fn reply(&self, reply: Reply) {
         self.inputs.push(Input::Reply(reply));
     }
 
-    /// The broker stops: nobody waits for the end of commands any more.
+    /// Ends the wait of all callers, since the broker stops.
     pub fn stop_waiting(&self) {
         self.dispatcher.do_send(StopWaiting);
     }

@@ -1,5 +1,5 @@
-//! The handle of the GatewayMonitor: how gateways are, and changes of them, each of which is checked against the others, stored,
-//! and then told to the actor.
+//! The handle of the GatewayMonitor: reads the state of gateways and changes them. Each change is checked against the other
+//! gateways, stored, and then sent to the actor.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -28,37 +28,37 @@ use crate::{
     },
 };
 
-/// Why something can't be done with gateways.
+/// Why a request about gateways fails.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// There is no such gateway.
     #[error("Gateway not found")]
     NotFound,
-    /// There is no such gateway to be behind.
+    /// The parent does not exist.
     #[error("Parent gateway not found")]
     ParentNotFound,
-    /// With this parent it would be behind itself.
+    /// With this parent the gateway would be behind itself.
     #[error("the gateway would be behind itself")]
     BehindItself(GatewayId),
-    /// It is from the configuration.
+    /// The gateway is defined in the configuration.
     #[error("Gateway is from the configuration and can be changed there alone")]
     Configured,
-    /// There is one with this id.
+    /// There is a gateway with this id.
     #[error("Gateway id already exists")]
     IdTaken,
-    /// No id can be assigned any more.
+    /// All ids are used.
     #[error("The highest gateway id has been used: give an id that is free")]
     NoIdLeft,
-    /// There are as many as there may be (`limits.gateways`).
+    /// There are as many gateways as `limits.gateways` allows.
     #[error("too many gateways")]
     TooMany,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The changes before this one take too long.
+    /// The earlier changes take too long.
     #[error(transparent)]
     Busy(#[from] OutOfPatience),
-    /// The GatewayMonitor has ended.
+    /// The GatewayMonitor has stopped.
     #[error(transparent)]
     Stopped(#[from] MailboxError),
 }
@@ -66,21 +66,21 @@ pub enum GatewayError {
 /// A gateway to be created.
 #[derive(Debug, Clone)]
 pub struct NewGateway {
-    /// None: it gets one that was never used.
+    /// `None`: it gets one that was never used.
     pub id: Option<GatewayId>,
-    /// For people.
+    /// The name to show.
     pub name: String,
-    /// Where it is probed.
+    /// The address that is probed.
     pub address: Address,
-    /// The gateway that it is behind.
+    /// The gateway that this one is behind.
     pub parent_id: Option<GatewayId>,
-    /// Above this mean round trip it is degraded.
+    /// The gateway is degraded above this mean round trip.
     pub max_rtt_ms: Option<f64>,
-    /// Above this loss it is degraded.
+    /// The gateway is degraded above this loss.
     pub max_loss_percent: Option<f64>,
 }
 
-/// What to change of a gateway; None leaves it as it is.
+/// A change of a gateway; `None` changes nothing.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)] // as in `NewGateway`
 pub struct GatewayChange {
@@ -91,31 +91,31 @@ pub struct GatewayChange {
     pub max_loss_percent: Option<Option<f64>>,
 }
 
-/// What the GatewayMonitor and its handle work with.
+/// What the GatewayMonitor and its handle use.
 pub struct Dependencies {
-    /// The gateways to begin with.
+    /// The gateways at the start.
     pub gateways: Vec<Gateway>,
-    /// Their last changes before this start.
+    /// Their last changes of status before this start.
     pub before: HashMap<GatewayId, Transition>,
     /// `[probes]`
     pub probes: settings::Probes,
     /// `limits.gateways`; 0 is none.
     pub most: usize,
-    /// The way to sessions.
+    /// Delivers frames to sessions.
     pub relays: Arc<Relays>,
-    /// Records what probes find.
+    /// Records the results of probes.
     pub journal: Journal,
-    /// The TopicManager.
+    /// Publishes to `$status`.
     pub announce: Recipient<Announce>,
     /// The database.
     pub store: Store,
-    /// What is known of accounts.
+    /// The cached accounts.
     pub accounts: Arc<Accounts>,
     /// The time of changes and probes.
     pub clock: Clock,
 }
 
-/// Works with gateways; clones use the same actor.
+/// Clones are handles of the same GatewayMonitor.
 #[derive(Clone)]
 pub struct Gateways {
     monitor: Addr<GatewayMonitor>,
@@ -148,32 +148,32 @@ impl Gateways {
     /// The gateway with this id.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such gateway.
     pub fn get(&self, id: GatewayId) -> Result<Arc<GatewayState>, GatewayError> {
         self.board.get(id).ok_or(GatewayError::NotFound)
     }
 
-    /// All of them by id.
+    /// All gateways by id.
     pub fn all(&self) -> Vec<Arc<GatewayState>> {
         self.board.all()
     }
 
-    /// Whether there are none.
+    /// Whether there are no gateways.
     pub fn is_empty(&self) -> bool {
         self.board.len() == 0
     }
 
-    /// The name of this gateway, if it is down.
+    /// The name of a gateway, if it is down.
     pub fn name_if_down(&self, id: GatewayId) -> Option<String> {
         self.board.name_if_down(id)
     }
 
-    /// The two-word answer (contract section 4): `{"1":"connected"}`, with those that have been probed.
+    /// The body of `GET /device_status/` (contract section 4): `{"1":"connected"}`, with the gateways that have been probed.
     pub fn statuses(&self) -> String {
         self.board.statuses()
     }
 
-    /// What keeps gateways from being probed as they should.
+    /// Why gateways cannot be probed, if they cannot.
     pub fn trouble(&self) -> Option<String> {
         self.board.trouble()
     }
@@ -181,7 +181,7 @@ impl Gateways {
     /// Creates a gateway. It is probed at once.
     ///
     /// # Errors
-    /// Why it is not created.
+    /// The reason why it is not created.
     pub async fn create(&self, new: NewGateway) -> Result<Arc<GatewayState>, GatewayError> {
         let _turn = self.turn().await?;
         let NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent } = new;
@@ -209,7 +209,7 @@ impl Gateways {
     /// Changes a gateway. It is probed at once.
     ///
     /// # Errors
-    /// Why it is not changed.
+    /// The reason why it is not changed.
     pub async fn update(&self, id: GatewayId, change: GatewayChange) -> Result<Arc<GatewayState>, GatewayError> {
         let _turn = self.turn().await?;
         let known = self.changeable(id)?;
@@ -235,7 +235,7 @@ impl Gateways {
     /// Deletes a gateway with its history. Devices and gateways behind it are behind none afterwards.
     ///
     /// # Errors
-    /// Why it is not deleted.
+    /// The reason why it is not deleted.
     pub async fn delete(&self, id: GatewayId) -> Result<(), GatewayError> {
         let _turn = self.turn().await?;
         self.changeable(id)?;
@@ -245,10 +245,10 @@ impl Gateways {
         Ok(self.monitor.send(Remove(id)).await?)
     }
 
-    /// Keeps a gateway from being deleted for as long as the answer lives.
+    /// Keeps a gateway from being deleted until the result is dropped.
     ///
     /// # Errors
-    /// There is none with this id.
+    /// There is no gateway with this id.
     pub async fn hold(&self, id: GatewayId) -> Result<OwnedMutexGuard<()>, GatewayError> {
         let turn = self.turn().await?;
         self.get(id)?;
@@ -258,31 +258,31 @@ impl Gateways {
     /// Waits until the history of a gateway is in the database.
     ///
     /// # Errors
-    /// The database does not take it, or not in time.
+    /// The database does not take the writes, or not in time.
     pub async fn write_history(&self, id: GatewayId) -> Result<(), GatewayError> {
         self.monitor.send(WriteHour(id)).await?;
         Ok(self.journal.flush().await?)
     }
 
-    /// Records all that is only in memory, before the end. All that it was told before is done then.
+    /// Records everything that is only in memory, before the process ends. All earlier messages have been handled by then.
     ///
     /// # Errors
-    /// The GatewayMonitor has ended.
+    /// The GatewayMonitor has stopped.
     pub async fn record_all(&self) -> Result<(), MailboxError> {
         self.monitor.send(WriteAllHours).await
     }
 
-    /// This socket gets the two-word answer: now, every five seconds, and at each change.
+    /// Sends a socket the body of `GET /device_status/` now, every five seconds, and at each change.
     pub fn watch(&self, session: SessionHandle) {
         self.monitor.do_send(AddWatcher(session));
     }
 
-    /// This socket gets it no longer.
+    /// Ends that for a socket.
     pub fn unwatch(&self, session: SessionHandle) {
         self.monitor.do_send(RemoveWatcher(session));
     }
 
-    /// For messages of others to the actor.
+    /// For actors that send messages to the GatewayMonitor themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message<Result: Send> + Send + 'static,
@@ -313,7 +313,7 @@ impl Gateways {
         self.board.get(parent).map(drop).ok_or(GatewayError::ParentNotFound)
     }
 
-    /// What is stored is told, and probed.
+    /// Sends a stored change to the actor, which probes the gateway.
     async fn put(&self, gateway: Gateway) -> Result<Arc<GatewayState>, GatewayError> {
         let id = gateway.id;
         self.monitor.send(Put(gateway)).await?;

@@ -1,4 +1,4 @@
-//! The handle of the Journal, and what it knows without asking the actor.
+//! The handle of the Journal, and the state of its backlog, which is read without a message.
 
 use std::{
     fmt,
@@ -13,13 +13,13 @@ use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnve
 use super::{Flush, JournalWriter, Write};
 use crate::store::{Record, Store, StoreError, patience};
 
-/// When so many records wait, whoever causes more is refused.
+/// The number of waiting records from which on requests that cause more are refused.
 const BEHIND: usize = 100_000;
 
-/// When so many records wait, what is safe elsewhere is not recorded yet.
+/// The number of waiting records from which on records that can be made again later are put off.
 const BUSY: usize = 5_000;
 
-/// How many records wait, and why they can't be written; clones show the same. The JournalWriter alone changes it.
+/// The number of waiting records, and why they cannot be written. Clones share it; only the JournalWriter changes it.
 #[derive(Debug, Clone, Default)]
 pub struct Backlog(Arc<Waiting>);
 
@@ -46,22 +46,22 @@ impl Backlog {
         self.0.records.load(Ordering::Relaxed)
     }
 
-    /// Why the database takes no records now, if it takes none: whoever would give up if that fails should not try.
+    /// Why the database takes no records now, if it takes none. Requests that need it should be refused.
     pub fn failure(&self) -> Option<StoreError> {
         self.last_failure().clone()
     }
 
-    /// Whether so much waits that what is safe elsewhere should not be recorded yet.
+    /// Whether records that can be made again later should be put off.
     pub fn is_busy(&self) -> bool {
         self.records() > BUSY
     }
 
-    /// Whether the database has taken nothing for so long that what nobody waits for should not be recorded.
+    /// Whether the database has taken nothing for so long that records without a waiting caller should be dropped.
     pub fn is_stuck(&self) -> bool {
         self.is_busy() && self.last_failure().is_some()
     }
 
-    /// Whether so much waits that whoever causes more should be refused.
+    /// Whether requests that cause more records should be refused.
     pub fn is_behind(&self) -> bool {
         self.records() > BEHIND
     }
@@ -76,7 +76,7 @@ impl Backlog {
     }
 }
 
-/// Has things written; clones use the same actor.
+/// Clones are handles of the same JournalWriter.
 #[derive(Clone)]
 pub struct Journal {
     writer: Addr<JournalWriter>,
@@ -90,7 +90,7 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Starts the JournalWriter, which writes to this store. `rooms_per_user` is `limits.rooms_per_user`; 0 is none.
+    /// Starts the JournalWriter, which writes to this store. `rooms_per_user` is `limits.rooms_per_user`; 0: no limit.
     pub fn start(arbiter: &ArbiterHandle, store: Store, rooms_per_user: usize) -> Self {
         let backlog = Backlog::default();
         let writer = JournalWriter::new(store, backlog.clone(), rooms_per_user);
@@ -110,7 +110,7 @@ impl Journal {
     /// Waits until all that was recorded before is written.
     ///
     /// # Errors
-    /// The database does not take it, or not before the request has waited too long.
+    /// The database does not take the records, or not before the deadline of the request.
     pub async fn flush(&self) -> Result<(), StoreError> {
         match patience::wait(self.writer.send(Flush)).await {
             Ok(Ok(written)) => written,
@@ -119,12 +119,12 @@ impl Journal {
         }
     }
 
-    /// How much waits to be written.
+    /// The state of the backlog.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// For messages of others to the actor.
+    /// For actors that send messages to the JournalWriter themselves.
     pub(crate) fn recipient<M>(&self) -> Recipient<M>
     where
         M: Message<Result: Send> + Send + 'static,

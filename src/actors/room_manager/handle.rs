@@ -24,7 +24,7 @@ use crate::{
     store::{Store, StoreError, patience},
 };
 
-/// Why something can't be done with rooms.
+/// Why a request about rooms fails.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
     #[error(transparent)]
@@ -209,7 +209,7 @@ impl Rooms {
     /// Ends all memberships of a client that is about to be deleted, and tells the rooms.
     ///
     /// # Errors
-    /// The database does not take it; some memberships may have ended.
+    /// The database does not take the changes; some memberships may have ended.
     pub async fn leave_all(&self, client: ClientId) -> Result<(), RoomError> {
         let rooms = self.store.rooms_of(client).await?;
         // concurrently, so that they are written together
@@ -223,10 +223,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// Passes on a change that a socket requests, if there is room. The socket gets the outcome.
+    /// Passes on a change that a socket requests, unless the queue is full. The socket gets the outcome.
     ///
     /// # Errors
-    /// There is no room: the change, for [`Rooms::tell_later`].
+    /// The queue is full: the change, for [`Rooms::tell_later`].
     pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), RoomChange> {
         if self.relays.is_congested() {
             return Err(change);
@@ -241,7 +241,7 @@ impl Rooms {
         }
     }
 
-    /// Passes on a change that a socket requests, as soon as there is room.
+    /// Passes on a change that a socket requests, as soon as the queue has space.
     pub async fn tell_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
         if let Ok(place) = self.place(&change).await {
             self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
@@ -251,7 +251,7 @@ impl Rooms {
     /// Requests a change and waits for the outcome. A socket that joins is in the room by then.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// The reason of a refusal, or a failure.
     pub async fn ask(
         &self,
         change: RoomChange,

@@ -30,7 +30,7 @@ use crate::{
     store::{CreatedTopic, Store, StoreError},
 };
 
-/// Why something can't be done with a topic.
+/// Why a request about a topic fails.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     #[error("topic not found")]
@@ -175,7 +175,7 @@ impl Topics {
         Ok(TopicView { topic, subscriber_count, subscribers })
     }
 
-    /// Who is subscribed to a topic on this node, connected or not.
+    /// The subscribers of a topic on this node, connected or not.
     ///
     /// # Errors
     /// The TopicManager has stopped.
@@ -246,7 +246,7 @@ impl Topics {
         self.store.topic(id).await?.ok_or(TopicError::NotFound)
     }
 
-    /// Passes a publication on, if there is room. The session gets the receipt.
+    /// Passes a publication on, unless the mailbox or a worker is full. The session gets the receipt.
     ///
     /// # Errors
     /// Nothing was published.
@@ -260,7 +260,7 @@ impl Topics {
         })
     }
 
-    /// Passes a publication on as soon as there is room.
+    /// Passes a publication on as soon as the mailbox and the workers have space.
     ///
     /// # Errors
     /// The TopicManager has stopped.

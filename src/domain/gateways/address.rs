@@ -1,12 +1,11 @@
-//! Where a gateway is probed: checked once where it comes in, so that nothing behind it ever sees an option, a space or
-//! shell text.
+//! Addresses of gateways. They are checked when they are parsed, so that no option, space or shell text reaches `ping`.
 
 use std::{
     fmt::{self, Display},
     net::IpAddr,
 };
 
-/// What an address may be, for those who gave another.
+/// Describes valid addresses, for error messages.
 pub const EXPECTED: &str = "expected a host name or an IP address (pinged by ICMP), or tcp://host:port with a port from 1 to 65535 (IPv6: tcp://[::1]:80)";
 
 /// Longest host name (RFC 1035, section 2.3.4).
@@ -15,13 +14,13 @@ const MAX_NAME: usize = 253;
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// By its address.
+    /// An IP address.
     Ip(IpAddr),
-    /// By a name to be looked up at each probe.
+    /// A host name, which is looked up at each probe.
     Name(String),
 }
 
-/// What is probed.
+/// The target of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// The machine answers an echo request.
@@ -30,7 +29,7 @@ pub enum Target {
     Tcp(Host, u16),
 }
 
-/// A gateway's address, as it was given and as it is understood.
+/// A gateway's address, as it was given and as it was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     text: String,
@@ -38,7 +37,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads `host`, an IP address, or `tcp://host:port`. None: it is none of these.
+    /// Parses a host name, an IP address, or `tcp://host:port`.
     pub fn parse(text: &str) -> Option<Self> {
         let target = match text.split_once("://") {
             None => Target::Icmp(Host::parse(text)?),
@@ -49,7 +48,7 @@ impl Address {
                         let ip: IpAddr = host.strip_suffix(']')?.parse().ok()?;
                         ip.is_ipv6().then(|| Host::of_ip(ip))??
                     }
-                    // of an IPv6 address without brackets nobody knows where the port begins
+                    // in an IPv6 address without brackets the port is ambiguous
                     None => Host::parse(host).filter(|host| !matches!(host, Host::Ip(IpAddr::V6(_))))?,
                 };
                 let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -66,7 +65,7 @@ impl Address {
         &self.text
     }
 
-    /// What is probed.
+    /// The target of a probe.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -86,14 +85,13 @@ impl Host {
         }
     }
 
-    /// An address of one machine; what stands for none or for many would be answered by anyone.
+    /// Parses an address of one machine. Any machine could answer for an unspecified, multicast or broadcast address.
     fn of_ip(ip: IpAddr) -> Option<Self> {
         is_one_machine(ip).then_some(Self::Ip(ip))
     }
 }
 
-/// Whether an address stands for one machine that can be reached by it alone; a link-local one of IPv6 would need to say by
-/// which interface.
+/// Whether an address names one machine and suffices to reach it; a link-local address of IPv6 would need an interface.
 pub fn is_one_machine(ip: IpAddr) -> bool {
     let many = |ip: IpAddr| {
         let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
@@ -110,7 +108,7 @@ fn is_name(text: &str) -> bool {
         let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         (1..=63).contains(&label.len()) && plain && !label.starts_with('-') && !label.ends_with('-')
     };
-    // resolvers take "1.2" and "0x7f000001" for addresses, and not for those that a reader would expect
+    // resolvers read "1.2" and "0x7f000001" as addresses, which a reader would not expect
     let is_number = |label: &str| {
         let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
         label.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! The probes of each gateway, gathered by the hour: what is kept of them.
+//! The probes of each gateway, collected into hourly records.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::ids::GatewayId;
 
-/// How long probes go into the same hour.
+/// How long probes are added to the same record.
 const SPAN: TimeDelta = TimeDelta::hours(1);
 
-/// How old an hour's record may be while there are new probes: what a crash may cost.
+/// How often an unfinished record is stored: a crash loses at most the probes of this time.
 const UNRECORDED: TimeDelta = TimeDelta::seconds(60);
 
 /// The probes of about an hour.
@@ -17,13 +17,13 @@ const UNRECORDED: TimeDelta = TimeDelta::seconds(60);
 pub struct Hour {
     /// The time of the first.
     pub began_at: DateTime<Utc>,
-    /// How many there were.
+    /// The number of probes.
     pub probes: u32,
-    /// How many were answered.
+    /// The number of answered probes.
     pub answered: u32,
     /// Their mean round trip in milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Each of them: milliseconds since the first, and its round trip in milliseconds. None: thinned out.
+    /// Each probe: milliseconds since the first, and its round trip in milliseconds. `None`: no longer kept.
     pub samples: Option<Vec<(u32, Option<f64>)>>,
 }
 
@@ -36,12 +36,12 @@ struct Gathering {
     is_recorded: bool,
 }
 
-/// The hours that go on.
+/// The unfinished hours.
 #[derive(Debug, Default)]
 pub struct Hours(HashMap<GatewayId, Gathering>);
 
 impl Hours {
-    /// Adds a probe. Answers what is to be recorded now: an hour that is over, and one that goes on if `may_record`.
+    /// Adds a probe. Returns the hours to be stored now: one that is over, and an unfinished one if `may_record`.
     pub fn add(&mut self, id: GatewayId, at: DateTime<Utc>, rtt_ms: Option<f64>, may_record: bool) -> Vec<Hour> {
         let mut due = Vec::new();
         if self.0.get(&id).is_some_and(|hour| !(TimeDelta::zero()..SPAN).contains(&(at - hour.began_at))) {
@@ -55,7 +55,7 @@ impl Hours {
             is_recorded: false,
         });
         let offset = (at - hour.began_at).num_milliseconds().try_into().unwrap_or(0);
-        // microseconds are finer than any probe is exact, and shorter to write
+        // microseconds are more exact than any probe, and take less space than nanoseconds
         hour.samples.push((offset, rtt_ms.map(|ms| (ms * 1000.0).round() / 1000.0)));
         hour.is_recorded = false;
         if may_record && at - hour.recorded_at >= UNRECORDED {
@@ -65,7 +65,7 @@ impl Hours {
         due
     }
 
-    /// What is not recorded of a gateway.
+    /// The hour of a gateway that is not stored yet.
     pub fn record(&mut self, id: GatewayId) -> Option<Hour> {
         let hour = self.0.get_mut(&id).filter(|hour| !hour.is_recorded)?;
         hour.is_recorded = true;
@@ -79,7 +79,7 @@ impl Hours {
         })
     }
 
-    /// Everything that is not recorded, by gateway.
+    /// All hours that are not stored yet, by gateway.
     pub fn record_all(&mut self) -> Vec<(GatewayId, Hour)> {
         let ids: Vec<GatewayId> = self.0.keys().copied().collect();
         ids.into_iter().filter_map(|id| Some((id, self.record(id)?))).collect()

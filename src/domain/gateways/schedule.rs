@@ -1,4 +1,4 @@
-//! When each gateway is probed: at once when it is new, then at its own moment of each period, so that the probes of many
+//! The times of probes: a new gateway is probed at once, then at its own moment of each period, so that the probes of many
 //! gateways are spread over the period.
 
 use std::{
@@ -8,20 +8,20 @@ use std::{
 
 use crate::domain::ids::GatewayId;
 
-/// The golden ratio: its multiples, taken modulo 1, are spread evenly however many there are.
+/// The golden ratio: its multiples modulo 1 are spread evenly, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 #[derive(Debug)]
 struct Slot {
     /// its moment of the next period
     next: Instant,
-    /// when it is due; None while it is probed
+    /// when it is due; `None` while it is probed
     due: Option<Instant>,
-    /// as soon as the present probe is over, another one is due
+    /// the next probe is due as soon as the present one ends
     again: bool,
 }
 
-/// Which gateway is due when.
+/// When each gateway is due.
 #[derive(Debug)]
 pub struct Schedule {
     period: Duration,
@@ -31,12 +31,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Everyone once in a period.
+    /// A schedule that probes each gateway once per period.
     pub fn new(period: Duration) -> Self {
         Self { period, slots: HashMap::new(), due: BTreeSet::new(), added: 0 }
     }
 
-    /// A gateway is new, or another than it was: it is due now.
+    /// Adds or changes a gateway, which is due now.
     pub fn add(&mut self, id: GatewayId, now: Instant) {
         if self.slots.contains_key(&id) {
             return self.at_once(id, now);
@@ -47,14 +47,14 @@ impl Schedule {
         self.due.insert((now, id));
     }
 
-    /// A gateway is gone.
+    /// Removes a gateway.
     pub fn remove(&mut self, id: GatewayId) {
         if let Some(Slot { due: Some(due), .. }) = self.slots.remove(&id) {
             self.due.remove(&(due, id));
         }
     }
 
-    /// A gateway is due now, or again if it is being probed.
+    /// Makes a gateway due now, or again after its present probe.
     pub fn at_once(&mut self, id: GatewayId, now: Instant) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         match &mut slot.due {
@@ -72,7 +72,7 @@ impl Schedule {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Takes the one that has been due the longest, with when that was; it is due again only when it is
+    /// Takes the gateway that has been due for longest, with the time at which it was due. It is due again only after
     /// [`done`](Self::done).
     pub fn take(&mut self, now: Instant) -> Option<(GatewayId, Instant)> {
         let (due, id) = self.due.first().copied().filter(|(due, _)| *due <= now)?;
@@ -83,11 +83,11 @@ impl Schedule {
         Some((id, due))
     }
 
-    /// A probe is over.
+    /// Ends the probe of a gateway.
     pub fn done(&mut self, id: GatewayId, now: Instant) {
         let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.due.is_none()) else { return };
         if slot.next <= now {
-            // moments that passed meanwhile are left out, not made up for
+            // skips the moments that have passed in the meantime
             let missed = (now - slot.next).as_nanos() / self.period.as_nanos().max(1) + 1;
             slot.next += self.period * u32::try_from(missed).unwrap_or(u32::MAX);
         }

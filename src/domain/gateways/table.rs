@@ -1,8 +1,8 @@
-//! The gateways and how they are, as their probes tell.
+//! The state of all gateways, determined by their probes.
 //!
-//! What is behind a gateway that is down is down with it (`parent_down`), and nobody is told of that twice. A failure
-//! of a gateway that has a parent is believed only when the parent has been probed after it: else the first sign of a
-//! site that lost its power would be an event for each machine in it.
+//! Gateways behind one that is down are down with it (`parent_down`), without events of their own. A failure of a gateway
+//! with a parent counts only after a later probe of the parent: otherwise a site that loses its power would cause an event
+//! for each machine in it.
 
 #[cfg(test)]
 mod tests;
@@ -20,38 +20,38 @@ use crate::domain::ids::GatewayId;
 #[derive(Debug)]
 struct Entry {
     gateway: Arc<Gateway>,
-    /// changes with the address: what a probe of another address found says nothing
+    /// changes with the address, so that results of probes of an earlier address are dropped
     version: u64,
     window: Window,
     status: Status,
     reason: Option<Reason>,
     since: DateTime<Utc>,
     probed_at: Option<DateTime<Utc>>,
-    /// when the last probe that is over began
+    /// when the last finished probe began
     began_at: Option<DateTime<Utc>>,
-    /// how it was before the process started; goes on if the first probe says the same
+    /// its state before this process started; it continues if the first probe has the same result
     before: Option<Transition>,
-    /// up or down, as the events have it
+    /// up or down, as the last event said
     told: Option<bool>,
-    /// a failure that waits for the parent's probe, and when its own began
+    /// a failure that waits for a probe of the parent, and when the failed probe began
     suspect: Option<(Reason, DateTime<Utc>)>,
 }
 
-/// What follows from a change or a probe.
+/// The consequences of a change or a probe.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// The gateways of which something changed, be it a figure.
+    /// The gateways of which anything has changed, also only a figure.
     pub changes: BTreeMap<GatewayId, Delta>,
     /// Gateways that should be probed at once.
     pub probe: Vec<GatewayId>,
 }
 
-/// What is different about one gateway.
+/// What has changed of one gateway.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Its status changed.
     pub transition: Option<Transition>,
-    /// It came or went by itself: an event for those who watch.
+    /// It went up or down, not only with its parent: there is an event.
     pub event: bool,
 }
 
@@ -59,23 +59,23 @@ pub struct Delta {
 #[derive(Debug, Default)]
 pub struct GatewayTable {
     entries: HashMap<GatewayId, Entry>,
-    /// versions given so far; none is given twice, also not to another gateway of the same id
+    /// the last version given; no version is given twice, even if an id is used again
     versions: u64,
     children: HashMap<GatewayId, BTreeSet<GatewayId>>,
 }
 
 impl GatewayTable {
-    /// How many there are.
+    /// The number of gateways.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no gateways.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// A gateway and how it is.
+    /// A gateway and its state.
     pub fn known(&self, id: GatewayId) -> Option<GatewayState> {
         let entry = self.entries.get(&id)?;
         Some(GatewayState {
@@ -89,19 +89,19 @@ impl GatewayTable {
         })
     }
 
-    /// What a probe of it needs: the gateway, its version, and whether it is down. None: it is not to be probed, since
-    /// what it is behind is down.
+    /// The input of a probe: the gateway, its version, and whether it is down. `None`: it is not probed, since its parent is
+    /// down.
     pub fn to_probe(&self, id: GatewayId) -> Option<(Arc<Gateway>, u64, bool)> {
         let entry = self.entries.get(&id).filter(|_| !self.is_behind_down(id))?;
         Some((entry.gateway.clone(), entry.version, entry.status == Status::Disconnected))
     }
 
-    /// Whether this is still the version of a gateway that counts.
+    /// Whether this is still the gateway's version.
     pub fn is_current(&self, id: GatewayId, version: u64) -> bool {
         self.entries.get(&id).is_some_and(|entry| entry.version == version)
     }
 
-    /// Adds a gateway, or changes one. `before` is how it was when the last process ended.
+    /// Adds or changes a gateway. `before` is its state when the last process ended.
     pub fn put(&mut self, mut gateway: Gateway, before: Option<Transition>, now: DateTime<Utc>) -> Effects {
         let id = gateway.id;
         let parent_of = |id: GatewayId| self.entries.get(&id).and_then(|entry| entry.gateway.parent_id);
@@ -119,7 +119,7 @@ impl GatewayTable {
                     entry.window = Window::default();
                     (entry.status, entry.reason, entry.since) = (Status::Unknown, None, now);
                     (entry.probed_at, entry.began_at, entry.before) = (None, None, None);
-                    // what is behind it was down with it, or waits for a probe that will not count
+                    // the gateways behind it were down with it, or wait for a probe that will be dropped
                     effects.probe.extend(self.children_of(id));
                 }
                 if let Some(entry) = self.entries.get_mut(&id) {
@@ -130,7 +130,7 @@ impl GatewayTable {
                 }
             }
             None => {
-                // what went down with something else was not told
+                // there was no event when it went down with its parent
                 let told = before.and_then(|before| match before.reason {
                     Some(Reason::ParentDown) => Some(true),
                     _ => before.status.is_up(),
@@ -149,7 +149,7 @@ impl GatewayTable {
                     suspect: None,
                 };
                 self.entries.insert(id, entry);
-                // gateways that name it as their parent may have been here first
+                // gateways with this parent may have been added before it
                 effects.probe.extend(self.children_of(id));
             }
         }
@@ -163,7 +163,7 @@ impl GatewayTable {
         effects
     }
 
-    /// Removes a gateway. What is behind it is behind nothing then.
+    /// Removes a gateway. The gateways behind it have no parent afterwards.
     pub fn remove(&mut self, id: GatewayId) -> Effects {
         let mut effects = Effects::default();
         let Some(entry) = self.entries.remove(&id) else { return effects };
@@ -178,7 +178,7 @@ impl GatewayTable {
         effects
     }
 
-    /// A probe that began at that time is over.
+    /// Handles the result of a probe that began at this time.
     pub fn probed(
         &mut self,
         id: GatewayId,
@@ -205,8 +205,8 @@ impl GatewayTable {
         effects
     }
 
-    /// A probe that began at that time could not be made, which says nothing of the gateway; but who waits for it waits
-    /// no longer.
+    /// Handles a probe that began at this time and could not be made. The gateway's state stays, but failures that waited for
+    /// this probe count now.
     pub fn not_probed(&mut self, id: GatewayId, began: DateTime<Utc>, now: DateTime<Utc>) -> Effects {
         let mut effects = Effects::default();
         self.settle_suspects(id, began, now, &mut effects);
@@ -221,7 +221,7 @@ impl GatewayTable {
         let began = entry.began_at;
         self.set(id, status, reason, true, now, effects);
         if was_down {
-            // each of them is as it is found now
+            // each of them is probed again
             effects.probe.extend(self.children_of(id));
         }
         if let Some(began) = began {
@@ -254,7 +254,7 @@ impl GatewayTable {
         }
     }
 
-    /// The parent has been probed and is not down: failures from before that are their own.
+    /// The parent's probe is over and did not find it down: earlier failures of the gateways behind it count.
     fn settle_suspects(&mut self, parent: GatewayId, began: DateTime<Utc>, now: DateTime<Utc>, effects: &mut Effects) {
         for child in self.children_of(parent) {
             let Some(entry) = self.entries.get(&child) else { continue };
@@ -271,9 +271,9 @@ impl GatewayTable {
         }
     }
 
-    /// What it is behind is down.
+    /// Its parent is down.
     fn drag_down(&mut self, id: GatewayId, now: DateTime<Utc>, effects: &mut Effects) {
-        // however long the chain of parents is, the stack is not
+        // a loop, since a long chain of parents would overflow the stack
         let mut dragged = vec![id];
         while let Some(id) = dragged.pop() {
             self.set(id, Status::Disconnected, Some(Reason::ParentDown), false, now, effects);
@@ -298,7 +298,7 @@ impl GatewayTable {
         let mut transition = None;
         if entry.status != status {
             let was_unknown = entry.status == Status::Unknown;
-            // also if the clock has gone back, the last change is the latest
+            // changes stay in order even if the clock has gone back
             let last = if was_unknown { entry.before.map(|before| before.at) } else { Some(entry.since) };
             let now = last.map_or(now, |last| now.max(last + TimeDelta::microseconds(1)));
             let continued = entry.before.take().filter(|before| was_unknown && before.status == status);
@@ -337,7 +337,7 @@ impl GatewayTable {
 }
 
 impl Entry {
-    /// What the window says of a gateway that answers.
+    /// The status of a gateway that answers, by its window.
     fn verdict(&self) -> (Status, Option<Reason>) {
         let over = |value: Option<f64>, most: Option<f64>| value.zip(most).is_some_and(|(value, most)| value > most);
         if over(self.window.loss_percent(), self.gateway.max_loss_percent) {

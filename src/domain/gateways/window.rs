@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-/// How many attempts are looked at.
+/// The number of attempts in the window.
 const ATTEMPTS: usize = 20;
 
-/// Round trips in milliseconds of the last 20 attempts; None for one that was lost.
+/// Round trips in milliseconds of the last 20 attempts; `None` for a lost one.
 #[derive(Debug, Clone, Default)]
 pub struct Window(VecDeque<Option<f64>>);
 
@@ -18,18 +18,18 @@ impl Window {
         self.0.push_back(rtt_ms);
     }
 
-    /// The last round trip; None if the last attempt was lost.
+    /// The last round trip; `None` if the last attempt was lost.
     pub fn last(&self) -> Option<f64> {
         self.0.back().copied().flatten()
     }
 
-    /// The part that was lost; None before the first attempt.
+    /// The share of lost attempts; `None` before the first attempt.
     pub fn loss_percent(&self) -> Option<f64> {
         let lost = self.0.iter().filter(|attempt| attempt.is_none()).count();
         (!self.0.is_empty()).then(|| lost as f64 * 100.0 / self.0.len() as f64)
     }
 
-    /// The mean round trip of what was answered.
+    /// The mean round trip of the answered attempts.
     pub fn mean_rtt_ms(&self) -> Option<f64> {
         let answered: Vec<f64> = self.0.iter().copied().flatten().collect();
         (!answered.is_empty()).then(|| answered.iter().sum::<f64>() / answered.len() as f64)

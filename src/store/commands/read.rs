@@ -18,7 +18,7 @@ const COMMANDS_AT_ONCE: u64 = 20;
 const TARGETS_AT_ONCE: u64 = 50;
 const REPORTS_AT_ONCE: u64 = 50;
 
-/// Bytes that an answer takes for a command or target, besides the texts of clients.
+/// Bytes of an answer for a command or target, without the texts of clients.
 const ROW_BYTES: usize = 400;
 
 /// Commands per query of their targets.
@@ -29,7 +29,7 @@ const ROWS: usize = 1000;
 pub struct StoredProgress {
     /// The target.
     pub client: ClientId,
-    /// The command's version after it.
+    /// The command's version that includes it.
     pub version: i64,
     /// When it came.
     pub at: DateTime<Utc>,
@@ -40,19 +40,19 @@ pub struct StoredProgress {
 /// Which commands to list; newest first.
 #[derive(Debug, Default)]
 pub struct CommandFilter {
-    /// Only those of this requester.
+    /// Only commands of this requester.
     pub requested_by: Option<ClientId>,
-    /// Only those with a target in this state.
+    /// Only commands with a target in this state.
     pub state: Option<TargetState>,
-    /// Only those to this target.
+    /// Only commands to this target.
     pub target: Option<ClientId>,
-    /// Only those given at or after this time.
+    /// Only commands given at or after this time.
     pub since: Option<DateTime<Utc>>,
-    /// Only those before this one.
+    /// Only commands before this one.
     pub before: Option<CommandId>,
-    /// How many at most.
+    /// Most commands to return.
     pub limit: u64,
-    /// Of how many bytes at most.
+    /// Most bytes to return.
     pub bytes: usize,
 }
 
@@ -108,7 +108,7 @@ impl Store {
         read_progress(&self.read, id, after, bytes).await
     }
 
-    /// Commands with their targets, newest first. Answers also whether there are more.
+    /// Commands with their targets, newest first. Also returns whether there are more.
     ///
     /// # Errors
     /// When the database fails.
@@ -185,8 +185,8 @@ async fn find(
     Ok(Some(CommandPage { command: read_command(row, targets), next_target }))
 }
 
-/// A command's targets from number `from` on: at least one, at most `limit`, and as many as fit into `room` bytes, which it
-/// counts down. Answers also the number of the next one, if there are more.
+/// A command's targets from number `from` on: at least one, at most `limit`, and as many as fit into `room` bytes, which are
+/// reduced accordingly. Also returns the number of the next target, if there are more.
 async fn read_targets(
     connection: &impl ConnectionTrait,
     command: CommandId,

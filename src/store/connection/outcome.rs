@@ -1,5 +1,4 @@
-//! What became of a transaction of PostgreSQL whose COMMIT was not answered: the server is asked on another connection, again
-//! and again until it knows.
+//! The outcome of a PostgreSQL transaction whose COMMIT was not answered: asks the server repeatedly on another connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,19 +8,19 @@ use sea_orm::{
 };
 use tokio::time::{sleep, timeout};
 
-/// How long to wait before the server is asked again.
+/// The pause between two queries.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// How to find out what became of a transaction.
+/// Finds out the outcome of a transaction.
 pub(super) struct Outcome {
     transaction: String,
-    /// of a connection beside the pool, all of whose connections may wait for the same
+    /// for a connection outside the pool, whose connections may all be waiting for an outcome
     options: Arc<PgConnectOptions>,
     deadline: Duration,
 }
 
 impl Outcome {
-    /// Of the transaction with this id.
+    /// For the transaction with this id.
     pub(super) fn new(transaction: String, pool: &PgPool, deadline: Duration) -> Self {
         Self { transaction, options: pool.connect_options(), deadline }
     }
@@ -35,7 +34,7 @@ impl Outcome {
     /// Waits until it is known whether the transaction was committed.
     ///
     /// # Errors
-    /// It was not.
+    /// The transaction was rolled back.
     pub(super) async fn known(&self) -> Result<(), DbErr> {
         loop {
             match timeout(self.deadline, self.ask()).await.ok().transpose() {
@@ -46,7 +45,7 @@ impl Outcome {
                     let why = format!("the connection broke during COMMIT; the transaction is {what}");
                     return Err(DbErr::Conn(RuntimeErr::Internal(why)));
                 }
-                // a database that has never had this transaction: it lost its last ones
+                // the database does not know this transaction: it has lost its latest ones
                 Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "22023") => {
                     return Err(DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::Database(error).into())));
                 }

@@ -11,7 +11,7 @@ pub(super) enum Pooled {
     Postgres(PoolConnection<Postgres>),
 }
 
-/// An SQL text that was built here or by sea-query; what clients sent is in its values.
+/// SQL that was built here or by sea-query; input of clients is only in its values.
 fn sql(text: String) -> sqlx::AssertSqlSafe<String> {
     sqlx::AssertSqlSafe(text)
 }

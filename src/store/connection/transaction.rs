@@ -12,16 +12,16 @@ use tokio::sync::Mutex;
 use super::{Connection, Connections, Pool, in_time, outcome::Outcome, pooled::Pooled};
 use crate::store::{error::is_outage, patience};
 
-/// A transaction. Dropped without a commit it is rolled back. One of whose statements has failed can't be committed:
-/// SQLite may have ended it, and PostgreSQL would answer a COMMIT by rolling back.
+/// A transaction, rolled back if it is dropped without a commit. After a failed statement it cannot be committed: SQLite may
+/// have ended it, and PostgreSQL would answer a COMMIT by rolling back.
 pub(in crate::store) struct Transaction {
     /// None: it has ended
     connection: Mutex<Option<Connection>>,
-    /// How long the transaction took to begin, until a statement has been answered. Waiting for a connection and then for a
-    /// lock must not take two deadlines.
+    /// Time spent on BEGIN, which counts towards the deadline of the first statement: waiting for a connection and then for
+    /// a lock must not take two deadlines.
     waited: Mutex<Option<Duration>>,
     failed: AtomicBool,
-    /// how to find out what became of it when the connection breaks
+    /// how to find out its outcome when the connection breaks
     outcome: Option<Outcome>,
     pool: Pool,
 }
@@ -53,7 +53,7 @@ impl Transaction {
         self.pool.noted_failure(result)
     }
 
-    /// From now on it can be found out what became of the transaction with this id, whatever happens to its connection.
+    /// Stores the transaction's id, so that its outcome can be found out even if its connection breaks.
     pub(in crate::store) fn identify(&mut self, id: String) {
         self.outcome = match &self.pool.connections {
             Connections::Sqlite(_) => None,
@@ -70,8 +70,8 @@ impl Transaction {
         pool.noted(result)
     }
 
-    /// Commits, however long that takes: after an error nothing is stored. What follows from the commit should be in the
-    /// same task, which nobody ends: whoever waits for it is told when that takes too long ([`patience::give_up`]).
+    /// Commits, without a deadline; after an error nothing is stored. Do what follows from the commit in the same task, and
+    /// let nothing end that task: callers stop waiting for it by [`patience::give_up`].
     pub(in crate::store) async fn commit(self) -> Result<(), DbErr> {
         let pool = self.pool.clone();
         let (connection, outcome) = self.finish().await?;
@@ -104,11 +104,11 @@ async fn commit(mut connection: Connection, outcome: Option<Outcome>) -> Result<
         None => connection.execute_plain("COMMIT").await,
         Some(outcome) => tokio::select! {
             result = connection.execute_plain("COMMIT") => result,
-            // nobody may hear that the connection is gone
+            // the loss of the connection may go unnoticed, so the server is asked on another one, too
             known = outcome.known_late() => return known,
         },
     };
-    // a transaction may be open still, or not: nobody uses this connection again
+    // whether a transaction is open is unknown, so the connection is closed
     connection.in_doubt |= result.is_err();
     drop(connection);
     match (result, outcome) {

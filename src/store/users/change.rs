@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What to change of a user.
+/// A change of a user.
 #[derive(Debug)]
 pub enum UserChange {
     /// Role or state; `None` leaves it as it is.
@@ -32,16 +32,16 @@ pub enum UserChange {
         /// False disables the user.
         is_active: Option<bool>,
     },
-    /// Another password. All tokens end.
+    /// A new password. All other logins end.
     Password {
-        /// PHC string of the new one.
+        /// PHC string of the new password.
         hash: String,
-        /// The hash that the old password was compared with, if it had to be shown: still the stored one, or refused.
+        /// The hash that the old password was checked against. If it is no longer the stored one, the change is refused.
         expected: Option<String>,
-        /// The login that goes on.
+        /// The login that stays valid.
         kept_login: Option<Uuid>,
     },
-    /// The user is deleted: all tokens and memberships of rooms end, messages stay.
+    /// Deletes the user: all tokens and memberships of rooms end, messages stay.
     Delete,
 }
 
@@ -51,10 +51,10 @@ pub enum UserRefusal {
     /// There is no such user.
     #[error("User not found")]
     NoSuchUser,
-    /// Nobody could administer users any more.
+    /// It is the last active admin.
     #[error("The last active admin can't be deleted, disabled or demoted; make another user admin first")]
     LastAdmin,
-    /// Somebody else changed the password meanwhile.
+    /// The password was changed in the meantime.
     #[error("Incorrect password")]
     PasswordChanged,
 }
@@ -68,13 +68,13 @@ fn active_admins() -> Condition {
 }
 
 impl Store {
-    /// Changes a user. Answers the user after the change.
+    /// Changes a user. Returns the user after the change.
     ///
     /// # Errors
     /// When the database fails; a refusal is the inner error.
     pub async fn change_user(&self, id: i64, change: UserChange) -> Result<Result<User, UserRefusal>, StoreError> {
         let transaction = self.begin_essential().await?;
-        // with all admins, in one order: of two admins who go at once, the second one sees that the first is gone
+        // all admins are locked, in one order: of two that are deleted at the same time, the second is then seen as the last
         let rows = Users::find()
             .filter(Condition::any().add(Column::Id.eq(id)).add(active_admins()))
             .filter(Column::DeletedAt.is_null())
@@ -109,7 +109,7 @@ impl Store {
                 changed.token_generation = generation + 1;
             }
             UserChange::Delete => {
-                // the names are free again; a random UUID is nobody's username
+                // frees the names; no user is called by a random UUID
                 changed.username = row.uuid.to_string();
                 changed.email = None;
                 changed.full_name = None;
@@ -141,7 +141,7 @@ impl Store {
         Ok(Ok(changed.into()))
     }
 
-    /// Refuses what [`Store::change_user`] would refuse if it deleted this user now.
+    /// Checks whether [`Store::change_user`] would delete this user now.
     ///
     /// # Errors
     /// When the database fails; the refusal is the inner error.
@@ -151,9 +151,8 @@ impl Store {
         Ok(if is_last { Err(UserRefusal::LastAdmin) } else { Ok(()) })
     }
 
-    /// Stores the refresh token of a login, unless the user is of another generation than when the password was
-    /// verified: a login does not outlive a change of the password that it passed. Remembers from where it came, if that is
-    /// given.
+    /// Stores the refresh token of a login, unless the user's generation has changed since the password was verified: then
+    /// the password may be another one. Remembers the address, if one is given.
     ///
     /// # Errors
     /// When the database fails; false if the login came too late.
@@ -179,7 +178,7 @@ impl Store {
     }
 }
 
-/// Ends all access tokens of a user by starting a new generation. Answers the user after it.
+/// Ends all access tokens of a user by starting a new generation. Returns the user after it.
 pub(in crate::store) async fn advance_generation(
     transaction: &impl ConnectionTrait,
     uuid: ClientId,

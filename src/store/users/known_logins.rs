@@ -1,4 +1,4 @@
-//! From where users have logged in: what lets them log in while strangers fail on purpose.
+//! Addresses from which users have logged in. From these they can log in while others use up the failed logins of the name.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Logins before this moment are forgotten.
+/// Logins before this time do not count.
 fn horizon(now: DateTime<Utc>) -> DateTime<Utc> {
     now - REMEMBERED
 }
 
 impl Store {
-    /// How long ago a user last logged in from an address, as far as that is remembered. A name that is nobody's takes as long.
+    /// How long ago a user last logged in from an address, if that is remembered. Takes the same time for an unknown name.
     ///
     /// # Errors
     /// When the database fails.
@@ -38,7 +38,7 @@ impl Store {
         Ok(last.map(|last| (now - last).to_std().unwrap_or_default()))
     }
 
-    /// Deletes what is remembered no longer.
+    /// Deletes logins that no longer count.
     ///
     /// # Errors
     /// When the database fails.
@@ -57,7 +57,7 @@ impl Store {
     }
 }
 
-/// Remembers a login. Of one user's the newest stay. The user's row is locked.
+/// Remembers a login, and deletes the oldest ones of the user beyond the limit. The caller holds the lock on the user's row.
 pub(super) async fn remember(
     transaction: &impl ConnectionTrait,
     user: i64,

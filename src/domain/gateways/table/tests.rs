@@ -125,7 +125,7 @@ fn children_go_down_with_their_parent_and_are_found_again_after_it_without_event
         assert!(lab.table.to_probe(GatewayId(id)).is_none());
     }
     assert_eq!(lab.status(4).0, Status::Connected);
-    // a probe that was under way when the parent went down changes nothing
+    // a probe that was running when the parent went down changes nothing
     let effects = lab.probe(2, ANSWERED);
     assert_eq!((transitions(&effects), lab.status(2).1), (vec![], Some(Reason::ParentDown)));
     let effects = lab.probe(1, ANSWERED);
@@ -209,7 +209,7 @@ fn another_address_begins_anew_and_probes_of_the_old_one_do_not_count() {
     assert_eq!((lab.status(1).0, probes(&effects)), (Status::Unknown, vec![1, 2]));
     assert_eq!(lab.table.probed(GatewayId(1), 0, lab.now, LOST, lab.now), Effects::default());
     assert_eq!(lab.status(1).0, Status::Unknown);
-    // another name is no reason to doubt what is known
+    // a new name does not change the state
     lab.probe(1, ANSWERED);
     let renamed = Gateway { name: "x".into(), ..Gateway::clone(&lab.table.known(GatewayId(1)).unwrap().gateway) };
     lab.table.put(renamed, None, lab.now);
@@ -224,7 +224,7 @@ fn parents_can_be_given_taken_and_removed_but_not_in_a_circle() {
     lab.probe(2, ANSWERED);
     lab.probe(1, LOST);
     assert_eq!(lab.status(2).1, Some(Reason::ParentDown));
-    // one that comes to be behind what is down is down
+    // a gateway whose new parent is down is down
     assert_eq!(transitions(&lab.table.put(gateway(4, Some(1)), None, lab.now)), [(4, Status::Disconnected)]);
     assert_eq!(probes(&lab.table.put(gateway(4, None), None, lab.now)), [4]);
     assert!(lab.table.to_probe(GatewayId(4)).is_some());
