@@ -72,3 +72,14 @@ async fn a_session_that_is_cut_takes_nothing_that_comes_late() {
     assert_eq!(read(peer).await, b"");
     assert_eq!(outbox.handle().queued(), 0);
 }
+
+#[actix_web::test]
+async fn a_publication_comes_after_the_direct_message_that_was_queued_before_it_in_the_same_tick() {
+    let (outbox, peer) = open().await;
+    let close = wire::close(CloseCode::Replaced);
+    outbox.text(&[b"direct"]);
+    outbox.send_shared(&wire::text(&[b"publication"]));
+    outbox.peer_closed(&close);
+    outbox.flush(&mut Vec::new());
+    assert_eq!(read(peer).await, [wire::text(&[b"direct"]), wire::text(&[b"publication"]), close].concat());
+}
