@@ -240,15 +240,24 @@ async fn any_number_of_requests_in_one_go_is_answered_in_order() {
             _ => format!("POST /register {head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
         });
     }
-    let (mut writer, mut reader) = RawSocket::connect(&broker).await.split();
-    let sent = tokio::spawn(async move { writer.send(requests.concat().as_bytes()).await });
-    for n in 0..200 {
-        let (head, _) = read_answer(&mut reader).await;
-        let expected = ["404", "200", "422", "422"][n % 4];
-        assert!(head.starts_with(&format!("HTTP/1.1 {expected} ")), "{n}: {head}");
-        assert!(head.to_lowercase().contains(&format!("x-request-id: {n}\r\n")), "{n}: {head}");
+    let bytes = requests.concat().into_bytes();
+    for piece in [bytes.len(), 4099, 173] {
+        let (mut writer, mut reader) = RawSocket::connect(&broker).await.split();
+        writer.stream.set_nodelay(true).unwrap();
+        let bytes = bytes.clone();
+        let sent = tokio::spawn(async move {
+            for piece in bytes.chunks(piece) {
+                writer.send(piece).await;
+            }
+        });
+        for n in 0..200 {
+            let (head, _) = read_answer(&mut reader).await;
+            let expected = ["404", "200", "422", "422"][n % 4];
+            assert!(head.starts_with(&format!("HTTP/1.1 {expected} ")), "{n}: {head}");
+            assert!(head.to_lowercase().contains(&format!("x-request-id: {n}\r\n")), "{n}: {head}");
+        }
+        sent.await.unwrap();
     }
-    sent.await.unwrap();
 }
 
 #[tokio::test]

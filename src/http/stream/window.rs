@@ -3,6 +3,9 @@
 /// Bytes that the parser gets at a time.
 const MAX_BYTES: usize = 16 * 1024;
 
+/// Bytes that are kept of a line until it ends: more than a line that declares a length has.
+const MAX_LINE: usize = 64;
+
 /// Finds the end of a request in the bytes that are given to the parser.
 ///
 /// It need not be exact: the parser alone decides what a request is. Where this is wrong, the parser has to ask for more of
@@ -13,8 +16,8 @@ pub(super) struct Window {
     is_closed: bool,
     /// bytes given since the window was opened
     given: usize,
-    /// the line that has begun has other characters than CR
-    in_line: bool,
+    /// the beginning of the line that has begun, at most [`MAX_LINE`] bytes of it
+    begun: Vec<u8>,
     /// a line has been given since the last empty one
     after_line: bool,
     /// what is given next is the body of a request that does not declare its length
@@ -56,13 +59,21 @@ impl Window {
     fn give_lines(&mut self, next: &[u8]) -> usize {
         let mut begin = 0;
         for end in memchr::memchr_iter(b'\n', next) {
-            let line = &next[begin..end];
+            let rest = &next[begin..end];
             begin = end + 1;
-            if self.in_line || !matches!(line, b"" | b"\r") {
-                if !self.in_line && !self.in_body {
+            let joined;
+            let line = if self.begun.is_empty() {
+                rest
+            } else {
+                self.begin_line(rest);
+                joined = std::mem::take(&mut self.begun);
+                &joined
+            };
+            if !matches!(line, b"" | b"\r") {
+                self.after_line = true;
+                if !self.in_body {
                     self.length = content_length(line).unwrap_or(self.length);
                 }
-                (self.in_line, self.after_line) = (false, true);
             } else if std::mem::take(&mut self.after_line) {
                 self.body = std::mem::take(&mut self.length);
                 if self.body > 0 {
@@ -72,14 +83,22 @@ impl Window {
                 return begin;
             }
         }
-        self.in_line |= !matches!(&next[begin..], b"" | b"\r");
+        self.begin_line(&next[begin..]);
         next.len()
+    }
+
+    fn begin_line(&mut self, part: &[u8]) {
+        let room = MAX_LINE - self.begun.len();
+        self.begun.extend_from_slice(&part[..part.len().min(room)]);
     }
 }
 
 /// The length that a line of a head declares for the body.
 fn content_length(line: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length:";
+    if line.len() >= MAX_LINE {
+        return None;
+    }
     let value = line.get(NAME.len()..).filter(|_| line[..NAME.len()].eq_ignore_ascii_case(NAME))?;
     str::from_utf8(value.trim_ascii()).ok()?.parse().ok()
 }
@@ -88,15 +107,26 @@ fn content_length(line: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// The parts of the bytes that the parser gets, one request each.
-    fn requests(bytes: &str) -> Vec<&str> {
-        let (mut window, mut rest, mut given) = (Window::default(), bytes, Vec::new());
-        while !rest.is_empty() {
-            window.open_for_request();
-            let part = window.give(rest.as_bytes());
-            given.push(&rest[..part]);
-            rest = &rest[part..];
+    /// The parts of the bytes that the parser gets, one request each. They arrive in chunks.
+    fn requests(chunks: &[&str]) -> Vec<String> {
+        let (mut window, mut given) = (Window::default(), vec![String::new()]);
+        for chunk in chunks {
+            let mut rest = *chunk;
+            while !rest.is_empty() {
+                if window.is_closed {
+                    given.push(String::new());
+                }
+                if window.is_closed || window.body == 0 {
+                    window.open_for_request();
+                } else {
+                    window.open_for_body();
+                }
+                let (part, later) = rest.split_at(window.give(rest.as_bytes()));
+                given.last_mut().unwrap().push_str(part);
+                rest = later;
+            }
         }
+        assert!(window.is_closed);
         given
     }
 
@@ -106,23 +136,29 @@ mod tests {
     #[test]
     fn a_request_ends_with_its_head_or_after_the_body_that_it_declares() {
         for request in [GET, POST, "GET / HTTP/1.1\n\n", "GET / HTTP/1.1\n\r\n", "\r\n\n\r\nGET / HTTP/1.1\r\n\r\n"] {
-            assert_eq!(requests(&request.repeat(3)), [request; 3]);
+            assert_eq!(requests(&[&request.repeat(3)]), [request; 3]);
         }
     }
 
     #[test]
     fn the_end_of_a_request_is_found_wherever_its_bytes_are_split() {
-        let both = [GET, POST, GET].concat();
-        for split in 0..=both.len() {
-            let (mut window, mut given) = (Window::default(), 0);
-            for end in [split, both.len()] {
-                while given < end {
-                    window.open_for_request();
-                    given += window.give(&both.as_bytes()[given..end]);
-                }
-            }
-            assert!(window.is_closed && window.body == 0, "split at {split}: {window:?}");
+        let all = [GET, POST, GET];
+        let bytes = all.concat();
+        for split in 0..=bytes.len() {
+            let (first, second) = bytes.split_at(split);
+            assert_eq!(requests(&[first, second]), all, "split at {split}");
         }
+        let bytes: Vec<_> = bytes.chars().map(String::from).collect();
+        assert_eq!(requests(&bytes.iter().map(String::as_str).collect::<Vec<_>>()), all);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_short_declares_no_length() {
+        let (mut window, line) = (Window::default(), format!("Content-Length: {:0>60}\r\n\r\n", 123_456));
+        for byte in line.as_bytes() {
+            assert_eq!(window.give(&[*byte]), 1);
+        }
+        assert!(window.is_closed && window.body == 0);
     }
 
     #[test]
