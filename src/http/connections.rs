@@ -21,7 +21,6 @@ use std::{
 use actix_web::{
     HttpRequest,
     dev::{Extensions, ServiceRequest},
-    rt::net::TcpStream,
 };
 use slab::Slab;
 use socket2::{SockRef, Socket};
@@ -153,7 +152,7 @@ impl Connections {
             }
         };
         let mut refusal = None;
-        let of_address = self.count_address(stream.tcp());
+        let of_address = stream.tcp().peer_addr().ok().and_then(|peer| self.count_address(peer.ip()));
         if of_address.as_ref().is_some_and(|(_, count)| *count > self.per_address) {
             refusal = Some(Refusal::Address);
         }
@@ -190,11 +189,11 @@ impl Connections {
     }
 
     /// Counts a connection for its address, if that is limited. Returns the number of its connections.
-    fn count_address(self: &Arc<Self>, stream: &TcpStream) -> Option<(OfAddress, usize)> {
+    fn count_address(self: &Arc<Self>, peer: IpAddr) -> Option<(OfAddress, usize)> {
         if self.per_address == 0 {
             return None;
         }
-        let peer = stream.peer_addr().ok()?.ip().to_canonical();
+        let peer = peer.to_canonical();
         if self.proxies.iter().any(|proxy| proxy.contains(peer)) {
             return None;
         }
@@ -341,4 +340,26 @@ pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> 
     }
     connection.pace.begin();
     Ok(Some(Busy(connection.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_one_64_are_counted_together_and_those_of_proxies_not_at_all() {
+        let proxies = vec!["2001:db8:0:9::/64".parse().unwrap()];
+        let connections = Connections::new(Capacity::of(1000, 0, 0, 1), 3, proxies);
+        let count = |address: &str| connections.count_address(address.parse().unwrap());
+        let number = |counted: &Option<(OfAddress, usize)>| counted.as_ref().map(|(_, number)| *number);
+        let (first, second) = (count("2001:db8:0:1::1"), count("2001:db8:0:1:ffff::2"));
+        assert_eq!((number(&first), number(&second)), (Some(1), Some(2)));
+        assert_eq!(number(&count("2001:db8:0:2::1")), Some(1));
+        assert_eq!(number(&count("192.0.2.1")), Some(1));
+        assert_eq!(number(&count("2001:db8:0:9::1")), None);
+        drop(first);
+        assert_eq!(number(&count("2001:db8:0:1::3")), Some(2));
+        drop(second);
+        assert!(connections.addresses().is_empty());
+    }
 }

@@ -27,7 +27,11 @@ const RETRY_AFTER: u64 = 5;
 /// Whether the process works: all actors answer.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Alive", body = Health), (status = 503, description = "An actor does not answer", body = Health)))]
 pub async fn healthz(broker: web::Data<Broker>) -> HttpResponse {
-    match broker.unresponsive_actor(PATIENCE).await {
+    health(broker.unresponsive_actor(PATIENCE).await)
+}
+
+fn health(unresponsive: Option<&'static str>) -> HttpResponse {
+    match unresponsive {
         None => HttpResponse::Ok().json(Health { status: "alive", actor: None }),
         actor => HttpResponse::ServiceUnavailable()
             .insert_header((header::RETRY_AFTER, RETRY_AFTER))
@@ -68,4 +72,19 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
         return HttpResponse::Ok().json(parts);
     }
     HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, RETRY_AFTER)).json(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn an_actor_that_does_not_answer_is_named_and_makes_the_process_unhealthy() {
+        let unhealthy = health(Some("registry"));
+        assert_eq!(unhealthy.status().as_u16(), 503);
+        assert!(unhealthy.headers().contains_key(header::RETRY_AFTER));
+        let body = actix_web::body::to_bytes(unhealthy.into_body()).await.unwrap();
+        assert_eq!(body, r#"{"status":"an actor does not answer","actor":"registry"}"#);
+        assert_eq!(health(None).status().as_u16(), 200);
+    }
 }

@@ -190,6 +190,38 @@ mod tests {
         arbiter.stop();
     }
 
+    /// Answers when the other end of the channel is dropped.
+    struct Held(std::sync::mpsc::Receiver<()>);
+
+    impl Actor for Held {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<HealthCheck> for Held {
+        type Result = ();
+
+        fn handle(&mut self, _: HealthCheck, _: &mut Self::Context) {
+            assert!(self.0.recv().is_err());
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_actor_that_lives_and_does_not_answer_is_named_until_it_answers_again() {
+        let supervision = Supervision::default();
+        let (arbiter, busy) = (Arbiter::new(), Arbiter::new());
+        let neighbour = Fragile::start_in_arbiter(&arbiter.handle(), |_| Fragile);
+        let (release, held) = std::sync::mpsc::channel();
+        let held = Held::start_in_arbiter(&busy.handle(), |_| Held(held));
+        supervision.watch_actor("held actor", held.recipient());
+        assert_eq!(supervision.unresponsive(Duration::ZERO).await, Some("held actor"));
+        supervision.watch_actor("neighbour", neighbour.recipient());
+        assert_eq!(supervision.verdict(), None, "it may answer later");
+        drop(release);
+        assert_eq!(supervision.unresponsive(Duration::from_secs(60)).await, None);
+        arbiter.stop();
+        busy.stop();
+    }
+
     #[actix_web::test]
     async fn a_loop_that_panics_or_ends_is_noticed_unless_the_broker_stops() {
         let supervision = Supervision::default();

@@ -575,6 +575,13 @@ async fn registrations_are_limited_per_address() {
         assert_limited(request, 429, "limits.registrations_per_minute").await;
     }
     assert_eq!(answer(device().header("x-forwarded-for", "203.0.113.7")).await.0, 200);
+    // addresses of one /64 are one
+    let from = |address: &str| device().header("x-forwarded-for", address);
+    for address in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"] {
+        assert_eq!(answer(from(address)).await.0, 200, "{address}");
+    }
+    assert_limited(from("2001:db8:0:1::3"), 429, "limits.registrations_per_minute").await;
+    assert_eq!(answer(from("2001:db8:0:2::3")).await.0, 200);
 }
 
 #[tokio::test]

@@ -40,6 +40,23 @@ async fn a_command_ends_quietly_when_nobody_reads_what_it_prints() {
 }
 
 #[tokio::test]
+async fn a_device_is_shown_by_its_name_if_no_other_has_the_same() {
+    let mut broker = Broker::start().await;
+    let ((_, press), (_, first), (_, second)) =
+        tokio::join!(broker.device("press"), broker.device("twin"), broker.device("twin"));
+    let url = broker.url.clone();
+    let mut show = |name: &str| broker.command(&["devices", "show", name, "--url", &url], "");
+    let shown = show("press");
+    assert!(shown.code == Some(0) && shown.stdout.contains(&press.uuid.to_string()), "{shown:?}");
+    let refused = show("twin");
+    assert!(refused.code == Some(1) && refused.stdout.is_empty(), "{refused:?}");
+    for uuid in [first.uuid, second.uuid] {
+        let shown = show(&uuid.to_string());
+        assert!(shown.code == Some(0) && shown.stdout.contains("twin"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_can_not_be_printed_is_an_error() {
     let mut broker = Broker::start().await;
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

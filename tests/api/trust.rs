@@ -48,6 +48,27 @@ async fn a_servers_own_certificate_is_trusted_where_it_is_given() {
 }
 
 #[tokio::test]
+async fn an_authority_that_the_system_trusts_is_trusted_unless_another_is_given() {
+    let mut setup = Broker::with();
+    let system = setup.dir().join("system.pem");
+    // where the system's certificates are on this machine
+    let mut broker = setup.env("SSL_CERT_FILE", system.to_str().unwrap()).start().await;
+    let proxy = TlsProxy::start(&broker, &system);
+    let output = broker.command(&["demo", "--url", &proxy.url], "");
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let uuid = uuid::Uuid::new_v4().to_string();
+    let arguments = ["agent", "--exec", "true", "--url", &proxy.url, "--uuid", &uuid];
+    let mut agent = Program::start(broker.setup(), &arguments);
+    agent.says(&uuid).await;
+    agent.stop().await;
+    // an authority that is given takes the place of the system's
+    let other = broker.data_dir().join("other.pem");
+    let _other = TlsProxy::start(&broker, &other);
+    let said = refusal(&mut broker, &proxy.url, other.to_str());
+    assert!(said.contains("not trusted here"), "{said}");
+}
+
+#[tokio::test]
 async fn another_certificate_than_the_one_that_was_given_is_refused() {
     let mut broker = Broker::start().await;
     let (own, other) = (broker.data_dir().join("own.pem"), broker.data_dir().join("other.pem"));
