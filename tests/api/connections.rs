@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Broker, PERIODS, RawSocket, answer, get, handshake, post, until, within};
+use crate::support::{Broker, PERIODS, RawSocket, SteppedClock, answer, get, handshake, post, until, within};
 
 /// More than the kernel holds of a connection that is not read.
 const ENDLESS: usize = 256 << 20;
@@ -402,6 +402,26 @@ async fn idle_connections_make_room_for_others() {
         idle.push(socket);
     }
     until(async || within(broker.client().connect("/ws/echo")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_in_time_is_refused_and_its_connection_closed() {
+    let (clock, settings) = SteppedClock::of(Broker::with());
+    let broker = settings.start().await;
+    let head = "POST /auth/login HTTP/1.1\r\nHost: broker\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    let mut socket = RawSocket::connect(&broker).await;
+    socket.send(head.as_bytes()).await;
+    // it waits for the body from now on
+    assert!(socket.read_head().await.starts_with("HTTP/1.1 100 "));
+    socket.send(b"{").await;
+    clock.set_passed(31);
+    let (head, body) = read_answer(&mut socket).await;
+    assert!(head.starts_with("HTTP/1.1 408 ") && head.to_lowercase().contains("connection: close\r\n"), "{head}");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["code"], "body_timeout", "{body}");
+    // a reset ends it as well
+    assert_eq!(within(socket.stream.read(&mut [0])).await.unwrap_or(0), 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! when it is known. With PostgreSQL a proxy keeps the answers back, with SQLite the disk is slow.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,7 +21,7 @@ use tokio::{
 use crate::support::{
     Broker, answer,
     chat::{Person, call, next_event},
-    create_database, delete, get, next, post, posting, reply, until, within,
+    create_database, delete, get, next, post, posting, preload, reply, until, within,
 };
 
 /// What happens to the answers to commits of writes, and to questions what became of those.
@@ -122,10 +122,8 @@ impl Commits {
     async fn with_broker() -> (Self, Broker) {
         let mut change = Broker::with().set("STORAGE__TIMEOUT_MS", "4000");
         let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else {
-            let dir = change.dir();
-            let (library, held) = (dir.join("slow_sync.so"), dir.join("held"));
-            compile(&library);
-            let change = change.env("LD_PRELOAD", library.to_str().unwrap()).env("SLOW_SYNC", held.to_str().unwrap());
+            let held = change.dir().join("held");
+            let change = preload(change, "slow_sync.c").env("SLOW_SYNC", held.to_str().unwrap());
             return (Self::Sqlite(held), change.start().await);
         };
         let url = create_database(&server).await;
@@ -160,12 +158,6 @@ impl Commits {
             }
         }
     }
-}
-
-fn compile(library: &Path) {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/support/slow_sync.c");
-    let status = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(library).arg(source).status();
-    assert!(status.expect("a C compiler").success());
 }
 
 /// Refused since the database does not answer, in time.

@@ -11,6 +11,7 @@ mod support;
 mod accounts;
 mod bench;
 mod bounds;
+mod clock_steps;
 mod command_life;
 mod command_line;
 mod commands;

@@ -3,12 +3,14 @@
 mod broker;
 pub mod chat;
 mod loss;
+mod preload;
 mod program;
 mod raw;
 mod tls;
 
 pub use broker::{Broker, ChangeBroker, Output, create_database};
 pub use loss::LossyProxy;
+pub use preload::{SteppedClock, preload};
 pub use program::Program;
 pub use raw::{Frame, RawSocket};
 pub use tls::TlsProxy;
