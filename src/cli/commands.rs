@@ -130,12 +130,20 @@ fn print(command: &Value, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The text of a target's result; of one that came after the target's end, `late:` and the text.
+fn result(target: &Value) -> String {
+    match (&target["result"], &target["late_result"]) {
+        (Value::Null, Value::Null) => String::new(),
+        (Value::Null, late) => format!("late: {}", json_text(late)),
+        (result, _) => json_text(result),
+    }
+}
+
 /// Prints a line per target: UUID, name, state and result.
 pub(super) fn print_targets(command: &Value) {
     let mut table = table(&["TARGET", "NAME", "STATE", "RESULT"]);
     for target in command["targets"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let result = if target["result"].is_null() { String::new() } else { json_text(&target["result"]) };
-        table.add_row([text(&target["uuid"]), text(&target["name"]), text(&target["state"]), result]);
+        table.add_row([text(&target["uuid"]), text(&target["name"]), text(&target["state"]), result(target)]);
     }
     say!("{table}");
 }
@@ -204,10 +212,24 @@ fn print_event(name: &str, event: &Value) -> anyhow::Result<()> {
             Ok(())
         }
         _ => {
-            let result =
-                if event["target"]["result"].is_null() { String::new() } else { json_text(&event["target"]["result"]) };
-            say!("{}  {}  {result}", text(&event["target"]["name"]), text(&event["target"]["state"]));
+            let target = &event["target"];
+            say!("{}  {}  {}", text(&target["name"]), text(&target["state"]), result(target));
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_late_result_is_shown_as_one() {
+        let target = |result: Value, late: Value| json!({ "result": result, "late_result": late });
+        assert_eq!(result(&target(Value::Null, Value::Null)), "");
+        assert_eq!(result(&target(Value::Null, json!({ "a": 1 }))), r#"late: {"a":1}"#);
+        assert_eq!(result(&target(json!([1]), Value::Null)), "[1]");
     }
 }

@@ -1,8 +1,8 @@
 //! How many logins may fail, and which addresses a name has logged in from.
 //!
 //! Failures are counted per address and per name as it was typed: a count per account would reveal that a username and an
-//! email belong to the same account. A name has a count of its own at each address that it has logged in from, so that
-//! others who fail on purpose lock nobody out. These addresses are also stored, by account, and looked up when a name has
+//! email belong to the same account. A name has a count of its own at each address that it has logged in from, and no other
+//! count applies there, so that others who fail, elsewhere or at the same address, lock nobody out. These addresses are also stored, by account, and looked up when a name has
 //! no attempts left, so that they survive a restart.
 
 use std::{
@@ -75,11 +75,10 @@ impl LoginLimit {
     pub fn begin(&mut self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
         let known = address.filter(|address| self.knows(name, *address, now));
         let name = self.hasher.hash_one(name);
-        let own = match known {
-            Some(address) => Key::Known(name, address),
-            None => Key::Name(name),
+        let keys = match known {
+            Some(address) => vec![Key::Known(name, address)],
+            None => address.map(Key::Address).into_iter().chain([Key::Name(name)]).collect(),
         };
-        let keys: Vec<_> = address.map(Key::Address).into_iter().chain([own]).collect();
         self.failures.take(&keys, now)?;
         Ok(Attempt { name, address, keys })
     }
@@ -155,6 +154,11 @@ mod tests {
             let _failed = limit.begin("alice", stranger(n), now).unwrap();
         }
         assert!(limit.begin("alice", stranger(9), now).is_err());
+        // nor do others at the same address, such as a proxy's
+        for name in ["bob", "carol"] {
+            let _failed = limit.begin(name, HOME, now).unwrap();
+        }
+        assert!(limit.begin("dave", HOME, now).is_err());
         // the count at the known address is limited as well
         for _ in 0..2 {
             let _failed = limit.begin("alice", HOME, now).unwrap();

@@ -62,7 +62,7 @@ async fn whether_there_is_such_an_account_no_limit_tells() {
 }
 
 #[tokio::test]
-async fn strangers_who_fail_keep_nobody_out_who_has_logged_in_from_there_before() {
+async fn others_who_fail_keep_nobody_out_who_has_logged_in_from_there_before() {
     let settings = Broker::with().set("LIMITS__LOGIN_FAILURES_PER_MINUTE", "2");
     let broker = settings.set("HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await;
     register(&broker, &["alice"]).await;
@@ -72,6 +72,12 @@ async fn strangers_who_fail_keep_nobody_out_who_has_logged_in_from_there_before(
         assert_eq!(answer(attempt(&broker, &format!("203.0.113.{n}"), "alice", "wrong!")).await.0, 401);
     }
     assert_limited(attempt(&broker, "203.0.113.9", "alice", "secret"), 429, LIMIT).await;
+    assert_eq!(answer(attempt(&broker, home, "alice", "secret")).await.0, 200);
+    // nor at the same address, which many may share
+    for name in ["nobody", "somebody"] {
+        assert_eq!(answer(attempt(&broker, home, name, "wrong!")).await.0, 401);
+    }
+    assert_limited(attempt(&broker, home, "another", "secret"), 429, LIMIT).await;
     assert_eq!(answer(attempt(&broker, home, "alice", "secret")).await.0, 200);
     // who sits there may guess no more often than anybody else
     for _ in 1..=2 {
