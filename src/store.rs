@@ -6,9 +6,9 @@
 //! PostgreSQL ends one of two transactions that wait for each other's rows, and its client would see a database that fails.
 //! So every transaction takes the locks that it needs in this order, and those of one line by their ids:
 //!
-//! 1. the turn of a client (`take_turns`), or of those who create rooms;
-//! 2. the rows of devices, then of users: whatever changes the tokens, the key or the memberships of a client locks its row
-//!    first, so that all of these wait here;
+//! 1. the turn of those who create rooms;
+//! 2. the rows of devices, then of users: whatever changes the tokens, the key or the memberships of a client, or counts its
+//!    topics, locks its row first, so that all of these wait here;
 //! 3. refresh tokens and known logins, of the clients that are locked;
 //! 4. commands, their targets and progress;
 //! 5. gateways and their history;
@@ -39,7 +39,7 @@ mod users;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
@@ -59,11 +59,7 @@ use error::is_unique_violation;
 use gate::Gate;
 use open::Database;
 
-use crate::{
-    clock::Clock,
-    domain::{ids::ClientId, rooms::RoomChange},
-    settings,
-};
+use crate::{clock::Clock, domain::rooms::RoomChange, settings};
 
 /// A database of its own for a test, in a folder that is deleted with the first of the two.
 #[cfg(test)]
@@ -187,7 +183,7 @@ impl Store {
         let nearly_full = self.is_nearly_full();
         // else two nodes that create rooms of the same names could wait for each other in the index
         if changes.iter().any(|change| matches!(change, RoomChange::Create { .. })) {
-            take_turns(&transaction, ROOM_CREATORS).await?;
+            lock::turn_of_room_creators(&transaction).await?;
         }
         let seen = records.iter().filter_map(Record::device);
         row_locks::devices(&transaction, seen.chain(changes.iter().filter_map(RoomChange::newcomer))).await?;
@@ -228,23 +224,6 @@ async fn unknown_migrations(connection: &DatabaseConnection) -> String {
     let is_known = |version: &str| known.iter().any(|migration| migration.name() == version);
     let unknown = applied.into_iter().map(|applied| applied.version).filter(|version| !is_known(version));
     unknown.collect::<Vec<_>>().join(", ")
-}
-
-/// The turn of those who create rooms.
-const ROOM_CREATORS: i64 = 0;
-
-/// The turn of those who count what a client has, and add to it.
-fn turn_of(client: ClientId) -> i64 {
-    client.uuid().as_u64_pair().0.cast_signed()
-}
-
-/// Lets those with the same key take turns until the end of the transaction.
-async fn take_turns(transaction: &Transaction, key: i64) -> Result<(), StoreError> {
-    // SQLite has only one writer at a time
-    if transaction.get_database_backend() == DbBackend::Postgres {
-        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({key})")).await?;
-    }
-    Ok(())
 }
 
 /// Rows per statement. With few sizes there are few statements, which the connection keeps prepared. SQLite takes at most

@@ -16,7 +16,7 @@ use std::{
 };
 
 use sea_orm::{
-    DbErr, RuntimeErr,
+    ConnectionTrait, DbBackend, DbErr, RuntimeErr,
     sqlx::{self, ConnectOptions, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -24,11 +24,15 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, Transaction, open::Database};
 
-/// The key of PostgreSQL's advisory lock; locks are per database.
+/// The key of PostgreSQL's advisory lock; locks are per database. All advisory locks of the broker have keys of this file:
+/// one that follows from a client's data would let the client choose a lock to wait for.
 const KEY: i64 = i64::from_be_bytes(*b"switchbd");
 
 /// The key of the lock that write transactions share.
 const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
+
+/// The key of the turn of those who create rooms.
+const ROOM_CREATORS: i64 = i64::from_be_bytes(*b"switchbr");
 
 /// Begins a write transaction, in one round trip. Two statements, since one would see the row as it was before the wait for
 /// the lock. An advisory lock costs no write, unlike one on the row. The transaction's id is for finding out its outcome.
@@ -180,6 +184,15 @@ impl Store {
         };
         StoreError::InUse(holder)
     }
+}
+
+/// Lets those who create rooms take turns until the end of the transaction.
+pub(super) async fn turn_of_room_creators(transaction: &Transaction) -> Result<(), StoreError> {
+    // SQLite has only one writer at a time
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ROOM_CREATORS})")).await?;
+    }
+    Ok(())
 }
 
 /// A session with the lock; `None` if another session has it.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{StoreError, pieces};
 use crate::domain::ids::ClientId;
 
-/// Locks the row of a client, as everything does first that changes its tokens: what follows sees its earlier logins and
-/// rotations.
+/// Locks the row of a client, as everything does first that changes its tokens or counts its topics: what follows sees its
+/// earlier logins, rotations and topics. Rows of deleted clients are kept, so every client has one.
 pub(super) async fn client(transaction: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
     if transaction.get_database_backend() == DbBackend::Postgres && devices(transaction, [client]).await? == 0 {
         let user = users::Entity::find().select_only().column(users::Column::Uuid);

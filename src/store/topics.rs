@@ -6,7 +6,7 @@ use sea_orm::{
 };
 use serde_json::Value;
 
-use super::{Store, StoreError, take_turns, turn_of};
+use super::{Store, StoreError, row_locks};
 use crate::{
     domain::{
         ids::{ClientId, TopicId},
@@ -59,7 +59,8 @@ impl Store {
             return Ok(CreatedTopic::NameTaken);
         }
         if most > 0 {
-            take_turns(&transaction, turn_of(creator)).await?;
+            // so that a client's creations count each other
+            row_locks::client(&transaction, creator).await?;
             let created = Topics::find().filter(Column::Creator.eq(creator.uuid())).count(&transaction).await?;
             if created >= most as u64 {
                 return Ok(CreatedTopic::TooMany);

@@ -1,10 +1,12 @@
 //! Topics come to an end (contract section 12).
 
 use reqwest::Method;
+use sea_orm::{ConnectionTrait, Database};
 use serde_json::{Value, json};
 use switchboard::client::Client;
+use uuid::Uuid;
 
-use crate::support::{Broker, answer, get, next, next_of_type, nothing_came, post};
+use crate::support::{Broker, answer, create_database, get, next, next_of_type, nothing_came, post, within};
 
 async fn delete(client: &Client, topic: &str) -> (u16, Value) {
     let (status, body) = answer(client.request(Method::DELETE, &format!("/topics/{topic}"))).await;
@@ -101,5 +103,28 @@ async fn a_long_name_is_cut_in_the_text_of_an_error() {
     for socket in [&mut chat, &mut agent] {
         socket.send_text(unknown_type.clone()).await.unwrap();
         assert_eq!(next_of_type(socket, "error").await["message"], format!("Unknown message type: {cut}"));
+    }
+}
+
+#[tokio::test]
+async fn no_uuid_makes_its_client_wait_for_a_lock_of_the_broker() {
+    let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
+    let url = create_database(&server).await;
+    let broker = Broker::with().env("DATABASE_URL", &url).start().await;
+    // the broker holds the first lock, its write transactions the second one, and this session all that the broker does not
+    let mut options = sea_orm::ConnectOptions::new(url);
+    options.max_connections(1);
+    let session = Database::connect(options).await.unwrap();
+    for key in [i64::from_be_bytes(*b"switchbd"), i64::from_be_bytes(*b"switchbf"), 0] {
+        let half = key.cast_unsigned();
+        // the second one would stop all writing
+        if key == 0 {
+            session.execute_unprepared(&format!("SELECT pg_advisory_lock({key})")).await.unwrap();
+        }
+        let mut client = broker.client();
+        let uuid = Uuid::from_u64_pair(half, 0x9000 << 48);
+        within(client.register_device("device", uuid)).await.expect("registered");
+        let created = post(&client, "/topics/create", json!({ "topic_id": uuid.to_string() })).await;
+        assert_eq!(created.0, 200, "{uuid}: {}", created.1);
     }
 }
