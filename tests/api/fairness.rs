@@ -385,4 +385,12 @@ async fn an_address_changes_no_more_per_second_than_it_may() {
         until(async || ask(method.clone(), path, &address).await.status() != 429).await;
     }
     assert_ne!(ask(Method::POST, "/register", "203.0.113.100").await.status(), 429, "others have budgets of their own");
+    // the addresses of one /64 share a budget: of those that ask for the first time, one is refused
+    let mut host = 0;
+    until(async || {
+        host += 1;
+        ask(Method::POST, "/register", &format!("2001:db8:0:1::{host:x}")).await.status() == 429
+    })
+    .await;
+    assert_ne!(ask(Method::POST, "/register", "2001:db8:0:2::1").await.status(), 429);
 }
