@@ -17,7 +17,7 @@ use crate::{
     client::Client,
     domain::{commands::TargetState, ids::CommandId},
     terminal::{
-        output::{Output, json_text, print_json, table, text},
+        output::{Output, json_text, print_json, table, text, while_read},
         say,
     },
 };
@@ -100,7 +100,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let command: Value = output.login.client().await?.get(&format!("/api/commands/{id}")).await?;
             print(&command, output.json)?;
         }
-        Action::Watch { id, output } => watch(&output.login.client().await?, id, output.json).await?,
+        Action::Watch { id, output } => while_read(watch(&output.login.client().await?, id, output.json)).await?,
         Action::Cancel { id, output } => {
             let client = output.login.client().await?;
             let before: Value = client.get(&format!("/api/commands/{id}")).await?;

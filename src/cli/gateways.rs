@@ -12,7 +12,7 @@ use crate::{
         ids::GatewayId,
     },
     terminal::{
-        output::{Output, items, print_json, table, text},
+        output::{Output, items, print_json, table, text, while_read},
         say,
     },
 };
@@ -99,7 +99,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let done: Value = client.answer(client.request(Method::DELETE, &format!("/api/gateways/{id}"))).await?;
             if output.json { print_json(&done)? } else { say!("{}", text(&done["message"])) }
         }
-        Action::Watch { output } => watch(&output.login.client().await?, output.json).await?,
+        Action::Watch { output } => while_read(watch(&output.login.client().await?, output.json)).await?,
     }
     Ok(())
 }

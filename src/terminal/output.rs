@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
+    future::pending,
     io::{self, Write},
+    os::fd::AsFd,
     process::exit,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -10,6 +12,7 @@ use std::{
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde_json::{Value, json};
+use tokio::{io::Interest, net::unix::pipe::Sender};
 
 use super::login::LoginArguments;
 
@@ -40,6 +43,26 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
             exit(1);
         }
     }
+}
+
+/// Runs a task that prints a line now and then. Ends the program silently when the reader of stdout, such as `head`, is gone:
+/// the line at which a write would fail may not come for long.
+pub(crate) async fn while_read<T>(task: impl Future<Output = T>) -> T {
+    tokio::select! {
+        result = task => result,
+        () = reader_gone() => exit(0),
+    }
+}
+
+/// Never completes if stdout is a file, which cannot be waited for.
+async fn reader_gone() {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    if let Some(stdout) = stdout.ok().and_then(|stdout| Sender::from_owned_fd_unchecked(stdout).ok())
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    pending::<()>().await;
 }
 
 /// Prints a message to stderr, on one line.

@@ -67,6 +67,25 @@ async fn what_can_not_be_printed_is_an_error() {
 }
 
 #[tokio::test]
+async fn who_watches_ends_when_nobody_reads_any_more() {
+    let mut broker = Broker::start().await;
+    let url = broker.url.clone();
+    let (mut reader, writer) = pipe().unwrap();
+    let command = broker.setup().command(&["gateways", "watch", "--url", &url]);
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.stdout(writer).kill_on_drop(true).spawn().expect("the binary runs");
+    drop(command);
+    // the heads of the columns; no change of a gateway follows
+    let mut reader = tokio::task::spawn_blocking(move || {
+        let mut first = [0];
+        std::io::Read::read_exact(&mut reader, &mut first).unwrap();
+        reader
+    });
+    drop(within(&mut reader).await.unwrap());
+    assert!(within(child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_broker_goes_on_when_nobody_reads_its_log() {
     let address = own_address();
     let mut setup = Broker::with().env("RUST_LOG", "debug");
