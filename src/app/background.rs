@@ -13,6 +13,7 @@ use super::{
 use crate::{
     auth::accounts::Accounts,
     clock::Clock,
+    delivery::tick,
     settings::{Probes, Settings},
     state::Supervision,
     store::Store,
@@ -34,6 +35,13 @@ pub(super) fn start(
     let supervision = Supervision::default();
     actors.watch(&supervision);
     let loops = Loops { arbiter: arbiters.control.handle(), supervision: supervision.clone() };
+    // what the actors deliver leaves at the end of a tick of their thread
+    for (name, arbiter) in
+        [("tick loop of the actors", &arbiters.control), ("tick loop of the gateway monitor", &arbiters.probing)]
+    {
+        let supervision = supervision.clone();
+        arbiter.spawn_fn(move || drop(actix::spawn(supervision.watched(name, tick::run()))));
+    }
     loops.spawn("account watcher", {
         let (accounts, clients) = (accounts.clone(), actors.clients.clone());
         let period = Duration::from_secs(settings.auth.recheck_secs);

@@ -25,6 +25,7 @@ use anyhow::Context;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
+    delivery::tick,
     domain::{admission::Capacity, liveness::Periods, origin},
     http::{Admission, connections::Connections, request_id, root, routes, stream::PacedStream},
     settings::{self, Registration, Settings},
@@ -131,6 +132,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
     let draining = server.graceful_shutdown_signal();
     let server = server.listen("http", listener, move || {
         // runs once on each worker's thread
+        actix_web::rt::spawn(broker.supervision.watched("tick loop of a worker", tick::run()));
         if let Some(relay) = broker.relays.start_worker(periods) {
             broker.supervision.watch_actor("relay", relay.recipient());
         }

@@ -12,7 +12,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Outbox, Relays, SessionHandle, insert};
+use super::{Outbox, Relays, SessionHandle, insert, tick};
 use crate::{
     clock::Clock,
     domain::{
@@ -22,11 +22,12 @@ use crate::{
     settings,
 };
 
-/// Makes this thread the only worker.
+/// Makes this thread the only worker, and ends its ticks.
 pub(crate) fn worker() -> Arc<Relays> {
     let relays = Relays::new(1, &settings::built_in().limits, Clock::default());
     let never = u32::MAX;
     relays.start_worker(Periods { ping: never, silence: never, heartbeat: never }).unwrap();
+    actix::spawn(tick::run());
     relays
 }
 

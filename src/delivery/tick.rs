@@ -2,7 +2,7 @@
 //!
 //! A tick is one pass of the thread's runtime over the tasks that are ready. During a tick frames are only collected. The
 //! first of them wakes a task, which is queued behind all ready tasks. When it runs, the tick ends: each socket gets one
-//! write, each other worker one message.
+//! write, each other worker one message. That task is [`run`], which each thread that delivers must spawn.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{Outbox, local};
 
 thread_local! {
-    static WAKE: RefCell<Option<Rc<Notify>>> = const { RefCell::new(None) };
+    static WAKE: Rc<Notify> = Rc::new(Notify::new());
     static DIRTY: RefCell<Vec<Rc<Outbox>>> = const { RefCell::new(Vec::new()) };
     static LAST: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
     static STARTED: Instant = Instant::now();
@@ -53,23 +53,20 @@ pub fn at_end_do(what: impl FnOnce() + 'static) {
 
 /// Schedules the end of the tick, behind the tasks that are ready now.
 pub(super) fn schedule() {
-    WAKE.with_borrow_mut(|wake| wake.get_or_insert_with(start).notify_one());
+    WAKE.with(|wake| wake.notify_one());
 }
 
-fn start() -> Rc<Notify> {
-    let wake = Rc::new(Notify::new());
-    let woken = wake.clone();
-    actix::spawn(async move {
-        let mut scratch = Vec::new();
-        let mut batch = Vec::new();
-        loop {
-            woken.notified().await;
-            local::flush();
-            NUMBER.set(NUMBER.get() + 1);
-            LAST.take().into_iter().for_each(|last| last());
-            DIRTY.with_borrow_mut(|dirty| std::mem::swap(dirty, &mut batch));
-            batch.drain(..).for_each(|outbox| outbox.flush(&mut scratch));
-        }
-    });
-    wake
+/// Ends the ticks of this thread. Never returns; when it panics, the thread delivers nothing any more.
+pub async fn run() {
+    let wake = WAKE.with(Rc::clone);
+    let mut scratch = Vec::new();
+    let mut batch = Vec::new();
+    loop {
+        wake.notified().await;
+        local::flush();
+        NUMBER.set(NUMBER.get() + 1);
+        LAST.take().into_iter().for_each(|last| last());
+        DIRTY.with_borrow_mut(|dirty| std::mem::swap(dirty, &mut batch));
+        batch.drain(..).for_each(|outbox| outbox.flush(&mut scratch));
+    }
 }

@@ -4,9 +4,10 @@ use reqwest::Method;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::support::{Broker, ChangeBroker, create_database, get, post, until};
+use crate::support::{Broker, ChangeBroker, create_database, get, post, until, within};
 
 const ACTORS: [&str; 7] =
     ["command dispatcher", "gateway monitor", "journal", "registry", "relay", "room manager", "topic manager"];
@@ -26,14 +27,31 @@ async fn a_broker_whose_actor_panics_ends_with_a_clear_line() {
     futures_util::future::join_all(deaths).await;
 }
 
+const LOOPS: [&str; 9] = [
+    "account watcher",
+    "database lock",
+    "deletion of old gateway history",
+    "deletion of old rows",
+    "free space watcher",
+    "idle connection closer",
+    "tick loop of a worker",
+    "tick loop of the actors",
+    "tick loop of the gateway monitor",
+];
+
 #[actix_web::test]
-async fn a_broker_whose_background_loop_panics_ends_with_a_clear_line() {
-    let (url, _dir) = shared_database().await;
-    let mut broker = Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", "account watcher");
-    let ended = broker.run(&["serve", "--bind", "127.0.0.1:0"], "");
-    assert_eq!(ended.code, Some(70), "{ended:?}");
-    let line = "the account watcher has ended: this process cannot continue";
-    assert!(ended.stderr.contains(line), "{}", ended.stderr);
+async fn a_broker_whose_loop_panics_ends_with_a_clear_line() {
+    for name in LOOPS {
+        let (url, _dir) = shared_database().await;
+        let mut broker = Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", name);
+        // it may end before it says that it has started
+        let mut serving = Command::from(broker.command(&["serve", "--bind", "127.0.0.1:0"]));
+        let ended = within(serving.kill_on_drop(true).output()).await.unwrap();
+        let log = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(70), "{name}: {log}");
+        assert!(log.contains(&format!("the {name} has ended: this process cannot continue")), "{log}");
+        assert!(log.contains("panic: as SWITCHBOARD_TEST_PANIC asks"), "{log}");
+    }
 }
 
 #[actix_web::test]

@@ -10,6 +10,7 @@ async fn open() -> (Rc<Outbox>, TcpStream) {
     let limits = OutboxLimits { bytes: 1000, send_timeout: Duration::ZERO };
     let outbox = Outbox::new(SessionHandle::new(0, 0), Rc::new(socket.into()), limits);
     outbox.head_out();
+    actix::spawn(tick::run());
     (outbox, peer)
 }
 
