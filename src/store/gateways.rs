@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Deletes a gateway with its history; what was behind it is behind nothing. What the Journal has not written yet of the
-    /// history is deleted by [`GatewayRecord::Deleted`]. Returns the devices that were behind it, as they are now.
+    /// history is deleted by the record of the deletion. Returns the devices that were behind it, as they are now.
     ///
     /// # Errors
     /// When the database fails.
