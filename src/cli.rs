@@ -147,7 +147,7 @@ fn quoted(word: &str) -> String {
 
 /// Starts logging to stderr; output of commands goes to stdout.
 fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
-    use tracing_subscriber::{EnvFilter, fmt};
+    use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
     let given = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
     let given = given.as_deref().unwrap_or(&log.level);
     // a bare level applies to the broker; libraries log only warnings, since their other lines are too many
@@ -162,17 +162,18 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
     let others = if is_verbose { "warn,actix_http::ws=off" } else { "warn,actix_http::ws=off,actix_http::h1=off" };
     let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
+    let filter: Targets =
+        directives.parse().map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
     // no messages about failed writes: they would panic if stderr is closed
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => {
             output::use_json();
-            lines.json().init();
+            lines.json().boxed()
         }
-    }
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
 

@@ -38,7 +38,7 @@ mod users;
 
 use std::time::Duration;
 
-use migration::{Migrator, MigratorTrait};
+use migration::MigrationError;
 use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
@@ -123,7 +123,7 @@ impl Store {
     /// # Errors
     /// When a migration fails; it is rolled back if the database supports that.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
-        self.with_schema(async |connection| Migrator::up(connection, None).await).await
+        self.with_schema(migration::up).await
     }
 
     /// Reverts the last migration.
@@ -131,42 +131,28 @@ impl Store {
     /// # Errors
     /// When the migration fails.
     pub async fn migrate_down(&self) -> Result<(), StoreError> {
-        self.with_schema(async |connection| Migrator::down(connection, Some(1)).await).await
+        self.with_schema(migration::down).await
     }
 
     /// Each migration's name and whether it is applied, in order.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, StoreError> {
-        self.with_schema(async |connection| {
-            let migrations = Migrator::get_migration_with_status(connection).await?;
-            Ok(migrations
-                .iter()
-                .map(|migration| {
-                    let applied = matches!(migration.status(), sea_orm_migration::MigrationStatus::Applied);
-                    (migration.name().to_owned(), applied)
-                })
-                .collect())
-        })
-        .await
+    pub async fn migration_status(&self) -> Result<Vec<(&'static str, bool)>, StoreError> {
+        self.with_schema(migration::status).await
     }
 
     async fn with_schema<T>(
         &self,
-        work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, sea_orm::DbErr>,
+        work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, MigrationError>,
     ) -> Result<T, StoreError> {
         let connection = self.database.connect_patiently().await?;
         let result = work(&connection).await;
-        let unknown = match &result {
-            Ok(_) => String::new(),
-            Err(_) => unknown_migrations(&connection).await,
-        };
         connection.close().await?;
-        if !unknown.is_empty() {
-            return Err(StoreError::Newer(unknown));
-        }
-        Ok(result?)
+        result.map_err(|error| match error {
+            MigrationError::Unknown(names) => StoreError::Newer(names.join(", ")),
+            MigrationError::Database(error) => error.into(),
+        })
     }
 
     /// Writes the Journal's records in one transaction. Returns the outcome of each change of a room.
@@ -214,16 +200,6 @@ impl Store {
         };
         Ok(self.write.begin(begin).await?)
     }
-}
-
-/// The migrations that were applied and that this program does not have.
-async fn unknown_migrations(connection: &DatabaseConnection) -> String {
-    // an error here has been reported before
-    let applied = Migrator::get_migration_models(connection).await.unwrap_or_default();
-    let known = Migrator::migrations();
-    let is_known = |version: &str| known.iter().any(|migration| migration.name() == version);
-    let unknown = applied.into_iter().map(|applied| applied.version).filter(|version| !is_known(version));
-    unknown.collect::<Vec<_>>().join(", ")
 }
 
 /// Rows per statement. With few sizes there are few statements, which the connection keeps prepared. SQLite takes at most

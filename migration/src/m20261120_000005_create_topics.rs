@@ -1,9 +1,6 @@
 //! Topics.
 
-use sea_orm_migration::{prelude::*, schema::*};
-
-#[derive(DeriveMigrationName)]
-pub struct Migration;
+use crate::schema::*;
 
 #[derive(DeriveIden)]
 enum Topics {
@@ -14,28 +11,21 @@ enum Topics {
     CreatedAt,
 }
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .create_table(
-                Table::create()
-                    .table(Topics::Table)
-                    .col(string(Topics::Id).primary_key())
-                    .col(uuid(Topics::Creator))
-                    .col(json(Topics::Metadata))
-                    .col(timestamp_with_time_zone(Topics::CreatedAt))
-                    .to_owned(),
-            )
-            .await?;
-        manager
-            .create_index(
-                Index::create().name("idx_topics_creator").table(Topics::Table).col(Topics::Creator).to_owned(),
-            )
-            .await
-    }
+pub(crate) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    schema
+        .run(
+            Table::create()
+                .table(Topics::Table)
+                .col(string(Topics::Id).primary_key())
+                .col(uuid(Topics::Creator))
+                .col(json(Topics::Metadata))
+                .col(timestamp_with_time_zone(Topics::CreatedAt))
+                .to_owned(),
+        )
+        .await?;
+    schema.run(Index::create().name("idx_topics_creator").table(Topics::Table).col(Topics::Creator).to_owned()).await
+}
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.drop_table(Table::drop().table(Topics::Table).to_owned()).await
-    }
+pub(crate) async fn down(schema: &Schema<'_>) -> Result<(), DbErr> {
+    schema.run(Table::drop().table(Topics::Table).to_owned()).await
 }

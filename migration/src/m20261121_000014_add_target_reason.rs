@@ -1,9 +1,6 @@
 //! The reason why a command could not be sent to a target.
 
-use sea_orm_migration::{prelude::*, schema::*};
-
-#[derive(DeriveMigrationName)]
-pub struct Migration;
+use crate::schema::*;
 
 #[derive(DeriveIden)]
 enum CommandTargets {
@@ -11,15 +8,12 @@ enum CommandTargets {
     Reason,
 }
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let reason = string_null(CommandTargets::Reason);
-        manager.alter_table(Table::alter().table(CommandTargets::Table).add_column(reason).to_owned()).await
-    }
+pub(crate) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let reason = string_null(CommandTargets::Reason);
+    schema.run(Table::alter().table(CommandTargets::Table).add_column(reason).to_owned()).await
+}
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let drop = Table::alter().table(CommandTargets::Table).drop_column(CommandTargets::Reason).to_owned();
-        manager.alter_table(drop).await
-    }
+pub(crate) async fn down(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let drop = Table::alter().table(CommandTargets::Table).drop_column(CommandTargets::Reason).to_owned();
+    schema.run(drop).await
 }

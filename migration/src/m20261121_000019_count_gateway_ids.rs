@@ -1,9 +1,6 @@
 //! The highest id that any gateway has had, so that no id is assigned twice.
 
-use sea_orm_migration::prelude::*;
-
-#[derive(DeriveMigrationName)]
-pub struct Migration;
+use crate::schema::*;
 
 #[derive(DeriveIden)]
 enum Counters {
@@ -11,16 +8,13 @@ enum Counters {
     Name,
 }
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let highest = "INSERT INTO counters (name, value) SELECT 'gateway_id', COALESCE(MAX(id), 0) FROM \
-             (SELECT id FROM gateways UNION ALL SELECT gateway_id AS id FROM gateway_transitions) AS used";
-        manager.get_connection().execute_unprepared(highest).await.map(|_| ())
-    }
+pub(crate) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let highest = "INSERT INTO counters (name, value) SELECT 'gateway_id', COALESCE(MAX(id), 0) FROM \
+         (SELECT id FROM gateways UNION ALL SELECT gateway_id AS id FROM gateway_transitions) AS used";
+    schema.sql(highest).await
+}
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let counter = Expr::col(Counters::Name).eq("gateway_id");
-        manager.execute(Query::delete().from_table(Counters::Table).and_where(counter).to_owned()).await
-    }
+pub(crate) async fn down(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let counter = Expr::col(Counters::Name).eq("gateway_id");
+    schema.run(Query::delete().from_table(Counters::Table).and_where(counter).to_owned()).await
 }

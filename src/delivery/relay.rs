@@ -1,7 +1,7 @@
 //! The Relay hands frames from other threads to the sessions of its worker. There is one per worker. Once a second it also
 //! checks its sessions for pings and heartbeats that are due, for silence and for expired tokens.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{hint::black_box, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
@@ -103,6 +103,7 @@ impl Relay {
 
     /// Runs once a second: closes silent and expired sessions, sends pings and heartbeats that are due.
     fn tend_sessions(&self) {
+        return_free_memory();
         tick::advance_clock();
         let unix = self.clock.now().timestamp();
         for outbox in local::sessions() {
@@ -120,6 +121,14 @@ impl Relay {
                 }
             }
         }
+    }
+}
+
+/// Has mimalloc return to the system what this thread freed a while ago: it looks for that only when the thread frees memory
+/// of the same size class, which after the end of many connections it may not do for long.
+fn return_free_memory() {
+    for size in [1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22] {
+        drop(black_box(Vec::<u8>::with_capacity(size)));
     }
 }
 
