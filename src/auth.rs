@@ -8,7 +8,7 @@ pub mod passwords;
 pub mod registration;
 pub mod tokens;
 
-pub use error::{AuthError, IdentityError};
+pub use error::{AuthError, IdentityError, LookupError};
 
 use futures_util::future::LocalBoxFuture;
 use tracing::Instrument;

@@ -10,6 +10,7 @@ mod follow;
 mod handle;
 mod inputs;
 mod messages;
+mod preparing;
 mod reading;
 mod recording;
 mod sending;
@@ -38,8 +39,9 @@ use self::{
 pub use self::{
     error::CommandError,
     follow::{CommandEvent, EventContent, Finished, Follow},
-    handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome, Prepared},
+    handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
+    preparing::{NewCommand, Prepared, Targets},
 };
 use super::{journal::Journal, registry::Directory};
 use crate::{

@@ -81,6 +81,7 @@ impl Actors {
             journal.recipient(),
             relays.clone(),
             store.clone(),
+            accounts.clone(),
             RoomLimit(limits.rooms_per_user),
             clock.clone(),
         );
@@ -105,6 +106,8 @@ impl Actors {
                 directory: directory.clone(),
                 relays: relays.clone(),
                 gateways: gateways.clone(),
+                topics: topics.clone(),
+                accounts: accounts.clone(),
                 journal: journal.clone(),
                 store: store.clone(),
                 clock: clock.clone(),

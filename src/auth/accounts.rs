@@ -16,13 +16,13 @@ use quick_cache::sync::Cache;
 use uuid::Uuid;
 
 use super::{
-    IdentityError,
+    IdentityError, LookupError,
     tokens::{Claims, Tokens},
 };
 use crate::{
     domain::{
         accounts::{Account, Authenticated},
-        ids::{ClientId, ClientKind},
+        ids::{ClientId, ClientKind, ClientRef},
     },
     store::{Store, StoreError},
 };
@@ -154,12 +154,18 @@ impl Accounts {
         }
     }
 
-    /// The account of the user with this integer id.
+    /// The account of a client that a request names.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn user(&self, id: i64) -> Result<Option<Arc<Account>>, StoreError> {
-        Ok(self.store.user_by_id(id).await?.map(|user| self.put(user.into())))
+    /// There is no such client, or the database failed.
+    pub async fn look_up(&self, who: ClientRef) -> Result<Arc<Account>, LookupError> {
+        match who {
+            ClientRef::User(id) => {
+                let user = self.store.user_by_id(id).await?.ok_or(LookupError::NoSuchUser)?;
+                Ok(self.put(user.into()))
+            }
+            ClientRef::Client(id) => self.find(id).await?.ok_or(LookupError::NoSuchClient),
+        }
     }
 
     /// Caches an account that was read from or written to the database, unless a newer version is cached. Returns the one
@@ -186,4 +192,12 @@ impl Accounts {
     fn is_revoked(&self, id: Uuid) -> bool {
         self.revoked.pin().contains_key(&id)
     }
+}
+
+/// Accounts for a test, with tokens of a secret of its own.
+#[cfg(test)]
+pub(crate) async fn test_accounts(store: &Store) -> Arc<Accounts> {
+    let (hour, day) = (chrono::TimeDelta::hours(1), chrono::TimeDelta::days(1));
+    let tokens = Tokens::new(&[1; 32], hour, day, crate::clock::Clock::default());
+    Arc::new(Accounts::load(store.clone(), tokens).await.unwrap())
 }

@@ -23,6 +23,20 @@ pub enum IdentityError {
     Store(#[from] StoreError),
 }
 
+/// Why there is no account for a client that a request names.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// There is no user with this integer id.
+    #[error("user not found")]
+    NoSuchUser,
+    /// There is no client with this UUID.
+    #[error("client not found")]
+    NoSuchClient,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl IdentityError {
     /// The code and the text of the error frame.
     pub fn told(&self) -> (ErrorCode, String) {

@@ -16,7 +16,7 @@ use super::{
     ids::{ClientId, ClientKind, CommandId, Role},
 };
 
-pub use order::{Order, max_targets, may_command};
+pub use order::{Order, Selection, max_targets, may_command};
 pub use pending::{Answered, PendingCommands, Socket};
 pub use recovery::{Recovered, recover};
 pub use state::{Reason, TargetState};

@@ -56,6 +56,22 @@ impl Serialize for ClientId {
     }
 }
 
+/// A client as requests name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientRef {
+    /// A user by integer id.
+    User(i64),
+    /// A device or user by UUID.
+    Client(ClientId),
+}
+
+impl ClientRef {
+    /// An integer id or a UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().map(Self::User).ok().or_else(|| ClientId::parse(text).map(Self::Client))
+    }
+}
+
 /// What kind of client an identity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientKind {

@@ -5,9 +5,8 @@ pub mod events;
 mod info;
 mod request;
 pub mod send;
-mod targets;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actix_web::web;
 use chrono::TimeDelta;
@@ -21,17 +20,16 @@ use self::{
 };
 pub use self::{
     info::{CommandInfo, TargetInfo},
-    request::{Request, TargetRef},
+    request::Request,
 };
 use super::{
     body::QueryOf,
     paging::{Next, PAGE_BYTES},
 };
 use crate::{
-    actors::command_dispatcher::Prepared,
+    actors::command_dispatcher::{NewCommand, Prepared, Targets},
     domain::{
-        accounts::{Account, Authenticated},
-        commands::Order,
+        accounts::Authenticated,
         ids::{CommandId, Role},
     },
     http::Admission,
@@ -46,20 +44,20 @@ use crate::{
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The command that a request asks for.
-fn order(
+fn new_command(
     broker: &Broker,
     requester: &Authenticated,
-    targets: Vec<Arc<Account>>,
+    targets: Targets,
     request: Request,
     timeout_secs: Option<u64>,
     deliver_within_secs: u64,
-) -> Order {
+) -> NewCommand {
     let Request { method, url, data } = request;
     let default = match broker.settings.limits.command_timeout_secs {
         0 => MAX_TIMEOUT_SECS,
         secs => secs,
     };
-    Order {
+    NewCommand {
         requester: requester.account.clone(),
         targets,
         method,
@@ -143,7 +141,7 @@ pub async fn list(
 ) -> Result<web::Json<CommandList>, ApiError> {
     let ListQuery { state, target, since, limit, cursor } = query.0;
     let target = match target {
-        Some(target) => Some(target.account(&broker).await?.id),
+        Some(target) => Some(broker.accounts.look_up(target).await?.id),
         None => None,
     };
     broker.commands.written().await?;

@@ -438,6 +438,8 @@ async fn who_is_not_a_member_may_not_look_into_a_room() {
         (Method::POST, "members".to_owned(), Some(json!({ "user_id": bert.id() }))),
         (Method::PATCH, format!("members/{}", anna.id()), Some(json!({ "role": "member" }))),
         (Method::DELETE, format!("members/{}", anna.id()), None),
+        (Method::PATCH, "members/x".to_owned(), Some(json!({ "role": "member" }))),
+        (Method::DELETE, "members/x".to_owned(), None),
     ] {
         let refusal = refused(&bert, method.clone(), &format!("/api/rooms/{room}/{rest}"), body).await;
         assert_eq!(refusal, (403, NOT_A_MEMBER.to_owned()), "{method} {rest}");
@@ -711,6 +713,8 @@ async fn a_private_room_cannot_be_found_by_those_who_are_not_in_it() {
         (Method::PATCH, format!("/members/{}", anna.id()), Some(json!({ "role": "member" }))),
         (Method::DELETE, format!("/members/{}", anna.id()), None),
         (Method::DELETE, "/members/999999".to_owned(), None),
+        (Method::PATCH, "/members/x".to_owned(), Some(json!({ "role": "member" }))),
+        (Method::DELETE, "/members/x".to_owned(), None),
     ] {
         let none = call(&bert.client, method.clone(), &format!("/api/rooms/999999{rest}"), body.clone()).await;
         assert_eq!((none.0, &none.1["detail"]), (404, &json!("Chat room not found")));

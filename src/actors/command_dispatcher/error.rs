@@ -3,6 +3,7 @@
 use actix::MailboxError;
 
 use crate::{
+    auth::LookupError,
     domain::commands::Exceeded,
     store::{StoreError, patience::OutOfPatience},
 };
@@ -13,6 +14,12 @@ pub enum CommandError {
     /// There is no such command, or the client may not see it.
     #[error("command not found")]
     NotFound,
+    /// No connected client fits.
+    #[error("no matching clients")]
+    NoMatch,
+    /// A named target does not exist.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// Somebody who is no operator commands others.
     #[error("operator role required to command others")]
     NotAllowed,
@@ -40,7 +47,7 @@ pub enum CommandError {
     /// The database takes too long.
     #[error(transparent)]
     OutOfPatience(#[from] OutOfPatience),
-    /// The CommandDispatcher or the Journal has ended.
+    /// An actor that is needed has ended.
     #[error("an actor has ended")]
     ActorEnded,
 }

@@ -7,20 +7,20 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::{
-    CommandDispatcher, CommandError, Reply,
+    CommandDispatcher, CommandError, Prepared, Reply,
     inputs::{Input, InputQueue},
     messages::{AwaitEnd, Begin, Cancel, ClientDeleted, Ended, Recover, Release, Reserve, StopWaiting},
 };
 use crate::{
-    actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory},
+    actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory, topic_manager::Topics},
+    auth::accounts::Accounts,
     clock::Clock,
     delivery::Relays,
     domain::{
-        accounts::{Account, Holder},
-        commands::{Command, CommandLimits, Order, may_command},
+        accounts::Account,
+        commands::{Command, CommandLimits},
         ids::{ClientId, CommandId},
     },
-    protocol::outbound,
     store::{CommandPage, KeyedCommand, Record, Store, StoreError, patience},
 };
 
@@ -35,6 +35,10 @@ pub struct Dependencies {
     pub relays: Arc<Relays>,
     /// The state of gateways.
     pub gateways: Gateways,
+    /// The subscribers of topics.
+    pub topics: Topics,
+    /// The accounts of targets.
+    pub accounts: Arc<Accounts>,
     /// Records commands.
     pub journal: Journal,
     /// The database.
@@ -56,25 +60,13 @@ pub struct Commands {
     inputs: InputQueue,
     pub(super) journal: Journal,
     pub(super) store: Store,
-    clock: Clock,
-    gateways: Gateways,
+    pub(super) clock: Clock,
+    pub(super) gateways: Gateways,
+    pub(super) directory: Arc<Directory>,
+    pub(super) topics: Topics,
+    pub(super) accounts: Arc<Accounts>,
     /// `limits.outbound_bytes`; 0 is none
-    outbound_bytes: usize,
-}
-
-/// A command that may be given.
-#[derive(Debug)]
-pub struct Prepared {
-    command: Command,
-    /// sorted
-    behind_down_gateway: Vec<ClientId>,
-}
-
-impl Prepared {
-    /// The bytes that count against its requester's limit of stored data.
-    pub fn stored_bytes(&self) -> usize {
-        self.command.url.len() + self.command.data.as_ref().map_or(0, |data| data.len())
-    }
+    pub(super) outbound_bytes: usize,
 }
 
 /// An idempotency key: repeated requests with it mean the same command.
@@ -123,11 +115,13 @@ impl Commands {
         let awaited: Vec<_> = with.unfinished.iter().flat_map(Command::awaited).collect();
         let (journal, store, clock) = (with.journal.clone(), with.store.clone(), with.clock.clone());
         let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
+        let (directory, topics, accounts) = (with.directory.clone(), with.topics.clone(), with.accounts.clone());
         let dispatcher = CommandDispatcher::new(with);
         let under_way = dispatcher.under_way.clone();
         let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
-        let commands = Self { dispatcher, inputs, journal, store, clock, gateways, outbound_bytes };
+        let commands =
+            Self { dispatcher, inputs, journal, store, clock, gateways, directory, topics, accounts, outbound_bytes };
         commands.end_for_deleted(&awaited).await?;
         Ok(commands)
     }
@@ -153,39 +147,6 @@ impl Commands {
         <CommandDispatcher as Actor>::Context: ToEnvelope<CommandDispatcher, M>,
     {
         self.dispatcher.clone().recipient()
-    }
-
-    /// Creates a command from an order. If the targets were `named` instead of selected, and the command may not wait, the
-    /// gateway of at least one target must be up.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `GatewayDown`, `TooLarge`.
-    pub fn prepare(&self, order: Order, named: bool) -> Result<Prepared, CommandError> {
-        if !may_command(&order.requester, &order.targets) {
-            return Err(CommandError::NotAllowed);
-        }
-        let down = |account: &Account| self.down_gateway(account).map(|gateway| (account.id, gateway));
-        let mut down: Vec<_> = order.targets.iter().filter_map(|account| down(account)).collect();
-        if named && order.deliver_within.is_none() && down.len() == order.targets.len() && !down.is_empty() {
-            return Err(CommandError::GatewayDown(down.swap_remove(0).1));
-        }
-        let mut behind_down_gateway: Vec<_> = down.into_iter().map(|(client, _)| client).collect();
-        behind_down_gateway.sort_unstable();
-        let command = order.into_command(self.clock.now());
-        // a larger frame would exceed the outbound budget of any target
-        let most = self.outbound_bytes / 2;
-        if most > 0 && outbound::command(&command).len() > most {
-            return Err(CommandError::TooLarge(most));
-        }
-        Ok(Prepared { command, behind_down_gateway })
-    }
-
-    /// The name of a client's gateway, if that is down.
-    fn down_gateway(&self, account: &Account) -> Option<String> {
-        match &account.holder {
-            Holder::Device { gateway_id: Some(gateway), .. } => self.gateways.name_if_down(*gateway),
-            Holder::Device { .. } | Holder::User { .. } => None,
-        }
     }
 
     /// Sends a command without storing it first, and waits for its end. A caller that stops waiting does not stop it.

@@ -1,217 +1,18 @@
-//! The CommandDispatcher with its Journal, its database and the sockets of its targets, without the Registry and without a
-//! network.
+//! How commands go from their callers to their targets and back.
 
 mod deletions;
 mod refusals;
+mod world;
 
-use std::{collections::HashMap, os::fd::OwnedFd, rc::Rc};
-
-use actix::Arbiter;
 use chrono::TimeDelta;
 use serde_json::Value;
-use socket2::{Domain, Type};
-use tempfile::TempDir;
-use tokio::{io::AsyncReadExt, net::UnixStream};
 
+use self::world::{PATIENCE, World};
 use super::*;
-use crate::{
-    actors::{
-        gateway_monitor::{self, Gateways},
-        topic_manager::Announce,
-    },
-    auth::{accounts::Accounts, tokens::Tokens},
-    clock::Clock,
-    delivery::{self, Outbox, SessionKind},
-    domain::{
-        accounts::{Account, Holder, tests::device},
-        commands::{Exceeded, Order, TargetState},
-        ids::Role,
-        liveness::Periods,
-    },
-    settings::{self, Flags, Settings},
+use crate::domain::{
+    accounts::{Account, tests::device},
+    commands::{Exceeded, Order, TargetState},
 };
-
-/// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct World {
-    commands: Commands,
-    directory: Arc<Directory>,
-    relays: Arc<Relays>,
-    journal: Journal,
-    store: Store,
-    settings: Settings,
-    operator: Arc<Account>,
-    _data: TempDir,
-}
-
-/// The socket of a client.
-struct Peer {
-    session: SessionHandle,
-    stream: UnixStream,
-}
-
-impl Peer {
-    /// The next frame that was sent to it.
-    async fn next(&mut self) -> Value {
-        let read = async {
-            let mut head = [0; 2];
-            self.stream.read_exact(&mut head).await.unwrap();
-            let len = match head[1] {
-                126 => self.stream.read_u16().await.unwrap().into(),
-                len => usize::from(len),
-            };
-            let mut payload = vec![0; len];
-            self.stream.read_exact(&mut payload).await.unwrap();
-            serde_json::from_slice(&payload).unwrap()
-        };
-        tokio::time::timeout(PATIENCE, read).await.unwrap()
-    }
-}
-
-impl World {
-    async fn new() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let flags = Flags { data_dir: Some(data.path().to_owned()), ..Flags::default() };
-        let mut settings = settings::load(&flags).unwrap();
-        change(&mut settings);
-        let store = Store::connect(&settings.storage).await.unwrap();
-        store.migrate_up().await.unwrap();
-        let relays = Relays::new(1, &settings.limits, Clock::default());
-        relays.start_worker(Periods { ping: 60, silence: 600, heartbeat: 60 }).unwrap();
-        actix::spawn(delivery::tick::run());
-        let journal = Journal::start(&Arbiter::current(), store.clone(), 0);
-        let directory = Arc::new(Directory::default());
-        let commands = start(&directory, &relays, &journal, &store, &settings).await;
-        let role = Role::Operator;
-        let (username, email, full_name) = ("olga".to_owned(), None, None);
-        let holder = Holder::User { id: 1, username, email, full_name, role, is_active: true };
-        let operator = Arc::new(Account { holder, ..device("") });
-        Self { commands, directory, relays, journal, store, settings, operator, _data: data }
-    }
-
-    /// Another process takes the place of the one that handled the commands so far.
-    async fn restart(&mut self) {
-        self.commands.written().await.unwrap();
-        self.directory = Arc::new(Directory::default());
-        self.commands = start(&self.directory, &self.relays, &self.journal, &self.store, &self.settings).await;
-    }
-
-    /// A device connects.
-    async fn connect(&self, account: &Arc<Account>) -> Peer {
-        let (socket, peer) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        peer.set_nonblocking(true).unwrap();
-        let limits = self.relays.outbox_limits();
-        let outbox =
-            delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), Rc::new(socket), limits));
-        outbox.head_out();
-        let session = outbox.handle().clone();
-        session.exchange(delivery::testing::token(account));
-        self.directory.join_for_test(account, SessionKind::Device, &session);
-        self.commands.recipient().do_send(ClientReady { client: account.id, session: session.clone() });
-        let stream = std::os::unix::net::UnixStream::from(OwnedFd::from(peer));
-        Peer { session, stream: UnixStream::from_std(stream).unwrap() }
-    }
-
-    fn order(&self, targets: &[&Arc<Account>]) -> Order {
-        Order {
-            requester: self.operator.clone(),
-            targets: targets.iter().map(|target| Arc::clone(target)).collect(),
-            method: "GET".to_owned(),
-            url: "/status".to_owned(),
-            data: Some(r#"{"a":1.0}"#.into()),
-            timeout: PATIENCE,
-            deliver_within: None,
-        }
-    }
-
-    /// Sends a command without storing it first; its end.
-    fn run(&self, order: Order) -> tokio::task::JoinHandle<Result<Arc<Command>, CommandError>> {
-        let (commands, prepared) = (self.commands.clone(), self.commands.prepare(order, true).unwrap());
-        tokio::task::spawn_local(async move { commands.run(prepared).await })
-    }
-
-    async fn give(&self, order: Order) -> Given {
-        self.commands.give(self.commands.prepare(order, true).unwrap(), None).await.unwrap()
-    }
-
-    fn answer(&self, account: &Account, frame: &Value, result: &str) {
-        let content = ReplyContent::Result { result: result.into(), failed: false };
-        self.commands.reply(Reply { client: account.id, command: id(frame), content });
-    }
-
-    /// A command as it is recorded.
-    async fn recorded(&self, id: CommandId) -> Command {
-        self.commands.written().await.unwrap();
-        self.store.command(id, 0, usize::MAX).await.unwrap().unwrap().command
-    }
-
-    /// The first target as it is recorded, as soon as it is like this.
-    async fn until(&self, id: CommandId, is_expected: impl Fn(&crate::domain::commands::Target) -> bool) {
-        let recorded = async {
-            while !is_expected(&self.recorded(id).await.targets[0]) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, recorded).await.unwrap();
-    }
-}
-
-async fn start(
-    directory: &Arc<Directory>,
-    relays: &Arc<Relays>,
-    journal: &Journal,
-    store: &Store,
-    settings: &Settings,
-) -> Commands {
-    let dependencies = Dependencies {
-        directory: directory.clone(),
-        relays: relays.clone(),
-        gateways: no_gateways(relays, journal, store, settings).await,
-        journal: journal.clone(),
-        store: store.clone(),
-        clock: Clock::default(),
-        limits: settings.limits.commands(),
-        outbound_bytes: settings.limits.outbound_bytes,
-        unfinished: store.unfinished_commands().await.unwrap(),
-    };
-    Commands::start(&Arbiter::current(), dependencies).await.unwrap()
-}
-
-/// In place of the TopicManager.
-struct Listener;
-
-impl Actor for Listener {
-    type Context = Context<Self>;
-}
-
-impl Handler<Announce> for Listener {
-    type Result = ();
-
-    fn handle(&mut self, _: Announce, _: &mut Self::Context) {}
-}
-
-async fn no_gateways(relays: &Arc<Relays>, journal: &Journal, store: &Store, settings: &Settings) -> Gateways {
-    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1), Clock::default());
-    let dependencies = gateway_monitor::Dependencies {
-        gateways: Vec::new(),
-        before: HashMap::new(),
-        probes: settings.probes.clone(),
-        most: 0,
-        relays: relays.clone(),
-        journal: journal.clone(),
-        announce: Listener.start().recipient(),
-        store: store.clone(),
-        accounts: Arc::new(Accounts::load(store.clone(), tokens).await.unwrap()),
-        clock: Clock::default(),
-    };
-    Gateways::start(&Arbiter::current(), dependencies)
-}
 
 fn id(frame: &Value) -> CommandId {
     CommandId::parse(frame["command_id"].as_str().unwrap()).unwrap()
@@ -350,7 +151,7 @@ async fn a_repeated_request_finds_its_command_and_another_request_with_its_key_i
     let mut peer = world.connect(&pump).await;
     let commands = &world.commands;
     assert!(commands.given_before(world.operator.id, &key("a")).await.unwrap().is_none());
-    let prepare = || commands.prepare(world.order(&[&pump]), true).unwrap();
+    let prepare = || commands.check(world.order(&[&pump]), true).unwrap();
     let first = commands.give(prepare(), Some(key("a"))).await.unwrap();
     let frame = peer.next().await;
     let second = commands.give(prepare(), Some(key("a"))).await.unwrap();
@@ -377,7 +178,7 @@ async fn limits_are_checked_when_a_command_is_given_and_freed_when_it_ends() {
     let frame = peer.next().await;
     let over = |refusal| matches!(refusal, CommandError::Limit(Exceeded::PendingPerIdentity));
     assert!(over(within(second).await.unwrap().unwrap_err()));
-    let stored = world.commands.prepare(world.order(&[&pump]), true).unwrap();
+    let stored = world.commands.check(world.order(&[&pump]), true).unwrap();
     assert!(over(world.commands.give(stored, None).await.unwrap_err()));
     world.answer(&pump, &frame, "1");
     within(first).await.unwrap().unwrap();

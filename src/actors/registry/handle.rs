@@ -118,11 +118,6 @@ impl Clients {
         self.directory.device(id)
     }
 
-    /// The clients of this node with a session that gets commands.
-    pub fn all_commandable(&self) -> Vec<ClientId> {
-        self.directory.all_commandable()
-    }
-
     /// Whether the client has any session on this node.
     pub fn is_connected(&self, id: ClientId) -> bool {
         self.directory.is_connected(id)

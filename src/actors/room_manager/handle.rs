@@ -12,10 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Ask, RoomManager};
 use crate::{
     actors::journal::Perform,
+    auth::{LookupError, accounts::Accounts},
     clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
-        ids::{ClientId, MessageId, RoomId},
+        ids::{ClientId, ClientRef, MessageId, RoomId},
         rooms::{
             Attachment, Message as ChatMessage, Participant, Room, RoomChange, RoomLimit, RoomOutcome, RoomRefusal,
             RoomRole, Wanted,
@@ -29,6 +30,9 @@ use crate::{
 pub enum RoomError {
     #[error(transparent)]
     Refused(#[from] RoomRefusal),
+    /// There is no such client.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,6 +60,7 @@ pub struct Rooms {
     manager: Addr<RoomManager>,
     relays: Arc<Relays>,
     store: Store,
+    accounts: Arc<Accounts>,
     limit: RoomLimit,
     places: Arc<Semaphore>,
 }
@@ -77,12 +82,13 @@ impl Rooms {
         journal: Recipient<Perform>,
         relays: Arc<Relays>,
         store: Store,
+        accounts: Arc<Accounts>,
         limit: RoomLimit,
         clock: Clock,
     ) -> Self {
         let manager = RoomManager::new(journal, relays.clone(), clock);
         let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
-        Self { manager, relays, store, limit, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { manager, relays, store, accounts, limit, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
     /// Creates a room, whose owner is its creator.
@@ -116,7 +122,10 @@ impl Rooms {
     ///
     /// # Errors
     /// The reason of a refusal, or a failure.
-    pub async fn add(&self, room: RoomId, by: ClientId, who: Participant, role: RoomRole) -> Result<bool, RoomError> {
+    pub async fn add(&self, room: RoomId, by: ClientId, who: ClientRef, role: RoomRole) -> Result<bool, RoomError> {
+        // first, so that a caller who may not see the room does not learn which clients exist
+        self.check_member(room, by).await?;
+        let who = self.accounts.look_up(who).await?.participant();
         self.change(RoomChange::Add { room, by, who, role }, is_new_member).await
     }
 
@@ -124,7 +133,14 @@ impl Rooms {
     ///
     /// # Errors
     /// The reason of a refusal, or a failure.
-    pub async fn set_role(&self, room: RoomId, by: ClientId, whose: ClientId, role: RoomRole) -> Result<(), RoomError> {
+    pub async fn set_role(
+        &self,
+        room: RoomId,
+        by: ClientId,
+        whose: ClientRef,
+        role: RoomRole,
+    ) -> Result<(), RoomError> {
+        let whose = self.other_member(room, by, whose).await?;
         self.change(RoomChange::SetRole { room, by, whose, role }, |_| Some(())).await
     }
 
@@ -140,7 +156,8 @@ impl Rooms {
     ///
     /// # Errors
     /// The reason of a refusal, or a failure.
-    pub async fn remove(&self, room: RoomId, by: ClientId, whose: ClientId) -> Result<(), RoomError> {
+    pub async fn remove(&self, room: RoomId, by: ClientId, whose: ClientRef) -> Result<(), RoomError> {
+        let whose = self.other_member(room, by, whose).await?;
         self.change(RoomChange::Remove { room, by, whose }, |_| Some(())).await
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    auth::accounts::test_accounts,
     delivery::testing::{Peer, worker},
     domain::{
         accounts::{Account, tests::user},
@@ -77,8 +78,9 @@ impl Scene {
         let (folder, store) = test_store().await;
         let journal = Journal::default();
         let address: Addr<Journal> = journal.clone().start();
+        let (accounts, clock) = (test_accounts(&store).await, Clock::default());
         let rooms =
-            Rooms::start(&Arbiter::current(), address.recipient(), worker(), store, RoomLimit(0), Clock::default());
+            Rooms::start(&Arbiter::current(), address.recipient(), worker(), store, accounts, RoomLimit(0), clock);
         Self { rooms, journal, _folder: folder }
     }
 

@@ -179,8 +179,8 @@ impl Topics {
     ///
     /// # Errors
     /// The TopicManager has stopped.
-    pub async fn subscribers_here(&self, topic: TopicId) -> Result<Vec<ClientId>, TopicError> {
-        Ok(self.manager.send(GetSubscribers(topic)).await?)
+    pub async fn subscribers_here(&self, topic: TopicId) -> Result<Vec<ClientId>, MailboxError> {
+        self.manager.send(GetSubscribers(topic)).await
     }
 
     /// Deletes a topic, tells its subscribers, and ends their subscriptions.

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Command, Target};
 use crate::domain::{
     accounts::{Account, Holder},
-    ids::{CommandId, Role},
+    ids::{ClientKind, CommandId, Role, RoomId, TopicId},
 };
 
 /// Named targets that a command of an operator may have.
@@ -24,6 +24,27 @@ pub fn max_targets(role: Role) -> usize {
 /// Whether an account may command all of these: operators command anyone, a user only its own sockets.
 pub fn may_command(requester: &Account, targets: &[Arc<Account>]) -> bool {
     requester.role() >= Role::Operator || targets.iter().all(|target| target.id == requester.id)
+}
+
+/// Selects connected clients: those for which all conditions hold.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Devices, or users.
+    pub kind: Option<ClientKind>,
+    /// Subscribers of this topic.
+    pub topic: Option<TopicId>,
+    /// Members of this room.
+    pub room: Option<RoomId>,
+    /// Clients whose names begin like this.
+    pub name_prefix: Option<String>,
+}
+
+impl Selection {
+    /// Whether kind and name fit.
+    pub fn fits(&self, account: &Account) -> bool {
+        self.kind.is_none_or(|kind| kind == account.kind())
+            && self.name_prefix.as_ref().is_none_or(|prefix| account.name().starts_with(prefix))
+    }
 }
 
 /// What somebody asks for.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::Value;
 
-use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, charge, order, targets};
+use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, charge, new_command};
 use crate::{
-    actors::command_dispatcher::{CommandError, Given, IdempotencyKey, Outcome},
+    actors::command_dispatcher::{Given, IdempotencyKey, Outcome, Targets},
     domain::{accounts::Authenticated, commands::max_targets, ids::Role},
     http::errors::ApiError,
     http::{body::Body, extract::UserIdentity},
@@ -46,19 +46,14 @@ async fn give(
     key: Option<IdempotencyKey>,
 ) -> Result<Given, ApiError> {
     let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, .. } = request;
-    let role = requester.account.role();
-    let is_named = select.is_none();
-    let accounts = match select {
-        Some(_) if role < Role::Operator => return Err(CommandError::NotAllowed.into()),
-        Some(select) => targets::selected(broker, select, requester.account.id).await?,
-        None => {
-            check_target_count(role, targets.as_ref().map_or(0, Vec::len))?;
-            targets::listed(broker, target.into_iter().chain(targets.into_iter().flatten())).await?
-        }
+    check_target_count(requester.account.role(), targets.as_ref().map_or(0, Vec::len))?;
+    let targets = match select {
+        Some(select) => Targets::Selected(select.into()),
+        None => Targets::Named(target.into_iter().chain(targets.into_iter().flatten()).collect()),
     };
     let request = Request { method, url, data };
-    let order = order(broker, requester, accounts, request, timeout_secs, deliver_within_secs.unwrap_or(0));
-    let prepared = broker.commands.prepare(order, is_named)?;
+    let new = new_command(broker, requester, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
+    let prepared = broker.commands.prepare(new).await?;
     charge(broker, requester, &prepared)?;
     Ok(broker.commands.give(prepared, key).await?)
 }

@@ -12,16 +12,13 @@ use utoipa::{
 use crate::{
     auth::tokens::digest,
     domain::{
-        accounts::Account,
-        commands::{TargetState, max_targets},
-        ids::{ClientId, ClientKind, CommandId, Role},
+        commands::{Selection, TargetState, max_targets},
+        ids::{ClientKind, ClientRef, CommandId, Role, RoomId, TopicId},
     },
-    http::errors::ApiError,
     http::{
         body::{Checked, Fields, FromFields},
         paging::{self, MOST, USUAL, WHOLE},
     },
-    state::Broker,
 };
 
 /// The longest that a target may take to answer.
@@ -30,38 +27,11 @@ pub(super) const MAX_TIMEOUT_SECS: u64 = 300;
 /// The longest a command may wait for its targets: a week.
 const MAX_DELIVER_WITHIN_SECS: u64 = 604_800;
 
-/// A target as requests name it.
-#[derive(Debug, Clone, Copy)]
-pub enum TargetRef {
-    /// A user by integer id.
-    User(i64),
-    /// A device or user by UUID.
-    Client(ClientId),
-}
-
-impl TargetRef {
-    /// An integer id or a UUID.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.parse().map(Self::User).ok().or_else(|| ClientId::parse(text).map(Self::Client))
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        match value {
-            Value::Number(id) => id.as_i64().map(Self::User),
-            Value::String(text) => Self::parse(text),
-            _ => None,
-        }
-    }
-
-    /// Its account.
-    ///
-    /// # Errors
-    /// There is no such user or client.
-    pub async fn account(self, broker: &Broker) -> Result<Arc<Account>, ApiError> {
-        match self {
-            Self::User(id) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
-            Self::Client(id) => broker.accounts.find(id).await?.ok_or(ApiError::NotFound("Client not found")),
-        }
+fn read_target(value: &Value) -> Option<ClientRef> {
+    match value {
+        Value::Number(id) => id.as_i64().map(ClientRef::User),
+        Value::String(text) => ClientRef::parse(text),
+        _ => None,
     }
 }
 
@@ -94,13 +64,19 @@ impl FromFields for Request {
 pub struct Select {
     /// `device` or `user`.
     #[schema(value_type = Option<String>)]
-    pub(super) kind: Option<ClientKind>,
+    kind: Option<ClientKind>,
     /// Subscribers of this topic.
-    pub(super) topic: Option<String>,
+    topic: Option<String>,
     /// Members of this room.
-    pub(super) room: Option<i64>,
+    room: Option<i64>,
     /// Clients whose names begin like this.
-    pub(super) name_prefix: Option<String>,
+    name_prefix: Option<String>,
+}
+
+impl From<Select> for Selection {
+    fn from(Select { kind, topic, room, name_prefix }: Select) -> Self {
+        Self { kind, topic: topic.map(|topic| TopicId::from(topic.as_str())), room: room.map(RoomId), name_prefix }
+    }
 }
 
 /// A command: one of `target`, `targets` and `select`, and what they are to do.
@@ -109,10 +85,10 @@ pub struct Select {
 pub struct CreateCommand {
     /// A user's integer id, or the UUID of a device or user.
     #[schema(value_type = Option<String>)]
-    pub(super) target: Option<TargetRef>,
+    pub(super) target: Option<ClientRef>,
     /// Several of them.
     #[schema(value_type = Option<Vec<String>>)]
-    pub(super) targets: Option<Vec<TargetRef>>,
+    pub(super) targets: Option<Vec<ClientRef>>,
     /// Or all that are connected and fit.
     pub(super) select: Option<Select>,
     #[schema(example = "GET")]
@@ -138,10 +114,10 @@ impl FromFields for CreateCommand {
         let deliver_within_secs = fields.optional_number("deliver_within_secs", 0..=MAX_DELIVER_WITHIN_SECS);
         let target = fields.optional_value("target").map(|target| {
             let expected = "Value error, expected a user's integer id or a UUID";
-            TargetRef::read(target).ok_or_else(|| fields.fault("value_error", "target", expected))
+            read_target(target).ok_or_else(|| fields.fault("value_error", "target", expected))
         });
         let expected = "a list of users' integer ids and UUIDs, at least one";
-        let targets = fields.optional_list("targets", 1..=max_targets(Role::Operator), TargetRef::read, expected);
+        let targets = fields.optional_list("targets", 1..=max_targets(Role::Operator), read_target, expected);
         let select = fields.optional_value("select").map(|select| read_select(fields, select));
         let (target, targets, select) = (target.transpose()?, targets?, select.transpose()?);
         let given = [target.is_some(), targets.is_some(), select.is_some()];
@@ -194,7 +170,7 @@ impl ToSchema for StateName {}
 #[derive(Debug)]
 pub struct ListQuery {
     pub(super) state: Option<TargetState>,
-    pub(super) target: Option<TargetRef>,
+    pub(super) target: Option<ClientRef>,
     pub(super) since: Option<DateTime<Utc>>,
     pub(super) limit: u64,
     pub(super) cursor: Option<CommandId>,
@@ -203,7 +179,7 @@ pub struct ListQuery {
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let state = fields.one_of("state", &TargetState::ALL.map(|state| (state.as_str(), state)));
-        let target = fields.parsed("target", TargetRef::parse, "a user's integer id or a UUID");
+        let target = fields.parsed("target", ClientRef::parse, "a user's integer id or a UUID");
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let since = fields.parsed("since", time, "a time such as 2026-01-31T12:00:00Z");
         let limit = fields.optional_number("limit", 1..=MOST);

@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{MAX_WAIT, Request, TargetRef, charge, order, to_raw};
+use super::{MAX_WAIT, Request, charge, new_command, to_raw};
 use crate::{
+    actors::command_dispatcher::{CommandError, Targets},
     domain::{
         commands::{Reason, Target, TargetState},
-        ids::{ClientKind, CommandId},
+        ids::{ClientKind, ClientRef, CommandId},
     },
     http::errors::ApiError,
     http::{
@@ -41,13 +42,13 @@ pub async fn send(
     path: web::Path<String>,
     body: Body<Request>,
 ) -> Result<web::Json<Sent>, ApiError> {
-    let target = TargetRef::parse(&path).ok_or_else(|| {
+    let target = ClientRef::parse(&path).ok_or_else(|| {
         let msg = "Value error, expected a user's integer id or a UUID";
         ApiError::invalid("value_error", &["path", "target"], msg, path.as_str().into())
     })?;
-    let account = target.account(&broker).await?;
-    let order = order(&broker, &identity.0, vec![account], body.content, Some(timeout_secs(&broker)), 0);
-    let prepared = broker.commands.prepare(order, true)?;
+    let targets = Targets::Named(vec![target]);
+    let new = new_command(&broker, &identity.0, targets, body.content, Some(timeout_secs(&broker)), 0);
+    let prepared = broker.commands.prepare(new).await?;
     charge(&broker, &identity.0, &prepared)?;
     let finished = broker.commands.run(prepared).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
@@ -88,31 +89,36 @@ pub async fn broadcast(
     operator: Operator,
     body: Body<Request>,
 ) -> Result<web::Json<Broadcasted>, ApiError> {
-    let mut accounts = Vec::new();
-    for client in broker.clients.all_commandable() {
-        accounts.extend(broker.accounts.find(client).await?);
+    let new = new_command(&broker, &operator.0, Targets::Connected, body.content, Some(timeout_secs(&broker)), 0);
+    let mut answer = Broadcasted {
+        message: "Command broadcasted to all connected users.",
+        results: BTreeMap::new(),
+        command_id: None,
+    };
+    let prepared = match broker.commands.prepare(new).await {
+        // nobody is connected
+        Err(CommandError::NoMatch) => return Ok(web::Json(answer)),
+        prepared => prepared?,
+    };
+    let finished = broker.commands.run(prepared).await?;
+    answer.command_id = Some(finished.id);
+    for target in &finished.targets {
+        let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
+        answer.results.insert(key, outcome(target)?);
     }
-    let mut results = BTreeMap::new();
-    let mut command_id = None;
-    if !accounts.is_empty() {
-        let order = order(&broker, &operator.0, accounts, body.content, Some(timeout_secs(&broker)), 0);
-        let finished = broker.commands.run(broker.commands.prepare(order, false)?).await?;
-        command_id = Some(finished.id);
-        for target in &finished.targets {
-            let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
-            let result = match target.state {
-                TargetState::Succeeded | TargetState::Failed => result(target),
-                TargetState::TimedOut => to_raw(&json!({ "error": "Timeout waiting for response." }))?,
-                TargetState::Offline if target.reason == Some(Reason::GatewayDown) => {
-                    to_raw(&json!({ "error": "The client's gateway is down." }))?
-                }
-                TargetState::Cancelled => to_raw(&json!({ "error": "Command was cancelled" }))?,
-                _ => to_raw(&json!({ "error": "Connection lost while waiting for command response." }))?,
-            };
-            results.insert(key, result);
-        }
-    }
-    Ok(web::Json(Broadcasted { message: "Command broadcasted to all connected users.", results, command_id }))
+    Ok(web::Json(answer))
+}
+
+/// A target's answer, or in its place why there is none.
+fn outcome(target: &Target) -> Result<Box<RawValue>, ApiError> {
+    let error = match target.state {
+        TargetState::Succeeded | TargetState::Failed => return Ok(result(target)),
+        TargetState::TimedOut => "Timeout waiting for response.",
+        TargetState::Offline if target.reason == Some(Reason::GatewayDown) => "The client's gateway is down.",
+        TargetState::Cancelled => "Command was cancelled",
+        _ => "Connection lost while waiting for command response.",
+    };
+    to_raw(&json!({ "error": error }))
 }
 
 /// The timeout of targets: the caller does not wait longer.

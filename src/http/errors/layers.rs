@@ -11,7 +11,7 @@ use crate::{
         room_manager::RoomError,
         topic_manager::TopicError,
     },
-    auth::{AuthError, IdentityError},
+    auth::{AuthError, IdentityError, LookupError},
     domain::{
         budget::OverLimit, commands::Exceeded, rooms::RoomRefusal, subscriptions::CannotSubscribe, topics::TopicRefusal,
     },
@@ -59,6 +59,16 @@ impl From<IdentityError> for ApiError {
             IdentityError::InvalidCredentials => Self::InvalidCredentials,
             IdentityError::InactiveUser => Self::InactiveUser,
             IdentityError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchUser => Self::NotFound("User not found"),
+            LookupError::NoSuchClient => Self::NotFound("Client not found"),
+            LookupError::Store(error) => error.into(),
         }
     }
 }
@@ -117,6 +127,7 @@ impl From<RoomError> for ApiError {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::Refused(refusal) => refusal.into(),
+            RoomError::Lookup(error) => error.into(),
             RoomError::Store(error) => error.into(),
             RoomError::Stopped(error) => error.into(),
             RoomError::OtherOutcome => Self::Internal(error.to_string()),
@@ -150,6 +161,8 @@ impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::NotFound => Self::NotFound("Command not found"),
+            CommandError::NoMatch => Self::NotFound("No matching clients"),
+            CommandError::Lookup(error) => error.into(),
             CommandError::NotAllowed => Self::Forbidden("Operator role required to command others"),
             CommandError::GatewayDown(gateway) => Self::GatewayDown(gateway),
             CommandError::TooLarge(bytes) => Self::CommandTooLarge(bytes),

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::{Confirmation, ParticipantInfo, room_id};
 use crate::{
     domain::{
-        ids::{ClientId, RoomId},
-        rooms::{Member, RoomRefusal, RoomRole},
+        ids::{ClientId, ClientRef, RoomId},
+        rooms::{Member, RoomRole},
     },
     http::errors::ApiError,
     http::{
@@ -110,15 +110,14 @@ fn role(fields: &mut Fields<'_>) -> Checked<Option<RoomRole>> {
 }
 
 /// The member of a path: the integer id of a user, or the UUID of any client.
-async fn member(broker: &Broker, room: RoomId, text: &str) -> Result<ClientId, ApiError> {
-    if let Ok(user) = text.parse() {
-        let member = broker.store.member_of_user(room, user).await?.ok_or(RoomRefusal::NoSuchMember)?;
-        return Ok(member.who.client);
+async fn member(broker: &Broker, room: RoomId, by: ClientId, text: &str) -> Result<ClientRef, ApiError> {
+    if let Some(whose) = ClientRef::parse(text) {
+        return Ok(whose);
     }
-    ClientId::parse(text).ok_or_else(|| {
-        let why = "Input should be a user's integer id or a UUID";
-        ApiError::invalid("value_error", &["path", "user_id"], why, text.into())
-    })
+    // first, so that a caller who may not see the room gets the same answer for any path
+    broker.rooms.check_member(room, by).await?;
+    let why = "Input should be a user's integer id or a UUID";
+    Err(ApiError::invalid("value_error", &["path", "user_id"], why, text.into()))
 }
 
 /// The members of a room, those who came first before the others. For its members.
@@ -145,15 +144,10 @@ pub async fn add(
     body: Body<AddMember>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path)?, identity.account.id);
-    // first, so that a caller who may not see the room does not learn which clients exist
-    broker.rooms.check_member(room, by).await?;
     let AddMember { user_id, uuid, role } = body.content;
-    let account = match (user_id, uuid) {
-        (Some(id), _) => broker.accounts.user(id).await?.ok_or(ApiError::NotFound("User not found")),
-        (None, Some(uuid)) => broker.accounts.find(uuid).await?.ok_or(ApiError::NotFound("Client not found")),
-        (None, None) => Err(ApiError::NotFound("User not found")),
-    };
-    let newly = broker.rooms.add(room, by, account?.participant(), role.unwrap_or(RoomRole::Member)).await?;
+    let who = user_id.map(ClientRef::User).or(uuid.map(ClientRef::Client));
+    let who = who.ok_or(ApiError::NotFound("User not found"))?;
+    let newly = broker.rooms.add(room, by, who, role.unwrap_or(RoomRole::Member)).await?;
     Ok(Confirmation::of(if newly { "Member added" } else { "Already a member of this room" }))
 }
 
@@ -166,8 +160,7 @@ pub async fn set_role(
     body: Body<SetRole>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    broker.rooms.check_member(room, by).await?;
-    let whose = member(&broker, room, &path.1).await?;
+    let whose = member(&broker, room, by, &path.1).await?;
     broker.rooms.set_role(room, by, whose, body.content.role).await?;
     Ok(Confirmation::of("Role set"))
 }
@@ -180,8 +173,7 @@ pub async fn remove(
     path: web::Path<(String, String)>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let (room, by) = (room_id(&path.0)?, identity.account.id);
-    broker.rooms.check_member(room, by).await?;
-    let whose = member(&broker, room, &path.1).await?;
+    let whose = member(&broker, room, by, &path.1).await?;
     broker.rooms.remove(room, by, whose).await?;
     Ok(Confirmation::of("Member removed"))
 }

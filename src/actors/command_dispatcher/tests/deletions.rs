@@ -31,7 +31,7 @@ impl World {
     /// Of a command that may wait.
     fn patient(&self, targets: &[&Arc<Account>]) -> Prepared {
         let order = Order { deliver_within: Some(TimeDelta::hours(1)), ..self.order(targets) };
-        self.commands.prepare(order, true).unwrap()
+        self.commands.check(order, true).unwrap()
     }
 
     async fn has_ended(&self, given: Given) -> Vec<TargetState> {
@@ -82,7 +82,7 @@ async fn a_command_that_begins_after_the_deletion_of_its_target_ends_at_once() {
 async fn a_command_reaches_the_registration_that_it_was_given_to_or_none() {
     let world = World::new().await;
     let old = world.registered(ClientId::random()).await;
-    let (stored, waiting) = (world.commands.prepare(world.order(&[&old]), true).unwrap(), world.patient(&[&old]));
+    let (stored, waiting) = (world.commands.check(world.order(&[&old]), true).unwrap(), world.patient(&[&old]));
     world.delete(&old).await;
     let new = world.registered(old.id).await;
     // nothing has told the CommandDispatcher of the deletion

@@ -9,7 +9,7 @@ async fn commands_that_can_not_be_recorded_are_refused_at_once() {
     let pump = Arc::new(device("pump"));
     let mut peer = world.connect(&pump).await;
     let backlog = world.journal.backlog();
-    let give = || world.commands.give(world.commands.prepare(world.order(&[&pump]), true).unwrap(), None);
+    let give = || world.commands.give(world.commands.check(world.order(&[&pump]), true).unwrap(), None);
     // more records wait than there may be
     backlog.set_for_test(None, None);
     assert!(matches!(give().await.unwrap_err(), CommandError::NotRecorded(None)));

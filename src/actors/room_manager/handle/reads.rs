@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{
-        ids::{ClientId, RoomId},
+        ids::{ClientId, ClientRef, RoomId},
         rooms::{History, Member, Participant, RoomRefusal},
     },
     store::Page,
@@ -25,6 +25,23 @@ impl Rooms {
         let (_, member) = self.store.room(room, client).await?.ok_or(RoomRefusal::NoSuchRoom)?;
         member.ok_or(RoomRefusal::NotAMember)?;
         Ok(())
+    }
+
+    /// The client that `by` names in a request about another member.
+    pub(super) async fn other_member(
+        &self,
+        room: RoomId,
+        by: ClientId,
+        whose: ClientRef,
+    ) -> Result<ClientId, RoomError> {
+        self.check_member(room, by).await?;
+        match whose {
+            ClientRef::Client(client) => Ok(client),
+            ClientRef::User(id) => {
+                let member = self.store.member_of_user(room, id).await?.ok_or(RoomRefusal::NoSuchMember)?;
+                Ok(member.who.client)
+            }
+        }
     }
 
     /// Checks early whether the client may join. Joining decides.

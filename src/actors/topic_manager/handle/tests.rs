@@ -2,12 +2,11 @@
 
 use actix::Arbiter;
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use serde_json::json;
 
 use super::*;
 use crate::{
-    auth::tokens::Tokens,
+    auth::accounts::test_accounts,
     delivery::testing::worker,
     domain::{
         accounts::{
@@ -41,11 +40,6 @@ impl Backplane for Meanwhile {
     }
 }
 
-async fn accounts(store: &Store) -> Arc<Accounts> {
-    let tokens = Tokens::new(&[1; 32], TimeDelta::hours(1), TimeDelta::days(1), Clock::default());
-    Arc::new(Accounts::load(store.clone(), tokens).await.unwrap())
-}
-
 fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topics {
     let (directory, settings) = (Arc::new(Directory::default()), settings::built_in());
     let dependencies = Dependencies {
@@ -62,7 +56,7 @@ fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topi
 #[actix_web::test]
 async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
     let ((_folder, store), alice) = (test_store().await, device("alice"));
-    let accounts = accounts(&store).await;
+    let accounts = test_accounts(&store).await;
     accounts.put(alice.clone());
     let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), alice.id));
     let topic = TopicId::from("weather");
@@ -74,7 +68,7 @@ async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
 #[actix_web::test]
 async fn a_subscription_of_a_device_that_is_deleted_meanwhile_ends() {
     let (_folder, store) = test_store().await;
-    let accounts = accounts(&store).await;
+    let accounts = test_accounts(&store).await;
     for is_registered_again in [false, true] {
         let alice = device("alice");
         accounts.put(alice.clone());
@@ -91,7 +85,7 @@ async fn a_subscription_of_a_device_that_is_deleted_meanwhile_ends() {
 #[actix_web::test]
 async fn a_subscription_to_status_of_an_operator_who_loses_the_role_meanwhile_ends() {
     let ((_folder, store), boss) = (test_store().await, user("boss", Role::Operator));
-    let accounts = accounts(&store).await;
+    let accounts = test_accounts(&store).await;
     let demoted = Account { version: 1, holder: user("boss", Role::User).holder, ..boss.clone() };
     let topics = topics(&store, &accounts, Meanwhile::AccountChanged(accounts.clone(), demoted));
     let topic = TopicId::from(TopicId::STATUS);
