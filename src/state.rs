@@ -5,6 +5,7 @@ mod supervision;
 
 use std::{
     fmt,
+    hash::Hash,
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -64,7 +65,6 @@ pub struct Broker {
     pub relays: Arc<Relays>,
     /// The connection to other nodes.
     pub backplane: Arc<dyn Backplane>,
-    pub(crate) stored_bytes: Mutex<Budgets<ClientId>>,
     pub(crate) requests: Mutex<Budgets<ClientId>>,
     pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
     pub(crate) draining: AtomicBool,
@@ -89,22 +89,12 @@ impl Broker {
         self.supervision.unresponsive(patience).await
     }
 
-    /// Charges bytes that are to be stored to an identity's budget.
-    ///
-    /// # Errors
-    /// The identity has used up `limits.stored_bytes_per_minute`.
-    pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
-        // 64 bytes stand for the overhead of a row
-        let amount = (bytes + 64) as f64;
-        spend(&self.stored_bytes, client, amount, "limits.stored_bytes_per_minute")
-    }
-
     /// Charges one request that changes something to an identity's budget.
     ///
     /// # Errors
     /// The identity has used up `limits.requests_per_second`.
     pub fn charge_request(&self, client: ClientId) -> Result<(), OverLimit> {
-        spend(&self.requests, client, 1.0, "limits.requests_per_second")
+        spend(&self.requests, client, "limits.requests_per_second")
     }
 
     /// Charges one request to an address's budget.
@@ -112,7 +102,7 @@ impl Broker {
     /// # Errors
     /// The address has used up `limits.requests_per_second_per_address`.
     pub fn charge_address(&self, address: IpAddr) -> Result<(), OverLimit> {
-        spend(&self.requests_of_addresses, address, 1.0, "limits.requests_per_second_per_address")
+        spend(&self.requests_of_addresses, address, "limits.requests_per_second_per_address")
     }
 
     /// Whether the server is stopping.
@@ -127,12 +117,7 @@ impl Broker {
     }
 }
 
-fn spend<K: Eq + std::hash::Hash>(
-    budgets: &Mutex<Budgets<K>>,
-    key: K,
-    amount: f64,
-    limit: &'static str,
-) -> Result<(), OverLimit> {
+fn spend<K: Eq + Hash>(budgets: &Mutex<Budgets<K>>, key: K, limit: &'static str) -> Result<(), OverLimit> {
     let mut budgets = budgets.lock().unwrap_or_else(PoisonError::into_inner);
-    budgets.spend(key, amount, Instant::now()).map_err(|wait| OverLimit::for_at_least(limit, wait))
+    budgets.spend(key, 1.0, Instant::now()).map_err(|wait| OverLimit::for_at_least(limit, wait))
 }

@@ -18,6 +18,7 @@
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
 mod broker;
+mod budget;
 mod commands;
 mod connection;
 mod counters;
@@ -54,6 +55,7 @@ pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::CreatedTopic;
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
+use budget::StoredBytes;
 use connection::{Pool, Transaction};
 use error::is_unique_violation;
 use gate::Gate;
@@ -83,6 +85,7 @@ pub struct Store {
     write: Pool,
     database: Database,
     gate: Gate,
+    stored_bytes: StoredBytes,
     clock: Clock,
 }
 
@@ -97,13 +100,16 @@ impl Store {
         // connects now, so that errors are reported here; a database may need this time to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
-        Ok(Self { read, write, database, gate: Gate::default(), clock: Clock::default() })
+        let stored_bytes = budget::per_minute(0);
+        Ok(Self { read, write, database, gate: Gate::default(), stored_bytes, clock: Clock::default() })
     }
 
-    /// The same database with the deadline of a broker, whose clients do not wait longer than `storage.timeout_ms`.
-    pub fn serving(&self, settings: &settings::Storage) -> Self {
-        let (read, write) = self.database.pools(settings.max_connections, Duration::from_millis(settings.timeout_ms));
-        Self { read, write, ..self.clone() }
+    /// The same database for a broker, whose clients do not wait longer than `storage.timeout_ms` and have no more stored than
+    /// `limits.stored_bytes_per_minute`.
+    pub fn serving(&self, storage: &settings::Storage, limits: &settings::Limits) -> Self {
+        let (read, write) = self.database.pools(storage.max_connections, Duration::from_millis(storage.timeout_ms));
+        let stored_bytes = budget::per_minute(limits.stored_bytes_per_minute);
+        Self { read, write, stored_bytes, ..self.clone() }
     }
 
     /// The same database, with times of another clock than the system's.

@@ -44,9 +44,8 @@ pub(super) fn broker(
         store.clone(),
     );
     Broker {
-        stored_bytes: budget(limits.stored_bytes_per_minute, 60.0, 1.0),
-        requests: budget(limits.requests_per_second, 1.0, 2.0),
-        requests_of_addresses: budget(limits.requests_per_second_per_address, 1.0, 2.0),
+        requests: budget(limits.requests_per_second),
+        requests_of_addresses: budget(limits.requests_per_second_per_address),
         draining: AtomicBool::new(false),
         readiness: Readiness::default(),
         supervision,
@@ -67,7 +66,8 @@ pub(super) fn broker(
     }
 }
 
-/// A budget of `limit` units per `secs` seconds. A burst may spend `at_once` times `limit`.
-fn budget<K: Eq + Hash>(limit: u32, secs: f64, at_once: f64) -> Mutex<Budgets<K>> {
-    Mutex::new(Budgets::new(f64::from(limit) / secs, f64::from(limit) * at_once))
+/// Budgets of so many requests per second, of which twice as many may come at once.
+fn budget<K: Eq + Hash>(per_second: u32) -> Mutex<Budgets<K>> {
+    let per_second = f64::from(per_second);
+    Mutex::new(Budgets::new(per_second, 2.0 * per_second))
 }

@@ -81,7 +81,7 @@ impl Data {
             warn_of_unbound_devices(&starting).await?;
         }
         let data = Self {
-            store: starting.serving(&settings.storage),
+            store: starting.serving(&settings.storage, &settings.limits),
             held: Held { lock, instance: broker.instance },
             first_password: bootstrap::create_first_admin(&starting, settings).await?,
             has_accounts: starting.count_users().await? > 0,

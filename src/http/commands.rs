@@ -27,7 +27,7 @@ use super::{
     paging::{Next, PAGE_BYTES},
 };
 use crate::{
-    actors::command_dispatcher::{NewCommand, Prepared, Targets},
+    actors::command_dispatcher::{NewCommand, Targets},
     domain::{
         accounts::Authenticated,
         ids::{CommandId, Role},
@@ -66,15 +66,6 @@ fn new_command(
         timeout: Duration::from_secs(timeout_secs.unwrap_or(default)),
         deliver_within: (deliver_within_secs > 0).then(|| TimeDelta::seconds(deliver_within_secs as i64)),
     }
-}
-
-/// Counts the bytes of a command that are stored. Operators have no limit, since they give tens of thousands of commands per
-/// second.
-fn charge(broker: &Broker, requester: &Authenticated, prepared: &Prepared) -> Result<(), ApiError> {
-    if requester.account.role() >= Role::Operator {
-        return Ok(());
-    }
-    Ok(broker.charge_stored(requester.account.id, prepared.stored_bytes())?)
 }
 
 /// A command id in a path.

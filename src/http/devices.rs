@@ -183,7 +183,7 @@ pub async fn update(
     let id = own_or_operator(&identity, &path)?;
     let UpdateDevice { name, metadata, gateway_id } = body.content;
     let bytes = metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
-    broker.charge_stored(identity.account.id, bytes)?;
+    broker.store.charge(identity.account.id, bytes)?;
     undisturbed(async move {
         // the gateway must not be deleted before the device is linked to it
         let _held = match gateway_id {

@@ -137,7 +137,6 @@ pub async fn create(
     let CreateRoom { name, description, private } = body.content;
     let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
     let client = creator.client;
-    broker.charge_stored(client, name.len() + description.as_ref().map_or(0, String::len))?;
     let room = broker.rooms.create(creator, name, description, is_private).await?;
     tracing::info!(room = %room.id, creator = %client, "room created");
     show_to(&broker, room.id, client).await.map(web::Json)

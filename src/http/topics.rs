@@ -136,7 +136,6 @@ pub async fn create(
 ) -> Result<web::Json<TopicCreated>, ApiError> {
     let creator = identity.0.account.id;
     let CreateTopic { topic_id, metadata } = body.content;
-    broker.charge_stored(creator, topic_id.as_str().len() + metadata.to_string().len())?;
     undisturbed(async move {
         broker.topics.create(&topic_id, creator, metadata).await?;
         let topic_id = topic_id.as_str().to_owned();

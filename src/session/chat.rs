@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{Dialect, Session};
 use crate::{
+    actors::room_manager::NotTold,
     domain::{
         accounts::Account,
-        budget::OverLimit,
         ids::{MessageId, RoomId},
         rooms::{Attachment, CLIENT_MSG_ID_CHARS, Participant, RoomChange, Wanted},
     },
@@ -59,10 +59,8 @@ impl Session {
         match named_room.and_then(|room| self.read_chat(&frame, who, room)) {
             Ok(change) => {
                 self.bad_frames = 0;
-                let Some(change) = change else { return };
-                match self.charge(&change) {
-                    Ok(()) => self.ask(change, context),
-                    Err(exceeded) => self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), about),
+                if let Some(change) = change {
+                    self.ask(change, about, context);
                 }
             }
             Err(Refused(code, why)) => self.bad_frame(code, &why, about),
@@ -138,16 +136,8 @@ impl Session {
         Ok(RoomChange::Post { room, author, content: content.into(), client_msg_id })
     }
 
-    /// Counts the bytes of a message that is to be stored.
-    fn charge(&self, change: &RoomChange) -> Result<(), OverLimit> {
-        match change {
-            RoomChange::Post { author, content, .. } => self.broker.charge_stored(author.client, content.len()),
-            _ => Ok(()),
-        }
-    }
-
     /// Passes a change to the RoomManager. While that or a worker has too much to do, this socket is not read.
-    fn ask(&mut self, change: RoomChange, context: &mut <Self as Actor>::Context) {
+    fn ask(&mut self, change: RoomChange, about: About<'_>, context: &mut <Self as Actor>::Context) {
         let (broker, session, attachment) =
             (self.broker.clone(), self.outbox.handle().clone(), self.dialect.attachment());
         if matches!(change, RoomChange::Join { .. }) {
@@ -160,8 +150,15 @@ impl Session {
             context.wait(join.into_actor(self));
             return;
         }
-        if let Err(change) = broker.rooms.tell(change, &session, attachment) {
-            context.wait(async move { broker.rooms.tell_later(change, session, attachment).await }.into_actor(self));
+        match broker.rooms.tell(change, &session, attachment) {
+            Ok(()) => {}
+            Err(NotTold::NoRoom(change)) => {
+                let later = async move { broker.rooms.tell_later(change, session, attachment).await };
+                context.wait(later.into_actor(self));
+            }
+            Err(NotTold::OverLimit(exceeded)) => {
+                self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), about);
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ impl Session {
             return self.unacceptable(why, frame);
         }
         let bytes = frame.progress.map_or(0, |progress| progress.get().len());
-        if let Err(exceeded) = self.broker.charge_stored(client, bytes) {
+        if let Err(exceeded) = self.broker.commands.charge_progress(client, bytes) {
             self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), About::default());
             return;
         }

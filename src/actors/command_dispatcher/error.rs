@@ -4,7 +4,7 @@ use actix::MailboxError;
 
 use crate::{
     auth::LookupError,
-    domain::commands::Exceeded,
+    domain::{budget::OverLimit, commands::Exceeded},
     store::{StoreError, patience::OutOfPatience},
 };
 
@@ -29,6 +29,9 @@ pub enum CommandError {
     /// The command takes more than so many bytes, half of `limits.outbound_bytes`.
     #[error("command over {0} bytes")]
     TooLarge(usize),
+    /// Its requester has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// It would exceed a limit.
     #[error("command over a limit: {0:?}")]
     Limit(Exceeded),

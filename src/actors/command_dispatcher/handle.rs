@@ -18,6 +18,7 @@ use crate::{
     delivery::Relays,
     domain::{
         accounts::Account,
+        budget::OverLimit,
         commands::{Command, CommandLimits},
         ids::{ClientId, CommandId},
     },
@@ -309,6 +310,14 @@ impl Commands {
         while !self.has_room() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Charges a progress report, which is to be stored, to the client that sends it.
+    ///
+    /// # Errors
+    /// The client has reached `limits.stored_bytes_per_minute`.
+    pub fn charge_progress(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
+        self.store.charge(client, bytes)
     }
 
     /// Passes on what a client has sent about a command.

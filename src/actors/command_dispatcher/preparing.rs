@@ -59,21 +59,27 @@ pub struct Prepared {
 
 impl Prepared {
     /// The bytes that count against its requester's limit of stored data.
-    pub fn stored_bytes(&self) -> usize {
+    fn stored_bytes(&self) -> usize {
         self.command.url.len() + self.command.data.as_ref().map_or(0, |data| data.len())
     }
 }
 
 impl Commands {
-    /// Finds the targets of a command, and checks that it may be given to them.
+    /// Finds the targets of a command, checks that it may be given to them, and charges the bytes that are stored of it to its
+    /// requester. Operators have no limit, since they give tens of thousands of commands per second.
     ///
     /// # Errors
-    /// `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, or the database fails.
+    /// `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, `OverLimit`, or the database fails.
     pub async fn prepare(&self, new: NewCommand) -> Result<Prepared, CommandError> {
         let NewCommand { requester, targets, method, url, data, timeout, deliver_within } = new;
         let named = matches!(targets, Targets::Named(_));
         let targets = self.choose(targets, &requester).await?;
-        self.check(Order { requester, targets, method, url, data, timeout, deliver_within }, named)
+        let payer = (requester.role() < Role::Operator).then_some(requester.id);
+        let prepared = self.check(Order { requester, targets, method, url, data, timeout, deliver_within }, named)?;
+        if let Some(payer) = payer {
+            self.store.charge(payer, prepared.stored_bytes())?;
+        }
+        Ok(prepared)
     }
 
     /// Creates a command from an order. If the targets were `named` instead of selected, and the command may not wait, the

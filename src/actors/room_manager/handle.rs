@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
+        budget::OverLimit,
         ids::{ClientId, ClientRef, MessageId, RoomId},
         rooms::{
             Attachment, Message as ChatMessage, Participant, Room, RoomChange, RoomLimit, RoomOutcome, RoomRefusal,
@@ -33,6 +34,9 @@ pub enum RoomError {
     /// There is no such client.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The client has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -42,6 +46,17 @@ pub enum RoomError {
     /// The RoomManager returned the outcome of another kind of change.
     #[error("the outcome of another change")]
     OtherOutcome,
+}
+
+/// Why a change that a socket requests is not passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTold {
+    /// The queue is full: the change, for [`Rooms::tell_later`].
+    #[error("the queue is full")]
+    NoRoom(RoomChange),
+    /// The client has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
 }
 
 /// The most kilobytes of waiting changes.
@@ -220,7 +235,13 @@ impl Rooms {
     }
 
     async fn change<T>(&self, change: RoomChange, read: impl FnOnce(RoomOutcome) -> Option<T>) -> Result<T, RoomError> {
+        self.charge(&change)?;
         read(self.ask(change, None).await?).ok_or(RoomError::OtherOutcome)
+    }
+
+    fn charge(&self, change: &RoomChange) -> Result<(), OverLimit> {
+        let (client, _) = change.clients();
+        change.stored_bytes().map_or(Ok(()), |bytes| self.store.charge(client, bytes))
     }
 
     /// Ends all memberships of a client that is about to be deleted, and tells the rooms.
@@ -243,10 +264,11 @@ impl Rooms {
     /// Passes on a change that a socket requests, unless the queue is full. The socket gets the outcome.
     ///
     /// # Errors
-    /// The queue is full: the change, for [`Rooms::tell_later`].
-    pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), RoomChange> {
+    /// The change is not passed on.
+    pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), NotTold> {
+        self.charge(&change)?;
         if self.relays.is_congested() {
-            return Err(change);
+            return Err(NotTold::NoRoom(change));
         }
         match self.places.clone().try_acquire_many_owned(places(&change)) {
             Ok(place) => {
@@ -254,11 +276,11 @@ impl Rooms {
                 self.manager.do_send(Ask { change, socket, answer: None, place });
                 Ok(())
             }
-            Err(_) => Err(change),
+            Err(_) => Err(NotTold::NoRoom(change)),
         }
     }
 
-    /// Passes on a change that a socket requests, as soon as the queue has space.
+    /// Passes on a change that [`Rooms::tell`] had no room for, as soon as the queue has space.
     pub async fn tell_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
         if let Ok(place) = self.place(&change).await {
             self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });

@@ -22,6 +22,7 @@ use crate::{
     delivery::{Mark, Relays, SessionHandle},
     domain::{
         accounts::Account,
+        budget::OverLimit,
         ids::{ClientId, TopicId},
         subscriptions::CannotSubscribe,
         topics::{Topic, TopicRefusal},
@@ -47,6 +48,9 @@ pub enum TopicError {
     /// The client may not do that.
     #[error(transparent)]
     Refused(#[from] TopicRefusal),
+    /// The creator has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// A limit of subscriptions is reached.
     #[error(transparent)]
     Limit(#[from] CannotSubscribe),
@@ -126,8 +130,9 @@ impl Topics {
     /// Creates a topic.
     ///
     /// # Errors
-    /// The name is taken, or its creator has as many topics as it may.
+    /// The name is taken, or its creator has reached a limit.
     pub async fn create(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<(), TopicError> {
+        self.store.charge(creator, id.as_str().len() + metadata.to_string().len())?;
         match self.store.create_topic(id, creator, metadata, self.per_creator).await? {
             CreatedTopic::New => {}
             CreatedTopic::NameTaken => return Err(TopicError::NameTaken),

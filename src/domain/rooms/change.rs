@@ -51,6 +51,16 @@ impl RoomChange {
         matches!(self, Self::Create { .. } | Self::Add { .. } | Self::Post { .. } | Self::Edit { .. })
     }
 
+    /// The bytes of the texts that it stores, which count against the limit of the client that requests it; `None`: it stores
+    /// none.
+    pub fn stored_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Create { name, description, .. } => Some(name.len() + description.as_ref().map_or(0, String::len)),
+            Self::Post { content, .. } | Self::Edit { content, .. } => Some(content.len()),
+            _ => None,
+        }
+    }
+
     /// The room that it changes; a new room has no id yet.
     pub fn room(&self) -> Option<RoomId> {
         match self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::Value;
 
-use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, charge, new_command};
+use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, new_command};
 use crate::{
     actors::command_dispatcher::{Given, IdempotencyKey, Outcome, Targets},
     domain::{accounts::Authenticated, commands::max_targets, ids::Role},
@@ -54,7 +54,6 @@ async fn give(
     let request = Request { method, url, data };
     let new = new_command(broker, requester, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
     let prepared = broker.commands.prepare(new).await?;
-    charge(broker, requester, &prepared)?;
     Ok(broker.commands.give(prepared, key).await?)
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{MAX_WAIT, Request, charge, new_command, to_raw};
+use super::{MAX_WAIT, Request, new_command, to_raw};
 use crate::{
     actors::command_dispatcher::{CommandError, Targets},
     domain::{
@@ -49,7 +49,6 @@ pub async fn send(
     let targets = Targets::Named(vec![target]);
     let new = new_command(&broker, &identity.0, targets, body.content, Some(timeout_secs(&broker)), 0);
     let prepared = broker.commands.prepare(new).await?;
-    charge(&broker, &identity.0, &prepared)?;
     let finished = broker.commands.run(prepared).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {

@@ -128,6 +128,7 @@ impl From<RoomError> for ApiError {
         match error {
             RoomError::Refused(refusal) => refusal.into(),
             RoomError::Lookup(error) => error.into(),
+            RoomError::OverLimit(exceeded) => exceeded.into(),
             RoomError::Store(error) => error.into(),
             RoomError::Stopped(error) => error.into(),
             RoomError::OtherOutcome => Self::Internal(error.to_string()),
@@ -143,6 +144,7 @@ impl From<TopicError> for ApiError {
             TopicError::TooMany => Self::too_many("limits.topics_per_client", 60),
             TopicError::ClientDeleted => Self::InvalidToken,
             TopicError::Refused(refusal) => refusal.into(),
+            TopicError::OverLimit(exceeded) => exceeded.into(),
             TopicError::Limit(CannotSubscribe::TooMany) => Self::too_many("limits.subscriptions_per_client", 60),
             TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),
             TopicError::Store(error) => error.into(),
@@ -166,6 +168,7 @@ impl From<CommandError> for ApiError {
             CommandError::NotAllowed => Self::Forbidden("Operator role required to command others"),
             CommandError::GatewayDown(gateway) => Self::GatewayDown(gateway),
             CommandError::TooLarge(bytes) => Self::CommandTooLarge(bytes),
+            CommandError::OverLimit(exceeded) => exceeded.into(),
             CommandError::Limit(exceeded) => limit(exceeded),
             CommandError::KeyReused => Self::IdempotencyKeyReused,
             // the statement that failed may be about records of other callers

@@ -159,7 +159,6 @@ pub async fn post(
 ) -> Result<web::Json<MessageInfo>, ApiError> {
     let PostMessage { content, room_id: _, client_msg_id } = body.content;
     let (room, author) = (room_id(&path)?, identity.account.participant());
-    broker.charge_stored(author.client, content.len())?;
     let message = broker.rooms.post(room, author, content.into(), client_msg_id).await?;
     Ok(web::Json(MessageInfo::from(&*message)))
 }
@@ -173,7 +172,6 @@ pub async fn edit(
     body: Body<EditMessage>,
 ) -> Result<web::Json<MessageInfo>, ApiError> {
     let (room, message) = path_ids(&path)?;
-    broker.charge_stored(identity.account.id, body.content.content.len())?;
     let content = body.content.content.into();
     let message = broker.rooms.edit(room, message, identity.account.id, content).await?;
     Ok(web::Json(MessageInfo::from(&*message)))
