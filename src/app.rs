@@ -31,11 +31,18 @@ use self::{
     identities::Identities,
     server::{listen, serve, warn_of_risks, worker_count},
 };
-use crate::{clock::Clock, settings::Settings, state::Broker, store::Location};
+use crate::{
+    clock::Clock,
+    settings::Settings,
+    state::Broker,
+    store::{Location, Store},
+};
 
 /// A broker that listens but does not serve yet; see [`Application::run_until_stopped`].
 pub struct Application {
     broker: web::Data<Broker>,
+    /// closed at the end
+    store: Store,
     server: Server,
     arbiters: Arbiters,
     address: SocketAddr,
@@ -67,9 +74,9 @@ impl Application {
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
         let actors = Actors::start(&arbiters, &settings, &clock, workers, &store, accounts, left).await?;
         let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
-        let broker = web::Data::new(broker(settings, clock, store, identities, actors, supervision));
+        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));
         let server = serve(broker.clone(), listener, workers)?;
-        Ok(Self { broker, server, arbiters, address, dir, first_password, has_accounts })
+        Ok(Self { broker, store, server, arbiters, address, dir, first_password, has_accounts })
     }
 
     /// The base URL: `http://` and the address.

@@ -20,6 +20,7 @@
 //! | [`http`] | routes, extractors, handlers, and the errors of HTTP answers |
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
+//! | [`services`] | what is done to devices and users, which needs several actors |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |
@@ -47,6 +48,7 @@ mod delivery;
 pub mod domain;
 mod http;
 pub mod protocol;
+mod services;
 mod session;
 mod settings;
 mod state;

@@ -1,4 +1,5 @@
-//! The state that handlers and sessions share: the handle of each actor, the database, counters and limits.
+//! The state that handlers and sessions share: the handle of each actor, accounts, services, counters and limits. The database
+//! is behind them.
 
 mod readiness;
 mod supervision;
@@ -31,8 +32,8 @@ use crate::{
         budget::{Budgets, OverLimit},
         ids::ClientId,
     },
+    services::{Devices, Users},
     settings::Settings,
-    store::Store,
 };
 
 /// The state that handlers and sessions share.
@@ -41,14 +42,16 @@ pub struct Broker {
     pub settings: Settings,
     /// The time.
     pub clock: Clock,
-    /// The database, with the timeouts for serving clients.
-    pub store: Store,
     /// Accounts and revoked tokens, cached in memory.
     pub accounts: Arc<Accounts>,
     /// Registers devices and users.
     pub registrations: Registrations,
-    /// Begins and ends logins, and changes users.
+    /// Begins and ends logins, and changes passwords.
     pub logins: Logins,
+    /// Reads, changes and deletes devices.
+    pub devices: Devices,
+    /// Lists, changes and deletes users.
+    pub users: Users,
     /// The connected clients.
     pub clients: Clients,
     /// The topics and their subscriptions.
@@ -81,7 +84,7 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// `ok` if the database takes writes, else a word that says what is wrong with it.
     pub async fn database_readiness(&self) -> &'static str {
-        self.readiness.of_database(&self.store, &self.journal).await
+        self.readiness.of_database().await
     }
 
     /// Pings all actors. Returns the name of the first that does not answer in time.

@@ -42,6 +42,7 @@ pub use self::{
     handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
     preparing::{NewCommand, Prepared, Targets},
+    reading::CommandQuery,
 };
 use super::{journal::Journal, registry::Directory};
 use crate::{

@@ -16,7 +16,7 @@ use actix::{Actor, Context, Handler, Message, Recipient};
 use self::directory::Connected;
 pub use self::{
     directory::Directory,
-    handle::{Clients, ConnectError, Dependencies, DeviceError},
+    handle::{Clients, ConnectError, Dependencies},
 };
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},

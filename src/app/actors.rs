@@ -136,9 +136,6 @@ impl Actors {
                 neighbours,
                 journal: journal.clone(),
                 clock: clock.clone(),
-                store: store.clone(),
-                accounts: accounts.clone(),
-                rooms: rooms.clone(),
                 per_identity: limits.connections_per_identity,
             },
         );

@@ -10,6 +10,7 @@ use crate::{
     auth::{login::Logins, registration::Registrations},
     clock::Clock,
     domain::budget::Budgets,
+    services::{Devices, Users},
     settings::Settings,
     state::{Broker, Readiness, Supervision},
     store::Store,
@@ -43,17 +44,27 @@ pub(super) fn broker(
         passwords,
         store.clone(),
     );
+    let devices = Devices::new(
+        store.clone(),
+        accounts.clone(),
+        clients.clone(),
+        rooms.clone(),
+        gateways.clone(),
+        commands.clone(),
+    );
+    let users = Users::new(store.clone(), logins.clone(), rooms.clone());
     Broker {
         requests: budget(limits.requests_per_second),
         requests_of_addresses: budget(limits.requests_per_second_per_address),
         draining: AtomicBool::new(false),
-        readiness: Readiness::default(),
+        readiness: Readiness::new(store, journal.clone()),
         supervision,
         clock,
-        store,
         accounts,
         registrations,
         logins,
+        devices,
+        users,
         clients,
         topics,
         commands,

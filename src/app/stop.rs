@@ -32,6 +32,10 @@ impl Application {
         close_sessions(&self.broker, &handle).await;
         server.await??;
         write_the_last(&self.broker).await;
+        // background tasks may still use connections
+        if tokio::time::timeout(PATIENCE, self.store.close()).await.is_err() {
+            tracing::warn!("the database did not close its connections in time");
+        }
         self.arbiters.stop();
         tracing::info!("stopped");
         Ok(())
@@ -56,7 +60,7 @@ async fn close_sessions(broker: &Broker, server: &ServerHandle) {
     server.stop(graceful).await;
 }
 
-/// Has acknowledged changes reach the database, and closes it.
+/// Has acknowledged changes reach the database.
 async fn write_the_last(broker: &Broker) {
     let written = async {
         // the Registry has handled the end of every session
@@ -71,9 +75,5 @@ async fn write_the_last(broker: &Broker) {
     };
     if !matches!(tokio::time::timeout(PATIENCE, written).await, Ok(Ok(()))) {
         tracing::error!("the last records could not be written to the database in time");
-    }
-    // background tasks may still use connections
-    if tokio::time::timeout(PATIENCE, broker.store.close()).await.is_err() {
-        tracing::warn!("the database did not close its connections in time");
     }
 }

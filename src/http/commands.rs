@@ -27,17 +27,13 @@ use super::{
     paging::{Next, PAGE_BYTES},
 };
 use crate::{
-    actors::command_dispatcher::{NewCommand, Targets},
-    domain::{
-        accounts::Authenticated,
-        ids::{CommandId, Role},
-    },
+    actors::command_dispatcher::{CommandQuery, NewCommand, Targets},
+    domain::{accounts::Authenticated, ids::CommandId},
     http::Admission,
     http::errors::ApiError,
     http::extract::UserIdentity,
     protocol::{json, outbound::rfc3339},
     state::Broker,
-    store::CommandFilter,
 };
 
 /// How long a caller waits for the end of its command.
@@ -84,10 +80,10 @@ pub async fn show(
     page: QueryOf<TargetPage>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
-    broker.commands.written().await?;
-    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let TargetPage { from, limit } = page.0;
-    let (page, reports) = broker.commands.get_stored(id, &identity.0.account, from, limit).await?;
+    let written = broker.commands.written().await?;
+    let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
+    let (page, reports) = written.get(id, &identity.0.account, from, limit).await?;
     let mut info = CommandInfo::of_page(&page);
     for report in reports {
         if let Some(target) = info.targets.iter_mut().find(|target| target.uuid == report.client) {
@@ -131,23 +127,10 @@ pub async fn list(
     query: QueryOf<ListQuery>,
 ) -> Result<web::Json<CommandList>, ApiError> {
     let ListQuery { state, target, since, limit, cursor } = query.0;
-    let target = match target {
-        Some(target) => Some(broker.accounts.look_up(target).await?.id),
-        None => None,
-    };
-    broker.commands.written().await?;
-    let own = identity.0.account.role() < Role::Operator;
-    let filter = CommandFilter {
-        requested_by: own.then_some(identity.0.account.id),
-        state,
-        target,
-        since,
-        before: cursor,
-        limit,
-        bytes: PAGE_BYTES,
-    };
+    let query = CommandQuery { state, target, since, before: cursor, limit, bytes: PAGE_BYTES };
+    let written = broker.commands.written().await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let (pages, more) = broker.commands.list_stored(filter).await?;
+    let (pages, more) = written.list(query, &identity.0.account).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
     // not encoded, as in `next_cursor`
     let next = Next { truncated: next_cursor.is_some(), cursor: next_cursor.map(|id| id.to_string()) };

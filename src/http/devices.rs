@@ -1,7 +1,5 @@
 //! Devices as a resource (contract section 4).
 
-use std::iter;
-
 use actix_web::web;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
@@ -15,7 +13,6 @@ use super::{
     undisturbed,
 };
 use crate::{
-    actors::registry::DeviceError,
     domain::{
         accounts::Authenticated,
         ids::{ClientId, GatewayId, Role},
@@ -24,8 +21,9 @@ use crate::{
     http::errors::ApiError,
     http::extract::{Identity, Operator},
     protocol::outbound::rfc3339,
+    services::DeviceView,
     state::Broker,
-    store::{DeviceChange, DeviceFilter, RegisteredDevice},
+    store::{DeviceChange, DeviceFilter},
 };
 
 /// A device, seen from outside.
@@ -46,13 +44,14 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    fn of(device: RegisteredDevice, online: bool, now: DateTime<Utc>) -> Self {
-        let last_seen = if online { Some(now) } else { device.last_seen };
+    fn of(view: DeviceView, now: DateTime<Utc>) -> Self {
+        let DeviceView { device, is_online } = view;
+        let last_seen = if is_online { Some(now.trunc_subsecs(0)) } else { device.last_seen };
         Self {
             uuid: device.uuid,
             name: device.name,
             metadata: device.metadata,
-            online,
+            online: is_online,
             last_seen: last_seen.map(rfc3339),
             gateway_id: device.gateway_id.map(|id| id.0),
         }
@@ -131,12 +130,6 @@ fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, Api
     }
 }
 
-async fn info(broker: &Broker, device: RegisteredDevice) -> web::Json<DeviceInfo> {
-    let id = device.uuid;
-    let online = !broker.clients.online_among(iter::once(id)).await.is_empty();
-    web::Json(DeviceInfo::of(device, online, broker.clock.now().trunc_subsecs(0)))
-}
-
 /// Devices by name, a page at a time.
 #[utoipa::path(get, path = "/devices", tag = "devices", params(("search" = Option<String>, Query, description = "A part of the name, or how the UUID begins (4 digits at least)", max_length = 256), ("gateway_id" = Option<i64>, Query, description = "Behind this gateway"), ("skip" = Option<u64>, Query, description = "Entries to pass over"), ("limit" = Option<u64>, Query, description = "1 to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer, in place of skip", max_length = 1024)), responses((status = 200, body = DeviceList), (status = 403, description = "Operator role required")), security(("bearer" = [])))]
 pub async fn list(
@@ -149,13 +142,10 @@ pub async fn list(
     let mut filter = query.0.0;
     let limit = filter.limit;
     filter.limit += 1;
-    let (devices, total) = broker.store.devices(filter).await?;
-    let online = broker.clients.online_among(devices.iter().map(|device| device.uuid)).await;
-    let now = broker.clock.now().trunc_subsecs(0);
-    let infos = devices.into_iter().map(|device| {
-        let online = online.contains(&device.uuid);
-        ((device.name.clone(), device.uuid), DeviceInfo::of(device, online, now))
-    });
+    let (devices, total) = broker.devices.list(filter).await?;
+    let now = broker.clock.now();
+    let infos =
+        devices.into_iter().map(|view| ((view.device.name.clone(), view.device.uuid), DeviceInfo::of(view, now)));
     let (devices, next) = fit(infos, limit)?;
     Ok(web::Json(DeviceList { count: devices.len(), devices, total, next }))
 }
@@ -168,8 +158,7 @@ pub async fn show(
     path: web::Path<String>,
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
     let id = own_or_operator(&identity, &path)?;
-    let device = broker.store.device(id).await?.ok_or(DeviceError::NotFound)?;
-    Ok(info(&broker, device).await)
+    Ok(web::Json(DeviceInfo::of(broker.devices.get(id).await?, broker.clock.now())))
 }
 
 /// Change a device: its name, its metadata, the gateway that it is behind. For the device itself and for operators.
@@ -182,18 +171,10 @@ pub async fn update(
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
     let id = own_or_operator(&identity, &path)?;
     let UpdateDevice { name, metadata, gateway_id } = body.content;
-    let bytes = metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
-    broker.store.charge(identity.account.id, bytes)?;
+    let change = DeviceChange { name, metadata, gateway_id };
     undisturbed(async move {
-        // the gateway must not be deleted before the device is linked to it
-        let _held = match gateway_id {
-            Some(Some(gateway)) => Some(broker.gateways.hold(gateway).await?),
-            _ => None,
-        };
-        let change = DeviceChange { name, metadata, gateway_id };
-        let device = broker.clients.update_device(id, change).await?;
-        tracing::info!(device = %id, by = %identity.account.id, "device changed");
-        Ok(info(&broker, device).await)
+        let view = broker.devices.update(identity.account.id, id, change).await?;
+        Ok(web::Json(DeviceInfo::of(view, broker.clock.now())))
     })
     .await
 }
@@ -208,12 +189,7 @@ pub async fn remove(
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_uuid("device_id", &path)?;
     undisturbed(async move {
-        broker.clients.delete_device(id).await?;
-        // otherwise a crash would restore the queued commands for the next device with this UUID
-        if let Err(error) = broker.commands.written().await {
-            tracing::warn!(device = %id, %error, "the ends of a deleted device's commands are not written yet");
-        }
-        tracing::info!(device = %id, operator = %operator.0.account.id, "device deleted");
+        broker.devices.delete(operator.0.account.id, id).await?;
         Ok(Confirmation::of("Device deleted"))
     })
     .await

@@ -136,10 +136,7 @@ pub async fn create(
 ) -> Result<web::Json<RoomInfo>, ApiError> {
     let CreateRoom { name, description, private } = body.content;
     let (creator, is_private) = (identity.account.participant(), private.unwrap_or(false));
-    let client = creator.client;
-    let room = broker.rooms.create(creator, name, description, is_private).await?;
-    tracing::info!(room = %room.id, creator = %client, "room created");
-    show_to(&broker, room.id, client).await.map(web::Json)
+    Ok(web::Json(broker.rooms.create(creator, name, description, is_private).await?.into()))
 }
 
 /// The rooms that the caller can see: all public ones, and the private ones of which the caller is a member.
@@ -153,7 +150,7 @@ pub async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let Paging { after, skip, limit } = paging.0;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let rooms = broker.store.rooms(identity.account.id, after.map(RoomId), skip, limit + 1).await?;
+    let rooms = broker.rooms.list(identity.account.id, after.map(RoomId), skip, limit + 1).await?;
     let (rooms, next) = fit(rooms.into_iter().map(|view| (view.room.id.0, RoomInfo::from(view))), limit)?;
     Ok(next.of_array(&request, &rooms))
 }
@@ -165,11 +162,7 @@ pub async fn show(
     identity: Identity,
     path: web::Path<String>,
 ) -> Result<web::Json<RoomInfo>, ApiError> {
-    show_to(&broker, room_id(&path)?, identity.account.id).await.map(web::Json)
-}
-
-async fn show_to(broker: &Broker, id: RoomId, client: ClientId) -> Result<RoomInfo, ApiError> {
-    Ok(broker.store.room_view(id, client).await?.ok_or(RoomRefusal::NoSuchRoom)?.into())
+    Ok(web::Json(broker.rooms.view(room_id(&path)?, identity.account.id).await?.into()))
 }
 
 /// Become a member of a room.

@@ -19,7 +19,6 @@ use crate::{
     http::errors::ApiError,
     http::extract::{Admin, UserIdentity},
     state::Broker,
-    store::{UserChange, UserRefusal},
 };
 
 /// A user as clients see it.
@@ -89,7 +88,7 @@ pub async fn list(
     paging: QueryOf<Paging<i64>>,
 ) -> Result<HttpResponse, ApiError> {
     let Paging { after, skip, limit } = paging.0;
-    let users = broker.store.users(after, skip, limit + 1).await?;
+    let users = broker.users.list(after, skip, limit + 1).await?;
     let users = users.into_iter().filter_map(|user| Some((user.id, UserInfo::of(&Account::from(user))?)));
     let (users, next) = fit(users, limit)?;
     Ok(next.of_array(&request, &users))
@@ -126,8 +125,7 @@ pub async fn update(
     let id = path_int("id", &path)?;
     let UpdateUser { role, is_active } = body.content;
     undisturbed(async move {
-        let account = broker.logins.change_user(id, UserChange::Update { role, is_active }).await?;
-        tracing::info!(admin = %admin.0.account.id, user = id, ?role, ?is_active, "user changed");
+        let account = broker.users.update(admin.0.account.id, id, role, is_active).await?;
         info(&account)
     })
     .await
@@ -204,14 +202,7 @@ pub async fn remove(
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_int("id", &path)?;
     undisturbed(async move {
-        let user = broker.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
-        // `change_user` checks this again; a user who cannot be deleted must not leave the rooms first
-        broker.store.check_dispensable(id).await??;
-        broker.rooms.leave_all(user.uuid).await?;
-        broker.logins.change_user(id, UserChange::Delete).await?;
-        // again, since the user may have joined rooms in the meantime
-        broker.rooms.leave_all(user.uuid).await?;
-        tracing::info!(admin = %admin.0.account.id, user = id, "user deleted");
+        broker.users.delete(admin.0.account.id, id).await?;
         Ok(Confirmation::of("User deleted"))
     })
     .await

@@ -16,16 +16,23 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(crate) const NEARLY_FULL: &str = "nearly full";
 
 /// The last proof that the database takes writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Readiness {
+    store: Store,
+    journal: Journal,
     /// held while it is being proven, so that all who ask share one write
     last: Mutex<Option<(Instant, &'static str)>>,
 }
 
 impl Readiness {
+    /// Of this database, which this Journal writes to.
+    pub(crate) fn new(store: Store, journal: Journal) -> Self {
+        Self { store, journal, last: Mutex::default() }
+    }
+
     /// `ok`, [`NEARLY_FULL`], or what is wrong with the database in a word.
-    pub(crate) async fn of_database(&self, store: &Store, journal: &Journal) -> &'static str {
-        if let Some(failure) = journal.backlog().failure() {
+    pub(crate) async fn of_database(&self) -> &'static str {
+        if let Some(failure) = self.journal.backlog().failure() {
             return word(&failure);
         }
         let mut last = self.last.lock().await;
@@ -34,8 +41,8 @@ impl Readiness {
         {
             return known;
         }
-        let found = match store.prove_write().await {
-            Ok(()) if store.is_nearly_full() => NEARLY_FULL,
+        let found = match self.store.prove_write().await {
+            Ok(()) if self.store.is_nearly_full() => NEARLY_FULL,
             Ok(()) => "ok",
             Err(error) => {
                 tracing::debug!(%error, "the database takes no writes");

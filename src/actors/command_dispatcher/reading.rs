@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::MailboxError;
+use chrono::{DateTime, Utc};
 use tokio::sync::broadcast;
 
 use super::{
@@ -11,18 +12,77 @@ use super::{
     messages::{RecordBegun, Subscribe},
 };
 use crate::{
-    domain::{accounts::Account, commands::TargetUpdate, ids::CommandId},
-    store::{CommandFilter, CommandPage, StoreError, StoredProgress},
+    domain::{
+        accounts::Account,
+        commands::{TargetState, TargetUpdate},
+        ids::{ClientRef, CommandId, Role},
+    },
+    store::{CommandFilter, CommandPage, StoredProgress},
 };
+
+/// Which commands to list.
+#[derive(Debug)]
+pub struct CommandQuery {
+    /// Only those with a target in this state.
+    pub state: Option<TargetState>,
+    /// Only those for this client.
+    pub target: Option<ClientRef>,
+    /// Only those that were given since then.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those that were given before this one.
+    pub before: Option<CommandId>,
+    /// Most commands to return.
+    pub limit: u64,
+    /// Most bytes to return.
+    pub bytes: usize,
+}
+
+/// The commands as they are stored, with everything that happened before [`Commands::written`]. Their reader may wait for its
+/// turn before it reads.
+#[derive(Debug)]
+pub struct Written<'a>(&'a Commands);
+
+impl Written<'_> {
+    /// A command with some of its targets and the progress that was reported.
+    ///
+    /// # Errors
+    /// `NotFound`: also if this account may not see it.
+    pub async fn get(
+        &self,
+        id: CommandId,
+        viewer: &Account,
+        from: u64,
+        limit: u64,
+    ) -> Result<(CommandPage, Vec<StoredProgress>), CommandError> {
+        let found = self.0.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
+        found.filter(|(page, _)| page.command.is_visible_to(viewer)).ok_or(CommandError::NotFound)
+    }
+
+    /// Commands that this account may see, newest first, and whether there are more.
+    ///
+    /// # Errors
+    /// `Lookup`, or the database fails.
+    pub async fn list(&self, query: CommandQuery, viewer: &Account) -> Result<(Vec<CommandPage>, bool), CommandError> {
+        let CommandQuery { state, target, since, before, limit, bytes } = query;
+        let target = match target {
+            Some(target) => Some(self.0.accounts.look_up(target).await?.id),
+            None => None,
+        };
+        let requested_by = (viewer.role() < Role::Operator).then_some(viewer.id);
+        let filter = CommandFilter { requested_by, state, target, since, before, limit, bytes };
+        Ok(self.0.store.commands(filter).await?)
+    }
+}
 
 impl Commands {
     /// Waits until everything that has happened so far can be read.
     ///
     /// # Errors
     /// The database does not take it, or not in time.
-    pub async fn written(&self) -> Result<(), CommandError> {
+    pub async fn written(&self) -> Result<Written<'_>, CommandError> {
         self.record_begun().await?;
-        self.flush().await
+        self.flush().await?;
+        Ok(Written(self))
     }
 
     /// Records the commands that have begun with the Journal, which has not written them yet.
@@ -49,29 +109,6 @@ impl Commands {
     pub(super) async fn read(&self, id: CommandId) -> Result<Option<CommandPage>, CommandError> {
         self.written().await?;
         Ok(self.store.command(id, 0, PAGE_BYTES).await?)
-    }
-
-    /// A command as it is stored, with some of its targets and the progress that was reported. See [`Commands::written`].
-    ///
-    /// # Errors
-    /// `NotFound`: also if this account may not see it.
-    pub async fn get_stored(
-        &self,
-        id: CommandId,
-        viewer: &Account,
-        from: u64,
-        limit: u64,
-    ) -> Result<(CommandPage, Vec<StoredProgress>), CommandError> {
-        let found = self.store.command_with_progress(id, from, limit, PAGE_BYTES).await?;
-        found.filter(|(page, _)| page.command.is_visible_to(viewer)).ok_or(CommandError::NotFound)
-    }
-
-    /// Commands as they are stored, newest first, and whether there are more. See [`Commands::written`].
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list_stored(&self, filter: CommandFilter) -> Result<(Vec<CommandPage>, bool), StoreError> {
-        self.store.commands(filter).await
     }
 
     /// Follows a command, from the event after this version on.

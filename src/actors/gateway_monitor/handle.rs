@@ -1,6 +1,8 @@
 //! The handle of the GatewayMonitor: reads the state of gateways and changes them. Each change is checked against the other
 //! gateways, stored, and then sent to the actor.
 
+mod history;
+
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
@@ -9,7 +11,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::{
     GatewayMonitor, Neighbours,
     board::Board,
-    messages::{AddWatcher, Put, Remove, RemoveWatcher, WriteAllHours, WriteHour},
+    messages::{AddWatcher, Put, Remove, RemoveWatcher, WriteAllHours},
 };
 use crate::{
     actors::{journal::Journal, topic_manager::Announce},
@@ -253,15 +255,6 @@ impl Gateways {
         let turn = self.turn().await?;
         self.get(id)?;
         Ok(turn)
-    }
-
-    /// Waits until the history of a gateway is in the database.
-    ///
-    /// # Errors
-    /// The database does not take the writes, or not in time.
-    pub async fn write_history(&self, id: GatewayId) -> Result<(), GatewayError> {
-        self.monitor.send(WriteHour(id)).await?;
-        Ok(self.journal.flush().await?)
     }
 
     /// Records everything that is only in memory, before the process ends. All earlier messages have been handled by then.

@@ -11,12 +11,8 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{Apply, CloseStream, Connect, Directory, Disconnect, Neighbours, OpenStream, Registry};
 use crate::{
-    actors::{
-        HealthCheck,
-        journal::Journal,
-        room_manager::{RoomError, Rooms},
-    },
-    auth::{Sessions, accounts::Accounts},
+    actors::{HealthCheck, journal::Journal},
+    auth::Sessions,
     clock::Clock,
     cluster::Backplane,
     delivery::{Relays, SessionHandle, SessionKind},
@@ -25,7 +21,6 @@ use crate::{
         budget::OverLimit,
         ids::ClientId,
     },
-    store::{DeviceChange, RegisteredDevice, Store, StoreError},
 };
 
 /// Why a client may not open another socket or stream of events.
@@ -42,22 +37,6 @@ pub enum ConnectError {
 /// The client has as many sockets and streams of events as it may.
 pub(super) const TOO_MANY_SOCKETS: OverLimit = OverLimit { limit: "limits.connections_per_identity", retry_after: 1 };
 
-/// Why a device is not changed or deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    #[error("device not found")]
-    NotFound,
-    /// Its memberships of rooms can't be ended.
-    #[error(transparent)]
-    Rooms(#[from] RoomError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The Registry has stopped.
-    #[error(transparent)]
-    Stopped(#[from] MailboxError),
-}
-
 /// What the Registry and its handle use.
 pub struct Dependencies {
     /// Empty at the start.
@@ -67,9 +46,6 @@ pub struct Dependencies {
     pub neighbours: Neighbours,
     pub journal: Journal,
     pub clock: Clock,
-    pub store: Store,
-    pub accounts: Arc<Accounts>,
-    pub rooms: Rooms,
     /// `limits.connections_per_identity`; 0 is none.
     pub per_identity: usize,
 }
@@ -80,9 +56,6 @@ pub struct Clients {
     registry: Addr<Registry>,
     directory: Arc<Directory>,
     backplane: Arc<dyn Backplane>,
-    store: Store,
-    accounts: Arc<Accounts>,
-    rooms: Rooms,
     per_identity: usize,
 }
 
@@ -95,22 +68,11 @@ impl fmt::Debug for Clients {
 impl Clients {
     /// Starts the Registry.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let Dependencies {
-            directory,
-            relays,
-            backplane,
-            neighbours,
-            journal,
-            clock,
-            store,
-            accounts,
-            rooms,
-            per_identity,
-        } = with;
+        let Dependencies { directory, relays, backplane, neighbours, journal, clock, per_identity } = with;
         let registry =
             Registry::new(directory.clone(), relays, backplane.clone(), neighbours, journal, clock, per_identity);
         let registry = Registry::start_in_arbiter(arbiter, |_| registry);
-        Self { registry, directory, backplane, store, accounts, rooms, per_identity }
+        Self { registry, directory, backplane, per_identity }
     }
 
     /// The session that gets a device's direct messages.
@@ -185,34 +147,6 @@ impl Clients {
     /// Like [`Clients::apply`], for a change by another process. Other nodes are not told.
     pub fn apply_here(&self, change: AccountChange) {
         self.registry.do_send(Apply(change));
-    }
-
-    /// Changes a device in the database, and its name in live sessions and rooms.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed.
-    pub async fn update_device(&self, id: ClientId, change: DeviceChange) -> Result<RegisteredDevice, DeviceError> {
-        let device = self.store.update_device(id, change).await?.ok_or(DeviceError::NotFound)?;
-        self.apply_device(device.clone()).await?;
-        Ok(device)
-    }
-
-    /// Deletes a device: its tokens become invalid, its sessions are closed, its memberships of rooms end.
-    ///
-    /// # Errors
-    /// There is no such device, or the database failed; then some memberships may have ended.
-    pub async fn delete_device(&self, id: ClientId) -> Result<(), DeviceError> {
-        self.store.device(id).await?.ok_or(DeviceError::NotFound)?;
-        self.rooms.leave_all(id).await?;
-        let deleted = self.store.delete_device(id).await?.ok_or(DeviceError::NotFound)?;
-        self.apply_device(deleted).await?;
-        // a membership since the first call must not pass to the next device with this UUID
-        Ok(self.rooms.leave_all(id).await?)
-    }
-
-    async fn apply_device(&self, device: RegisteredDevice) -> Result<(), MailboxError> {
-        let account = self.accounts.put(Account::from(device));
-        self.apply(AccountChange::Account(account)).await
     }
 
     /// Waits until the Registry has handled all earlier messages.

@@ -19,11 +19,11 @@ use crate::{
         budget::OverLimit,
         ids::{ClientId, ClientRef, MessageId, RoomId},
         rooms::{
-            Attachment, Message as ChatMessage, Participant, Room, RoomChange, RoomLimit, RoomOutcome, RoomRefusal,
-            RoomRole, Wanted,
+            Attachment, Message as ChatMessage, Participant, RoomChange, RoomLimit, RoomOutcome, RoomRefusal, RoomRole,
+            Wanted,
         },
     },
-    store::{Store, StoreError, patience},
+    store::{RoomView, Store, StoreError, patience},
 };
 
 /// Why a request about rooms fails.
@@ -106,7 +106,7 @@ impl Rooms {
         Self { manager, relays, store, accounts, limit, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
-    /// Creates a room, whose owner is its creator.
+    /// Creates a room, whose owner is its creator. Returns it as its creator sees it.
     ///
     /// # Errors
     /// The reason of a refusal, or a failure.
@@ -116,13 +116,17 @@ impl Rooms {
         name: String,
         description: Option<String>,
         is_private: bool,
-    ) -> Result<Arc<Room>, RoomError> {
+    ) -> Result<RoomView, RoomError> {
+        let client = creator.client;
         let create = RoomChange::Create { creator, name, description, is_private };
-        self.change(create, |outcome| match outcome {
-            RoomOutcome::Created(room) => Some(room),
-            _ => None,
-        })
-        .await
+        let room = self
+            .change(create, |outcome| match outcome {
+                RoomOutcome::Created(room) => Some(room.id),
+                _ => None,
+            })
+            .await?;
+        tracing::info!(%room, creator = %client, "room created");
+        self.view(room, client).await
     }
 
     /// Makes a client a member. Returns false if it was one already.

@@ -5,16 +5,14 @@ use serde_json::Value;
 use super::ApiError;
 use crate::{
     actors::{
-        command_dispatcher::CommandError,
-        gateway_monitor::GatewayError,
-        registry::{ConnectError, DeviceError},
-        room_manager::RoomError,
-        topic_manager::TopicError,
+        command_dispatcher::CommandError, gateway_monitor::GatewayError, registry::ConnectError,
+        room_manager::RoomError, topic_manager::TopicError,
     },
     auth::{AuthError, IdentityError, LookupError},
     domain::{
         budget::OverLimit, commands::Exceeded, rooms::RoomRefusal, subscriptions::CannotSubscribe, topics::TopicRefusal,
     },
+    services::{DeviceError, UserError},
     session::{HandshakeError, JoinError},
     store::{
         Duplicate, StoreError, UserRefusal,
@@ -116,9 +114,22 @@ impl From<DeviceError> for ApiError {
     fn from(error: DeviceError) -> Self {
         match error {
             DeviceError::NotFound => Self::NotFound("Device not found"),
+            DeviceError::Gateway(error) => error.into(),
             DeviceError::Rooms(error) => error.into(),
+            DeviceError::OverLimit(exceeded) => exceeded.into(),
             DeviceError::Store(error) => error.into(),
             DeviceError::Stopped(error) => error.into(),
+        }
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Refused(refusal) => refusal.into(),
+            UserError::Account(error) => error.into(),
+            UserError::Rooms(error) => error.into(),
+            UserError::Store(error) => error.into(),
         }
     }
 }

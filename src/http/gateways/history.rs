@@ -124,13 +124,12 @@ pub async fn history(
     path: web::Path<String>,
     span: QueryOf<Span>,
 ) -> Result<web::Json<History>, ApiError> {
-    let id = broker.gateways.get(gateway_id(&path)?)?.gateway.id;
+    let id = gateway_id(&path)?;
     let Span { from, to, limit } = span.0;
-    // so that the answer has all probes so far
-    broker.gateways.write_history(id).await?;
+    let history = broker.gateways.written_history(id).await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let GatewayHistory { before, mut transitions, hours } =
-        broker.store.gateway_history(id, from, to, MAX_TRANSITIONS as u64 + 1).await?;
+        history.between(from, to, MAX_TRANSITIONS as u64 + 1).await?;
     let uptime = uptime_percent(before, &transitions, from, to.min(broker.clock.now()));
     let (mut samples, left_out) = newest_samples(&hours, from, to, limit.unwrap_or(MAX_SAMPLES));
     // the page is complete from this time on

@@ -13,10 +13,32 @@ use crate::{
         ids::{ClientId, ClientRef, RoomId},
         rooms::{History, Member, Participant, RoomRefusal},
     },
-    store::Page,
+    store::{Page, RoomView, StoreError},
 };
 
 impl Rooms {
+    /// The rooms that a client may see, by id: those after `after`, without the first `skip`.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn list(
+        &self,
+        client: ClientId,
+        after: Option<RoomId>,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<RoomView>, StoreError> {
+        self.store.rooms(client, after, skip, limit).await
+    }
+
+    /// A room as a client sees it.
+    ///
+    /// # Errors
+    /// The client may not see the room.
+    pub async fn view(&self, room: RoomId, client: ClientId) -> Result<RoomView, RoomError> {
+        Ok(self.store.room_view(room, client).await?.ok_or(RoomRefusal::NoSuchRoom)?)
+    }
+
     /// Checks that the client is a member.
     ///
     /// # Errors
