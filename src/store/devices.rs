@@ -1,34 +1,33 @@
 //! Devices.
 
+mod registration;
+mod search;
+
 use chrono::{DateTime, Utc};
 use entity::devices::{ActiveModel, Column, Entity as Devices, Model};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryIntoModel,
-    sea_query::{Expr, Func, LikeExpr},
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Set, TryIntoModel, sea_query::Expr,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use self::search::DeviceFilter;
 use super::{
-    NewRefreshToken, Store, StoreError,
+    Store, StoreError,
     counters::{self, Counter},
-    is_unique_violation, pieces, rooms, tokens,
+    pieces, rooms, tokens,
 };
 use crate::{
     domain::{
         accounts::{Account, Holder},
         ids::{ClientId, GatewayId},
-        registration::{self, Outcome, Proof, Registered},
     },
     protocol::json,
 };
 
 /// The metadata of a device that has set none.
 const NO_METADATA: &str = "{}";
-
-/// Fewest hexadecimal digits of a search that also looks at UUIDs; shorter ones only look at names.
-const UUID_DIGITS: usize = 4;
 
 /// A device as stored.
 #[derive(Debug, Clone)]
@@ -97,157 +96,13 @@ pub struct DeviceChange {
     pub gateway_id: Option<Option<GatewayId>>,
 }
 
-/// Which devices to list, by name.
-#[derive(Debug, Default)]
-pub struct DeviceFilter {
-    /// Only devices whose name contains this text, or whose UUID begins with it.
-    pub search: Option<String>,
-    /// Only devices behind this gateway.
-    pub gateway_id: Option<GatewayId>,
-    /// Only devices after this name and UUID.
-    pub after: Option<(String, ClientId)>,
-    /// Number of devices to skip.
-    pub skip: u64,
-    /// Most devices to return.
-    pub limit: u64,
-}
-
 impl Store {
-    /// Registers a device, or registers it again under a new name and key, together with its first refresh token.
-    ///
-    /// # Errors
-    /// When the database fails; a UUID that is bound to another device is `None`.
-    pub async fn register_device(
-        &self,
-        uuid: ClientId,
-        name: &str,
-        key_hash: &str,
-        proof: Proof<'_>,
-        refresh: &NewRefreshToken,
-    ) -> Result<Option<RegisteredDevice>, StoreError> {
-        match self.try_register(uuid, name, key_hash, proof, refresh).await {
-            // another request has registered the same new UUID in the meantime
-            Err(StoreError::Database(error)) if is_unique_violation(&error) => {
-                self.try_register(uuid, name, key_hash, proof, refresh).await
-            }
-            result => result,
-        }
-    }
-
-    async fn try_register(
-        &self,
-        uuid: ClientId,
-        name: &str,
-        key_hash: &str,
-        proof: Proof<'_>,
-        refresh: &NewRefreshToken,
-    ) -> Result<Option<RegisteredDevice>, StoreError> {
-        let transaction = self.begin_essential().await?;
-        let is_bound = proof != Proof::NotAsked;
-        // locked, so that it is not deleted in the meantime
-        let row = Devices::find_by_id(uuid).lock_exclusive().one(&transaction).await?;
-        let proof = match proof {
-            // it may have been revoked since it was checked
-            Proof::Token(token) if !tokens::counts(&transaction, token, row.as_ref()).await? => Proof::Key(None),
-            proof => proof,
-        };
-        // the former owner of a deleted device has no claim on its UUID
-        let registered = row.as_ref().filter(|row| row.deleted_at.is_none());
-        let registered = registered.map(|row| Registered { key_hash: &row.key_hash, is_bound: row.is_bound });
-        let (is_new, ends_tokens) = match registration::decide(registered, proof, key_hash) {
-            Outcome::First => (true, false),
-            Outcome::Again { ends_tokens } => (false, ends_tokens),
-            Outcome::Refused => return Ok(None),
-        };
-        if row.is_none() {
-            self.check_space()?;
-        }
-        if ends_tokens {
-            tokens::delete_of_client(&transaction, uuid, None).await?;
-        }
-        refresh.clone().insert(&transaction).await?;
-        let device = match row {
-            Some(row) => {
-                let (renamed, generation) = (row.name != name, row.token_generation);
-                if renamed && !is_new {
-                    rooms::rename_member(&transaction, uuid, name).await?;
-                }
-                let mut row = row.into_active_model();
-                row.key_hash = Set(key_hash.to_owned());
-                row.is_bound = Set(is_bound);
-                if ends_tokens {
-                    row.token_generation = Set(generation + 1);
-                }
-                if is_new {
-                    row.deleted_at = Set(None);
-                    row.created_at = Set(self.clock.now().into());
-                }
-                if renamed || is_new || ends_tokens {
-                    row.name = Set(name.to_owned());
-                    row.version = Set(counters::next(&transaction, Counter::Change).await?);
-                }
-                row.update(&transaction).await?
-            }
-            None => {
-                let row = ActiveModel {
-                    uuid: Set(uuid.into()),
-                    name: Set(name.to_owned()),
-                    key_hash: Set(key_hash.to_owned()),
-                    token_generation: Set(0),
-                    created_at: Set(self.clock.now().into()),
-                    metadata: Set(NO_METADATA.to_owned()),
-                    gateway_id: Set(None),
-                    last_seen: Set(None),
-                    deleted_at: Set(None),
-                    // no cache holds an account that is created now, so it needs no version
-                    version: Set(0),
-                    incarnation: Set(0),
-                    is_bound: Set(is_bound),
-                };
-                row.insert(&transaction).await?
-            }
-        };
-        transaction.commit().await?;
-        Ok(Some(device.into()))
-    }
-
-    /// Number of devices that were registered without proof.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_unbound_devices(&self) -> Result<u64, StoreError> {
-        let unbound = Devices::find().filter(Column::DeletedAt.is_null()).filter(Column::IsBound.eq(false));
-        Ok(unbound.count(&self.read).await?)
-    }
-
     /// The device with this UUID.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
         find(&self.read, uuid.into()).await
-    }
-
-    /// A page of devices by name, and the number of devices on all pages.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn devices(&self, filter: DeviceFilter) -> Result<(Vec<RegisteredDevice>, u64), StoreError> {
-        let mut query = Devices::find().filter(Column::DeletedAt.is_null());
-        if let Some(search) = &filter.search {
-            query = query.filter(matches(search));
-        }
-        if let Some(gateway) = filter.gateway_id {
-            query = query.filter(Column::GatewayId.eq(gateway.0));
-        }
-        let total = query.clone().count(&self.read).await?;
-        let page = query.apply_if(filter.after, |query, (name, uuid)| {
-            let same_name = Column::Name.eq(name.as_str()).and(Column::Uuid.gt(uuid.uuid()));
-            query.filter(Column::Name.gt(name).or(same_name))
-        });
-        let page = page.order_by_asc(Column::Name).order_by_asc(Column::Uuid);
-        let rows = page.offset(filter.skip).limit(filter.limit).all(&self.read).await?;
-        Ok((rows.into_iter().map(RegisteredDevice::from).collect(), total))
     }
 
     /// Changes a device. Returns the device after the change.
@@ -344,27 +199,6 @@ impl Store {
     }
 }
 
-/// Devices whose name contains this text, in any case, or whose UUID begins with it.
-fn matches(search: &str) -> Condition {
-    let pattern = |text: &str| {
-        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        LikeExpr::new(format!("%{escaped}%")).escape('\\')
-    };
-    let lower = Expr::expr(Func::lower(Expr::col(Column::Name)));
-    let mut any = Condition::any()
-        // SQLite's LOWER only knows ASCII
-        .add(Expr::col(Column::Name).like(pattern(search)))
-        .add(lower.like(pattern(&search.to_lowercase())));
-    let digits = search.replace('-', "");
-    if (UUID_DIGITS..=32).contains(&digits.len())
-        && let Ok(first) = Uuid::try_parse(&format!("{digits:0<32}"))
-        && let Ok(last) = Uuid::try_parse(&format!("{digits:f<32}"))
-    {
-        any = any.add(Column::Uuid.between(first, last));
-    }
-    any
-}
-
 /// The device with this UUID.
 pub(super) async fn find(
     connection: &impl ConnectionTrait,
@@ -391,8 +225,8 @@ pub(super) async fn advance_generation(
     Ok(Some(row.update(transaction).await?.into()))
 }
 
-/// When which devices (in which incarnation), whose rows are locked, came or went. All are written with the latest of the times, which are a
-/// group's and close together.
+/// Writes when devices, whose rows are locked, came or went, each with its incarnation. All get the latest of the times, which
+/// are close together.
 pub(super) async fn write_seen(
     connection: &impl ConnectionTrait,
     seen: &[(ClientId, i64, DateTime<Utc>)],
