@@ -22,10 +22,10 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle};
 
 use board::Board;
 pub use handle::{Dependencies, GatewayChange, GatewayError, Gateways, NewGateway};
-use messages::{AddWatcher, Probed, Put, Remove, RemoveWatcher, WriteAllHours, WriteHour};
+use messages::{Probed, Put, Remove, WriteAllHours, WriteHour};
 use probe::{Probe, Prober};
 use trouble::Trouble;
-use watchers::Watchers;
+use watchers::{REFRESH, Watchers};
 
 use super::{journal::Journal, topic_manager::Announce};
 use crate::{
@@ -35,19 +35,13 @@ use crate::{
         gateways::{Effects, Gateway, GatewayTable, Hour, Hours, Schedule, Status, Transition},
         ids::GatewayId,
     },
-    protocol::{outbound::StatusEvent, wire},
+    protocol::outbound::StatusEvent,
     settings,
     store::{self, GatewayRecord},
 };
 
 /// Probes that are under way at a time (contract section 4).
 const AT_A_TIME: usize = 64;
-
-/// Between two frames to status sockets when nothing changes (contract section 4).
-const REFRESH: Duration = Duration::from_secs(5);
-
-/// Between two frames to status sockets when much changes.
-const GATHERING: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct GatewayMonitor {
@@ -199,39 +193,6 @@ impl GatewayMonitor {
             self.neighbours.journal.record_soon(records);
         }
     }
-
-    /// Tells the watchers: at once, or when the last frame is a moment old.
-    fn push_soon(&mut self, context: &mut Context<Self>) {
-        if self.pushing || self.watchers.is_empty() {
-            return;
-        }
-        match GATHERING.checked_sub(self.clock().instant() - self.pushed) {
-            None => self.push(context),
-            Some(wait) => self.push_later(wait, context),
-        }
-    }
-
-    fn push_later(&mut self, wait: Duration, context: &mut Context<Self>) {
-        self.pushing = true;
-        context.run_later(wait, |monitor, context| monitor.push(context));
-    }
-
-    fn push(&mut self, context: &mut Context<Self>) {
-        self.pushing = false;
-        if self.watchers.is_empty() {
-            return;
-        }
-        if self.neighbours.relays.is_congested() {
-            // the next frame says all that this one would have said
-            self.push_later(GATHERING, context);
-            return;
-        }
-        self.pushed = self.clock().instant();
-        let frame = wire::text(&[self.board.statuses().as_bytes()]);
-        for (worker, members) in &self.watchers.audience().workers {
-            self.neighbours.relays.publish(*worker, members.clone(), None, frame.clone());
-        }
-    }
 }
 
 fn hours_of(gateway: GatewayId, hours: impl IntoIterator<Item = Hour>) -> Vec<GatewayRecord> {
@@ -335,23 +296,6 @@ impl Handler<WriteAllHours> for GatewayMonitor {
     fn handle(&mut self, _: WriteAllHours, _: &mut Self::Context) {
         let all = self.hours.record_all();
         self.record(all.into_iter().map(|(gateway, hour)| GatewayRecord::Hour { gateway, hour }).collect());
-    }
-}
-
-impl Handler<AddWatcher> for GatewayMonitor {
-    type Result = ();
-
-    fn handle(&mut self, AddWatcher(session): AddWatcher, _: &mut Self::Context) {
-        self.neighbours.relays.deliver(&session, &[self.board.statuses().as_bytes()]);
-        self.watchers.add(session);
-    }
-}
-
-impl Handler<RemoveWatcher> for GatewayMonitor {
-    type Result = ();
-
-    fn handle(&mut self, RemoveWatcher(session): RemoveWatcher, _: &mut Self::Context) {
-        self.watchers.remove(&session);
     }
 }
 
