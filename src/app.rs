@@ -69,10 +69,11 @@ impl Application {
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
         warn_of_risks(&settings, address);
-        let Data { store, held, left, first_password, has_accounts } = Data::open(&settings, address, &clock).await?;
+        let Data { store, held, restored, first_password, has_accounts } =
+            Data::open(&settings, address, &clock).await?;
         let identities = Identities::load(&settings, &clock, &dir.secret, &store, workers).await?;
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
-        let actors = Actors::start(&arbiters, &settings, &clock, workers, &store, accounts, left).await?;
+        let actors = Actors::start(&arbiters, &settings, &clock, workers, &store, accounts, restored).await?;
         let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
         let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));
         let server = serve(broker.clone(), listener, workers)?;

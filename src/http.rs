@@ -100,7 +100,7 @@ fn client_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> 
 
 /// The address for limits: of IPv6, the /64.
 pub(crate) fn limited_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
-    client_address(request, settings).map(network::subscriber)
+    client_address(request, settings).map(network::limit_key)
 }
 
 fn is_trusted(http: &Http, address: IpAddr) -> bool {

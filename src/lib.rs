@@ -16,11 +16,12 @@
 //! | [`cli`] | the command line |
 //! | [`bench`](mod@bench) | `switchboard bench` |
 //! | [`terminal`] | output and arguments shared by both |
+//! | [`client`] | the Rust client, used by the command line and the tests |
 //! | [`app`] | start and stop; creates and connects the actors |
 //! | [`http`] | routes, extractors, handlers, and the errors of HTTP answers |
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
-//! | [`services`] | what is done to devices and users, which needs several actors |
+//! | [`services`] | devices and users as a whole: list, change, delete; no actor owns them |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |
@@ -30,7 +31,6 @@
 //! | [`protocol`] | inbound and outbound frames, error codes, close codes |
 //! | [`clock`] | the time, which tests can set |
 //! | [`domain`] | rules and decisions, without actors or I/O |
-//! | [`client`] | the Rust client, used by the command line and the tests |
 //!
 //! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. Each layer has its own errors; `http`
 //! maps them to answers, `session` to frames and close codes. The documentation of each module

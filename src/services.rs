@@ -1,4 +1,5 @@
-//! What is done to devices and users: operations that need several actors, the accounts and the database, each as one method.
+//! Devices and users as a whole: listing, changing and deleting them, each operation as one method. No actor owns them, and
+//! `auth`, which registers them and knows their accounts, is below the actors that a change or deletion has to reach.
 //!
 //! To add an operation that belongs to one actor: a method of that actor's handle.
 

@@ -44,7 +44,7 @@ use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
-pub use devices::{DeviceChange, DeviceFilter, RegisteredDevice};
+pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
 pub use gateways::history::{GatewayHistory, GatewayRecord};
 pub use location::Location;
@@ -179,7 +179,7 @@ impl Store {
         }
         let seen = records.iter().filter_map(Record::device);
         row_locks::devices(&transaction, seen.chain(changes.iter().filter_map(RoomChange::newcomer))).await?;
-        commands::write(&transaction, records, nearly_full).await?;
+        records::write(&transaction, records, nearly_full).await?;
         let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full, &self.clock).await?;
         transaction.commit().await?;
         Ok(decided)

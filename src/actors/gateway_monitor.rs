@@ -1,7 +1,7 @@
 //! The role of the GatewayMonitor is to know which gateways can be reached, by probing each once in a period.
 //!
 //! Handlers create, change and delete gateways through the handle [`Gateways`], and read their states there. The
-//! GatewayMonitor sends status sessions the two-word answer, records changes and round trips with the Journal, and announces
+//! GatewayMonitor sends status sessions the body of `GET /device_status/`, records changes and round trips with the Journal, and announces
 //! changes of status through the TopicManager. `domain/gateways` decides when a gateway is probed and what a probe means;
 //! `probe` does it. The actor has a thread of its own, so that thousands of probes do not delay messages.
 

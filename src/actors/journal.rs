@@ -24,10 +24,10 @@ use crate::{
 /// How long to wait before the database is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long patient records wait for company.
+/// How long records may wait to be written together with later ones.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// Records per transaction: a backlog is written piece by piece, each in good time.
+/// Records per transaction: a backlog is written piece by piece, so that no transaction holds the writer for long.
 const BATCH: usize = 5_000;
 
 /// Write this.
@@ -35,8 +35,8 @@ const BATCH: usize = 5_000;
 #[rtype(result = "()")]
 struct Write {
     records: Vec<Record>,
-    /// Whether it may wait a little for company.
-    patient: bool,
+    /// Whether it may wait to be written together with later records.
+    may_wait: bool,
 }
 
 /// Answers when all that was recorded before is written.
@@ -94,9 +94,9 @@ pub struct JournalWriter {
     is_late: bool,
     /// why the records could not be written, which wait for a timer
     retrying: Option<StoreError>,
-    /// a timer is set for what is patient
+    /// a timer is set for what may wait
     gathering: bool,
-    /// something of what waits is not patient
+    /// something of what waits is to be written at once
     urgent: bool,
 }
 
@@ -236,10 +236,10 @@ impl Actor for JournalWriter {
 impl Handler<Write> for JournalWriter {
     type Result = ();
 
-    fn handle(&mut self, Write { records, patient }: Write, context: &mut Self::Context) {
+    fn handle(&mut self, Write { records, may_wait }: Write, context: &mut Self::Context) {
         self.waiting.extend(records);
         self.backlog.set_records(self.waiting.len());
-        if !patient {
+        if !may_wait {
             self.urgent = true;
             self.write(context);
         } else if !self.gathering {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::Arbiter;
 
-use super::data::Left;
+use super::data::Restored;
 use crate::{
     actors::{
         command_dispatcher::{self, Commands},
@@ -56,7 +56,7 @@ impl Actors {
         workers: usize,
         store: &Store,
         accounts: &Arc<Accounts>,
-        left: Left,
+        restored: Restored,
     ) -> anyhow::Result<Self> {
         let control = arbiters.control.handle();
         let limits = &settings.limits;
@@ -88,8 +88,8 @@ impl Actors {
         let gateways = Gateways::start(
             &arbiters.probing.handle(),
             gateway_monitor::Dependencies {
-                gateways: left.gateways,
-                before: left.transitions,
+                gateways: restored.gateways,
+                before: restored.transitions,
                 probes: settings.probes.clone(),
                 most: limits.gateways,
                 relays: relays.clone(),
@@ -113,7 +113,7 @@ impl Actors {
                 clock: clock.clone(),
                 limits: limits.commands(),
                 outbound_bytes: limits.outbound_bytes,
-                unfinished: left.unfinished,
+                unfinished: restored.unfinished,
             },
         )
         .await?;

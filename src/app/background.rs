@@ -93,7 +93,7 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
     }
 }
 
-/// Deletes commands that ended more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
+/// Deletes finished commands that were given more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
 async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {

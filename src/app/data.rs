@@ -48,7 +48,7 @@ pub(super) struct Data {
     /// the file with the password of the first account, if this start created that account
     pub first_password: Option<PathBuf>,
     pub has_accounts: bool,
-    pub left: Left,
+    pub restored: Restored,
 }
 
 /// The right to serve a database.
@@ -59,7 +59,7 @@ pub(super) struct Held {
 }
 
 /// What the actors begin with.
-pub(super) struct Left {
+pub(super) struct Restored {
     /// those of the configuration and those created over HTTP
     pub gateways: Vec<Gateway>,
     /// what was last known of each gateway
@@ -85,7 +85,7 @@ impl Data {
             held: Held { lock, instance: broker.instance },
             first_password: bootstrap::create_first_admin(&starting, settings).await?,
             has_accounts: starting.count_users().await? > 0,
-            left: Left {
+            restored: Restored {
                 gateways: all_gateways(settings, &starting).await?,
                 transitions: starting.last_gateway_transitions().await?.into_iter().collect(),
                 unfinished: starting.unfinished_commands().await?,

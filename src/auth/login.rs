@@ -73,7 +73,7 @@ impl Logins {
             return Err(IdentityError::InactiveUser.into());
         }
         let this = self.clone();
-        undisturbed(async move { this.begin(&name, user, address.map(network::subscriber)).await }).await
+        undisturbed(async move { this.begin(&name, user, address.map(network::limit_key)).await }).await
     }
 
     /// Stores a login whose password was right.
@@ -196,7 +196,7 @@ impl Logins {
         password: String,
         address: Option<IpAddr>,
     ) -> Result<bool, AuthError> {
-        let attempt = self.attempt(name, user, address.map(network::subscriber)).await?;
+        let attempt = self.attempt(name, user, address.map(network::limit_key)).await?;
         // an overlong password is not worth a hash, but must take as long as any other
         let password = if password.chars().count() > MAX_CHARS { String::new() } else { password };
         let verified = self.passwords.verify(password, user.map(|user| user.password_hash.clone())).await;

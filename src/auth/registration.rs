@@ -175,7 +175,7 @@ impl Registrations {
     }
 
     fn count(&self, address: Option<IpAddr>) -> Result<(), OverLimit> {
-        let Some(address) = address.map(network::subscriber) else { return Ok(()) };
+        let Some(address) = address.map(network::limit_key) else { return Ok(()) };
         let mut per_address = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
         per_address
             .take(&[address], Instant::now())

@@ -111,7 +111,7 @@ impl Relay {
             match outbox.liveness.check(tick::clock(), unix, self.periods) {
                 Due::Silent => outbox.close(CloseCode::Silent),
                 Due::Expired => outbox.close(CloseCode::Unauthorized),
-                Due::Signs { ping, heartbeat } => {
+                Due::Keepalive { ping, heartbeat } => {
                     if ping {
                         outbox.send(Opcode::Ping, &[]);
                     }

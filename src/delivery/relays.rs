@@ -95,7 +95,7 @@ impl Relays {
 
     /// The limits of the outbox of an anonymous session: at most two of the largest frames that a client may send. This is
     /// enough, since such a session gets only answers to its own frames.
-    pub fn outbox_limits_of_nobody(&self) -> OutboxLimits {
+    pub fn anonymous_outbox_limits(&self) -> OutboxLimits {
         let limits = self.outbox_limits();
         let own = if self.frame_bytes == 0 { usize::MAX } else { 2 * self.frame_bytes };
         let bytes = if limits.bytes == 0 { own } else { limits.bytes.min(own) };

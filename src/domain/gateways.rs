@@ -131,7 +131,7 @@ impl Status {
             .find(|status| status.as_str() == text)
     }
 
-    /// The word in `GET /device_status/` (contract section 4); `None` before the first probe.
+    /// Whether it answers probes; `None` before the first.
     pub fn is_up(self) -> Option<bool> {
         match self {
             Self::Unknown => None,

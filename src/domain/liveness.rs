@@ -28,7 +28,7 @@ pub struct Liveness {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
     /// Send the frames that are due; both may be false.
-    Signs {
+    Keepalive {
         /// A ping is due.
         ping: bool,
         /// A heartbeat is due.
@@ -77,7 +77,7 @@ impl Liveness {
         if heartbeat {
             self.heartbeat.set(Some(now));
         }
-        Due::Signs { ping, heartbeat }
+        Due::Keepalive { ping, heartbeat }
     }
 }
 
@@ -92,23 +92,23 @@ mod tests {
         let session = Liveness::new(0);
         let mut pings = Vec::new();
         for now in 0..60 {
-            if session.check(now, 0, PERIODS) == (Due::Signs { ping: true, heartbeat: false }) {
+            if session.check(now, 0, PERIODS) == (Due::Keepalive { ping: true, heartbeat: false }) {
                 pings.push(now);
             }
         }
         assert_eq!(pings, [25, 50]);
         assert_eq!(session.check(60, 0, PERIODS), Due::Silent);
         session.heard(60);
-        assert_eq!(session.check(119, 0, PERIODS), Due::Signs { ping: true, heartbeat: false });
+        assert_eq!(session.check(119, 0, PERIODS), Due::Keepalive { ping: true, heartbeat: false });
     }
 
     #[test]
     fn heartbeats_go_to_those_who_get_them() {
         let session = Liveness::new(0);
         session.start_heartbeat(10);
-        assert_eq!(session.check(39, 0, PERIODS), Due::Signs { ping: true, heartbeat: false });
-        assert_eq!(session.check(40, 0, PERIODS), Due::Signs { ping: false, heartbeat: true });
-        assert_eq!(session.check(41, 0, PERIODS), Due::Signs { ping: false, heartbeat: false });
+        assert_eq!(session.check(39, 0, PERIODS), Due::Keepalive { ping: true, heartbeat: false });
+        assert_eq!(session.check(40, 0, PERIODS), Due::Keepalive { ping: false, heartbeat: true });
+        assert_eq!(session.check(41, 0, PERIODS), Due::Keepalive { ping: false, heartbeat: false });
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl<'de> Deserialize<'de> for Network {
 
 /// The key by which limits count an address: an IPv4 address itself, or the /64 of an IPv6 address, since a subscriber has at
 /// least a /64.
-pub fn subscriber(address: IpAddr) -> IpAddr {
+pub fn limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Net::new_assert(address, 64).network()),
         address @ IpAddr::V4(_) => address,
@@ -84,10 +84,10 @@ mod tests {
 
     #[test]
     fn addresses_of_one_64_count_as_one() {
-        assert_eq!(subscriber(ip("2001:db8:1:2:aaaa::1")), subscriber(ip("2001:db8:1:2:bbbb::2")));
-        assert_ne!(subscriber(ip("2001:db8:1:2::1")), subscriber(ip("2001:db8:1:3::1")));
-        assert_eq!(subscriber(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
-        assert_ne!(subscriber(ip("192.0.2.1")), subscriber(ip("192.0.2.2")));
+        assert_eq!(limit_key(ip("2001:db8:1:2:aaaa::1")), limit_key(ip("2001:db8:1:2:bbbb::2")));
+        assert_ne!(limit_key(ip("2001:db8:1:2::1")), limit_key(ip("2001:db8:1:3::1")));
+        assert_eq!(limit_key(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+        assert_ne!(limit_key(ip("192.0.2.1")), limit_key(ip("192.0.2.2")));
     }
 
     #[test]

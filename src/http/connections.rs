@@ -197,7 +197,7 @@ impl Connections {
         if self.proxies.iter().any(|proxy| proxy.contains(peer)) {
             return None;
         }
-        let address = network::subscriber(peer);
+        let address = network::limit_key(peer);
         let mut addresses = self.addresses();
         let count = addresses.entry(address).or_default();
         *count += 1;

@@ -1,4 +1,4 @@
-//! Gateways as a resource, and the two-word answer (contract section 4).
+//! Gateways as a resource, and `GET /device_status/` (contract section 4).
 
 pub mod history;
 

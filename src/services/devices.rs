@@ -17,7 +17,7 @@ use crate::{
         budget::OverLimit,
         ids::ClientId,
     },
-    store::{DeviceChange, DeviceFilter, RegisteredDevice, Store, StoreError},
+    store::{DeviceChange, DeviceFilter, DeviceRow, Store, StoreError},
 };
 
 /// Why a device is not read, changed or deleted.
@@ -45,7 +45,7 @@ pub enum DeviceError {
 /// A device as it is now.
 #[derive(Debug)]
 pub struct DeviceView {
-    pub device: RegisteredDevice,
+    pub device: DeviceRow,
     /// Whether its socket on `/ws` is open, on any node.
     pub is_online: bool,
 }
@@ -86,7 +86,7 @@ impl Devices {
     pub async fn list(&self, filter: DeviceFilter) -> Result<(Vec<DeviceView>, u64), StoreError> {
         let (devices, total) = self.store.devices(filter).await?;
         let online = self.clients.online_among(devices.iter().map(|device| device.uuid)).await;
-        let view = |device: RegisteredDevice| DeviceView { is_online: online.contains(&device.uuid), device };
+        let view = |device: DeviceRow| DeviceView { is_online: online.contains(&device.uuid), device };
         Ok((devices.into_iter().map(view).collect(), total))
     }
 
@@ -137,12 +137,12 @@ impl Devices {
     }
 
     /// Applies a change that is in the database to the device's account and sessions.
-    async fn apply(&self, device: RegisteredDevice) -> Result<(), MailboxError> {
+    async fn apply(&self, device: DeviceRow) -> Result<(), MailboxError> {
         let account = self.accounts.put(Account::from(device));
         self.clients.apply(AccountChange::Account(account)).await
     }
 
-    async fn view(&self, device: RegisteredDevice) -> DeviceView {
+    async fn view(&self, device: DeviceRow) -> DeviceView {
         let is_online = !self.clients.online_among(iter::once(device.uuid)).await.is_empty();
         DeviceView { device, is_online }
     }

@@ -72,7 +72,7 @@ pub async fn accept(
         request.conn_data::<ConnectionSocket>().map(|socket| socket.0.clone()).ok_or(HandshakeError::NoSocket)?;
     let limits = match identity {
         Some(_) => broker.relays.outbox_limits(),
-        None => broker.relays.outbox_limits_of_nobody(),
+        None => broker.relays.anonymous_outbox_limits(),
     };
     let outbox = delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
     let mut session = Session {

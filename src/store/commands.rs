@@ -11,8 +11,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Set, se
 use uuid::Uuid;
 
 pub use self::read::{CommandFilter, CommandPage, StoredProgress};
-pub(super) use self::write::write;
-use self::write::{upsert_commands, upsert_targets};
+pub(super) use self::write::{upsert_commands, upsert_targets, write_late_result, write_progress};
 use super::{Store, StoreError, User, pieces};
 use crate::domain::{
     accounts::Account,

@@ -31,7 +31,7 @@ const NO_METADATA: &str = "{}";
 
 /// A device as stored.
 #[derive(Debug, Clone)]
-pub struct RegisteredDevice {
+pub struct DeviceRow {
     /// Its identity.
     pub uuid: ClientId,
     /// May be empty.
@@ -52,8 +52,8 @@ pub struct RegisteredDevice {
     pub is_deleted: bool,
 }
 
-impl From<RegisteredDevice> for Account {
-    fn from(device: RegisteredDevice) -> Self {
+impl From<DeviceRow> for Account {
+    fn from(device: DeviceRow) -> Self {
         Self {
             id: device.uuid,
             generation: device.token_generation,
@@ -69,7 +69,7 @@ impl From<RegisteredDevice> for Account {
     }
 }
 
-impl From<Model> for RegisteredDevice {
+impl From<Model> for DeviceRow {
     fn from(row: Model) -> Self {
         Self {
             uuid: row.uuid.into(),
@@ -101,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
+    pub async fn device(&self, uuid: ClientId) -> Result<Option<DeviceRow>, StoreError> {
         find(&self.read, uuid.into()).await
     }
 
@@ -109,11 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails; no such device is `None`.
-    pub async fn update_device(
-        &self,
-        uuid: ClientId,
-        change: DeviceChange,
-    ) -> Result<Option<RegisteredDevice>, StoreError> {
+    pub async fn update_device(&self, uuid: ClientId, change: DeviceChange) -> Result<Option<DeviceRow>, StoreError> {
         let transaction = self.begin().await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
@@ -142,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails; no such device is `None`.
-    pub async fn delete_device(&self, uuid: ClientId) -> Result<Option<RegisteredDevice>, StoreError> {
+    pub async fn delete_device(&self, uuid: ClientId) -> Result<Option<DeviceRow>, StoreError> {
         let transaction = self.begin_essential().await?;
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
@@ -186,33 +182,30 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn devices_and_deleted(&self, uuids: &[ClientId]) -> Result<Vec<RegisteredDevice>, StoreError> {
+    pub async fn devices_and_deleted(&self, uuids: &[ClientId]) -> Result<Vec<DeviceRow>, StoreError> {
         let (mut found, mut rest) = (Vec::new(), uuids);
         for size in pieces(uuids.len()) {
             let (piece, later) = rest.split_at(size);
             rest = later;
             let uuids = piece.iter().map(|uuid| uuid.uuid());
             let rows = Devices::find().filter(Column::Uuid.is_in(uuids)).all(&self.read).await?;
-            found.extend(rows.into_iter().map(RegisteredDevice::from));
+            found.extend(rows.into_iter().map(DeviceRow::from));
         }
         Ok(found)
     }
 }
 
 /// The device with this UUID.
-pub(super) async fn find(
-    connection: &impl ConnectionTrait,
-    uuid: Uuid,
-) -> Result<Option<RegisteredDevice>, StoreError> {
+pub(super) async fn find(connection: &impl ConnectionTrait, uuid: Uuid) -> Result<Option<DeviceRow>, StoreError> {
     let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).one(connection).await?;
-    Ok(row.map(RegisteredDevice::from))
+    Ok(row.map(DeviceRow::from))
 }
 
 /// Ends all access tokens of a device by starting a new generation, and its key. Returns the device after it.
 pub(super) async fn advance_generation(
     transaction: &impl ConnectionTrait,
     uuid: ClientId,
-) -> Result<Option<RegisteredDevice>, StoreError> {
+) -> Result<Option<DeviceRow>, StoreError> {
     let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
     let Some(row) = row.one(transaction).await? else { return Ok(None) };
     let generation = row.token_generation;
@@ -257,18 +250,18 @@ pub(super) async fn write_seen(
 pub(super) async fn lock_behind(
     connection: &impl ConnectionTrait,
     gateway: GatewayId,
-) -> Result<Vec<RegisteredDevice>, StoreError> {
+) -> Result<Vec<DeviceRow>, StoreError> {
     let behind = Devices::find().filter(Column::GatewayId.eq(gateway.0)).order_by_asc(Column::Uuid);
     let rows = behind.lock_exclusive().all(connection).await?;
-    Ok(rows.into_iter().map(RegisteredDevice::from).collect())
+    Ok(rows.into_iter().map(DeviceRow::from).collect())
 }
 
 /// Removes a gateway from its devices. Returns these devices after the change.
 pub(super) async fn forget_gateway(
     connection: &impl ConnectionTrait,
     gateway: GatewayId,
-    behind: Vec<RegisteredDevice>,
-) -> Result<Vec<RegisteredDevice>, StoreError> {
+    behind: Vec<DeviceRow>,
+) -> Result<Vec<DeviceRow>, StoreError> {
     if behind.is_empty() {
         return Ok(behind);
     }
@@ -279,6 +272,6 @@ pub(super) async fn forget_gateway(
         .col_expr(Column::Version, Expr::value(version))
         .exec(connection)
         .await?;
-    let behind_none = |device| RegisteredDevice { gateway_id: None, version, ..device };
+    let behind_none = |device| DeviceRow { gateway_id: None, version, ..device };
     Ok(behind.into_iter().map(behind_none).collect())
 }

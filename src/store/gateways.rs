@@ -7,7 +7,7 @@ use entity::gateways;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set, sea_query::Expr};
 
 use super::{
-    RegisteredDevice, Store, StoreError,
+    DeviceRow, Store, StoreError,
     counters::{self, Counter},
     devices, is_unique_violation,
 };
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_gateway(&self, id: GatewayId) -> Result<Vec<RegisteredDevice>, StoreError> {
+    pub async fn delete_gateway(&self, id: GatewayId) -> Result<Vec<DeviceRow>, StoreError> {
         let transaction = self.begin_essential().await?;
         let devices = devices::lock_behind(&transaction, id).await?;
         gateways::Entity::delete_by_id(id.0).exec(&transaction).await?;

@@ -1,10 +1,13 @@
-//! The records of the Journal.
+//! The records of the Journal, and how they are written: each by the file of its aggregate.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
-use super::GatewayRecord;
+use entity::command_progress;
+use sea_orm::{ConnectionTrait, Set};
+
+use super::{GatewayRecord, StoreError, commands, devices, gateways};
 use crate::domain::{
     commands::{Command, Target},
     ids::{ClientId, CommandId},
@@ -67,6 +70,64 @@ impl Record {
             _ => None,
         }
     }
+}
+
+/// Writes all records, but no progress reports while storage is nearly full.
+///
+/// # Errors
+/// When the database fails; then the transaction must not be committed.
+pub(super) async fn write(
+    transaction: &impl ConnectionTrait,
+    records: &[Record],
+    nearly_full: bool,
+) -> Result<(), StoreError> {
+    // in the order of ids, so that two transactions never wait for each other's rows; ids of commands are in the order of
+    // time, so that the database appends
+    let mut of_commands = BTreeMap::new();
+    let mut targets = BTreeMap::new();
+    let mut progress = Vec::new();
+    let mut late = Vec::new();
+    let mut seen = BTreeMap::new();
+    let mut of_gateways = Vec::new();
+    for record in records {
+        match record {
+            Record::Whole(command) => {
+                of_commands.insert(command.id, &**command);
+                targets.extend(command.targets.iter().map(|target| ((command.id, target.client.uuid()), target)));
+            }
+            Record::Command(command) => {
+                of_commands.insert(command.id, &**command);
+            }
+            Record::Target { command, target } => {
+                targets.insert((*command, target.client.uuid()), target);
+            }
+            Record::Progress { .. } if nearly_full => {}
+            Record::Progress { command, client, version, at, progress: report } => {
+                progress.push(command_progress::ActiveModel {
+                    command_id: Set(command.uuid()),
+                    client_uuid: Set((*client).into()),
+                    version: Set(*version),
+                    at: Set((*at).into()),
+                    progress: Set(report.to_string()),
+                });
+            }
+            Record::LateResult { command, client, result } => late.push((*command, *client, &**result)),
+            Record::DeviceSeen { device, incarnation, at } => {
+                seen.insert(*device, (*incarnation, *at));
+            }
+            Record::Gateway(record) => of_gateways.push(record),
+        }
+    }
+    commands::upsert_commands(transaction, of_commands.into_values()).await?;
+    commands::upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
+    commands::write_progress(transaction, progress).await?;
+    let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();
+    devices::write_seen(transaction, &seen).await?;
+    gateways::history::write(transaction, &of_gateways).await?;
+    for (command, client, result) in late {
+        commands::write_late_result(transaction, command, client, result).await?;
+    }
+    Ok(())
 }
 
 /// Leaves out texts of clients.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Topics per query.
-const AT_ONCE: u64 = 500;
+const CHUNK: u64 = 500;
 
 /// The outcome of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Store {
     ) -> Result<(Vec<Topic>, bool), StoreError> {
         let (mut topics, mut size) = (Vec::<Topic>::new(), 0);
         loop {
-            let want = (limit - topics.len() as u64).min(AT_ONCE);
+            let want = (limit - topics.len() as u64).min(CHUNK);
             let mut query = Topics::find().order_by_asc(Column::Id);
             if let Some(after) = topics.last().map(|topic| topic.id.as_str()).or(after) {
                 query = query.filter(Column::Id.gt(after));

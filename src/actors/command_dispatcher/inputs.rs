@@ -1,5 +1,6 @@
-//! The way from worker threads to the CommandDispatcher. What a thread has for it goes as one message at the end of the
-//! thread's tick, so that the two threads take turns once per tick, not once per command.
+//! The way of replies, and of commands that are not stored first, from worker threads to the CommandDispatcher. What a
+//! thread has for it goes as one message at the end of the thread's tick, so that the two threads take turns once per tick,
+//! not once per command.
 
 use std::{
     cell::RefCell,

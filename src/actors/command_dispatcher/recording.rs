@@ -16,7 +16,7 @@ impl CommandDispatcher {
     pub(super) fn record_and_tell(&mut self, updates: impl IntoIterator<Item = TargetUpdate>) {
         let updates: Vec<_> = updates.into_iter().collect();
         let mut records = Vec::new();
-        let mut patient = true;
+        let mut may_wait = true;
         for update in &updates {
             if self.unkept.contains(&update.command) {
                 if update.finished.is_some() {
@@ -32,7 +32,7 @@ impl CommandDispatcher {
                 }
                 (None, true) if update.progress.is_none() => {}
                 _ => {
-                    patient = false;
+                    may_wait = false;
                     if self.unrecorded.remove(update.command) {
                         records.extend(self.pending.command(update.command).cloned().map(Arc::new).map(Record::Whole));
                     }
@@ -42,7 +42,7 @@ impl CommandDispatcher {
         }
         // before it is told: whoever hears of it and then flushes the Journal finds it written
         if !records.is_empty() {
-            if patient { self.journal.record_soon(records) } else { self.journal.record(records) }
+            if may_wait { self.journal.record_soon(records) } else { self.journal.record(records) }
         }
         updates.into_iter().for_each(|update| self.audience.tell(update));
     }

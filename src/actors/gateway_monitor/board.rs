@@ -41,7 +41,7 @@ impl Board {
         Some(known.gateway.name.clone())
     }
 
-    /// The two-word answer (contract section 4): `{"1":"connected"}`, with those that have been probed.
+    /// The body of `GET /device_status/` (contract section 4): `{"1":"connected"}`, with those that have been probed.
     pub(super) fn statuses(&self) -> String {
         let words = self.all().into_iter().filter_map(|known| {
             let word = if known.status.is_up()? { "connected" } else { "disconnected" };

@@ -32,7 +32,7 @@ pub(super) struct WriteHour(pub(super) GatewayId);
 #[rtype(result = "()")]
 pub(super) struct WriteAllHours;
 
-/// A socket wants the two-word answer: now, every five seconds, and at each change.
+/// A socket wants the body of `GET /device_status/`: now, every five seconds, and at each change.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct AddWatcher(pub(super) SessionHandle);

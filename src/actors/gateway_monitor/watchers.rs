@@ -1,4 +1,4 @@
-//! The sockets that get every change of the two-word answer, and when they get it.
+//! The sockets that get the body of `GET /device_status/` at every change, and when they get it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

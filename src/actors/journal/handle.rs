@@ -99,12 +99,12 @@ impl Journal {
 
     /// Writes records as soon as possible.
     pub fn record(&self, records: Vec<Record>) {
-        self.writer.do_send(Write { records, patient: false });
+        self.writer.do_send(Write { records, may_wait: false });
     }
 
     /// Writes records together with later ones, within 50 ms.
     pub fn record_soon(&self, records: Vec<Record>) {
-        self.writer.do_send(Write { records, patient: true });
+        self.writer.do_send(Write { records, may_wait: true });
     }
 
     /// Waits until all that was recorded before is written.

@@ -1,7 +1,5 @@
 //! Writing commands.
 
-use std::collections::BTreeMap;
-
 use entity::{command_progress, command_targets, commands};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
@@ -9,87 +7,16 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{
-    super::{Record, devices, gateways, pieces},
-    StoreError,
-};
+use super::{super::pieces, StoreError};
 use crate::domain::{
     commands::{Command, Target, TargetState},
-    ids::CommandId,
+    ids::{ClientId, CommandId},
 };
 
 /// Progress reports kept per target.
 const PROGRESS_KEPT: u64 = 100;
 
-/// Writes all records, but no progress reports while storage is nearly full.
-///
-/// # Errors
-/// When the database fails; then the transaction must not be committed.
-pub(in crate::store) async fn write(
-    transaction: &impl ConnectionTrait,
-    records: &[Record],
-    nearly_full: bool,
-) -> Result<(), StoreError> {
-    // in the order of ids, so that two transactions never wait for each other's rows; ids of commands are in the order of
-    // time, so that the database appends
-    let mut commands = BTreeMap::new();
-    let mut targets = BTreeMap::new();
-    let mut progress = Vec::new();
-    let mut late = Vec::new();
-    let mut seen = BTreeMap::new();
-    let mut of_gateways = Vec::new();
-    for record in records {
-        match record {
-            Record::Whole(command) => {
-                commands.insert(command.id, &**command);
-                targets.extend(command.targets.iter().map(|target| ((command.id, target.client.uuid()), target)));
-            }
-            Record::Command(command) => {
-                commands.insert(command.id, &**command);
-            }
-            Record::Target { command, target } => {
-                targets.insert((*command, target.client.uuid()), target);
-            }
-            Record::Progress { .. } if nearly_full => {}
-            Record::Progress { command, client, version, at, progress: report } => {
-                progress.push(command_progress::ActiveModel {
-                    command_id: Set(command.uuid()),
-                    client_uuid: Set((*client).into()),
-                    version: Set(*version),
-                    at: Set((*at).into()),
-                    progress: Set(report.to_string()),
-                });
-            }
-            Record::LateResult { command, client, result } => late.push((*command, *client, result.to_string())),
-            Record::DeviceSeen { device, incarnation, at } => {
-                seen.insert(*device, (*incarnation, *at));
-            }
-            Record::Gateway(record) => of_gateways.push(record),
-        }
-    }
-    upsert_commands(transaction, commands.into_values()).await?;
-    upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
-    write_progress(transaction, progress).await?;
-    let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();
-    devices::write_seen(transaction, &seen).await?;
-    gateways::history::write(transaction, &of_gateways).await?;
-    for (command, client, result) in late {
-        command_targets::Entity::update_many()
-            .filter(command_targets::Column::CommandId.eq(command.uuid()))
-            .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
-            .filter(
-                command_targets::Column::State
-                    .is_in([TargetState::TimedOut.as_str(), TargetState::Disconnected.as_str()]),
-            )
-            .filter(command_targets::Column::LateResult.is_null())
-            .col_expr(command_targets::Column::LateResult, Expr::value(result))
-            .exec(transaction)
-            .await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn upsert_commands(
+pub(in crate::store) async fn upsert_commands(
     connection: &impl ConnectionTrait,
     mut commands: impl ExactSizeIterator<Item = &Command>,
 ) -> Result<(), StoreError> {
@@ -106,7 +33,7 @@ pub(super) async fn upsert_commands(
     Ok(())
 }
 
-pub(super) async fn upsert_targets(
+pub(in crate::store) async fn upsert_targets(
     connection: &impl ConnectionTrait,
     mut targets: impl ExactSizeIterator<Item = (CommandId, &Target)>,
 ) -> Result<(), StoreError> {
@@ -133,7 +60,27 @@ pub(super) async fn upsert_targets(
     Ok(())
 }
 
-async fn write_progress(
+/// Stores a result that came too late, once, if the target timed out or lost its socket.
+pub(in crate::store) async fn write_late_result(
+    connection: &impl ConnectionTrait,
+    command: CommandId,
+    client: ClientId,
+    result: &str,
+) -> Result<(), StoreError> {
+    command_targets::Entity::update_many()
+        .filter(command_targets::Column::CommandId.eq(command.uuid()))
+        .filter(command_targets::Column::ClientUuid.eq(client.uuid()))
+        .filter(
+            command_targets::Column::State.is_in([TargetState::TimedOut.as_str(), TargetState::Disconnected.as_str()]),
+        )
+        .filter(command_targets::Column::LateResult.is_null())
+        .col_expr(command_targets::Column::LateResult, Expr::value(result))
+        .exec(connection)
+        .await?;
+    Ok(())
+}
+
+pub(in crate::store) async fn write_progress(
     connection: &impl ConnectionTrait,
     rows: Vec<command_progress::ActiveModel>,
 ) -> Result<(), StoreError> {

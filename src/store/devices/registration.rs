@@ -5,7 +5,7 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QuerySelect, Set,
 };
 
-use super::{NO_METADATA, RegisteredDevice};
+use super::{DeviceRow, NO_METADATA};
 use crate::{
     domain::{
         ids::ClientId,
@@ -30,7 +30,7 @@ impl Store {
         key_hash: &str,
         proof: Proof<'_>,
         refresh: &NewRefreshToken,
-    ) -> Result<Option<RegisteredDevice>, StoreError> {
+    ) -> Result<Option<DeviceRow>, StoreError> {
         match self.try_register(uuid, name, key_hash, proof, refresh).await {
             // another request has registered the same new UUID in the meantime
             Err(StoreError::Database(error)) if is_unique_violation(&error) => {
@@ -47,7 +47,7 @@ impl Store {
         key_hash: &str,
         proof: Proof<'_>,
         refresh: &NewRefreshToken,
-    ) -> Result<Option<RegisteredDevice>, StoreError> {
+    ) -> Result<Option<DeviceRow>, StoreError> {
         let transaction = self.begin_essential().await?;
         let is_bound = proof != Proof::NotAsked;
         // locked, so that it is not deleted in the meantime

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::RegisteredDevice;
+use super::DeviceRow;
 use crate::{
     domain::ids::{ClientId, GatewayId},
     store::{Store, StoreError},
@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn devices(&self, filter: DeviceFilter) -> Result<(Vec<RegisteredDevice>, u64), StoreError> {
+    pub async fn devices(&self, filter: DeviceFilter) -> Result<(Vec<DeviceRow>, u64), StoreError> {
         let mut query = Devices::find().filter(Column::DeletedAt.is_null());
         if let Some(search) = &filter.search {
             query = query.filter(matches(search));
@@ -51,7 +51,7 @@ impl Store {
         });
         let page = page.order_by_asc(Column::Name).order_by_asc(Column::Uuid);
         let rows = page.offset(filter.skip).limit(filter.limit).all(&self.read).await?;
-        Ok((rows.into_iter().map(RegisteredDevice::from).collect(), total))
+        Ok((rows.into_iter().map(DeviceRow::from).collect(), total))
     }
 }
 

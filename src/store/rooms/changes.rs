@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Conditions per statement, since SQLite limits the depth of an expression to 1000.
-const AT_ONCE: usize = 200;
+const CHUNK: usize = 200;
 
 /// The outcome of one change.
 pub type Decided = Result<RoomOutcome, RoomRefusal>;
@@ -124,7 +124,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             found.into_iter().for_each(|row| memberships.put_room(Arc::new(row.into())));
         }
         let clients: Vec<_> = clients.into_iter().collect();
-        for some in clients.chunks(AT_ONCE) {
+        for some in clients.chunks(CHUNK) {
             let wanted = some.iter().fold(Condition::any(), |wanted, (room, clients)| {
                 wanted.add(
                     Condition::all()

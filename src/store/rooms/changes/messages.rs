@@ -11,7 +11,7 @@ use sea_orm::{
     Set, sea_query::OnConflict,
 };
 
-use super::{AT_ONCE, Decided, Work, members::member_row};
+use super::{CHUNK, Decided, Work, members::member_row};
 use crate::{
     domain::{
         ids::{ClientId, MessageId, RoomId},
@@ -120,7 +120,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         let names: HashSet<Name> = changes.iter().filter_map(name_of).collect();
         let names: Vec<_> = names.into_iter().collect();
         let mut known = HashMap::new();
-        for some in names.chunks(AT_ONCE) {
+        for some in names.chunks(CHUNK) {
             let wanted = some.iter().fold(Condition::any(), |wanted, (room, author, name)| {
                 wanted.add(
                     Condition::all()
@@ -164,7 +164,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         };
         let ids: Vec<i64> = changes.iter().filter_map(marked).collect();
         let mut rooms: HashMap<i64, i64> = HashMap::new();
-        for ids in ids.chunks(AT_ONCE) {
+        for ids in ids.chunks(CHUNK) {
             let found = Entity::find().select_only().columns([Column::Id, Column::RoomId]);
             let found = found.filter(Column::Id.is_in(ids.iter().copied()));
             rooms.extend(found.into_tuple::<(i64, i64)>().all(self.transaction).await?);
