@@ -7,6 +7,7 @@
 use actix::{Handler, Message};
 
 pub mod command_dispatcher;
+pub mod directory;
 pub mod gateway_monitor;
 pub mod journal;
 pub mod registry;

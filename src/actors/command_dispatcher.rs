@@ -39,12 +39,12 @@ use self::{
 pub use self::{
     error::CommandError,
     follow::{CommandEvent, EventContent, Finished, Follow},
-    handle::{Commands, Dependencies, Given, IdempotencyKey, Outcome},
+    handle::{Commands, Dependencies, IdempotencyKey, Outcome},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
-    preparing::{NewCommand, Prepared, Targets},
+    preparing::{NewCommand, Targets},
     reading::CommandQuery,
 };
-use super::{journal::Journal, registry::Directory};
+use super::{directory::Directory, journal::Journal};
 use crate::{
     clock::Clock,
     delivery::{Relays, SessionHandle},

@@ -4,7 +4,6 @@
 //! Handlers and sessions use it through [`Clients`]. It tells the TopicManager, the CommandDispatcher, the RoomManager, the
 //! Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or token changed.
 
-mod directory;
 mod handle;
 #[cfg(test)]
 mod tests;
@@ -13,13 +12,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Context, Handler, Message, Recipient};
 
-use self::directory::Connected;
-pub use self::{
-    directory::Directory,
-    handle::{Clients, ConnectError, Dependencies},
-};
+pub use self::handle::{Clients, ConnectError, Dependencies};
 use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
+    directory::{Connected, Directory},
     journal::Journal,
     room_manager::Renamed,
     topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},

@@ -27,7 +27,7 @@ use self::{
     messages::{GetCounts, GetSubscribers, MarkPublished, Refused, Subscribe, TopicDeleted},
     refusals::{Answer, Refusals},
 };
-use super::registry::Directory;
+use super::directory::Directory;
 use crate::{
     clock::Clock,
     cluster::Backplane,

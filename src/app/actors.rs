@@ -8,9 +8,10 @@ use super::data::Restored;
 use crate::{
     actors::{
         command_dispatcher::{self, Commands},
+        directory::Directory,
         gateway_monitor::{self, Gateways},
         journal::Journal,
-        registry::{self, Clients, Directory, Neighbours},
+        registry::{self, Clients, Neighbours},
         room_manager::Rooms,
         topic_manager::{self, Topics},
     },

@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::{
-    CommandDispatcher, CommandError, Prepared, Reply,
+    CommandDispatcher, CommandError, NewCommand, Reply,
     inputs::{Input, InputQueue},
     messages::{AwaitEnd, Begin, Cancel, ClientDeleted, Ended, Recover, Release, Reserve, StopWaiting},
+    preparing::Prepared,
 };
 use crate::{
-    actors::{gateway_monitor::Gateways, journal::Journal, registry::Directory, topic_manager::Topics},
+    actors::{directory::Directory, gateway_monitor::Gateways, journal::Journal, topic_manager::Topics},
     auth::accounts::Accounts,
     clock::Clock,
     delivery::Relays,
@@ -150,11 +151,38 @@ impl Commands {
         self.dispatcher.clone().recipient()
     }
 
+    /// Stores a command, sends it, and waits for its end, at most for `wait`. A repeated `key` stands for the command that was
+    /// given with it, even if a new one would be refused now.
+    ///
+    /// # Errors
+    /// As [`Commands::prepare`] and [`Commands::give`].
+    pub async fn create(
+        &self,
+        new: NewCommand,
+        key: Option<IdempotencyKey>,
+        wait: Duration,
+    ) -> Result<Outcome, CommandError> {
+        let before = match &key {
+            Some(key) => self.given_before(new.requester.id, key).await?,
+            None => None,
+        };
+        let given = match before {
+            Some(given) => given,
+            None => self.give(self.prepare(new).await?, key).await?,
+        };
+        self.outcome(given, wait).await
+    }
+
     /// Sends a command without storing it first, and waits for its end. A caller that stops waiting does not stop it.
     ///
     /// # Errors
-    /// `Limit`, `NotRecorded`; `Stopping`: the command was sent, but its result will not be awaited.
-    pub async fn run(&self, prepared: Prepared) -> Result<Arc<Command>, CommandError> {
+    /// As [`Commands::prepare`]; `Limit`, `NotRecorded`; `Stopping`: the command was sent, but its result will not be awaited.
+    pub async fn send(&self, new: NewCommand) -> Result<Arc<Command>, CommandError> {
+        self.run(self.prepare(new).await?).await
+    }
+
+    /// The second half of [`Commands::send`].
+    pub(super) async fn run(&self, prepared: Prepared) -> Result<Arc<Command>, CommandError> {
         let Prepared { command, behind_down_gateway } = prepared;
         let (waiter, end) = oneshot::channel();
         self.inputs.push(Input::Begin(Begin { command, behind_down_gateway }, waiter));
@@ -165,7 +193,11 @@ impl Commands {
     ///
     /// # Errors
     /// `KeyReused`.
-    pub async fn given_before(&self, requester: ClientId, key: &IdempotencyKey) -> Result<Option<Given>, CommandError> {
+    pub(super) async fn given_before(
+        &self,
+        requester: ClientId,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Given>, CommandError> {
         match self.store.command_of_key(requester, &key.key).await? {
             Some(existing) => Ok(Some(self.repeated(existing, key).await?)),
             None => Ok(None),
@@ -176,7 +208,7 @@ impl Commands {
     ///
     /// # Errors
     /// `Limit`, `NotRecorded`, `KeyReused`, or the database does not store it.
-    pub async fn give(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
+    pub(super) async fn give(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
         self.store.check_space()?;
         // refused at once while the database takes no writes
         if let Some(failure) = self.journal.backlog().failure() {
@@ -262,7 +294,7 @@ impl Commands {
     ///
     /// # Errors
     /// The state cannot be written or read now.
-    pub async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
+    pub(super) async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
         let Given { id, end } = given;
         let mut stopping = false;
         if let Some(end) = end.filter(|_| !wait.is_zero()) {

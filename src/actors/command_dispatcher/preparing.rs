@@ -70,7 +70,7 @@ impl Commands {
     ///
     /// # Errors
     /// `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, `OverLimit`, or the database fails.
-    pub async fn prepare(&self, new: NewCommand) -> Result<Prepared, CommandError> {
+    pub(super) async fn prepare(&self, new: NewCommand) -> Result<Prepared, CommandError> {
         let NewCommand { requester, targets, method, url, data, timeout, deliver_within } = new;
         let named = matches!(targets, Targets::Named(_));
         let targets = self.choose(targets, &requester).await?;

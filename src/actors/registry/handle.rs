@@ -9,9 +9,9 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use futures_util::future::LocalBoxFuture;
 
-use super::{Apply, CloseStream, Connect, Directory, Disconnect, Neighbours, OpenStream, Registry};
+use super::{Apply, CloseStream, Connect, Disconnect, Neighbours, OpenStream, Registry};
 use crate::{
-    actors::{HealthCheck, journal::Journal},
+    actors::{HealthCheck, directory::Directory, journal::Journal},
     auth::Sessions,
     clock::Clock,
     cluster::Backplane,

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, new_command};
 use crate::{
-    actors::command_dispatcher::{Given, IdempotencyKey, Outcome, Targets},
-    domain::{accounts::Authenticated, commands::max_targets, ids::Role},
+    actors::command_dispatcher::{IdempotencyKey, Outcome, Targets},
+    domain::{commands::max_targets, ids::Role},
     http::errors::ApiError,
     http::{body::Body, extract::UserIdentity},
     state::Broker,
@@ -27,34 +27,15 @@ pub async fn create(
     let mut request = body.content;
     let digest = std::mem::take(&mut request.digest);
     let key = idempotency_key(&http)?.map(|key| IdempotencyKey { key, digest });
-    // before the limits: a repeated request gets its command even if a new one would be refused
-    let before = match &key {
-        Some(key) => broker.commands.given_before(identity.0.account.id, key).await?,
-        None => None,
-    };
-    let given = match before {
-        Some(given) => given,
-        None => give(&broker, &identity.0, request, key).await?,
-    };
-    Ok(answer(broker.commands.outcome(given, wait).await?))
-}
-
-async fn give(
-    broker: &Broker,
-    requester: &Authenticated,
-    request: CreateCommand,
-    key: Option<IdempotencyKey>,
-) -> Result<Given, ApiError> {
     let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, .. } = request;
-    check_target_count(requester.account.role(), targets.as_ref().map_or(0, Vec::len))?;
+    check_target_count(identity.0.account.role(), targets.as_ref().map_or(0, Vec::len))?;
     let targets = match select {
         Some(select) => Targets::Selected(select.into()),
         None => Targets::Named(target.into_iter().chain(targets.into_iter().flatten()).collect()),
     };
     let request = Request { method, url, data };
-    let new = new_command(broker, requester, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
-    let prepared = broker.commands.prepare(new).await?;
-    Ok(broker.commands.give(prepared, key).await?)
+    let new = new_command(&broker, &identity.0, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
+    Ok(answer(broker.commands.create(new, key, wait).await?))
 }
 
 fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {

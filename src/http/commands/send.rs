@@ -48,8 +48,7 @@ pub async fn send(
     })?;
     let targets = Targets::Named(vec![target]);
     let new = new_command(&broker, &identity.0, targets, body.content, Some(timeout_secs(&broker)), 0);
-    let prepared = broker.commands.prepare(new).await?;
-    let finished = broker.commands.run(prepared).await?;
+    let finished = broker.commands.send(new).await?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
         ClientKind::User => ("user", "User is not connected"),
@@ -94,12 +93,11 @@ pub async fn broadcast(
         results: BTreeMap::new(),
         command_id: None,
     };
-    let prepared = match broker.commands.prepare(new).await {
+    let finished = match broker.commands.send(new).await {
         // nobody is connected
         Err(CommandError::NoMatch) => return Ok(web::Json(answer)),
-        prepared => prepared?,
+        finished => finished?,
     };
-    let finished = broker.commands.run(prepared).await?;
     answer.command_id = Some(finished.id);
     for target in &finished.targets {
         let key = target.user_id.map_or_else(|| target.client.to_string(), |id| id.to_string());
