@@ -162,6 +162,16 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
     let others = if is_verbose { "warn,actix_http::ws=off" } else { "warn,actix_http::ws=off,actix_http::h1=off" };
     let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
+    // `Targets` would take these for names of modules or levels of its own
+    let is_strange = |part: &str| {
+        part.is_empty() || part.ends_with('=') || part.contains(|c: char| c.is_whitespace() || "[]{}".contains(c))
+    };
+    if let Some(part) = directives.split(',').find(|part| is_strange(part)) {
+        anyhow::bail!(
+            "bad value for `log.level` or RUST_LOG: \"{part}\" is neither a level nor MODULE=LEVEL; \
+             write for instance warn,switchboard::http=debug, without spaces"
+        );
+    }
     let filter: Targets =
         directives.parse().map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
     // no messages about failed writes: they would panic if stderr is closed

@@ -127,7 +127,7 @@ impl Store {
     /// Applies all pending migrations.
     ///
     /// # Errors
-    /// When a migration fails; it is rolled back if the database supports that.
+    /// When a migration fails; it is rolled back, and those before it stay applied.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
         self.with_schema(migration::up).await
     }

@@ -64,6 +64,9 @@ macro_rules! migrations {
     };
 }
 
+/// The target of log lines: a level without a module is that of `switchboard`.
+const LOG: &str = "switchboard::migration";
+
 /// All migrations in the order in which they are applied.
 const MIGRATIONS: &[Migration] = migrations![
     m20261120_000001_create_users,
@@ -111,7 +114,7 @@ pub async fn up(connection: &DatabaseConnection) -> Result<(), MigrationError> {
         let transaction = begin(connection).await?;
         // another process can have applied it meanwhile
         if !migration.is_in(&known(&transaction).await?) {
-            tracing::info!(migration = migration.name, "applying a migration");
+            tracing::info!(target: LOG, migration = migration.name, "applying a migration");
             (migration.up)(&Schema(&transaction)).await?;
             applied::insert(&transaction, migration.name).await?;
         }
@@ -130,7 +133,7 @@ pub async fn down(connection: &DatabaseConnection) -> Result<(), MigrationError>
     let applied = known(&transaction).await?;
     let last = MIGRATIONS.iter().rev().find(|migration| migration.is_in(&applied));
     if let Some(migration) = last {
-        tracing::info!(migration = migration.name, "reverting a migration");
+        tracing::info!(target: LOG, migration = migration.name, "reverting a migration");
         (migration.down)(&Schema(&transaction)).await?;
         applied::delete(&transaction, migration.name).await?;
     }

@@ -128,9 +128,10 @@ pub async fn list(
 ) -> Result<web::Json<CommandList>, ApiError> {
     let ListQuery { state, target, since, limit, cursor } = query.0;
     let query = CommandQuery { state, target, since, before: cursor, limit, bytes: PAGE_BYTES };
+    let filter = broker.commands.filter(query, &identity.0.account).await?;
     let written = broker.commands.written().await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let (pages, more) = written.list(query, &identity.0.account).await?;
+    let (pages, more) = written.list(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };
     // not encoded, as in `next_cursor`
     let next = Next { truncated: next_cursor.is_some(), cursor: next_cursor.map(|id| id.to_string()) };

@@ -2,7 +2,7 @@
 //! them on. It speaks as much of Switchboard's protocol as `switchboard bench` needs, and does nothing else: no limits, no
 //! storage, no log, no checks beyond the token's signature.
 //!
-//!     cargo run --release --example floor -- 9001
+//!     cargo run --profile dist --example floor -- 9001
 //!     switchboard bench fanout --url http://127.0.0.1:9001
 
 use std::{

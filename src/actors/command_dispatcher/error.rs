@@ -17,6 +17,9 @@ pub enum CommandError {
     /// No connected client fits.
     #[error("no matching clients")]
     NoMatch,
+    /// More targets are named than the requester may name.
+    #[error("List should have at most {most} items, not {given}")]
+    TooManyTargets { most: usize, given: usize },
     /// A named target does not exist.
     #[error(transparent)]
     Lookup(#[from] LookupError),

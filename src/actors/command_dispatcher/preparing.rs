@@ -10,7 +10,7 @@ use super::{CommandError, Commands};
 use crate::{
     domain::{
         accounts::{Account, Holder},
-        commands::{Command, Order, Selection, may_command},
+        commands::{Command, Order, Selection, max_targets, may_command},
         ids::{ClientId, ClientRef, Role},
     },
     protocol::outbound,
@@ -69,7 +69,7 @@ impl Commands {
     /// requester. Operators have no limit, since they give tens of thousands of commands per second.
     ///
     /// # Errors
-    /// `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, `OverLimit`, or the database fails.
+    /// `TooManyTargets`, `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, `OverLimit`, or the database fails.
     pub(super) async fn prepare(&self, new: NewCommand) -> Result<Prepared, CommandError> {
         let NewCommand { requester, targets, method, url, data, timeout, deliver_within } = new;
         let named = matches!(targets, Targets::Named(_));
@@ -115,7 +115,13 @@ impl Commands {
     /// The accounts of targets, each once.
     async fn choose(&self, targets: Targets, by: &Account) -> Result<Vec<Arc<Account>>, CommandError> {
         let accounts = match targets {
-            Targets::Named(named) => return self.named(named).await,
+            Targets::Named(named) => {
+                let (most, given) = (max_targets(by.role()), named.len());
+                if given > most {
+                    return Err(CommandError::TooManyTargets { most, given });
+                }
+                return self.named(named).await;
+            }
             Targets::Selected(_) if by.role() < Role::Operator => return Err(CommandError::NotAllowed),
             Targets::Selected(selection) => self.selected(&selection, by.id).await?,
             Targets::Connected => self.connected(|_| true).await?,

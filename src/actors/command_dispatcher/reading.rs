@@ -58,23 +58,30 @@ impl Written<'_> {
         found.filter(|(page, _)| page.command.is_visible_to(viewer)).ok_or(CommandError::NotFound)
     }
 
-    /// Commands that this account may see, newest first, and whether there are more.
+    /// The commands that a filter lets pass, newest first, and whether there are more.
     ///
     /// # Errors
-    /// `Lookup`, or the database fails.
-    pub async fn list(&self, query: CommandQuery, viewer: &Account) -> Result<(Vec<CommandPage>, bool), CommandError> {
-        let CommandQuery { state, target, since, before, limit, bytes } = query;
-        let target = match target {
-            Some(target) => Some(self.0.accounts.look_up(target).await?.id),
-            None => None,
-        };
-        let requested_by = (viewer.role() < Role::Operator).then_some(viewer.id);
-        let filter = CommandFilter { requested_by, state, target, since, before, limit, bytes };
+    /// The database fails.
+    pub async fn list(&self, filter: CommandFilter) -> Result<(Vec<CommandPage>, bool), CommandError> {
         Ok(self.0.store.commands(filter).await?)
     }
 }
 
 impl Commands {
+    /// What a query asks for, among the commands that this account may see.
+    ///
+    /// # Errors
+    /// `Lookup`: its target is no client.
+    pub async fn filter(&self, query: CommandQuery, viewer: &Account) -> Result<CommandFilter, CommandError> {
+        let CommandQuery { state, target, since, before, limit, bytes } = query;
+        let target = match target {
+            Some(target) => Some(self.accounts.look_up(target).await?.id),
+            None => None,
+        };
+        let requested_by = (viewer.role() < Role::Operator).then_some(viewer.id);
+        Ok(CommandFilter { requested_by, state, target, since, before, limit, bytes })
+    }
+
     /// Waits until everything that has happened so far can be read.
     ///
     /// # Errors

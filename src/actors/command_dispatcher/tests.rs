@@ -12,6 +12,7 @@ use super::{handle::Given, preparing::Prepared, *};
 use crate::domain::{
     accounts::{Account, tests::device},
     commands::{Exceeded, Order, TargetState},
+    ids::ClientRef,
 };
 
 fn id(frame: &Value) -> CommandId {
@@ -162,6 +163,23 @@ async fn a_repeated_request_finds_its_command_and_another_request_with_its_key_i
     ] {
         assert!(matches!(refused.unwrap_err(), CommandError::KeyReused));
     }
+    // also if a new command would be refused
+    let too_many = |key| {
+        let new = NewCommand {
+            requester: world.operator.clone(),
+            targets: Targets::Named(vec![ClientRef::Client(pump.id); 10_001]),
+            method: "GET".to_owned(),
+            url: "/".to_owned(),
+            data: None,
+            timeout: PATIENCE,
+            deliver_within: None,
+        };
+        commands.create(new, key, Duration::ZERO)
+    };
+    let Outcome::Stored { page, .. } = too_many(Some(key("a"))).await.unwrap() else { panic!("not waited for") };
+    assert_eq!(page.command.id, id(&frame));
+    assert!(matches!(too_many(Some(key("b"))).await.unwrap_err(), CommandError::KeyReused));
+    assert!(matches!(too_many(None).await.unwrap_err(), CommandError::TooManyTargets { most: 10_000, given: 10_001 }));
     world.answer(&pump, &frame, "1");
     for given in [first, second, third] {
         let Outcome::Finished(command) = commands.outcome(given, PATIENCE).await.unwrap() else { panic!("finished") };

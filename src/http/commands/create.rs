@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, new_command};
 use crate::{
     actors::command_dispatcher::{IdempotencyKey, Outcome, Targets},
-    domain::{commands::max_targets, ids::Role},
     http::errors::ApiError,
     http::{body::Body, extract::UserIdentity},
     state::Broker,
@@ -28,7 +27,6 @@ pub async fn create(
     let digest = std::mem::take(&mut request.digest);
     let key = idempotency_key(&http)?.map(|key| IdempotencyKey { key, digest });
     let CreateCommand { target, targets, select, method, url, data, timeout_secs, deliver_within_secs, .. } = request;
-    check_target_count(identity.0.account.role(), targets.as_ref().map_or(0, Vec::len))?;
     let targets = match select {
         Some(select) => Targets::Selected(select.into()),
         None => Targets::Named(target.into_iter().chain(targets.into_iter().flatten()).collect()),
@@ -36,15 +34,6 @@ pub async fn create(
     let request = Request { method, url, data };
     let new = new_command(&broker, &identity.0, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
     Ok(answer(broker.commands.create(new, key, wait).await?))
-}
-
-fn check_target_count(role: Role, targets: usize) -> Result<(), ApiError> {
-    let most = max_targets(role);
-    if targets <= most {
-        return Ok(());
-    }
-    let msg = format!("List should have at most {most} items, not {targets}");
-    Err(ApiError::invalid("too_long", &["body", "targets"], msg, Value::Null))
 }
 
 fn prefers_async(request: &HttpRequest) -> bool {

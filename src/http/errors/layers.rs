@@ -174,6 +174,9 @@ impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::NotFound => Self::NotFound("Command not found"),
+            CommandError::TooManyTargets { .. } => {
+                Self::invalid("too_long", &["body", "targets"], error.to_string(), Value::Null)
+            }
             CommandError::NoMatch => Self::NotFound("No matching clients"),
             CommandError::Lookup(error) => error.into(),
             CommandError::NotAllowed => Self::Forbidden("Operator role required to command others"),
