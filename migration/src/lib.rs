@@ -4,7 +4,8 @@
 //! `scripts/generate-entities`, which generates the `entity` crate from the migrated schema.
 //!
 //! Each migration and its row in the table of applied migrations are one transaction, so that a crash leaves no half of it.
-//! sea-orm-migration does not do that for SQLite, and it doubles the part of sea-orm that has to be built.
+//! sea-orm-migration does that on SQLite only where a migration asks for it, and it switches on features of sea-orm that are not
+//! used, which take long to build.
 
 mod applied;
 mod schema;
