@@ -17,6 +17,7 @@ mod handshake;
 mod inbound;
 mod public;
 mod refusal;
+mod subscription;
 
 use std::{error::Error, rc::Rc};
 

@@ -4,6 +4,7 @@
 //! passes each publication once to every Relay with subscribers, and the receipt to the sender. Which topics exist is in the
 //! database, except for `$status`, where the Registry and the GatewayMonitor publish.
 
+mod error;
 mod handle;
 mod messages;
 mod refusals;
@@ -20,7 +21,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
 pub use self::{
-    handle::{Dependencies, NotPublished, TopicError, TopicView, Topics},
+    error::TopicError,
+    handle::{Dependencies, NotPublished, TopicView, Topics},
     messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
 };
 use self::{

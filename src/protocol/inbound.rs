@@ -3,6 +3,7 @@
 
 mod frame;
 mod message;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 pub use self::{
     frame::{Frame, NotAFrame},
     message::{BadMessage, Message, ack, direct, topic},
+    subscription::{Subscription, is_subscription, subscription},
 };
 use super::json;
 

@@ -88,6 +88,12 @@ pub fn ack_received(msgid: &str, status: &str, now: DateTime<Utc>) -> String {
     format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
 }
 
+/// The answer to a `subscribe` or `unsubscribe` frame (contract section 12).
+pub fn subscription(topic: &str, is_subscribed: bool, now: DateTime<Utc>) -> String {
+    let kind = if is_subscribed { "subscribed" } else { "unsubscribed" };
+    format!(r#"{{"type":"{kind}","topic_id":{},"timestamp":{}}}"#, Quoted(topic), Timestamp(now))
+}
+
 /// Tells a subscriber that a topic was deleted, with all its subscriptions.
 pub fn topic_deleted(topic: &str) -> String {
     format!(r#"{{"type":"topic_deleted","topic_id":{}}}"#, Quoted(topic))

@@ -16,7 +16,7 @@ use crate::{
     },
     protocol::{
         error_code::ErrorCode,
-        inbound::{Frame, as_id, as_text},
+        inbound::{Frame, as_id, as_text, is_subscription},
         outbound::{self, About, excerpt},
     },
 };
@@ -48,6 +48,9 @@ impl Dialect {
 impl Session {
     pub(super) fn on_chat_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
+        if self.dialect == Dialect::Chat && is_subscription(&frame) {
+            return self.on_subscription(&frame, context);
+        }
         let Some(who) = self.outbox.handle().account().map(|account| account.participant()) else { return };
         let own_room = self.dialect.room().map(|(room, ..)| room);
         // a socket for one room ignores `room_id`

@@ -27,6 +27,8 @@ impl Session {
         let Some(sender) = self.client() else { return };
         if !frame.is_message() && frame.kind().as_deref() == Some("ack") {
             self.on_ack(&frame, sender);
+        } else if inbound::is_subscription(&frame) {
+            self.on_subscription(&frame, context);
         } else if frame.topic_id.is_some() {
             self.on_topic_message(&frame, text, sender, context);
         } else if self.has_published {
@@ -155,7 +157,8 @@ impl Session {
         }));
     }
 
-    fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
+    /// Answers a frame of the wrong shape.
+    pub(super) fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
         let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {

@@ -1,4 +1,4 @@
-//! Topics come to an end (contract section 12).
+//! Topics and subscriptions over the socket (contract section 12).
 
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, Database};
@@ -126,5 +126,120 @@ async fn no_uuid_makes_its_client_wait_for_a_lock_of_the_broker() {
         within(client.register_device("device", uuid)).await.expect("registered");
         let created = post(&client, "/topics/create", json!({ "topic_id": uuid.to_string() })).await;
         assert_eq!(created.0, 200, "{uuid}: {}", created.1);
+    }
+}
+
+fn request(kind: &str, topic: &str) -> String {
+    json!({ "type": kind, "topic_id": topic }).to_string()
+}
+
+#[tokio::test]
+async fn devices_subscribe_and_unsubscribe_over_their_socket_and_see_what_was_done_over_rest() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (creator, _, mut publisher) = broker.connected("publisher").await;
+    let (device, identity, mut socket) = broker.connected("subscriber").await;
+    creator.create_topic("news/today").await.unwrap();
+    creator.subscribe("news/today").await.unwrap();
+    // twice is the same as once
+    for _ in 0..2 {
+        socket.send_text(request("subscribe", "news/today")).await.unwrap();
+        let answer = next(&mut socket).await;
+        assert_eq!((&answer["type"], &answer["topic_id"]), (&json!("subscribed"), &json!("news/today")));
+        assert!(answer["timestamp"].is_f64() && answer.get("offset").is_none(), "{answer}");
+    }
+    let (_, shown) = get(&creator, "/topics/news%2Ftoday").await;
+    assert!(shown["subscribers"].as_array().unwrap().contains(&json!(identity.uuid)), "{shown}");
+    publisher.publish("news/today", "first").await.unwrap();
+    assert_eq!(next(&mut publisher).await["message"], "Message sent to 1 subscribers");
+    assert_eq!(next(&mut socket).await["content"], "first");
+
+    socket.send_text(request("unsubscribe", "news/today")).await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "unsubscribed");
+    publisher.publish("news/today", "second").await.unwrap();
+    assert_eq!(next(&mut publisher).await["message"], "Message sent to 0 subscribers");
+    // what was subscribed over REST ends over the socket
+    device.subscribe("news/today").await.unwrap();
+    socket.send_text(request("unsubscribe", "news/today")).await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "unsubscribed");
+    // no error if there was no subscription, nor if there is no such topic
+    socket.send_text(request("unsubscribe", "nowhere")).await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "unsubscribed");
+    let (_, shown) = get(&creator, "/topics/news%2Ftoday").await;
+    assert_eq!(shown["subscriber_count"], 1);
+    nothing_came(&mut socket).await;
+}
+
+#[tokio::test]
+async fn chat_sockets_subscribe_to_topics_too() {
+    let mut broker = Broker::start().await;
+    let user = broker.user("ulla", "user").await;
+    let operator = broker.admin().await;
+    operator.create_topic("news").await.unwrap();
+    let mut chat = user.connect("/ws/auth").await.unwrap();
+    next_of_type(&mut chat, "connection_established").await;
+    chat.send_text(request("subscribe", "news")).await.unwrap();
+    assert_eq!(next(&mut chat).await["type"], "subscribed");
+    let (_, _, mut publisher) = broker.connected("publisher").await;
+    publisher.send_text(request("subscribe", "news")).await.unwrap();
+    assert_eq!(next(&mut publisher).await["type"], "subscribed");
+    publisher.publish("news", "hello").await.unwrap();
+    assert_eq!(next(&mut chat).await["content"], "hello");
+    // the broker's own topic is for operators
+    chat.send_text(request("subscribe", "$status")).await.unwrap();
+    let error = next(&mut chat).await;
+    assert_eq!((&error["message"], &error["code"]), (&json!("Operator role required"), &json!("forbidden")));
+}
+
+#[tokio::test]
+async fn a_subscription_over_the_socket_is_refused_with_the_texts_of_messages_to_topics() {
+    let broker = Broker::with().set("LIMITS__SUBSCRIPTIONS_PER_CLIENT", "1").start().await;
+    let (device, identity, mut socket) = broker.connected("device").await;
+    for topic in ["a", "b"] {
+        device.create_topic(topic).await.unwrap();
+    }
+    device.subscribe("a").await.unwrap();
+    let shape = |why: &str| format!("Invalid topic message format: {why}");
+    let other = Uuid::new_v4();
+    for (frame, code, text) in [
+        (json!({ "topic_id": "none", "msgid": "7" }), "topic_not_found", "Topic none not found".to_owned()),
+        (json!({ "topic_id": "b" }), "too_many_requests", "Too many requests (limits.subscriptions_per_client)".into()),
+        (json!({ "from": identity.uuid }), "invalid_message", shape("missing field `topic_id`")),
+        (json!({ "topic_id": 1 }), "invalid_message", shape("topic_id: expected a text")),
+        (
+            json!({ "topic_id": "a", "from": other }),
+            "sender_mismatch",
+            "Sender UUID does not match authenticated client".to_owned(),
+        ),
+    ] {
+        let mut frame = frame;
+        frame["type"] = json!("subscribe");
+        socket.send_text(frame.to_string()).await.unwrap();
+        let error = next(&mut socket).await;
+        assert_eq!((&error["code"], &error["message"]), (&json!(code), &json!(text)), "{frame}");
+        assert_eq!(error.get("msgid"), frame.get("msgid"), "{error}");
+    }
+    // a message may have any type
+    let message = json!({ "type": "subscribe", "topic_id": "a", "msgid": "1", "content": "x" });
+    socket.send_text(message.to_string()).await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "topic_sent");
+}
+
+#[tokio::test]
+async fn the_answer_to_a_subscription_comes_after_the_receipts_of_earlier_publications() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    for topic in ["a", "b"] {
+        device.create_topic(topic).await.unwrap();
+    }
+    device.subscribe("a").await.unwrap();
+    for kind in ["subscribe", "unsubscribe"].repeat(20) {
+        for _ in 0..3 {
+            socket.publish("a", "x").await.unwrap();
+        }
+        socket.send_text(request(kind, "b")).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(next(&mut socket).await["type"], "topic_sent");
+        }
+        assert_eq!(next(&mut socket).await["type"], format!("{kind}d"));
     }
 }

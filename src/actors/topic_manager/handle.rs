@@ -12,7 +12,7 @@ use actix::{
 use serde_json::Value;
 
 use super::{
-    Directory, TopicManager,
+    Directory, TopicError, TopicManager,
     messages::{GetCounts, GetSubscribers, MarkPublished, Publish, Subscribe, TopicDeleted, Unsubscribe},
 };
 use crate::{
@@ -22,45 +22,12 @@ use crate::{
     delivery::{Mark, Relays, SessionHandle},
     domain::{
         accounts::Account,
-        budget::OverLimit,
         ids::{ClientId, TopicId},
-        subscriptions::CannotSubscribe,
-        topics::{Topic, TopicRefusal},
+        topics::Topic,
     },
     settings::Settings,
-    store::{CreatedTopic, Store, StoreError},
+    store::{CreatedTopic, Store},
 };
-
-/// Why a request about a topic fails.
-#[derive(Debug, thiserror::Error)]
-pub enum TopicError {
-    #[error("topic not found")]
-    NotFound,
-    /// Another topic has that name.
-    #[error("topic already exists")]
-    NameTaken,
-    /// The creator has reached `limits.topics_per_client`.
-    #[error("the client has created as many topics as it may")]
-    TooMany,
-    /// The client is deleted.
-    #[error("the client is deleted")]
-    ClientDeleted,
-    /// The client may not do that.
-    #[error(transparent)]
-    Refused(#[from] TopicRefusal),
-    /// The creator has reached `limits.stored_bytes_per_minute`.
-    #[error(transparent)]
-    OverLimit(#[from] OverLimit),
-    /// A limit of subscriptions is reached.
-    #[error(transparent)]
-    Limit(#[from] CannotSubscribe),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The TopicManager has stopped.
-    #[error(transparent)]
-    Stopped(#[from] MailboxError),
-}
 
 /// Why the TopicManager does not take a publication.
 #[derive(Debug)]

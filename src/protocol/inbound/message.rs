@@ -62,14 +62,16 @@ pub fn topic<'a>(
     sender: ClientId,
     most: usize,
 ) -> Result<Message<'a, Cow<'a, str>>, BadMessage> {
-    message(frame, text, sender, || {
-        let topic = as_text(frame.topic_id.ok_or_else(|| missing("topic_id"))?)
-            .ok_or_else(|| shape("topic_id: expected a text"))?;
-        if !is_within(&topic, most) {
-            return Err(shape(&format!("topic_id: over {most} characters (limits.topic_id_chars)")));
-        }
-        Ok(topic)
-    })
+    message(frame, text, sender, || topic_id(frame, most))
+}
+
+pub(super) fn topic_id<'a>(frame: &Frame<'a>, most: usize) -> Result<Cow<'a, str>, BadMessage> {
+    let topic = as_text(frame.topic_id.ok_or_else(|| missing("topic_id"))?)
+        .ok_or_else(|| shape("topic_id: expected a text"))?;
+    if !is_within(&topic, most) {
+        return Err(shape(&format!("topic_id: over {most} characters (limits.topic_id_chars)")));
+    }
+    Ok(topic)
 }
 
 fn message<'a, To>(
@@ -115,12 +117,12 @@ fn msgid<'a>(frame: &Frame<'a>) -> Result<Cow<'a, str>, BadMessage> {
         .ok_or_else(|| shape("msgid: expected a text of at most 64 characters"))
 }
 
-fn check_from(from: &RawValue, sender: ClientId) -> Result<(), BadMessage> {
+pub(super) fn check_from(from: &RawValue, sender: ClientId) -> Result<(), BadMessage> {
     let from = as_text(from).ok_or_else(|| shape("from: expected a UUID"))?;
     if ClientId::parse(&from) == Some(sender) { Ok(()) } else { Err(BadMessage::ForeignSender) }
 }
 
-fn shape(why: &str) -> BadMessage {
+pub(super) fn shape(why: &str) -> BadMessage {
     BadMessage::Shape(why.to_owned())
 }
 

@@ -163,3 +163,33 @@ fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
         assert_eq!(ack(&Frame::parse(&text).unwrap(), me()), expected.map(Cow::Borrowed), "{text}");
     }
 }
+
+#[test]
+fn a_frame_is_about_a_subscription_only_without_recipient_and_content() {
+    for (text, expected) in [
+        (r#"{"type":"subscribe","topic_id":"t"}"#.to_owned(), Some(Ok(("t", true)))),
+        (r#"{"type":"unsubscribe","topic_id":"t","from":null,"content":null}"#.to_owned(), Some(Ok(("t", false)))),
+        (format!(r#"{{"type":"subscribe","topic_id":"t","from":"{}"}}"#, ME.to_uppercase()), Some(Ok(("t", true)))),
+        (r#"{"type":"subscribe"}"#.to_owned(), Some(Err(missing("topic_id")))),
+        (format!(r#"{{"type":"subscribe","topic_id":"t","from":"{YOU}"}}"#), Some(Err(BadMessage::ForeignSender))),
+        (
+            r#"{"type":"subscribe","topic_id":"t","topic_id":"u"}"#.to_owned(),
+            Some(Err(BadMessage::Shape("duplicate field `topic_id`".to_owned()))),
+        ),
+        (r#"{"type":"subscribe","topic_id":"tt"}"#.replace("tt", &"t".repeat(101)), Some(Err(too_long()))),
+        // messages with a type of their own
+        (r#"{"type":"subscribe","topic_id":"t","msgid":"1","content":"x"}"#.to_owned(), None),
+        (r#"{"type":"subscribe","to":"u"}"#.to_owned(), None),
+        (r#"{"type":"subscribed","topic_id":"t"}"#.to_owned(), None),
+    ] {
+        let frame = Frame::parse(&text).unwrap();
+        let read = is_subscription(&frame).then(|| subscription(&frame, me(), 100));
+        let expected =
+            expected.map(|expected| expected.map(|(topic, wanted)| Subscription { topic: topic.into(), wanted }));
+        assert_eq!(read, expected, "{text}");
+    }
+}
+
+fn too_long() -> BadMessage {
+    BadMessage::Shape("topic_id: over 100 characters (limits.topic_id_chars)".to_owned())
+}

@@ -14,6 +14,7 @@ use crate::{
             tests::{device, user},
         },
         ids::Role,
+        topics::TopicRefusal,
     },
     settings,
     store::test_store,

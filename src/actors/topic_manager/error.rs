@@ -1,0 +1,71 @@
+//! Why a request about a topic fails, and how a socket is told.
+
+use std::borrow::Cow;
+
+use actix::MailboxError;
+
+use crate::{
+    domain::{budget::OverLimit, subscriptions::CannotSubscribe, topics::TopicRefusal},
+    protocol::{
+        error_code::{ErrorCode, INTERNAL_ERROR},
+        outbound::excerpt,
+    },
+    store::StoreError,
+};
+
+/// Why a request about a topic fails.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    #[error("topic not found")]
+    NotFound,
+    /// Another topic has that name.
+    #[error("topic already exists")]
+    NameTaken,
+    /// The creator has reached `limits.topics_per_client`.
+    #[error("the client has created as many topics as it may")]
+    TooMany,
+    /// The client is deleted.
+    #[error("the client is deleted")]
+    ClientDeleted,
+    /// The client may not do that.
+    #[error(transparent)]
+    Refused(#[from] TopicRefusal),
+    /// The creator has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
+    /// A limit of subscriptions is reached.
+    #[error(transparent)]
+    Limit(#[from] CannotSubscribe),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The TopicManager has stopped.
+    #[error(transparent)]
+    Stopped(#[from] MailboxError),
+}
+
+impl TopicError {
+    /// The code and the text of the error frame for a request about this topic.
+    pub fn told(&self, topic: &str) -> (ErrorCode, Cow<'static, str>) {
+        let too_many = |limit| OverLimit { limit, retry_after: 0 }.to_string().into();
+        match self {
+            Self::NotFound => (ErrorCode::TopicNotFound, format!("Topic {} not found", excerpt(topic)).into()),
+            Self::NameTaken => (ErrorCode::AlreadyExists, "Topic already exists".into()),
+            Self::TooMany => (ErrorCode::TooManyRequests, too_many("limits.topics_per_client")),
+            Self::ClientDeleted => (ErrorCode::InvalidCredentials, "Could not validate credentials".into()),
+            Self::Refused(refusal) => (ErrorCode::Forbidden, refusal.to_string().into()),
+            Self::OverLimit(exceeded) => (ErrorCode::TooManyRequests, exceeded.to_string().into()),
+            Self::Limit(CannotSubscribe::TooMany) => {
+                (ErrorCode::TooManyRequests, too_many("limits.subscriptions_per_client"))
+            }
+            Self::Limit(CannotSubscribe::TooManyWaiting) => {
+                (ErrorCode::AtLimit, "Server is at its limit, try again later".into())
+            }
+            Self::Store(error) => {
+                let (code, text) = error.told();
+                (code, text.into())
+            }
+            Self::Stopped(_) => (ErrorCode::InternalError, INTERNAL_ERROR.into()),
+        }
+    }
+}
