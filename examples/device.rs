@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
 async fn answer(connection: &mut Connection, command: &serde_json::Value, degrees: f64) -> Result<(), ClientError> {
     let reply = match command["url"].as_str() {
         Some("/reading") => json!({ "command_id": command["command_id"], "result": { "degrees": degrees } }),
-        _ => json!({ "command_id": command["command_id"], "error": "there is only /reading" }),
+        _ => json!({ "command_id": command["command_id"], "result": { "error": "there is only /reading" } }),
     };
     connection.send_text(reply.to_string()).await
 }

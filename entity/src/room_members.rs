@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "room_members")]
 pub struct Model {
@@ -16,8 +15,24 @@ pub struct Model {
     pub joined_at: DateTimeWithTimeZone,
     pub last_read_id: i64,
     pub added_by: Option<Uuid>,
-    #[sea_orm(belongs_to, from = "room_id", to = "id", on_update = "NoAction", on_delete = "NoAction")]
-    pub rooms: BelongsTo<super::rooms::Entity>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "super::rooms::Entity",
+        from = "Column::RoomId",
+        to = "super::rooms::Column::Id",
+        on_update = "NoAction",
+        on_delete = "NoAction"
+    )]
+    Rooms,
+}
+
+impl Related<super::rooms::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Rooms.def()
+    }
 }
 
 impl ActiveModelBehavior for ActiveModel {}

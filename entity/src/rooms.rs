@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "rooms")]
 pub struct Model {
@@ -15,10 +14,26 @@ pub struct Model {
     pub is_private: bool,
     pub created_at: DateTimeWithTimeZone,
     pub created_by: Option<Uuid>,
-    #[sea_orm(has_many)]
-    pub messages: HasMany<super::messages::Entity>,
-    #[sea_orm(has_many)]
-    pub room_members: HasMany<super::room_members::Entity>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    #[sea_orm(has_many = "super::messages::Entity")]
+    Messages,
+    #[sea_orm(has_many = "super::room_members::Entity")]
+    RoomMembers,
+}
+
+impl Related<super::messages::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Messages.def()
+    }
+}
+
+impl Related<super::room_members::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::RoomMembers.def()
+    }
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -92,7 +92,7 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
         match write_secret(&path, &random_text()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+            Err(error) => return Err(error).with_context(|| cannot_write(&path)),
         }
     }
     let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -128,7 +128,7 @@ pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::R
     if path.exists() {
         fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
     }
-    write_secret(&path, &password).with_context(|| format!("cannot write {}", path.display()))?;
+    write_secret(&path, &password).with_context(|| cannot_write(&path))?;
     let password_hash = passwords::hash(&password)?;
     let admin = NewUser {
         username: "admin".to_owned(),
@@ -146,6 +146,13 @@ pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::R
     Ok(Some(path))
 }
 
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "cannot write {}: make its directory writable for this user, or give another one (--data-dir)",
+        path.display()
+    )
+}
+
 /// Atomically writes a file of mode 0600. An existing file is an error.
 fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -156,8 +163,9 @@ fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
         // unlike a rename, a hard link does not replace an existing file
         fs::hard_link(&temporary, path)
     })();
-    fs::remove_file(&temporary)?;
-    written
+    let removed = fs::remove_file(&temporary);
+    // if it was never created, it cannot be removed either
+    written.and(removed)
 }
 
 #[cfg(test)]
@@ -192,5 +200,13 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "first\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_secret_that_cannot_be_written_says_why() {
+        // not even root creates files there
+        let error = write_secret(Path::new("/sys/secret"), "first").unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }
 }

@@ -114,7 +114,7 @@ impl From<Undone> for AuthError {
     fn from(undone: Undone) -> Self {
         match undone {
             Undone::OutOfPatience(error) => Self::OutOfPatience(error),
-            Undone::Failed(error) => Self::Internal(error.to_string()),
+            Undone::Panicked => Self::Internal(undone.to_string()),
         }
     }
 }

@@ -6,12 +6,16 @@
 //! COMMIT takes too long, only the wait for that task ends ([`give_up`], [`unless_given_up`]).
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::Either;
-use tokio::{sync::Notify, task::JoinError, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 /// Longer than any request, and short enough to be added to any instant without overflow.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -151,9 +155,9 @@ pub enum Undone {
     /// It takes too long, and continues.
     #[error(transparent)]
     OutOfPatience(#[from] OutOfPatience),
-    /// It panicked.
-    #[error(transparent)]
-    Failed(#[from] JoinError),
+    /// It panicked; the log has the details.
+    #[error("the work has panicked")]
+    Panicked,
 }
 
 /// Runs work to its end in a separate task, even if the caller hangs up or a commit takes longer than the caller waits:
@@ -162,8 +166,14 @@ pub enum Undone {
 /// # Errors
 /// The outcome is not known, or not yet.
 pub async fn undisturbed<T: 'static>(work: impl Future<Output = T> + 'static) -> Result<T, Undone> {
-    let task = actix_web::rt::spawn(inherited(work));
-    Ok(unless_given_up(task).await??)
+    let (done, outcome) = oneshot::channel();
+    // boxed, since the code that runs a task is compiled for each type of its future
+    let work: Pin<Box<dyn Future<Output = ()>>> = Box::pin(inherited(async move {
+        // a caller that has hung up needs no outcome
+        let _ = done.send(work.await);
+    }));
+    actix_web::rt::spawn(work);
+    unless_given_up(outcome).await?.map_err(|_| Undone::Panicked)
 }
 
 /// Makes work in a separate task belong to the current request, if there is one.
@@ -219,7 +229,7 @@ mod tests {
                 let task = tokio::spawn(inherited(async { wait(async { panic!("begun") }).await.unwrap_err() }));
                 task.await.unwrap();
                 // what cannot be given up goes on, and nobody waits for it
-                let (go_on, may_go_on) = tokio::sync::oneshot::channel();
+                let (go_on, may_go_on) = oneshot::channel();
                 let task = tokio::spawn(inherited(async {
                     give_up();
                     may_go_on.await.unwrap();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::{io::AsyncReadExt, process::Command};
 
-use crate::support::{Broker, ChangeBroker, Output, get, until, within};
+use crate::support::{Broker, ChangeBroker, Output, Program, example, get, until, within};
 
 /// Runs a benchmark, with a duration that is just enough to count something.
 fn bench(arguments: &[&str]) -> Output {
@@ -103,6 +103,22 @@ async fn logins_go_on_beside_direct_messages() {
 async fn commands_are_answered() {
     adds_up(&report(&["command", "--clients", "3", "--in-flight", "4"]), 1);
     adds_up(&report(&["command", "--clients", "2", "--in-flight", "2", "--rate", "100"]), 1);
+}
+
+#[tokio::test]
+async fn the_minimal_server_of_the_comparisons_serves_every_benchmark_that_compares() {
+    let mut setup = ChangeBroker::default().env("SWITCHBOARD_PASSWORD", "any");
+    let mut floor = Program::start_of(&mut setup, &example("floor"), &["0"]);
+    let line = floor.says("listens on ").await;
+    let url = &line[line.find("http").expect("its address")..];
+    for benchmark in ["fanout", "direct", "command", "connect", "idle"] {
+        let arguments = ["bench", benchmark, "--url", url, "--username", "operator", "--duration", "0.2", "--json"];
+        let sizes = if benchmark == "command" { vec![] } else { vec!["--clients", "4"] };
+        let output = setup.run(&[&arguments[..], &sizes].concat(), "");
+        assert_eq!(output.code, Some(0), "{benchmark}: {output:?}");
+        let report: Value = serde_json::from_str(&output.stdout).expect("one JSON object");
+        assert_eq!(report["errors"], 0, "{report}");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,8 @@
 //! The programs in `examples/`, as somebody runs them who reads them.
 
-use std::process::Command;
+use serde_json::json;
 
-use crate::support::{Broker, Program, get, until};
-
-/// Where cargo puts an example, built if it is not there.
-fn example(name: &str) -> String {
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", name]).status().unwrap();
-    assert!(built.success());
-    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap();
-    folder.join("examples").join(name).display().to_string()
-}
+use crate::support::{Broker, Program, example, get, post, until};
 
 #[tokio::test]
 async fn the_device_answers_the_operator() {
@@ -24,6 +16,11 @@ async fn the_device_answers_the_operator() {
     let mut device = Program::start_of(broker.setup(), &example("device"), &[&url]);
     device.says("thermometer is ").await;
     until(async || get(&admin, "/clients").await.1["count"] == 1).await;
+    let (_, clients) = get(&admin, "/clients").await;
+    let uuid = clients["clients"].as_object().unwrap().keys().next().unwrap();
+    let unknown = json!({ "method": "GET", "url": "/weather" });
+    let (_, answer) = post(&admin, &format!("/send-command/{uuid}"), unknown).await;
+    assert_eq!(answer["response"], json!({ "error": "there is only /reading" }), "{answer}");
     let operator = Program::start_of(broker.setup(), &example("operator"), &[&url, "admin", password.trim()]);
     let (code, said) = operator.ended().await;
     assert!(code == Some(0) && said.starts_with("thermometer: succeeded {\"degrees\":20"), "{code:?}: {said}");

@@ -150,7 +150,7 @@ async fn the_walk_of_production_keeps_its_secret_and_its_first_admin() {
         if round == 0 {
             program.says("accounts  none yet").await;
             let create = format!(
-                "export HOME={}; unset DATABASE_URL; cd ~/switchboard\n{} --password-stdin <<< 'Bright-Lamp-42'",
+                "export HOME={}; unset DATABASE_URL; cd ~/broker\n{} --password-stdin <<< 'Bright-Lamp-42'",
                 home.display(),
                 lines[create]
             );
@@ -168,7 +168,7 @@ async fn the_walk_of_production_keeps_its_secret_and_its_first_admin() {
             post(&client, "/register", json!({ "name": "A", "uuid": uuid::Uuid::nil() })).await.0 == 200,
             round == 0
         );
-        let env = home.join("switchboard/.env");
+        let env = home.join("broker/.env");
         secrets.push(std::fs::read_to_string(&env).unwrap());
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&env).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);

@@ -43,6 +43,15 @@ pub fn own_address() -> SocketAddr {
     TcpListener::bind((IpAddr::from(ip), 0)).unwrap().local_addr().unwrap()
 }
 
+/// Where cargo puts an example, built if it is not there.
+pub fn example(name: &str) -> String {
+    let built =
+        std::process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", name]).status().unwrap();
+    assert!(built.success());
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap();
+    folder.join("examples").join(name).display().to_string()
+}
+
 /// Waits for a result with a timeout, so that a test fails instead of hanging.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("waited in vain")

@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     let mut listener = TcpListener::from_std(listener.into());
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    println!("The floor listens on http://127.0.0.1:{port}");
+    println!("The floor listens on http://{}", listener.local_addr()?);
 
     let mut floor = Floor {
         poll,
@@ -260,13 +260,13 @@ impl Floor {
                 let uuid = field(body, "uuid");
                 let token = token(uuid);
                 let answer = format!(
-                    r#"{{"uuid":"{uuid}","name":"","access_token":"{token}","refresh_token":"","device_key":""}}"#
+                    r#"{{"uuid":"{uuid}","name":"","access_token":"{token}","access_token_expires_in":3600,"refresh_token":"","device_key":""}}"#
                 );
                 ("200 OK", answer)
             }
             ("/token", _) => {
                 let token = token("operator");
-                ("200 OK", format!(r#"{{"access_token":"{token}","refresh_token":""}}"#))
+                ("200 OK", format!(r#"{{"access_token":"{token}","access_token_expires_in":3600,"refresh_token":""}}"#))
             }
             (_, None) => ("401 Unauthorized", r#"{"detail":"Could not validate credentials"}"#.to_owned()),
             ("/topics/create", _) => {

@@ -269,7 +269,7 @@ impl From<Undone> for ApiError {
     fn from(undone: Undone) -> Self {
         match undone {
             Undone::OutOfPatience(error) => error.into(),
-            Undone::Failed(error) => Self::Internal(error.to_string()),
+            Undone::Panicked => Self::Internal(undone.to_string()),
         }
     }
 }
