@@ -105,12 +105,25 @@ pub fn main() -> ExitCode {
     match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
         Ok(code) => code,
         Err(error) => {
+            let advice = error.downcast_ref().map(advice).unwrap_or_default();
             // with all causes
-            output::complain(&format!("{error:#}"));
+            output::complain(&format!("{error:#}{advice}"));
             let is_usage = error.is::<WrongArguments>()
                 || matches!(error.downcast_ref(), Some(ClientError::Url(_) | ClientError::Tls(_)));
             if is_usage { ExitCode::from(WRONG_ARGUMENTS) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// What to do about an error that the broker's own text does not tell, since it does not know the command line.
+fn advice(error: &ClientError) -> &'static str {
+    match error {
+        // what exists below a right path is named in the text
+        ClientError::Refused { detail, .. } if detail == "Not Found" => ": is the path of --url right?",
+        error if error.is_unauthorized() => {
+            ": the token is invalid, expired or revoked; give another one with --token (SWITCHBOARD_TOKEN), or log in with --username"
+        }
+        _ => "",
     }
 }
 
@@ -154,7 +167,7 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let bare = !given.contains(['=', ',']);
     if bare && !given.eq_ignore_ascii_case("off") && given.parse::<tracing::Level>().is_err() {
         anyhow::bail!(
-            "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: error, warn, info, debug, trace"
+            "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: off, error, warn, info, debug, trace"
         );
     }
     // the framework logs malformed requests and frames as errors, although only the client is at fault; sessions log bad
@@ -164,7 +177,10 @@ fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
     let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
     // `Targets` would take these for names of modules or levels of its own
     let is_strange = |part: &str| {
-        part.is_empty() || part.ends_with('=') || part.contains(|c: char| c.is_whitespace() || "[]{}".contains(c))
+        part.is_empty()
+            || part.starts_with('=')
+            || part.ends_with('=')
+            || part.contains(|c: char| c.is_whitespace() || "[]{}".contains(c))
     };
     if let Some(part) = directives.split(',').find(|part| is_strange(part)) {
         anyhow::bail!(

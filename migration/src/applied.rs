@@ -3,6 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sea_orm::{DatabaseConnection, TransactionTrait};
+
 use crate::schema::*;
 
 #[derive(DeriveIden)]
@@ -12,11 +14,21 @@ enum SeaqlMigrations {
     AppliedAt,
 }
 
-pub(crate) async fn create_table(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
+/// The key of PostgreSQL's advisory lock under which the table is created. `IF NOT EXISTS` does not wait for another
+/// transaction that creates it, but fails.
+const CREATION: i64 = i64::from_be_bytes(*b"switchbm");
+
+pub(crate) async fn create_table(connection: &DatabaseConnection) -> Result<(), DbErr> {
     let version = string(SeaqlMigrations::Version).primary_key().take();
     let mut table = Table::create();
     table.table(SeaqlMigrations::Table).if_not_exists().col(version).col(big_integer(SeaqlMigrations::AppliedAt));
-    connection.execute(&table).await.map(drop)
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return connection.execute(&table).await.map(drop);
+    }
+    let transaction = connection.begin().await?;
+    transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CREATION})")).await?;
+    transaction.execute(&table).await?;
+    transaction.commit().await
 }
 
 /// Waits for other processes that migrate. On SQLite the transaction itself does that.

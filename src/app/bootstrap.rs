@@ -65,9 +65,9 @@ pub fn lock_data_dir(dir: &Path, broker: Option<Start<'_>>) -> anyhow::Result<Fi
         }
         None => before.lines().skip(1).map(|line| format!("{line}\n")).collect(),
     };
-    lock.rewind()?;
-    lock.set_len(0)?;
-    write!(lock, "{}\n{start}", std::process::id())?;
+    let written =
+        lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| write!(lock, "{}\n{start}", std::process::id()));
+    written.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(lock)
 }
 

@@ -141,7 +141,13 @@ impl Logins {
             UserChange::Password { hash, expected: Some(user.password_hash), kept_login: Some(identity.family) };
         let this = self.clone();
         undisturbed(async move {
-            this.change_user(user.id, change).await?;
+            match this.change_user(user.id, change).await {
+                // deleted in the meantime
+                Err(AuthError::Refused(UserRefusal::NoSuchUser)) => {
+                    return Err(IdentityError::InvalidCredentials.into());
+                }
+                changed => changed?,
+            };
             tracing::info!(user = user.id, "password changed");
             Ok(())
         })

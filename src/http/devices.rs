@@ -179,7 +179,7 @@ pub async fn update(
     .await
 }
 
-/// Delete a device. Its tokens become invalid, its sockets are closed (4401), and its subscriptions, its memberships of
+/// Delete a device. Its tokens become invalid, its sockets are closed (4401, in rooms 4403), and its subscriptions, its memberships of
 /// rooms and what waits for it end. The UUID may be registered again.
 #[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn remove(

@@ -192,7 +192,7 @@ pub async fn set_password(
 
 /// Delete a user.
 ///
-/// Their tokens become invalid, their sockets are closed (4401), and their memberships end as if they had left. Their
+/// Their tokens become invalid, their sockets are closed (4401, in rooms 4403), and their memberships end as if they had left. Their
 /// messages stay, under their name. Username and email are free again.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
 pub async fn remove(

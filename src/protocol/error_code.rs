@@ -86,6 +86,7 @@ impl From<RoomRefusal> for ErrorCode {
         match refusal {
             RoomRefusal::NoSuchRoom | RoomRefusal::NoSuchMember | RoomRefusal::NoSuchMessage => Self::NotFound,
             RoomRefusal::NameTaken => Self::AlreadyExists,
+            RoomRefusal::ClientDeleted => Self::InvalidCredentials,
             RoomRefusal::NotAMember => Self::NotAMember,
             RoomRefusal::NotTheAuthor
             | RoomRefusal::ModeratorRequired

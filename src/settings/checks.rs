@@ -3,6 +3,9 @@
 use super::{SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
 use crate::domain::{origin, passwords};
 
+/// In seconds. Much longer periods would overflow times when they are added to the present.
+const A_YEAR: u64 = 31_536_000;
+
 impl Settings {
     /// Checks ranges and combinations of values that the types do not express.
     ///
@@ -53,12 +56,27 @@ impl Settings {
         positive("probes.timeout_secs", self.probes.timeout_secs > 0)?;
         positive("probes.samples_hours", self.probes.samples_hours > 0)?;
         positive("probes.history_days", self.probes.history_days > 0)?;
+        let (http, sessions, limits) = (&self.http, &self.sessions, &self.limits);
         for (key, value, most) in [
-            ("probes.period_secs", self.probes.period_secs, 86_400),
-            ("probes.timeout_secs", self.probes.timeout_secs, 60),
-            ("probes.retries", self.probes.retries, 10),
-            ("probes.samples_hours", self.probes.samples_hours, 8_760),
-            ("probes.history_days", self.probes.history_days, 3_650),
+            // of the framework
+            ("http.workers", http.workers as u64, 512),
+            ("http.drain_secs", http.drain_secs, A_YEAR),
+            ("http.close_spread_secs", http.close_spread_secs, A_YEAR),
+            // memory is taken for each at the start
+            ("storage.max_connections", self.storage.max_connections.into(), 10_000),
+            ("storage.timeout_ms", self.storage.timeout_ms, 600_000),
+            ("auth.recheck_secs", self.auth.recheck_secs, A_YEAR),
+            ("sessions.ping_secs", sessions.ping_secs.into(), A_YEAR),
+            ("sessions.silence_secs", sessions.silence_secs.into(), A_YEAR),
+            ("sessions.heartbeat_secs", sessions.heartbeat_secs.into(), A_YEAR),
+            ("sessions.subscription_wait_secs", sessions.subscription_wait_secs, A_YEAR),
+            ("limits.send_timeout_secs", limits.send_timeout_secs, A_YEAR),
+            ("limits.command_timeout_secs", limits.command_timeout_secs, A_YEAR),
+            ("probes.period_secs", self.probes.period_secs.into(), 86_400),
+            ("probes.timeout_secs", self.probes.timeout_secs.into(), 60),
+            ("probes.retries", self.probes.retries.into(), 10),
+            ("probes.samples_hours", self.probes.samples_hours.into(), 8_760),
+            ("probes.history_days", self.probes.history_days.into(), 3_650),
         ] {
             if value > most {
                 return Err((key, format!("must be at most {most}")));

@@ -1,13 +1,16 @@
 //! Users as accounts: their passwords, their end, and who is left to administer them (contract section 3).
 
 use reqwest::Method;
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use serde_json::{Value, json};
 use switchboard::client::Connection;
 use uuid::Uuid;
 
 use crate::{
     identity::{assert_limited, id_of, login, login_again, patch, refresh},
-    support::{Broker, answer, close_code, delete, faults, get, next, post, refusal, within},
+    support::{
+        Broker, answer, close_code, create_database, delete, faults, get, next, post, posting, refusal, until, within,
+    },
 };
 
 /// The socket is open and answers.
@@ -354,4 +357,27 @@ async fn unknown_fields_are_refused_except_where_clients_of_the_earlier_systems_
     let path = format!("/send-command/{}", registered.uuid);
     let command = with(json!({ "method": "GET", "url": "/" }));
     assert_eq!(post(&admin, &path, command).await.1["detail"], "Client is not connected");
+}
+
+#[tokio::test]
+async fn who_is_deleted_while_they_change_their_password_has_no_valid_credentials() {
+    // SQLite has no second writer
+    let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
+    let url = create_database(&server).await;
+    let mut broker = Broker::with().env("DATABASE_URL", &url).start().await;
+    let alice = broker.user("alice", "user").await;
+    let session = sea_orm::Database::connect(url).await.unwrap();
+    let deletion = session.begin().await.unwrap();
+    deletion.execute_unprepared("UPDATE users SET deleted_at = now() WHERE username = 'alice'").await.unwrap();
+    let body = passwords("password of alice", "another password");
+    let change = posting(&alice, "/api/users/me/password", &body);
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until(async || {
+        let rows = session.query_all_raw(Statement::from_string(DbBackend::Postgres, waiting)).await.unwrap();
+        !rows.is_empty()
+    })
+    .await;
+    deletion.commit().await.unwrap();
+    let (status, answer) = within(change).await.unwrap();
+    assert_eq!((status, &answer["detail"]), (401, &json!("Could not validate credentials")));
 }

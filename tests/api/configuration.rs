@@ -80,6 +80,14 @@ fn a_wrong_setting_stops_the_start_with_one_line_that_names_it_and_its_layer() {
         (none().set("HTTP__PUBLIC_READS", "perhaps"), &[], ["`http.public_reads`", "environment"]),
         (none().set("DEVICES__REGISTRATION", "perhaps"), &[], ["`devices.registration`", "environment"]),
         (none().set("AUTH__RECHECK_SECS", "0"), &[], ["`auth.recheck_secs`", "environment"]),
+        (none().set("HTTP__WORKERS", "513"), &[], ["`http.workers`", "must be at most 512"]),
+        (none().set("STORAGE__TIMEOUT_MS", "2147484000"), &[], ["`storage.timeout_ms`", "at most 600000"]),
+        (none().set("STORAGE__MAX_CONNECTIONS", "10001"), &[], ["`storage.max_connections`", "at most 10000"]),
+        (
+            none().set("LIMITS__COMMAND_TIMEOUT_SECS", "9223372036854775807"),
+            &[],
+            ["`limits.command_timeout_secs`", "at most 31536000"],
+        ),
         (none().set("HTTP__CORS_ORIGINS", "chat.example"), &[], ["`http.cors_origins`", "environment"]),
         (none().set("LOG__LEVEL", "infos"), &[], ["`log.level`", "infos"]),
         (
@@ -89,6 +97,7 @@ fn a_wrong_setting_stops_the_start_with_one_line_that_names_it_and_its_layer() {
         ),
         (none().set("LOG__LEVEL", "info,"), &[], ["`log.level`", "\"\" is neither"]),
         (none().set("LOG__LEVEL", "switchboard="), &[], ["`log.level`", "\"switchboard=\" is neither"]),
+        (none().env("RUST_LOG", "=debug"), &[], ["RUST_LOG", "\"=debug\" is neither"]),
         (none().env("RUST_LOG", "[request]=debug"), &[], ["RUST_LOG", "\"[request]=debug\" is neither"]),
         (none().env("RUST_LOG", "switchboard=loud"), &[], ["RUST_LOG", "`log.level`"]),
         (none().env("ACCESS_TOKEN_EXPIRE_MINUTES", "0"), &[], ["`auth.access_token_minutes`", "environment, ACCESS"]),

@@ -144,10 +144,13 @@ async fn an_error_is_one_line_that_says_what_was_wrong_and_what_to_do() {
         (&["devices", "--url", &url, "--data-dir", "wrong"], &["cannot log in as admin: ", "--username"]),
         (&["devices", "--url", &url, "--data-dir", "none"], &["no credentials", "--token or --username"]),
         (&["devices", "--url", &url, "--ca", "nofile"], &["cannot read nofile: No such file"]),
-        (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials"]),
+        (&["devices", "--url", &url, "--token", "nonsense"], &["401", "Could not validate credentials", "--token"]),
         (&["devices", "show", "nobody", "--url", &url], &["no device or connected user is named \"nobody\""]),
         (&["commands", "show", &uuid::Uuid::nil().to_string(), "--url", &url], &["404"]),
-        (&["demo", "--url", &format!("{url}/not/here")], &["POST /register failed: 404"]),
+        (
+            &["demo", "--url", &format!("{url}/not/here")],
+            &["POST /register failed: 404", "is the path of --url right?"],
+        ),
     ] {
         let output = broker.command(arguments, "");
         let code = if expected[0].starts_with("bad URL") || expected[0].starts_with("cannot read") { 2 } else { 1 };

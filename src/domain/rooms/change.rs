@@ -174,6 +174,9 @@ pub enum RoomRefusal {
     /// The client is not a member.
     #[error("You are not a member of this room")]
     NotAMember,
+    /// The client that wants to create or join the room has been deleted.
+    #[error("Could not validate credentials")]
+    ClientDeleted,
     /// The other client is not a member.
     #[error("Member not found")]
     NoSuchMember,

@@ -74,6 +74,7 @@ fn status_of_room(refusal: RoomRefusal) -> StatusCode {
     match refusal {
         RoomRefusal::NoSuchRoom | RoomRefusal::NoSuchMember | RoomRefusal::NoSuchMessage => StatusCode::NOT_FOUND,
         RoomRefusal::NameTaken => StatusCode::BAD_REQUEST,
+        RoomRefusal::ClientDeleted => StatusCode::UNAUTHORIZED,
         RoomRefusal::NotAMember
         | RoomRefusal::NotTheAuthor
         | RoomRefusal::ModeratorRequired
@@ -139,6 +140,7 @@ mod tests {
             (RoomRefusal::NoSuchRoom, 404, "not_found", "Chat room not found"),
             (RoomRefusal::NameTaken, 400, "already_exists", "Room name already exists"),
             (RoomRefusal::NotAMember, 403, "not_a_member", "You are not a member of this room"),
+            (RoomRefusal::ClientDeleted, 401, "invalid_credentials", "Could not validate credentials"),
             (RoomRefusal::NoSuchMember, 404, "not_found", "Member not found"),
             (RoomRefusal::NoSuchMessage, 404, "not_found", "Message not found"),
             (RoomRefusal::NotTheAuthor, 403, "forbidden", "Only its author may edit a message"),

@@ -234,7 +234,10 @@ impl From<GatewayError> for ApiError {
 
 impl From<RoomRefusal> for ApiError {
     fn from(refusal: RoomRefusal) -> Self {
-        Self::Room(refusal)
+        match refusal {
+            RoomRefusal::ClientDeleted => Self::InvalidCredentials,
+            refusal => Self::Room(refusal),
+        }
     }
 }
 

@@ -41,6 +41,13 @@ async fn processes_that_migrate_at_the_same_time_apply_each_migration_once() {
     while store.migration_status().await.unwrap().iter().any(|(_, applied)| *applied) {
         store.migrate_down().await.unwrap();
     }
+    // the table of applied migrations, too, is created once
+    for _ in 0..20 {
+        execute(store, "DROP TABLE seaql_migrations").await;
+        let status = || store.migration_status();
+        let results = tokio::join!(status(), status(), status(), status());
+        assert!(matches!(results, (Ok(_), Ok(_), Ok(_), Ok(_))), "{results:?}");
+    }
     let results = tokio::join!(store.migrate_up(), store.migrate_up(), store.migrate_up());
     assert!(matches!(results, (Ok(()), Ok(()), Ok(()))), "{results:?}");
     assert!(store.migration_status().await.unwrap().iter().all(|(_, applied)| *applied));

@@ -32,7 +32,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         is_private: bool,
     ) -> Result<Decided, StoreError> {
         if self.is_deleted(creator.client).await? {
-            return Ok(Err(RoomRefusal::NoSuchMember));
+            return Ok(Err(RoomRefusal::ClientDeleted));
         }
         let joined = count_joined(self.transaction, creator.client).await?;
         let deserted = count_deserted(self.transaction, creator.client).await?;
@@ -75,7 +75,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
                 return Ok(Err(RoomRefusal::StorageFull));
             }
             if self.is_deleted(who.client).await? {
-                return Ok(Err(RoomRefusal::NoSuchMember));
+                return Ok(Err(RoomRefusal::ClientDeleted));
             }
             if !self.limit.allows_joining(count_joined(self.transaction, who.client).await?) {
                 return Ok(Err(RoomRefusal::TooManyRooms));
