@@ -88,10 +88,19 @@ pub fn ack_received(msgid: &str, status: &str, now: DateTime<Utc>) -> String {
     format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
 }
 
-/// The answer to a `subscribe` or `unsubscribe` frame (contract section 12).
+/// The answer to a `subscribe` or `unsubscribe` frame of a device (contract section 12).
 pub fn subscription(topic: &str, is_subscribed: bool, now: DateTime<Utc>) -> String {
+    subscription_at(topic, is_subscribed, Timestamp(now))
+}
+
+/// The same on chat sockets, with an RFC 3339 timestamp (contract section 7).
+pub fn chat_subscription(topic: &str, is_subscribed: bool, now: DateTime<Utc>) -> String {
+    subscription_at(topic, is_subscribed, Quoted(&rfc3339(now)))
+}
+
+fn subscription_at(topic: &str, is_subscribed: bool, timestamp: impl Display) -> String {
     let kind = if is_subscribed { "subscribed" } else { "unsubscribed" };
-    format!(r#"{{"type":"{kind}","topic_id":{},"timestamp":{}}}"#, Quoted(topic), Timestamp(now))
+    format!(r#"{{"type":"{kind}","topic_id":{},"timestamp":{timestamp}}}"#, Quoted(topic))
 }
 
 /// Tells a subscriber that a topic was deleted, with all its subscriptions.

@@ -2,7 +2,7 @@
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
-use super::Session;
+use super::{Dialect, Session};
 use crate::{
     domain::ids::TopicId,
     protocol::{
@@ -39,7 +39,13 @@ impl Session {
             (topic, changed)
         };
         context.wait(change.into_actor(self).map(move |(topic, changed), session, _| match changed {
-            Ok(()) => session.send(&outbound::subscription(topic.as_str(), wanted, session.now())),
+            Ok(()) => {
+                let answer = match session.dialect {
+                    Dialect::Device => outbound::subscription,
+                    _ => outbound::chat_subscription,
+                };
+                session.send(&answer(topic.as_str(), wanted, session.now()));
+            }
             Err(error) => {
                 let (code, text) = error.told(topic.as_str());
                 if code == ErrorCode::InternalError {

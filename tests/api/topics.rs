@@ -178,7 +178,10 @@ async fn chat_sockets_subscribe_to_topics_too() {
     let mut chat = user.connect("/ws/auth").await.unwrap();
     next_of_type(&mut chat, "connection_established").await;
     chat.send_text(request("subscribe", "news")).await.unwrap();
-    assert_eq!(next(&mut chat).await["type"], "subscribed");
+    let answer = next(&mut chat).await;
+    assert_eq!(answer["type"], "subscribed");
+    // as all times on chat sockets
+    assert!(answer["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{answer}");
     let (_, _, mut publisher) = broker.connected("publisher").await;
     publisher.send_text(request("subscribe", "news")).await.unwrap();
     assert_eq!(next(&mut publisher).await["type"], "subscribed");
