@@ -17,6 +17,7 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
@@ -26,7 +27,7 @@ pub use self::{
     messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
 };
 use self::{
-    messages::{GetCounts, GetSubscribers, MarkPublished, Refused, Subscribe, TopicDeleted},
+    messages::{GetCounts, GetSubscribers, MarkPublished, PublishRequest, Refused, Subscribe, TopicDeleted},
     refusals::{Answer, Refusals},
 };
 use super::directory::Directory;
@@ -35,7 +36,7 @@ use crate::{
     cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
-        ids::TopicId,
+        ids::{ClientId, TopicId},
         subscriptions::{CannotSubscribe, Location, Subscriptions},
     },
     protocol::{
@@ -83,6 +84,26 @@ impl TopicManager {
     fn tell(&mut self, session: &SessionHandle, text: String) {
         let due = self.refusals.queue(session.id(), Answer::Text(text));
         self.carry_out(session, due);
+    }
+
+    /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
+    /// number.
+    fn distribute(
+        &mut self,
+        topic: &TopicId,
+        client: ClientId,
+        sender: Option<&SessionHandle>,
+        frame: &Bytes,
+    ) -> usize {
+        let mut here = 0;
+        if let Some(audience) = self.subscriptions.audience(topic.as_str()) {
+            for (worker, members) in &audience.workers {
+                let sender = sender.filter(|sender| sender.worker() == *worker).map(Location::id);
+                self.relays.publish(*worker, members.clone(), sender, frame.clone());
+            }
+            here = audience.connected.saturating_sub(usize::from(sender.is_some()));
+        }
+        here + self.backplane.publish(topic, client, frame)
     }
 
     fn carry_out(&self, session: &SessionHandle, due: impl IntoIterator<Item = Answer>) {
@@ -186,16 +207,23 @@ impl Handler<Publish> for TopicManager {
         if publish.topic.is_reserved() || !self.subscriptions.is_subscribed(publish.client, topic) {
             return self.refuse(publish, context);
         }
-        let Some(audience) = self.subscriptions.audience(topic) else { return };
-        for (worker, members) in &audience.workers {
-            let sender = (*worker == publish.session.worker()).then(|| publish.session.id());
-            self.relays.publish(*worker, members.clone(), sender, publish.frame.clone());
-        }
-        let elsewhere = self.backplane.publish(&publish.topic, publish.client, &publish.frame);
         // the sender is a subscriber, but gets no copy
-        let reached = audience.connected.saturating_sub(1) + elsewhere;
+        let reached = self.distribute(&publish.topic, publish.client, Some(&publish.session), &publish.frame);
         let receipt = outbound::topic_sent(topic, reached, &publish.msgid, self.clock.now());
         self.tell(&publish.session, receipt);
+    }
+}
+
+impl Handler<PublishRequest> for TopicManager {
+    type Result = Option<usize>;
+
+    fn handle(&mut self, request: PublishRequest, _: &mut Self::Context) -> Self::Result {
+        let PublishRequest { client, topic, frame, must_be_subscribed } = request;
+        if must_be_subscribed && !self.subscriptions.is_subscribed(client, topic.as_str()) {
+            return None;
+        }
+        let own = self.subscriptions.session(client, topic.as_str()).cloned();
+        Some(self.distribute(&topic, client, own.as_ref(), &frame))
     }
 }
 

@@ -204,6 +204,11 @@ impl<S: Location + Clone> Subscriptions<S> {
         self.topics.get(topic).is_some_and(|topic| topic.members.contains(&client))
     }
 
+    /// The session in which a client gets a topic's publications, if it is subscribed and has one.
+    pub fn session(&self, client: ClientId, topic: &str) -> Option<&S> {
+        if self.is_subscribed(client, topic) { self.clients.get(&client)?.session.as_ref() } else { None }
+    }
+
     /// Whether a topic has subscribers, connected or not.
     pub fn has_members(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)

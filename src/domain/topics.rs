@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     accounts::Account,
-    ids::{ClientId, Role, TopicId},
+    ids::{ClientId, ClientKind, Role, TopicId},
 };
 
 /// A topic.
@@ -25,6 +25,12 @@ pub enum TopicRefusal {
     /// Only operators may subscribe to it.
     #[error("Operator role required")]
     OperatorRequired,
+    /// Only devices and operators publish over HTTP.
+    #[error("Only devices and operators may publish")]
+    DeviceOrOperatorRequired,
+    /// Only the broker publishes to its own topic.
+    #[error("Only the broker publishes to $status")]
+    OnlyTheBroker,
     /// It is the broker's own.
     #[error("$status is the broker's own topic and cannot be deleted")]
     Permanent,
@@ -52,6 +58,20 @@ impl Topic {
     pub fn check_subscriber(&self, account: &Account) -> Result<(), TopicRefusal> {
         if self.is_status() && !account.is_active_operator() {
             return Err(TopicRefusal::OperatorRequired);
+        }
+        Ok(())
+    }
+
+    /// Whether the client may publish over HTTP. Whether it has to be subscribed is another question.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_publisher(&self, account: &Account) -> Result<(), TopicRefusal> {
+        if self.is_status() {
+            return Err(TopicRefusal::OnlyTheBroker);
+        }
+        if account.kind() != ClientKind::Device && !account.is_active_operator() {
+            return Err(TopicRefusal::DeviceOrOperatorRequired);
         }
         Ok(())
     }
@@ -91,6 +111,16 @@ mod tests {
         }
         assert_eq!(Topic::status().check_subscriber(&operator), Ok(()));
         assert_eq!(Topic::status().check_subscriber(&user("root", Role::Admin)), Ok(()));
+    }
+
+    #[test]
+    fn devices_and_operators_publish_over_http_and_nobody_to_the_brokers_own_topic() {
+        let (thing, person, operator) = (device("thing"), user("person", Role::User), user("boss", Role::Operator));
+        let topic = topic(ClientId::random());
+        assert_eq!(topic.check_publisher(&thing), Ok(()));
+        assert_eq!(topic.check_publisher(&operator), Ok(()));
+        assert_eq!(topic.check_publisher(&person), Err(TopicRefusal::DeviceOrOperatorRequired));
+        assert_eq!(Topic::status().check_publisher(&operator), Err(TopicRefusal::OnlyTheBroker));
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub enum ApiError {
     /// A request about a topic is refused.
     #[error(transparent)]
     Topic(TopicRefusal),
+    /// The client is not subscribed to the topic; the text says to which.
+    #[error("{0}")]
+    NotSubscribed(String),
     /// A request about a room is refused.
     #[error(transparent)]
     Room(RoomRefusal),

@@ -90,9 +90,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(topics::create),
         endpoint!(topics::subscribe),
         endpoint!(topics::unsubscribe),
-        // after these three, since a topic may have their names
-        endpoint!(topics::show, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
-        endpoint!(topics::remove, "/topics/create", "/topics/subscribe", "/topics/unsubscribe"),
+        endpoint!(topics::publish::publish),
+        // after these four, since a topic may have their names
+        endpoint!(topics::show, "/topics/create", "/topics/subscribe", "/topics/unsubscribe", "/topics/publish"),
+        endpoint!(topics::remove, "/topics/create", "/topics/subscribe", "/topics/unsubscribe", "/topics/publish"),
         // rooms
         endpoint!(rooms::list),
         endpoint!(rooms::create, "/rooms"),

@@ -1,5 +1,7 @@
 //! Topics: create, list, subscribe (contract section 5).
 
+pub mod publish;
+
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use serde_json::Value;

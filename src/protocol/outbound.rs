@@ -26,6 +26,11 @@ impl Display for Timestamp {
     }
 }
 
+/// A point in time as seconds since 1970, as a number for JSON that is written elsewhere.
+pub fn epoch_seconds(time: DateTime<Utc>) -> f64 {
+    time.timestamp_micros() as f64 / 1e6
+}
+
 /// Formats a time as RFC 3339 in UTC with `Z`, the format of all other times on the wire.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)

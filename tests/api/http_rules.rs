@@ -542,7 +542,7 @@ async fn a_wrong_topic_is_refused() {
     assert_eq!(post(&client, "/topics/create", fits).await.0, 200);
     let (status, body) = post(&client, "/topics/subscribe", json!({ "topic_id": "nope" })).await;
     assert_eq!((status, &body["detail"]), (404, &json!("Topic not found")));
-    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"] {
+    for path in ["/topics/create", "/topics/subscribe", "/topics/unsubscribe", "/topics/publish"] {
         let body = || json!({ "topic_id": "weather" });
         let (status, missing) = post(&broker.client(), path, body()).await;
         assert_eq!((status, faults(&missing)), (422, vec!["missing query.token".to_owned()]), "{path}");

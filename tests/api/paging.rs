@@ -332,7 +332,8 @@ async fn every_list_takes_a_limit_and_a_cursor_and_declares_them() {
         let has_link = item["get"]["responses"]["200"]["headers"]["Link"].is_object();
         assert_eq!(answer_is_array, has_link, "{path}");
         // topics that are called like these routes are not there
-        if !declared("limit") || ["/topics/create", "/topics/subscribe", "/topics/unsubscribe"].contains(&&**path) {
+        let routes = ["create", "publish", "subscribe", "unsubscribe"].map(|route| format!("/topics/{route}"));
+        if !declared("limit") || routes.contains(path) {
             continue;
         }
         let address = concrete(path);

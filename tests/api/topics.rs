@@ -246,3 +246,72 @@ async fn the_answer_to_a_subscription_comes_after_the_receipts_of_earlier_public
         assert_eq!(next(&mut socket).await["type"], format!("{kind}d"));
     }
 }
+
+#[tokio::test]
+async fn devices_and_operators_publish_over_http_and_subscribers_get_the_object_as_it_was_sent() {
+    let mut broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let operator = broker.admin().await;
+    let (device, identity, mut own) = broker.connected("publisher").await;
+    let (reader, _, mut socket) = broker.connected("reader").await;
+    device.create_topic("news").await.unwrap();
+    for client in [&device, &reader] {
+        client.subscribe("news").await.unwrap();
+    }
+    // number spellings and unknown fields stay as they are
+    let text = r#"{ "topic_id": "news", "msgid": "m1", "content": 1.50, "from": "ID", "own": [1e2] }"#;
+    let text = text.replace("ID", &identity.uuid.to_string().to_uppercase());
+    let request = device.request(Method::POST, "/topics/publish");
+    let (status, receipt) = answer(request.header("Content-Type", "application/json").body(text.clone())).await;
+    assert_eq!(status, 200, "{receipt}");
+    assert_eq!((&receipt["type"], &receipt["topic_id"]), (&json!("topic_sent"), &json!("news")));
+    assert_eq!((&receipt["message"], &receipt["msgid"]), (&json!("Message sent to 1 subscribers"), &json!("m1")));
+    assert!(receipt["timestamp"].is_f64(), "{receipt}");
+    assert_eq!(within(socket.next_text()).await.unwrap(), text);
+
+    // the operator need not be subscribed; what is missing is added
+    let (status, receipt) = post(&operator, "/topics/publish", json!({ "topic_id": "news", "content": "x" })).await;
+    assert_eq!((status, &receipt["message"]), (200, &json!("Message sent to 2 subscribers")));
+    for socket in [&mut own, &mut socket] {
+        let got = next(socket).await;
+        assert_eq!((&got["content"], &got["msgid"]), (&json!("x"), &receipt["msgid"]));
+        assert!(got["from"].is_string(), "{got}");
+    }
+    for socket in [&mut own, &mut socket] {
+        nothing_came(socket).await;
+    }
+}
+
+#[tokio::test]
+async fn a_publication_over_http_is_refused_with_its_reason() {
+    let mut broker = Broker::with().set("LIMITS__FRAME_BYTES", "1000").start().await;
+    let (operator, user) = (broker.admin().await, broker.user("ulla", "user").await);
+    let (device, _, _socket) = broker.connected("device").await;
+    device.create_topic("news").await.unwrap();
+    let body = |topic: &str| json!({ "topic_id": topic, "content": "x" });
+    for (client, body, expected) in [
+        (&device, body("none"), refusal(404, "Topic not found", "not_found")),
+        (&device, body("news"), refusal(403, "Not subscribed to topic news", "not_subscribed")),
+        (&user, body("news"), refusal(403, "Only devices and operators may publish", "forbidden")),
+        (&operator, body("$status"), refusal(403, "Only the broker publishes to $status", "forbidden")),
+        (
+            &operator,
+            json!({ "topic_id": "news", "content": "x", "from": Uuid::new_v4() }),
+            refusal(403, "Sender UUID does not match authenticated client", "forbidden"),
+        ),
+    ] {
+        assert_eq!(post(client, "/topics/publish", body).await, expected);
+    }
+    assert_eq!(post(&broker.client(), "/topics/publish", body("news")).await.0, 422);
+    for (text, place) in [
+        (r#"{"content":"x"}"#.to_owned(), "topic_id"),
+        (r#"{"topic_id":"news","content":null}"#.to_owned(), "content"),
+        (r#"{"topic_id":"news","content":1,"msgid":null}"#.to_owned(), "msgid"),
+        (r#"{"topic_id":"news","content":1,"from":null}"#.to_owned(), "from"),
+        (r#"{"topic_id":"news","content":1,"a":1,"a":2}"#.to_owned(), "duplicate field `a`"),
+        (json!({ "topic_id": "news", "content": "x".repeat(1000) }).to_string(), "limits.frame_bytes"),
+    ] {
+        let request = operator.request(Method::POST, "/topics/publish").header("Content-Type", "application/json");
+        let (status, answer) = answer(request.body(text)).await;
+        assert!(status == 422 && answer["detail"][0].to_string().contains(place), "{answer}");
+    }
+}

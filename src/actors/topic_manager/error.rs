@@ -30,6 +30,9 @@ pub enum TopicError {
     /// The client may not do that.
     #[error(transparent)]
     Refused(#[from] TopicRefusal),
+    /// The client is not subscribed to this topic, and has to be.
+    #[error("Not subscribed to topic {}", excerpt(.0))]
+    NotSubscribed(String),
     /// The creator has reached `limits.stored_bytes_per_minute`.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
@@ -54,6 +57,7 @@ impl TopicError {
             Self::TooMany => (ErrorCode::TooManyRequests, too_many("limits.topics_per_client")),
             Self::ClientDeleted => (ErrorCode::InvalidCredentials, "Could not validate credentials".into()),
             Self::Refused(refusal) => (ErrorCode::Forbidden, refusal.to_string().into()),
+            Self::NotSubscribed(_) => (ErrorCode::NotSubscribed, self.to_string().into()),
             Self::OverLimit(exceeded) => (ErrorCode::TooManyRequests, exceeded.to_string().into()),
             Self::Limit(CannotSubscribe::TooMany) => {
                 (ErrorCode::TooManyRequests, too_many("limits.subscriptions_per_client"))

@@ -9,11 +9,14 @@ use actix::{
     Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient,
     dev::{SendError, ToEnvelope},
 };
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
     Directory, TopicError, TopicManager,
-    messages::{GetCounts, GetSubscribers, MarkPublished, Publish, Subscribe, TopicDeleted, Unsubscribe},
+    messages::{
+        GetCounts, GetSubscribers, MarkPublished, Publish, PublishRequest, Subscribe, TopicDeleted, Unsubscribe,
+    },
 };
 use crate::{
     auth::accounts::Accounts,
@@ -216,6 +219,19 @@ impl Topics {
             return Ok(Topic::status());
         }
         self.store.topic(id).await?.ok_or(TopicError::NotFound)
+    }
+
+    /// Publishes for a client over HTTP. An operator need not be subscribed. Returns the number of clients reached.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the client may not publish to it.
+    pub async fn publish_for(&self, account: &Account, topic: TopicId, frame: Bytes) -> Result<usize, TopicError> {
+        self.find(topic.as_str()).await?.check_publisher(account)?;
+        self.relays.uncongested().await;
+        let name = topic.as_str().to_owned();
+        let must_be_subscribed = !account.is_active_operator();
+        let request = PublishRequest { client: account.id, topic, frame, must_be_subscribed };
+        self.manager.send(request).await?.ok_or(TopicError::NotSubscribed(name))
     }
 
     /// Passes a publication on, unless the mailbox or a worker is full. The session gets the receipt.

@@ -85,6 +85,18 @@ pub struct Publish {
     pub frame: Bytes,
 }
 
+/// A message over HTTP for all subscribers of a topic that exists. The result is the number of clients that it reached;
+/// `None` if it was not published, since the client is not subscribed and has to be.
+#[derive(Message)]
+#[rtype(result = "Option<usize>")]
+pub(super) struct PublishRequest {
+    pub(super) client: ClientId,
+    pub(super) topic: TopicId,
+    /// The text frame that the subscribers get.
+    pub(super) frame: Bytes,
+    pub(super) must_be_subscribed: bool,
+}
+
 /// A message for the subscribers of `$status`, except for the client that it is about.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -130,6 +130,11 @@ impl<'a> Fields<'a> {
         self.get(name).is_some()
     }
 
+    /// The object as the client spelled it; nothing for forms and query strings.
+    pub fn json_text(&self) -> &'a str {
+        self.text.unwrap_or_default()
+    }
+
     /// Notes a fault of a field.
     pub fn fault(&mut self, kind: &'static str, name: &str, msg: impl Into<String>) -> Invalid {
         // secrets are not repeated even to their sender, since proxies may log answers

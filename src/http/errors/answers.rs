@@ -28,6 +28,7 @@ impl ApiError {
             Self::InactiveUser => (StatusCode::BAD_REQUEST, ErrorCode::InactiveUser.as_str()),
             Self::InactiveAtHandshake => (StatusCode::FORBIDDEN, ErrorCode::InactiveUser.as_str()),
             Self::Forbidden(_) | Self::Topic(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden.as_str()),
+            Self::NotSubscribed(_) => (StatusCode::FORBIDDEN, ErrorCode::NotSubscribed.as_str()),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound.as_str()),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

@@ -155,6 +155,7 @@ impl From<TopicError> for ApiError {
             TopicError::TooMany => Self::too_many("limits.topics_per_client", 60),
             TopicError::ClientDeleted => Self::InvalidToken,
             TopicError::Refused(refusal) => refusal.into(),
+            TopicError::NotSubscribed(_) => Self::NotSubscribed(error.to_string()),
             TopicError::OverLimit(exceeded) => exceeded.into(),
             TopicError::Limit(CannotSubscribe::TooMany) => Self::too_many("limits.subscriptions_per_client", 60),
             TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),

@@ -51,6 +51,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A field that must be there, with any value but null.
+    ///
+    /// # Errors
+    /// The field is invalid.
+    pub fn not_null(&mut self, name: &str) -> Checked<()> {
+        if self.optional_value(name).is_some() { Ok(()) } else { Err(self.missing(name)) }
+    }
+
     /// A field of any value; null counts as left out.
     pub fn optional_value(&self, name: &str) -> Option<&'a Value> {
         self.get(name).filter(|value| !value.is_null() || self.noted.is_some())

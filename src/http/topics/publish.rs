@@ -1,0 +1,120 @@
+//! Publishing over HTTP (contract section 12).
+
+use actix_web::web;
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::topic_id;
+use crate::{
+    domain::ids::{ClientId, TopicId},
+    http::{
+        body::{Body, Checked, Fields, FromFields},
+        errors::ApiError,
+        extract::TopicIdentity,
+        undisturbed,
+    },
+    protocol::{
+        inbound::{Frame, MSGID_CHARS},
+        outbound::{epoch_seconds, excerpt},
+        wire,
+    },
+    state::Broker,
+};
+
+/// A message to the subscribers of a topic. They get the object as it is sent, with all its other fields; a missing `from` or
+/// `msgid` is added.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"topic_id": "weather", "content": {"degrees": 21.5}}))]
+pub struct Publication {
+    #[schema(value_type = String, example = "weather")]
+    topic_id: TopicId,
+    /// The caller's id of the message; a random one if it is left out.
+    msgid: Option<String>,
+    /// The caller, if it is given.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    from: Option<ClientId>,
+    /// Anything but null. The object with its other fields may be as long as a frame (`limits.frame_bytes`).
+    #[schema(rename = "content", value_type = serde_json::Value)]
+    object: String,
+}
+
+impl FromFields for Publication {
+    const IGNORES_UNKNOWN: bool = true;
+
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        let topic_id = topic_id(fields);
+        // null would be there twice once the field is added
+        let msgid = if fields.has("msgid") { fields.text("msgid", 0..=MSGID_CHARS).map(Some) } else { Ok(None) };
+        let from = if fields.has("from") { fields.uuid("from").map(Some) } else { Ok(None) };
+        let content = fields.not_null("content");
+        let object = fields.json_text();
+        let most = fields.limits.frame_bytes;
+        if most > 0 && object.len() > most {
+            let msg = format!("Value error, the object is over {most} bytes (limits.frame_bytes)");
+            return Err(fields.fault_of_all("value_error", msg));
+        }
+        if let Some(key) = Frame::parse(object).ok().and_then(|frame| frame.duplicate) {
+            let msg = format!("Value error, duplicate field `{}`", excerpt(&key));
+            return Err(fields.fault_of_all("value_error", msg));
+        }
+        content?;
+        Ok(Self { topic_id: topic_id?, msgid: msgid?, from: from?, object: object.to_owned() })
+    }
+}
+
+/// The receipt of a publication.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PublicationReceipt {
+    #[serde(rename = "type")]
+    #[schema(example = "topic_sent")]
+    kind: &'static str,
+    #[schema(example = "Message sent to 2 subscribers")]
+    message: String,
+    topic_id: String,
+    msgid: String,
+    /// Seconds since 1970.
+    timestamp: f64,
+}
+
+/// Publish to a topic. For devices that are subscribed, and for operators.
+///
+/// The caller's own socket gets no copy. The receipt has the number of connected subscribers that the message reached.
+#[utoipa::path(post, path = "/topics/publish", tag = "messaging", request_body = Publication, responses((status = 200, description = "Published", body = PublicationReceipt), (status = 403, description = "Neither a device nor an operator, not subscribed, the broker's own topic, or `from` is another client"), (status = 404, description = "Topic not found")), security(("bearer" = [])))]
+pub async fn publish(
+    broker: web::Data<Broker>,
+    identity: TopicIdentity,
+    body: Body<Publication>,
+) -> Result<web::Json<PublicationReceipt>, ApiError> {
+    let account = identity.0.account;
+    let Publication { topic_id, msgid, from, object } = body.content;
+    if from.is_some_and(|from| from != account.id) {
+        return Err(ApiError::Forbidden("Sender UUID does not match authenticated client"));
+    }
+    let sender = from.is_none().then_some(account.id);
+    let new_msgid = msgid.is_none().then(|| Uuid::new_v4().to_string());
+    let frame = frame(&object, sender, new_msgid.as_deref());
+    let msgid = msgid.or(new_msgid).unwrap_or_default();
+    undisturbed(async move {
+        let name = topic_id.as_str().to_owned();
+        let reached = broker.topics.publish_for(&account, topic_id, frame).await?;
+        Ok(web::Json(PublicationReceipt {
+            kind: "topic_sent",
+            message: format!("Message sent to {reached} subscribers"),
+            topic_id: name,
+            msgid,
+            timestamp: epoch_seconds(broker.clock.now()),
+        }))
+    })
+    .await
+}
+
+/// The frame that subscribers get: the object with these fields before its own.
+fn frame(object: &str, from: Option<ClientId>, msgid: Option<&str>) -> Bytes {
+    // the object has fields, so that a comma follows
+    let fields = object.find('{').map_or(object, |brace| &object[brace + 1..]);
+    let from = from.map(|from| format!(r#""from":"{from}","#)).unwrap_or_default();
+    let msgid = msgid.map(|msgid| format!(r#""msgid":"{msgid}","#)).unwrap_or_default();
+    wire::text(&[b"{", from.as_bytes(), msgid.as_bytes(), fields.as_bytes()])
+}
