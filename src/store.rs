@@ -18,7 +18,6 @@
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
 mod broker;
-mod budget;
 mod commands;
 mod connection;
 mod counters;
@@ -33,6 +32,7 @@ pub mod patience;
 mod records;
 mod rooms;
 mod row_locks;
+mod stored_bytes;
 mod tokens;
 mod topics;
 mod users;
@@ -55,11 +55,11 @@ pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::CreatedTopic;
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
-use budget::StoredBytes;
 use connection::{Pool, Transaction};
 use error::is_unique_violation;
 use gate::Gate;
 use open::Database;
+use stored_bytes::StoredBytes;
 
 use crate::{clock::Clock, domain::rooms::RoomChange, settings};
 
@@ -100,7 +100,7 @@ impl Store {
         // connects now, so that errors are reported here; a database may need this time to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
-        let stored_bytes = budget::per_minute(0);
+        let stored_bytes = stored_bytes::per_minute(0);
         Ok(Self { read, write, database, gate: Gate::default(), stored_bytes, clock: Clock::default() })
     }
 
@@ -108,7 +108,7 @@ impl Store {
     /// `limits.stored_bytes_per_minute`.
     pub fn serving(&self, storage: &settings::Storage, limits: &settings::Limits) -> Self {
         let (read, write) = self.database.pools(storage.max_connections, Duration::from_millis(storage.timeout_ms));
-        let stored_bytes = budget::per_minute(limits.stored_bytes_per_minute);
+        let stored_bytes = stored_bytes::per_minute(limits.stored_bytes_per_minute);
         Self { read, write, stored_bytes, ..self.clone() }
     }
 

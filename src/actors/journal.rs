@@ -30,7 +30,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// Records per transaction: a backlog is written piece by piece, so that no transaction holds the writer for long.
 const BATCH: usize = 5_000;
 
-/// Write this.
+/// Records to be written.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Write {

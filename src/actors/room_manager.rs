@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient, WrapFuture};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub use self::handle::{NotTold, RoomError, Rooms};
+pub use self::handle::{NotRequested, RoomError, Rooms};
 use super::{
     command_dispatcher::SessionGone,
     journal::{Outcomes, Perform, Performed},

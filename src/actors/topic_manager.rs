@@ -27,7 +27,7 @@ pub use self::{
     messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
 };
 use self::{
-    messages::{GetCounts, GetSubscribers, MarkPublished, PublishRequest, Refused, Subscribe, TopicDeleted},
+    messages::{GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Refused, Subscribe, TopicDeleted},
     refusals::{Answer, Refusals},
 };
 use super::directory::Directory;
@@ -214,11 +214,11 @@ impl Handler<Publish> for TopicManager {
     }
 }
 
-impl Handler<PublishRequest> for TopicManager {
+impl Handler<PublishOverHttp> for TopicManager {
     type Result = Option<usize>;
 
-    fn handle(&mut self, request: PublishRequest, _: &mut Self::Context) -> Self::Result {
-        let PublishRequest { client, topic, frame, must_be_subscribed } = request;
+    fn handle(&mut self, request: PublishOverHttp, _: &mut Self::Context) -> Self::Result {
+        let PublishOverHttp { client, topic, frame, must_be_subscribed } = request;
         if must_be_subscribed && !self.subscriptions.is_subscribed(client, topic.as_str()) {
             return None;
         }

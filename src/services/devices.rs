@@ -104,7 +104,7 @@ impl Devices {
     /// # Errors
     /// There is no such device or gateway, `by` has reached its limit of stored bytes, or the database failed.
     pub async fn update(&self, by: ClientId, id: ClientId, change: DeviceChange) -> Result<DeviceView, DeviceError> {
-        self.store.charge(by, change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()))?;
+        self.store.charge_stored(by, change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()))?;
         // the gateway must not be deleted before the device is linked to it
         let _held = match change.gateway_id {
             Some(Some(gateway)) => Some(self.gateways.hold(gateway).await?),

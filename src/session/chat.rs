@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{Dialect, Session};
 use crate::{
-    actors::room_manager::NotTold,
+    actors::room_manager::NotRequested,
     domain::{
         accounts::Account,
         ids::{MessageId, RoomId},
@@ -153,13 +153,13 @@ impl Session {
             context.wait(join.into_actor(self));
             return;
         }
-        match broker.rooms.tell(change, &session, attachment) {
+        match broker.rooms.request(change, &session, attachment) {
             Ok(()) => {}
-            Err(NotTold::NoRoom(change)) => {
-                let later = async move { broker.rooms.tell_later(change, session, attachment).await };
+            Err(NotRequested::NoRoom(change)) => {
+                let later = async move { broker.rooms.request_later(change, session, attachment).await };
                 context.wait(later.into_actor(self));
             }
-            Err(NotTold::OverLimit(exceeded)) => {
+            Err(NotRequested::OverLimit(exceeded)) => {
                 self.error(ErrorCode::TooManyRequests, &exceeded.to_string(), about);
             }
         }

@@ -349,7 +349,7 @@ impl Commands {
     /// # Errors
     /// The client has reached `limits.stored_bytes_per_minute`.
     pub fn charge_progress(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
-        self.store.charge(client, bytes)
+        self.store.charge_stored(client, bytes)
     }
 
     /// Passes on what a client has sent about a command.

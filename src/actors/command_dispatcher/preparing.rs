@@ -77,7 +77,7 @@ impl Commands {
         let payer = (requester.role() < Role::Operator).then_some(requester.id);
         let prepared = self.check(Order { requester, targets, method, url, data, timeout, deliver_within }, named)?;
         if let Some(payer) = payer {
-            self.store.charge(payer, prepared.stored_bytes())?;
+            self.store.charge_stored(payer, prepared.stored_bytes())?;
         }
         Ok(prepared)
     }

@@ -50,8 +50,8 @@ pub enum RoomError {
 
 /// Why a change that a socket requests is not passed on.
 #[derive(Debug, thiserror::Error)]
-pub enum NotTold {
-    /// The queue is full: the change, for [`Rooms::tell_later`].
+pub enum NotRequested {
+    /// The queue is full: the change, for [`Rooms::request_later`].
     #[error("the queue is full")]
     NoRoom(RoomChange),
     /// The client has reached `limits.stored_bytes_per_minute`.
@@ -245,7 +245,7 @@ impl Rooms {
 
     fn charge(&self, change: &RoomChange) -> Result<(), OverLimit> {
         let (client, _) = change.clients();
-        change.stored_bytes().map_or(Ok(()), |bytes| self.store.charge(client, bytes))
+        change.stored_bytes().map_or(Ok(()), |bytes| self.store.charge_stored(client, bytes))
     }
 
     /// Ends all memberships of a client that is about to be deleted, and tells the rooms.
@@ -269,10 +269,15 @@ impl Rooms {
     ///
     /// # Errors
     /// The change is not passed on.
-    pub fn tell(&self, change: RoomChange, session: &SessionHandle, attachment: Attachment) -> Result<(), NotTold> {
+    pub fn request(
+        &self,
+        change: RoomChange,
+        session: &SessionHandle,
+        attachment: Attachment,
+    ) -> Result<(), NotRequested> {
         self.charge(&change)?;
         if self.relays.is_congested() {
-            return Err(NotTold::NoRoom(change));
+            return Err(NotRequested::NoRoom(change));
         }
         match self.places.clone().try_acquire_many_owned(places(&change)) {
             Ok(place) => {
@@ -280,12 +285,12 @@ impl Rooms {
                 self.manager.do_send(Ask { change, socket, answer: None, place });
                 Ok(())
             }
-            Err(_) => Err(NotTold::NoRoom(change)),
+            Err(_) => Err(NotRequested::NoRoom(change)),
         }
     }
 
-    /// Passes on a change that [`Rooms::tell`] had no room for, as soon as the queue has space.
-    pub async fn tell_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
+    /// Passes on a change that [`Rooms::request`] had no room for, as soon as the queue has space.
+    pub async fn request_later(&self, change: RoomChange, session: SessionHandle, attachment: Attachment) {
         if let Ok(place) = self.place(&change).await {
             self.manager.do_send(Ask { change, socket: Some((session, attachment)), answer: None, place });
         }

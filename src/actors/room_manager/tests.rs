@@ -148,7 +148,7 @@ async fn changes_are_announced_in_order_once_they_are_written_and_what_gathers_m
     assert_eq!(changes.len(), 1);
     let (second, third) = (scene.ask(post(&bob, "2"), None), scene.ask(post(&alice, "3"), None));
     // typing is not stored, and does not wait
-    scene.rooms.tell(typing(&bob), &of_bob.session, Attachment::Joined).unwrap();
+    scene.rooms.request(typing(&bob), &of_bob.session, Attachment::Joined).unwrap();
     for peer in [&mut of_alice, &mut of_bob] {
         assert_eq!(kind(peer).await, "user_typing", "nothing is told of what is not written");
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{
     Directory, TopicError, TopicManager,
     messages::{
-        GetCounts, GetSubscribers, MarkPublished, Publish, PublishRequest, Subscribe, TopicDeleted, Unsubscribe,
+        GetCounts, GetSubscribers, MarkPublished, Publish, PublishOverHttp, Subscribe, TopicDeleted, Unsubscribe,
     },
 };
 use crate::{
@@ -102,7 +102,7 @@ impl Topics {
     /// # Errors
     /// The name is taken, or its creator has reached a limit.
     pub async fn create(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<(), TopicError> {
-        self.store.charge(creator, id.as_str().len() + metadata.to_string().len())?;
+        self.store.charge_stored(creator, id.as_str().len() + metadata.to_string().len())?;
         match self.store.create_topic(id, creator, metadata, self.per_creator).await? {
             CreatedTopic::New => {}
             CreatedTopic::NameTaken => return Err(TopicError::NameTaken),
@@ -225,12 +225,17 @@ impl Topics {
     ///
     /// # Errors
     /// The topic does not exist, or the client may not publish to it.
-    pub async fn publish_for(&self, account: &Account, topic: TopicId, frame: Bytes) -> Result<usize, TopicError> {
+    pub async fn publish_over_http(
+        &self,
+        account: &Account,
+        topic: TopicId,
+        frame: Bytes,
+    ) -> Result<usize, TopicError> {
         self.find(topic.as_str()).await?.check_publisher(account)?;
         self.relays.uncongested().await;
         let name = topic.as_str().to_owned();
         let must_be_subscribed = !account.is_active_operator();
-        let request = PublishRequest { client: account.id, topic, frame, must_be_subscribed };
+        let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed };
         self.manager.send(request).await?.ok_or(TopicError::NotSubscribed(name))
     }
 

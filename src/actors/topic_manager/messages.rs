@@ -89,7 +89,7 @@ pub struct Publish {
 /// `None` if it was not published, since the client is not subscribed and has to be.
 #[derive(Message)]
 #[rtype(result = "Option<usize>")]
-pub(super) struct PublishRequest {
+pub(super) struct PublishOverHttp {
     pub(super) client: ClientId,
     pub(super) topic: TopicId,
     /// The text frame that the subscribers get.

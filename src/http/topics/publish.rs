@@ -98,7 +98,7 @@ pub async fn publish(
     let msgid = msgid.or(new_msgid).unwrap_or_default();
     undisturbed(async move {
         let name = topic_id.as_str().to_owned();
-        let reached = broker.topics.publish_for(&account, topic_id, frame).await?;
+        let reached = broker.topics.publish_over_http(&account, topic_id, frame).await?;
         Ok(web::Json(PublicationReceipt {
             kind: "topic_sent",
             message: format!("Message sent to {reached} subscribers"),

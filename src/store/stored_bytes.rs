@@ -28,7 +28,7 @@ impl Store {
     ///
     /// # Errors
     /// The client has used up `limits.stored_bytes_per_minute`.
-    pub fn charge(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
+    pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
         let amount = (bytes + ROW) as f64;
         let mut budgets = self.stored_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         budgets
