@@ -17,7 +17,9 @@ pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
 pub use secret::{Secret, is_weak_secret};
 
-use crate::domain::{commands::CommandLimits, gateways::Gateway, network::Network, passwords::PasswordRules};
+use crate::domain::{
+    commands::CommandLimits, gateways::Gateway, network::Network, passwords::PasswordRules, topics::access::Access,
+};
 
 /// All settings, merged from the layers and checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,6 +35,8 @@ pub struct Settings {
     pub devices: Devices,
     /// Timing of live sockets.
     pub sessions: Sessions,
+    /// Who may create, publish to and subscribe to which topics.
+    pub topics: Access,
     /// Limits; 0 switches a limit off.
     pub limits: Limits,
     /// The configured gateways, `[[gateways]]`.

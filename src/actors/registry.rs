@@ -18,7 +18,7 @@ use super::{
     directory::{Connected, Directory},
     journal::Journal,
     room_manager::Renamed,
-    topic_manager::{Announce, CloseReplaced, PresenceChanged, Unsubscribe},
+    topic_manager::{AccountChanged, Announce, CloseReplaced, PresenceChanged},
 };
 use crate::{
     clock::Clock,
@@ -26,7 +26,7 @@ use crate::{
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange, Holder},
-        ids::{ClientId, ClientKind, TopicId},
+        ids::ClientId,
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::Record,
@@ -86,7 +86,7 @@ pub struct Neighbours {
     pub renamed: Recipient<Renamed>,
     pub close_replaced: Recipient<CloseReplaced>,
     pub announce: Recipient<Announce>,
-    pub unsubscribe: Recipient<Unsubscribe>,
+    pub account_changed: Recipient<AccountChanged>,
 }
 
 impl Registry {
@@ -267,10 +267,7 @@ impl Handler<Apply> for Registry {
         match change {
             AccountChange::Account(account) if account.is_deleted => self.forget(&account),
             AccountChange::Account(account) => {
-                if account.kind() == ClientKind::User && !account.is_active_operator() {
-                    let topic = TopicId::from(TopicId::STATUS);
-                    self.neighbours.unsubscribe.do_send(Unsubscribe { client: account.id, topic });
-                }
+                self.neighbours.account_changed.do_send(AccountChanged(account.clone()));
                 let Some(mut connected) = self.directory.get(account.id) else { return 0 };
                 if connected.account != account {
                     if connected.account.name() != account.name() {

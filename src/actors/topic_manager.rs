@@ -2,12 +2,13 @@
 //!
 //! Sessions publish and handlers subscribe through [`Topics`]. The Registry tells it which clients connect and disconnect. It
 //! passes each publication once to every Relay with subscribers, and the receipt to the sender. Which topics exist is in the
-//! database, except for `$status`, where the Registry and the GatewayMonitor publish.
+//! database, except for `$status`, where the Registry and the GatewayMonitor publish; the handle looks there before it passes
+//! a publication or subscription on.
 
 mod error;
 mod handle;
+mod known;
 mod messages;
-mod refusals;
 #[cfg(test)]
 mod tests;
 
@@ -18,17 +19,12 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use tokio::sync::Semaphore;
 
+use self::messages::{GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Subscribe, TopicDeleted, Unsubscribe};
 pub use self::{
     error::TopicError,
     handle::{Dependencies, NotPublished, TopicView, Topics},
-    messages::{Announce, CloseReplaced, PresenceChanged, Publish, Unsubscribe},
-};
-use self::{
-    messages::{GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Refused, Subscribe, TopicDeleted},
-    refusals::{Answer, Refusals},
+    messages::{AccountChanged, Announce, CloseReplaced, PresenceChanged, Publish},
 };
 use super::directory::Directory;
 use crate::{
@@ -38,13 +34,12 @@ use crate::{
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::{CannotSubscribe, Location, Subscriptions},
+        topics::{access::Rules, check_subscription},
     },
     protocol::{
-        error_code::ErrorCode,
-        outbound::{self, About, excerpt},
+        outbound::{self, About},
         wire,
     },
-    store::Store,
 };
 
 /// Capacity of the mailbox. When it is full, publishing sessions wait and are not read.
@@ -54,14 +49,12 @@ pub struct TopicManager {
     subscriptions: Subscriptions<SessionHandle>,
     /// how long a subscription waits for its client
     wait: Duration,
+    /// who may subscribe
+    rules: Rules,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
-    store: Store,
     clock: Clock,
-    refusals: Refusals,
-    /// how many refusals may wait for the database
-    lookups: Arc<Semaphore>,
 }
 
 impl TopicManager {
@@ -69,21 +62,13 @@ impl TopicManager {
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
-        store: Store,
         clock: Clock,
+        rules: Rules,
         (per_client, most_waiting): (usize, usize),
         wait: Duration,
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
-        let lookups = Arc::new(Semaphore::new(MAILBOX));
-        let refusals = Refusals::default();
-        Self { subscriptions, wait, directory, relays, backplane, store, clock, refusals, lookups }
-    }
-
-    /// Sends a session a frame, after the frames that wait for a refusal.
-    fn tell(&mut self, session: &SessionHandle, text: String) {
-        let due = self.refusals.queue(session.id(), Answer::Text(text));
-        self.carry_out(session, due);
+        Self { subscriptions, wait, rules, directory, relays, backplane, clock }
     }
 
     /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
@@ -96,7 +81,7 @@ impl TopicManager {
         frame: &Bytes,
     ) -> usize {
         let mut here = 0;
-        if let Some(audience) = self.subscriptions.audience(topic.as_str()) {
+        if let Some(audience) = self.subscriptions.audience(topic) {
             for (worker, members) in &audience.workers {
                 let sender = sender.filter(|sender| sender.worker() == *worker).map(Location::id);
                 self.relays.publish(*worker, members.clone(), sender, frame.clone());
@@ -105,58 +90,6 @@ impl TopicManager {
         }
         here + self.backplane.publish(topic, client, frame)
     }
-
-    fn carry_out(&self, session: &SessionHandle, due: impl IntoIterator<Item = Answer>) {
-        for answer in due {
-            match answer {
-                Answer::Text(text) => drop(self.relays.deliver(session, &[text.as_bytes()])),
-                Answer::Mark(mark) => self.relays.mark(&mark),
-            }
-        }
-    }
-
-    /// Tells a sender why it can't publish: the topic does not exist, or the sender is not subscribed.
-    fn refuse(&mut self, publish: Publish, context: &mut Context<Self>) {
-        // drops the frame, which can be large, since the database may take a while
-        let Publish { session, topic, msgid, .. } = publish;
-        // a topic that has subscribers exists
-        if topic.as_str() == TopicId::STATUS || self.subscriptions.has_members(topic.as_str()) {
-            return self.tell(&session, not_subscribed(topic.as_str(), &msgid, self.clock.now()));
-        }
-        let Ok(lookup) = self.lookups.clone().try_acquire_owned() else {
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
-            let text = "Server is at its limit, try again later";
-            return self.tell(&session, outbound::error(ErrorCode::AtLimit, text, about, self.clock.now()));
-        };
-        let (store, clock) = (self.store.clone(), self.clock.clone());
-        let (manager, ticket) = (context.address(), self.refusals.begin(session.id()));
-        // a task, since an actor polls all its own futures at each message
-        actix::spawn(async move {
-            let topic = topic.as_str();
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic), room_id: None };
-            let found = store.topic(topic).await;
-            let now = clock.now();
-            let text = match found {
-                Ok(Some(_)) => not_subscribed(topic, &msgid, now),
-                Ok(None) => {
-                    let text = format!("Topic {} not found", excerpt(topic));
-                    outbound::error(ErrorCode::TopicNotFound, &text, about, now)
-                }
-                Err(error) => {
-                    tracing::debug!(%error, topic, "cannot look for a topic");
-                    let (code, text) = error.told();
-                    outbound::error(code, text, about, now)
-                }
-            };
-            drop(lookup);
-            manager.do_send(Refused { session, ticket, text });
-        });
-    }
-}
-
-fn not_subscribed(topic: &str, msgid: &str, now: DateTime<Utc>) -> String {
-    let about = About { msgid: Some(msgid), topic_id: Some(topic), room_id: None };
-    outbound::error(ErrorCode::NotSubscribed, &format!("Not subscribed to topic {}", excerpt(topic)), about, now)
 }
 
 impl Actor for TopicManager {
@@ -174,7 +107,7 @@ impl Handler<Subscribe> for TopicManager {
     type Result = Result<(), CannotSubscribe>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
-        self.subscriptions.subscribe(subscribe.client, subscribe.topic, Instant::now())
+        self.subscriptions.subscribe(subscribe.client, subscribe.subscription, Instant::now())
     }
 }
 
@@ -182,7 +115,21 @@ impl Handler<Unsubscribe> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
-        self.subscriptions.unsubscribe(unsubscribe.client, &unsubscribe.topic);
+        self.subscriptions.unsubscribe(unsubscribe.client, &unsubscribe.id);
+    }
+}
+
+impl Handler<AccountChanged> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, AccountChanged(account): AccountChanged, _: &mut Self::Context) {
+        let lost = self.subscriptions.of_client(account.id).filter(|subscription| {
+            check_subscription(subscription, &account).is_err()
+                || !self.rules.admit_subscription(subscription, &account)
+        });
+        for id in lost.map(|subscription| subscription.id().clone()).collect::<Vec<_>>() {
+            self.subscriptions.unsubscribe(account.id, &id);
+        }
     }
 }
 
@@ -201,16 +148,19 @@ impl Handler<PresenceChanged> for TopicManager {
 impl Handler<Publish> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
-        let topic = publish.topic.as_str();
+    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+        let Publish { client, session, topic, msgid, frame } = publish;
         // only the broker publishes to its own topics
-        if publish.topic.is_reserved() || !self.subscriptions.is_subscribed(publish.client, topic) {
-            return self.refuse(publish, context);
-        }
-        // the sender is a subscriber, but gets no copy
-        let reached = self.distribute(&publish.topic, publish.client, Some(&publish.session), &publish.frame);
-        let receipt = outbound::topic_sent(topic, reached, &publish.msgid, self.clock.now());
-        self.tell(&publish.session, receipt);
+        let answer = if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
+            let (code, text) = TopicError::NotSubscribed(topic.as_str().to_owned()).told(topic.as_str());
+            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
+            outbound::error(code, &text, about, self.clock.now())
+        } else {
+            // the sender is a subscriber, but gets no copy
+            let reached = self.distribute(&topic, client, Some(&session), &frame);
+            outbound::topic_sent(topic.as_str(), reached, &msgid, self.clock.now())
+        };
+        self.relays.deliver(&session, &[answer.as_bytes()]);
     }
 }
 
@@ -231,7 +181,7 @@ impl Handler<TopicDeleted> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, TopicDeleted(topic): TopicDeleted, _: &mut Self::Context) {
-        if let Some(audience) = self.subscriptions.audience(topic.as_str()) {
+        if let Some(audience) = self.subscriptions.audience(&topic) {
             let frame = wire::text(&[outbound::topic_deleted(topic.as_str()).as_bytes()]);
             for (worker, members) in &audience.workers {
                 self.relays.publish(*worker, members.clone(), None, frame.clone());
@@ -241,21 +191,11 @@ impl Handler<TopicDeleted> for TopicManager {
     }
 }
 
-impl Handler<Refused> for TopicManager {
-    type Result = ();
-
-    fn handle(&mut self, Refused { session, ticket, text }: Refused, _: &mut Self::Context) {
-        let due = self.refusals.end(session.id(), ticket, text);
-        self.carry_out(&session, due);
-    }
-}
-
 impl Handler<MarkPublished> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, MarkPublished { session, mark }: MarkPublished, _: &mut Self::Context) {
-        let due = self.refusals.queue(session.id(), Answer::Mark(mark));
-        self.carry_out(&session, due);
+    fn handle(&mut self, MarkPublished(mark): MarkPublished, _: &mut Self::Context) {
+        self.relays.mark(&mark);
     }
 }
 
@@ -299,7 +239,7 @@ impl Handler<GetSubscribers> for TopicManager {
 impl Handler<GetCounts> for TopicManager {
     type Result = MessageResult<GetCounts>;
 
-    fn handle(&mut self, _: GetCounts, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.subscriptions.counts())
+    fn handle(&mut self, GetCounts(topics): GetCounts, _: &mut Self::Context) -> Self::Result {
+        MessageResult(topics.iter().map(|topic| self.subscriptions.count(topic)).collect())
     }
 }

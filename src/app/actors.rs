@@ -126,7 +126,7 @@ impl Actors {
             renamed: rooms.recipient(),
             close_replaced: topics.recipient(),
             announce: topics.recipient(),
-            unsubscribe: topics.recipient(),
+            account_changed: topics.recipient(),
         };
         let clients = Clients::start(
             &control,

@@ -1,11 +1,15 @@
 //! Topics: which there are without being created, and who may do what with them (contract section 5).
 
+pub mod access;
+pub mod pattern;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     accounts::Account,
     ids::{ClientId, ClientKind, Role, TopicId},
+    subscriptions::Subscription,
 };
 
 /// A topic.
@@ -51,17 +55,6 @@ impl Topic {
         self.id == TopicId::STATUS
     }
 
-    /// Whether the client may subscribe.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check_subscriber(&self, account: &Account) -> Result<(), TopicRefusal> {
-        if self.is_status() && !account.is_active_operator() {
-            return Err(TopicRefusal::OperatorRequired);
-        }
-        Ok(())
-    }
-
     /// Whether the client may publish over HTTP. Whether it has to be subscribed is another question.
     ///
     /// # Errors
@@ -91,9 +84,21 @@ impl Topic {
     }
 }
 
+/// Whether the client may have a subscription: those that include `$status` are for operators. What the rules of the
+/// configuration say is another question.
+///
+/// # Errors
+/// Why not.
+pub fn check_subscription(subscription: &Subscription, account: &Account) -> Result<(), TopicRefusal> {
+    if subscription.includes(TopicId::STATUS) && !account.is_active_operator() {
+        return Err(TopicRefusal::OperatorRequired);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{pattern::Pattern, *};
     use crate::domain::accounts::tests::{device, user};
 
     fn topic(creator: ClientId) -> Topic {
@@ -103,14 +108,20 @@ mod tests {
     #[test]
     fn everybody_subscribes_to_topics_and_operators_alone_to_the_brokers_own() {
         let (thing, person, operator) = (device("thing"), user("person", Role::User), user("boss", Role::Operator));
+        let topic = |id: &str| Subscription::Topic(id.into());
+        let pattern = |text: &str| Subscription::Pattern(Pattern::parse(text.into()).unwrap());
         for account in [&thing, &person, &operator] {
-            assert_eq!(topic(ClientId::random()).check_subscriber(account), Ok(()));
+            for free in [topic("weather"), pattern("#"), pattern("+/#"), pattern("$other/#")] {
+                assert_eq!(check_subscription(&free, account), Ok(()));
+            }
         }
-        for account in [&thing, &person] {
-            assert_eq!(Topic::status().check_subscriber(account), Err(TopicRefusal::OperatorRequired));
+        for status in [topic(TopicId::STATUS), pattern("$status/#")] {
+            for account in [&thing, &person] {
+                assert_eq!(check_subscription(&status, account), Err(TopicRefusal::OperatorRequired));
+            }
+            assert_eq!(check_subscription(&status, &operator), Ok(()));
+            assert_eq!(check_subscription(&status, &user("root", Role::Admin)), Ok(()));
         }
-        assert_eq!(Topic::status().check_subscriber(&operator), Ok(()));
-        assert_eq!(Topic::status().check_subscriber(&user("root", Role::Admin)), Ok(()));
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub enum ApiError {
     /// A request about a topic is refused.
     #[error(transparent)]
     Topic(TopicRefusal),
+    /// The rules of the configuration refuse it; the text says for which topic.
+    #[error("{0}")]
+    NotAllowedOnTopic(String),
     /// The client is not subscribed to the topic; the text says to which.
     #[error("{0}")]
     NotSubscribed(String),

@@ -16,7 +16,10 @@ use crate::{
     actors::topic_manager::TopicView,
     domain::{
         ids::{ClientId, TopicId},
-        topics::Topic,
+        topics::{
+            Topic,
+            pattern::{Pattern, has_wildcards},
+        },
     },
     http::Admission,
     http::errors::ApiError,
@@ -28,7 +31,7 @@ use crate::{
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"topic_id": "weather", "metadata": {"unit": "°C"}}))]
 pub struct CreateTopic {
-    /// 1 to 100 characters.
+    /// 1 to 100 characters, without + and #. Slashes divide it into levels, which patterns match.
     #[schema(value_type = String, example = "weather")]
     topic_id: TopicId,
     /// Whatever describes it: an object of at most 4 KiB as JSON.
@@ -45,6 +48,10 @@ impl FromFields for CreateTopic {
         let topic_id = topic_id?;
         if topic_id.is_reserved() {
             return Err(fields.fault("value_error", "topic_id", "Value error, names that begin with $ are reserved"));
+        }
+        if has_wildcards(topic_id.as_str()) {
+            let msg = "Value error, + and # are wildcards of patterns, and in no name";
+            return Err(fields.fault("value_error", "topic_id", msg));
         }
         Ok(Self { topic_id, metadata: metadata? })
     }
@@ -84,6 +91,25 @@ pub struct TopicInfo {
 impl TopicInfo {
     fn of(topic: Topic, subscriber_count: usize) -> Self {
         Self { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count }
+    }
+}
+
+/// Which topics a list contains.
+#[derive(Debug)]
+pub struct ListQuery {
+    pattern: Option<Pattern>,
+    part: Part,
+}
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        // no name contains NUL, and PostgreSQL refuses to search for it
+        let parse = |text: &str| Pattern::parse(text.into()).ok().filter(|_| !text.contains('\0'));
+        let expected =
+            "a pattern such as plant/+/temperature or plant/#, with wildcards as whole levels and # at the end";
+        let pattern = fields.parsed("match", parse, expected);
+        let part = Part::from_fields(fields);
+        Ok(Self { pattern: pattern?, part: part? })
     }
 }
 
@@ -130,35 +156,35 @@ pub struct SubscriptionAnswer {
 }
 
 /// Create a topic. It is stored until it is deleted. Its creator is not subscribed automatically.
-#[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", body = TopicCreated), (status = 400, description = "Topic already exists"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/topics/create", tag = "messaging", request_body = CreateTopic, responses((status = 200, description = "Created", body = TopicCreated), (status = 400, description = "Topic already exists"), (status = 403, description = "Not allowed by topics.create"), (status = 429, description = "limits.topics_per_client")), security(("bearer" = [])))]
 pub async fn create(
     broker: web::Data<Broker>,
     identity: TopicIdentity,
     body: Body<CreateTopic>,
 ) -> Result<web::Json<TopicCreated>, ApiError> {
-    let creator = identity.0.account.id;
+    let creator = identity.0.account;
     let CreateTopic { topic_id, metadata } = body.content;
     undisturbed(async move {
-        broker.topics.create(&topic_id, creator, metadata).await?;
+        broker.topics.create(&topic_id, &creator, metadata).await?;
         let topic_id = topic_id.as_str().to_owned();
-        Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator }))
+        Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator: creator.id }))
     })
     .await
 }
 
 /// All topics with the number of their subscribers.
-#[utoipa::path(get, path = "/topics", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = TopicList)), security((), ("bearer" = [])))]
+#[utoipa::path(get, path = "/topics", tag = "messaging", params(("match" = Option<String>, Query, description = "A pattern: + stands for one level between slashes, # at the end for any number of levels. A page may then have fewer topics than there are, and a cursor", example = "plant/+/temperature"), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = TopicList)), security((), ("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
     _: PublicRead,
-    part: QueryOf<Part>,
+    query: QueryOf<ListQuery>,
 ) -> Result<web::Json<TopicList>, ApiError> {
-    let Part { after, limit, bytes } = part.0;
+    let ListQuery { pattern, part: Part { after, limit, bytes } } = query.0;
     let _turn = admission.reads.begin_list(bytes).await?;
-    let (topics, more) = broker.topics.list(after.as_deref(), limit, bytes).await?;
+    let (topics, more) = broker.topics.list(pattern.as_ref(), after.as_deref(), limit, bytes).await?;
     let topics: Vec<_> = topics.into_iter().map(|(topic, count)| TopicInfo::of(topic, count)).collect();
-    let next = Next::after(topics.last().map(|topic| &topic.id), more);
+    let next = Next::after(more.as_ref(), true);
     Ok(web::Json(TopicList { count: topics.len(), topics, next }))
 }
 
@@ -198,7 +224,7 @@ pub async fn remove(
 ) -> Result<web::Json<TopicRemoved>, ApiError> {
     let id = topic_of_path(path, &request);
     undisturbed(async move {
-        broker.topics.delete(&id, &identity.account).await?;
+        broker.topics.delete(&TopicId::from(id.as_str()), &identity.account).await?;
         Ok(web::Json(TopicRemoved { message: "Topic deleted", topic_id: id }))
     })
     .await
@@ -210,10 +236,13 @@ fn topic_of_path(path: Option<web::Path<String>>, request: &HttpRequest) -> Stri
     path.map_or_else(fixed, web::Path::into_inner)
 }
 
-/// Subscribe to a topic, also before the socket connects. Subscribing twice changes nothing.
+/// Subscribe to a topic, or by a pattern to all topics that match, also those that are created later. It may be done before
+/// the socket connects. Subscribing twice changes nothing, and a client gets a publication once, however many of its
+/// subscriptions match.
 ///
-/// Only operators may subscribe to `$status`.
-#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed", body = SubscriptionAnswer), (status = 403, description = "Operator role required"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
+/// In a pattern `+` stands for one level between slashes, and `#` at the end for any number of levels. Only operators may
+/// subscribe to `$status`.
+#[utoipa::path(post, path = "/topics/subscribe", tag = "messaging", request_body = TopicName, responses((status = 200, description = "Subscribed", body = SubscriptionAnswer), (status = 403, description = "Operator role required, or not allowed by topics.subscribe"), (status = 404, description = "Topic not found"), (status = 429, description = "limits.subscriptions_per_client")), security(("bearer" = [])))]
 pub async fn subscribe(
     broker: web::Data<Broker>,
     identity: TopicIdentity,

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Session;
 use crate::{
-    actors::topic_manager::{NotPublished, Publish},
+    actors::topic_manager::{NotPublished, Publish, TopicError},
     delivery::{SessionHandle, tick},
     domain::{
         ids::{ClientId, TopicId},
@@ -42,8 +42,8 @@ impl Session {
     /// delivered: a sender's frames and their receipts keep their order. A sender of only one of the two kinds never waits.
     fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
         self.has_published = false;
-        let (broker, handle) = (self.broker.clone(), self.outbox.handle().clone());
-        let passed = async move { broker.topics.publications_passed(handle).await };
+        let broker = self.broker.clone();
+        let passed = async move { broker.topics.publications_passed().await };
         context.wait(passed.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
@@ -134,15 +134,16 @@ impl Session {
         }
         match self.broker.topics.publish(publish) {
             Ok(()) => {}
-            Err(NotPublished::NoRoom(publish)) => self.publish_later(publish, context),
+            Err(NotPublished::NotNow(publish)) => self.publish_later(publish, context),
             Err(NotPublished::Stopped) => self.outbox.close(CloseCode::ServerError),
         }
     }
 
-    /// Publishes after the end of the tick, once workers and the TopicManager's mailbox have room. The socket is not read until
-    /// then.
+    /// Publishes after the end of the tick, once the topic is found and workers and the TopicManager's mailbox have room. The
+    /// socket is not read until then.
     fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
         let broker = self.broker.clone();
+        let (topic, msgid) = (publish.topic.clone(), publish.msgid.clone());
         let (end, tick_over) = oneshot::channel::<()>();
         tick::at_end_do(move || drop(end));
         let publish = async move {
@@ -150,11 +151,21 @@ impl Session {
             let _ = tick_over.await;
             broker.topics.publish_later(publish).await
         };
-        context.wait(publish.into_actor(self).map(|sent, session, _| {
-            if sent.is_err() {
-                session.outbox.close(CloseCode::ServerError);
-            }
+        context.wait(publish.into_actor(self).map(move |published, session, _| match published {
+            Ok(()) => {}
+            Err(TopicError::Stopped(_)) => session.outbox.close(CloseCode::ServerError),
+            Err(error) => session.tell_topic_error(&error, &topic, Some(&msgid)),
         }));
+    }
+
+    /// Tells the client why its request about a topic fails.
+    pub(super) fn tell_topic_error(&mut self, error: &TopicError, topic: &TopicId, msgid: Option<&str>) {
+        let (code, text) = error.told(topic.as_str());
+        if code == ErrorCode::InternalError {
+            tracing::error!(%error, topic = topic.as_str(), "a request about a topic fails");
+        }
+        let about = About { msgid, topic_id: Some(topic.as_str()), room_id: None };
+        self.error(code, &text, about);
     }
 
     /// Answers a frame of the wrong shape.

@@ -6,9 +6,8 @@ use super::{Dialect, Session};
 use crate::{
     domain::ids::TopicId,
     protocol::{
-        error_code::ErrorCode,
         inbound::{self, Frame},
-        outbound::{self, About},
+        outbound,
     },
 };
 
@@ -25,7 +24,7 @@ impl Session {
         let (topic, wanted) = (TopicId::from(&*request.topic), request.wanted);
         let msgid = frame.msgid().map(|msgid| msgid.into_owned());
         // receipts of earlier publications come before the answer
-        let earlier = std::mem::take(&mut self.has_published).then(|| self.outbox.handle().clone());
+        let has_published = std::mem::take(&mut self.has_published);
         let broker = self.broker.clone();
         let change = async move {
             let changed = if wanted {
@@ -33,8 +32,8 @@ impl Session {
             } else {
                 broker.topics.unsubscribe(account.id, &topic).await
             };
-            if let Some(session) = earlier {
-                broker.topics.publications_passed(session).await;
+            if has_published {
+                broker.topics.publications_passed().await;
             }
             (topic, changed)
         };
@@ -46,14 +45,7 @@ impl Session {
                 };
                 session.send(&answer(topic.as_str(), wanted, session.now()));
             }
-            Err(error) => {
-                let (code, text) = error.told(topic.as_str());
-                if code == ErrorCode::InternalError {
-                    tracing::error!(%error, topic = topic.as_str(), "cannot change a subscription");
-                }
-                let about = About { msgid: msgid.as_deref(), topic_id: Some(topic.as_str()), room_id: None };
-                session.error(code, &text, about);
-            }
+            Err(error) => session.tell_topic_error(&error, &topic, msgid.as_deref()),
         }));
     }
 }

@@ -2,7 +2,8 @@
 
 use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
 use sea_orm::{
-    ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set, sea_query::OnConflict,
+    ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set,
+    sea_query::{LikeExpr, OnConflict},
 };
 use serde_json::Value;
 
@@ -10,13 +11,16 @@ use super::{Store, StoreError, row_locks};
 use crate::{
     domain::{
         ids::{ClientId, TopicId},
-        topics::Topic,
+        topics::{Topic, pattern::Pattern},
     },
     protocol::json,
 };
 
 /// Topics per query.
 const CHUNK: u64 = 500;
+
+/// Topics that are compared with a pattern for one page.
+const EXAMINED: usize = 20_000;
 
 /// The outcome of a creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,35 +90,50 @@ impl Store {
         Ok(deleted.rows_affected > 0)
     }
 
-    /// Topics by name, those after `after`: at most `limit`, of at most `bytes` bytes, but at least one. Returns also whether
-    /// there are more.
+    /// Topics by name, those after `after`: at most `limit`, of at most `bytes` bytes, but at least one. With a pattern, only
+    /// those that match, among the next [`EXAMINED`]. Returns also the name after which there are more, if there are.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn topics(
         &self,
+        pattern: Option<&Pattern>,
         after: Option<&str>,
         limit: u64,
         bytes: usize,
-    ) -> Result<(Vec<Topic>, bool), StoreError> {
-        let (mut topics, mut size) = (Vec::<Topic>::new(), 0);
+    ) -> Result<(Vec<Topic>, Option<String>), StoreError> {
+        let (mut topics, mut size, mut examined) = (Vec::<Topic>::new(), 0, 0);
+        let mut last = after.map(str::to_owned);
         loop {
-            let want = (limit - topics.len() as u64).min(CHUNK);
+            let want = if pattern.is_some() { CHUNK } else { (limit - topics.len() as u64).min(CHUNK) };
             let mut query = Topics::find().order_by_asc(Column::Id);
-            if let Some(after) = topics.last().map(|topic| topic.id.as_str()).or(after) {
-                query = query.filter(Column::Id.gt(after));
+            if let Some(last) = &last {
+                query = query.filter(Column::Id.gt(last));
+            }
+            if let Some(pattern) = pattern {
+                // narrows the search; both databases may find more
+                query = query.filter(Column::Id.like(LikeExpr::new(like_prefix(pattern)).escape('\\')));
             }
             let rows = query.limit(want + 1).all(&self.read).await?;
             let more = rows.len() as u64 > want;
             for row in rows.into_iter().take(want as usize) {
-                size += row.id.len() + row.metadata.len();
-                if size > bytes && !topics.is_empty() {
-                    return Ok((topics, true));
+                examined += 1;
+                if pattern.is_none_or(|pattern| pattern.matches(&row.id)) {
+                    size += row.id.len() + row.metadata.len();
+                    if topics.len() as u64 >= limit || size > bytes && !topics.is_empty() {
+                        return Ok((topics, last));
+                    }
+                    last = Some(row.id.clone());
+                    topics.push(row.into());
+                } else {
+                    last = Some(row.id);
                 }
-                topics.push(row.into());
             }
-            if !more || topics.len() as u64 >= limit {
-                return Ok((topics, more));
+            if !more {
+                return Ok((topics, None));
+            }
+            if topics.len() as u64 >= limit || examined >= EXAMINED {
+                return Ok((topics, last));
             }
         }
     }
@@ -130,4 +149,16 @@ impl Store {
         }
         Ok(Topics::find_by_id(id).one(&self.read).await?.map(Topic::from))
     }
+}
+
+/// For LIKE: the names that begin as the pattern does.
+fn like_prefix(pattern: &Pattern) -> String {
+    let mut prefix = String::new();
+    for char in pattern.prefix().chars() {
+        if matches!(char, '\\' | '%' | '_') {
+            prefix.push('\\');
+        }
+        prefix.push(char);
+    }
+    prefix + "%"
 }

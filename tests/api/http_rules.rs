@@ -475,7 +475,7 @@ async fn topics_are_created_listed_and_shown_under_whatever_name() {
     let broker = Broker::start().await;
     let (client, device) = broker.device("Alice").await;
     let nobody = broker.client();
-    let names = ["weather", "a/b", "a b?c#d%e", "ünïcode 🦀", "trailing/", &"ü".repeat(100)];
+    let names = ["weather", "a/b", "a b?c;d%e", "ünïcode 🦀", "trailing/", &"ü".repeat(100)];
     for name in names {
         let (status, body) =
             post(&client, "/topics/create", json!({ "topic_id": name, "metadata": { "n": name } })).await;

@@ -48,5 +48,6 @@ mod structure;
 mod supervision;
 mod takeovers;
 mod terminal;
+mod topic_patterns;
 mod topics;
 mod trust;

@@ -131,7 +131,7 @@ async fn what_is_acknowledged_around_a_full_disk_is_stored() {
     }
 
     acknowledged.sort();
-    let elsewhere = broker.store().await.topics(None, 10_000, usize::MAX).await.unwrap();
+    let elsewhere = broker.store().await.topics(None, None, 10_000, usize::MAX).await.unwrap();
     let mut stored: Vec<_> = elsewhere.0.iter().map(|topic| topic.id.as_str().to_owned()).collect();
     stored.sort();
     assert_eq!(stored, acknowledged, "as another process has it");

@@ -15,7 +15,8 @@ use switchboard::{
     domain::{
         commands::{Command, PendingCommands, Socket, Target},
         ids::{ClientId, ClientKind, CommandId, TopicId},
-        subscriptions::{Location, Subscriptions},
+        subscriptions::{Location, Subscription, Subscriptions},
+        topics::pattern::Pattern,
     },
     protocol::{
         inbound::{self, Frame},
@@ -147,21 +148,37 @@ fn membership_index(c: &mut Criterion) {
     for members in [10, 1_000] {
         let now = Instant::now();
         let mut index = Subscriptions::new(0, 0);
-        let topic: TopicId = "topic".into();
+        let topic: TopicId = "plant/hall/7/heat".into();
+        let by_name = Subscription::Topic(topic.clone());
         let mut last = ClientId::random();
         for number in 0..members {
             last = ClientId::random();
-            index.subscribe(last, topic.clone(), now).unwrap();
+            index.subscribe(last, by_name.clone(), now).unwrap();
             index.connected(last, Some(At(number)));
         }
         group.bench_function(format!("audience of {members}, unchanged"), |b| {
-            b.iter(|| index.audience(black_box("topic")).unwrap());
+            b.iter(|| index.audience(black_box(&topic)).unwrap());
         });
         group.bench_function(format!("audience of {members}, after a change"), |b| {
             b.iter(|| {
                 index.unsubscribe(last, &topic);
-                index.subscribe(last, topic.clone(), now).unwrap();
-                index.audience(black_box("topic")).unwrap()
+                index.subscribe(last, by_name.clone(), now).unwrap();
+                index.audience(black_box(&topic)).unwrap()
+            });
+        });
+        for number in 0..10_000 {
+            let pattern = Pattern::parse(format!("plant/+/{number}/#").as_str().into()).unwrap();
+            index.subscribe(ClientId::random(), Subscription::Pattern(pattern), now).unwrap();
+        }
+        group.bench_function(format!("audience of {members}, unchanged, beside 10,000 patterns"), |b| {
+            b.iter(|| index.audience(black_box(&topic)).unwrap());
+        });
+        let other = Subscription::Pattern(Pattern::parse("other/#".into()).unwrap());
+        group.bench_function(format!("audience of {members}, after a change of another pattern"), |b| {
+            b.iter(|| {
+                index.unsubscribe(last, other.id());
+                index.subscribe(last, other.clone(), now).unwrap();
+                index.audience(black_box(&topic)).unwrap()
             });
         });
     }

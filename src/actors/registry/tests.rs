@@ -27,10 +27,10 @@ enum Told {
     Renamed(String),
     CloseReplaced(u64, CloseCode),
     Announced { is_connected: bool },
-    Unsubscribed(String),
+    AccountChanged,
 }
 
-use Told::{Announced, Deleted, Gone, Presence, Ready, Renamed as RenamedTo, Unsubscribed};
+use Told::{Announced, Deleted, Gone, Presence, Ready, Renamed as RenamedTo};
 
 /// All neighbours in one, so that what they are told has one order.
 #[derive(Default)]
@@ -63,7 +63,7 @@ hears! {
     Renamed: |Renamed(who)| RenamedTo(who.username.to_string());
     CloseReplaced: |CloseReplaced { session, code }| Told::CloseReplaced(id(&session), code);
     Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
-    Unsubscribe: |Unsubscribe { topic, .. }| Unsubscribed(topic.to_string());
+    AccountChanged: |_| Told::AccountChanged;
 }
 
 #[derive(Message)]
@@ -104,7 +104,7 @@ impl Scene {
             renamed: neighbour.clone().recipient(),
             close_replaced: neighbour.clone().recipient(),
             announce: neighbour.clone().recipient(),
-            unsubscribe: neighbour.clone().recipient(),
+            account_changed: neighbour.clone().recipient(),
         };
         let directory = Arc::new(Directory::default());
         let registry = Registry::new(
@@ -250,7 +250,7 @@ async fn a_changed_account_is_known_by_its_new_name_and_keeps_the_sessions_of_it
     let mut renamed = user("alicia", Role::Operator);
     renamed.id = alice.id;
     assert_eq!(scene.apply(renamed.clone()).await, 0);
-    assert_eq!(scene.told().await, [RenamedTo("alicia".to_owned())]);
+    assert_eq!(scene.told().await, [Told::AccountChanged, RenamedTo("alicia".to_owned())]);
     assert_eq!(scene.directory.online(), [(alice.id, "alicia".to_owned())]);
 
     let revoked = Account { generation: 1, kept_login: Some(login), ..renamed };
@@ -264,7 +264,7 @@ async fn a_changed_account_is_known_by_its_new_name_and_keeps_the_sessions_of_it
     let holder = Holder::User { id: number, username, email: None, full_name: None, role, is_active };
     scene.told().await;
     assert_eq!(scene.apply(Account { holder, ..revoked }).await, 1);
-    assert_eq!(scene.told().await, [Unsubscribed(TopicId::STATUS.to_owned())]);
+    assert_eq!(scene.told().await, [Told::AccountChanged]);
     let mut kept = kept;
     assert_eq!(kept.next().await, "close 4403");
 }

@@ -5,7 +5,12 @@ use std::borrow::Cow;
 use actix::MailboxError;
 
 use crate::{
-    domain::{budget::OverLimit, subscriptions::CannotSubscribe, topics::TopicRefusal},
+    domain::{
+        budget::OverLimit,
+        ids::TopicId,
+        subscriptions::CannotSubscribe,
+        topics::{TopicRefusal, pattern::BadPattern},
+    },
     protocol::{
         error_code::{ErrorCode, INTERNAL_ERROR},
         outbound::excerpt,
@@ -30,6 +35,12 @@ pub enum TopicError {
     /// The client may not do that.
     #[error(transparent)]
     Refused(#[from] TopicRefusal),
+    /// The rules of the configuration do not let the client do that with this topic or pattern.
+    #[error("Not allowed on topic {}", excerpt(.0.as_str()))]
+    NotAllowed(TopicId),
+    /// There is no such topic, and it is no pattern either.
+    #[error("not a topic, nor a pattern: {0}")]
+    BadPattern(#[from] BadPattern),
     /// The client is not subscribed to this topic, and has to be.
     #[error("Not subscribed to topic {}", excerpt(.0))]
     NotSubscribed(String),
@@ -57,6 +68,10 @@ impl TopicError {
             Self::TooMany => (ErrorCode::TooManyRequests, too_many("limits.topics_per_client")),
             Self::ClientDeleted => (ErrorCode::InvalidCredentials, "Could not validate credentials".into()),
             Self::Refused(refusal) => (ErrorCode::Forbidden, refusal.to_string().into()),
+            Self::NotAllowed(_) => (ErrorCode::Forbidden, self.to_string().into()),
+            Self::BadPattern(why) => {
+                (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
+            }
             Self::NotSubscribed(_) => (ErrorCode::NotSubscribed, self.to_string().into()),
             Self::OverLimit(exceeded) => (ErrorCode::TooManyRequests, exceeded.to_string().into()),
             Self::Limit(CannotSubscribe::TooMany) => {

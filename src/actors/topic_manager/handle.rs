@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{
     Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient,
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{
     Directory, TopicError, TopicManager,
+    known::KnownTopics,
     messages::{
         GetCounts, GetSubscribers, MarkPublished, Publish, PublishOverHttp, Subscribe, TopicDeleted, Unsubscribe,
     },
@@ -22,21 +23,30 @@ use crate::{
     auth::accounts::Accounts,
     clock::Clock,
     cluster::Backplane,
-    delivery::{Mark, Relays, SessionHandle},
+    delivery::{Mark, Relays},
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
-        topics::Topic,
+        subscriptions::Subscription,
+        topics::{
+            Topic,
+            access::Access,
+            check_subscription,
+            pattern::{Pattern, has_wildcards},
+        },
     },
     settings::Settings,
     store::{CreatedTopic, Store},
 };
 
+/// Topics whose subscribers are counted in one message.
+const COUNTED_AT_ONCE: usize = 200;
+
 /// Why the TopicManager does not take a publication.
 #[derive(Debug)]
 pub enum NotPublished {
-    /// Its mailbox, or a worker, is full.
-    NoRoom(Publish),
+    /// Its mailbox or a worker is full, or whether the topic exists has to be looked up first.
+    NotNow(Publish),
     /// The TopicManager has stopped.
     Stopped,
 }
@@ -69,6 +79,8 @@ pub struct Topics {
     backplane: Arc<dyn Backplane>,
     store: Store,
     accounts: Arc<Accounts>,
+    known: Arc<KnownTopics>,
+    access: Arc<Access>,
     /// `limits.topics_per_client`; 0 is none
     per_creator: usize,
 }
@@ -88,20 +100,26 @@ impl Topics {
             directory.clone(),
             relays.clone(),
             backplane.clone(),
-            store.clone(),
             clock,
+            settings.topics.subscribe.clone(),
             (limits.subscriptions_per_client, limits.waiting_subscriptions),
             Duration::from_secs(settings.sessions.subscription_wait_secs),
         );
         let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
-        Self { manager, directory, relays, backplane, store, accounts, per_creator: limits.topics_per_client }
+        let known = Arc::new(KnownTopics::new(store.clone()));
+        let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
+        Self { manager, directory, relays, backplane, store, accounts, known, access, per_creator }
     }
 
     /// Creates a topic.
     ///
     /// # Errors
-    /// The name is taken, or its creator has reached a limit.
-    pub async fn create(&self, id: &TopicId, creator: ClientId, metadata: Value) -> Result<(), TopicError> {
+    /// The name is taken, or its creator may not create it or has reached a limit.
+    pub async fn create(&self, id: &TopicId, creator: &Account, metadata: Value) -> Result<(), TopicError> {
+        if !self.access.create.admit(id, creator) {
+            return Err(TopicError::NotAllowed(id.clone()));
+        }
+        let creator = creator.id;
         self.store.charge_stored(creator, id.as_str().len() + metadata.to_string().len())?;
         match self.store.create_topic(id, creator, metadata, self.per_creator).await? {
             CreatedTopic::New => {}
@@ -113,25 +131,34 @@ impl Topics {
     }
 
     /// Topics by name, those after `after`, each with the number of its subscribers on all nodes: at most `limit`, of at most
-    /// `bytes` bytes. Returns also whether there are more.
+    /// `bytes` bytes. With a pattern, only those that match; there may be more even if there are few. Returns also the name
+    /// after which there are more, if there are.
     ///
     /// # Errors
     /// The database failed.
     pub async fn list(
         &self,
+        pattern: Option<&Pattern>,
         after: Option<&str>,
         limit: u64,
         bytes: usize,
-    ) -> Result<(Vec<(Topic, usize)>, bool), TopicError> {
-        let (topics, more) = self.store.topics(after, limit, bytes).await?;
-        let here = self.manager.send(GetCounts).await?;
+    ) -> Result<(Vec<(Topic, usize)>, Option<String>), TopicError> {
+        let (topics, more) = self.store.topics(pattern, after, limit, bytes).await?;
         let elsewhere = self.backplane.member_counts().await;
-        let count = |counts: &HashMap<TopicId, usize>, id: &str| counts.get(id).copied().unwrap_or_default();
-        let counted = topics.into_iter().map(|topic| {
-            let subscribers = count(&here, &topic.id) + count(&elsewhere, &topic.id);
-            (topic, subscribers)
-        });
-        Ok((counted.collect(), more))
+        let mut counted = Vec::with_capacity(topics.len());
+        let mut topics = topics.into_iter();
+        loop {
+            // publications pass between two portions
+            let some: Vec<_> = topics.by_ref().take(COUNTED_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok((counted, more));
+            }
+            let here = self.manager.send(GetCounts(some.iter().map(|topic| topic.id.clone()).collect())).await?;
+            counted.extend(some.into_iter().zip(here).map(|(topic, here)| {
+                let subscribers = here + elsewhere.get(topic.id.as_str()).copied().unwrap_or_default();
+                (topic, subscribers)
+            }));
+        }
     }
 
     /// A topic with its subscribers.
@@ -139,7 +166,7 @@ impl Topics {
     /// # Errors
     /// There is no such topic.
     pub async fn view(&self, id: &str) -> Result<TopicView, TopicError> {
-        let topic = self.find(id).await?;
+        let topic = self.known.find(&id.into()).await?;
         let mut subscribers = self.subscribers_here(TopicId::from(id)).await?;
         subscribers.extend(self.backplane.members(id).await);
         subscribers.sort_unstable();
@@ -162,63 +189,73 @@ impl Topics {
     ///
     /// # Errors
     /// There is no such topic, or the client may not delete it.
-    pub async fn delete(&self, id: &str, by: &Account) -> Result<(), TopicError> {
-        let topic = self.find(id).await?;
+    pub async fn delete(&self, id: &TopicId, by: &Account) -> Result<(), TopicError> {
+        let topic = self.known.find(id).await?;
         topic.check_deletion(by)?;
         // by its creator, since another client may have created a topic of the same name in the meantime
-        if !self.store.delete_topic(id, topic.creator).await? {
+        if !self.store.delete_topic(id.as_str(), topic.creator).await? {
             return Err(TopicError::NotFound);
         }
-        self.manager.send(TopicDeleted(TopicId::from(id))).await?;
-        tracing::info!(topic = ?id, by = %by.id, "topic deleted");
+        self.known.deleted(id);
+        self.manager.send(TopicDeleted(id.clone())).await?;
+        tracing::info!(topic = ?id.as_str(), by = %by.id, "topic deleted");
         Ok(())
     }
 
-    /// Subscribes a client, which need not be connected.
+    /// Subscribes a client, which need not be connected, to a topic or, if there is none of this name, to a pattern.
     ///
     /// # Errors
-    /// The topic does not exist, the client may not subscribe, or a limit is reached.
-    pub async fn subscribe(&self, account: &Account, topic: &TopicId) -> Result<(), TopicError> {
+    /// The topic does not exist, the pattern is not valid, the client may not subscribe, or a limit is reached.
+    pub async fn subscribe(&self, account: &Account, id: &TopicId) -> Result<(), TopicError> {
         let client = account.id;
-        self.find(topic.as_str()).await?.check_subscriber(account)?;
+        let subscription = self.subscription(account, id).await?;
         // the subscription is on the node with the client's session; a client without one is expected on this node
-        let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, topic).await;
+        let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, id).await;
         if !elsewhere {
-            self.manager.send(Subscribe { client, topic: topic.clone() }).await??;
+            self.manager.send(Subscribe { client, subscription }).await??;
         }
         // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
         // or of the client, a loss of the role
-        if let Err(error) = self.check_again(account, topic).await {
-            self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
+        if let Err(error) = self.check_again(account, id).await {
+            self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
             return Err(error);
         }
         Ok(())
     }
 
-    async fn check_again(&self, account: &Account, topic: &TopicId) -> Result<(), TopicError> {
+    async fn check_again(&self, account: &Account, id: &TopicId) -> Result<(), TopicError> {
         // first, since it is cached: the next device with this UUID has no time to subscribe
         let now = self.accounts.account(account.id, account.kind()).await?;
         let now = now.filter(|now| now.incarnation() == account.incarnation()).ok_or(TopicError::ClientDeleted)?;
-        Ok(self.find(topic.as_str()).await?.check_subscriber(&now)?)
+        self.subscription(&now, id).await.map(|_| ())
+    }
+
+    /// What a client subscribes to by this name.
+    async fn subscription(&self, account: &Account, id: &TopicId) -> Result<Subscription, TopicError> {
+        let subscription = match self.known.find(id).await {
+            Ok(_) => Subscription::Topic(id.clone()),
+            Err(TopicError::NotFound) if has_wildcards(id.as_str()) => {
+                Subscription::Pattern(Pattern::parse(id.clone())?)
+            }
+            Err(error) => return Err(error),
+        };
+        check_subscription(&subscription, account)?;
+        if !self.access.subscribe.admit_subscription(&subscription, account) {
+            return Err(TopicError::NotAllowed(id.clone()));
+        }
+        Ok(subscription)
     }
 
     /// Unsubscribes a client, if it was subscribed.
     ///
     /// # Errors
     /// The TopicManager has stopped.
-    pub async fn unsubscribe(&self, client: ClientId, topic: &TopicId) -> Result<(), TopicError> {
-        let elsewhere = !self.directory.is_connected(client) && self.backplane.unsubscribe(client, topic).await;
+    pub async fn unsubscribe(&self, client: ClientId, id: &TopicId) -> Result<(), TopicError> {
+        let elsewhere = !self.directory.is_connected(client) && self.backplane.unsubscribe(client, id).await;
         if !elsewhere {
-            self.manager.send(Unsubscribe { client, topic: topic.clone() }).await?;
+            self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
         }
         Ok(())
-    }
-
-    async fn find(&self, id: &str) -> Result<Topic, TopicError> {
-        if id == TopicId::STATUS {
-            return Ok(Topic::status());
-        }
-        self.store.topic(id).await?.ok_or(TopicError::NotFound)
     }
 
     /// Publishes for a client over HTTP. An operator need not be subscribed. Returns the number of clients reached.
@@ -231,7 +268,10 @@ impl Topics {
         topic: TopicId,
         frame: Bytes,
     ) -> Result<usize, TopicError> {
-        self.find(topic.as_str()).await?.check_publisher(account)?;
+        self.known.find(&topic).await?.check_publisher(account)?;
+        if !self.access.publish.admit(&topic, account) {
+            return Err(TopicError::NotAllowed(topic));
+        }
         self.relays.uncongested().await;
         let name = topic.as_str().to_owned();
         let must_be_subscribed = !account.is_active_operator();
@@ -239,34 +279,52 @@ impl Topics {
         self.manager.send(request).await?.ok_or(TopicError::NotSubscribed(name))
     }
 
-    /// Passes a publication on, unless the mailbox or a worker is full. The session gets the receipt.
+    /// Passes a publication on, unless it has to wait. The session gets the receipt.
     ///
     /// # Errors
     /// Nothing was published.
     pub fn publish(&self, publish: Publish) -> Result<(), NotPublished> {
-        if self.relays.is_congested() {
-            return Err(NotPublished::NoRoom(publish));
+        if self.relays.is_congested() || !self.known.contains(&publish.topic) || !self.admits(&publish) {
+            return Err(NotPublished::NotNow(publish));
         }
         self.manager.try_send(publish).map_err(|error| match error {
-            SendError::Full(publish) => NotPublished::NoRoom(publish),
+            SendError::Full(publish) => NotPublished::NotNow(publish),
             SendError::Closed(_) => NotPublished::Stopped,
         })
     }
 
-    /// Passes a publication on as soon as the mailbox and the workers have space.
-    ///
-    /// # Errors
-    /// The TopicManager has stopped.
-    pub async fn publish_later(&self, publish: Publish) -> Result<(), MailboxError> {
-        self.relays.uncongested().await;
-        self.manager.send(publish).await
+    async fn check(&self, publish: &Publish) -> Result<(), TopicError> {
+        if !self.known.contains(&publish.topic) {
+            self.known.find(&publish.topic).await?;
+        }
+        if self.admits(publish) { Ok(()) } else { Err(TopicError::NotAllowed(publish.topic.clone())) }
     }
 
-    /// Waits until a session's publications are in the outboxes of their recipients, and their receipts in the session's own
-    /// outbox.
-    pub async fn publications_passed(&self, session: SessionHandle) {
+    /// Whether the rules of the configuration let the session's client publish.
+    fn admits(&self, publish: &Publish) -> bool {
+        let rules = &self.access.publish;
+        rules.are_none() || publish.session.account().is_some_and(|account| rules.admit(&publish.topic, &account))
+    }
+
+    /// Passes a publication on as soon as its topic is found and the mailbox and the workers have space.
+    ///
+    /// # Errors
+    /// There is no such topic, the database failed, or the TopicManager has stopped. The session has the receipts of its
+    /// earlier publications by then.
+    pub async fn publish_later(&self, publish: Publish) -> Result<(), TopicError> {
+        if let Err(error) = self.check(&publish).await {
+            self.publications_passed().await;
+            return Err(error);
+        }
+        self.relays.uncongested().await;
+        Ok(self.manager.send(publish).await?)
+    }
+
+    /// Waits until all earlier publications are in the outboxes of their recipients, and their receipts in those of the
+    /// senders.
+    pub async fn publications_passed(&self) {
         let (mark, passed) = Mark::new();
-        if self.manager.send(MarkPublished { session, mark }).await.is_ok() {
+        if self.manager.send(MarkPublished(mark)).await.is_ok() {
             // completes with an error, since the sender is dropped
             let _ = passed.await;
         }

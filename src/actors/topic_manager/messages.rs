@@ -1,6 +1,6 @@
 //! The messages of the TopicManager. Sessions and handlers use [`Topics`](super::Topics) instead.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
@@ -8,50 +8,44 @@ use bytes::Bytes;
 use crate::{
     delivery::{Mark, SessionHandle},
     domain::{
+        accounts::Account,
         ids::{ClientId, TopicId},
-        subscriptions::CannotSubscribe,
+        subscriptions::{CannotSubscribe, Subscription},
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
 };
 
-/// A client subscribes to an existing topic.
+/// A client subscribes to an existing topic, or to a pattern.
 #[derive(Message)]
 #[rtype(result = "Result<(), CannotSubscribe>")]
 pub(super) struct Subscribe {
     pub(super) client: ClientId,
-    pub(super) topic: TopicId,
+    pub(super) subscription: Subscription,
 }
 
-/// A client's subscription ends.
+/// A client's subscription to a topic, or to a pattern with this text, ends.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Unsubscribe {
-    pub client: ClientId,
-    pub topic: TopicId,
+pub(super) struct Unsubscribe {
+    pub(super) client: ClientId,
+    pub(super) id: TopicId,
 }
+
+/// An account has changed: the client's subscriptions that it may not have any more end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AccountChanged(pub Arc<Account>);
 
 /// A topic is deleted: its subscribers are told, and their subscriptions end.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct TopicDeleted(pub(super) TopicId);
 
-/// Drops a mark when a session's earlier publications are in the outboxes of their recipients, and the receipts and refusals
-/// in that of the session.
+/// Drops a mark when all earlier publications are in the outboxes of their recipients, and the receipts in those of the
+/// senders.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct MarkPublished {
-    pub(super) session: SessionHandle,
-    pub(super) mark: Mark,
-}
-
-/// The database has answered why a session can't publish to a topic.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Refused {
-    pub(super) session: SessionHandle,
-    pub(super) ticket: u64,
-    pub(super) text: String,
-}
+pub(super) struct MarkPublished(pub(super) Mark);
 
 /// A client connected or disconnected, or another of its sessions gets publications now.
 #[derive(Message)]
@@ -72,7 +66,7 @@ pub struct CloseReplaced {
     pub code: CloseCode,
 }
 
-/// A message for all subscribers of a topic. The sender gets a receipt, or an error frame if it may not publish there.
+/// A message for all subscribers of a topic that exists. The sender gets a receipt, or an error frame if it may not publish there.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Publish {
@@ -107,7 +101,7 @@ pub struct Announce(pub StatusEvent);
 #[rtype(result = "Vec<ClientId>")]
 pub(super) struct GetSubscribers(pub(super) TopicId);
 
-/// The number of subscribers on this node of each topic that has any.
+/// The number of subscribers of each of these topics on this node, in the same order.
 #[derive(Message)]
-#[rtype(result = "HashMap<TopicId, usize>")]
-pub(super) struct GetCounts;
+#[rtype(result = "Vec<usize>")]
+pub(super) struct GetCounts(pub(super) Vec<String>);

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cluster::LocalBackplane,
     delivery::{
-        Mark, SessionKind,
+        SessionKind,
         testing::{Peer, worker},
     },
     domain::{
@@ -20,31 +20,30 @@ use crate::{
             tests::{device, user},
         },
         ids::{ClientId, ClientKind, Role},
+        subscriptions::Subscription,
+        topics::pattern::Pattern,
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
-    store::test_store,
 };
 
 struct Scene {
     manager: Addr<TopicManager>,
     directory: Arc<Directory>,
-    store: Store,
-    _folder: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new() -> Self {
-        let (folder, store) = test_store().await;
         let directory = Arc::new(Directory::default());
         let (backplane, wait) = (Arc::new(LocalBackplane), Duration::from_secs(60));
         let manager =
-            TopicManager::new(directory.clone(), worker(), backplane, store.clone(), Clock::default(), (2, 3), wait);
+            TopicManager::new(directory.clone(), worker(), backplane, Clock::default(), Rules::default(), (2, 3), wait);
         let manager = manager.start();
-        Self { manager, directory, store, _folder: folder }
+        Self { manager, directory }
     }
 
     async fn subscribe(&self, account: &Account, topic: &str) -> Result<(), CannotSubscribe> {
-        self.manager.send(Subscribe { client: account.id, topic: topic.into() }).await.unwrap()
+        let subscription = Subscription::Topic(topic.into());
+        self.manager.send(Subscribe { client: account.id, subscription }).await.unwrap()
     }
 
     async fn connect(&self, peer: &Peer, account: &Account) {
@@ -89,7 +88,8 @@ async fn a_subscription_waits_for_its_client_and_ends_with_its_last_session() {
     let gone = PresenceChanged { client: bob.id, subscriber: None, is_connected: false };
     scene.manager.send(gone).await.unwrap();
     assert_eq!(scene.subscribers("t").await, [alice.id]);
-    assert_eq!(scene.manager.send(GetCounts).await.unwrap()[&TopicId::from("t")], 1);
+    let counts = scene.manager.send(GetCounts(vec!["s".to_owned(), "t".to_owned()])).await.unwrap();
+    assert_eq!(counts, [0, 1]);
 }
 
 #[actix_web::test]
@@ -104,31 +104,51 @@ async fn subscriptions_are_limited_by_client_and_while_they_wait() {
     // a client that is there does not wait
     scene.connect(&Peer::of(&carol).await, &carol).await;
     scene.subscribe(&carol, "a").await.unwrap();
-    let unsubscribe = Unsubscribe { client: alice.id, topic: "a".into() };
+    let unsubscribe = Unsubscribe { client: alice.id, id: "a".into() };
     scene.manager.send(unsubscribe).await.unwrap();
     scene.subscribe(&alice, "c").await.unwrap();
 }
 
 #[actix_web::test]
-async fn a_refusal_that_waits_for_the_database_keeps_its_place_among_receipts_and_marks() {
-    let (scene, alice) = (Scene::new().await, device("alice"));
-    let mut sender = Peer::of(&alice).await;
-    scene.subscribe(&alice, "own").await.unwrap();
+async fn a_client_whose_subscriptions_match_twice_gets_a_publication_once_and_counts_once() {
+    let (scene, alice, bob) = (Scene::new().await, device("alice"), device("bob"));
+    let (mut sender, mut reader) = (Peer::of(&alice).await, Peer::of(&bob).await);
     scene.connect(&sender, &alice).await;
-    scene.store.create_topic(&"others".into(), alice.id, json!({}), 0).await.unwrap();
-    // the database is asked about the first and the third
-    let (mark, passed) = Mark::new();
-    scene.publish(&sender, &alice, "missing", "1");
-    scene.publish(&sender, &alice, "own", "2");
-    scene.publish(&sender, &alice, "others", "3");
-    scene.publish(&sender, &alice, "own", "4");
-    scene.manager.do_send(MarkPublished { session: sender.session.clone(), mark });
-    let expected = [("topic_not_found", "1"), ("topic_sent", "2"), ("not_subscribed", "3"), ("topic_sent", "4")];
-    for expected in expected {
-        assert_eq!(told(&sender.json().await), expected);
+    scene.connect(&reader, &bob).await;
+    scene.subscribe(&bob, "a/b").await.unwrap();
+    for (account, pattern) in [(&alice, "a/+"), (&bob, "#")] {
+        let subscription = Subscription::Pattern(Pattern::parse(pattern.into()).unwrap());
+        scene.manager.send(Subscribe { client: account.id, subscription }).await.unwrap().unwrap();
     }
-    // ends with an error, since nothing is sent
-    passed.await.unwrap_err();
+    scene.publish(&sender, &alice, "a/b", "first");
+    assert_eq!(sender.json().await["message"], "Message sent to 1 subscribers");
+    scene.manager.send(TopicDeleted("a/b".into())).await.unwrap();
+    scene.publish(&sender, &alice, "a/c", "second");
+    assert_eq!(reader.next().await, "first");
+    assert_eq!(reader.json().await["type"], "topic_deleted");
+    assert_eq!(reader.next().await, "second");
+    let mut subscribers = scene.subscribers("a/b").await;
+    subscribers.sort_unstable();
+    let mut both = [alice.id, bob.id];
+    both.sort_unstable();
+    assert_eq!(subscribers, both);
+    scene.publish(&sender, &alice, "b", "third");
+    assert_eq!(sender.json().await["type"], "topic_deleted");
+    assert_eq!(sender.json().await["type"], "topic_sent");
+    assert_eq!(told(&sender.json().await), ("not_subscribed", "third"));
+}
+
+#[actix_web::test]
+async fn who_loses_the_role_loses_the_subscriptions_that_include_status() {
+    let (scene, boss) = (Scene::new().await, user("boss", Role::Operator));
+    let pattern = Subscription::Pattern(Pattern::parse("$status/#".into()).unwrap());
+    scene.manager.send(Subscribe { client: boss.id, subscription: pattern }).await.unwrap().unwrap();
+    scene.subscribe(&boss, "weather").await.unwrap();
+    assert_eq!(scene.subscribers(TopicId::STATUS).await, [boss.id]);
+    let demoted = Account { holder: user("boss", Role::User).holder, ..boss.clone() };
+    scene.manager.send(AccountChanged(Arc::new(demoted))).await.unwrap();
+    assert!(scene.subscribers(TopicId::STATUS).await.is_empty());
+    assert_eq!(scene.subscribers("weather").await, [boss.id]);
 }
 
 #[actix_web::test]
@@ -157,7 +177,7 @@ async fn subscribers_of_a_deleted_topic_are_told_and_no_longer_subscribed() {
     assert_eq!(peer.json().await, json!({ "type": "topic_deleted", "topic_id": "t" }));
     assert!(scene.subscribers("t").await.is_empty());
     scene.publish(&peer, &alice, "t", "late");
-    assert_eq!(told(&peer.json().await), ("topic_not_found", "late"));
+    assert_eq!(told(&peer.json().await), ("not_subscribed", "late"));
 }
 
 #[actix_web::test]

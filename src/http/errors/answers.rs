@@ -27,7 +27,9 @@ impl ApiError {
             Self::InvalidRefreshToken => (StatusCode::UNAUTHORIZED, "invalid_refresh_token"),
             Self::InactiveUser => (StatusCode::BAD_REQUEST, ErrorCode::InactiveUser.as_str()),
             Self::InactiveAtHandshake => (StatusCode::FORBIDDEN, ErrorCode::InactiveUser.as_str()),
-            Self::Forbidden(_) | Self::Topic(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden.as_str()),
+            Self::Forbidden(_) | Self::Topic(_) | Self::NotAllowedOnTopic(_) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Forbidden.as_str())
+            }
             Self::NotSubscribed(_) => (StatusCode::FORBIDDEN, ErrorCode::NotSubscribed.as_str()),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound.as_str()),

@@ -155,6 +155,13 @@ impl From<TopicError> for ApiError {
             TopicError::TooMany => Self::too_many("limits.topics_per_client", 60),
             TopicError::ClientDeleted => Self::InvalidToken,
             TopicError::Refused(refusal) => refusal.into(),
+            TopicError::NotAllowed(_) => Self::NotAllowedOnTopic(error.to_string()),
+            TopicError::BadPattern(why) => Self::invalid(
+                "value_error",
+                &["body", "topic_id"],
+                format!("Value error, there is no such topic, and {why}"),
+                Value::Null,
+            ),
             TopicError::NotSubscribed(_) => Self::NotSubscribed(error.to_string()),
             TopicError::OverLimit(exceeded) => exceeded.into(),
             TopicError::Limit(CannotSubscribe::TooMany) => Self::too_many("limits.subscriptions_per_client", 60),

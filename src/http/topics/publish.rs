@@ -81,7 +81,7 @@ pub struct PublicationReceipt {
 /// Publish to a topic. For devices that are subscribed, and for operators.
 ///
 /// The caller's own socket gets no copy. The receipt has the number of connected subscribers that the message reached.
-#[utoipa::path(post, path = "/topics/publish", tag = "messaging", request_body = Publication, responses((status = 200, description = "Published", body = PublicationReceipt), (status = 403, description = "Neither a device nor an operator, not subscribed, the broker's own topic, or `from` is another client"), (status = 404, description = "Topic not found")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/topics/publish", tag = "messaging", request_body = Publication, responses((status = 200, description = "Published", body = PublicationReceipt), (status = 403, description = "Neither a device nor an operator, not subscribed, not allowed by topics.publish, the broker's own topic, or `from` is another client"), (status = 404, description = "Topic not found")), security(("bearer" = [])))]
 pub async fn publish(
     broker: web::Data<Broker>,
     identity: TopicIdentity,

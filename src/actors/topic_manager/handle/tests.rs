@@ -61,7 +61,7 @@ async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
     accounts.put(alice.clone());
     let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), alice.id));
     let topic = TopicId::from("weather");
-    topics.create(&topic, alice.id, json!({})).await.unwrap();
+    topics.create(&topic, &alice, json!({})).await.unwrap();
     assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::NotFound)));
     assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
 }
@@ -77,7 +77,7 @@ async fn a_subscription_of_a_device_that_is_deleted_meanwhile_ends() {
         let now = Account { version: 1, is_deleted: !is_registered_again, holder, ..alice.clone() };
         let topics = topics(&store, &accounts, Meanwhile::AccountChanged(accounts.clone(), now));
         let topic = TopicId::from(format!("weather {is_registered_again}").as_str());
-        topics.create(&topic, alice.id, json!({})).await.unwrap();
+        topics.create(&topic, &alice, json!({})).await.unwrap();
         assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::ClientDeleted)));
         assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
     }
