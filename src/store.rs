@@ -18,6 +18,7 @@
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
 mod broker;
+mod changes;
 mod commands;
 mod connection;
 mod counters;
@@ -43,6 +44,7 @@ use migration::MigrationError;
 use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
+pub use changes::{Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
@@ -161,26 +163,26 @@ impl Store {
         })
     }
 
-    /// Writes the Journal's records in one transaction. Returns the outcome of each change of a room.
+    /// Writes the Journal's records and changes in one transaction. Returns what is decided of each change.
     ///
     /// # Errors
     /// When the database fails; then nothing is written.
     pub async fn write_journal(
         &self,
         records: &[Record],
-        changes: &[RoomChange],
+        changes: Changes<'_>,
         rooms_per_user: usize,
-    ) -> Result<Vec<Decided>, StoreError> {
+    ) -> Result<Decisions, StoreError> {
         let transaction = self.begin_essential().await?;
         let nearly_full = self.is_nearly_full();
         // else two nodes that create rooms of the same names could wait for each other in the index
-        if changes.iter().any(|change| matches!(change, RoomChange::Create { .. })) {
+        if changes.rooms.iter().any(|change| matches!(change, RoomChange::Create { .. })) {
             lock::turn_of_room_creators(&transaction).await?;
         }
         let seen = records.iter().filter_map(Record::device);
-        row_locks::devices(&transaction, seen.chain(changes.iter().filter_map(RoomChange::newcomer))).await?;
+        row_locks::devices(&transaction, seen.chain(changes.rooms.iter().filter_map(RoomChange::newcomer))).await?;
         records::write(&transaction, records, nearly_full).await?;
-        let decided = rooms::changes::apply(&transaction, changes, rooms_per_user, nearly_full, &self.clock).await?;
+        let decided = self.apply(&transaction, changes, rooms_per_user, nearly_full).await?;
         transaction.commit().await?;
         Ok(decided)
     }

@@ -7,19 +7,25 @@
 //! is written asks for a flush.
 
 mod batch;
+mod changes;
 mod handle;
+mod queue;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
 
-use self::batch::Batch;
-pub use self::handle::{Backlog, Journal};
-use crate::{
-    domain::rooms::RoomChange,
-    store::{Decided, Record, Store, StoreError, patience::Patience},
+use self::{
+    batch::{Batch, Written},
+    changes::Waiting,
 };
+pub use self::{
+    changes::{Change, Outcomes, Perform, Performed},
+    handle::{Backlog, Journal},
+    queue::{Journaling, Queue},
+};
+use crate::store::{Record, Store, StoreError, patience::Patience};
 
 /// How long to wait before the database is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,27 +50,6 @@ struct Write {
 #[rtype(result = "Result<(), StoreError>")]
 struct Flush;
 
-/// Decide and write these, in order. If the database fails they are not tried again, unlike records: whoever asked for them
-/// is told.
-#[derive(Message)]
-#[rtype(result = "Performed")]
-pub struct Perform(pub Arc<[RoomChange]>);
-
-/// What came of each change.
-pub type Outcomes = Result<Vec<Decided>, StoreError>;
-
-/// What becomes of changes.
-#[derive(Debug)]
-pub enum Performed {
-    /// It is written.
-    Done(Outcomes),
-    /// The database takes longer to commit them than anybody should wait. This tells when it has.
-    Late(oneshot::Receiver<Outcomes>),
-}
-
-/// Who waits for what becomes of its changes.
-type Asker = oneshot::Sender<Performed>;
-
 /// The database takes longer to commit this batch than anybody should wait.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -80,8 +65,7 @@ pub struct JournalWriter {
     /// `limits.rooms_per_user`; 0 is none
     rooms_per_user: usize,
     waiting: Vec<Record>,
-    /// from the RoomManager, which asks anew when it has been answered
-    changes: Option<(Arc<[RoomChange]>, Asker)>,
+    changes: Waiting,
     /// how many records have been written, ever
     written: u64,
     /// how many records are being written
@@ -107,7 +91,7 @@ impl JournalWriter {
             backlog,
             rooms_per_user,
             waiting: Vec::new(),
-            changes: None,
+            changes: Waiting::default(),
             written: 0,
             under_way: 0,
             flushes: Vec::new(),
@@ -137,59 +121,48 @@ impl JournalWriter {
                 std::mem::replace(&mut self.waiting, rest)
             }
         };
-        if records.is_empty() && self.changes.is_none() {
+        if records.is_empty() && self.changes.is_empty() {
             return self.answer_flushes(&Ok(()));
         }
         self.writing = true;
         self.number += 1;
         self.under_way = records.len();
         self.urgent = false;
-        let (changes, asker) = self.changes.take().unzip();
+        let mut asked = std::mem::take(&mut self.changes);
         let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
         let (journal, late) = (context.address(), Late(self.number));
         let commit = async move {
-            let batch = Batch { records, changes: changes.as_deref().unwrap_or_default(), rooms_per_user };
+            let changes = asked.changes();
+            let batch = Batch { records, changes: changes.as_ref(), rooms_per_user };
             let patience = Patience::endless();
             let mut writing = std::pin::pin!(patience.clone().during(batch.write(&store)));
-            let (mut asker, mut later) = (asker, None);
-            let mut written = tokio::select! {
+            let written = tokio::select! {
                 biased;
                 written = &mut writing => written,
                 () = patience.given_up() => {
                     journal.do_send(late);
-                    if let Some(asker) = asker.take() {
-                        let (tell, outcomes) = oneshot::channel();
-                        later = Some(tell);
-                        let _ = asker.send(Performed::Late(outcomes));
-                    }
+                    asked.late();
                     writing.await
                 }
             };
-            let decided = std::mem::replace(&mut written.decided, Ok(Vec::new()));
-            let failed = decided.as_ref().err().cloned();
-            // whoever asked may be gone
-            if let Some(asker) = asker {
-                let _ = asker.send(Performed::Done(decided));
-            } else if let Some(later) = later {
-                let _ = later.send(decided);
-            }
-            (written, failed)
+            let Written { decided, left, failure, refusal } = written;
+            let failed = asked.answer(decided);
+            (left, failure.or(failed), refusal)
         };
-        context.spawn(commit.into_actor(self).map(|(written, failed), journal, context| {
+        context.spawn(commit.into_actor(self).map(|(left, failure, refusal), journal, context| {
             (journal.writing, journal.is_late) = (false, false);
-            journal.written += (journal.under_way - written.left.len()) as u64;
+            journal.written += (journal.under_way - left.len()) as u64;
             journal.under_way = 0;
-            let failure = written.failure.or(failed);
             // without records nothing is tried again, so it would never be known that the database is back
-            journal.backlog.set_failure(failure.clone().filter(|_| !written.left.is_empty()));
-            if let Some(refusal) = written.refusal {
+            journal.backlog.set_failure(failure.clone().filter(|_| !left.is_empty()));
+            if let Some(refusal) = refusal {
                 journal.answer_flushes(&Err(refusal));
             }
             match failure {
                 None => journal.answer_flushes(&Ok(())),
                 Some(error) => {
-                    if !written.left.is_empty() {
-                        journal.waiting.splice(0..0, written.left);
+                    if !left.is_empty() {
+                        journal.waiting.splice(0..0, left);
                         journal.retrying = Some(error.clone());
                         context.run_later(RETRY, |journal, context| {
                             journal.retrying = None;
@@ -197,14 +170,12 @@ impl JournalWriter {
                         });
                     }
                     // they would find the same, and wait for as long again
-                    if matches!(error, StoreError::Unavailable(_))
-                        && let Some((_, asker)) = journal.changes.take()
-                    {
-                        let _ = asker.send(Performed::Done(Err(error)));
+                    if matches!(error, StoreError::Unavailable(_)) {
+                        journal.changes.refuse(&error);
                     }
                 }
             }
-            let more = journal.urgent || journal.changes.is_some() || !journal.flushes.is_empty();
+            let more = journal.urgent || !journal.changes.is_empty() || !journal.flushes.is_empty();
             if more || !journal.gathering || journal.waiting.len() >= BATCH {
                 journal.write(context);
             }
@@ -215,9 +186,7 @@ impl JournalWriter {
     /// Refuses those who wait for what comes after a late batch: they would wait for as long.
     fn refuse(&mut self, error: &StoreError) {
         self.flushes.drain(..).for_each(|(_, flush)| drop(flush.send(Err(error.clone()))));
-        if let Some((_, asker)) = self.changes.take() {
-            let _ = asker.send(Performed::Done(Err(error.clone())));
-        }
+        self.changes.refuse(error);
     }
 
     /// Answers those whose records are written, or dropped.
@@ -252,12 +221,11 @@ impl Handler<Write> for JournalWriter {
     }
 }
 
-impl Handler<Perform> for JournalWriter {
-    type Result = ResponseFuture<Performed>;
+impl<C: Change> Handler<Perform<C>> for JournalWriter {
+    type Result = ResponseFuture<Performed<C>>;
 
-    fn handle(&mut self, Perform(changes): Perform, context: &mut Self::Context) -> Self::Result {
-        let (done, performed) = oneshot::channel();
-        self.changes = Some((changes, done));
+    fn handle(&mut self, Perform(changes): Perform<C>, context: &mut Self::Context) -> Self::Result {
+        let performed = self.changes.put(changes);
         self.write(context);
         Box::pin(async move { performed.await.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) })
     }

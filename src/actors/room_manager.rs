@@ -11,13 +11,13 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient, WrapFuture};
+use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use self::handle::{NotRequested, RoomError, Rooms};
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Outcomes, Perform, Performed},
+    journal::{Journaling, Perform, Queue},
 };
 use crate::{
     clock::Clock,
@@ -29,9 +29,6 @@ use crate::{
     protocol::chat::{self, ParticipantEvent, Presence},
     store::{Decided, StoreError},
 };
-
-/// The most changes per batch.
-const BATCH: usize = 1000;
 
 /// A client requests a change.
 #[derive(Message)]
@@ -61,8 +58,8 @@ struct GetPresence(RoomId);
 #[rtype(result = "HashMap<RoomId, usize>")]
 struct GetSocketCounts;
 
-/// An [`Ask`] whose change is being written.
-struct Asked {
+/// Who asked for a change.
+pub struct Asker {
     socket: Option<(SessionHandle, Attachment)>,
     answer: Option<oneshot::Sender<Decided>>,
     _place: OwnedSemaphorePermit,
@@ -71,115 +68,52 @@ struct Asked {
 pub struct RoomManager {
     occupancy: Occupancy<SessionHandle>,
     /// bounded by the semaphore of [`Rooms`]
-    waiting: Vec<Ask>,
-    /// a batch is being written; further changes wait
-    writing: bool,
-    /// the commit takes so long that further changes are refused
-    is_late: bool,
+    queue: Queue<RoomChange, Asker>,
     /// the most bytes of history that a socket gets
     history_bytes: usize,
-    journal: Recipient<Perform>,
     relays: Arc<Relays>,
     clock: Clock,
 }
 
 impl RoomManager {
-    fn new(journal: Recipient<Perform>, relays: Arc<Relays>, clock: Clock) -> Self {
+    fn new(journal: Recipient<Perform<RoomChange>>, relays: Arc<Relays>, clock: Clock) -> Self {
         // at most a quarter of an outbox, so that joining makes no slow consumers
         let history_bytes = match relays.outbox_limits().bytes {
             0 => HISTORY_BYTES,
             bytes => HISTORY_BYTES.min(bytes / 4),
         };
         let occupancy = Occupancy::default();
-        Self { occupancy, waiting: Vec::new(), writing: false, is_late: false, history_bytes, journal, relays, clock }
+        Self { occupancy, queue: Queue::new(journal), history_bytes, relays, clock }
     }
+}
 
-    fn write(&mut self, context: &mut Context<Self>) {
-        if self.writing || self.waiting.is_empty() {
-            return;
-        }
-        self.writing = true;
-        let count = self.waiting.len().min(BATCH);
-        let (changes, asked): (Vec<_>, Vec<_>) = self
-            .waiting
-            .drain(..count)
-            .map(|Ask { change, socket, answer, place }| (change, Asked { socket, answer, _place: place }))
-            .unzip();
-        let changes: Arc<[RoomChange]> = changes.into();
-        context.spawn(self.journal.send(Perform(changes.clone())).into_actor(self).map(
-            move |performed, manager, context| {
-                match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
-                    Performed::Done(outcomes) => {
-                        let decided = manager.decided(outcomes, changes.len());
-                        for ((change, asked), decided) in changes.iter().zip(asked).zip(decided) {
-                            manager.announce(change, asked, decided);
-                        }
-                        manager.writing = false;
-                        manager.write(context);
-                    }
-                    Performed::Late(outcomes) => {
-                        for (change, asked) in changes.iter().zip(asked) {
-                            manager.announce(change, asked, Err(RoomRefusal::DatabaseUnavailable));
-                        }
-                        manager.is_late = true;
-                        manager.refuse_waiting(RoomRefusal::DatabaseUnavailable);
-                        manager.await_late(changes, outcomes, context);
-                    }
-                }
-            },
-        ));
-    }
+impl Journaling for RoomManager {
+    type Change = RoomChange;
+    type Asker = Asker;
 
-    /// Tells the rooms the outcomes of a late commit, for which the clients no longer wait.
-    fn await_late(
-        &self,
-        changes: Arc<[RoomChange]>,
-        outcomes: oneshot::Receiver<Outcomes>,
-        context: &mut Context<Self>,
-    ) {
-        context.spawn(outcomes.into_actor(self).map(move |outcomes, manager, context| {
-            let decided = manager.decided(outcomes.unwrap_or_else(|_| Err(StoreError::lost())), changes.len());
-            for (change, decided) in changes.iter().zip(decided) {
-                manager.tell_decided(change, &decided, None);
-            }
-            (manager.writing, manager.is_late) = (false, false);
-            manager.write(context);
-        }));
-    }
-
-    fn decided(&mut self, outcomes: Outcomes, changes: usize) -> Vec<Decided> {
-        match outcomes {
-            Ok(decided) => decided,
-            Err(StoreError::Full(_) | StoreError::NearlyFull) => vec![Err(RoomRefusal::StorageFull); changes],
-            Err(_) => {
-                // the waiting changes would fail in the same way, after the same time
-                self.refuse_waiting(RoomRefusal::DatabaseUnavailable);
-                vec![Err(RoomRefusal::DatabaseUnavailable); changes]
-            }
-        }
-    }
-
-    fn refuse_waiting(&mut self, refusal: RoomRefusal) {
-        for Ask { change, socket, answer, place } in std::mem::take(&mut self.waiting) {
-            self.announce(&change, Asked { socket, answer, _place: place }, Err(refusal));
-        }
+    fn queue(&mut self) -> &mut Queue<RoomChange, Asker> {
+        &mut self.queue
     }
 
     /// Tells the rooms and the requesting client the outcome of a change.
-    fn announce(&mut self, change: &RoomChange, asked: Asked, decided: Decided) {
-        let Asked { socket, answer, _place } = asked;
-        self.tell_decided(change, &decided, socket.as_ref());
+    fn tell(&mut self, change: &RoomChange, asker: Option<Asker>, outcome: Result<Decided, StoreError>) {
+        let decided = outcome.unwrap_or_else(|error| Err(refusal(&error)));
+        let (socket, answer) = asker.map(|asker| (asker.socket, asker.answer)).unwrap_or_default();
+        match &decided {
+            Ok(outcome) => self.tell_outcome(outcome, socket.as_ref()),
+            Err(refusal) => self.tell_refusal(*refusal, change, socket.as_ref()),
+        }
         if let Some(answer) = answer {
             // after the frames, which leave at the end of the tick; the receiver may be dropped
             tick::at_end_do(move || drop(answer.send(decided)));
         }
     }
+}
 
-    fn tell_decided(&mut self, change: &RoomChange, decided: &Decided, socket: Option<&(SessionHandle, Attachment)>) {
-        match decided {
-            Ok(outcome) => self.tell_outcome(outcome, socket),
-            Err(refusal) => self.tell_refusal(*refusal, change, socket),
-        }
+fn refusal(error: &StoreError) -> RoomRefusal {
+    match error {
+        StoreError::Full(_) | StoreError::NearlyFull => RoomRefusal::StorageFull,
+        _ => RoomRefusal::DatabaseUnavailable,
     }
 }
 
@@ -197,11 +131,8 @@ impl Handler<Ask> for RoomManager {
         {
             return self.tell_outcome(&RoomOutcome::Typing { room: *room, who: who.clone() }, None);
         }
-        self.waiting.push(ask);
-        if self.is_late {
-            return self.refuse_waiting(RoomRefusal::DatabaseUnavailable);
-        }
-        self.write(context);
+        let Ask { change, socket, answer, place } = ask;
+        self.enqueue(change, Asker { socket, answer, _place: place }, context);
     }
 }
 

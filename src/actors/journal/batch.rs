@@ -1,22 +1,19 @@
 //! One batch: records and changes that are written together, and what becomes of those that the database refuses.
 
-use crate::{
-    domain::rooms::RoomChange,
-    store::{Decided, Record, Store, StoreError},
-};
+use crate::store::{Changes, Decisions, Record, Store, StoreError};
 
 /// What is to be written in one transaction, if nothing is wrong with it.
 pub(super) struct Batch<'a> {
     pub(super) records: Vec<Record>,
-    pub(super) changes: &'a [RoomChange],
+    pub(super) changes: Changes<'a>,
     /// `limits.rooms_per_user`; 0 is none
     pub(super) rooms_per_user: usize,
 }
 
 /// What became of a batch.
 pub(super) struct Written {
-    /// of each change
-    pub(super) decided: Result<Vec<Decided>, StoreError>,
+    /// of the changes
+    pub(super) decided: Decisions,
     /// records that are to be tried again
     pub(super) left: Vec<Record>,
     /// why
@@ -29,24 +26,24 @@ impl Batch<'_> {
     pub(super) async fn write(self, store: &Store) -> Written {
         let Self { records, changes, rooms_per_user } = self;
         if records.is_empty() && changes.is_empty() {
-            return Written { decided: Ok(Vec::new()), left: records, failure: None, refusal: None };
+            return Written { decided: Decisions::none(), left: records, failure: None, refusal: None };
         }
         match store.write_journal(&records, changes, rooms_per_user).await {
-            Ok(decided) => Written { decided: Ok(decided), left: Vec::new(), failure: None, refusal: None },
+            Ok(decided) => Written { decided, left: Vec::new(), failure: None, refusal: None },
             Err(error @ StoreError::Database(_)) if !records.is_empty() => {
                 tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
-                // what is wrong with a record must not stop the rooms
-                let decided = match changes {
-                    [] => Ok(Vec::new()),
-                    changes => store.write_journal(&[], changes, rooms_per_user).await,
+                // what is wrong with a record must not stop the changes
+                let decided = match store.write_journal(&[], changes, rooms_per_user).await {
+                    Ok(decided) => decided,
+                    Err(error) => Decisions::failed(&error),
                 };
                 write_apart(store, records, decided).await
             }
             Err(error) => {
                 // an outage is in the log already
                 tracing::debug!(%error, records = records.len(), changes = changes.len(), "cannot write the journal now");
-                let failure = Some(error.clone());
-                Written { decided: Err(error), left: records, failure, refusal: None }
+                let (decided, failure) = (Decisions::failed(&error), Some(error));
+                Written { decided, left: records, failure, refusal: None }
             }
         }
     }
@@ -54,11 +51,11 @@ impl Batch<'_> {
 
 /// Writes records of which the database refuses some, which are dropped: one that can never be written must not stop those
 /// that can. They are found by halves, and everything stays in its order.
-async fn write_apart(store: &Store, records: Vec<Record>, decided: Result<Vec<Decided>, StoreError>) -> Written {
+async fn write_apart(store: &Store, records: Vec<Record>, decided: Decisions) -> Written {
     let mut written = Written { decided, left: Vec::new(), failure: None, refusal: None };
     let mut parts = vec![records];
     while let Some(mut part) = parts.pop() {
-        match store.write_journal(&part, &[], 0).await {
+        match store.write_journal(&part, Changes::default(), 0).await {
             Ok(_) => {}
             Err(error @ StoreError::Database(_)) => match &part[..] {
                 [record] => {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use actix::Arbiter;
 use chrono::TimeDelta;
 
@@ -6,7 +8,7 @@ use crate::{
     domain::{
         gateways::{Status, Transition},
         ids::{ClientId, GatewayId},
-        rooms::{Participant, RoomOutcome, RoomRefusal},
+        rooms::{Participant, RoomChange, RoomOutcome, RoomRefusal},
     },
     store::{
         GatewayRecord,
@@ -24,7 +26,7 @@ fn create(name: &str) -> Arc<[RoomChange]> {
     [RoomChange::Create { creator, name: name.to_owned(), description: None, is_private: false }].into()
 }
 
-async fn perform(journal: &Journal) -> Performed {
+async fn perform(journal: &Journal) -> Performed<RoomChange> {
     journal.recipient().send(Perform(create("room"))).await.unwrap()
 }
 

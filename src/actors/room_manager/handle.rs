@@ -94,7 +94,7 @@ impl Rooms {
     /// Starts the RoomManager, which sends its changes to `journal`.
     pub fn start(
         arbiter: &ArbiterHandle,
-        journal: Recipient<Perform>,
+        journal: Recipient<Perform<RoomChange>>,
         relays: Arc<Relays>,
         store: Store,
         accounts: Arc<Accounts>,

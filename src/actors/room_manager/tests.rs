@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    actors::journal::Performed,
     auth::accounts::test_accounts,
     delivery::testing::{Peer, worker},
     domain::{
@@ -22,7 +23,7 @@ use crate::{
 const ROOM: RoomId = RoomId(7);
 
 /// A batch of changes, and how to say what becomes of it.
-type Batch = (Arc<[RoomChange]>, oneshot::Sender<Performed>);
+type Batch = (Arc<[RoomChange]>, oneshot::Sender<Performed<RoomChange>>);
 
 /// The Journal in the hands of the test.
 #[derive(Clone, Default)]
@@ -35,10 +36,10 @@ impl Actor for Journal {
     type Context = Context<Self>;
 }
 
-impl Handler<Perform> for Journal {
-    type Result = ResponseFuture<Performed>;
+impl Handler<Perform<RoomChange>> for Journal {
+    type Result = ResponseFuture<Performed<RoomChange>>;
 
-    fn handle(&mut self, Perform(changes): Perform, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Perform(changes): Perform<RoomChange>, _: &mut Self::Context) -> Self::Result {
         let (done, performed) = oneshot::channel();
         self.batches.borrow_mut().push_back((changes, done));
         self.came.notify_one();

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::*;
+use crate::store::Changes;
 use crate::{
     domain::{
         gateways::{Address, Gateway, Source},
@@ -163,8 +164,11 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             description: None,
             is_private: number == 0,
         };
-        let created = store.write_journal(&[], &[create(0, "a"), create(1, "b"), create(2, "c")], 0).await.unwrap();
+        let created = [create(0, "a"), create(1, "b"), create(2, "c")];
+        let created = store.write_journal(&[], Changes { rooms: &created }, 0).await.unwrap();
         let rooms: Vec<RoomId> = created
+            .rooms
+            .unwrap()
             .into_iter()
             .map(|outcome| match outcome {
                 Ok(RoomOutcome::Created(room)) => room.id,
@@ -180,7 +184,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             Record::Gateway(crate::store::GatewayRecord::Transition { gateway: gateway.id, transition })
         };
         let write = |records: Vec<Record>, changes: Vec<RoomChange>| {
-            tried(async move { store.write_journal(&records, &changes, 0).await })
+            tried(async move { store.write_journal(&records, Changes { rooms: &changes }, 0).await })
         };
         let rename = || DeviceChange { name: Some(format!("renamed {round}")), ..DeviceChange::default() };
         at_once(

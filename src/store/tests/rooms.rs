@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::store::Changes;
 use crate::{
     domain::{
         ids::RoomId,
@@ -23,7 +24,7 @@ fn join(room: RoomId, who: &Participant) -> RoomChange {
 
 impl Fixture {
     async fn decide(&self, changes: &[RoomChange]) -> Vec<Decided> {
-        self.store.write_journal(&[], changes, 0).await.unwrap()
+        self.store.write_journal(&[], Changes { rooms: changes }, 0).await.unwrap().rooms.unwrap()
     }
 
     async fn room(&self, creator: &Participant, is_private: bool) -> RoomId {
