@@ -262,10 +262,10 @@ impl Session {
     /// Closes the session when all admitted frames have been handled completely, including frames whose handling waits and
     /// publications whose receipts are still to come.
     fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
-        let (broker, has_published) = (self.broker.clone(), self.has_published);
+        let (broker, session, has_published) = (self.broker.clone(), self.outbox.handle().clone(), self.has_published);
         let done = async move {
             if has_published {
-                broker.topics.publications_passed().await;
+                broker.topics.publications_passed(session).await;
             }
         };
         // spawned, not `wait`: actix runs the last future passed to `wait` first

@@ -12,8 +12,9 @@
 //! 3. refresh tokens and known logins, of the clients that are locked;
 //! 4. commands, their targets and progress;
 //! 5. gateways and their history;
-//! 6. rooms, then their members and messages;
-//! 7. a counter, and the revocations and changes that take its number.
+//! 6. topics, then their histories;
+//! 7. rooms, then their members and messages;
+//! 8. a counter, and the revocations and changes that take its number.
 //!
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
@@ -54,7 +55,7 @@ pub use lock::DatabaseLock;
 pub use records::Record;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
-pub use topics::CreatedTopic;
+pub use topics::{CreatedTopic, UpdatedTopic};
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
 
 use connection::{Pool, Transaction};
@@ -173,6 +174,9 @@ impl Store {
         changes: Changes<'_>,
         rooms_per_user: usize,
     ) -> Result<Decisions, StoreError> {
+        if records.is_empty() && changes.is_empty() {
+            return Ok(Decisions::none(changes));
+        }
         let transaction = self.begin_essential().await?;
         let nearly_full = self.is_nearly_full();
         // else two nodes that create rooms of the same names could wait for each other in the index

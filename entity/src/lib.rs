@@ -18,5 +18,6 @@ pub mod refresh_tokens;
 pub mod revocations;
 pub mod room_members;
 pub mod rooms;
+pub mod topic_history;
 pub mod topics;
 pub mod users;

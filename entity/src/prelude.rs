@@ -16,5 +16,6 @@ pub use super::refresh_tokens::Entity as RefreshTokens;
 pub use super::revocations::Entity as Revocations;
 pub use super::room_members::Entity as RoomMembers;
 pub use super::rooms::Entity as Rooms;
+pub use super::topic_history::Entity as TopicHistory;
 pub use super::topics::Entity as Topics;
 pub use super::users::Entity as Users;

@@ -11,6 +11,10 @@ pub struct Model {
     pub created_at: DateTimeWithTimeZone,
     #[sea_orm(column_type = "Text")]
     pub metadata: String,
+    pub history_id: Option<i64>,
+    pub history_size: Option<i64>,
+    pub history_ttl_secs: Option<i64>,
+    pub last_offset: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -31,6 +31,7 @@ mod m20261121_000020_add_room_quotas;
 mod m20261121_000021_create_known_logins;
 mod m20261121_000022_record_password_rules;
 mod m20261122_000023_add_target_incarnation;
+mod m20261122_000024_add_topic_history;
 
 use std::pin::Pin;
 
@@ -91,6 +92,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261121_000021_create_known_logins,
     m20261121_000022_record_password_rules,
     m20261122_000023_add_target_incarnation,
+    m20261122_000024_add_topic_history,
 ];
 
 /// Why the schema could not be changed or read.

@@ -259,4 +259,6 @@ impl Handler<Flush> for JournalWriter {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

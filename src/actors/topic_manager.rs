@@ -5,6 +5,7 @@
 //! database, except for `$status`, where the Registry and the GatewayMonitor publish; the handle looks there before it passes
 //! a publication or subscription on.
 
+mod appending;
 mod error;
 mod handle;
 mod known;
@@ -13,20 +14,30 @@ mod messages;
 mod tests;
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use self::messages::{GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Subscribe, TopicDeleted, Unsubscribe};
+use self::{
+    appending::{Answer, Publication, Sender, Waiting},
+    messages::{
+        GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Published, Subscribe, TopicDeleted, Unsubscribe,
+    },
+};
 pub use self::{
     error::TopicError,
     handle::{Dependencies, NotPublished, TopicView, Topics},
     messages::{AccountChanged, Announce, CloseReplaced, PresenceChanged, Publish},
 };
-use super::directory::Directory;
+use super::{
+    directory::Directory,
+    journal::{Perform, Queue},
+};
 use crate::{
     clock::Clock,
     cluster::Backplane,
@@ -34,12 +45,10 @@ use crate::{
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::{CannotSubscribe, Location, Subscriptions},
-        topics::{access::Rules, check_subscription},
+        topics::{access::Rules, check_subscription, history::Append},
     },
-    protocol::{
-        outbound::{self, About},
-        wire,
-    },
+    protocol::{outbound, wire},
+    store::StoreError,
 };
 
 /// Capacity of the mailbox. When it is full, publishing sessions wait and are not read.
@@ -55,6 +64,10 @@ pub struct TopicManager {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     clock: Clock,
+    /// publications to topics with a history, and what must not overtake them; bounded by the semaphore of [`Topics`]
+    queue: Queue<Append, Waiting>,
+    /// how many entries of the queue each session has
+    queued: HashMap<u64, usize>,
 }
 
 impl TopicManager {
@@ -62,13 +75,14 @@ impl TopicManager {
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
+        journal: Recipient<Perform<Append>>,
         clock: Clock,
         rules: Rules,
-        (per_client, most_waiting): (usize, usize),
-        wait: Duration,
+        (per_client, most_waiting, wait): (usize, usize, Duration),
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
-        Self { subscriptions, wait, rules, directory, relays, backplane, clock }
+        let (queue, queued) = (Queue::new(journal), HashMap::new());
+        Self { subscriptions, wait, rules, directory, relays, backplane, clock, queue, queued }
     }
 
     /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
@@ -148,32 +162,43 @@ impl Handler<PresenceChanged> for TopicManager {
 impl Handler<Publish> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
-        let Publish { client, session, topic, msgid, frame } = publish;
+    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
+        let Publish { client, session, topic, msgid, frame, place, .. } = publish;
         // only the broker publishes to its own topics
-        let answer = if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
-            let (code, text) = TopicError::NotSubscribed(topic.as_str().to_owned()).told(topic.as_str());
-            let about = About { msgid: Some(&msgid), topic_id: Some(topic.as_str()), room_id: None };
-            outbound::error(code, &text, about, self.clock.now())
-        } else {
-            // the sender is a subscriber, but gets no copy
-            let reached = self.distribute(&topic, client, Some(&session), &frame);
-            outbound::topic_sent(topic.as_str(), reached, &msgid, self.clock.now())
-        };
-        self.relays.deliver(&session, &[answer.as_bytes()]);
+        if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
+            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
+            return self.answer(Answer::Error { session, topic, msgid, error }, context);
+        }
+        let sender = Sender::Session { session, msgid };
+        if place.is_some() || self.is_queued(&sender) {
+            let message = place.is_some().then(|| wire::payload(&frame));
+            return self.append(
+                Append { topic, message },
+                Publication { client, sender, frame, _place: place },
+                context,
+            );
+        }
+        self.deliver(&topic, Publication { client, sender, frame, _place: None }, None);
     }
 }
 
 impl Handler<PublishOverHttp> for TopicManager {
-    type Result = Option<usize>;
+    type Result = ResponseFuture<Published>;
 
-    fn handle(&mut self, request: PublishOverHttp, _: &mut Self::Context) -> Self::Result {
-        let PublishOverHttp { client, topic, frame, must_be_subscribed } = request;
+    fn handle(&mut self, request: PublishOverHttp, context: &mut Self::Context) -> Self::Result {
+        let PublishOverHttp { client, topic, frame, must_be_subscribed, place } = request;
         if must_be_subscribed && !self.subscriptions.is_subscribed(client, topic.as_str()) {
-            return None;
+            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
+            return Box::pin(async { Err(error) });
         }
-        let own = self.subscriptions.session(client, topic.as_str()).cloned();
-        Some(self.distribute(&topic, client, own.as_ref(), &frame))
+        let (answer, published) = oneshot::channel();
+        let message = place.is_some().then(|| wire::payload(&frame));
+        let publication = Publication { client, sender: Sender::Http(answer), frame, _place: place };
+        match message {
+            None => self.deliver(&topic, publication, None),
+            message => self.append(Append { topic, message }, publication, context),
+        }
+        Box::pin(async { published.await.unwrap_or(Err(TopicError::Store(StoreError::lost()))) })
     }
 }
 
@@ -194,8 +219,8 @@ impl Handler<TopicDeleted> for TopicManager {
 impl Handler<MarkPublished> for TopicManager {
     type Result = ();
 
-    fn handle(&mut self, MarkPublished(mark): MarkPublished, _: &mut Self::Context) {
-        self.relays.mark(&mark);
+    fn handle(&mut self, MarkPublished { session, mark }: MarkPublished, context: &mut Self::Context) {
+        self.answer(Answer::Mark { session, mark }, context);
     }
 }
 

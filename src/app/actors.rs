@@ -64,6 +64,7 @@ impl Actors {
         let directory = Arc::new(Directory::default());
         let relays = Relays::new(workers, limits, clock.clone());
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
+        let journal = Journal::start(&control, store.clone(), limits.rooms_per_user);
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {
@@ -72,11 +73,11 @@ impl Actors {
                 backplane: backplane.clone(),
                 store: store.clone(),
                 accounts: accounts.clone(),
+                journal: journal.recipient(),
                 clock: clock.clone(),
             },
             settings,
         );
-        let journal = Journal::start(&control, store.clone(), limits.rooms_per_user);
         let rooms = Rooms::start(
             &control,
             journal.recipient(),

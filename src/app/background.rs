@@ -93,7 +93,7 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
     }
 }
 
-/// Deletes finished commands that were given more than `days` ago, and old logins, once per [`CLEANING`]. Never returns.
+/// Deletes finished commands that were given more than `days` ago, what no topic's history keeps, and old logins, once per [`CLEANING`]. Never returns.
 async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
@@ -102,6 +102,11 @@ async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
             Err(error) => tracing::warn!(%error, "cannot delete old commands"),
+        }
+        match store.clean_histories().await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "publications deleted that no topic's history keeps"),
+            Err(error) => tracing::warn!(%error, "cannot delete what no topic's history keeps"),
         }
         if let Err(error) = store.forget_old_logins().await {
             tracing::warn!(%error, "cannot delete old logins");

@@ -1,11 +1,13 @@
 //! Topics: which there are without being created, and who may do what with them (contract section 5).
 
 pub mod access;
+pub mod history;
 pub mod pattern;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::history::{History, RetentionChange};
 use super::{
     accounts::Account,
     ids::{ClientId, ClientKind, Role, TopicId},
@@ -21,6 +23,17 @@ pub struct Topic {
     pub creator: ClientId,
     /// What its creator said of it: a JSON object.
     pub metadata: Value,
+    /// Its history, if it has one.
+    pub history: Option<History>,
+}
+
+/// A change of a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopicChange {
+    /// New metadata.
+    pub metadata: Option<Value>,
+    /// A change of its history; `Some(None)` ends it.
+    pub history: Option<Option<RetentionChange>>,
 }
 
 /// Why a client may not do something with a topic.
@@ -36,10 +49,10 @@ pub enum TopicRefusal {
     #[error("Only the broker publishes to $status")]
     OnlyTheBroker,
     /// It is the broker's own.
-    #[error("$status is the broker's own topic and cannot be deleted")]
+    #[error("$status is the broker's own topic and cannot be changed or deleted")]
     Permanent,
-    /// Only its creator and operators may delete it.
-    #[error("Only its creator or an operator may delete a topic")]
+    /// Only its creator and operators may change or delete it.
+    #[error("Only its creator or an operator may change or delete a topic")]
     NotTheCreator,
 }
 
@@ -47,7 +60,7 @@ impl Topic {
     /// The broker's own topic, `$status`, which is in no database.
     pub fn status() -> Self {
         let metadata = json!({ "description": "What happens to gateways and clients, for operators" });
-        Self { id: TopicId::STATUS.to_owned(), creator: Uuid::nil().into(), metadata }
+        Self { id: TopicId::STATUS.to_owned(), creator: Uuid::nil().into(), metadata, history: None }
     }
 
     /// Whether it is `$status`.
@@ -69,11 +82,11 @@ impl Topic {
         Ok(())
     }
 
-    /// Whether the client may delete the topic.
+    /// Whether the client may change or delete the topic.
     ///
     /// # Errors
     /// Why not.
-    pub fn check_deletion(&self, by: &Account) -> Result<(), TopicRefusal> {
+    pub fn check_change(&self, by: &Account) -> Result<(), TopicRefusal> {
         if self.is_status() {
             return Err(TopicRefusal::Permanent);
         }
@@ -102,7 +115,7 @@ mod tests {
     use crate::domain::accounts::tests::{device, user};
 
     fn topic(creator: ClientId) -> Topic {
-        Topic { id: "weather".to_owned(), creator, metadata: json!({}) }
+        Topic { id: "weather".to_owned(), creator, metadata: json!({}), history: None }
     }
 
     #[test]
@@ -135,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn creators_and_operators_delete_topics_and_nobody_the_brokers_own() {
+    fn creators_and_operators_change_and_delete_topics_and_nobody_the_brokers_own() {
         let (thing, other, operator) = (device("thing"), device("other"), user("boss", Role::Operator));
         let its_own = topic(thing.id);
-        assert_eq!(its_own.check_deletion(&thing), Ok(()));
-        assert_eq!(its_own.check_deletion(&operator), Ok(()));
-        assert_eq!(its_own.check_deletion(&other), Err(TopicRefusal::NotTheCreator));
-        assert_eq!(Topic::status().check_deletion(&operator), Err(TopicRefusal::Permanent));
+        assert_eq!(its_own.check_change(&thing), Ok(()));
+        assert_eq!(its_own.check_change(&operator), Ok(()));
+        assert_eq!(its_own.check_change(&other), Err(TopicRefusal::NotTheCreator));
+        assert_eq!(Topic::status().check_change(&operator), Err(TopicRefusal::Permanent));
     }
 }

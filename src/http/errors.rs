@@ -65,6 +65,9 @@ pub enum ApiError {
     /// The rules of the configuration refuse it; the text says for which topic.
     #[error("{0}")]
     NotAllowedOnTopic(String),
+    /// The topic has no history.
+    #[error("Topic has no history")]
+    NoHistory,
     /// The client is not subscribed to the topic; the text says to which.
     #[error("{0}")]
     NotSubscribed(String),

@@ -94,6 +94,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         // after these four, since a topic may have their names
         endpoint!(topics::show, "/topics/create", "/topics/subscribe", "/topics/unsubscribe", "/topics/publish"),
         endpoint!(topics::remove, "/topics/create", "/topics/subscribe", "/topics/unsubscribe", "/topics/publish"),
+        endpoint!(
+            topics::history::change,
+            "/topics/create",
+            "/topics/subscribe",
+            "/topics/unsubscribe",
+            "/topics/publish"
+        ),
+        endpoint!(topics::history::messages),
         // rooms
         endpoint!(rooms::list),
         endpoint!(rooms::create, "/rooms"),

@@ -1,5 +1,6 @@
 //! Topics: create, list, subscribe (contract section 5).
 
+pub mod history;
 pub mod publish;
 
 use actix_web::{HttpRequest, web};
@@ -7,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use self::history::{HistoryInfo, HistorySettings, history};
 use super::{
     body::{Body, Checked, Fields, FromFields, QueryOf},
     paging::{Next, Part, part_of},
@@ -18,6 +20,7 @@ use crate::{
         ids::{ClientId, TopicId},
         topics::{
             Topic,
+            history::Retention,
             pattern::{Pattern, has_wildcards},
         },
     },
@@ -37,6 +40,9 @@ pub struct CreateTopic {
     /// Whatever describes it: an object of at most 4 KiB as JSON.
     #[schema(value_type = Option<HashMap<String, Value>>)]
     metadata: Value,
+    /// What it keeps of its publications; nothing if it is left out.
+    #[schema(value_type = Option<HistorySettings>)]
+    history: Option<Retention>,
 }
 
 impl FromFields for CreateTopic {
@@ -53,7 +59,14 @@ impl FromFields for CreateTopic {
             let msg = "Value error, + and # are wildcards of patterns, and in no name";
             return Err(fields.fault("value_error", "topic_id", msg));
         }
-        Ok(Self { topic_id, metadata: metadata? })
+        let history = match history(fields)?.flatten() {
+            None => None,
+            Some(change) => {
+                let retention = change.apply(None);
+                Some(retention.ok_or_else(|| fields.fault("missing", "history", "Field required: size"))?)
+            }
+        };
+        Ok(Self { topic_id, metadata: metadata?, history })
     }
 }
 
@@ -86,11 +99,15 @@ pub struct TopicInfo {
     #[schema(value_type = HashMap<String, Value>)]
     metadata: Value,
     subscriber_count: usize,
+    /// If it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<HistoryInfo>,
 }
 
 impl TopicInfo {
     fn of(topic: Topic, subscriber_count: usize) -> Self {
-        Self { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count }
+        let history = topic.history.map(HistoryInfo::from);
+        Self { id: topic.id, creator: topic.creator, metadata: topic.metadata, subscriber_count, history }
     }
 }
 
@@ -135,6 +152,14 @@ pub struct TopicDetail {
     next: Next,
 }
 
+impl TopicDetail {
+    /// With all its subscribers.
+    fn of(view: TopicView) -> Self {
+        let TopicView { topic, subscriber_count, subscribers } = view;
+        Self { info: TopicInfo::of(topic, subscriber_count), subscribers, next: Next::default() }
+    }
+}
+
 /// The answer to a creation.
 #[derive(Serialize, ToSchema)]
 pub struct TopicCreated {
@@ -163,9 +188,9 @@ pub async fn create(
     body: Body<CreateTopic>,
 ) -> Result<web::Json<TopicCreated>, ApiError> {
     let creator = identity.0.account;
-    let CreateTopic { topic_id, metadata } = body.content;
+    let CreateTopic { topic_id, metadata, history } = body.content;
     undisturbed(async move {
-        broker.topics.create(&topic_id, &creator, metadata).await?;
+        broker.topics.create(&topic_id, &creator, metadata, history).await?;
         let topic_id = topic_id.as_str().to_owned();
         Ok(web::Json(TopicCreated { message: "Topic created successfully", topic_id, creator: creator.id }))
     })

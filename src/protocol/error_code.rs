@@ -49,6 +49,8 @@ codes! {
     TopicNotFound = "topic_not_found",
     /// The sender is not subscribed to the topic (contract section 5).
     NotSubscribed = "not_subscribed",
+    /// The topic has no history (contract section 12).
+    NoHistory = "no_history",
     /// The room or its message does not exist (contract section 7).
     NotFound = "not_found",
     /// Another room has that name (contract section 7).

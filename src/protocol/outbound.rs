@@ -78,10 +78,11 @@ pub fn sent(msgid: &str, now: DateTime<Utc>) -> String {
     )
 }
 
-/// The receipt of a topic message.
-pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, now: DateTime<Utc>) -> String {
+/// The receipt of a topic message, with its offset if the topic has a history.
+pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, offset: Option<i64>, now: DateTime<Utc>) -> String {
+    let offset = offset.map(|offset| format!(r#""offset":{offset},"#)).unwrap_or_default();
     format!(
-        r#"{{"type":"topic_sent","message":"Message sent to {subscribers} subscribers","topic_id":{},"msgid":{},"timestamp":{}}}"#,
+        r#"{{"type":"topic_sent","message":"Message sent to {subscribers} subscribers","topic_id":{},"msgid":{},{offset}"timestamp":{}}}"#,
         Quoted(topic),
         Quoted(msgid),
         Timestamp(now)
@@ -266,7 +267,7 @@ mod tests {
         for frame in [
             connection(uuid, nasty, now),
             sent(nasty, now),
-            topic_sent(nasty, 1, nasty, now),
+            topic_sent(nasty, 1, nasty, Some(1), now),
             ack_received(nasty, "unknown", now),
             topic_deleted(nasty),
             error(ErrorCode::InvalidMessage, nasty, about, now),

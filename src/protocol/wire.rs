@@ -61,6 +61,16 @@ pub fn text(parts: &[&[u8]]) -> Bytes {
     buffer.freeze()
 }
 
+/// The payload of a complete frame that this module has made.
+pub fn payload(frame: &Bytes) -> Bytes {
+    let head = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    frame.slice(head.min(frame.len())..)
+}
+
 /// A close frame with the code and its reason text.
 pub fn close(code: CloseCode) -> Bytes {
     let mut buffer = BytesMut::new();
@@ -93,6 +103,7 @@ mod tests {
             assert_eq!(frame.len(), payload + head);
             assert_eq!(frame.len(), frame_len(payload));
             assert_eq!(frame[0], 0x81);
+            assert_eq!(super::payload(&frame), vec![b'x'; payload]);
         }
     }
 

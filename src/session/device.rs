@@ -42,8 +42,8 @@ impl Session {
     /// delivered: a sender's frames and their receipts keep their order. A sender of only one of the two kinds never waits.
     fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
         self.has_published = false;
-        let broker = self.broker.clone();
-        let passed = async move { broker.topics.publications_passed().await };
+        let (broker, handle) = (self.broker.clone(), self.outbox.handle().clone());
+        let passed = async move { broker.topics.publications_passed(handle).await };
         context.wait(passed.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
@@ -119,6 +119,7 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid topic message format", frame),
         };
         self.bad_frames = 0;
+        let has_offset = frame.offset.is_some();
         let frame: Bytes = wire::text(&message.parts());
         let publish = Publish {
             client: sender,
@@ -126,6 +127,8 @@ impl Session {
             topic: TopicId::from(&*message.to),
             msgid: message.msgid.into_owned(),
             frame,
+            has_offset,
+            place: None,
         };
         self.has_published = true;
         // a direct message of this tick to another worker leaves at the end of the tick; the publication must not overtake it

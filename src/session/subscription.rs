@@ -24,7 +24,7 @@ impl Session {
         let (topic, wanted) = (TopicId::from(&*request.topic), request.wanted);
         let msgid = frame.msgid().map(|msgid| msgid.into_owned());
         // receipts of earlier publications come before the answer
-        let has_published = std::mem::take(&mut self.has_published);
+        let earlier = std::mem::take(&mut self.has_published).then(|| self.outbox.handle().clone());
         let broker = self.broker.clone();
         let change = async move {
             let changed = if wanted {
@@ -32,8 +32,8 @@ impl Session {
             } else {
                 broker.topics.unsubscribe(account.id, &topic).await
             };
-            if has_published {
-                broker.topics.publications_passed().await;
+            if let Some(session) = earlier {
+                broker.topics.publications_passed(session).await;
             }
             (topic, changed)
         };

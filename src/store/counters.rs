@@ -15,6 +15,8 @@ pub(super) enum Counter {
     Change,
     /// The highest id that a gateway ever had.
     GatewayId,
+    /// The highest id of a topic's history.
+    TopicHistory,
 }
 
 impl Counter {
@@ -22,6 +24,7 @@ impl Counter {
         match self {
             Self::Change => "change",
             Self::GatewayId => "gateway_id",
+            Self::TopicHistory => "topic_history",
         }
     }
 }

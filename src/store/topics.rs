@@ -1,17 +1,28 @@
 //! Topics.
 
+pub(in crate::store) mod history;
+
 use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
 use sea_orm::{
-    ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    sea_query::{LikeExpr, OnConflict},
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    Set, TryIntoModel,
+    sea_query::{LikeExpr, LockType, OnConflict},
 };
 use serde_json::Value;
 
-use super::{Store, StoreError, row_locks};
+use super::{
+    Store, StoreError,
+    counters::{self, Counter},
+    row_locks,
+};
 use crate::{
     domain::{
         ids::{ClientId, TopicId},
-        topics::{Topic, pattern::Pattern},
+        topics::{
+            Topic, TopicChange,
+            history::{History, Retention},
+            pattern::Pattern,
+        },
     },
     protocol::json,
 };
@@ -33,10 +44,35 @@ pub enum CreatedTopic {
     TooMany,
 }
 
+/// The outcome of a change.
+#[derive(Debug, Clone)]
+pub enum UpdatedTopic {
+    /// The topic is changed.
+    Done(Topic),
+    /// There is no such topic.
+    NotFound,
+    /// A history needs a size.
+    NoSize,
+}
+
 impl From<Model> for Topic {
     fn from(row: Model) -> Self {
-        Self { id: row.id, creator: row.creator.into(), metadata: json::stored_object(&row.metadata) }
+        let history = history_of(&row);
+        Self { id: row.id, creator: row.creator.into(), metadata: json::stored_object(&row.metadata), history }
     }
+}
+
+fn history_of(row: &Model) -> Option<History> {
+    // the columns have no other values
+    let size = row.history_size.and_then(|size| u32::try_from(size).ok())?;
+    let ttl_secs = row.history_ttl_secs.and_then(|secs| u32::try_from(secs).ok());
+    Some(History { id: row.history_id?, retention: Retention { size, ttl_secs }, last_offset: row.last_offset })
+}
+
+/// The columns of what a topic keeps.
+fn set_retention(row: &mut ActiveModel, retention: Option<Retention>) {
+    row.history_size = Set(retention.map(|retention| retention.size.into()));
+    row.history_ttl_secs = Set(retention.and_then(|retention| retention.ttl_secs).map(Into::into));
 }
 
 impl Store {
@@ -49,14 +85,17 @@ impl Store {
         id: &TopicId,
         creator: ClientId,
         metadata: Value,
+        retention: Option<Retention>,
         most: usize,
     ) -> Result<CreatedTopic, StoreError> {
-        let row = ActiveModel {
+        let mut row = ActiveModel {
             id: Set(id.as_str().to_owned()),
             creator: Set(creator.into()),
             metadata: Set(metadata.to_string()),
             created_at: Set(self.clock.now().into()),
+            ..Default::default()
         };
+        set_retention(&mut row, retention);
         let transaction = self.begin().await?;
         // checked first, since a taken name is the clearer answer
         if Topics::find_by_id(id.as_str()).one(&transaction).await?.is_some() {
@@ -70,6 +109,9 @@ impl Store {
                 return Ok(CreatedTopic::TooMany);
             }
         }
+        if retention.is_some() {
+            row.history_id = Set(Some(counters::next(&transaction, Counter::TopicHistory).await?));
+        }
         let inserted = Topics::insert(row)
             .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
             .exec_without_returning(&transaction)
@@ -78,7 +120,45 @@ impl Store {
         Ok(if inserted > 0 { CreatedTopic::New } else { CreatedTopic::NameTaken })
     }
 
-    /// Deletes a topic of this creator. Returns whether it existed.
+    /// Changes a topic of this creator. Returns it as it is then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn update_topic(
+        &self,
+        id: &str,
+        creator: ClientId,
+        change: &TopicChange,
+    ) -> Result<UpdatedTopic, StoreError> {
+        let transaction = self.begin().await?;
+        let of_creator = Topics::find_by_id(id).filter(Column::Creator.eq(creator.uuid()));
+        let Some(row) = of_creator.lock(LockType::NoKeyUpdate).one(&transaction).await? else {
+            return Ok(UpdatedTopic::NotFound);
+        };
+        let before = history_of(&row).map(|history| history.retention);
+        let mut row: ActiveModel = row.into_active_model();
+        if let Some(metadata) = &change.metadata {
+            row.metadata = Set(metadata.to_string());
+        }
+        if let Some(change) = change.history {
+            let after = match change.map(|change| change.apply(before)) {
+                None => None,
+                Some(None) => return Ok(UpdatedTopic::NoSize),
+                Some(after) => after,
+            };
+            set_retention(&mut row, after);
+            if after.is_none() {
+                row.history_id = Set(None);
+            } else if before.is_none() {
+                row.history_id = Set(Some(counters::next(&transaction, Counter::TopicHistory).await?));
+            }
+        }
+        let row = if row.is_changed() { Topics::update(row).exec(&transaction).await? } else { row.try_into_model()? };
+        transaction.commit().await?;
+        Ok(UpdatedTopic::Done(row.into()))
+    }
+
+    /// Deletes a topic of this creator. Its history is deleted later ([`Store::clean_histories`]). Returns whether it existed.
     ///
     /// # Errors
     /// When the database fails.

@@ -48,6 +48,7 @@ mod structure;
 mod supervision;
 mod takeovers;
 mod terminal;
+mod topic_history;
 mod topic_patterns;
 mod topics;
 mod trust;

@@ -118,7 +118,7 @@ async fn what_is_no_pattern_is_refused_and_a_topic_of_that_name_wins() {
     // only an earlier version can have created them
     for id in ["c#", "a/+"] {
         let uuid = uuid::Uuid::new_v4().into();
-        broker.store().await.create_topic(&id.into(), uuid, json!({}), 0).await.unwrap();
+        broker.store().await.create_topic(&id.into(), uuid, json!({}), None, 0).await.unwrap();
     }
     create(&device, "a/b").await;
     subscribe(&mut socket, "c#").await;

@@ -24,7 +24,7 @@ async fn a_topic_is_deleted_by_its_creator_or_an_operator_and_its_subscribers_ar
     let user = broker.user("ulla", "user").await;
     let (creator, device, mut first) = broker.connected("creator").await;
     let (other, _, mut second) = broker.connected("other").await;
-    let forbidden = refusal(403, "Only its creator or an operator may delete a topic", "forbidden");
+    let forbidden = refusal(403, "Only its creator or an operator may change or delete a topic", "forbidden");
     for (by, name) in [(&creator, "a/b c"), (&operator, "create")] {
         creator.create_topic(name).await.unwrap();
         for client in [&creator, &other] {
@@ -57,7 +57,7 @@ async fn a_topic_is_deleted_by_its_creator_or_an_operator_and_its_subscribers_ar
     for socket in [&mut first, &mut second] {
         nothing_came(socket).await;
     }
-    let own = refusal(403, "$status is the broker's own topic and cannot be deleted", "forbidden");
+    let own = refusal(403, "$status is the broker's own topic and cannot be changed or deleted", "forbidden");
     assert_eq!(delete(&operator, "$status").await, own);
 }
 

@@ -49,7 +49,8 @@ class Things:
         token = self.admin["access_token"]
         self.device = call("POST", "/register", {"name": name, "uuid": str(uuid.uuid4())})
         self.user = call("POST", "/register", {"username": name, "password": PASSWORD})
-        self.topic = call("POST", "/topics/create", {"topic_id": name}, token)["topic_id"]
+        topic = {"topic_id": name, "history": {"size": 10}}
+        self.topic = call("POST", "/topics/create", topic, token)["topic_id"]
         self.room = call("POST", "/api/rooms/", {"name": name}, token)["id"]
         call("POST", f"/api/rooms/{self.room}/members", {"user_id": self.user["id"]}, token)
         message = {"content": "Hello!", "room_id": self.room}

@@ -26,16 +26,20 @@ impl Batch<'_> {
     pub(super) async fn write(self, store: &Store) -> Written {
         let Self { records, changes, rooms_per_user } = self;
         if records.is_empty() && changes.is_empty() {
-            return Written { decided: Decisions::none(), left: records, failure: None, refusal: None };
+            return Written { decided: Decisions::none(changes), left: records, failure: None, refusal: None };
         }
         match store.write_journal(&records, changes, rooms_per_user).await {
             Ok(decided) => Written { decided, left: Vec::new(), failure: None, refusal: None },
-            Err(error @ StoreError::Database(_)) if !records.is_empty() => {
+            Err(error @ StoreError::Database(_)) if !records.is_empty() || changes.is_mixed() => {
                 tracing::error!(%error, records = records.len(), changes = changes.len(), "cannot write the journal");
-                // what is wrong with a record must not stop the changes
-                let decided = match store.write_journal(&[], changes, rooms_per_user).await {
-                    Ok(decided) => decided,
-                    Err(error) => Decisions::failed(&error),
+                // what is wrong with a record or a change of one kind must not stop the others
+                let appends = Changes { appends: changes.appends, ..Changes::default() };
+                let rooms = Changes { rooms: changes.rooms, ..Changes::default() };
+                let appends = store.write_journal(&[], appends, rooms_per_user).await;
+                let rooms = store.write_journal(&[], rooms, rooms_per_user).await;
+                let decided = Decisions {
+                    appends: appends.and_then(|decided| decided.appends),
+                    rooms: rooms.and_then(|decided| decided.rooms),
                 };
                 write_apart(store, records, decided).await
             }

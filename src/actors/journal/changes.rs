@@ -7,7 +7,10 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::{
-    domain::rooms::RoomChange,
+    domain::{
+        rooms::RoomChange,
+        topics::history::{Append, Appended},
+    },
     store::{Changes, Decided, Decisions, StoreError},
 };
 
@@ -25,6 +28,14 @@ impl Change for RoomChange {
 
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
         &mut waiting.rooms
+    }
+}
+
+impl Change for Append {
+    type Decided = Appended;
+
+    fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
+        &mut waiting.appends
     }
 }
 
@@ -90,23 +101,28 @@ impl<C: Change> Slot<C> {
 /// The changes of all kinds that wait or are being written.
 #[derive(Default)]
 pub struct Waiting {
+    appends: Slot<Append>,
     rooms: Slot<RoomChange>,
 }
 
 /// What [`Waiting::changes`] lends to the store.
 pub(super) struct Lent {
+    appends: Option<Arc<[Append]>>,
     rooms: Option<Arc<[RoomChange]>>,
 }
 
 impl Lent {
     pub(super) fn as_ref(&self) -> Changes<'_> {
-        Changes { rooms: self.rooms.as_deref().unwrap_or_default() }
+        Changes {
+            appends: self.appends.as_deref().unwrap_or_default(),
+            rooms: self.rooms.as_deref().unwrap_or_default(),
+        }
     }
 }
 
 impl Waiting {
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.0.is_none()
+        self.appends.0.is_none() && self.rooms.0.is_none()
     }
 
     /// Takes changes of a kind of which none wait. Returns what tells their outcomes.
@@ -117,18 +133,20 @@ impl Waiting {
     }
 
     pub(super) fn changes(&self) -> Lent {
-        Lent { rooms: self.rooms.changes() }
+        Lent { appends: self.appends.changes(), rooms: self.rooms.changes() }
     }
 
     /// Tells the actors that the commit takes long.
     pub(super) fn late(&mut self) {
+        self.appends.late();
         self.rooms.late();
     }
 
     /// Tells the actors the outcomes. Returns why the database failed, if it did.
     pub(super) fn answer(&mut self, decided: Decisions) -> Option<StoreError> {
-        let Decisions { rooms } = decided;
-        self.rooms.answer(rooms)
+        let Decisions { appends, rooms } = decided;
+        let failures = [self.appends.answer(appends), self.rooms.answer(rooms)];
+        failures.into_iter().flatten().next()
     }
 
     /// Tells the actors that nothing is written.

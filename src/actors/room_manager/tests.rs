@@ -1,15 +1,15 @@
 //! What sockets in rooms are told, in which order, and what is told when the database is late.
 
-use std::{cell::RefCell, collections::VecDeque, pin::Pin, rc::Rc};
+use std::pin::Pin;
 
-use actix::{Addr, Arbiter, ResponseFuture};
+use actix::Arbiter;
 use chrono::DateTime;
 use futures_util::FutureExt;
 use serde_json::json;
 
 use super::*;
 use crate::{
-    actors::journal::Performed,
+    actors::journal::{Performed, testing::TestJournal},
     auth::accounts::test_accounts,
     delivery::testing::{Peer, worker},
     domain::{
@@ -22,66 +22,20 @@ use crate::{
 
 const ROOM: RoomId = RoomId(7);
 
-/// A batch of changes, and how to say what becomes of it.
-type Batch = (Arc<[RoomChange]>, oneshot::Sender<Performed<RoomChange>>);
-
-/// The Journal in the hands of the test.
-#[derive(Clone, Default)]
-struct Journal {
-    batches: Rc<RefCell<VecDeque<Batch>>>,
-    came: Rc<tokio::sync::Notify>,
-}
-
-impl Actor for Journal {
-    type Context = Context<Self>;
-}
-
-impl Handler<Perform<RoomChange>> for Journal {
-    type Result = ResponseFuture<Performed<RoomChange>>;
-
-    fn handle(&mut self, Perform(changes): Perform<RoomChange>, _: &mut Self::Context) -> Self::Result {
-        let (done, performed) = oneshot::channel();
-        self.batches.borrow_mut().push_back((changes, done));
-        self.came.notify_one();
-        Box::pin(async { performed.await.unwrap() })
-    }
-}
-
-impl Journal {
-    /// The next batch that is to be written.
-    async fn batch(&self) -> Batch {
-        loop {
-            if let Some(batch) = self.batches.borrow_mut().pop_front() {
-                return batch;
-            }
-            self.came.notified().await;
-        }
-    }
-
-    /// Writes the next batch, which leads to these outcomes.
-    async fn write(&self, decided: Vec<Decided>) {
-        let (changes, done) = self.batch().await;
-        assert_eq!(changes.len(), decided.len());
-        done.send(Performed::Done(Ok(decided))).unwrap();
-    }
-}
-
 type Asking = Pin<Box<dyn Future<Output = Decided>>>;
 
 struct Scene {
     rooms: Rooms,
-    journal: Journal,
+    journal: TestJournal<RoomChange>,
     _folder: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new() -> Self {
         let (folder, store) = test_store().await;
-        let journal = Journal::default();
-        let address: Addr<Journal> = journal.clone().start();
+        let (journal, changes) = TestJournal::start();
         let (accounts, clock) = (test_accounts(&store).await, Clock::default());
-        let rooms =
-            Rooms::start(&Arbiter::current(), address.recipient(), worker(), store, accounts, RoomLimit(0), clock);
+        let rooms = Rooms::start(&Arbiter::current(), changes, worker(), store, accounts, RoomLimit(0), clock);
         Self { rooms, journal, _folder: folder }
     }
 
@@ -202,7 +156,7 @@ async fn a_database_that_fails_refuses_what_was_written_and_what_waits_behind() 
     for asked in [first, second] {
         assert_eq!(asked.await.unwrap_err(), RoomRefusal::DatabaseUnavailable);
     }
-    assert!(scene.journal.batches.borrow().is_empty());
+    assert!(scene.journal.is_idle());
 }
 
 #[actix_web::test]

@@ -41,6 +41,15 @@ pub enum TopicError {
     /// There is no such topic, and it is no pattern either.
     #[error("not a topic, nor a pattern: {0}")]
     BadPattern(#[from] BadPattern),
+    /// The topic has no history.
+    #[error("topic has no history")]
+    NoHistory,
+    /// A history needs a size.
+    #[error("history: missing field `size`")]
+    NoSize,
+    /// A publication to a topic with a history has an `offset` of its own.
+    #[error("reserved field `offset`")]
+    ReservedOffset,
     /// The client is not subscribed to this topic, and has to be.
     #[error("Not subscribed to topic {}", excerpt(.0))]
     NotSubscribed(String),
@@ -71,6 +80,10 @@ impl TopicError {
             Self::NotAllowed(_) => (ErrorCode::Forbidden, self.to_string().into()),
             Self::BadPattern(why) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
+            }
+            Self::NoHistory => (ErrorCode::NoHistory, "Topic has no history".into()),
+            Self::NoSize | Self::ReservedOffset => {
+                (ErrorCode::InvalidMessage, format!("Invalid topic message format: {self}").into())
             }
             Self::NotSubscribed(_) => (ErrorCode::NotSubscribed, self.to_string().into()),
             Self::OverLimit(exceeded) => (ErrorCode::TooManyRequests, exceeded.to_string().into()),

@@ -11,41 +11,52 @@ use actix::{
 };
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Directory, TopicError, TopicManager,
     known::KnownTopics,
     messages::{
-        GetCounts, GetSubscribers, MarkPublished, Publish, PublishOverHttp, Subscribe, TopicDeleted, Unsubscribe,
+        GetCounts, GetSubscribers, MarkPublished, Publish, PublishOverHttp, Published, Subscribe, TopicDeleted,
+        Unsubscribe,
     },
 };
 use crate::{
+    actors::journal::Perform,
     auth::accounts::Accounts,
     clock::Clock,
     cluster::Backplane,
-    delivery::{Mark, Relays},
+    delivery::{Mark, Relays, SessionHandle},
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
         subscriptions::Subscription,
         topics::{
-            Topic,
+            Topic, TopicChange,
             access::Access,
             check_subscription,
+            history::{Append, HistoryPart, Retention},
             pattern::{Pattern, has_wildcards},
         },
     },
     settings::Settings,
-    store::{CreatedTopic, Store},
+    store::{CreatedTopic, Store, StoreError, UpdatedTopic, patience},
 };
 
 /// Topics whose subscribers are counted in one message.
 const COUNTED_AT_ONCE: usize = 200;
 
+/// Publications that may wait to be stored, in KiB, each at least one.
+const PLACES: usize = 16 * 1024;
+
+fn places(bytes: usize) -> u32 {
+    (bytes / 1024 + 1).min(PLACES) as u32
+}
+
 /// Why the TopicManager does not take a publication.
 #[derive(Debug)]
 pub enum NotPublished {
-    /// Its mailbox or a worker is full, or whether the topic exists has to be looked up first.
+    /// Its mailbox, a worker or the queue of the Journal is full, or the topic has to be looked up first, or it is refused.
     NotNow(Publish),
     /// The TopicManager has stopped.
     Stopped,
@@ -67,6 +78,7 @@ pub struct Dependencies {
     pub backplane: Arc<dyn Backplane>,
     pub store: Store,
     pub accounts: Arc<Accounts>,
+    pub journal: Recipient<Perform<Append>>,
     pub clock: Clock,
 }
 
@@ -81,6 +93,7 @@ pub struct Topics {
     accounts: Arc<Accounts>,
     known: Arc<KnownTopics>,
     access: Arc<Access>,
+    places: Arc<Semaphore>,
     /// `limits.topics_per_client`; 0 is none
     per_creator: usize,
 }
@@ -94,34 +107,42 @@ impl fmt::Debug for Topics {
 impl Topics {
     /// Starts the TopicManager.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
-        let Dependencies { directory, relays, backplane, store, accounts, clock } = with;
+        let Dependencies { directory, relays, backplane, store, accounts, journal, clock } = with;
         let limits = &settings.limits;
+        let wait = Duration::from_secs(settings.sessions.subscription_wait_secs);
         let manager = TopicManager::new(
             directory.clone(),
             relays.clone(),
             backplane.clone(),
+            journal,
             clock,
             settings.topics.subscribe.clone(),
-            (limits.subscriptions_per_client, limits.waiting_subscriptions),
-            Duration::from_secs(settings.sessions.subscription_wait_secs),
+            (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
         let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
         let known = Arc::new(KnownTopics::new(store.clone()));
+        let places = Arc::new(Semaphore::new(PLACES));
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
-        Self { manager, directory, relays, backplane, store, accounts, known, access, per_creator }
+        Self { manager, directory, relays, backplane, store, accounts, known, access, places, per_creator }
     }
 
     /// Creates a topic.
     ///
     /// # Errors
     /// The name is taken, or its creator may not create it or has reached a limit.
-    pub async fn create(&self, id: &TopicId, creator: &Account, metadata: Value) -> Result<(), TopicError> {
+    pub async fn create(
+        &self,
+        id: &TopicId,
+        creator: &Account,
+        metadata: Value,
+        retention: Option<Retention>,
+    ) -> Result<(), TopicError> {
         if !self.access.create.admit(id, creator) {
             return Err(TopicError::NotAllowed(id.clone()));
         }
         let creator = creator.id;
         self.store.charge_stored(creator, id.as_str().len() + metadata.to_string().len())?;
-        match self.store.create_topic(id, creator, metadata, self.per_creator).await? {
+        match self.store.create_topic(id, creator, metadata, retention, self.per_creator).await? {
             CreatedTopic::New => {}
             CreatedTopic::NameTaken => return Err(TopicError::NameTaken),
             CreatedTopic::TooMany => return Err(TopicError::TooMany),
@@ -185,18 +206,59 @@ impl Topics {
         self.manager.send(GetSubscribers(topic)).await
     }
 
+    /// Changes a topic. Returns it as it is then, with its subscribers.
+    ///
+    /// # Errors
+    /// There is no such topic, the client may not change it, or a history has no size.
+    pub async fn change(&self, id: &TopicId, by: &Account, change: &TopicChange) -> Result<TopicView, TopicError> {
+        let topic = self.known.find(id).await?;
+        topic.check_change(by)?;
+        let bytes = change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
+        self.store.charge_stored(by.id, bytes)?;
+        let updated = self.store.update_topic(id.as_str(), topic.creator, change).await?;
+        self.known.changed(id);
+        match updated {
+            UpdatedTopic::Done(_) => {}
+            UpdatedTopic::NotFound => return Err(TopicError::NotFound),
+            UpdatedTopic::NoSize => return Err(TopicError::NoSize),
+        }
+        tracing::info!(topic = ?id.as_str(), by = %by.id, "topic changed");
+        self.view(id.as_str()).await
+    }
+
+    /// What a topic's history has after the offset `since`: at most `limit` publications of at most `bytes` bytes.
+    ///
+    /// # Errors
+    /// There is no such topic, it has no history, or the client may not subscribe to it.
+    pub async fn history(
+        &self,
+        account: &Account,
+        id: &TopicId,
+        since: i64,
+        limit: u64,
+        bytes: usize,
+    ) -> Result<HistoryPart, TopicError> {
+        self.known.find(id).await?;
+        let subscription = Subscription::Topic(id.clone());
+        check_subscription(&subscription, account)?;
+        if !self.access.subscribe.admit_subscription(&subscription, account) {
+            return Err(TopicError::NotAllowed(id.clone()));
+        }
+        self.store.topic_history(id.as_str(), since, limit, bytes).await?.ok_or(TopicError::NoHistory)
+    }
+
     /// Deletes a topic, tells its subscribers, and ends their subscriptions.
     ///
     /// # Errors
     /// There is no such topic, or the client may not delete it.
     pub async fn delete(&self, id: &TopicId, by: &Account) -> Result<(), TopicError> {
         let topic = self.known.find(id).await?;
-        topic.check_deletion(by)?;
+        topic.check_change(by)?;
         // by its creator, since another client may have created a topic of the same name in the meantime
         if !self.store.delete_topic(id.as_str(), topic.creator).await? {
             return Err(TopicError::NotFound);
         }
-        self.known.deleted(id);
+        self.known.changed(id);
         self.manager.send(TopicDeleted(id.clone())).await?;
         tracing::info!(topic = ?id.as_str(), by = %by.id, "topic deleted");
         Ok(())
@@ -258,7 +320,8 @@ impl Topics {
         Ok(())
     }
 
-    /// Publishes for a client over HTTP. An operator need not be subscribed. Returns the number of clients reached.
+    /// Publishes for a client over HTTP. An operator need not be subscribed. Returns the number of clients reached, and the
+    /// offset if the topic has a history.
     ///
     /// # Errors
     /// The topic does not exist, or the client may not publish to it.
@@ -267,25 +330,66 @@ impl Topics {
         account: &Account,
         topic: TopicId,
         frame: Bytes,
-    ) -> Result<usize, TopicError> {
-        self.known.find(&topic).await?.check_publisher(account)?;
+        has_offset: bool,
+    ) -> Published {
+        let found = self.known.find(&topic).await?;
+        found.check_publisher(account)?;
         if !self.access.publish.admit(&topic, account) {
             return Err(TopicError::NotAllowed(topic));
         }
+        let place = match found.history {
+            Some(_) => Some(self.place(account.id, frame.len(), has_offset).await?),
+            None => None,
+        };
         self.relays.uncongested().await;
-        let name = topic.as_str().to_owned();
         let must_be_subscribed = !account.is_active_operator();
-        let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed };
-        self.manager.send(request).await?.ok_or(TopicError::NotSubscribed(name))
+        let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed, place };
+        match patience::wait(self.manager.send(request)).await {
+            Ok(published) => published?,
+            Err(_) => Err(TopicError::Store(StoreError::late())),
+        }
+    }
+
+    /// Waits for a share of the memory for publications that wait to be stored.
+    async fn place(
+        &self,
+        client: ClientId,
+        bytes: usize,
+        has_offset: bool,
+    ) -> Result<OwnedSemaphorePermit, TopicError> {
+        if has_offset {
+            return Err(TopicError::ReservedOffset);
+        }
+        self.store.charge_stored(client, bytes)?;
+        match patience::wait(self.places.clone().acquire_many_owned(places(bytes))).await {
+            Ok(Ok(place)) => Ok(place),
+            // out of patience; the semaphore is never closed
+            _ => Err(TopicError::Store(StoreError::late())),
+        }
     }
 
     /// Passes a publication on, unless it has to wait. The session gets the receipt.
     ///
     /// # Errors
     /// Nothing was published.
-    pub fn publish(&self, publish: Publish) -> Result<(), NotPublished> {
-        if self.relays.is_congested() || !self.known.contains(&publish.topic) || !self.admits(&publish) {
+    pub fn publish(&self, mut publish: Publish) -> Result<(), NotPublished> {
+        if self.relays.is_congested() || !self.admits(&publish) {
             return Err(NotPublished::NotNow(publish));
+        }
+        match self.known.has_history(&publish.topic) {
+            Some(false) => {}
+            Some(true) if publish.has_offset => return Err(NotPublished::NotNow(publish)),
+            Some(true) => {
+                let places = places(publish.frame.len());
+                let Ok(place) = self.places.clone().try_acquire_many_owned(places) else {
+                    return Err(NotPublished::NotNow(publish));
+                };
+                if self.store.charge_stored(publish.client, publish.frame.len()).is_err() {
+                    return Err(NotPublished::NotNow(publish));
+                }
+                publish.place = Some(place);
+            }
+            None => return Err(NotPublished::NotNow(publish)),
         }
         self.manager.try_send(publish).map_err(|error| match error {
             SendError::Full(publish) => NotPublished::NotNow(publish),
@@ -293,11 +397,34 @@ impl Topics {
         })
     }
 
-    async fn check(&self, publish: &Publish) -> Result<(), TopicError> {
-        if !self.known.contains(&publish.topic) {
-            self.known.find(&publish.topic).await?;
+    /// Passes a publication on as soon as its topic is found and the mailbox, the workers and the queue of the Journal have
+    /// space.
+    ///
+    /// # Errors
+    /// There is no such topic, the client may not publish there, the database failed, or the TopicManager has stopped. The
+    /// session has the receipts of its earlier publications by then.
+    pub async fn publish_later(&self, mut publish: Publish) -> Result<(), TopicError> {
+        if let Err(error) = self.prepare(&mut publish).await {
+            self.publications_passed(publish.session).await;
+            return Err(error);
         }
-        if self.admits(publish) { Ok(()) } else { Err(TopicError::NotAllowed(publish.topic.clone())) }
+        self.relays.uncongested().await;
+        Ok(self.manager.send(publish).await?)
+    }
+
+    async fn prepare(&self, publish: &mut Publish) -> Result<(), TopicError> {
+        let has_history = match self.known.has_history(&publish.topic) {
+            Some(has_history) => has_history,
+            None => self.known.find(&publish.topic).await?.history.is_some(),
+        };
+        if !self.admits(publish) {
+            return Err(TopicError::NotAllowed(publish.topic.clone()));
+        }
+        // it may have one already, if only the mailbox was full
+        if has_history && publish.place.is_none() {
+            publish.place = Some(self.place(publish.client, publish.frame.len(), publish.has_offset).await?);
+        }
+        Ok(())
     }
 
     /// Whether the rules of the configuration let the session's client publish.
@@ -306,25 +433,10 @@ impl Topics {
         rules.are_none() || publish.session.account().is_some_and(|account| rules.admit(&publish.topic, &account))
     }
 
-    /// Passes a publication on as soon as its topic is found and the mailbox and the workers have space.
-    ///
-    /// # Errors
-    /// There is no such topic, the database failed, or the TopicManager has stopped. The session has the receipts of its
-    /// earlier publications by then.
-    pub async fn publish_later(&self, publish: Publish) -> Result<(), TopicError> {
-        if let Err(error) = self.check(&publish).await {
-            self.publications_passed().await;
-            return Err(error);
-        }
-        self.relays.uncongested().await;
-        Ok(self.manager.send(publish).await?)
-    }
-
-    /// Waits until all earlier publications are in the outboxes of their recipients, and their receipts in those of the
-    /// senders.
-    pub async fn publications_passed(&self) {
+    /// Waits until a session's earlier publications are in the outboxes of their recipients, and their receipts in its own.
+    pub async fn publications_passed(&self, session: SessionHandle) {
         let (mark, passed) = Mark::new();
-        if self.manager.send(MarkPublished(mark)).await.is_ok() {
+        if self.manager.send(MarkPublished { session, mark }).await.is_ok() {
             // completes with an error, since the sender is dropped
             let _ = passed.await;
         }

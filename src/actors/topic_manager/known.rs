@@ -1,4 +1,4 @@
-//! Which topics exist, as far as it is known without the database.
+//! Which topics exist, and which of them have a history, as far as it is known without the database.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,19 +16,20 @@ const KNOWN: usize = 100_000;
 /// See the module.
 pub(super) struct KnownTopics {
     store: Store,
-    topics: Cache<TopicId, ()>,
-    /// how many topics have been deleted
-    deletions: AtomicU64,
+    /// with whether they have a history
+    topics: Cache<TopicId, bool>,
+    /// how often topics have been changed or deleted
+    changes: AtomicU64,
 }
 
 impl KnownTopics {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, topics: Cache::new(KNOWN), deletions: AtomicU64::new(0) }
+        Self { store, topics: Cache::new(KNOWN), changes: AtomicU64::new(0) }
     }
 
-    /// Whether a topic is known to exist.
-    pub(super) fn contains(&self, id: &TopicId) -> bool {
-        self.topics.get(id).is_some()
+    /// Whether a topic has a history; `None` if it is not known to exist.
+    pub(super) fn has_history(&self, id: &TopicId) -> Option<bool> {
+        self.topics.get(id)
     }
 
     /// Looks for a topic in the database. From then on it is known.
@@ -39,19 +40,19 @@ impl KnownTopics {
         if id.as_str() == TopicId::STATUS {
             return Ok(Topic::status());
         }
-        let deletions = self.deletions.load(Ordering::SeqCst);
+        let changes = self.changes.load(Ordering::SeqCst);
         let topic = self.store.topic(id.as_str()).await?.ok_or(TopicError::NotFound)?;
-        self.topics.insert(id.clone(), ());
-        // it may have been deleted after it was read
-        if self.deletions.load(Ordering::SeqCst) != deletions {
+        self.topics.insert(id.clone(), topic.history.is_some());
+        // it may have been changed or deleted after it was read
+        if self.changes.load(Ordering::SeqCst) != changes {
             self.topics.remove(id);
         }
         Ok(topic)
     }
 
-    /// Forgets a topic that has been deleted.
-    pub(super) fn deleted(&self, id: &TopicId) {
-        self.deletions.fetch_add(1, Ordering::SeqCst);
+    /// Forgets a topic that has been changed or deleted.
+    pub(super) fn changed(&self, id: &TopicId) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.topics.remove(id);
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::TopicError;
 use crate::{
     delivery::{Mark, SessionHandle},
     domain::{
@@ -41,11 +43,13 @@ pub struct AccountChanged(pub Arc<Account>);
 #[rtype(result = "()")]
 pub(super) struct TopicDeleted(pub(super) TopicId);
 
-/// Drops a mark when all earlier publications are in the outboxes of their recipients, and the receipts in those of the
-/// senders.
+/// Drops a mark when a session's earlier publications are in the outboxes of their recipients, and the receipts in its own.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct MarkPublished(pub(super) Mark);
+pub(super) struct MarkPublished {
+    pub(super) session: SessionHandle,
+    pub(super) mark: Mark,
+}
 
 /// A client connected or disconnected, or another of its sessions gets publications now.
 #[derive(Message)]
@@ -75,20 +79,28 @@ pub struct Publish {
     pub topic: TopicId,
     /// The sender's id for the message.
     pub msgid: String,
-    /// The text frame that the subscribers get.
+    /// The text frame that the subscribers get, apart from the offset.
     pub frame: Bytes,
+    /// It has a field `offset`, which only the broker sets in topics with a history.
+    pub has_offset: bool,
+    /// The topic has a history: its share of the memory for publications that wait to be stored.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
-/// A message over HTTP for all subscribers of a topic that exists. The result is the number of clients that it reached;
-/// `None` if it was not published, since the client is not subscribed and has to be.
+/// The number of clients that a publication reached, and its offset if the topic has a history.
+pub type Published = Result<(usize, Option<i64>), TopicError>;
+
+/// A message over HTTP for all subscribers of a topic that exists.
 #[derive(Message)]
-#[rtype(result = "Option<usize>")]
+#[rtype(result = "Published")]
 pub(super) struct PublishOverHttp {
     pub(super) client: ClientId,
     pub(super) topic: TopicId,
-    /// The text frame that the subscribers get.
+    /// The text frame that the subscribers get, apart from the offset.
     pub(super) frame: Bytes,
     pub(super) must_be_subscribed: bool,
+    /// As for [`Publish`].
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 /// A message for the subscribers of `$status`, except for the client that it is about.

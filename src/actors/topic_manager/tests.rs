@@ -3,15 +3,17 @@
 use actix::{Actor, Addr};
 use chrono::DateTime;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{
     messages::{GetCounts, GetSubscribers},
     *,
 };
 use crate::{
+    actors::journal::{Performed, testing::TestJournal},
     cluster::LocalBackplane,
     delivery::{
-        SessionKind,
+        Mark, SessionKind,
         testing::{Peer, worker},
     },
     domain::{
@@ -21,7 +23,7 @@ use crate::{
         },
         ids::{ClientId, ClientKind, Role},
         subscriptions::Subscription,
-        topics::pattern::Pattern,
+        topics::{history::AppendRefusal, pattern::Pattern},
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
 };
@@ -29,16 +31,25 @@ use crate::{
 struct Scene {
     manager: Addr<TopicManager>,
     directory: Arc<Directory>,
+    journal: TestJournal<Append>,
 }
 
 impl Scene {
     async fn new() -> Self {
         let directory = Arc::new(Directory::default());
+        let (journal, changes) = TestJournal::start();
         let (backplane, wait) = (Arc::new(LocalBackplane), Duration::from_secs(60));
-        let manager =
-            TopicManager::new(directory.clone(), worker(), backplane, Clock::default(), Rules::default(), (2, 3), wait);
+        let manager = TopicManager::new(
+            directory.clone(),
+            worker(),
+            backplane,
+            changes,
+            Clock::default(),
+            Rules::default(),
+            (2, 3, wait),
+        );
         let manager = manager.start();
-        Self { manager, directory }
+        Self { manager, directory, journal }
     }
 
     async fn subscribe(&self, account: &Account, topic: &str) -> Result<(), CannotSubscribe> {
@@ -56,13 +67,26 @@ impl Scene {
     }
 
     fn publish(&self, peer: &Peer, account: &Account, topic: &str, msgid: &str) {
-        self.manager.do_send(Publish {
-            client: account.id,
-            session: peer.session.clone(),
-            topic: topic.into(),
-            msgid: msgid.to_owned(),
-            frame: wire::text(&[msgid.as_bytes()]),
-        });
+        self.manager.do_send(publication(peer, account, topic, msgid));
+    }
+
+    /// Publishes to a topic with a history.
+    async fn publish_to_history(&self, peer: &Peer, account: &Account, topic: &str, msgid: &str) {
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.ok();
+        let frame = wire::text(&[json!({ "msgid": msgid }).to_string().as_bytes()]);
+        self.manager.do_send(Publish { frame, place, ..publication(peer, account, topic, msgid) });
+    }
+}
+
+fn publication(peer: &Peer, account: &Account, topic: &str, msgid: &str) -> Publish {
+    Publish {
+        client: account.id,
+        session: peer.session.clone(),
+        topic: topic.into(),
+        msgid: msgid.to_owned(),
+        frame: wire::text(&[msgid.as_bytes()]),
+        has_offset: false,
+        place: None,
     }
 }
 
@@ -201,4 +225,71 @@ async fn operators_who_observe_hear_of_every_client_but_themselves() {
     // and nobody publishes there
     scene.publish(&peer, &boss, TopicId::STATUS, "fake");
     assert_eq!(told(&peer.json().await), ("not_subscribed", "fake"));
+}
+
+#[actix_web::test]
+async fn a_publication_with_a_history_is_seen_once_it_is_stored_and_nothing_of_its_sender_overtakes_it() {
+    let (scene, alice, bob) = (Scene::new().await, device("alice"), device("bob"));
+    let (mut sender, mut reader, mut other) = (Peer::of(&alice).await, Peer::of(&bob).await, Peer::of(&bob).await);
+    for (peer, account) in [(&sender, &alice), (&reader, &bob)] {
+        scene.subscribe(account, "kept").await.unwrap();
+        scene.subscribe(account, "plain").await.unwrap();
+        scene.connect(peer, account).await;
+    }
+    scene.publish_to_history(&sender, &alice, "kept", "1").await;
+    scene.publish(&sender, &alice, "plain", "2");
+    scene.publish(&sender, &alice, "elsewhere", "3");
+    let (mark, passed) = Mark::new();
+    scene.manager.do_send(MarkPublished { session: sender.session.clone(), mark });
+    // another session does not wait
+    scene.publish(&other, &bob, "plain", "at once");
+    assert_eq!(told(&other.json().await), ("topic_sent", "at once"));
+    for peer in [&mut sender, &mut reader] {
+        assert_eq!(peer.next().await, "at once");
+    }
+    let (changes, done) = scene.journal.batch().await;
+    assert_eq!(changes[0].message.as_deref(), Some(json!({ "msgid": "1" }).to_string().as_bytes()));
+    done.send(Performed::Done(Ok(vec![Ok(Some(7))]))).unwrap();
+    assert_eq!(reader.json().await, json!({ "offset": 7, "msgid": "1" }));
+    let receipt = sender.json().await;
+    assert_eq!((told(&receipt), &receipt["offset"]), (("topic_sent", "1"), &json!(7)));
+    // the rest has nothing to be stored
+    let (changes, done) = scene.journal.batch().await;
+    assert!(changes.len() == 3 && changes.iter().all(|append| append.message.is_none()));
+    done.send(Performed::Done(Ok(vec![Ok(None); 3]))).unwrap();
+    assert_eq!(reader.next().await, "2");
+    assert_eq!(told(&sender.json().await), ("topic_sent", "2"));
+    assert_eq!(told(&sender.json().await), ("not_subscribed", "3"));
+    // ends with an error, since nothing is sent
+    passed.await.unwrap_err();
+    // and nothing waits any more
+    scene.publish(&sender, &alice, "plain", "4");
+    assert_eq!(told(&sender.json().await), ("topic_sent", "4"));
+}
+
+#[actix_web::test]
+async fn a_publication_that_is_not_stored_is_refused_and_one_that_is_stored_late_is_still_seen() {
+    let (scene, alice, bob) = (Scene::new().await, device("alice"), device("bob"));
+    let (mut sender, mut reader) = (Peer::of(&alice).await, Peer::of(&bob).await);
+    for (peer, account) in [(&sender, &alice), (&reader, &bob)] {
+        scene.subscribe(account, "t").await.unwrap();
+        scene.connect(peer, account).await;
+    }
+    for (msgid, outcome, code) in [
+        ("1", Ok(vec![Err(AppendRefusal::StorageFull)]), "storage_full"),
+        ("2", Ok(vec![Err(AppendRefusal::TopicNotFound)]), "topic_not_found"),
+        ("3", Err(StoreError::lost()), "database_unavailable"),
+    ] {
+        scene.publish_to_history(&sender, &alice, "t", msgid).await;
+        let (_, done) = scene.journal.batch().await;
+        done.send(Performed::Done(outcome)).unwrap();
+        assert_eq!(told(&sender.json().await), (code, msgid));
+    }
+    scene.publish_to_history(&sender, &alice, "t", "4").await;
+    let (_, done) = scene.journal.batch().await;
+    let (tell, outcomes) = oneshot::channel();
+    done.send(Performed::Late(outcomes)).unwrap();
+    assert_eq!(told(&sender.json().await), ("database_unavailable", "4"));
+    tell.send(Ok(vec![Ok(Some(1))])).unwrap();
+    assert_eq!(reader.json().await, json!({ "offset": 1, "msgid": "4" }));
 }

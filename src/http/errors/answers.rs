@@ -30,6 +30,7 @@ impl ApiError {
             Self::Forbidden(_) | Self::Topic(_) | Self::NotAllowedOnTopic(_) => {
                 (StatusCode::FORBIDDEN, ErrorCode::Forbidden.as_str())
             }
+            Self::NoHistory => (StatusCode::BAD_REQUEST, ErrorCode::NoHistory.as_str()),
             Self::NotSubscribed(_) => (StatusCode::FORBIDDEN, ErrorCode::NotSubscribed.as_str()),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound.as_str()),

@@ -38,6 +38,8 @@ pub struct Publication {
     /// Anything but null. The object with its other fields may be as long as a frame (`limits.frame_bytes`).
     #[schema(rename = "content", value_type = serde_json::Value)]
     object: String,
+    #[schema(ignore)]
+    has_offset: bool,
 }
 
 impl FromFields for Publication {
@@ -60,7 +62,8 @@ impl FromFields for Publication {
             return Err(fields.fault_of_all("value_error", msg));
         }
         content?;
-        Ok(Self { topic_id: topic_id?, msgid: msgid?, from: from?, object: object.to_owned() })
+        let has_offset = fields.has("offset");
+        Ok(Self { topic_id: topic_id?, msgid: msgid?, from: from?, object: object.to_owned(), has_offset })
     }
 }
 
@@ -74,6 +77,9 @@ pub struct PublicationReceipt {
     message: String,
     topic_id: String,
     msgid: String,
+    /// Its number in the topic's history, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
     /// Seconds since 1970.
     timestamp: f64,
 }
@@ -88,7 +94,7 @@ pub async fn publish(
     body: Body<Publication>,
 ) -> Result<web::Json<PublicationReceipt>, ApiError> {
     let account = identity.0.account;
-    let Publication { topic_id, msgid, from, object } = body.content;
+    let Publication { topic_id, msgid, from, object, has_offset } = body.content;
     if from.is_some_and(|from| from != account.id) {
         return Err(ApiError::Forbidden("Sender UUID does not match authenticated client"));
     }
@@ -98,12 +104,13 @@ pub async fn publish(
     let msgid = msgid.or(new_msgid).unwrap_or_default();
     undisturbed(async move {
         let name = topic_id.as_str().to_owned();
-        let reached = broker.topics.publish_over_http(&account, topic_id, frame).await?;
+        let (reached, offset) = broker.topics.publish_over_http(&account, topic_id, frame, has_offset).await?;
         Ok(web::Json(PublicationReceipt {
             kind: "topic_sent",
             message: format!("Message sent to {reached} subscribers"),
             topic_id: name,
             msgid,
+            offset,
             timestamp: epoch_seconds(broker.clock.now()),
         }))
     })

@@ -30,6 +30,7 @@ pub struct Frame<'a> {
     pub message_id: Option<&'a RawValue>,
     pub since_id: Option<&'a RawValue>,
     pub client_msg_id: Option<&'a RawValue>,
+    pub offset: Option<&'a RawValue>,
     /// the first key that occurs twice
     pub duplicate: Option<Cow<'a, str>>,
     /// the reason why the JSON object is not accepted
@@ -124,6 +125,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "message_id" => Some(&mut frame.message_id),
                 "since_id" => Some(&mut frame.since_id),
                 "client_msg_id" => Some(&mut frame.client_msg_id),
+                "offset" => Some(&mut frame.offset),
                 _ => None,
             };
             let again = match field {

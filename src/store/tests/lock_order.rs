@@ -165,7 +165,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             is_private: number == 0,
         };
         let created = [create(0, "a"), create(1, "b"), create(2, "c")];
-        let created = store.write_journal(&[], Changes { rooms: &created }, 0).await.unwrap();
+        let created = store.write_journal(&[], Changes { rooms: &created, ..Changes::default() }, 0).await.unwrap();
         let rooms: Vec<RoomId> = created
             .rooms
             .unwrap()
@@ -184,7 +184,9 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             Record::Gateway(crate::store::GatewayRecord::Transition { gateway: gateway.id, transition })
         };
         let write = |records: Vec<Record>, changes: Vec<RoomChange>| {
-            tried(async move { store.write_journal(&records, Changes { rooms: &changes }, 0).await })
+            tried(
+                async move { store.write_journal(&records, Changes { rooms: &changes, ..Changes::default() }, 0).await },
+            )
         };
         let rename = || DeviceChange { name: Some(format!("renamed {round}")), ..DeviceChange::default() };
         at_once(

@@ -24,7 +24,7 @@ fn join(room: RoomId, who: &Participant) -> RoomChange {
 
 impl Fixture {
     async fn decide(&self, changes: &[RoomChange]) -> Vec<Decided> {
-        self.store.write_journal(&[], Changes { rooms: changes }, 0).await.unwrap().rooms.unwrap()
+        self.store.write_journal(&[], Changes { rooms: changes, ..Changes::default() }, 0).await.unwrap().rooms.unwrap()
     }
 
     async fn room(&self, creator: &Participant, is_private: bool) -> RoomId {

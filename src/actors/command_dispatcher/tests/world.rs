@@ -166,6 +166,7 @@ async fn start(
         backplane: Arc::new(LocalBackplane),
         store: store.clone(),
         accounts: accounts.clone(),
+        journal: journal.recipient(),
         clock: Clock::default(),
     };
     let topics = Topics::start(&Arbiter::current(), topics, settings);

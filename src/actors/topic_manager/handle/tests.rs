@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    actors::journal::testing::TestJournal,
     auth::accounts::test_accounts,
     delivery::testing::worker,
     domain::{
@@ -49,6 +50,7 @@ fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topi
         backplane: Arc::new(backplane),
         store: store.clone(),
         accounts: accounts.clone(),
+        journal: TestJournal::start().1,
         clock: Clock::default(),
     };
     Topics::start(&Arbiter::current(), dependencies, &settings)
@@ -61,7 +63,7 @@ async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
     accounts.put(alice.clone());
     let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), alice.id));
     let topic = TopicId::from("weather");
-    topics.create(&topic, &alice, json!({})).await.unwrap();
+    topics.create(&topic, &alice, json!({}), None).await.unwrap();
     assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::NotFound)));
     assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
 }
@@ -77,7 +79,7 @@ async fn a_subscription_of_a_device_that_is_deleted_meanwhile_ends() {
         let now = Account { version: 1, is_deleted: !is_registered_again, holder, ..alice.clone() };
         let topics = topics(&store, &accounts, Meanwhile::AccountChanged(accounts.clone(), now));
         let topic = TopicId::from(format!("weather {is_registered_again}").as_str());
-        topics.create(&topic, &alice, json!({})).await.unwrap();
+        topics.create(&topic, &alice, json!({}), None).await.unwrap();
         assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::ClientDeleted)));
         assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
     }

@@ -1,0 +1,187 @@
+//! Publications to topics with a history: the Journal stores them before anybody sees them. What the same session publishes
+//! afterwards, to whichever topic, and its marks and refusals wait behind them.
+
+use actix::Context;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use uuid::Uuid;
+
+use super::{TopicError, TopicManager, messages::Published};
+use crate::{
+    actors::journal::{Journaling, Queue},
+    delivery::{Mark, SessionHandle},
+    domain::{
+        ids::{ClientId, TopicId},
+        topics::history::{Append, AppendRefusal, Appended},
+    },
+    protocol::{
+        outbound::{self, About},
+        wire,
+    },
+    store::StoreError,
+};
+
+/// A publication that may be delivered as soon as it is stored, if it is to be stored.
+pub struct Publication {
+    pub(super) client: ClientId,
+    pub(super) sender: Sender,
+    /// the text frame that the subscribers get, without an offset
+    pub(super) frame: Bytes,
+    /// its share of the memory for publications that wait to be stored
+    pub(super) _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Who gets the receipt.
+pub enum Sender {
+    Session { session: SessionHandle, msgid: String },
+    Http(oneshot::Sender<Published>),
+}
+
+/// What a session gets besides receipts, in its place among them.
+pub enum Answer {
+    Error { session: SessionHandle, topic: TopicId, msgid: String, error: TopicError },
+    Mark { session: SessionHandle, mark: Mark },
+}
+
+/// What waits for the publications before it to be stored.
+pub enum Waiting {
+    Publication(Publication),
+    Answer(Answer),
+}
+
+impl Waiting {
+    /// The session whose order it must keep.
+    fn session(&self) -> Option<u64> {
+        match self {
+            Self::Publication(Publication { sender: Sender::Session { session, .. }, .. })
+            | Self::Answer(Answer::Error { session, .. } | Answer::Mark { session, .. }) => Some(session.id()),
+            Self::Publication(_) => None,
+        }
+    }
+}
+
+impl TopicManager {
+    /// Whether an earlier publication of the session waits to be stored.
+    pub(super) fn is_queued(&self, sender: &Sender) -> bool {
+        match sender {
+            Sender::Session { session, .. } => self.queued.contains_key(&session.id()),
+            Sender::Http(_) => false,
+        }
+    }
+
+    /// Stores a publication, if it has a message, and delivers it after those before it.
+    pub(super) fn append(&mut self, append: Append, publication: Publication, context: &mut Context<Self>) {
+        self.enqueue_one(append, Waiting::Publication(publication), context);
+    }
+
+    /// Gives a session an answer, after what waits of it.
+    pub(super) fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
+        let waiting = Waiting::Answer(answer);
+        if waiting.session().is_some_and(|session| self.queued.contains_key(&session)) {
+            let nothing = Append { topic: TopicId::from(""), message: None };
+            self.enqueue_one(nothing, waiting, context);
+        } else if let Waiting::Answer(answer) = waiting {
+            self.give(answer);
+        }
+    }
+
+    fn enqueue_one(&mut self, append: Append, waiting: Waiting, context: &mut Context<Self>) {
+        if let Some(session) = waiting.session() {
+            *self.queued.entry(session).or_default() += 1;
+        }
+        self.enqueue(append, waiting, context);
+    }
+
+    fn give(&self, answer: Answer) {
+        match answer {
+            Answer::Error { session, topic, msgid, error } => self.tell_error(&session, &topic, &msgid, &error),
+            Answer::Mark { mark, .. } => self.relays.mark(&mark),
+        }
+    }
+
+    fn tell_error(&self, session: &SessionHandle, topic: &TopicId, msgid: &str, error: &TopicError) {
+        let (code, text) = error.told(topic.as_str());
+        let about = About { msgid: Some(msgid), topic_id: Some(topic.as_str()), room_id: None };
+        self.relays.deliver(session, &[outbound::error(code, &text, about, self.clock.now()).as_bytes()]);
+    }
+
+    /// Delivers a publication, and the receipt to its sender.
+    pub(super) fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>) {
+        let Publication { client, sender, frame, .. } = publication;
+        let frame = match offset {
+            None => frame,
+            Some(offset) => with_offset(&frame, offset),
+        };
+        match sender {
+            Sender::Session { session, msgid } => {
+                // the sender is a subscriber, but gets no copy
+                let reached = self.distribute(topic, client, Some(&session), &frame);
+                let receipt = outbound::topic_sent(topic.as_str(), reached, &msgid, offset, self.clock.now());
+                self.relays.deliver(&session, &[receipt.as_bytes()]);
+            }
+            Sender::Http(answer) => {
+                let own = self.subscriptions.session(client, topic.as_str()).cloned();
+                let reached = self.distribute(topic, client, own.as_ref(), &frame);
+                // whoever asked may be gone
+                let _ = answer.send(Ok((reached, offset)));
+            }
+        }
+    }
+
+    fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
+        match sender {
+            Sender::Session { session, msgid } => self.tell_error(&session, topic, &msgid, &error),
+            Sender::Http(answer) => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+/// The frame of a publication with its number in the topic's history, as its first field.
+fn with_offset(frame: &Bytes, offset: i64) -> Bytes {
+    let payload = wire::payload(frame);
+    // the object has fields, so that a comma follows
+    let fields = payload.iter().position(|byte| *byte == b'{').map_or(&payload[..], |brace| &payload[brace + 1..]);
+    wire::text(&[format!(r#"{{"offset":{offset},"#).as_bytes(), fields])
+}
+
+impl Journaling for TopicManager {
+    type Change = Append;
+    type Asker = Waiting;
+
+    fn queue(&mut self) -> &mut Queue<Append, Waiting> {
+        &mut self.queue
+    }
+
+    fn tell(&mut self, append: &Append, waiting: Option<Waiting>, outcome: Result<Appended, StoreError>) {
+        let Append { topic, message } = append;
+        let Some(waiting) = waiting else {
+            // the sender has been told that it failed, but subscribers get all that is in the history
+            if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
+                let frame = with_offset(&wire::text(&[message]), offset);
+                self.distribute(topic, Uuid::nil().into(), None, &frame);
+            }
+            return;
+        };
+        if let Some(session) = waiting.session()
+            && let Some(queued) = self.queued.get_mut(&session)
+        {
+            *queued -= 1;
+            if *queued == 0 {
+                self.queued.remove(&session);
+            }
+        }
+        match (waiting, outcome) {
+            (Waiting::Answer(answer), _) => self.give(answer),
+            (Waiting::Publication(publication), _) if message.is_none() => self.deliver(topic, publication, None),
+            (Waiting::Publication(publication), Ok(Ok(offset))) => self.deliver(topic, publication, offset),
+            (Waiting::Publication(publication), Ok(Err(refusal))) => {
+                let error = match refusal {
+                    AppendRefusal::TopicNotFound => TopicError::NotFound,
+                    AppendRefusal::StorageFull => TopicError::Store(StoreError::NearlyFull),
+                };
+                self.refuse(topic, publication.sender, error);
+            }
+            (Waiting::Publication(publication), Err(error)) => self.refuse(topic, publication.sender, error.into()),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Topics with a history (contract section 12).
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use switchboard::client::{Client, Connection};
+
+use crate::support::{Broker, answer, get, next, next_of_type, nothing_came, post};
+
+async fn create(client: &Client, topic: &str, history: Value) {
+    let (status, body) = post(client, "/topics/create", json!({ "topic_id": topic, "history": history })).await;
+    assert_eq!(status, 200, "{body}");
+    client.subscribe(topic).await.unwrap();
+}
+
+async fn patch(client: &Client, path: &str, body: Value) -> (u16, Value) {
+    let (status, body) = answer(client.request(Method::PATCH, path).json(&body)).await;
+    (status.as_u16(), body)
+}
+
+/// Publishes. Returns the offset.
+async fn publish(socket: &mut Connection, topic: &str, content: &str) -> i64 {
+    socket.publish(topic, content).await.unwrap();
+    let receipt = next(socket).await;
+    receipt["offset"].as_i64().unwrap_or_else(|| panic!("{receipt}"))
+}
+
+/// Offsets and contents of what is kept after this offset.
+async fn kept(client: &Client, topic: &str, since: i64) -> Vec<(i64, String)> {
+    let (status, page) = get(client, &format!("/topics/{topic}/messages?since_offset={since}")).await;
+    assert_eq!(status, 200, "{page}");
+    let messages = page["messages"].as_array().unwrap().iter();
+    messages
+        .map(|kept| (kept["offset"].as_i64().unwrap(), kept["message"]["content"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn publications_get_offsets_and_are_kept_as_they_were_sent() {
+    let mut broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let operator = broker.admin().await;
+    let (device, identity, mut publisher) = broker.connected("publisher").await;
+    let (reader, _, mut socket) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 100 })).await;
+    reader.subscribe("news").await.unwrap();
+    assert_eq!(publish(&mut publisher, "news", "first").await, 1);
+    let received = next(&mut socket).await;
+    assert_eq!(
+        (&received["offset"], &received["content"], &received["topic_id"]),
+        (&json!(1), &json!("first"), &json!("news"))
+    );
+    let text = r#"{ "topic_id": "news", "msgid": "m", "content": {"n": 1.50}, "extra": null }"#;
+    publisher.send_text(text).await.unwrap();
+    assert_eq!(next(&mut publisher).await["offset"], 2);
+    let from = identity.uuid;
+    let expected =
+        r#"{ "offset": 2, "from": FROM, "topic_id": "news", "msgid": "m", "content": {"n": 1.50}, "extra": null }"#;
+    let mut expected: Value = serde_json::from_str(&expected.replace("FROM", &json!(from).to_string())).unwrap();
+    assert_eq!(next(&mut socket).await, expected);
+    // over HTTP, too
+    let (status, receipt) =
+        post(&operator, "/topics/publish", json!({ "topic_id": "news", "msgid": "h", "content": "third" })).await;
+    assert_eq!(
+        (status, &receipt["offset"], &receipt["message"]),
+        (200, &json!(3), &json!("Message sent to 2 subscribers"))
+    );
+    assert_eq!(next(&mut socket).await["offset"], 3);
+
+    let (status, page) = get(&reader, "/topics/news/messages?since_offset=1&limit=1").await;
+    assert_eq!(
+        (status, &page["topic_id"], &page["first_offset"], &page["last_offset"]),
+        (200, &json!("news"), &json!(1), &json!(3))
+    );
+    let messages = page["messages"].as_array().unwrap();
+    assert_eq!((messages.len(), &messages[0]["offset"]), (1, &json!(2)));
+    assert!(messages[0]["at"].as_str().unwrap().ends_with('Z'));
+    expected.as_object_mut().unwrap().remove("offset");
+    assert_eq!(messages[0]["message"], expected);
+    assert_eq!(kept(&reader, "news", 3).await, []);
+    let (_, shown) = get(&reader, "/topics/news").await;
+    assert_eq!(shown["history"], json!({ "size": 100, "ttl_secs": null, "last_offset": 3 }));
+}
+
+#[tokio::test]
+async fn only_the_newest_are_kept_and_offsets_go_on_over_a_restart() {
+    let mut broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 3 })).await;
+    for number in 1..=5 {
+        assert_eq!(publish(&mut socket, "news", &number.to_string()).await, number);
+    }
+    let newest = [(3, "3".to_owned()), (4, "4".to_owned()), (5, "5".to_owned())];
+    assert_eq!(kept(&device, "news", 0).await, newest);
+    broker = broker.kill().await.start().await;
+    let client = broker.client().with_token(device.token().unwrap());
+    assert_eq!(kept(&client, "news", 0).await, newest);
+    let mut socket = client.connect("/ws").await.unwrap();
+    next_of_type(&mut socket, "connection").await;
+    client.subscribe("news").await.unwrap();
+    assert_eq!(publish(&mut socket, "news", "6").await, 6);
+    let (_, page) = get(&client, "/topics/news/messages").await;
+    assert_eq!((&page["first_offset"], &page["last_offset"]), (&json!(4), &json!(6)));
+}
+
+#[tokio::test]
+async fn a_history_begins_changes_and_ends_by_a_change_of_its_topic() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (device, identity, mut socket) = broker.connected("device").await;
+    let (other, _) = broker.device("other").await;
+    device.create_topic("news").await.unwrap();
+    device.subscribe("news").await.unwrap();
+    let refused = json!({ "detail": "Topic has no history", "code": "no_history" });
+    assert_eq!(get(&device, "/topics/news/messages").await, (400, refused.clone()));
+    socket.publish("news", "plain").await.unwrap();
+    assert_eq!(next(&mut socket).await.get("offset"), None);
+
+    let (status, missing) = patch(&device, "/topics/news", json!({ "history": { "ttl_secs": 60 } })).await;
+    assert_eq!((status, &missing["detail"][0]["loc"]), (422, &json!(["body", "history", "size"])));
+    let change = json!({ "metadata": { "unit": "K" }, "history": { "size": 2, "ttl_secs": 60 } });
+    let (status, changed) = patch(&device, "/topics/news", change).await;
+    let expected = json!({
+        "id": "news", "creator": identity.uuid, "metadata": { "unit": "K" }, "subscriber_count": 1,
+        "subscribers": [identity.uuid], "history": { "size": 2, "ttl_secs": 60, "last_offset": 0 },
+    });
+    assert_eq!((status, changed), (200, expected));
+    for number in 1..=3 {
+        assert_eq!(publish(&mut socket, "news", "kept").await, number);
+    }
+    assert_eq!(kept(&device, "news", 0).await.len(), 2);
+    // less at once, more from now on; what is not named stays
+    let (_, changed) = patch(&operator, "/topics/news", json!({ "history": { "size": 1, "ttl_secs": null } })).await;
+    assert_eq!(changed["history"], json!({ "size": 1, "ttl_secs": null, "last_offset": 3 }));
+    assert_eq!(kept(&device, "news", 0).await, [(3, "kept".to_owned())]);
+    assert_eq!(changed["metadata"], json!({ "unit": "K" }));
+
+    assert_eq!(patch(&device, "/topics/news", json!({ "history": null })).await.0, 200);
+    assert_eq!(get(&device, "/topics/news/messages").await, (400, refused));
+    socket.publish("news", "plain").await.unwrap();
+    assert_eq!(next(&mut socket).await.get("offset"), None);
+    // a new one does not have what the old one kept, and its offsets go on
+    patch(&device, "/topics/news", json!({ "history": { "size": 10 } })).await;
+    assert_eq!(kept(&device, "news", 0).await, []);
+    assert_eq!(publish(&mut socket, "news", "again").await, 4);
+
+    let forbidden =
+        json!({ "detail": "Only its creator or an operator may change or delete a topic", "code": "forbidden" });
+    assert_eq!(patch(&other, "/topics/news", json!({})).await, (403, forbidden));
+    assert_eq!(patch(&other, "/topics/none", json!({})).await.0, 404);
+    assert_eq!(patch(&operator, "/topics/$status", json!({ "metadata": {} })).await.0, 403);
+    for history in [
+        json!({ "size": 0 }),
+        json!({ "size": 10_001 }),
+        json!({ "size": "1" }),
+        json!(1),
+        json!({ "size": 1, "ttl_secs": 0 }),
+    ] {
+        assert_eq!(patch(&device, "/topics/news", json!({ "history": history })).await.0, 422, "{history}");
+        let body = json!({ "topic_id": "other", "history": history });
+        assert_eq!(post(&device, "/topics/create", body).await.0, 422, "{history}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_topic_of_a_deleted_name_has_none_of_its_history() {
+    let mut broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    for round in 1..=2 {
+        create(&device, "news", json!({ "size": 10 })).await;
+        assert_eq!(kept(&device, "news", 0).await, []);
+        assert_eq!(publish(&mut socket, "news", &format!("round {round}")).await, 1);
+        assert_eq!(kept(&device, "news", 0).await, [(1, format!("round {round}"))]);
+        assert_eq!(answer(device.request(Method::DELETE, "/topics/news")).await.0, 200);
+        assert_eq!(next(&mut socket).await["type"], "topic_deleted");
+    }
+    let store = broker.store().await;
+    assert_eq!(store.clean_histories().await.unwrap(), 2);
+    assert_eq!(store.clean_histories().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_a_history_keeps_no_longer_is_cleaned_in_small_steps() {
+    let mut broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 10_000 })).await;
+    for _ in 0..250 {
+        socket.publish("news", "x").await.unwrap();
+    }
+    for _ in 0..250 {
+        next(&mut socket).await;
+    }
+    patch(&device, "/topics/news", json!({ "history": { "size": 5 } })).await;
+    let store = broker.store().await;
+    assert_eq!(store.clean_histories().await.unwrap(), 245);
+    assert_eq!(kept(&device, "news", 0).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_field_offset_is_reserved_in_topics_with_a_history() {
+    let broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "kept", json!({ "size": 1 })).await;
+    device.create_topic("plain").await.unwrap();
+    device.subscribe("plain").await.unwrap();
+    for (topic, expected) in [("kept", "error"), ("plain", "topic_sent"), ("kept", "error")] {
+        socket
+            .send_text(json!({ "topic_id": topic, "msgid": "1", "content": "x", "offset": 5 }).to_string())
+            .await
+            .unwrap();
+        let answer = next(&mut socket).await;
+        assert_eq!(answer["type"], expected, "{answer}");
+        if expected == "error" {
+            assert_eq!(answer["message"], "Invalid topic message format: reserved field `offset`");
+        }
+    }
+    let body = json!({ "topic_id": "kept", "content": "x", "offset": 5 });
+    let (status, refused) = post(&device, "/topics/publish", body).await;
+    assert_eq!((status, &refused["detail"][0]["loc"]), (422, &json!(["body", "offset"])));
+    assert_eq!(kept(&device, "kept", 0).await, []);
+    nothing_came(&mut socket).await;
+}
+
+#[tokio::test]
+async fn one_senders_publications_keep_their_order_with_and_without_history() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (device, identity, mut publisher) = broker.connected("publisher").await;
+    let (reader, other, mut socket) = broker.connected("reader").await;
+    create(&device, "kept", json!({ "size": 10 })).await;
+    device.create_topic("plain").await.unwrap();
+    for topic in ["kept", "plain"] {
+        reader.subscribe(topic).await.unwrap();
+    }
+    device.subscribe("plain").await.unwrap();
+    for number in 0..300 {
+        match number % 3 {
+            0 => publisher.publish("kept", &number.to_string()).await.map(drop),
+            1 => publisher.publish("plain", &number.to_string()).await.map(drop),
+            _ => {
+                let direct = json!({ "to": other.uuid, "msgid": "d", "content": number.to_string() });
+                publisher.send_text(direct.to_string()).await
+            }
+        }
+        .unwrap();
+    }
+    for number in 0..300 {
+        let (received, receipt) = (next(&mut socket).await, next(&mut publisher).await);
+        assert_eq!(received["content"], number.to_string());
+        assert_eq!(receipt["type"], if number % 3 == 2 { "sent" } else { "topic_sent" });
+        assert_eq!(received["offset"].as_i64(), (number % 3 == 0).then_some(number / 3 + 1));
+        assert_eq!(received["offset"], receipt.get("offset").cloned().unwrap_or_default());
+    }
+    assert_ne!(identity.uuid, other.uuid);
+}
+
+#[tokio::test]
+async fn who_may_not_subscribe_does_not_read_the_history() {
+    let rules = "[[topics.subscribe]]\ntopic = \"secret\"\nwho = [\"operator\"]";
+    let mut broker = Broker::with().file("rules.toml", rules).argument("--config").argument("rules.toml").start().await;
+    let operator = broker.admin().await;
+    let (device, _) = broker.device("device").await;
+    create(&operator, "secret", json!({ "size": 1 })).await;
+    let (status, refused) = get(&device, "/topics/secret/messages").await;
+    assert_eq!((status, &refused["detail"]), (403, &json!("Not allowed on topic secret")));
+    assert_eq!(get(&operator, "/topics/secret/messages").await.0, 200);
+    assert_eq!(get(&broker.client(), "/topics/secret/messages").await.0, 422);
+    assert_eq!(get(&device, "/topics/none/messages").await.0, 404);
+}
