@@ -325,6 +325,8 @@ async fn the_examples_work_one_after_the_other() {
             "/api/users/me/password" => 401,
             // the user has no socket
             "/send-command/{target}" => 400,
+            // no topic has the name of a route
+            path if path.starts_with("/topics/") && operation.method == "PATCH" && !path.contains('{') => 404,
             _ => 200,
         };
         for body in operation.examples(&document) {
