@@ -14,7 +14,7 @@ mod messages;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +26,8 @@ use tokio::sync::oneshot;
 use self::{
     appending::{Answer, Publication, Sender, Waiting},
     messages::{
-        GetCounts, GetSubscribers, MarkPublished, PublishOverHttp, Published, Subscribe, TopicDeleted, Unsubscribe,
+        CatchUp, CatchUpEnded, GetCounts, GetSubscribers, GotHistory, MarkPublished, PublishOverHttp, Published,
+        Subscribe, TopicDeleted, Unsubscribe,
     },
 };
 pub use self::{
@@ -44,7 +45,10 @@ use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
-        subscriptions::{CannotSubscribe, Location, Subscriptions},
+        subscriptions::{
+            Audience, CannotSubscribe, Location, Members, Subscriptions,
+            catching_up::{Attempt, CatchUps, CaughtUp},
+        },
         topics::{access::Rules, check_subscription, history::Append},
     },
     protocol::{outbound, wire},
@@ -66,6 +70,7 @@ pub struct TopicManager {
     clock: Clock,
     /// publications to topics with a history, and what must not overtake them; bounded by the semaphore of [`Topics`]
     queue: Queue<Append, Waiting>,
+    catch_ups: CatchUps<Bytes>,
     /// how many entries of the queue each session has
     queued: HashMap<u64, usize>,
 }
@@ -81,28 +86,41 @@ impl TopicManager {
         (per_client, most_waiting, wait): (usize, usize, Duration),
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
+        // like what is read of a history, it must fit into an outbox
+        let catch_ups = CatchUps::new(relays.quarter_of_outbox());
         let (queue, queued) = (Queue::new(journal), HashMap::new());
-        Self { subscriptions, wait, rules, directory, relays, backplane, clock, queue, queued }
+        Self { subscriptions, wait, rules, directory, relays, backplane, clock, queue, catch_ups, queued }
     }
 
     /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
-    /// number.
+    /// number, including those who get it later, since they catch up with the topic's history.
     fn distribute(
         &mut self,
         topic: &TopicId,
         client: ClientId,
         sender: Option<&SessionHandle>,
+        offset: Option<i64>,
         frame: &Bytes,
     ) -> usize {
         let mut here = 0;
         if let Some(audience) = self.subscriptions.audience(topic) {
-            for (worker, members) in &audience.workers {
+            let later = offset.map(|offset| self.catch_ups.hold_back(topic, offset, frame)).unwrap_or_default();
+            let now = if later.is_empty() { audience.clone() } else { self.without(&audience, &later) };
+            for (worker, members) in &now.workers {
                 let sender = sender.filter(|sender| sender.worker() == *worker).map(Location::id);
                 self.relays.publish(*worker, members.clone(), sender, frame.clone());
             }
             here = audience.connected.saturating_sub(usize::from(sender.is_some()));
         }
         here + self.backplane.publish(topic, client, frame)
+    }
+
+    /// An audience without some clients.
+    fn without(&self, audience: &Audience<SessionHandle>, clients: &[ClientId]) -> Arc<Audience<SessionHandle>> {
+        let left_out: HashSet<u64> =
+            clients.iter().filter_map(|client| self.subscriptions.session_of(*client)).map(Location::id).collect();
+        let sessions = audience.workers.iter().flat_map(|(_, members)| members.iter());
+        Arc::new(Audience::of(sessions.filter(|session| !left_out.contains(&session.id())).cloned()))
     }
 }
 
@@ -129,7 +147,52 @@ impl Handler<Unsubscribe> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
+        self.catch_ups.end(unsubscribe.client, &unsubscribe.id);
         self.subscriptions.unsubscribe(unsubscribe.client, &unsubscribe.id);
+    }
+}
+
+impl Handler<CatchUp> for TopicManager {
+    type Result = Option<(SessionHandle, Attempt)>;
+
+    fn handle(&mut self, CatchUp { client, topic }: CatchUp, _: &mut Self::Context) -> Self::Result {
+        let session = self.subscriptions.session_of(client)?.clone();
+        Some((session, self.catch_ups.begin(client, topic)))
+    }
+}
+
+impl Handler<GotHistory> for TopicManager {
+    type Result = MessageResult<GotHistory>;
+
+    fn handle(&mut self, got: GotHistory, _: &mut Self::Context) -> Self::Result {
+        let GotHistory { client, topic, attempt, last } = got;
+        MessageResult(match self.catch_ups.caught_up(client, &topic, &attempt, last) {
+            CaughtUp::Live(frames) => {
+                if let Some(session) = self.subscriptions.session_of(client) {
+                    let member: Members<SessionHandle> = Arc::new([session.clone()]);
+                    for frame in frames {
+                        self.relays.publish(session.worker(), member.clone(), None, frame);
+                    }
+                }
+                CaughtUp::Live(())
+            }
+            CaughtUp::Behind => CaughtUp::Behind,
+            CaughtUp::Over => CaughtUp::Over,
+        })
+    }
+}
+
+impl Handler<CatchUpEnded> for TopicManager {
+    type Result = bool;
+
+    fn handle(&mut self, ended: CatchUpEnded, _: &mut Self::Context) -> bool {
+        let CatchUpEnded { client, topic, attempt } = ended;
+        let is_on = !attempt.is_over();
+        if is_on {
+            self.catch_ups.end(client, &topic);
+            self.subscriptions.unsubscribe(client, &topic);
+        }
+        is_on
     }
 }
 
@@ -142,6 +205,7 @@ impl Handler<AccountChanged> for TopicManager {
                 || !self.rules.admit_subscription(subscription, &account)
         });
         for id in lost.map(|subscription| subscription.id().clone()).collect::<Vec<_>>() {
+            self.catch_ups.end(account.id, &id);
             self.subscriptions.unsubscribe(account.id, &id);
         }
     }
@@ -151,6 +215,8 @@ impl Handler<PresenceChanged> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, change: PresenceChanged, _: &mut Self::Context) {
+        // what its session has missed, another one has not got
+        self.catch_ups.end_all(change.client);
         if change.is_connected {
             self.subscriptions.connected(change.client, change.subscriber);
         } else {
@@ -212,6 +278,7 @@ impl Handler<TopicDeleted> for TopicManager {
                 self.relays.publish(*worker, members.clone(), None, frame.clone());
             }
         }
+        self.catch_ups.remove_topic(&topic);
         self.subscriptions.remove_topic(&topic);
     }
 }

@@ -93,6 +93,13 @@ impl Relays {
         OutboxLimits { bytes: self.outbound_bytes, send_timeout: self.send_timeout }
     }
 
+    /// A quarter of `limits.outbound_bytes`, or of its default if that is off: what may be sent at once to a session that has
+    /// [drained](Relays::drained), without making it a slow consumer.
+    pub fn quarter_of_outbox(&self) -> usize {
+        let bytes = if self.outbound_bytes == 0 { 1024 * 1024 } else { self.outbound_bytes };
+        bytes / 4
+    }
+
     /// The limits of the outbox of an anonymous session: at most two of the largest frames that a client may send. This is
     /// enough, since such a session gets only answers to its own frames.
     pub fn anonymous_outbox_limits(&self) -> OutboxLimits {

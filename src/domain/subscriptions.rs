@@ -4,6 +4,7 @@
 //! ends when the client unsubscribes or its last socket disconnects (contract section 5). It is to a topic, or to all topics
 //! that match a pattern (contract section 12); a client whose subscriptions match a topic more than once is one subscriber.
 
+pub mod catching_up;
 mod patterns;
 #[cfg(test)]
 mod tests;
@@ -270,9 +271,14 @@ impl<S: Location + Clone> Subscriptions<S> {
         found
     }
 
+    /// The session in which a client gets publications, if it has one.
+    pub fn session_of(&self, client: ClientId) -> Option<&S> {
+        self.clients.get(&client)?.session.as_ref()
+    }
+
     /// The session in which a client gets a topic's publications, if it is subscribed and has one.
     pub fn session(&self, client: ClientId, topic: &str) -> Option<&S> {
-        if self.is_subscribed(client, topic) { self.clients.get(&client)?.session.as_ref() } else { None }
+        if self.is_subscribed(client, topic) { self.session_of(client) } else { None }
     }
 
     /// The connected subscribers of a topic; `None` if it has no subscribers.

@@ -89,24 +89,38 @@ pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, offset: Option<i
     )
 }
 
+/// A publication with its number in the topic's history, as its first field: in two parts.
+pub fn with_offset(publication: &str, offset: i64) -> (String, &str) {
+    // the object has fields, so that a comma follows
+    let fields = publication.find('{').map_or(publication, |brace| &publication[brace + 1..]);
+    (format!(r#"{{"offset":{offset},"#), fields)
+}
+
+/// Tells a subscriber that what it missed is no longer in the history, which now begins with this offset.
+pub fn topic_gap(topic: &str, first_offset: i64) -> String {
+    format!(r#"{{"type":"topic_gap","topic_id":{},"first_offset":{first_offset}}}"#, Quoted(topic))
+}
+
 /// The answer to an acknowledgement: the state of the message that it names (contract section 11).
 pub fn ack_received(msgid: &str, status: &str, now: DateTime<Utc>) -> String {
     format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
 }
 
-/// The answer to a `subscribe` or `unsubscribe` frame of a device (contract section 12).
-pub fn subscription(topic: &str, is_subscribed: bool, now: DateTime<Utc>) -> String {
-    subscription_at(topic, is_subscribed, Timestamp(now))
+/// The answer to a `subscribe` or `unsubscribe` frame of a device (contract section 12). `offset` is the newest one of a topic
+/// with a history.
+pub fn subscription(topic: &str, is_subscribed: bool, offset: Option<i64>, now: DateTime<Utc>) -> String {
+    subscription_at(topic, is_subscribed, offset, Timestamp(now))
 }
 
 /// The same on chat sockets, with an RFC 3339 timestamp (contract section 7).
-pub fn chat_subscription(topic: &str, is_subscribed: bool, now: DateTime<Utc>) -> String {
-    subscription_at(topic, is_subscribed, Quoted(&rfc3339(now)))
+pub fn chat_subscription(topic: &str, is_subscribed: bool, offset: Option<i64>, now: DateTime<Utc>) -> String {
+    subscription_at(topic, is_subscribed, offset, Quoted(&rfc3339(now)))
 }
 
-fn subscription_at(topic: &str, is_subscribed: bool, timestamp: impl Display) -> String {
+fn subscription_at(topic: &str, is_subscribed: bool, offset: Option<i64>, timestamp: impl Display) -> String {
     let kind = if is_subscribed { "subscribed" } else { "unsubscribed" };
-    format!(r#"{{"type":"{kind}","topic_id":{},"timestamp":{timestamp}}}"#, Quoted(topic))
+    let offset = offset.map(|offset| format!(r#""offset":{offset},"#)).unwrap_or_default();
+    format!(r#"{{"type":"{kind}","topic_id":{},{offset}"timestamp":{timestamp}}}"#, Quoted(topic))
 }
 
 /// Tells a subscriber that a topic was deleted, with all its subscriptions.

@@ -21,29 +21,36 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid topic message format", frame),
         };
         self.bad_frames = 0;
-        let (topic, wanted) = (TopicId::from(&*request.topic), request.wanted);
+        let (topic, wanted, beginning) = (TopicId::from(&*request.topic), request.wanted, request.beginning);
         let msgid = frame.msgid().map(|msgid| msgid.into_owned());
         // receipts of earlier publications come before the answer
         let earlier = std::mem::take(&mut self.has_published).then(|| self.outbox.handle().clone());
-        let broker = self.broker.clone();
+        let (broker, handle, dialect) = (self.broker.clone(), self.outbox.handle().clone(), self.dialect);
         let change = async move {
-            let changed = if wanted {
-                broker.topics.subscribe(&account, &topic).await
-            } else {
-                broker.topics.unsubscribe(account.id, &topic).await
+            let answer = |offset| {
+                let answer = match dialect {
+                    Dialect::Device => outbound::subscription,
+                    _ => outbound::chat_subscription,
+                };
+                answer(topic.as_str(), wanted, offset, broker.clock.now())
             };
             if let Some(session) = earlier {
                 broker.topics.publications_passed(session).await;
             }
+            let changed = match (wanted, beginning) {
+                (true, Some(beginning)) => {
+                    let subscribed = |offset| (handle, answer(Some(offset)));
+                    // the answer comes before what the client missed
+                    broker.topics.subscribe_from(&account, &topic, beginning, subscribed).await.map(|()| None)
+                }
+                (true, None) => broker.topics.subscribe(&account, &topic).await.map(|offset| Some(answer(offset))),
+                (false, _) => broker.topics.unsubscribe(account.id, &topic).await.map(|()| Some(answer(None))),
+            };
             (topic, changed)
         };
         context.wait(change.into_actor(self).map(move |(topic, changed), session, _| match changed {
-            Ok(()) => {
-                let answer = match session.dialect {
-                    Dialect::Device => outbound::subscription,
-                    _ => outbound::chat_subscription,
-                };
-                session.send(&answer(topic.as_str(), wanted, session.now()));
+            Ok(answer) => {
+                answer.inspect(|answer| session.send(answer));
             }
             Err(error) => session.tell_topic_error(&error, &topic, msgid.as_deref()),
         }));

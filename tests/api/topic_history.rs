@@ -264,3 +264,157 @@ async fn who_may_not_subscribe_does_not_read_the_history() {
     assert_eq!(get(&broker.client(), "/topics/secret/messages").await.0, 422);
     assert_eq!(get(&device, "/topics/none/messages").await.0, 404);
 }
+
+async fn subscribe(socket: &mut Connection, topic: &str, fields: Value) -> Value {
+    let mut frame = json!({ "type": "subscribe", "topic_id": topic });
+    frame.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    socket.send_text(frame.to_string()).await.unwrap();
+    next(socket).await
+}
+
+async fn offsets(socket: &mut Connection, count: usize) -> Vec<i64> {
+    let mut offsets = Vec::new();
+    for _ in 0..count {
+        let frame = next(socket).await;
+        offsets.push(frame["offset"].as_i64().unwrap_or_else(|| panic!("{frame}")));
+    }
+    offsets
+}
+
+#[tokio::test]
+async fn a_subscription_from_an_offset_gets_what_it_missed_and_then_goes_on() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    let (_, _, mut socket) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 5 })).await;
+    for number in 1..=4 {
+        publish(&mut publisher, "news", &number.to_string()).await;
+    }
+    let subscribed = subscribe(&mut socket, "news", json!({ "since_offset": 1 })).await;
+    assert_eq!((&subscribed["type"], &subscribed["offset"]), (&json!("subscribed"), &json!(4)));
+    assert_eq!(offsets(&mut socket, 3).await, [2, 3, 4]);
+    publish(&mut publisher, "news", "5").await;
+    assert_eq!(offsets(&mut socket, 1).await, [5]);
+    // twice is the same as once, and nothing is there twice
+    assert_eq!(subscribe(&mut socket, "news", json!({ "since_offset": 5 })).await["offset"], 5);
+    publish(&mut publisher, "news", "6").await;
+    assert_eq!(offsets(&mut socket, 1).await, [6]);
+    // offset 1 is gone
+    assert_eq!(subscribe(&mut socket, "news", json!({ "since_offset": 0 })).await["offset"], 6);
+    assert_eq!(next(&mut socket).await, json!({ "type": "topic_gap", "topic_id": "news", "first_offset": 2 }));
+    assert_eq!(offsets(&mut socket, 5).await, [2, 3, 4, 5, 6]);
+    // the last ones, or as many as there are
+    for (last, expected) in [(2, &[5, 6][..]), (5, &[2, 3, 4, 5, 6]), (100, &[2, 3, 4, 5, 6])] {
+        assert_eq!(subscribe(&mut socket, "news", json!({ "last": last })).await["offset"], 6);
+        assert_eq!(offsets(&mut socket, expected.len()).await, expected);
+    }
+    // without an offset there is nothing but the newest one
+    assert_eq!(subscribe(&mut socket, "news", json!({})).await["offset"], 6);
+    nothing_came(&mut socket).await;
+}
+
+#[tokio::test]
+async fn where_a_subscription_cannot_begin_it_is_refused() {
+    let broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 5 })).await;
+    device.create_topic("plain").await.unwrap();
+    publish(&mut socket, "news", "1").await;
+    let shape = |why: &str| format!("Invalid topic message format: {why}");
+    for (topic, fields, code, message) in [
+        ("news", json!({ "since_offset": 2 }), "invalid_message", shape("since_offset: the newest offset is 1")),
+        (
+            "news",
+            json!({ "since_offset": -1 }),
+            "invalid_message",
+            shape("since_offset: expected a whole number from 0"),
+        ),
+        (
+            "news",
+            json!({ "since_offset": "1" }),
+            "invalid_message",
+            shape("since_offset: expected a whole number from 0"),
+        ),
+        ("news", json!({ "last": 0 }), "invalid_message", shape("last: expected a whole number from 1 to 10000")),
+        (
+            "news",
+            json!({ "last": 1, "since_offset": 1 }),
+            "invalid_message",
+            shape("only one of since_offset and last is possible"),
+        ),
+        ("plain", json!({ "last": 1 }), "no_history", "Topic has no history".to_owned()),
+        ("none", json!({ "last": 1 }), "topic_not_found", "Topic none not found".to_owned()),
+        ("#", json!({ "since_offset": 0 }), "topic_not_found", "Topic # not found".to_owned()),
+    ] {
+        let refused = subscribe(&mut socket, topic, fields).await;
+        assert_eq!((&refused["code"], &refused["message"]), (&json!(code), &json!(message)), "{refused}");
+    }
+    assert_eq!(subscribe(&mut socket, "news", json!({ "since_offset": 1 })).await["offset"], 1);
+    nothing_came(&mut socket).await;
+}
+
+#[tokio::test]
+async fn while_much_is_published_subscriptions_begin_without_gap_or_double() {
+    const ALL: i64 = 3000;
+    let broker = Broker::with().set("HTTP__WORKERS", "2").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    create(&device, "news", json!({ "size": 10_000 })).await;
+    let mut readers = Vec::new();
+    for number in 0..6 {
+        let (_, _, mut socket) = broker.connected(&format!("reader {number}")).await;
+        readers.push(tokio::spawn(async move {
+            // some have a pattern that matches, too, and begin anew on their way
+            if number % 2 == 0 {
+                assert_eq!(subscribe(&mut socket, "#", json!({})).await["type"], "subscribed");
+            }
+            let (mut last, mut begins) = (0, 0);
+            while last < ALL {
+                if begins <= last / 500 {
+                    begins += 1;
+                    let frame = json!({ "type": "subscribe", "topic_id": "news", "since_offset": last });
+                    socket.send_text(frame.to_string()).await.unwrap();
+                    // what was on its way comes before the answer
+                    while next(&mut socket).await["type"] != "subscribed" {}
+                }
+                let frame = next(&mut socket).await;
+                let offset = frame["offset"].as_i64().unwrap_or_else(|| panic!("{frame}"));
+                assert_eq!(offset, last + 1, "reader {number}");
+                last = offset;
+            }
+        }));
+    }
+    let publishing = tokio::spawn(async move {
+        for number in 1..=ALL {
+            publisher.publish("news", &number.to_string()).await.unwrap();
+            if number % 100 == 0 {
+                for _ in 0..100 {
+                    next(&mut publisher).await;
+                }
+            }
+        }
+        publisher
+    });
+    crate::support::within(publishing).await.unwrap();
+    for reader in readers {
+        crate::support::within(reader).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_comes_at_the_speed_of_its_reader() {
+    let broker =
+        Broker::with().set("LIMITS__OUTBOUND_BYTES", "100000").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    let (_, _, mut socket) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    let content = "x".repeat(10_000);
+    for _ in 0..200 {
+        publish(&mut publisher, "news", &content).await;
+    }
+    subscribe(&mut socket, "news", json!({ "since_offset": 0 })).await;
+    assert_eq!(offsets(&mut socket, 200).await, (1..=200).collect::<Vec<_>>());
+    // the socket is read meanwhile
+    subscribe(&mut socket, "news", json!({ "since_offset": 0 })).await;
+    socket.send_text(r#"{"type":"ping"}"#).await.unwrap();
+    next_of_type(&mut socket, "pong").await;
+}

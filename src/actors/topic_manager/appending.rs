@@ -115,13 +115,13 @@ impl TopicManager {
         match sender {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
-                let reached = self.distribute(topic, client, Some(&session), &frame);
+                let reached = self.distribute(topic, client, Some(&session), offset, &frame);
                 let receipt = outbound::topic_sent(topic.as_str(), reached, &msgid, offset, self.clock.now());
                 self.relays.deliver(&session, &[receipt.as_bytes()]);
             }
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
-                let reached = self.distribute(topic, client, own.as_ref(), &frame);
+                let reached = self.distribute(topic, client, own.as_ref(), offset, &frame);
                 // whoever asked may be gone
                 let _ = answer.send(Ok((reached, offset)));
             }
@@ -136,12 +136,12 @@ impl TopicManager {
     }
 }
 
-/// The frame of a publication with its number in the topic's history, as its first field.
+/// The frame of a publication with its number in the topic's history.
 fn with_offset(frame: &Bytes, offset: i64) -> Bytes {
     let payload = wire::payload(frame);
-    // the object has fields, so that a comma follows
-    let fields = payload.iter().position(|byte| *byte == b'{').map_or(&payload[..], |brace| &payload[brace + 1..]);
-    wire::text(&[format!(r#"{{"offset":{offset},"#).as_bytes(), fields])
+    // it was made from a text
+    let (prefix, fields) = outbound::with_offset(std::str::from_utf8(&payload).unwrap_or_default(), offset);
+    wire::text(&[prefix.as_bytes(), fields.as_bytes()])
 }
 
 impl Journaling for TopicManager {
@@ -158,7 +158,7 @@ impl Journaling for TopicManager {
             // the sender has been told that it failed, but subscribers get all that is in the history
             if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
                 let frame = with_offset(&wire::text(&[message]), offset);
-                self.distribute(topic, Uuid::nil().into(), None, &frame);
+                self.distribute(topic, Uuid::nil().into(), None, Some(offset), &frame);
             }
             return;
         };

@@ -44,6 +44,9 @@ pub enum TopicError {
     /// The topic has no history.
     #[error("topic has no history")]
     NoHistory,
+    /// The history does not have the offset yet: this is the newest.
+    #[error("since_offset: the newest offset is {0}")]
+    OffsetBeyond(i64),
     /// A history needs a size.
     #[error("history: missing field `size`")]
     NoSize,
@@ -82,7 +85,7 @@ impl TopicError {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
             }
             Self::NoHistory => (ErrorCode::NoHistory, "Topic has no history".into()),
-            Self::NoSize | Self::ReservedOffset => {
+            Self::NoSize | Self::ReservedOffset | Self::OffsetBeyond(_) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: {self}").into())
             }
             Self::NotSubscribed(_) => (ErrorCode::NotSubscribed, self.to_string().into()),

@@ -1,5 +1,6 @@
 //! The handle of the TopicManager: topics, subscriptions, publications.
 
+mod catch_up;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,7 @@ use crate::{
             Topic, TopicChange,
             access::Access,
             check_subscription,
-            history::{Append, HistoryPart, Retention},
+            history::{Append, History, HistoryPart, Retention},
             pattern::{Pattern, has_wildcards},
         },
     },
@@ -91,6 +92,7 @@ pub struct Topics {
     backplane: Arc<dyn Backplane>,
     store: Store,
     accounts: Arc<Accounts>,
+    clock: Clock,
     known: Arc<KnownTopics>,
     access: Arc<Access>,
     places: Arc<Semaphore>,
@@ -115,7 +117,7 @@ impl Topics {
             relays.clone(),
             backplane.clone(),
             journal,
-            clock,
+            clock.clone(),
             settings.topics.subscribe.clone(),
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
@@ -123,7 +125,7 @@ impl Topics {
         let known = Arc::new(KnownTopics::new(store.clone()));
         let places = Arc::new(Semaphore::new(PLACES));
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
-        Self { manager, directory, relays, backplane, store, accounts, known, access, places, per_creator }
+        Self { manager, directory, relays, backplane, store, accounts, clock, known, access, places, per_creator }
     }
 
     /// Creates a topic.
@@ -264,13 +266,14 @@ impl Topics {
         Ok(())
     }
 
-    /// Subscribes a client, which need not be connected, to a topic or, if there is none of this name, to a pattern.
+    /// Subscribes a client, which need not be connected, to a topic or, if there is none of this name, to a pattern. Returns
+    /// the offset of the newest publication if the topic has a history.
     ///
     /// # Errors
     /// The topic does not exist, the pattern is not valid, the client may not subscribe, or a limit is reached.
-    pub async fn subscribe(&self, account: &Account, id: &TopicId) -> Result<(), TopicError> {
+    pub async fn subscribe(&self, account: &Account, id: &TopicId) -> Result<Option<i64>, TopicError> {
         let client = account.id;
-        let subscription = self.subscription(account, id).await?;
+        let (subscription, _) = self.subscription(account, id).await?;
         // the subscription is on the node with the client's session; a client without one is expected on this node
         let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, id).await;
         if !elsewhere {
@@ -278,26 +281,31 @@ impl Topics {
         }
         // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
         // or of the client, a loss of the role
-        if let Err(error) = self.check_again(account, id).await {
+        let checked = self.check_again(account, id).await;
+        if checked.is_err() {
             self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
-            return Err(error);
         }
-        Ok(())
+        checked
     }
 
-    async fn check_again(&self, account: &Account, id: &TopicId) -> Result<(), TopicError> {
+    async fn check_again(&self, account: &Account, id: &TopicId) -> Result<Option<i64>, TopicError> {
         // first, since it is cached: the next device with this UUID has no time to subscribe
         let now = self.accounts.account(account.id, account.kind()).await?;
         let now = now.filter(|now| now.incarnation() == account.incarnation()).ok_or(TopicError::ClientDeleted)?;
-        self.subscription(&now, id).await.map(|_| ())
+        let (_, history) = self.subscription(&now, id).await?;
+        Ok(history.map(|history| history.last_offset))
     }
 
-    /// What a client subscribes to by this name.
-    async fn subscription(&self, account: &Account, id: &TopicId) -> Result<Subscription, TopicError> {
-        let subscription = match self.known.find(id).await {
-            Ok(_) => Subscription::Topic(id.clone()),
+    /// What a client subscribes to by this name, and its history if it has one.
+    async fn subscription(
+        &self,
+        account: &Account,
+        id: &TopicId,
+    ) -> Result<(Subscription, Option<History>), TopicError> {
+        let (subscription, history) = match self.known.find(id).await {
+            Ok(topic) => (Subscription::Topic(id.clone()), topic.history),
             Err(TopicError::NotFound) if has_wildcards(id.as_str()) => {
-                Subscription::Pattern(Pattern::parse(id.clone())?)
+                (Subscription::Pattern(Pattern::parse(id.clone())?), None)
             }
             Err(error) => return Err(error),
         };
@@ -305,7 +313,7 @@ impl Topics {
         if !self.access.subscribe.admit_subscription(&subscription, account) {
             return Err(TopicError::NotAllowed(id.clone()));
         }
-        Ok(subscription)
+        Ok((subscription, history))
     }
 
     /// Unsubscribes a client, if it was subscribed.

@@ -12,7 +12,10 @@ use crate::{
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
-        subscriptions::{CannotSubscribe, Subscription},
+        subscriptions::{
+            CannotSubscribe, Subscription,
+            catching_up::{Attempt, CaughtUp},
+        },
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
 };
@@ -31,6 +34,34 @@ pub(super) struct Subscribe {
 pub(super) struct Unsubscribe {
     pub(super) client: ClientId,
     pub(super) id: TopicId,
+}
+
+/// A subscriber is to get what it missed of a topic's history: what is published meanwhile is held back for it. The result is
+/// the session that gets its publications, and the attempt; `None` if it has no session.
+#[derive(Message)]
+#[rtype(result = "Option<(SessionHandle, Attempt)>")]
+pub(super) struct CatchUp {
+    pub(super) client: ClientId,
+    pub(super) topic: TopicId,
+}
+
+/// A subscriber has got the history up to an offset. If it has caught up, it now gets what was held back.
+#[derive(Message)]
+#[rtype(result = "CaughtUp<()>")]
+pub(super) struct GotHistory {
+    pub(super) client: ClientId,
+    pub(super) topic: TopicId,
+    pub(super) attempt: Attempt,
+    pub(super) last: i64,
+}
+
+/// A subscriber cannot catch up: its subscription to the topic ends. The result is whether the attempt was still going on.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct CatchUpEnded {
+    pub(super) client: ClientId,
+    pub(super) topic: TopicId,
+    pub(super) attempt: Attempt,
 }
 
 /// An account has changed: the client's subscriptions that it may not have any more end.

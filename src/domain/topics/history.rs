@@ -43,6 +43,15 @@ pub struct History {
     pub last_offset: i64,
 }
 
+/// Where in a history a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// After the publication with this offset.
+    After(i64),
+    /// With so many of the newest publications.
+    Last(i64),
+}
+
 /// A change of a topic's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionChange {

@@ -31,6 +31,8 @@ pub struct Frame<'a> {
     pub since_id: Option<&'a RawValue>,
     pub client_msg_id: Option<&'a RawValue>,
     pub offset: Option<&'a RawValue>,
+    pub since_offset: Option<&'a RawValue>,
+    pub last: Option<&'a RawValue>,
     /// the first key that occurs twice
     pub duplicate: Option<Cow<'a, str>>,
     /// the reason why the JSON object is not accepted
@@ -126,6 +128,8 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "since_id" => Some(&mut frame.since_id),
                 "client_msg_id" => Some(&mut frame.client_msg_id),
                 "offset" => Some(&mut frame.offset),
+                "since_offset" => Some(&mut frame.since_offset),
+                "last" => Some(&mut frame.last),
                 _ => None,
             };
             let again = match field {

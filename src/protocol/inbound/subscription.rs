@@ -1,12 +1,20 @@
 //! Frames that begin and end subscriptions (contract section 12).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::RangeInclusive};
+
+use serde_json::value::RawValue;
 
 use super::{
     BadMessage, Frame,
     message::{check_from, shape, topic_id},
 };
-use crate::{domain::ids::ClientId, protocol::outbound::excerpt};
+use crate::{
+    domain::{
+        ids::ClientId,
+        topics::history::{Beginning, MAX_SIZE},
+    },
+    protocol::outbound::excerpt,
+};
 
 /// A request for a topic.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +23,8 @@ pub struct Subscription<'a> {
     pub topic: Cow<'a, str>,
     /// Whether the client wants to be subscribed, or no longer.
     pub wanted: bool,
+    /// Where in the topic's history the subscription begins, if that is given.
+    pub beginning: Option<Beginning>,
 }
 
 /// Whether the frame is about a subscription: its `type` is `subscribe` or `unsubscribe`, and it has neither recipient nor
@@ -45,5 +55,24 @@ pub fn subscription<'a>(frame: &Frame<'a>, sender: ClientId, most: usize) -> Res
     if let Some(from) = frame.from.filter(|from| from.get() != "null") {
         check_from(from, sender)?;
     }
-    Ok(Subscription { topic, wanted: wanted(frame) == Some(true) })
+    let wanted = wanted(frame) == Some(true);
+    Ok(Subscription { topic, wanted, beginning: if wanted { beginning(frame)? } else { None } })
+}
+
+fn beginning(frame: &Frame<'_>) -> Result<Option<Beginning>, BadMessage> {
+    let number = |field: Option<&RawValue>, name: &str, range: RangeInclusive<i64>| {
+        let Some(field) = field.filter(|field| field.get() != "null") else { return Ok(None) };
+        let number = field.get().parse().ok().filter(|number| range.contains(number));
+        let expected = || match range.end() {
+            &i64::MAX => shape(&format!("{name}: expected a whole number from {}", range.start())),
+            end => shape(&format!("{name}: expected a whole number from {} to {end}", range.start())),
+        };
+        number.map(Some).ok_or_else(expected)
+    };
+    let since = number(frame.since_offset, "since_offset", 0..=i64::MAX)?;
+    let last = number(frame.last, "last", 1..=MAX_SIZE.into())?;
+    match (since, last) {
+        (Some(_), Some(_)) => Err(shape("only one of since_offset and last is possible")),
+        (since, last) => Ok(since.map(Beginning::After).or(last.map(Beginning::Last))),
+    }
 }

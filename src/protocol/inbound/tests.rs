@@ -1,3 +1,4 @@
+use crate::domain::topics::history::Beginning;
 use std::borrow::Cow;
 
 use super::{message::missing, *};
@@ -184,9 +185,27 @@ fn a_frame_is_about_a_subscription_only_without_recipient_and_content() {
     ] {
         let frame = Frame::parse(&text).unwrap();
         let read = is_subscription(&frame).then(|| subscription(&frame, me(), 100));
-        let expected =
-            expected.map(|expected| expected.map(|(topic, wanted)| Subscription { topic: topic.into(), wanted }));
-        assert_eq!(read, expected, "{text}");
+        let of = |(topic, wanted): (&'static str, bool)| Subscription { topic: topic.into(), wanted, beginning: None };
+        assert_eq!(read, expected.map(|expected| expected.map(of)), "{text}");
+    }
+}
+
+#[test]
+fn a_subscription_begins_after_an_offset_or_with_the_last_publications() {
+    for (fields, expected) in [
+        (r#""since_offset":0"#, Ok(Some(Beginning::After(0)))),
+        (r#""since_offset":7,"last":null"#, Ok(Some(Beginning::After(7)))),
+        (r#""last":10000"#, Ok(Some(Beginning::Last(10_000)))),
+        (r#""last":10001"#, Err("last: expected a whole number from 1 to 10000")),
+        (r#""since_offset":1.5"#, Err("since_offset: expected a whole number from 0")),
+        (r#""since_offset":1,"last":1"#, Err("only one of since_offset and last is possible")),
+    ] {
+        let text = format!(r#"{{"type":"subscribe","topic_id":"t",{fields}}}"#);
+        let read = subscription(&Frame::parse(&text).unwrap(), me(), 100).map(|request| request.beginning);
+        assert_eq!(read, expected.map_err(|why| BadMessage::Shape(why.to_owned())), "{fields}");
+        // they mean nothing to whoever unsubscribes
+        let text = text.replace(r#""subscribe""#, r#""unsubscribe""#);
+        assert_eq!(subscription(&Frame::parse(&text).unwrap(), me(), 100).unwrap().beginning, None);
     }
 }
 

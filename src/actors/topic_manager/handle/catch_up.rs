@@ -1,0 +1,138 @@
+//! Subscriptions that begin in the past: the subscriber first gets what it missed of the topic's history.
+
+use tokio::sync::oneshot;
+
+use super::{TopicError, Topics};
+use crate::{
+    actors::topic_manager::messages::{CatchUp, CatchUpEnded, GotHistory},
+    delivery::{SessionHandle, tick},
+    domain::{
+        accounts::Account,
+        ids::{ClientId, TopicId},
+        subscriptions::catching_up::{Attempt, CaughtUp},
+        topics::history::Beginning,
+    },
+    protocol::outbound,
+    store::StoreError,
+};
+
+/// Most publications that are read and sent at once.
+const PART: u64 = 256;
+
+/// A subscriber that catches up with a topic.
+struct Subscriber {
+    client: ClientId,
+    topic: TopicId,
+    /// The session that gets the client's publications.
+    session: SessionHandle,
+    attempt: Attempt,
+}
+
+impl Topics {
+    /// Subscribes a client with a socket to a topic with a history. It gets what `subscribed` makes of the newest offset, then
+    /// what it missed, then what is published from now on. This returns before it has got all of it.
+    ///
+    /// # Errors
+    /// As for [`Topics::subscribe`], or the topic has no history, or not that offset.
+    pub async fn subscribe_from(
+        &self,
+        account: &Account,
+        id: &TopicId,
+        beginning: Beginning,
+        subscribed: impl FnOnce(i64) -> (SessionHandle, String),
+    ) -> Result<(), TopicError> {
+        let topic = self.known.find(id).await?;
+        let history = topic.history.ok_or(TopicError::NoHistory)?;
+        let since = match beginning {
+            Beginning::After(offset) if offset > history.last_offset => {
+                return Err(TopicError::OffsetBeyond(history.last_offset));
+            }
+            Beginning::After(offset) => offset,
+            Beginning::Last(count) => history.last_offset.saturating_sub(count).max(0),
+        };
+        // first, so that the client gets nothing that the history has, too
+        let begun = self.manager.send(CatchUp { client: account.id, topic: id.clone() }).await?;
+        let subscriber =
+            begun.map(|(session, attempt)| Subscriber { client: account.id, topic: id.clone(), session, attempt });
+        if let Err(error) = self.subscribe(account, id).await {
+            if let Some(subscriber) = &subscriber {
+                self.end(subscriber).await;
+            }
+            return Err(error);
+        }
+        let (asking, answer) = subscribed(history.last_offset);
+        self.relays.deliver(&asking, &[answer.as_bytes()]);
+        // it has no session if it has disconnected
+        if let Some(subscriber) = subscriber {
+            let (topics, is_told) = (self.clone(), matches!(beginning, Beginning::After(_)));
+            // a task, since the socket that asked need not be the one that gets it
+            actix::spawn(async move {
+                if let Err(error) = topics.catch_up(&subscriber, since, is_told).await {
+                    topics.give_up(&subscriber, &error).await;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends a subscriber the history after `since`, and tells it of what is no longer there if `is_told`.
+    async fn catch_up(&self, subscriber: &Subscriber, mut since: i64, mut is_told: bool) -> Result<(), TopicError> {
+        let Subscriber { client, topic, session, attempt } = subscriber;
+        loop {
+            // to a quarter of its limit, so that there is room for another one
+            self.relays.drained(session).await;
+            let bytes = self.relays.quarter_of_outbox();
+            let part = self.store.topic_history(topic.as_str(), since, PART, bytes).await?;
+            let part = part.ok_or(TopicError::NoHistory)?;
+            if attempt.is_over() || !session.is_open() {
+                return Ok(());
+            }
+            let first = since + 1;
+            if first < part.first_offset {
+                if is_told {
+                    self.relays.deliver(session, &[outbound::topic_gap(topic.as_str(), part.first_offset).as_bytes()]);
+                }
+                since = part.first_offset - 1;
+            }
+            // of `last`, only what falls out while it is sent is a gap
+            is_told = true;
+            for entry in &part.entries {
+                let (prefix, fields) = outbound::with_offset(&entry.message, entry.offset);
+                self.relays.deliver(session, &[prefix.as_bytes(), fields.as_bytes()]);
+                since = entry.offset;
+            }
+            if since < part.last_offset {
+                continue;
+            }
+            // frames for another thread leave at the end of the tick; later publications must not overtake them
+            let (end, tick_over) = oneshot::channel::<()>();
+            tick::at_end_do(move || drop(end));
+            // completes with an error, since the sender is dropped
+            let _ = tick_over.await;
+            let got = GotHistory { client: *client, topic: topic.clone(), attempt: attempt.clone(), last: since };
+            match self.manager.send(got).await? {
+                CaughtUp::Behind => {}
+                CaughtUp::Live(()) | CaughtUp::Over => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends a subscription whose history cannot be read, and tells the client.
+    async fn give_up(&self, subscriber: &Subscriber, error: &TopicError) {
+        let Subscriber { topic, session, .. } = subscriber;
+        if !matches!(error, TopicError::Store(StoreError::Unavailable(_))) {
+            tracing::warn!(%error, topic = topic.as_str(), "cannot send what a subscriber missed");
+        }
+        if self.end(subscriber).await {
+            let (code, text) = error.told(topic.as_str());
+            let about = outbound::About { topic_id: Some(topic.as_str()), ..outbound::About::default() };
+            self.relays.deliver(session, &[outbound::error(code, &text, about, self.clock.now()).as_bytes()]);
+        }
+    }
+    /// Ends the subscription. Returns false if the client has unsubscribed, or begun anew, by itself.
+    async fn end(&self, subscriber: &Subscriber) -> bool {
+        let Subscriber { client, topic, attempt, .. } = subscriber;
+        let ended = CatchUpEnded { client: *client, topic: topic.clone(), attempt: attempt.clone() };
+        self.manager.send(ended).await.unwrap_or(false)
+    }
+}
