@@ -1,7 +1,7 @@
 //! The actors. Each file says at its top which role it plays and who its neighbours are. Everyone else works with an actor
 //! through its handle (`handle.rs`), and knows none of its messages, except those that the actor re-exports because others send them.
 //!
-//! To add a message: a struct with named fields in the file of the actor that receives it, its `Handler` there, and a
+//! To add a message: a struct with named fields in the file of the actor that receives it or in its `messages.rs`, its `Handler`, and a
 //! method of the handle that sends it.
 
 use actix::{Handler, Message};

@@ -15,8 +15,10 @@ mod devices;
 mod gateways;
 mod migrate;
 mod names;
+mod publish;
 mod send;
 mod serve;
+mod subscribe;
 mod user;
 mod values;
 
@@ -62,6 +64,10 @@ enum Command {
     Client(client::Arguments),
     /// Send a command to a device or user, and print its answer
     Send(send::Arguments),
+    /// Publish a message to a topic
+    Publish(publish::Arguments),
+    /// Connect as a device and print what is published to a topic, or to all topics that match a pattern
+    Subscribe(subscribe::Arguments),
     /// List, show, follow or cancel commands
     Commands(commands::Arguments),
     /// List, add, remove or watch gateways
@@ -139,6 +145,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),
         Command::Client(arguments) => system.block_on(client::run(arguments)),
         Command::Send(arguments) => return system.block_on(send::run(arguments)),
+        Command::Publish(arguments) => system.block_on(publish::run(arguments)),
+        Command::Subscribe(arguments) => system.block_on(subscribe::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
         Command::Gateways(arguments) => system.block_on(gateways::run(arguments)),
         Command::Devices(arguments) => system.block_on(devices::run(arguments)),

@@ -215,7 +215,7 @@ impl Store {
 }
 
 /// Rows per statement. With few sizes there are few statements, which the connection keeps prepared. SQLite takes at most
-/// 32,766 parameters, and writes the largest piece in a fraction of a millisecond, so sessions of its core wait briefly.
+/// 32,766 parameters, and writes the largest piece in a fraction of a millisecond, so that the sessions of the same core wait only for that long.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
 
 /// Splits a number of rows into pieces of these sizes, the largest first.

@@ -14,11 +14,7 @@ use super::values::uuid;
 use crate::{
     auth::tokens::{digest, random_text},
     client::{Client, ClientError, Connection, Login},
-    terminal::{
-        output::{complain, printable},
-        remote::Remote,
-        say,
-    },
+    terminal::{output::complain, remote::Remote},
 };
 use reconnect::Reconnect;
 use state::{State, StateFile};
@@ -140,8 +136,8 @@ impl Link {
                 let is_final = self.state.is_none() && error.is_unauthorized();
                 let pause = self.reconnect.pause_after(&error, rand::random_range(0.0..1.0)).filter(|_| !is_final);
                 let Some(pause) = pause else { return Err(self.explained(error)) };
-                let error = printable(&error.to_string());
-                say!("{what} ({error}), trying again in {:.1} s", pause.as_secs_f64());
+                // not to stdout, which programs may read
+                complain(&format!("{what} ({error}), trying again in {:.1} s", pause.as_secs_f64()));
                 what = "not connected";
                 sleep(pause).await;
             }

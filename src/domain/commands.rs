@@ -101,11 +101,11 @@ pub struct Command {
     pub requested_by: ClientId,
     /// The name of who gave it.
     pub requester: String,
-    /// What to do.
+    /// Its method, such as `GET`; the target decides what it means.
     pub method: String,
-    /// To what.
+    /// Its path, such as `/status`; the target decides what it means.
     pub url: String,
-    /// With what: JSON.
+    /// The data that comes with it, as JSON.
     pub data: Option<Arc<str>>,
     /// How long a target may take to answer once the command was sent to it.
     pub timeout: Duration,

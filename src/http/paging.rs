@@ -113,9 +113,9 @@ impl<K: Key, const LEAST: u64> FromFields for Paging<K, LEAST> {
 pub struct Part<K = String> {
     /// The last key of the page before.
     pub(super) after: Option<K>,
-    /// Entries.
+    /// Most entries.
     pub(super) limit: u64,
-    /// Bytes.
+    /// Most bytes.
     pub(super) bytes: usize,
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Broker, Program, get, next, own_address, until};
+use crate::support::{Broker, Program, get, next, own_address, post, until};
 
 /// A running `switchboard agent` that answers by this shell script.
 async fn agent(broker: &mut Broker, uuid: Uuid, script: &str) -> Program {
@@ -122,6 +122,84 @@ async fn an_agent_comes_back_when_the_broker_does_and_ends_the_program_of_a_comm
     agent.says("Connected to").await;
     let admin = broker.admin().await;
     until(async || get(&admin, "/clients").await.1["clients"].get(uuid.to_string()).is_some()).await;
+}
+
+/// Runs `switchboard publish` as the first admin.
+fn publish(broker: &mut Broker, arguments: &[&str]) -> (Option<i32>, String) {
+    let url = broker.url.clone();
+    let mut all = vec!["publish", "--url", &url];
+    all.extend(arguments);
+    let output = broker.command(&all, "");
+    (output.code, output.stdout + &output.stderr)
+}
+
+#[tokio::test]
+async fn a_subscriber_prints_what_was_kept_and_what_comes_and_goes_on_where_it_was_when_the_broker_comes_back() {
+    let address = own_address().to_string();
+    let mut broker = Broker::with().argument("--bind").argument(&address).start().await;
+    let operator = broker.admin().await;
+    let create = json!({ "topic_id": "news", "history": { "size": 100 } });
+    assert_eq!(post(&operator, "/topics/create", create).await.0, 200);
+    assert_eq!(
+        publish(&mut broker, &["news", "first"]),
+        (Some(0), "Message sent to 0 subscribers, offset 1\n".to_owned())
+    );
+    for content in ["second", "third"] {
+        publish(&mut broker, &["news", content]);
+    }
+    let url = broker.url.clone();
+    let mut last = Program::start(broker.setup(), &["subscribe", "news", "--last", "2", "--url", &url]);
+    let mut since =
+        Program::start(broker.setup(), &["subscribe", "news", "--since", "2", "--json", "--name", "b", "--url", &url]);
+    let mut all = Program::start(broker.setup(), &["subscribe", "#", "--name", "c", "--url", &url]);
+    assert_eq!(last.line().await, "switchboard: subscribed to news");
+    assert_eq!([last.line().await, last.line().await], ["news 2: second", "news 3: third"]);
+    since.says("subscribed to news").await;
+    let frame: Value = serde_json::from_str(&since.line().await).unwrap();
+    assert_eq!((&frame["offset"], &frame["content"]), (&json!(3), &json!("third")));
+    all.says("subscribed to #").await;
+    let (code, receipt) = publish(&mut broker, &["news", "--data", r#"{"n": 4}"#, "--json"]);
+    let receipt: Value = serde_json::from_str(&receipt).unwrap();
+    assert_eq!((code, &receipt["offset"]), (Some(0), &json!(4)));
+    for program in [&mut last, &mut all] {
+        assert_eq!(program.line().await, r#"news 4: {"n":4}"#);
+    }
+    since.says(r#""offset":4"#).await;
+
+    let mut broker = broker.kill().await.start().await;
+    for program in [&mut last, &mut since, &mut all] {
+        program.says("lost the broker").await;
+    }
+    for content in ["fifth", "sixth"] {
+        publish(&mut broker, &["news", content]);
+    }
+    for program in [&mut last, &mut all] {
+        program.says("news 5: fifth").await;
+        assert_eq!(program.line().await, "news 6: sixth");
+    }
+    since.says(r#""offset":5"#).await;
+    assert!(since.line().await.contains(r#""offset":6"#));
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_or_subscribed_to_is_told() {
+    let mut broker = Broker::start().await;
+    let url = broker.url.clone();
+    let (code, output) = publish(&mut broker, &["nowhere", "x"]);
+    assert_eq!((code, output.as_str()), (Some(1), "switchboard: 404 Not Found: Topic not found\n"));
+    let (code, output) = publish(&mut broker, &["nowhere"]);
+    assert!(code == Some(2) && output.contains("<CONTENT>"), "{output}");
+    for (arguments, code, expected) in [
+        (&["nowhere"][..], 1, "switchboard: Topic nowhere not found\n"),
+        (&["#/a"], 1, "switchboard: Invalid topic message format: topic_id: # must be the last level\n"),
+        (&["a/#", "--last", "1"], 2, "switchboard: --last and --since are for one topic, not for a pattern\n"),
+        (&["$status"], 1, "switchboard: Operator role required\n"),
+    ] {
+        let mut all = vec!["subscribe", "--url", &url];
+        all.extend(arguments);
+        let output = broker.command(&all, "");
+        assert_eq!((output.code, output.stderr.as_str()), (Some(code), expected));
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub struct CommandEvent {
     /// The command's version with it.
     pub version: i64,
-    /// What.
+    /// The report or change.
     pub content: EventContent,
 }
 

@@ -54,11 +54,11 @@ pub struct Order {
     pub requester: Arc<Account>,
     /// The clients that are to do it.
     pub targets: Vec<Arc<Account>>,
-    /// What to do.
+    /// Its method, such as `GET`; the target decides what it means.
     pub method: String,
-    /// To what.
+    /// Its path, such as `/status`; the target decides what it means.
     pub url: String,
-    /// With what: JSON.
+    /// The data that comes with it, as JSON.
     pub data: Option<Arc<str>>,
     /// How long a target may take to answer.
     pub timeout: Duration,

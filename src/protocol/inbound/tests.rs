@@ -1,8 +1,10 @@
-use crate::domain::topics::history::Beginning;
 use std::borrow::Cow;
 
 use super::{message::missing, *};
-use crate::{domain::ids::ClientId, protocol::json::Unacceptable};
+use crate::{
+    domain::{ids::ClientId, topics::history::Beginning},
+    protocol::json::Unacceptable,
+};
 
 const ME: &str = "123e4567-e89b-12d3-a456-426614174000";
 const YOU: &str = "00000000-0000-4000-8000-000000000001";

@@ -34,6 +34,11 @@ impl Program {
         Self { stdin: child.stdin.take(), child, lines }
     }
 
+    /// Reads a line.
+    pub async fn line(&mut self) -> String {
+        self.says("").await
+    }
+
     /// Reads until a line contains a text. Returns the line.
     pub async fn says(&mut self, what: &str) -> String {
         let mut said = String::new();
