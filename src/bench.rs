@@ -13,6 +13,7 @@ mod engine;
 mod entrance;
 mod fanout;
 mod frames;
+mod history;
 mod identities;
 mod messages;
 mod meter;
@@ -62,6 +63,8 @@ pub(crate) struct Arguments {
 enum Benchmark {
     /// Publish to topics with many subscribers
     Fanout(fanout::Arguments),
+    /// Publish to a topic with a history, and for comparison to one without
+    History(history::Arguments),
     /// Send direct messages with receipts between pairs of devices
     Direct(direct::Arguments),
     /// Send commands over HTTP to devices that answer at once
@@ -77,6 +80,7 @@ enum Benchmark {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.benchmark {
         Benchmark::Fanout(arguments) => fanout::run(arguments).await,
+        Benchmark::History(arguments) => history::run(arguments).await,
         Benchmark::Direct(arguments) => direct::run(arguments).await,
         Benchmark::Command(arguments) => command::run(arguments).await,
         Benchmark::Room(arguments) => room::run(arguments).await,

@@ -21,13 +21,14 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::{
     appending::{Answer, Publication, Sender, Waiting},
+    known::KnownTopics,
     messages::{
-        CatchUp, CatchUpEnded, GetCounts, GetSubscribers, GotHistory, MarkPublished, PublishOverHttp, Published,
-        Subscribe, TopicDeleted, Unsubscribe,
+        CatchUp, CatchUpEnded, GetCounts, GetSession, GetSubscribers, GotHistory, MarkPublished, PublishOverHttp,
+        Published, Subscribe, TopicDeleted, Unsubscribe,
     },
 };
 pub use self::{
@@ -71,6 +72,9 @@ pub struct TopicManager {
     /// publications to topics with a history, and what must not overtake them; bounded by the semaphore of [`Topics`]
     queue: Queue<Append, Waiting>,
     catch_ups: CatchUps<Bytes>,
+    known: Arc<KnownTopics>,
+    /// room in the queue, in KiB, for publications that came without a place
+    places: Arc<Semaphore>,
     /// how many entries of the queue each session has
     queued: HashMap<u64, usize>,
 }
@@ -80,16 +84,30 @@ impl TopicManager {
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
-        journal: Recipient<Perform<Append>>,
+        (journal, known): (Recipient<Perform<Append>>, Arc<KnownTopics>),
         clock: Clock,
         rules: Rules,
         (per_client, most_waiting, wait): (usize, usize, Duration),
     ) -> Self {
         let subscriptions = Subscriptions::new(per_client, most_waiting);
-        // like what is read of a history, it must fit into an outbox
-        let catch_ups = CatchUps::new(relays.quarter_of_outbox());
+        // several topics of a client may be caught up with at once
+        let catch_ups = CatchUps::new(relays.quarter_of_outbox() / 4);
         let (queue, queued) = (Queue::new(journal), HashMap::new());
-        Self { subscriptions, wait, rules, directory, relays, backplane, clock, queue, catch_ups, queued }
+        let places = Arc::new(Semaphore::new(handle::PLACES));
+        Self {
+            subscriptions,
+            wait,
+            rules,
+            directory,
+            relays,
+            backplane,
+            clock,
+            queue,
+            catch_ups,
+            known,
+            places,
+            queued,
+        }
     }
 
     /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
@@ -113,6 +131,35 @@ impl TopicManager {
             here = audience.connected.saturating_sub(usize::from(sender.is_some()));
         }
         here + self.backplane.publish(topic, client, frame)
+    }
+
+    /// Whether a publication is to be stored: its topic may have got a history after the handle looked.
+    fn has_history(&self, topic: &TopicId, has_place: bool) -> bool {
+        has_place || self.known.has_history(topic) == Some(true)
+    }
+
+    /// A share of the memory for publications that only wait for others to be stored.
+    fn place(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_many_owned(handle::places(bytes)).ok()
+    }
+
+    /// Ends a client's subscription to a topic, or to a pattern with this text. If it still gets the topic's publications by a
+    /// pattern, it gets those that were held back for it.
+    fn unsubscribe(&mut self, client: ClientId, id: &TopicId) {
+        let held = self.catch_ups.end(client, id);
+        self.subscriptions.unsubscribe(client, id);
+        if !held.is_empty() && self.subscriptions.is_subscribed(client, id.as_str()) {
+            self.send_held(client, held);
+        }
+    }
+
+    /// Sends a client what was held back for it.
+    fn send_held(&self, client: ClientId, frames: Vec<Bytes>) {
+        let Some(session) = self.subscriptions.session_of(client) else { return };
+        let member: Members<SessionHandle> = Arc::new([session.clone()]);
+        for frame in frames {
+            self.relays.publish(session.worker(), member.clone(), None, frame);
+        }
     }
 
     /// An audience without some clients.
@@ -147,8 +194,7 @@ impl Handler<Unsubscribe> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
-        self.catch_ups.end(unsubscribe.client, &unsubscribe.id);
-        self.subscriptions.unsubscribe(unsubscribe.client, &unsubscribe.id);
+        self.unsubscribe(unsubscribe.client, &unsubscribe.id);
     }
 }
 
@@ -168,17 +214,20 @@ impl Handler<GotHistory> for TopicManager {
         let GotHistory { client, topic, attempt, last } = got;
         MessageResult(match self.catch_ups.caught_up(client, &topic, &attempt, last) {
             CaughtUp::Live(frames) => {
-                if let Some(session) = self.subscriptions.session_of(client) {
-                    let member: Members<SessionHandle> = Arc::new([session.clone()]);
-                    for frame in frames {
-                        self.relays.publish(session.worker(), member.clone(), None, frame);
-                    }
-                }
+                self.send_held(client, frames);
                 CaughtUp::Live(())
             }
             CaughtUp::Behind => CaughtUp::Behind,
             CaughtUp::Over => CaughtUp::Over,
         })
+    }
+}
+
+impl Handler<GetSession> for TopicManager {
+    type Result = Option<SessionHandle>;
+
+    fn handle(&mut self, GetSession(client): GetSession, _: &mut Self::Context) -> Self::Result {
+        self.subscriptions.session_of(client).cloned()
     }
 }
 
@@ -189,8 +238,7 @@ impl Handler<CatchUpEnded> for TopicManager {
         let CatchUpEnded { client, topic, attempt } = ended;
         let is_on = !attempt.is_over();
         if is_on {
-            self.catch_ups.end(client, &topic);
-            self.subscriptions.unsubscribe(client, &topic);
+            self.unsubscribe(client, &topic);
         }
         is_on
     }
@@ -205,8 +253,7 @@ impl Handler<AccountChanged> for TopicManager {
                 || !self.rules.admit_subscription(subscription, &account)
         });
         for id in lost.map(|subscription| subscription.id().clone()).collect::<Vec<_>>() {
-            self.catch_ups.end(account.id, &id);
-            self.subscriptions.unsubscribe(account.id, &id);
+            self.unsubscribe(account.id, &id);
         }
     }
 }
@@ -215,11 +262,10 @@ impl Handler<PresenceChanged> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, change: PresenceChanged, _: &mut Self::Context) {
-        // what its session has missed, another one has not got
-        self.catch_ups.end_all(change.client);
         if change.is_connected {
             self.subscriptions.connected(change.client, change.subscriber);
         } else {
+            self.catch_ups.end_all(change.client);
             self.subscriptions.disconnected(change.client);
         }
     }
@@ -229,20 +275,26 @@ impl Handler<Publish> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
-        let Publish { client, session, topic, msgid, frame, place, .. } = publish;
+        let Publish { client, session, topic, msgid, frame, has_offset, place } = publish;
+        let has_history = self.has_history(&topic, place.is_some());
         // only the broker publishes to its own topics
         if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
             let error = TopicError::NotSubscribed(topic.as_str().to_owned());
             return self.answer(Answer::Error { session, topic, msgid, error }, context);
         }
+        if has_history && has_offset {
+            return self.answer(Answer::Error { session, topic, msgid, error: TopicError::ReservedOffset }, context);
+        }
         let sender = Sender::Session { session, msgid };
-        if place.is_some() || self.is_queued(&sender) {
-            let message = place.is_some().then(|| wire::payload(&frame));
-            return self.append(
-                Append { topic, message },
-                Publication { client, sender, frame, _place: place },
-                context,
-            );
+        if has_history || self.is_queued(&sender) {
+            let message = has_history.then(|| wire::payload(&frame));
+            return match place.or_else(|| self.place(frame.len())) {
+                Some(place) => {
+                    let publication = Publication { client, sender, frame, _place: Some(place) };
+                    self.append(Append { topic, message }, publication, context);
+                }
+                None => self.refuse(&topic, sender, TopicError::TooManyWaiting),
+            };
         }
         self.deliver(&topic, Publication { client, sender, frame, _place: None }, None);
     }
@@ -258,7 +310,7 @@ impl Handler<PublishOverHttp> for TopicManager {
             return Box::pin(async { Err(error) });
         }
         let (answer, published) = oneshot::channel();
-        let message = place.is_some().then(|| wire::payload(&frame));
+        let message = self.has_history(&topic, place.is_some()).then(|| wire::payload(&frame));
         let publication = Publication { client, sender: Sender::Http(answer), frame, _place: place };
         match message {
             None => self.deliver(&topic, publication, None),

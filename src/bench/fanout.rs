@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let done = async {
         let names: Vec<_> = (0..topics).map(|number| format!("bench-{number:05}")).collect();
         let all = bench.devices(publishers + clients + stalled).await?;
-        bench.identities.topics(&all[0], &names).await?;
+        bench.identities.topics(&all[0], &names, None).await?;
 
         // publishers and topics are paired in turn; a publisher must be subscribed to its topics
         let mut topics_of = vec![Vec::new(); all.len()];

@@ -96,8 +96,8 @@ impl Identities {
         }
     }
 
-    /// Creates topics with these names for this owner.
-    pub(super) async fn topics(&mut self, owner: &Identity, names: &[String]) -> anyhow::Result<()> {
+    /// Creates topics with these names for this owner, with a history that keeps so many publications.
+    pub(super) async fn topics(&mut self, owner: &Identity, names: &[String], keep: Option<u32>) -> anyhow::Result<()> {
         if self.protocol == Protocol::Nats {
             return Ok(());
         }
@@ -106,8 +106,10 @@ impl Identities {
         let creating = stream::iter(names.to_vec()).map(|name| {
             let (owner, progress) = (owner.clone(), self.progress.clone());
             async move {
-                match owner.create_topic(&name).await {
-                    Ok(()) => {}
+                let history = keep.map(|size| json!({ "size": size }));
+                let topic = json!({ "topic_id": name, "history": history });
+                match owner.post::<Value>("/topics/create", &topic).await {
+                    Ok(_) => {}
                     // topics are not removed: it is from an earlier run
                     Err(ClientError::Refused { code, .. }) if code == "already_exists" => {
                         let topic: Value = owner.get(&format!("/topics/{name}")).await?;

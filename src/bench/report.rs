@@ -81,6 +81,12 @@ pub(super) struct Report {
     /// The rate divided by `broker_cpu_cores`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_core_per_s: Option<f64>,
+    /// The rate of the plain way, which was measured in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_delivered_per_s: Option<f64>,
+    /// The rate, per core of the broker if that is known, divided by that of the plain way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_plain: Option<f64>,
     /// Resident memory before the sockets were opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_before_bytes: Option<u64>,
@@ -164,6 +170,13 @@ fn time(micros: f64) -> String {
 }
 
 impl Report {
+    /// With the rate of the plain way, which was measured in the same run.
+    pub(super) fn compared_to(self, plain: &Self) -> Self {
+        let per_core = self.per_core_per_s.zip(plain.per_core_per_s);
+        let ratio = per_core.or(self.delivered_per_s.zip(plain.delivered_per_s)).map(|(this, plain)| this / plain);
+        Self { plain_delivered_per_s: plain.delivered_per_s, of_plain: ratio, ..self }
+    }
+
     /// The report as text.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
@@ -198,6 +211,9 @@ impl Report {
         if let Some(cores) = self.broker_cpu_cores {
             let per_core = self.per_core_per_s.map(|rate| format!(", {}/s for each", thousands(rate)));
             line("broker", format!("{cores:.2} cores busy{}", per_core.unwrap_or_default()));
+        }
+        if let (Some(plain), Some(ratio)) = (self.plain_delivered_per_s, self.of_plain) {
+            line("plain", format!("{}/s; {ratio:.2} of it", thousands(plain)));
         }
         let memory = [
             ("before", self.memory_before_bytes),

@@ -153,7 +153,8 @@ impl Protocol {
 #[inline]
 fn switchboard(frame: &[u8]) -> Incoming<'_> {
     // recipients get the sender's bytes, so messages begin as this client writes them
-    if frame.starts_with(br#"{"topic_id":"#) || frame.starts_with(br#"{"to":"#) {
+    let beginnings: [&[u8]; 3] = [br#"{"topic_id":"#, br#"{"to":"#, br#"{"offset":"#];
+    if beginnings.iter().any(|beginning| frame.starts_with(beginning)) {
         return Incoming::Message(frame);
     }
     if frame.starts_with(br#"{"type":"topic_sent""#) || frame.starts_with(br#"{"type":"sent""#) {
@@ -198,6 +199,8 @@ mod tests {
         assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
         let message = Protocol::Switchboard.message(Uuid::nil(), To::Client(Uuid::nil()), "x");
         assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
+        let kept = br#"{"offset":7,"topic_id":"t"}"#;
+        assert_eq!(switchboard(kept), Incoming::Message(kept));
         assert_eq!(switchboard(br#"{"type":"sent","msgid":"1"}"#), Incoming::Receipt);
         assert_eq!(switchboard(br#"{"msgid":"1","type":"topic_sent"}"#), Incoming::Receipt);
         assert_eq!(switchboard(br#"{"command_id":"7","method":"GET","url":"/","data":null}"#), Incoming::Command(b"7"));

@@ -1,7 +1,11 @@
 //! `switchboard subscribe`: prints publications until it is stopped. When the connection is lost it connects again, and goes on
 //! after the last offset that it has printed of each topic with a history.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    time::Duration,
+};
 
 use anyhow::bail;
 use clap::Args;
@@ -55,7 +59,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(since) = since {
         offsets.insert(pattern.clone(), since as i64);
     }
-    let mut subscriber = Subscriber { pattern, last, offsets, json, is_told: false };
+    let without_history = BTreeSet::new();
+    let mut subscriber = Subscriber { pattern, last, offsets, without_history, json, is_told: false };
     while_read(async {
         let mut lost = None;
         loop {
@@ -90,6 +95,8 @@ struct Subscriber {
     last: Option<u64>,
     /// the last offset that was printed of each topic with a history
     offsets: BTreeMap<String, i64>,
+    /// topics of which the senders set offsets
+    without_history: BTreeSet<String>,
     json: bool,
     /// whether the user knows that the subscription is made
     is_told: bool,
@@ -98,7 +105,13 @@ struct Subscriber {
 impl Subscriber {
     /// Subscribes, and prints what comes until the connection ends.
     async fn print(&mut self, link: &mut Link, socket: &mut Connection) -> Result<Infallible, End> {
-        self.subscribe(socket, &self.pattern.clone()).await?;
+        if has_wildcards(&self.pattern) {
+            // first what was missed of each topic, since its offset grows with what comes by the pattern
+            for topic in self.offsets.keys() {
+                self.subscribe(socket, topic).await?;
+            }
+        }
+        self.subscribe(socket, &self.pattern).await?;
         loop {
             let frame = tokio::select! {
                 frame = socket.next_frame() => frame?,
@@ -110,7 +123,7 @@ impl Subscriber {
             let topic = frame["topic_id"].as_str().unwrap_or_default().to_owned();
             match frame["type"].as_str() {
                 Some("connection" | "authenticated") => {}
-                Some("subscribed") => self.subscribed(socket, &topic, &frame).await?,
+                Some("subscribed") => self.subscribed(&topic, &frame),
                 Some("topic_gap") => {
                     let missed = self.offsets.get(&topic).map(|last| last + 1);
                     let first = frame["first_offset"].as_i64().unwrap_or_default();
@@ -121,10 +134,11 @@ impl Subscriber {
                 }
                 Some("topic_deleted") => {
                     self.offsets.remove(&topic);
+                    self.without_history.remove(&topic);
                     complain(&format!("the topic {} was deleted", printable(&topic)));
                 }
                 Some("error") => self.refused(socket, &topic, &frame).await?,
-                _ if !topic.is_empty() => self.show(&topic, &frame),
+                _ if !topic.is_empty() => self.show(link, &topic, &frame).await,
                 // direct messages and commands are not for this program
                 _ => {}
             }
@@ -142,7 +156,7 @@ impl Subscriber {
         socket.send_text(frame.to_string()).await
     }
 
-    async fn subscribed(&mut self, socket: &mut Connection, topic: &str, frame: &Value) -> Result<(), ClientError> {
+    fn subscribed(&mut self, topic: &str, frame: &Value) {
         if let Some(newest) = frame["offset"].as_i64() {
             let first = newest.saturating_sub(self.last.take().map_or(0, |last| last as i64)).max(0);
             self.offsets.entry(topic.to_owned()).or_insert(first);
@@ -151,13 +165,6 @@ impl Subscriber {
             self.is_told = true;
             complain(&format!("subscribed to {}", printable(topic)));
         }
-        if topic == self.pattern && has_wildcards(topic) {
-            // what was missed of the topics that the pattern matches
-            for missed in self.offsets.keys() {
-                self.subscribe(socket, missed).await?;
-            }
-        }
-        Ok(())
     }
 
     async fn refused(&mut self, socket: &mut Connection, topic: &str, frame: &Value) -> Result<(), End> {
@@ -179,23 +186,39 @@ impl Subscriber {
         Ok(())
     }
 
-    fn show(&mut self, topic: &str, frame: &Value) {
-        let offset = frame["offset"].as_i64();
-        if let Some(offset) = offset {
+    async fn show(&mut self, link: &Link, topic: &str, frame: &Value) {
+        let mut number = String::new();
+        if let Some(offset) = frame["offset"].as_i64()
+            && self.has_history(link, topic).await
+        {
             let last = self.offsets.entry(topic.to_owned()).or_default();
             if offset <= *last {
                 return;
             }
             *last = offset;
+            number = format!(" {offset}");
         }
         if self.json {
             return say!("{frame}");
         }
-        let number = offset.map(|offset| format!(" {offset}")).unwrap_or_default();
         let content = match &frame["content"] {
             Value::Null => json_text(frame),
             content => text(content),
         };
         say!("{}{number}: {content}", printable(topic));
+    }
+
+    /// Whether the offsets of a topic are the broker's. In a topic without a history they are a field of the senders'.
+    async fn has_history(&mut self, link: &Link, topic: &str) -> bool {
+        if self.offsets.contains_key(topic) || self.without_history.contains(topic) {
+            return !self.without_history.contains(topic);
+        }
+        let path: String = topic.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let shown: Result<Value, _> = link.client().get(&format!("/topics/{path}")).await;
+        let has_history = shown.is_ok_and(|topic| topic["history"].is_object());
+        if !has_history {
+            self.without_history.insert(topic.to_owned());
+        }
+        has_history
     }
 }

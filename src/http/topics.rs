@@ -21,7 +21,7 @@ use crate::{
         topics::{
             Topic,
             history::Retention,
-            pattern::{Pattern, has_wildcards},
+            pattern::{ONE, Pattern, has_wildcards},
         },
     },
     http::Admission,
@@ -121,13 +121,19 @@ pub struct ListQuery {
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         // no name contains NUL, and PostgreSQL refuses to search for it
-        let parse = |text: &str| Pattern::parse(text.into()).ok().filter(|_| !text.contains('\0'));
+        let parse = |text: &str| Pattern::parse(wildcards(text).into()).ok().filter(|_| !text.contains('\0'));
         let expected =
             "a pattern such as plant/+/temperature or plant/#, with wildcards as whole levels and # at the end";
         let pattern = fields.parsed("match", parse, expected);
         let part = Part::from_fields(fields);
         Ok(Self { pattern: pattern?, part: part? })
     }
+}
+
+/// A pattern from a query, in which `+` that is not percent-encoded stands for a space.
+fn wildcards(text: &str) -> String {
+    let levels: Vec<_> = text.split('/').map(|level| if level == " " { ONE } else { level }).collect();
+    levels.join("/")
 }
 
 /// All topics.

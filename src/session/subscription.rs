@@ -6,6 +6,7 @@ use super::{Dialect, Session};
 use crate::{
     domain::ids::TopicId,
     protocol::{
+        close_code::CloseCode,
         inbound::{self, Frame},
         outbound,
     },
@@ -48,11 +49,14 @@ impl Session {
             };
             (topic, changed)
         };
-        context.wait(change.into_actor(self).map(move |(topic, changed), session, _| match changed {
-            Ok(answer) => {
+        // a task, which ends also if the socket does not wait for it: half of it would leave the client without publications
+        let change = actix::spawn(change);
+        context.wait(change.into_actor(self).map(move |changed, session, _| match changed {
+            Err(_) => session.outbox.close(CloseCode::ServerError),
+            Ok((_, Ok(answer))) => {
                 answer.inspect(|answer| session.send(answer));
             }
-            Err(error) => session.tell_topic_error(&error, &topic, msgid.as_deref()),
+            Ok((topic, Err(error))) => session.tell_topic_error(&error, &topic, msgid.as_deref()),
         }));
     }
 }

@@ -135,7 +135,8 @@ impl Store {
         let Some(row) = of_creator.lock(LockType::NoKeyUpdate).one(&transaction).await? else {
             return Ok(UpdatedTopic::NotFound);
         };
-        let before = history_of(&row).map(|history| history.retention);
+        let history = history_of(&row);
+        let before = history.map(|history| history.retention);
         let mut row: ActiveModel = row.into_active_model();
         if let Some(metadata) = &change.metadata {
             row.metadata = Set(metadata.to_string());
@@ -147,6 +148,10 @@ impl Store {
                 Some(after) => after,
             };
             set_retention(&mut row, after);
+            // else they would be there again, with a gap behind them, once the history becomes longer
+            if let (Some(history), Some(after)) = (history, after) {
+                history::delete(&transaction, history.id, i64::MIN, after.after(history.last_offset)).await?;
+            }
             if after.is_none() {
                 row.history_id = Set(None);
             } else if before.is_none() {

@@ -153,6 +153,7 @@ async fn a_history_begins_changes_and_ends_by_a_change_of_its_topic() {
         json!({ "size": "1" }),
         json!(1),
         json!({ "size": 1, "ttl_secs": 0 }),
+        json!({ "size": 1, "ttl": 5 }),
     ] {
         assert_eq!(patch(&device, "/topics/news", json!({ "history": history })).await.0, 422, "{history}");
         let body = json!({ "topic_id": "other", "history": history });
@@ -188,10 +189,25 @@ async fn what_a_history_keeps_no_longer_is_cleaned_in_small_steps() {
     for _ in 0..250 {
         next(&mut socket).await;
     }
-    patch(&device, "/topics/news", json!({ "history": { "size": 5 } })).await;
+    assert_eq!(answer(device.request(Method::DELETE, "/topics/news")).await.0, 200);
     let store = broker.store().await;
-    assert_eq!(store.clean_histories().await.unwrap(), 245);
-    assert_eq!(kept(&device, "news", 0).await.len(), 5);
+    assert_eq!(store.clean_histories().await.unwrap(), 250);
+}
+
+#[tokio::test]
+async fn what_a_smaller_history_dropped_is_not_there_again_when_it_becomes_larger() {
+    let broker = Broker::start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 100 })).await;
+    for number in 1..=20 {
+        publish(&mut socket, "news", &number.to_string()).await;
+    }
+    patch(&device, "/topics/news", json!({ "history": { "size": 5 } })).await;
+    publish(&mut socket, "news", "21").await;
+    patch(&device, "/topics/news", json!({ "history": { "size": 100 } })).await;
+    publish(&mut socket, "news", "22").await;
+    let offsets: Vec<_> = kept(&device, "news", 0).await.into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(offsets, (17..=22).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -261,7 +277,7 @@ async fn who_may_not_subscribe_does_not_read_the_history() {
     let (status, refused) = get(&device, "/topics/secret/messages").await;
     assert_eq!((status, &refused["detail"]), (403, &json!("Not allowed on topic secret")));
     assert_eq!(get(&operator, "/topics/secret/messages").await.0, 200);
-    assert_eq!(get(&broker.client(), "/topics/secret/messages").await.0, 422);
+    assert_eq!(get(&broker.client(), "/topics/secret/messages").await.0, 401);
     assert_eq!(get(&device, "/topics/none/messages").await.0, 404);
 }
 
@@ -417,4 +433,81 @@ async fn a_long_history_comes_at_the_speed_of_its_reader() {
     subscribe(&mut socket, "news", json!({ "since_offset": 0 })).await;
     socket.send_text(r#"{"type":"ping"}"#).await.unwrap();
     next_of_type(&mut socket, "pong").await;
+}
+
+#[tokio::test]
+async fn many_topics_at_once_do_not_overrun_a_reader_that_reads() {
+    let broker =
+        Broker::with().set("LIMITS__OUTBOUND_BYTES", "200000").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    let (_, _, mut socket) = broker.connected("reader").await;
+    let (topics, content) = (8, "x".repeat(5_000));
+    for number in 0..topics {
+        let topic = format!("news/{number}");
+        create(&device, &topic, json!({ "size": 100 })).await;
+        for _ in 0..30 {
+            publish(&mut publisher, &topic, &content).await;
+        }
+    }
+    for number in 0..topics {
+        let frame = json!({ "type": "subscribe", "topic_id": format!("news/{number}"), "since_offset": 0 });
+        socket.send_text(frame.to_string()).await.unwrap();
+    }
+    let mut last = vec![0; topics];
+    while last.iter().any(|last| *last < 30) {
+        let frame = next(&mut socket).await;
+        if let (Some(offset), None) = (frame["offset"].as_i64(), frame["type"].as_str()) {
+            let topic: usize = frame["topic_id"].as_str().unwrap()[5..].parse().unwrap();
+            assert_eq!(offset, last[topic] + 1);
+            last[topic] = offset;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_takeover_while_a_subscriber_catches_up_goes_on_with_the_new_socket() {
+    let broker =
+        Broker::with().set("LIMITS__OUTBOUND_BYTES", "100000").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    let (reader, _, mut old) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    for number in 1..=500 {
+        assert_eq!(publish(&mut publisher, "news", &"x".repeat(5_000)).await, number);
+    }
+    assert_eq!(subscribe(&mut old, "news", json!({ "since_offset": 0 })).await["offset"], 500);
+    assert_eq!(offsets(&mut old, 10).await, (1..=10).collect::<Vec<_>>());
+    let mut new = reader.connect("/ws").await.unwrap();
+    next_of_type(&mut new, "connection").await;
+    assert_eq!(publish(&mut publisher, "news", "live").await, 501);
+    let mut last = 10;
+    while let Ok(frame) = old.next_frame().await {
+        assert_eq!(frame["offset"], last + 1);
+        last += 1;
+    }
+    while last < 501 {
+        let frame = next(&mut new).await;
+        assert_eq!(frame["offset"], last + 1, "{frame}");
+        last += 1;
+    }
+}
+
+#[tokio::test]
+async fn who_unsubscribes_while_it_catches_up_gets_what_was_held_back_by_its_pattern() {
+    let broker =
+        Broker::with().set("LIMITS__OUTBOUND_BYTES", "400000").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let (device, _, mut publisher) = broker.connected("publisher").await;
+    let (_, _, mut socket) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    for _ in 0..400 {
+        publish(&mut publisher, "news", &"x".repeat(5_000)).await;
+    }
+    subscribe(&mut socket, "#", json!({})).await;
+    for frame in ["subscribe", "unsubscribe"] {
+        let frame = json!({ "type": frame, "topic_id": "news", "since_offset": 0 });
+        socket.send_text(frame.to_string()).await.unwrap();
+    }
+    while next(&mut socket).await["type"] != "unsubscribed" {}
+    assert_eq!(publish(&mut publisher, "news", "live").await, 401);
+    while next(&mut socket).await["offset"] != 401 {}
+    nothing_came(&mut socket).await;
 }

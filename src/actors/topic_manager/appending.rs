@@ -128,7 +128,7 @@ impl TopicManager {
         }
     }
 
-    fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
+    pub(super) fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
         match sender {
             Sender::Session { session, msgid } => self.tell_error(&session, topic, &msgid, &error),
             Sender::Http(answer) => drop(answer.send(Err(error))),

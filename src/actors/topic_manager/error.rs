@@ -41,6 +41,9 @@ pub enum TopicError {
     /// There is no such topic, and it is no pattern either.
     #[error("not a topic, nor a pattern: {0}")]
     BadPattern(#[from] BadPattern),
+    /// As many publications wait to be stored as may.
+    #[error("as many publications wait to be stored as may")]
+    TooManyWaiting,
     /// The topic has no history.
     #[error("topic has no history")]
     NoHistory,
@@ -93,7 +96,7 @@ impl TopicError {
             Self::Limit(CannotSubscribe::TooMany) => {
                 (ErrorCode::TooManyRequests, too_many("limits.subscriptions_per_client"))
             }
-            Self::Limit(CannotSubscribe::TooManyWaiting) => {
+            Self::TooManyWaiting | Self::Limit(CannotSubscribe::TooManyWaiting) => {
                 (ErrorCode::AtLimit, "Server is at its limit, try again later".into())
             }
             Self::Store(error) => {

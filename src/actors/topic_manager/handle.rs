@@ -48,9 +48,9 @@ use crate::{
 const COUNTED_AT_ONCE: usize = 200;
 
 /// Publications that may wait to be stored, in KiB, each at least one.
-const PLACES: usize = 16 * 1024;
+pub(super) const PLACES: usize = 16 * 1024;
 
-fn places(bytes: usize) -> u32 {
+pub(super) fn places(bytes: usize) -> u32 {
     (bytes / 1024 + 1).min(PLACES) as u32
 }
 
@@ -111,18 +111,18 @@ impl Topics {
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
         let Dependencies { directory, relays, backplane, store, accounts, journal, clock } = with;
         let limits = &settings.limits;
+        let known = Arc::new(KnownTopics::new(store.clone()));
         let wait = Duration::from_secs(settings.sessions.subscription_wait_secs);
         let manager = TopicManager::new(
             directory.clone(),
             relays.clone(),
             backplane.clone(),
-            journal,
+            (journal, known.clone()),
             clock.clone(),
             settings.topics.subscribe.clone(),
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
         let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
-        let known = Arc::new(KnownTopics::new(store.clone()));
         let places = Arc::new(Semaphore::new(PLACES));
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
         Self { manager, directory, relays, backplane, store, accounts, clock, known, access, places, per_creator }

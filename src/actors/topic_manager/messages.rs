@@ -45,6 +45,11 @@ pub(super) struct CatchUp {
     pub(super) topic: TopicId,
 }
 
+/// The session that gets a client's publications.
+#[derive(Message)]
+#[rtype(result = "Option<SessionHandle>")]
+pub(super) struct GetSession(pub(super) ClientId);
+
 /// A subscriber has got the history up to an offset. If it has caught up, it now gets what was held back.
 #[derive(Message)]
 #[rtype(result = "CaughtUp<()>")]

@@ -26,30 +26,33 @@ use crate::{
         topics::{history::AppendRefusal, pattern::Pattern},
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
+    store::test_store,
 };
 
 struct Scene {
     manager: Addr<TopicManager>,
     directory: Arc<Directory>,
     journal: TestJournal<Append>,
+    _folder: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new() -> Self {
         let directory = Arc::new(Directory::default());
         let (journal, changes) = TestJournal::start();
+        let (folder, store) = test_store().await;
         let (backplane, wait) = (Arc::new(LocalBackplane), Duration::from_secs(60));
         let manager = TopicManager::new(
             directory.clone(),
             worker(),
             backplane,
-            changes,
+            (changes, Arc::new(KnownTopics::new(store))),
             Clock::default(),
             Rules::default(),
             (2, 3, wait),
         );
         let manager = manager.start();
-        Self { manager, directory, journal }
+        Self { manager, directory, journal, _folder: folder }
     }
 
     async fn subscribe(&self, account: &Account, topic: &str) -> Result<(), CannotSubscribe> {

@@ -119,13 +119,16 @@ impl<F: Clone + AsRef<[u8]>> CatchUps<F> {
         CaughtUp::Live(frames)
     }
 
-    /// A client does not catch up with a topic any more.
-    pub fn end(&mut self, client: ClientId, topic: &TopicId) {
-        if let Some(clients) = self.topics.get_mut(topic) {
-            clients.remove(&client);
-            if clients.is_empty() {
-                self.topics.remove(topic);
-            }
+    /// A client does not catch up with a topic any more. Returns what was held back.
+    pub fn end(&mut self, client: ClientId, topic: &TopicId) -> Vec<F> {
+        let Some(clients) = self.topics.get_mut(topic) else { return Vec::new() };
+        let ended = clients.remove(&client);
+        if clients.is_empty() {
+            self.topics.remove(topic);
+        }
+        match ended.map(|mut ended| std::mem::replace(&mut ended.state, State::Has(0))) {
+            Some(State::Reading(held, _)) => held.into_iter().map(|(_, frame)| frame).collect(),
+            Some(State::Has(_)) | None => Vec::new(),
         }
     }
 
@@ -208,7 +211,8 @@ mod tests {
         let second = all.begin(client, topic.clone());
         assert!(first.is_over() && !second.is_over());
         assert_eq!(all.caught_up(client, &topic, &first, 0), CaughtUp::Over);
-        all.end(client, &topic);
+        all.hold_back(&topic, 1, &frame(1));
+        assert_eq!(all.end(client, &topic), [frame(1)]);
         assert_eq!(all.caught_up(client, &topic, &second, 0), CaughtUp::Over);
         let ends: [fn(&mut CatchUps<String>, ClientId, &TopicId); 2] =
             [|all, client, _| all.end_all(client), |all, _, topic| all.remove_topic(topic)];

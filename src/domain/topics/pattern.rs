@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use crate::domain::ids::TopicId;
 
 /// The level that stands for exactly one level.
-pub(in crate::domain) const ONE: &str = "+";
+pub const ONE: &str = "+";
 
 /// The last level that stands for any number of levels.
 pub(in crate::domain) const ANY: &str = "#";

@@ -164,8 +164,8 @@ impl From<TopicError> for ApiError {
             ),
             TopicError::NoHistory => Self::NoHistory,
             TopicError::NoSize => Self::invalid("missing", &["body", "history", "size"], "Field required", Value::Null),
-            // only sockets ask for that
-            TopicError::OffsetBeyond(_) => Self::Internal(error.to_string()),
+            // only sockets are told of these
+            TopicError::OffsetBeyond(_) | TopicError::TooManyWaiting => Self::Internal(error.to_string()),
             TopicError::ReservedOffset => Self::invalid(
                 "value_error",
                 &["body", "offset"],

@@ -18,11 +18,11 @@ use crate::{
         Admission,
         body::{Body, Checked, Fields, FromFields, QueryOf},
         errors::ApiError,
-        extract::{Identity, TopicIdentity},
+        extract::Identity,
         paging::{MOST, PAGE_BYTES, USUAL},
         undisturbed,
     },
-    protocol::outbound::rfc3339,
+    protocol::outbound::{excerpt, rfc3339},
     state::Broker,
 };
 
@@ -69,6 +69,10 @@ pub(super) fn history(fields: &mut Fields<'_>) -> Checked<Option<Option<Retentio
     let Some(settings) = value.as_object() else {
         return Err(fields.fault("dict_type", "history", "Input should be a valid object"));
     };
+    if let Some(unknown) = settings.keys().find(|key| !["size", "ttl_secs"].contains(&key.as_str())) {
+        let msg = format!("Extra inputs are not permitted: {}", excerpt(unknown));
+        return Err(fields.fault("extra_forbidden", "history", msg));
+    }
     let mut within = |name: &str, most: u32| match settings.get(name) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
@@ -176,7 +180,7 @@ pub struct TopicMessages {
 pub async fn messages(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
-    identity: TopicIdentity,
+    identity: Identity,
     path: web::Path<String>,
     query: QueryOf<HistoryQuery>,
 ) -> Result<web::Json<TopicMessages>, ApiError> {
@@ -184,7 +188,7 @@ pub async fn messages(
     let topic_id = path.into_inner();
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let id = TopicId::from(topic_id.as_str());
-    let part = broker.topics.history(&identity.0.account, &id, since_offset, limit, PAGE_BYTES).await?;
+    let part = broker.topics.history(&identity.account, &id, since_offset, limit, PAGE_BYTES).await?;
     let HistoryPart { first_offset, last_offset, entries } = part;
     let messages = entries.into_iter().map(KeptPublication::of).collect();
     Ok(web::Json(TopicMessages { topic_id, first_offset, last_offset, messages }))

@@ -102,7 +102,12 @@ pub(in crate::store) async fn append(
 }
 
 /// Deletes the publications of a history after one offset and up to another.
-async fn delete(connection: &impl ConnectionTrait, history: i64, after: i64, up_to: i64) -> Result<u64, StoreError> {
+pub(super) async fn delete(
+    connection: &impl ConnectionTrait,
+    history: i64,
+    after: i64,
+    up_to: i64,
+) -> Result<u64, StoreError> {
     use topic_history::{Column, Entity};
     let of_history = Entity::delete_many().filter(Column::HistoryId.eq(history));
     let range = of_history.filter(Column::Offset.gt(after)).filter(Column::Offset.lte(up_to));

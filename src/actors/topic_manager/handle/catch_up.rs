@@ -4,12 +4,15 @@ use tokio::sync::oneshot;
 
 use super::{TopicError, Topics};
 use crate::{
-    actors::topic_manager::messages::{CatchUp, CatchUpEnded, GotHistory},
+    actors::topic_manager::messages::{CatchUp, CatchUpEnded, GetSession, GotHistory},
     delivery::{SessionHandle, tick},
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
-        subscriptions::catching_up::{Attempt, CaughtUp},
+        subscriptions::{
+            Subscription,
+            catching_up::{Attempt, CaughtUp},
+        },
         topics::history::Beginning,
     },
     protocol::outbound,
@@ -30,7 +33,8 @@ struct Subscriber {
 
 impl Topics {
     /// Subscribes a client with a socket to a topic with a history. It gets what `subscribed` makes of the newest offset, then
-    /// what it missed, then what is published from now on. This returns before it has got all of it.
+    /// what it missed, then what is published from now on. This returns before it has got all of it. It must not be dropped
+    /// before that.
     ///
     /// # Errors
     /// As for [`Topics::subscribe`], or the topic has no history, or not that offset.
@@ -41,8 +45,11 @@ impl Topics {
         beginning: Beginning,
         subscribed: impl FnOnce(i64) -> (SessionHandle, String),
     ) -> Result<(), TopicError> {
-        let topic = self.known.find(id).await?;
-        let history = topic.history.ok_or(TopicError::NoHistory)?;
+        let (subscription, history) = self.subscription(account, id).await?;
+        if matches!(subscription, Subscription::Pattern(_)) {
+            return Err(TopicError::NotFound);
+        }
+        let history = history.ok_or(TopicError::NoHistory)?;
         let since = match beginning {
             Beginning::After(offset) if offset > history.last_offset => {
                 return Err(TopicError::OffsetBeyond(history.last_offset));
@@ -63,11 +70,11 @@ impl Topics {
         let (asking, answer) = subscribed(history.last_offset);
         self.relays.deliver(&asking, &[answer.as_bytes()]);
         // it has no session if it has disconnected
-        if let Some(subscriber) = subscriber {
+        if let Some(mut subscriber) = subscriber {
             let (topics, is_told) = (self.clone(), matches!(beginning, Beginning::After(_)));
             // a task, since the socket that asked need not be the one that gets it
             actix::spawn(async move {
-                if let Err(error) = topics.catch_up(&subscriber, since, is_told).await {
+                if let Err(error) = topics.catch_up(&mut subscriber, since, is_told).await {
                     topics.give_up(&subscriber, &error).await;
                 }
             });
@@ -75,20 +82,40 @@ impl Topics {
         Ok(())
     }
 
-    /// Sends a subscriber the history after `since`, and tells it of what is no longer there if `is_told`.
-    async fn catch_up(&self, subscriber: &Subscriber, mut since: i64, mut is_told: bool) -> Result<(), TopicError> {
-        let Subscriber { client, topic, session, attempt } = subscriber;
+    /// Sends a subscriber the history after `since`, and tells it of what is no longer there if `is_told`. If another session of
+    /// the client takes over, that gets the rest.
+    async fn catch_up(&self, subscriber: &mut Subscriber, mut since: i64, mut is_told: bool) -> Result<(), TopicError> {
+        let (client, topic) = (subscriber.client, subscriber.topic.clone());
+        // read and held back at most, so that there is room for both behind a backlog of a quarter
+        let bytes = self.relays.quarter_of_outbox();
         loop {
-            // to a quarter of its limit, so that there is room for another one
-            self.relays.drained(session).await;
-            let bytes = self.relays.quarter_of_outbox();
+            self.relays.drained(&subscriber.session).await;
             let part = self.store.topic_history(topic.as_str(), since, PART, bytes).await?;
             let part = part.ok_or(TopicError::NoHistory)?;
-            if attempt.is_over() || !session.is_open() {
+            if since > part.last_offset {
+                // another topic has got its name
+                return Err(TopicError::OffsetBeyond(part.last_offset));
+            }
+            // others may have filled the outbox meanwhile; from here on nothing waits until the part is there
+            while !self.relays.is_drained(&subscriber.session) {
+                self.relays.drained(&subscriber.session).await;
+            }
+            if subscriber.attempt.is_over() {
                 return Ok(());
             }
-            let first = since + 1;
-            if first < part.first_offset {
+            if !subscriber.session.is_open() {
+                match self.manager.send(GetSession(client)).await? {
+                    Some(session) if session.is_open() => subscriber.session = session,
+                    // it has disconnected, or will be told that it has
+                    _ => {
+                        self.end(subscriber).await;
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+            let session = &subscriber.session;
+            if since + 1 < part.first_offset {
                 if is_told {
                     self.relays.deliver(session, &[outbound::topic_gap(topic.as_str(), part.first_offset).as_bytes()]);
                 }
@@ -96,12 +123,16 @@ impl Topics {
             }
             // of `last`, only what falls out while it is sent is a gap
             is_told = true;
+            let mut is_taken = true;
             for entry in &part.entries {
                 let (prefix, fields) = outbound::with_offset(&entry.message, entry.offset);
-                self.relays.deliver(session, &[prefix.as_bytes(), fields.as_bytes()]);
+                is_taken = self.relays.deliver(session, &[prefix.as_bytes(), fields.as_bytes()]);
+                if !is_taken {
+                    break;
+                }
                 since = entry.offset;
             }
-            if since < part.last_offset {
+            if !is_taken || since < part.last_offset {
                 continue;
             }
             // frames for another thread leave at the end of the tick; later publications must not overtake them
@@ -109,8 +140,9 @@ impl Topics {
             tick::at_end_do(move || drop(end));
             // completes with an error, since the sender is dropped
             let _ = tick_over.await;
-            let got = GotHistory { client: *client, topic: topic.clone(), attempt: attempt.clone(), last: since };
-            match self.manager.send(got).await? {
+            self.relays.drained(session).await;
+            let attempt = subscriber.attempt.clone();
+            match self.manager.send(GotHistory { client, topic: topic.clone(), attempt, last: since }).await? {
                 CaughtUp::Behind => {}
                 CaughtUp::Live(()) | CaughtUp::Over => return Ok(()),
             }
