@@ -13,16 +13,11 @@ pub use error::{AuthError, IdentityError, LookupError};
 use futures_util::future::LocalBoxFuture;
 use tracing::Instrument;
 
-use crate::{
-    domain::{accounts::AccountChange, ids::ClientId},
-    store::patience,
-};
+use crate::{domain::accounts::AccountChange, store::patience};
 
 /// The sessions of clients, which depend on accounts and tokens.
 pub trait Sessions: Send + Sync {
-    /// Whether the client has one on this node.
-    fn has(&self, client: ClientId) -> bool;
-    /// Closes those that a change concerns, on all nodes.
+    /// Closes those that a change concerns, on all nodes, and ends the subscriptions that the account may not have any more.
     fn apply(&self, change: AccountChange) -> LocalBoxFuture<'_, ()>;
 }
 

@@ -132,10 +132,8 @@ impl Registrations {
         let device_key = new_device_key.unwrap_or_else(random_text);
         let registered = self.store.register_device(uuid, &name, &digest(&device_key), proof, &stored).await?;
         let account = self.accounts.put(registered.ok_or(AuthError::UuidClaimed)?.into());
-        // a session that begins from here on finds the account as it is now
-        if self.sessions.has(uuid) {
-            self.sessions.apply(AccountChange::Account(account.clone())).await;
-        }
+        // also of a device without a session: its subscriptions may wait for it, and be for its old name
+        self.sessions.apply(AccountChange::Account(account.clone())).await;
         tracing::info!(device = %uuid, "device registered");
         Ok(RegisteredDevice { tokens: tokens.issue(&account, family, refresh)?, device_key })
     }

@@ -276,6 +276,24 @@ async fn subscriptions_end_when_the_rules_do_not_admit_the_client_any_more() {
 }
 
 #[tokio::test]
+async fn a_device_with_another_name_loses_the_subscriptions_that_wait_for_it() {
+    let rules = "[[topics.subscribe]]\ntopic = \"secret/#\"\nwho = [\"operator\", \"name:sensor-*\"]";
+    let mut broker = Broker::with().file("rules.toml", rules).argument("--config").argument("rules.toml").start().await;
+    let admin = broker.admin().await;
+    let (mut device, registered) = broker.device("sensor-8").await;
+    create(&admin, "secret/a").await;
+    create(&admin, "open").await;
+    for topic in ["secret/a", "secret/+", "open"] {
+        device.subscribe(topic).await.unwrap();
+    }
+    device.register_device("plain", registered.uuid).await.unwrap();
+    for (topic, expected) in [("secret%2Fa", 0), ("open", 1)] {
+        let (_, shown) = get(&admin, &format!("/topics/{topic}")).await;
+        assert_eq!(shown["subscriber_count"], expected, "{topic}");
+    }
+}
+
+#[tokio::test]
 async fn a_rule_that_says_nothing_stops_the_start_with_its_key() {
     let mut broker = Broker::with().file("rules.toml", "[[topics.publish]]\ntopic = \"a+\"\nwho = [\"any\"]");
     let output = broker.run(&["serve", "--config", "rules.toml", "--bind", "127.0.0.1:0"], "");

@@ -80,11 +80,6 @@ impl Clients {
         self.directory.device(id)
     }
 
-    /// Whether the client has any session on this node.
-    pub fn is_connected(&self, id: ClientId) -> bool {
-        self.directory.is_connected(id)
-    }
-
     /// Checks early whether the client may open another socket. [`Clients::connect`] decides.
     ///
     /// # Errors
@@ -169,10 +164,6 @@ impl Clients {
 }
 
 impl Sessions for Clients {
-    fn has(&self, client: ClientId) -> bool {
-        self.is_connected(client)
-    }
-
     fn apply(&self, change: AccountChange) -> LocalBoxFuture<'_, ()> {
         Box::pin(async move {
             // without the Registry the process ends, and with it all sessions
