@@ -9,6 +9,7 @@
 mod batch;
 mod changes;
 mod handle;
+mod places;
 mod queue;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use self::{
 pub use self::{
     changes::{Change, Outcomes, Perform, Performed},
     handle::{Backlog, Journal},
+    places::{Place, Places},
     queue::{Journaling, Queue},
 };
 use crate::store::{Record, Store, StoreError, patience::Patience};

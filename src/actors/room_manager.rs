@@ -12,12 +12,12 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 pub use self::handle::{NotRequested, RoomError, Rooms};
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Journaling, Perform, Queue},
+    journal::{Journaling, Perform, Place, Queue},
 };
 use crate::{
     clock::Clock,
@@ -40,7 +40,7 @@ struct Ask {
     /// Gets the outcome.
     answer: Option<oneshot::Sender<Decided>>,
     /// Its share of the memory for waiting changes.
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// A client has a new name.
@@ -62,7 +62,7 @@ struct GetSocketCounts;
 pub struct Asker {
     socket: Option<(SessionHandle, Attachment)>,
     answer: Option<oneshot::Sender<Decided>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 pub struct RoomManager {
@@ -78,10 +78,7 @@ pub struct RoomManager {
 impl RoomManager {
     fn new(journal: Recipient<Perform<RoomChange>>, relays: Arc<Relays>, clock: Clock) -> Self {
         // at most a quarter of an outbox, so that joining makes no slow consumers
-        let history_bytes = match relays.outbox_limits().bytes {
-            0 => HISTORY_BYTES,
-            bytes => HISTORY_BYTES.min(bytes / 4),
-        };
+        let history_bytes = HISTORY_BYTES.min(relays.quarter_of_outbox());
         let occupancy = Occupancy::default();
         Self { occupancy, queue: Queue::new(journal), history_bytes, relays, clock }
     }

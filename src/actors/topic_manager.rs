@@ -5,40 +5,37 @@
 //! database, except for `$status`, where the Registry and the GatewayMonitor publish; the handle looks there before it passes
 //! a publication or subscription on.
 
-mod appending;
+mod catching_up;
 mod error;
 mod handle;
 mod known;
 mod messages;
+mod publishing;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
+use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Recipient};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::{
-    appending::{Answer, Publication, Sender, Waiting},
-    known::KnownTopics,
-    messages::{
-        CatchUp, CatchUpEnded, GetCounts, GetSession, GetSubscribers, GotHistory, MarkPublished, PublishOverHttp,
-        Published, Subscribe, TopicDeleted, Unsubscribe,
-    },
-};
 pub use self::{
     error::TopicError,
     handle::{Dependencies, NotPublished, TopicView, Topics},
     messages::{AccountChanged, Announce, CloseReplaced, PresenceChanged, Publish},
 };
+use self::{
+    known::KnownTopics,
+    messages::{GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
+    publishing::Waiting,
+};
 use super::{
     directory::Directory,
-    journal::{Perform, Queue},
+    journal::{Perform, Places, Queue},
 };
 use crate::{
     clock::Clock,
@@ -46,14 +43,10 @@ use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
-        subscriptions::{
-            Audience, CannotSubscribe, Location, Members, Subscriptions,
-            catching_up::{Attempt, CatchUps, CaughtUp},
-        },
+        subscriptions::{CannotSubscribe, Location, Subscriptions, catching_up::CatchUps},
         topics::{access::Rules, check_subscription, history::Append},
     },
     protocol::{outbound, wire},
-    store::StoreError,
 };
 
 /// Capacity of the mailbox. When it is full, publishing sessions wait and are not read.
@@ -69,12 +62,12 @@ pub struct TopicManager {
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
     clock: Clock,
-    /// publications to topics with a history, and what must not overtake them; bounded by the semaphore of [`Topics`]
+    /// publications to topics with a history, and what must not overtake them; each has a place
     queue: Queue<Append, Waiting>,
     catch_ups: CatchUps<Bytes>,
     known: Arc<KnownTopics>,
-    /// room in the queue, in KiB, for publications that came without a place
-    places: Arc<Semaphore>,
+    /// for publications that came without a place
+    places: Places,
     /// how many entries of the queue each session has
     queued: HashMap<u64, usize>,
 }
@@ -93,7 +86,7 @@ impl TopicManager {
         // several topics of a client may be caught up with at once
         let catch_ups = CatchUps::new(relays.quarter_of_outbox() / 4);
         let (queue, queued) = (Queue::new(journal), HashMap::new());
-        let places = Arc::new(Semaphore::new(handle::PLACES));
+        let places = Places::default();
         Self {
             subscriptions,
             wait,
@@ -132,43 +125,6 @@ impl TopicManager {
         }
         here + self.backplane.publish(topic, client, frame)
     }
-
-    /// Whether a publication is to be stored: its topic may have got a history after the handle looked.
-    fn has_history(&self, topic: &TopicId, has_place: bool) -> bool {
-        has_place || self.known.has_history(topic) == Some(true)
-    }
-
-    /// A share of the memory for publications that only wait for others to be stored.
-    fn place(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().try_acquire_many_owned(handle::places(bytes)).ok()
-    }
-
-    /// Ends a client's subscription to a topic, or to a pattern with this text. If it still gets the topic's publications by a
-    /// pattern, it gets those that were held back for it.
-    fn unsubscribe(&mut self, client: ClientId, id: &TopicId) {
-        let held = self.catch_ups.end(client, id);
-        self.subscriptions.unsubscribe(client, id);
-        if !held.is_empty() && self.subscriptions.is_subscribed(client, id.as_str()) {
-            self.send_held(client, held);
-        }
-    }
-
-    /// Sends a client what was held back for it.
-    fn send_held(&self, client: ClientId, frames: Vec<Bytes>) {
-        let Some(session) = self.subscriptions.session_of(client) else { return };
-        let member: Members<SessionHandle> = Arc::new([session.clone()]);
-        for frame in frames {
-            self.relays.publish(session.worker(), member.clone(), None, frame);
-        }
-    }
-
-    /// An audience without some clients.
-    fn without(&self, audience: &Audience<SessionHandle>, clients: &[ClientId]) -> Arc<Audience<SessionHandle>> {
-        let left_out: HashSet<u64> =
-            clients.iter().filter_map(|client| self.subscriptions.session_of(*client)).map(Location::id).collect();
-        let sessions = audience.workers.iter().flat_map(|(_, members)| members.iter());
-        Arc::new(Audience::of(sessions.filter(|session| !left_out.contains(&session.id())).cloned()))
-    }
 }
 
 impl Actor for TopicManager {
@@ -195,52 +151,6 @@ impl Handler<Unsubscribe> for TopicManager {
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
         self.unsubscribe(unsubscribe.client, &unsubscribe.id);
-    }
-}
-
-impl Handler<CatchUp> for TopicManager {
-    type Result = Option<(SessionHandle, Attempt)>;
-
-    fn handle(&mut self, CatchUp { client, topic }: CatchUp, _: &mut Self::Context) -> Self::Result {
-        let session = self.subscriptions.session_of(client)?.clone();
-        Some((session, self.catch_ups.begin(client, topic)))
-    }
-}
-
-impl Handler<GotHistory> for TopicManager {
-    type Result = MessageResult<GotHistory>;
-
-    fn handle(&mut self, got: GotHistory, _: &mut Self::Context) -> Self::Result {
-        let GotHistory { client, topic, attempt, last } = got;
-        MessageResult(match self.catch_ups.caught_up(client, &topic, &attempt, last) {
-            CaughtUp::Live(frames) => {
-                self.send_held(client, frames);
-                CaughtUp::Live(())
-            }
-            CaughtUp::Behind => CaughtUp::Behind,
-            CaughtUp::Over => CaughtUp::Over,
-        })
-    }
-}
-
-impl Handler<GetSession> for TopicManager {
-    type Result = Option<SessionHandle>;
-
-    fn handle(&mut self, GetSession(client): GetSession, _: &mut Self::Context) -> Self::Result {
-        self.subscriptions.session_of(client).cloned()
-    }
-}
-
-impl Handler<CatchUpEnded> for TopicManager {
-    type Result = bool;
-
-    fn handle(&mut self, ended: CatchUpEnded, _: &mut Self::Context) -> bool {
-        let CatchUpEnded { client, topic, attempt } = ended;
-        let is_on = !attempt.is_over();
-        if is_on {
-            self.unsubscribe(client, &topic);
-        }
-        is_on
     }
 }
 
@@ -271,55 +181,6 @@ impl Handler<PresenceChanged> for TopicManager {
     }
 }
 
-impl Handler<Publish> for TopicManager {
-    type Result = ();
-
-    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
-        let Publish { client, session, topic, msgid, frame, has_offset, place } = publish;
-        let has_history = self.has_history(&topic, place.is_some());
-        // only the broker publishes to its own topics
-        if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
-            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
-            return self.answer(Answer::Error { session, topic, msgid, error }, context);
-        }
-        if has_history && has_offset {
-            return self.answer(Answer::Error { session, topic, msgid, error: TopicError::ReservedOffset }, context);
-        }
-        let sender = Sender::Session { session, msgid };
-        if has_history || self.is_queued(&sender) {
-            let message = has_history.then(|| wire::payload(&frame));
-            return match place.or_else(|| self.place(frame.len())) {
-                Some(place) => {
-                    let publication = Publication { client, sender, frame, _place: Some(place) };
-                    self.append(Append { topic, message }, publication, context);
-                }
-                None => self.refuse(&topic, sender, TopicError::TooManyWaiting),
-            };
-        }
-        self.deliver(&topic, Publication { client, sender, frame, _place: None }, None);
-    }
-}
-
-impl Handler<PublishOverHttp> for TopicManager {
-    type Result = ResponseFuture<Published>;
-
-    fn handle(&mut self, request: PublishOverHttp, context: &mut Self::Context) -> Self::Result {
-        let PublishOverHttp { client, topic, frame, must_be_subscribed, place } = request;
-        if must_be_subscribed && !self.subscriptions.is_subscribed(client, topic.as_str()) {
-            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
-            return Box::pin(async { Err(error) });
-        }
-        let (answer, published) = oneshot::channel();
-        let message = self.has_history(&topic, place.is_some()).then(|| wire::payload(&frame));
-        let publication = Publication { client, sender: Sender::Http(answer), frame, _place: place };
-        match message {
-            None => self.deliver(&topic, publication, None),
-            message => self.append(Append { topic, message }, publication, context),
-        }
-        Box::pin(async { published.await.unwrap_or(Err(TopicError::Store(StoreError::lost()))) })
-    }
-}
-
 impl Handler<TopicDeleted> for TopicManager {
     type Result = ();
 
@@ -332,14 +193,6 @@ impl Handler<TopicDeleted> for TopicManager {
         }
         self.catch_ups.remove_topic(&topic);
         self.subscriptions.remove_topic(&topic);
-    }
-}
-
-impl Handler<MarkPublished> for TopicManager {
-    type Result = ();
-
-    fn handle(&mut self, MarkPublished { session, mark }: MarkPublished, context: &mut Self::Context) {
-        self.answer(Answer::Mark { session, mark }, context);
     }
 }
 

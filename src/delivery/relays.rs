@@ -185,14 +185,9 @@ impl Relays {
 
     /// Waits until a session's backlog is at most a quarter of `limits.outbound_bytes`, or the session is closed.
     pub async fn drained(&self, session: &SessionHandle) {
-        while !self.is_drained(session) {
+        while session.is_open() && self.outbound_bytes > 0 && session.queued() > self.outbound_bytes / 4 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    /// Whether [`Relays::drained`] has nothing to wait for.
-    pub fn is_drained(&self, session: &SessionHandle) -> bool {
-        !session.is_open() || self.outbound_bytes == 0 || session.queued() <= self.outbound_bytes / 4
     }
 
     /// Closes all sessions, spread evenly over a period.

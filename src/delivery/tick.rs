@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Outbox, local};
 
@@ -49,6 +49,14 @@ pub fn at_end(outbox: Rc<Outbox>) {
 pub fn at_end_do(what: impl FnOnce() + 'static) {
     LAST.with_borrow_mut(|last| last.push(Box::new(what)));
     schedule();
+}
+
+/// Completes when the current tick is over: what it collected for other threads has left.
+pub async fn over() {
+    let (end, over) = oneshot::channel::<()>();
+    at_end_do(move || drop(end));
+    // completes with an error, since the sender is dropped
+    let _ = over.await;
 }
 
 /// Schedules the end of the tick, behind the tasks that are ready now.

@@ -224,6 +224,11 @@ fn put_decimal(out: &mut String, number: &str) {
     let _ = write!(out, "{sign}{significant}e{exponent}");
 }
 
+/// The text of an object behind its opening brace, so that fields can be put before its own.
+pub fn behind_brace(object: &str) -> &str {
+    object.find('{').map_or(object, |brace| &object[brace + 1..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error_code::ErrorCode;
+use super::{error_code::ErrorCode, json::behind_brace};
 use crate::domain::{
     commands::Command,
     gateways::GatewayState,
@@ -92,8 +92,7 @@ pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, offset: Option<i
 /// A publication with its number in the topic's history, as its first field: in two parts.
 pub fn with_offset(publication: &str, offset: i64) -> (String, &str) {
     // the object has fields, so that a comma follows
-    let fields = publication.find('{').map_or(publication, |brace| &publication[brace + 1..]);
-    (format!(r#"{{"offset":{offset},"#), fields)
+    (format!(r#"{{"offset":{offset},"#), behind_brace(publication))
 }
 
 /// Tells a subscriber that what it missed is no longer in the history, which now begins with this offset.

@@ -2,7 +2,6 @@
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::Session;
 use crate::{
@@ -147,11 +146,8 @@ impl Session {
     fn publish_later(&mut self, publish: Publish, context: &mut <Self as Actor>::Context) {
         let broker = self.broker.clone();
         let (topic, msgid) = (publish.topic.clone(), publish.msgid.clone());
-        let (end, tick_over) = oneshot::channel::<()>();
-        tick::at_end_do(move || drop(end));
         let publish = async move {
-            // completes with an error, since the sender is dropped
-            let _ = tick_over.await;
+            tick::over().await;
             broker.topics.publish_later(publish).await
         };
         context.wait(publish.into_actor(self).map(move |published, session, _| match published {

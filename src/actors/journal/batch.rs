@@ -25,9 +25,6 @@ pub(super) struct Written {
 impl Batch<'_> {
     pub(super) async fn write(self, store: &Store) -> Written {
         let Self { records, changes, rooms_per_user } = self;
-        if records.is_empty() && changes.is_empty() {
-            return Written { decided: Decisions::none(changes), left: records, failure: None, refusal: None };
-        }
         match store.write_journal(&records, changes, rooms_per_user).await {
             Ok(decided) => Written { decided, left: Vec::new(), failure: None, refusal: None },
             Err(error @ StoreError::Database(_)) if !records.is_empty() || changes.is_mixed() => {

@@ -49,87 +49,83 @@ pub trait Journaling: Actor<Context = Context<Self>> {
     fn enqueue(&mut self, change: Self::Change, asker: Self::Asker, context: &mut Context<Self>) {
         self.queue().waiting.push((change, asker));
         if self.queue().is_late {
-            return self.refuse_waiting(&StoreError::late());
+            return refuse_waiting(self, &StoreError::late());
         }
-        self.write(context);
+        write(self, context);
     }
+}
 
-    #[doc(hidden)]
-    fn write(&mut self, context: &mut Context<Self>) {
-        let queue = self.queue();
-        if queue.writing || queue.waiting.is_empty() {
-            return;
-        }
-        queue.writing = true;
-        let count = queue.waiting.len().min(BATCH);
-        let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
-        let changes: Arc<[Self::Change]> = changes.into();
-        let performed = queue.journal.send(Perform(changes.clone()));
-        context.spawn(performed.into_actor(self).map(move |performed, actor, context| {
-            match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
-                Performed::Done(outcomes) => {
-                    actor.tell_all(&changes, askers.into_iter().map(Some), outcomes);
-                    actor.queue().writing = false;
-                    actor.write(context);
-                }
-                Performed::Late(outcomes) => {
-                    let late = StoreError::late();
-                    for (change, asker) in changes.iter().zip(askers) {
-                        actor.tell(change, Some(asker), Err(late.clone()));
-                    }
-                    actor.queue().is_late = true;
-                    actor.refuse_waiting(&late);
-                    actor.await_late(changes, outcomes, context);
-                }
+fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
+    let queue = actor.queue();
+    if queue.writing || queue.waiting.is_empty() {
+        return;
+    }
+    queue.writing = true;
+    let count = queue.waiting.len().min(BATCH);
+    let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
+    let changes: Arc<[A::Change]> = changes.into();
+    let performed = queue.journal.send(Perform(changes.clone()));
+    context.spawn(performed.into_actor(actor).map(move |performed, actor: &mut A, context| {
+        match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
+            Performed::Done(outcomes) => {
+                tell_all(actor, &changes, askers.into_iter().map(Some), outcomes);
+                actor.queue().writing = false;
+                write(actor, context);
             }
-        }));
-    }
-
-    /// Tells the outcomes of a late commit, for which the askers no longer wait.
-    #[doc(hidden)]
-    fn await_late(
-        &self,
-        changes: Arc<[Self::Change]>,
-        outcomes: oneshot::Receiver<Outcomes<Self::Change>>,
-        context: &mut Context<Self>,
-    ) {
-        context.spawn(outcomes.into_actor(self).map(move |outcomes, actor, context| {
-            let outcomes = outcomes.unwrap_or_else(|_| Err(StoreError::lost()));
-            actor.tell_all(&changes, changes.iter().map(|_| None), outcomes);
-            (actor.queue().writing, actor.queue().is_late) = (false, false);
-            actor.write(context);
-        }));
-    }
-
-    #[doc(hidden)]
-    fn tell_all(
-        &mut self,
-        changes: &[Self::Change],
-        askers: impl Iterator<Item = Option<Self::Asker>>,
-        outcomes: Outcomes<Self::Change>,
-    ) {
-        match outcomes {
-            Ok(decided) => {
-                for ((change, asker), decided) in changes.iter().zip(askers).zip(decided) {
-                    self.tell(change, asker, Ok(decided));
-                }
-            }
-            Err(error) => {
+            Performed::Late(outcomes) => {
+                let late = StoreError::late();
                 for (change, asker) in changes.iter().zip(askers) {
-                    self.tell(change, asker, Err(error.clone()));
+                    actor.tell(change, Some(asker), Err(late.clone()));
                 }
-                // the waiting changes would fail in the same way, after the same time
-                if !matches!(error, StoreError::Full(_) | StoreError::NearlyFull) {
-                    self.refuse_waiting(&error);
-                }
+                actor.queue().is_late = true;
+                refuse_waiting(actor, &late);
+                await_late(actor, changes, outcomes, context);
+            }
+        }
+    }));
+}
+
+/// Tells the outcomes of a late commit, for which the askers no longer wait.
+fn await_late<A: Journaling>(
+    actor: &A,
+    changes: Arc<[A::Change]>,
+    outcomes: oneshot::Receiver<Outcomes<A::Change>>,
+    context: &mut Context<A>,
+) {
+    context.spawn(outcomes.into_actor(actor).map(move |outcomes, actor: &mut A, context| {
+        let outcomes = outcomes.unwrap_or_else(|_| Err(StoreError::lost()));
+        tell_all(actor, &changes, changes.iter().map(|_| None), outcomes);
+        (actor.queue().writing, actor.queue().is_late) = (false, false);
+        write(actor, context);
+    }));
+}
+
+fn tell_all<A: Journaling>(
+    actor: &mut A,
+    changes: &[A::Change],
+    askers: impl Iterator<Item = Option<A::Asker>>,
+    outcomes: Outcomes<A::Change>,
+) {
+    match outcomes {
+        Ok(decided) => {
+            for ((change, asker), decided) in changes.iter().zip(askers).zip(decided) {
+                actor.tell(change, asker, Ok(decided));
+            }
+        }
+        Err(error) => {
+            for (change, asker) in changes.iter().zip(askers) {
+                actor.tell(change, asker, Err(error.clone()));
+            }
+            // the waiting changes would fail in the same way, after the same time
+            if !matches!(error, StoreError::Full(_) | StoreError::NearlyFull) {
+                refuse_waiting(actor, &error);
             }
         }
     }
+}
 
-    #[doc(hidden)]
-    fn refuse_waiting(&mut self, error: &StoreError) {
-        for (change, asker) in std::mem::take(&mut self.queue().waiting) {
-            self.tell(&change, Some(asker), Err(error.clone()));
-        }
+fn refuse_waiting<A: Journaling>(actor: &mut A, error: &StoreError) {
+    for (change, asker) in std::mem::take(&mut actor.queue().waiting) {
+        actor.tell(&change, Some(asker), Err(error.clone()));
     }
 }

@@ -7,11 +7,11 @@ use std::{fmt, sync::Arc};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use futures_util::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Ask, RoomManager};
 use crate::{
-    actors::journal::Perform,
+    actors::journal::{Perform, Place, Places},
     auth::{LookupError, accounts::Accounts},
     clock::Clock,
     delivery::{Relays, SessionHandle},
@@ -59,9 +59,6 @@ pub enum NotRequested {
     OverLimit(#[from] OverLimit),
 }
 
-/// The most kilobytes of waiting changes.
-const PLACES: usize = 16 * 1024;
-
 fn is_new_member(outcome: RoomOutcome) -> Option<bool> {
     match outcome {
         RoomOutcome::Joined { newly, .. } => Some(newly),
@@ -77,17 +74,13 @@ pub struct Rooms {
     store: Store,
     accounts: Arc<Accounts>,
     limit: RoomLimit,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl fmt::Debug for Rooms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rooms").field("places", &self.places.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Rooms").field("places", &self.places).finish_non_exhaustive()
     }
-}
-
-fn places(change: &RoomChange) -> u32 {
-    (change.size() / 1024 + 1).min(PLACES) as u32
 }
 
 impl Rooms {
@@ -103,7 +96,7 @@ impl Rooms {
     ) -> Self {
         let manager = RoomManager::new(journal, relays.clone(), clock);
         let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
-        Self { manager, relays, store, accounts, limit, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { manager, relays, store, accounts, limit, places: Places::default() }
     }
 
     /// Creates a room, whose owner is its creator. Returns it as its creator sees it.
@@ -279,13 +272,13 @@ impl Rooms {
         if self.relays.is_congested() {
             return Err(NotRequested::NoRoom(change));
         }
-        match self.places.clone().try_acquire_many_owned(places(&change)) {
-            Ok(place) => {
+        match self.places.try_take(change.size()) {
+            Some(place) => {
                 let socket = Some((session.clone(), attachment));
                 self.manager.do_send(Ask { change, socket, answer: None, place });
                 Ok(())
             }
-            Err(_) => Err(NotRequested::NoRoom(change)),
+            None => Err(NotRequested::NoRoom(change)),
         }
     }
 
@@ -314,13 +307,9 @@ impl Rooms {
         }
     }
 
-    async fn place(&self, change: &RoomChange) -> Result<OwnedSemaphorePermit, RoomRefusal> {
+    async fn place(&self, change: &RoomChange) -> Result<Place, RoomRefusal> {
         self.relays.uncongested().await;
-        match patience::wait(self.places.clone().acquire_many_owned(places(change))).await {
-            Ok(Ok(place)) => Ok(place),
-            // out of patience; the semaphore is never closed
-            _ => Err(RoomRefusal::DatabaseUnavailable),
-        }
+        self.places.take(change.size()).await.map_err(|_| RoomRefusal::DatabaseUnavailable)
     }
 
     /// For actors that send the RoomManager this message themselves.

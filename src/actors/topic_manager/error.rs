@@ -43,7 +43,7 @@ pub enum TopicError {
     BadPattern(#[from] BadPattern),
     /// As many publications wait to be stored as may.
     #[error("as many publications wait to be stored as may")]
-    TooManyWaiting,
+    QueueFull,
     /// The topic has no history.
     #[error("topic has no history")]
     NoHistory,
@@ -96,7 +96,7 @@ impl TopicError {
             Self::Limit(CannotSubscribe::TooMany) => {
                 (ErrorCode::TooManyRequests, too_many("limits.subscriptions_per_client"))
             }
-            Self::TooManyWaiting | Self::Limit(CannotSubscribe::TooManyWaiting) => {
+            Self::QueueFull | Self::Limit(CannotSubscribe::TooManyWaiting) => {
                 (ErrorCode::AtLimit, "Server is at its limit, try again later".into())
             }
             Self::Store(error) => {

@@ -1,33 +1,27 @@
 //! The handle of the TopicManager: topics, subscriptions, publications.
 
 mod catch_up;
+mod publishing;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use actix::{
-    Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient,
-    dev::{SendError, ToEnvelope},
-};
-use bytes::Bytes;
+use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::publishing::NotPublished;
 use super::{
     Directory, TopicError, TopicManager,
     known::KnownTopics,
-    messages::{
-        GetCounts, GetSubscribers, MarkPublished, Publish, PublishOverHttp, Published, Subscribe, TopicDeleted,
-        Unsubscribe,
-    },
+    messages::{GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
 };
 use crate::{
-    actors::journal::Perform,
+    actors::journal::{Perform, Places},
     auth::accounts::Accounts,
     clock::Clock,
     cluster::Backplane,
-    delivery::{Mark, Relays, SessionHandle},
+    delivery::Relays,
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
@@ -41,27 +35,11 @@ use crate::{
         },
     },
     settings::Settings,
-    store::{CreatedTopic, Store, StoreError, UpdatedTopic, patience},
+    store::{CreatedTopic, Store, UpdatedTopic},
 };
 
 /// Topics whose subscribers are counted in one message.
 const COUNTED_AT_ONCE: usize = 200;
-
-/// Publications that may wait to be stored, in KiB, each at least one.
-pub(super) const PLACES: usize = 16 * 1024;
-
-pub(super) fn places(bytes: usize) -> u32 {
-    (bytes / 1024 + 1).min(PLACES) as u32
-}
-
-/// Why the TopicManager does not take a publication.
-#[derive(Debug)]
-pub enum NotPublished {
-    /// Its mailbox, a worker or the queue of the Journal is full, or the topic has to be looked up first, or it is refused.
-    NotNow(Publish),
-    /// The TopicManager has stopped.
-    Stopped,
-}
 
 /// A topic and its subscribers on all nodes.
 #[derive(Debug)]
@@ -95,7 +73,7 @@ pub struct Topics {
     clock: Clock,
     known: Arc<KnownTopics>,
     access: Arc<Access>,
-    places: Arc<Semaphore>,
+    places: Places,
     /// `limits.topics_per_client`; 0 is none
     per_creator: usize,
 }
@@ -123,7 +101,7 @@ impl Topics {
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
         let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
-        let places = Arc::new(Semaphore::new(PLACES));
+        let places = Places::default();
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
         Self { manager, directory, relays, backplane, store, accounts, clock, known, access, places, per_creator }
     }
@@ -326,128 +304,6 @@ impl Topics {
             self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
         }
         Ok(())
-    }
-
-    /// Publishes for a client over HTTP. An operator need not be subscribed. Returns the number of clients reached, and the
-    /// offset if the topic has a history.
-    ///
-    /// # Errors
-    /// The topic does not exist, or the client may not publish to it.
-    pub async fn publish_over_http(
-        &self,
-        account: &Account,
-        topic: TopicId,
-        frame: Bytes,
-        has_offset: bool,
-    ) -> Published {
-        let found = self.known.find(&topic).await?;
-        found.check_publisher(account)?;
-        if !self.access.publish.admit(&topic, account) {
-            return Err(TopicError::NotAllowed(topic));
-        }
-        let place = match found.history {
-            Some(_) => Some(self.place(account.id, frame.len(), has_offset).await?),
-            None => None,
-        };
-        self.relays.uncongested().await;
-        let must_be_subscribed = !account.is_active_operator();
-        let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed, place };
-        match patience::wait(self.manager.send(request)).await {
-            Ok(published) => published?,
-            Err(_) => Err(TopicError::Store(StoreError::late())),
-        }
-    }
-
-    /// Waits for a share of the memory for publications that wait to be stored.
-    async fn place(
-        &self,
-        client: ClientId,
-        bytes: usize,
-        has_offset: bool,
-    ) -> Result<OwnedSemaphorePermit, TopicError> {
-        if has_offset {
-            return Err(TopicError::ReservedOffset);
-        }
-        self.store.charge_stored(client, bytes)?;
-        match patience::wait(self.places.clone().acquire_many_owned(places(bytes))).await {
-            Ok(Ok(place)) => Ok(place),
-            // out of patience; the semaphore is never closed
-            _ => Err(TopicError::Store(StoreError::late())),
-        }
-    }
-
-    /// Passes a publication on, unless it has to wait. The session gets the receipt.
-    ///
-    /// # Errors
-    /// Nothing was published.
-    pub fn publish(&self, mut publish: Publish) -> Result<(), NotPublished> {
-        if self.relays.is_congested() || !self.admits(&publish) {
-            return Err(NotPublished::NotNow(publish));
-        }
-        match self.known.has_history(&publish.topic) {
-            Some(false) => {}
-            Some(true) if publish.has_offset => return Err(NotPublished::NotNow(publish)),
-            Some(true) => {
-                let places = places(publish.frame.len());
-                let Ok(place) = self.places.clone().try_acquire_many_owned(places) else {
-                    return Err(NotPublished::NotNow(publish));
-                };
-                if self.store.charge_stored(publish.client, publish.frame.len()).is_err() {
-                    return Err(NotPublished::NotNow(publish));
-                }
-                publish.place = Some(place);
-            }
-            None => return Err(NotPublished::NotNow(publish)),
-        }
-        self.manager.try_send(publish).map_err(|error| match error {
-            SendError::Full(publish) => NotPublished::NotNow(publish),
-            SendError::Closed(_) => NotPublished::Stopped,
-        })
-    }
-
-    /// Passes a publication on as soon as its topic is found and the mailbox, the workers and the queue of the Journal have
-    /// space.
-    ///
-    /// # Errors
-    /// There is no such topic, the client may not publish there, the database failed, or the TopicManager has stopped. The
-    /// session has the receipts of its earlier publications by then.
-    pub async fn publish_later(&self, mut publish: Publish) -> Result<(), TopicError> {
-        if let Err(error) = self.prepare(&mut publish).await {
-            self.publications_passed(publish.session).await;
-            return Err(error);
-        }
-        self.relays.uncongested().await;
-        Ok(self.manager.send(publish).await?)
-    }
-
-    async fn prepare(&self, publish: &mut Publish) -> Result<(), TopicError> {
-        let has_history = match self.known.has_history(&publish.topic) {
-            Some(has_history) => has_history,
-            None => self.known.find(&publish.topic).await?.history.is_some(),
-        };
-        if !self.admits(publish) {
-            return Err(TopicError::NotAllowed(publish.topic.clone()));
-        }
-        // it may have one already, if only the mailbox was full
-        if has_history && publish.place.is_none() {
-            publish.place = Some(self.place(publish.client, publish.frame.len(), publish.has_offset).await?);
-        }
-        Ok(())
-    }
-
-    /// Whether the rules of the configuration let the session's client publish.
-    fn admits(&self, publish: &Publish) -> bool {
-        let rules = &self.access.publish;
-        rules.are_none() || publish.session.account().is_some_and(|account| rules.admit(&publish.topic, &account))
-    }
-
-    /// Waits until a session's earlier publications are in the outboxes of their recipients, and their receipts in its own.
-    pub async fn publications_passed(&self, session: SessionHandle) {
-        let (mark, passed) = Mark::new();
-        if self.manager.send(MarkPublished { session, mark }).await.is_ok() {
-            // completes with an error, since the sender is dropped
-            let _ = passed.await;
-        }
     }
 
     /// For actors that send the TopicManager this message themselves.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::TopicError;
 use crate::{
+    actors::journal::Place,
     delivery::{Mark, SessionHandle},
     domain::{
         accounts::Account,
@@ -120,7 +120,7 @@ pub struct Publish {
     /// It has a field `offset`, which only the broker sets in topics with a history.
     pub has_offset: bool,
     /// The topic has a history: its share of the memory for publications that wait to be stored.
-    pub place: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
 }
 
 /// The number of clients that a publication reached, and its offset if the topic has a history.
@@ -136,7 +136,7 @@ pub(super) struct PublishOverHttp {
     pub(super) frame: Bytes,
     pub(super) must_be_subscribed: bool,
     /// As for [`Publish`].
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    pub(super) place: Option<Place>,
 }
 
 /// A message for the subscribers of `$status`, except for the client that it is about.

@@ -3,10 +3,10 @@
 use actix::{Actor, Addr};
 use chrono::DateTime;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use super::{
-    messages::{GetCounts, GetSubscribers},
+    messages::{GetCounts, GetSubscribers, MarkPublished},
     *,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         topics::{history::AppendRefusal, pattern::Pattern},
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
-    store::test_store,
+    store::{StoreError, test_store},
 };
 
 struct Scene {
@@ -75,7 +75,7 @@ impl Scene {
 
     /// Publishes to a topic with a history.
     async fn publish_to_history(&self, peer: &Peer, account: &Account, topic: &str, msgid: &str) {
-        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.ok();
+        let place = Places::default().try_take(1);
         let frame = wire::text(&[json!({ "msgid": msgid }).to_string().as_bytes()]);
         self.manager.do_send(Publish { frame, place, ..publication(peer, account, topic, msgid) });
     }
@@ -295,4 +295,26 @@ async fn a_publication_that_is_not_stored_is_refused_and_one_that_is_stored_late
     assert_eq!(told(&sender.json().await), ("database_unavailable", "4"));
     tell.send(Ok(vec![Ok(Some(1))])).unwrap();
     assert_eq!(reader.json().await, json!({ "offset": 1, "msgid": "4" }));
+}
+
+#[actix_web::test]
+async fn what_waits_behind_a_publication_that_is_not_stored_yet_is_bounded_and_refused_in_its_place() {
+    let (scene, alice) = (Scene::new().await, device("alice"));
+    let mut sender = Peer::of(&alice).await;
+    scene.subscribe(&alice, "t").await.unwrap();
+    scene.connect(&sender, &alice).await;
+    scene.publish_to_history(&sender, &alice, "t", "1").await;
+    let frame = wire::text(&[&vec![b'x'; 7 * 1024 * 1024]]);
+    for msgid in ["2", "3", "4"] {
+        scene.manager.do_send(Publish { frame: frame.clone(), ..publication(&sender, &alice, "t", msgid) });
+    }
+    let (_, done) = scene.journal.batch().await;
+    // the rest is in the queue by now
+    scene.subscribers("t").await;
+    done.send(Performed::Done(Ok(vec![Ok(Some(1))]))).unwrap();
+    assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
+    scene.journal.write(vec![Ok(None); 3]).await;
+    for expected in [("topic_sent", "2"), ("topic_sent", "3"), ("at_limit", "4")] {
+        assert_eq!(told(&sender.json().await), expected);
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
     },
     protocol::{
         inbound::{Frame, MSGID_CHARS},
+        json::behind_brace,
         outbound::{epoch_seconds, excerpt},
         wire,
     },
@@ -120,7 +121,7 @@ pub async fn publish(
 /// The frame that subscribers get: the object with these fields before its own.
 fn frame(object: &str, from: Option<ClientId>, msgid: Option<&str>) -> Bytes {
     // the object has fields, so that a comma follows
-    let fields = object.find('{').map_or(object, |brace| &object[brace + 1..]);
+    let fields = behind_brace(object);
     let from = from.map(|from| format!(r#""from":"{from}","#)).unwrap_or_default();
     let msgid = msgid.map(|msgid| format!(r#""msgid":"{msgid}","#)).unwrap_or_default();
     wire::text(&[b"{", from.as_bytes(), msgid.as_bytes(), fields.as_bytes()])

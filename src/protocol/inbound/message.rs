@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{Frame, MSGID_CHARS, as_text, is_within};
-use crate::{domain::ids::ClientId, protocol::outbound::excerpt};
+use crate::{
+    domain::ids::ClientId,
+    protocol::{json::behind_brace, outbound::excerpt},
+};
 
 /// A valid message to a client or topic.
 #[derive(Debug)]
@@ -90,9 +93,8 @@ fn message<'a, To>(
     }
     let Some(from) = frame.from else {
         // `from` becomes the first field; the object has others, so a comma follows
-        let brace = text.find('{').unwrap_or_default();
         let prefix = Some(format!(r#"{{"from":"{sender}","#));
-        return Ok(Message { to, msgid, prefix, rest: &text[brace + 1..] });
+        return Ok(Message { to, msgid, prefix, rest: behind_brace(text) });
     };
     check_from(from, sender)?;
     Ok(Message { to, msgid, prefix: None, rest: text })

@@ -1,7 +1,5 @@
 //! Subscriptions that begin in the past: the subscriber first gets what it missed of the topic's history.
 
-use tokio::sync::oneshot;
-
 use super::{TopicError, Topics};
 use crate::{
     actors::topic_manager::messages::{CatchUp, CatchUpEnded, GetSession, GotHistory},
@@ -97,9 +95,7 @@ impl Topics {
                 return Err(TopicError::OffsetBeyond(part.last_offset));
             }
             // others may have filled the outbox meanwhile; from here on nothing waits until the part is there
-            while !self.relays.is_drained(&subscriber.session) {
-                self.relays.drained(&subscriber.session).await;
-            }
+            self.relays.drained(&subscriber.session).await;
             if subscriber.attempt.is_over() {
                 return Ok(());
             }
@@ -136,10 +132,7 @@ impl Topics {
                 continue;
             }
             // frames for another thread leave at the end of the tick; later publications must not overtake them
-            let (end, tick_over) = oneshot::channel::<()>();
-            tick::at_end_do(move || drop(end));
-            // completes with an error, since the sender is dropped
-            let _ = tick_over.await;
+            tick::over().await;
             self.relays.drained(session).await;
             let attempt = subscriber.attempt.clone();
             match self.manager.send(GotHistory { client, topic: topic.clone(), attempt, last: since }).await? {

@@ -1,14 +1,17 @@
-//! Publications to topics with a history: the Journal stores them before anybody sees them. What the same session publishes
+//! Publications. The Journal stores those to topics with a history before anybody sees them. What the same session publishes
 //! afterwards, to whichever topic, and its marks and refusals wait behind them.
 
-use actix::Context;
+use actix::{Context, Handler, ResponseFuture};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{TopicError, TopicManager, messages::Published};
+use super::{
+    TopicError, TopicManager,
+    messages::{MarkPublished, Publish, PublishOverHttp, Published},
+};
 use crate::{
-    actors::journal::{Journaling, Queue},
+    actors::journal::{Journaling, Place, Queue},
     delivery::{Mark, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
@@ -28,7 +31,7 @@ pub struct Publication {
     /// the text frame that the subscribers get, without an offset
     pub(super) frame: Bytes,
     /// its share of the memory for publications that wait to be stored
-    pub(super) _place: Option<OwnedSemaphorePermit>,
+    pub(super) _place: Option<Place>,
 }
 
 /// Who gets the receipt.
@@ -61,21 +64,18 @@ impl Waiting {
 }
 
 impl TopicManager {
-    /// Whether an earlier publication of the session waits to be stored.
-    pub(super) fn is_queued(&self, sender: &Sender) -> bool {
-        match sender {
-            Sender::Session { session, .. } => self.queued.contains_key(&session.id()),
-            Sender::Http(_) => false,
-        }
+    /// Whether a publication is to be stored: its topic may have got a history after the handle looked.
+    fn has_history(&self, topic: &TopicId, has_place: bool) -> bool {
+        has_place || self.known.has_history(topic) == Some(true)
     }
 
     /// Stores a publication, if it has a message, and delivers it after those before it.
-    pub(super) fn append(&mut self, append: Append, publication: Publication, context: &mut Context<Self>) {
+    fn append(&mut self, append: Append, publication: Publication, context: &mut Context<Self>) {
         self.enqueue_one(append, Waiting::Publication(publication), context);
     }
 
     /// Gives a session an answer, after what waits of it.
-    pub(super) fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
+    fn answer(&mut self, answer: Answer, context: &mut Context<Self>) {
         let waiting = Waiting::Answer(answer);
         if waiting.session().is_some_and(|session| self.queued.contains_key(&session)) {
             let nothing = Append { topic: TopicId::from(""), message: None };
@@ -106,7 +106,7 @@ impl TopicManager {
     }
 
     /// Delivers a publication, and the receipt to its sender.
-    pub(super) fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>) {
+    fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>) {
         let Publication { client, sender, frame, .. } = publication;
         let frame = match offset {
             None => frame,
@@ -128,11 +128,66 @@ impl TopicManager {
         }
     }
 
-    pub(super) fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
+    fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
         match sender {
             Sender::Session { session, msgid } => self.tell_error(&session, topic, &msgid, &error),
             Sender::Http(answer) => drop(answer.send(Err(error))),
         }
+    }
+}
+
+impl Handler<Publish> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
+        let Publish { client, session, topic, msgid, frame, has_offset, place } = publish;
+        let has_history = self.has_history(&topic, place.is_some());
+        // only the broker publishes to its own topics
+        if topic.is_reserved() || !self.subscriptions.is_subscribed(client, topic.as_str()) {
+            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
+            return self.answer(Answer::Error { session, topic, msgid, error }, context);
+        }
+        if has_history && has_offset {
+            return self.answer(Answer::Error { session, topic, msgid, error: TopicError::ReservedOffset }, context);
+        }
+        if !has_history && !self.queued.contains_key(&session.id()) {
+            let sender = Sender::Session { session, msgid };
+            return self.deliver(&topic, Publication { client, sender, frame, _place: None }, None);
+        }
+        let Some(place) = place.or_else(|| self.places.try_take(frame.len())) else {
+            return self.answer(Answer::Error { session, topic, msgid, error: TopicError::QueueFull }, context);
+        };
+        let message = has_history.then(|| wire::payload(&frame));
+        let sender = Sender::Session { session, msgid };
+        self.append(Append { topic, message }, Publication { client, sender, frame, _place: Some(place) }, context);
+    }
+}
+
+impl Handler<PublishOverHttp> for TopicManager {
+    type Result = ResponseFuture<Published>;
+
+    fn handle(&mut self, request: PublishOverHttp, context: &mut Self::Context) -> Self::Result {
+        let PublishOverHttp { client, topic, frame, must_be_subscribed, place } = request;
+        if must_be_subscribed && !self.subscriptions.is_subscribed(client, topic.as_str()) {
+            let error = TopicError::NotSubscribed(topic.as_str().to_owned());
+            return Box::pin(async { Err(error) });
+        }
+        let (answer, published) = oneshot::channel();
+        let message = self.has_history(&topic, place.is_some()).then(|| wire::payload(&frame));
+        let publication = Publication { client, sender: Sender::Http(answer), frame, _place: place };
+        match message {
+            None => self.deliver(&topic, publication, None),
+            message => self.append(Append { topic, message }, publication, context),
+        }
+        Box::pin(async { published.await.unwrap_or(Err(TopicError::Store(StoreError::lost()))) })
+    }
+}
+
+impl Handler<MarkPublished> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, MarkPublished { session, mark }: MarkPublished, context: &mut Self::Context) {
+        self.answer(Answer::Mark { session, mark }, context);
     }
 }
 
