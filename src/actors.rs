@@ -10,6 +10,7 @@ pub mod command_dispatcher;
 pub mod directory;
 pub mod gateway_monitor;
 pub mod journal;
+pub mod message_manager;
 pub mod registry;
 pub mod room_manager;
 pub mod topic_manager;
@@ -35,6 +36,7 @@ answer_health_checks! {
     command_dispatcher::CommandDispatcher: "command dispatcher",
     gateway_monitor::GatewayMonitor: "gateway monitor",
     journal::JournalWriter: "journal",
+    message_manager::MessageManager: "message manager",
     registry::Registry: "registry",
     crate::delivery::Relay: "relay",
     room_manager::RoomManager: "room manager",

@@ -9,6 +9,7 @@ pub mod gateways;
 pub mod ids;
 pub mod liveness;
 pub mod login_limit;
+pub mod messages;
 pub mod network;
 pub mod origin;
 pub mod passwords;

@@ -1,12 +1,13 @@
 //! WebSocket sessions. A Session is the actor of one socket, on the worker thread that accepted the connection. Its
 //! [`Dialect`] determines the frames that it understands.
 //!
-//! A session joins the Registry, publishes through the TopicManager, sends room requests to the RoomManager and delivers
-//! direct messages through [`Relays`](delivery::Relays). A status session subscribes to the GatewayMonitor. Incoming frames
+//! A session joins the Registry, publishes through the TopicManager, sends room requests to the RoomManager and acknowledged
+//! messages to the MessageManager, and delivers direct messages through [`Relays`](delivery::Relays). A status session subscribes to the GatewayMonitor. Incoming frames
 //! pass the guard in `inbound`; outgoing frames leave through the [`Outbox`]. Only this module uses actix-web-actors.
 //!
 //! A new dialect needs a variant of [`Dialect`], a file here for its frames, an arm in `Session::on_text`, and a route.
 
+mod acknowledged;
 mod agent;
 mod body;
 mod chat;
@@ -32,7 +33,7 @@ pub use self::{
     refusal::{HandshakeError, JoinError},
 };
 use crate::{
-    delivery::{self, Outbox, Permit, SessionKind, tick},
+    delivery::{self, Outbox, Permit, SessionHandle, SessionKind, tick},
     domain::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
@@ -96,12 +97,32 @@ pub struct Session {
     assembling: Option<Box<Assembling>>,
     /// number of consecutive bad frames
     bad_frames: u32,
-    /// some publications may not be delivered yet
-    has_published: bool,
+    unsettled: Unsettled,
     /// the last tick in which a direct message was handed over to another worker
     handed_over_in: Option<u64>,
     /// one of the `limits.connections` places
     _permit: Permit,
+}
+
+/// What the session has asked actors for, of which the receipts may still be to come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Unsettled {
+    publications: bool,
+    acknowledged_messages: bool,
+    /// answers to acknowledged messages; no other frame waits for them
+    answers: bool,
+}
+
+impl Unsettled {
+    /// Waits until the session has the receipts.
+    async fn settle(self, broker: web::Data<Broker>, session: SessionHandle) {
+        if self.publications {
+            broker.topics.publications_passed(session.clone()).await;
+        }
+        if self.acknowledged_messages || self.answers {
+            broker.messages.settled(session).await;
+        }
+    }
 }
 
 struct Assembling {
@@ -260,14 +281,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session {
 
 impl Session {
     /// Closes the session when all admitted frames have been handled completely, including frames whose handling waits and
-    /// publications whose receipts are still to come.
+    /// those whose receipts are still to come.
     fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
-        let (broker, session, has_published) = (self.broker.clone(), self.outbox.handle().clone(), self.has_published);
-        let done = async move {
-            if has_published {
-                broker.topics.publications_passed(session).await;
-            }
-        };
+        let done = self.unsettled.settle(self.broker.clone(), self.outbox.handle().clone());
         // spawned, not `wait`: actix runs the last future passed to `wait` first
         context.spawn(done.into_actor(self).map(move |(), session, _| session.outbox.close(code)));
     }

@@ -17,8 +17,12 @@ pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
 pub use secret::{Secret, is_weak_secret};
 
-use crate::domain::{
-    commands::CommandLimits, gateways::Gateway, network::Network, passwords::PasswordRules, topics::access::Access,
+use crate::{
+    domain::{
+        commands::CommandLimits, gateways::Gateway, messages::QueueLimits, network::Network, passwords::PasswordRules,
+        topics::access::Access,
+    },
+    store::ChangeLimits,
 };
 
 /// All settings, merged from the layers and checked.
@@ -45,6 +49,8 @@ pub struct Settings {
     pub probes: Probes,
     /// Retention of commands.
     pub commands: Commands,
+    /// Lifetime and retention of acknowledged messages.
+    pub messages: Messages,
     /// Redis; a single node does not use it.
     #[expect(dead_code, reason = "its keys are checked, and refused as long as there is no cluster")]
     pub redis: Redis,
@@ -181,6 +187,9 @@ pub struct Limits {
     pub command_bytes: usize,
     pub command_bytes_per_identity: usize,
     pub command_timeout_secs: u64,
+    pub unacknowledged_per_device: usize,
+    pub queued_per_device: usize,
+    pub queued_bytes_per_device: usize,
     pub registrations_per_minute: u32,
     pub login_failures_per_minute: u32,
     pub body_bytes: usize,
@@ -251,6 +260,16 @@ pub struct Commands {
     pub retention_days: u32,
 }
 
+/// `[messages]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Messages {
+    pub ttl_secs: u32,
+    pub retention_hours: u32,
+    pub total_bytes: u64,
+}
+
 /// `[redis]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -284,6 +303,16 @@ pub enum LogFormat {
 }
 
 impl Settings {
+    /// The limits of what the Journal writes for others.
+    pub fn change_limits(&self) -> ChangeLimits {
+        let limits = &self.limits;
+        ChangeLimits {
+            rooms_per_user: limits.rooms_per_user,
+            queue: QueueLimits { messages: limits.queued_per_device, bytes: limits.queued_bytes_per_device },
+            total_bytes: self.messages.total_bytes,
+        }
+    }
+
     /// The configured gateways.
     pub fn gateways(&self) -> Vec<Gateway> {
         // does not fail: `validate` has checked them

@@ -21,12 +21,11 @@ pub(crate) use self::{
 };
 use crate::{
     actors::{
-        command_dispatcher::Commands, gateway_monitor::Gateways, journal::Journal, registry::Clients,
-        room_manager::Rooms, topic_manager::Topics,
+        command_dispatcher::Commands, gateway_monitor::Gateways, journal::Journal, message_manager::Messages,
+        registry::Clients, room_manager::Rooms, topic_manager::Topics,
     },
     auth::{accounts::Accounts, login::Logins, registration::Registrations},
     clock::Clock,
-    cluster::Backplane,
     delivery::Relays,
     domain::{
         budget::{Budgets, OverLimit},
@@ -56,6 +55,8 @@ pub struct Broker {
     pub clients: Clients,
     /// The topics and their subscriptions.
     pub topics: Topics,
+    /// The handle of the MessageManager, which has acknowledged messages delivered.
+    pub messages: Messages,
     /// The handle of the CommandDispatcher, which owns the commands that are not finished.
     pub commands: Commands,
     /// The handle of the RoomManager, which owns the sockets in rooms.
@@ -66,8 +67,6 @@ pub struct Broker {
     pub journal: Journal,
     /// Delivers frames to any session.
     pub relays: Arc<Relays>,
-    /// The connection to other nodes.
-    pub backplane: Arc<dyn Backplane>,
     pub(crate) requests: Mutex<Budgets<ClientId>>,
     pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
     pub(crate) draining: AtomicBool,

@@ -14,7 +14,9 @@
 //! 5. gateways and their history;
 //! 6. topics, then their histories;
 //! 7. rooms, then their members and messages;
-//! 8. a counter, and the revocations and changes that take its number.
+//! 8. acknowledged messages: those that have not ended are changed under the lock of their recipient's row alone, the others
+//!    are locked by their ids;
+//! 9. a counter, and the revocations, changes and messages that take its number.
 //!
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
@@ -29,6 +31,7 @@ mod gate;
 mod gateways;
 mod location;
 mod lock;
+mod messages;
 mod open;
 pub mod patience;
 mod records;
@@ -45,13 +48,14 @@ use migration::MigrationError;
 use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use broker::ServingBroker;
-pub use changes::{Changes, Decisions};
+pub use changes::{ChangeLimits, Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
 pub use gateways::history::{GatewayHistory, GatewayRecord};
 pub use location::Location;
 pub use lock::DatabaseLock;
+pub use messages::{MessageFilter, QueueSummary};
 pub use records::Record;
 pub use rooms::{Page, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
@@ -64,7 +68,11 @@ use gate::Gate;
 use open::Database;
 use stored_bytes::StoredBytes;
 
-use crate::{clock::Clock, domain::rooms::RoomChange, settings};
+use crate::{
+    clock::Clock,
+    domain::{messages::change::MessageChange, rooms::RoomChange},
+    settings,
+};
 
 /// A database of its own for a test, in a folder that is deleted with the first of the two.
 #[cfg(test)]
@@ -172,7 +180,7 @@ impl Store {
         &self,
         records: &[Record],
         changes: Changes<'_>,
-        rooms_per_user: usize,
+        limits: ChangeLimits,
     ) -> Result<Decisions, StoreError> {
         if records.is_empty() && changes.is_empty() {
             return Ok(Decisions::none(changes));
@@ -184,9 +192,11 @@ impl Store {
             lock::turn_of_room_creators(&transaction).await?;
         }
         let seen = records.iter().filter_map(Record::device);
-        row_locks::devices(&transaction, seen.chain(changes.rooms.iter().filter_map(RoomChange::newcomer))).await?;
+        let newcomers = changes.rooms.iter().filter_map(RoomChange::newcomer);
+        let recipients = changes.messages.iter().filter_map(MessageChange::recipient);
+        row_locks::devices(&transaction, seen.chain(newcomers).chain(recipients)).await?;
         records::write(&transaction, records, nearly_full).await?;
-        let decided = self.apply(&transaction, changes, rooms_per_user, nearly_full).await?;
+        let decided = self.apply(&transaction, changes, limits, nearly_full).await?;
         transaction.commit().await?;
         Ok(decided)
     }

@@ -2,6 +2,7 @@
 
 pub mod prelude;
 
+pub mod acknowledged_messages;
 pub mod brokers;
 pub mod command_progress;
 pub mod command_targets;

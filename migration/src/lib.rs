@@ -32,6 +32,7 @@ mod m20261121_000021_create_known_logins;
 mod m20261121_000022_record_password_rules;
 mod m20261122_000023_add_target_incarnation;
 mod m20261122_000024_add_topic_history;
+mod m20261122_000025_create_acknowledged_messages;
 
 use std::pin::Pin;
 
@@ -93,6 +94,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261121_000022_record_password_rules,
     m20261122_000023_add_target_incarnation,
     m20261122_000024_add_topic_history,
+    m20261122_000025_create_acknowledged_messages,
 ];
 
 /// Why the schema could not be changed or read.

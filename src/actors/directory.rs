@@ -61,6 +61,11 @@ impl Directory {
         client.subscriber().or_else(|| client.of_kind(SessionKind::Agent)).cloned()
     }
 
+    /// The session that gets a client's topic messages, and is told how its own messages have ended.
+    pub fn subscriber(&self, id: ClientId) -> Option<SessionHandle> {
+        self.clients.pin().get(&id).and_then(|client| client.subscriber()).cloned()
+    }
+
     /// The session that gets a device's direct messages.
     pub fn device(&self, id: ClientId) -> Option<SessionHandle> {
         self.clients.pin().get(&id).and_then(|client| client.of_kind(SessionKind::Device)).cloned()

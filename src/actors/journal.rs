@@ -3,7 +3,7 @@
 //! waits for may gather a little longer: a thousand rows in one transaction cost a fraction of a thousand transactions.
 //!
 //! The CommandDispatcher records commands and what becomes of them, the GatewayMonitor what its probes found, the Registry
-//! when devices were seen; the RoomManager has changes of rooms decided and written. Whoever must not go on before something
+//! when devices were seen; the RoomManager, the TopicManager and the MessageManager have changes decided and written. Whoever must not go on before something
 //! is written asks for a flush.
 
 mod batch;
@@ -27,7 +27,7 @@ pub use self::{
     places::{Place, Places},
     queue::{Journaling, Queue},
 };
-use crate::store::{Record, Store, StoreError, patience::Patience};
+use crate::store::{ChangeLimits, Record, Store, StoreError, patience::Patience};
 
 /// How long to wait before the database is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -64,8 +64,7 @@ type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
 pub struct JournalWriter {
     store: Store,
     backlog: Backlog,
-    /// `limits.rooms_per_user`; 0 is none
-    rooms_per_user: usize,
+    limits: ChangeLimits,
     waiting: Vec<Record>,
     changes: Waiting,
     /// how many records have been written, ever
@@ -87,11 +86,11 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    fn new(store: Store, backlog: Backlog, rooms_per_user: usize) -> Self {
+    fn new(store: Store, backlog: Backlog, limits: ChangeLimits) -> Self {
         Self {
             store,
             backlog,
-            rooms_per_user,
+            limits,
             waiting: Vec::new(),
             changes: Waiting::default(),
             written: 0,
@@ -131,11 +130,11 @@ impl JournalWriter {
         self.under_way = records.len();
         self.urgent = false;
         let mut asked = std::mem::take(&mut self.changes);
-        let (store, rooms_per_user) = (self.store.clone(), self.rooms_per_user);
+        let (store, limits) = (self.store.clone(), self.limits);
         let (journal, late) = (context.address(), Late(self.number));
         let commit = async move {
             let changes = asked.changes();
-            let batch = Batch { records, changes: changes.as_ref(), rooms_per_user };
+            let batch = Batch { records, changes: changes.as_ref(), limits };
             let patience = Patience::endless();
             let mut writing = std::pin::pin!(patience.clone().during(batch.write(&store)));
             let written = tokio::select! {

@@ -2,7 +2,7 @@
 //! without a message.
 //!
 //! Handlers and sessions use it through [`Clients`]. It tells the TopicManager, the CommandDispatcher, the RoomManager, the
-//! Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or token changed.
+//! MessageManager, the Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or token changed.
 
 mod handle;
 #[cfg(test)]
@@ -17,6 +17,7 @@ use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
     directory::{Connected, Directory},
     journal::Journal,
+    message_manager::SenderReady,
     room_manager::Renamed,
     topic_manager::{AccountChanged, Announce, CloseReplaced, PresenceChanged},
 };
@@ -80,8 +81,9 @@ pub struct Registry {
 /// The actors that the Registry tells about clients and sessions.
 pub struct Neighbours {
     pub presence_changed: Recipient<PresenceChanged>,
-    pub client_ready: Recipient<ClientReady>,
-    pub session_gone: [Recipient<SessionGone>; 2],
+    pub client_ready: [Recipient<ClientReady>; 2],
+    pub session_gone: [Recipient<SessionGone>; 3],
+    pub sender_ready: Recipient<SenderReady>,
     pub client_deleted: Recipient<ClientDeleted>,
     pub renamed: Recipient<Renamed>,
     pub close_replaced: Recipient<CloseReplaced>,
@@ -214,8 +216,13 @@ impl Handler<Connect> for Registry {
                 self.neighbours.close_replaced.do_send(CloseReplaced { session, code });
             }
         }
-        if matches!(connect.kind, SessionKind::Device | SessionKind::Agent) {
-            self.neighbours.client_ready.do_send(ClientReady { client: id, session: connect.session });
+        match connect.kind {
+            SessionKind::Device | SessionKind::Agent => {
+                let ready = ClientReady { client: id, session: connect.session };
+                self.neighbours.client_ready.iter().for_each(|neighbour| neighbour.do_send(ready.clone()));
+            }
+            SessionKind::Chat => self.neighbours.sender_ready.do_send(SenderReady(id)),
+            SessionKind::Room | SessionKind::Public => {}
         }
         Ok(())
     }

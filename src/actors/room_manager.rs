@@ -93,7 +93,13 @@ impl Journaling for RoomManager {
     }
 
     /// Tells the rooms and the requesting client the outcome of a change.
-    fn tell(&mut self, change: &RoomChange, asker: Option<Asker>, outcome: Result<Decided, StoreError>) {
+    fn tell(
+        &mut self,
+        change: &RoomChange,
+        asker: Option<Asker>,
+        outcome: Result<Decided, StoreError>,
+        _: &mut Context<Self>,
+    ) {
         let decided = outcome.unwrap_or_else(|error| Err(refusal(&error)));
         let (socket, answer) = asker.map(|asker| (asker.socket, asker.answer)).unwrap_or_default();
         match &decided {

@@ -11,6 +11,7 @@ use crate::{
         directory::Directory,
         gateway_monitor::{self, Gateways},
         journal::Journal,
+        message_manager::{self, Messages},
         registry::{self, Clients, Neighbours},
         room_manager::Rooms,
         topic_manager::{self, Topics},
@@ -29,12 +30,12 @@ use crate::{
 pub(super) struct Actors {
     pub clients: Clients,
     pub topics: Topics,
+    pub messages: Messages,
     pub rooms: Rooms,
     pub commands: Commands,
     pub gateways: Gateways,
     pub journal: Journal,
     pub relays: Arc<Relays>,
-    pub backplane: Arc<dyn Backplane>,
 }
 
 /// The threads of actors, beside those of the workers.
@@ -64,7 +65,7 @@ impl Actors {
         let directory = Arc::new(Directory::default());
         let relays = Relays::new(workers, limits, clock.clone());
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
-        let journal = Journal::start(&control, store.clone(), limits.rooms_per_user);
+        let journal = Journal::start(&control, store.clone(), settings.change_limits());
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {
@@ -73,6 +74,18 @@ impl Actors {
                 backplane: backplane.clone(),
                 store: store.clone(),
                 accounts: accounts.clone(),
+                journal: journal.recipient(),
+                clock: clock.clone(),
+            },
+            settings,
+        );
+        let messages = Messages::start(
+            &control,
+            message_manager::Dependencies {
+                directory: directory.clone(),
+                relays: relays.clone(),
+                backplane: backplane.clone(),
+                store: store.clone(),
                 journal: journal.recipient(),
                 clock: clock.clone(),
             },
@@ -121,8 +134,9 @@ impl Actors {
         .await?;
         let neighbours = Neighbours {
             presence_changed: topics.recipient(),
-            client_ready: commands.recipient(),
-            session_gone: [commands.recipient(), rooms.recipient()],
+            client_ready: [commands.recipient(), messages.recipient()],
+            session_gone: [commands.recipient(), rooms.recipient(), messages.recipient()],
+            sender_ready: messages.recipient(),
             client_deleted: commands.recipient(),
             renamed: rooms.recipient(),
             close_replaced: topics.recipient(),
@@ -134,7 +148,7 @@ impl Actors {
             registry::Dependencies {
                 directory,
                 relays: relays.clone(),
-                backplane: backplane.clone(),
+                backplane,
                 neighbours,
                 journal: journal.clone(),
                 clock: clock.clone(),
@@ -143,13 +157,14 @@ impl Actors {
         );
         // so that the first request sees all gateways
         gateways.record_all().await?;
-        Ok(Self { clients, topics, rooms, commands, gateways, journal, relays, backplane })
+        Ok(Self { clients, topics, messages, rooms, commands, gateways, journal, relays })
     }
 
     /// Has the actors watched, all but the Relays.
     pub(super) fn watch(&self, supervision: &Supervision) {
         supervision.watch_actor("registry", self.clients.recipient());
         supervision.watch_actor("topic manager", self.topics.recipient());
+        supervision.watch_actor("message manager", self.messages.recipient());
         supervision.watch_actor("room manager", self.rooms.recipient());
         supervision.watch_actor("command dispatcher", self.commands.recipient());
         supervision.watch_actor("journal", self.journal.recipient());

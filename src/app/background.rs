@@ -49,7 +49,12 @@ pub(super) fn start(
     });
     loops.spawn(
         "deletion of old rows",
-        delete_what_is_old(store.clone(), clock.clone(), settings.commands.retention_days),
+        delete_what_is_old(
+            store.clone(),
+            clock.clone(),
+            settings.commands.retention_days,
+            settings.messages.retention_hours,
+        ),
     );
     loops.spawn(
         "deletion of old gateway history",
@@ -93,8 +98,9 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
     }
 }
 
-/// Deletes finished commands that were given more than `days` ago, what no topic's history keeps, and old logins, once per [`CLEANING`]. Never returns.
-async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
+/// Deletes finished commands that were given more than `days` ago, acknowledged messages that ended more than `hours` ago, what
+/// no topic's history keeps, and old logins, once per [`CLEANING`]. Never returns.
+async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
@@ -102,6 +108,11 @@ async fn delete_what_is_old(store: Store, clock: Clock, days: u32) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),
             Err(error) => tracing::warn!(%error, "cannot delete old commands"),
+        }
+        match store.delete_messages_ended_before(clock.now() - TimeDelta::hours(hours.into())).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "old messages deleted (messages.retention_hours)"),
+            Err(error) => tracing::warn!(%error, "cannot delete old messages"),
         }
         match store.clean_histories().await {
             Ok(0) => {}

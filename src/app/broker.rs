@@ -24,7 +24,7 @@ pub(super) fn broker(
     actors: Actors,
     supervision: Supervision,
 ) -> Broker {
-    let Actors { clients, topics, rooms, commands, gateways, journal, relays, backplane } = actors;
+    let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays } = actors;
     let Identities { accounts, passwords } = identities;
     let limits = &settings.limits;
     let sessions = Arc::new(clients.clone());
@@ -51,6 +51,7 @@ pub(super) fn broker(
         rooms.clone(),
         gateways.clone(),
         commands.clone(),
+        messages.clone(),
     );
     let users = Users::new(store.clone(), logins.clone(), rooms.clone());
     Broker {
@@ -67,12 +68,12 @@ pub(super) fn broker(
         users,
         clients,
         topics,
+        messages,
         commands,
         rooms,
         gateways,
         journal,
         relays,
-        backplane,
         settings,
     }
 }

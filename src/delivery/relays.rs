@@ -183,9 +183,14 @@ impl Relays {
         }
     }
 
+    /// Whether a session's backlog is at most a quarter of `limits.outbound_bytes`.
+    pub fn is_drained(&self, session: &SessionHandle) -> bool {
+        self.outbound_bytes == 0 || session.queued() <= self.outbound_bytes / 4
+    }
+
     /// Waits until a session's backlog is at most a quarter of `limits.outbound_bytes`, or the session is closed.
     pub async fn drained(&self, session: &SessionHandle) {
-        while session.is_open() && self.outbound_bytes > 0 && session.queued() > self.outbound_bytes / 4 {
+        while session.is_open() && !self.is_drained(session) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -210,6 +210,16 @@ impl Display for MessageId {
     }
 }
 
+/// The id of an acknowledged message: a later one has a greater id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct DeliveryId(pub i64);
+
+impl Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The id of a command: a UUID of version 4 (contract section 6) whose first 48 bits are the time at which it was given. Ids
 /// in the order of time keep rows that are written together together in an index; random ones would touch a page each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

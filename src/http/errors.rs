@@ -11,7 +11,7 @@ pub use self::fault::Fault;
 use crate::{
     auth::IdentityError,
     domain::{budget::OverLimit, rooms::RoomRefusal, topics::TopicRefusal},
-    protocol::error_code::INTERNAL_ERROR,
+    protocol::error_code::{ErrorCode, INTERNAL_ERROR},
     store::UserRefusal,
 };
 
@@ -99,6 +99,9 @@ pub enum ApiError {
     /// The UUID is bound to another client.
     #[error("UUID already registered")]
     UuidClaimed,
+    /// A message is refused; error frames say the same.
+    #[error("{1}")]
+    Message(ErrorCode, String),
     #[error("Request body over {0} bytes (limits.body_bytes)")]
     BodyTooLarge(usize),
     /// The command is too large for the sockets of its targets.

@@ -11,6 +11,7 @@ use utoipa::openapi::OpenApi;
 use super::{
     clients, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
+    messages,
     openapi::operations,
     register, rooms, root, tokens, topics, users, websocket,
 };
@@ -102,6 +103,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "/topics/publish"
         ),
         endpoint!(topics::history::messages),
+        endpoint!(messages::send::send),
+        endpoint!(messages::list),
+        endpoint!(messages::show),
+        endpoint!(messages::withdraw),
+        endpoint!(messages::status),
+        endpoint!(messages::queue),
         // rooms
         endpoint!(rooms::list),
         endpoint!(rooms::create, "/rooms"),

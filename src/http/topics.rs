@@ -86,7 +86,7 @@ impl FromFields for TopicName {
     }
 }
 
-fn topic_id(fields: &mut Fields<'_>) -> Checked<TopicId> {
+pub(super) fn topic_id(fields: &mut Fields<'_>) -> Checked<TopicId> {
     fields.limited_text("topic_id", fields.limits.topic_id_chars, "limits.topic_id_chars").map(TopicId::from)
 }
 

@@ -45,6 +45,12 @@ codes! {
     SenderMismatch = "sender_mismatch",
     /// The recipient of a direct message is not connected (contract section 5).
     RecipientNotConnected = "recipient_not_connected",
+    /// The recipient of an acknowledged message is not registered (contract section 11).
+    RecipientUnknown = "recipient_unknown",
+    /// The sender used the `msgid` for another message to the same recipient (contract section 11).
+    MsgidReused = "msgid_reused",
+    /// As much waits for the recipient as may (contract section 10).
+    QueueFull = "queue_full",
     /// The topic does not exist (contract section 5).
     TopicNotFound = "topic_not_found",
     /// The sender is not subscribed to the topic (contract section 5).

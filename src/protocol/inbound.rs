@@ -1,6 +1,7 @@
 //! Frames from clients. Parsing borrows from the text, without a copy: recipients get the sender's bytes as they were sent
 //! (contract section 5).
 
+mod acknowledged;
 mod frame;
 mod message;
 mod subscription;
@@ -14,8 +15,9 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 pub use self::{
+    acknowledged::{Ack, Delivery, ack, delivery, is_ack, is_acknowledged},
     frame::{Frame, NotAFrame},
-    message::{BadMessage, Message, ack, direct, topic},
+    message::{BadMessage, Message, direct, topic},
     subscription::{Subscription, is_subscription, subscription},
 };
 use super::json;

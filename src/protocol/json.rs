@@ -176,6 +176,16 @@ pub fn canonical_object(object: &Map<String, Value>) -> String {
     out
 }
 
+/// Whether two texts are spellings of the same object.
+pub fn is_same_object(one: &[u8], other: &[u8]) -> bool {
+    let canonical = |text| match parse(text) {
+        Ok(Value::Object(object)) => Some(canonical_object(&object)),
+        _ => None,
+    };
+    // most repetitions are spelled as before
+    one == other || canonical(one).is_some_and(|one| canonical(other) == Some(one))
+}
+
 fn put_canonical(out: &mut String, value: &Value) {
     match value {
         Value::Number(number) => put_decimal(out, number.as_str()),

@@ -14,6 +14,7 @@ use crate::domain::{
     commands::Command,
     gateways::GatewayState,
     ids::{ClientId, ClientKind, CommandId, RoomId, TopicId},
+    messages::{MessageState, change::MessageUpdate},
 };
 
 /// A point in time as seconds since 1970 with microseconds, the format of `timestamp` in device frames.
@@ -82,11 +83,17 @@ pub fn sent(msgid: &str, now: DateTime<Utc>) -> String {
 pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, offset: Option<i64>, now: DateTime<Utc>) -> String {
     let offset = offset.map(|offset| format!(r#""offset":{offset},"#)).unwrap_or_default();
     format!(
-        r#"{{"type":"topic_sent","message":"Message sent to {subscribers} subscribers","topic_id":{},"msgid":{},{offset}"timestamp":{}}}"#,
+        r#"{{"type":"topic_sent","message":"{}","topic_id":{},"msgid":{},{offset}"timestamp":{}}}"#,
+        topic_receipt_text(subscribers),
         Quoted(topic),
         Quoted(msgid),
         Timestamp(now)
     )
+}
+
+/// What the receipt of a topic message says that has reached so many subscribers.
+pub fn topic_receipt_text(subscribers: usize) -> String {
+    format!("Message sent to {subscribers} subscribers")
 }
 
 /// A publication with its number in the topic's history, as its first field: in two parts.
@@ -100,8 +107,50 @@ pub fn topic_gap(topic: &str, first_offset: i64) -> String {
     format!(r#"{{"type":"topic_gap","topic_id":{},"first_offset":{first_offset}}}"#, Quoted(topic))
 }
 
-/// The answer to an acknowledgement: the state of the message that it names (contract section 11).
-pub fn ack_received(msgid: &str, status: &str, now: DateTime<Utc>) -> String {
+/// The receipt of an acknowledged message (contract section 11).
+pub fn accepted(msgid: &str, state: MessageState, expires_at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    format!(
+        r#"{{"type":"sent","message":"{}","msgid":{},"status":"{}","expires_at":"{}","timestamp":{}}}"#,
+        receipt_text(state),
+        Quoted(msgid),
+        state.as_str(),
+        rfc3339(expires_at),
+        Timestamp(now)
+    )
+}
+
+/// What the receipt of a message in this state says.
+pub fn receipt_text(state: MessageState) -> &'static str {
+    match state {
+        MessageState::QueuedOffline => "Recipient offline - message queued for delivery",
+        MessageState::PendingAck | MessageState::Delivered => "Message delivered",
+        MessageState::Rejected => "Message rejected",
+        MessageState::Failed => "Message failed",
+        MessageState::Expired => "Message expired",
+        MessageState::Cancelled => "Message cancelled",
+    }
+}
+
+/// An acknowledged message that was sent before, with a field that says so as its first: in two parts.
+pub fn redelivered(object: &str) -> (&'static str, &str) {
+    // the object has fields, so that a comma follows
+    (r#"{"redelivered":true,"#, behind_brace(object))
+}
+
+/// Tells a sender how its message has ended (contract section 11).
+pub fn delivery_update(update: &MessageUpdate, now: DateTime<Utc>) -> String {
+    let MessageUpdate { to, msgid, state, .. } = update;
+    format!(
+        r#"{{"type":"delivery_update","msgid":{},"to":"{to}","status":"{}","timestamp":{}}}"#,
+        Quoted(msgid),
+        state.as_str(),
+        Timestamp(now)
+    )
+}
+
+/// The answer to an acknowledgement: the state of the message that it names, if there is one (contract section 11).
+pub fn ack_received(msgid: &str, state: Option<MessageState>, now: DateTime<Utc>) -> String {
+    let status = state.map_or("unknown", MessageState::as_str);
     format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
 }
 
@@ -281,7 +330,8 @@ mod tests {
             connection(uuid, nasty, now),
             sent(nasty, now),
             topic_sent(nasty, 1, nasty, Some(1), now),
-            ack_received(nasty, "unknown", now),
+            ack_received(nasty, None, now),
+            accepted(nasty, MessageState::QueuedOffline, now, now),
             topic_deleted(nasty),
             error(ErrorCode::InvalidMessage, nasty, about, now),
             echo(nasty),

@@ -8,6 +8,7 @@ use crate::{
     actors::{
         command_dispatcher::Commands,
         gateway_monitor::{GatewayError, Gateways},
+        message_manager::Messages,
         registry::Clients,
         room_manager::{RoomError, Rooms},
     },
@@ -58,6 +59,7 @@ pub struct Devices {
     rooms: Rooms,
     gateways: Gateways,
     commands: Commands,
+    messages: Messages,
 }
 
 impl fmt::Debug for Devices {
@@ -75,8 +77,9 @@ impl Devices {
         rooms: Rooms,
         gateways: Gateways,
         commands: Commands,
+        messages: Messages,
     ) -> Self {
-        Self { store, accounts, clients, rooms, gateways, commands }
+        Self { store, accounts, clients, rooms, gateways, commands, messages }
     }
 
     /// A page of devices by name, and the number of devices on all pages.
@@ -131,6 +134,9 @@ impl Devices {
         // otherwise a crash would restore the queued commands for the next device with this UUID
         if let Err(error) = self.commands.written().await {
             tracing::warn!(device = %id, %error, "the ends of a deleted device's commands are not written yet");
+        }
+        if let Err(error) = self.messages.recipient_deleted(id).await {
+            tracing::warn!(device = %id, %error, "the senders of messages to a deleted device are told when they connect");
         }
         tracing::info!(device = %id, %operator, "device deleted");
         Ok(())

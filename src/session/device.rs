@@ -1,12 +1,16 @@
 //! The device dialect (contract section 5): direct messages and topic messages, each answered with a receipt or an error.
+//! Those that are to be acknowledged are in [`super::acknowledged`].
 
 use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 use bytes::Bytes;
 
-use super::Session;
+use super::{Session, Unsettled};
 use crate::{
-    actors::topic_manager::{NotPublished, Publish, TopicError},
-    delivery::{SessionHandle, tick},
+    actors::{
+        message_manager::MessageError,
+        topic_manager::{NotPublished, Publish, TopicError},
+    },
+    delivery::tick,
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::Location,
@@ -24,42 +28,38 @@ impl Session {
     pub(super) fn on_device_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
         let Some(sender) = self.client() else { return };
-        if !frame.is_message() && frame.kind().as_deref() == Some("ack") {
-            self.on_ack(&frame, sender);
+        let Unsettled { publications, acknowledged_messages, .. } = self.unsettled;
+        if inbound::is_ack(&frame) {
+            self.on_ack(&frame, sender, context);
         } else if inbound::is_subscription(&frame) {
             self.on_subscription(&frame, context);
         } else if frame.topic_id.is_some() {
+            if acknowledged_messages {
+                return self.after_receipts(text.to_owned(), context);
+            }
             self.on_topic_message(&frame, text, sender, context);
-        } else if self.has_published {
-            self.after_publications(text.to_owned(), context);
+        } else if inbound::is_acknowledged(&frame) {
+            if publications {
+                return self.after_receipts(text.to_owned(), context);
+            }
+            self.on_acknowledged_message(&frame, text, sender, context);
+        } else if publications || acknowledged_messages {
+            self.after_receipts(text.to_owned(), context);
         } else {
             self.on_direct_message(&frame, text, sender, context);
         }
     }
 
-    /// Handles a direct message that follows publications. Publications take a longer way, so the message waits until they are
-    /// delivered: a sender's frames and their receipts keep their order. A sender of only one of the two kinds never waits.
-    fn after_publications(&mut self, text: String, context: &mut <Self as Actor>::Context) {
-        self.has_published = false;
-        let (broker, handle) = (self.broker.clone(), self.outbox.handle().clone());
-        let passed = async move { broker.topics.publications_passed(handle).await };
-        context.wait(passed.into_actor(self).map(move |(), session, context| {
+    /// Handles a message that follows messages of another kind. Publications and acknowledged messages take longer ways, so the
+    /// message waits until they are delivered: a sender's frames and their receipts keep their order. A sender of only one kind
+    /// never waits.
+    fn after_receipts(&mut self, text: String, context: &mut <Self as Actor>::Context) {
+        let settled = std::mem::take(&mut self.unsettled).settle(self.broker.clone(), self.outbox.handle().clone());
+        context.wait(settled.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
             }
         }));
-    }
-
-    /// Answers an acknowledgement with the status `unknown`: there is no delivery with acknowledgement, so no message waits for
-    /// one.
-    fn on_ack(&mut self, frame: &Frame<'_>, sender: ClientId) {
-        match inbound::ack(frame, sender) {
-            Ok(msgid) => {
-                self.bad_frames = 0;
-                self.send(&outbound::ack_received(&msgid, "unknown", self.now()));
-            }
-            Err(error) => self.refuse(error, "Invalid message format", frame),
-        }
     }
 
     fn on_direct_message(
@@ -74,7 +74,7 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid message format", frame),
         };
         self.bad_frames = 0;
-        if let Some(recipient) = self.deliver(&message) {
+        if let Some(recipient) = self.broker.messages.deliver(message.to, &message.parts()) {
             if recipient.worker() != self.outbox.handle().worker() {
                 self.handed_over_in = Some(tick::number());
             }
@@ -84,24 +84,18 @@ impl Session {
         }
     }
 
-    /// Delivers to the recipient's session on this node. Returns the session, or `None` if no session accepted the message.
-    fn deliver(&self, message: &Message<'_, ClientId>) -> Option<SessionHandle> {
-        let (clients, relays) = (&self.broker.clients, &self.broker.relays);
-        deliver_to(|| clients.device(message.to), |session| relays.deliver(session, &message.parts()))
-    }
-
     /// Forwards a message to another node, since the recipient is not on this one.
     fn forward(&mut self, message: Message<'_, ClientId>, context: &mut <Self as Actor>::Context) {
         let frame = wire::text(&message.parts());
         let (to, msgid, broker) = (message.to, message.msgid.into_owned(), self.broker.clone());
-        let forward = async move { broker.backplane.forward(to, frame).await };
+        let forward = async move { broker.messages.forward(to, frame).await };
         // the sender's next frame waits, so that receipts keep their order
         context.wait(forward.into_actor(self).map(move |delivered, session, _| {
             if delivered {
                 session.send(&outbound::sent(&msgid, session.now()));
             } else {
-                let about = About { msgid: Some(&msgid), ..About::default() };
-                session.error(ErrorCode::RecipientNotConnected, &format!("Recipient {to} not connected"), about);
+                let (code, text) = MessageError::NotConnected(to).told();
+                session.error(code, &text, About { msgid: Some(&msgid), ..About::default() });
             }
         }));
     }
@@ -129,7 +123,7 @@ impl Session {
             has_offset,
             place: None,
         };
-        self.has_published = true;
+        self.unsettled.publications = true;
         // a direct message of this tick to another worker leaves at the end of the tick; the publication must not overtake it
         if self.handed_over_in == Some(tick::number()) {
             return self.publish_later(publish, context);
@@ -180,43 +174,5 @@ impl Session {
                 self.error(ErrorCode::SenderMismatch, "Sender UUID does not match authenticated client", about);
             }
         }
-    }
-}
-
-/// Delivers to the session that is found, or, if that accepts nothing, to the one that has replaced it in the meantime.
-fn deliver_to<S: PartialEq>(find: impl Fn() -> Option<S>, deliver: impl Fn(&S) -> bool) -> Option<S> {
-    let found = find()?;
-    if deliver(&found) {
-        return Some(found);
-    }
-    find().filter(|now| *now != found && deliver(now))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-
-    /// The session that a message reaches, and those that were tried. The directory names these, one after the other.
-    fn delivered(named: &[Option<u64>], accepting: u64) -> (Option<u64>, Vec<u64>) {
-        let (named, tried) = (RefCell::new(named.iter()), RefCell::new(Vec::new()));
-        let deliver = |session: &u64| {
-            tried.borrow_mut().push(*session);
-            *session == accepting
-        };
-        let reached = deliver_to(|| *named.borrow_mut().next().expect("asked twice at most"), deliver);
-        (reached, tried.into_inner())
-    }
-
-    #[test]
-    fn what_a_session_does_not_accept_goes_to_the_one_that_has_taken_over() {
-        assert_eq!(delivered(&[Some(1)], 1), (Some(1), vec![1]));
-        assert_eq!(delivered(&[Some(1), Some(2)], 2), (Some(2), vec![1, 2]));
-        assert_eq!(delivered(&[Some(1), Some(2)], 3), (None, vec![1, 2]));
-        // a slow consumer is still the one that is named
-        assert_eq!(delivered(&[Some(1), Some(1)], 2), (None, vec![1]));
-        assert_eq!(delivered(&[Some(1), None], 2), (None, vec![1]));
-        assert_eq!(delivered(&[None], 1), (None, Vec::new()));
     }
 }

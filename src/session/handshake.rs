@@ -8,7 +8,7 @@ use actix_web_actors::ws::{self, HandshakeError as NotAHandshake, WebsocketConte
 use chrono::{DateTime, Utc};
 use socket2::Socket;
 
-use super::{Dialect, HandshakeError, JoinError, Session, body::Body, chat, inbound::Guard};
+use super::{Dialect, HandshakeError, JoinError, Session, Unsettled, body::Body, chat, inbound::Guard};
 use crate::{
     actors::room_manager::RoomError,
     delivery::{self, Outbox, SessionHandle},
@@ -81,7 +81,7 @@ pub async fn accept(
         dialect,
         assembling: None,
         bad_frames: 0,
-        has_published: false,
+        unsettled: Unsettled::default(),
         handed_over_in: None,
         _permit: permit,
     };

@@ -25,7 +25,7 @@ impl Session {
         let (topic, wanted, beginning) = (TopicId::from(&*request.topic), request.wanted, request.beginning);
         let msgid = frame.msgid().map(|msgid| msgid.into_owned());
         // receipts of earlier publications come before the answer
-        let earlier = std::mem::take(&mut self.has_published).then(|| self.outbox.handle().clone());
+        let earlier = std::mem::take(&mut self.unsettled.publications).then(|| self.outbox.handle().clone());
         let (broker, handle, dialect) = (self.broker.clone(), self.outbox.handle().clone(), self.dialect);
         let change = async move {
             let answer = |offset| {

@@ -1,7 +1,7 @@
 //! What the types of settings do not express.
 
 use super::{SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
-use crate::domain::{origin, passwords};
+use crate::domain::{messages::MAX_TTL_SECS, origin, passwords};
 
 /// In seconds. Much longer periods would overflow times when they are added to the present.
 const A_YEAR: u64 = 31_536_000;
@@ -37,6 +37,7 @@ impl Settings {
             return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
         }
         positive("commands.retention_days", self.commands.retention_days > 0)?;
+        positive("messages.ttl_secs", self.messages.ttl_secs > 0)?;
         if self.auth.refresh_token_days > 365_000 {
             return Err(("auth.refresh_token_days", "must be at most 365000".to_owned()));
         }
@@ -72,6 +73,8 @@ impl Settings {
             ("sessions.subscription_wait_secs", sessions.subscription_wait_secs, A_YEAR),
             ("limits.send_timeout_secs", limits.send_timeout_secs, A_YEAR),
             ("limits.command_timeout_secs", limits.command_timeout_secs, A_YEAR),
+            ("messages.ttl_secs", self.messages.ttl_secs.into(), MAX_TTL_SECS.into()),
+            ("messages.retention_hours", self.messages.retention_hours.into(), 8_760),
             ("probes.period_secs", self.probes.period_secs.into(), 86_400),
             ("probes.timeout_secs", self.probes.timeout_secs.into(), 60),
             ("probes.retries", self.probes.retries.into(), 10),

@@ -1,7 +1,11 @@
 //! Changes that are decided by rules and written in the Journal's transaction, by kind.
 
-use super::{Decided, Store, StoreError, connection::Transaction, rooms, topics};
+use super::{Decided, Store, StoreError, connection::Transaction, messages, rooms, topics};
 use crate::domain::{
+    messages::{
+        QueueLimits,
+        change::{MessageChange, MessageDecided},
+    },
     rooms::RoomChange,
     topics::history::{Append, Appended},
 };
@@ -11,8 +15,21 @@ use crate::domain::{
 pub struct Changes<'a> {
     /// Publications to topics with a history.
     pub appends: &'a [Append],
+    /// Of acknowledged messages.
+    pub messages: &'a [MessageChange],
     /// Of rooms.
     pub rooms: &'a [RoomChange],
+}
+
+/// The limits that changes must keep. 0 switches one off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChangeLimits {
+    /// `limits.rooms_per_user`
+    pub rooms_per_user: usize,
+    /// What may wait for one device.
+    pub queue: QueueLimits,
+    /// `messages.total_bytes`
+    pub total_bytes: u64,
 }
 
 /// What is decided of each change, by kind; or why a kind is not written.
@@ -20,6 +37,8 @@ pub struct Changes<'a> {
 pub struct Decisions {
     /// Publications to topics with a history.
     pub appends: Result<Vec<Appended>, StoreError>,
+    /// Of acknowledged messages.
+    pub messages: Result<Vec<MessageDecided>, StoreError>,
     /// Of rooms.
     pub rooms: Result<Vec<Decided>, StoreError>,
 }
@@ -27,12 +46,15 @@ pub struct Decisions {
 impl Changes<'_> {
     /// How many there are to be written.
     pub fn len(&self) -> usize {
-        self.appends.iter().filter(|append| append.message.is_some()).count() + self.rooms.len()
+        let appends = self.appends.iter().filter(|append| append.message.is_some()).count();
+        let messages = self.messages.iter().filter(|change| change.is_something()).count();
+        appends + messages + self.rooms.len()
     }
 
     /// Whether there are changes of several kinds.
     pub fn is_mixed(&self) -> bool {
-        !self.appends.is_empty() && !self.rooms.is_empty()
+        let is_there = [!self.appends.is_empty(), !self.messages.is_empty(), !self.rooms.is_empty()];
+        is_there.into_iter().filter(|is_there| *is_there).count() > 1
     }
 
     /// Whether there are none.
@@ -44,12 +66,16 @@ impl Changes<'_> {
 impl Decisions {
     /// There was nothing to write.
     pub fn none(changes: Changes<'_>) -> Self {
-        Self { appends: Ok(vec![Ok(None); changes.appends.len()]), rooms: Ok(Vec::new()) }
+        Self {
+            appends: Ok(vec![Ok(None); changes.appends.len()]),
+            messages: Ok(vec![MessageDecided::Done; changes.messages.len()]),
+            rooms: Ok(Vec::new()),
+        }
     }
 
     /// Nothing is written.
     pub fn failed(error: &StoreError) -> Self {
-        Self { appends: Err(error.clone()), rooms: Err(error.clone()) }
+        Self { appends: Err(error.clone()), messages: Err(error.clone()), rooms: Err(error.clone()) }
     }
 }
 
@@ -59,11 +85,15 @@ impl Store {
         &self,
         transaction: &Transaction,
         changes: Changes<'_>,
-        rooms_per_user: usize,
+        limits: ChangeLimits,
         nearly_full: bool,
     ) -> Result<Decisions, StoreError> {
         let appends = topics::history::append(transaction, changes.appends, nearly_full, || self.clock.now()).await?;
+        let rooms_per_user = limits.rooms_per_user;
         let rooms = rooms::changes::apply(transaction, changes.rooms, rooms_per_user, nearly_full, &self.clock).await?;
-        Ok(Decisions { appends: Ok(appends), rooms: Ok(rooms) })
+        // last, since they take numbers of a counter
+        let now = self.clock.now();
+        let messages = messages::apply(transaction, changes.messages, limits, nearly_full, now).await?;
+        Ok(Decisions { appends: Ok(appends), messages: Ok(messages), rooms: Ok(rooms) })
     }
 }

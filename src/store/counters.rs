@@ -1,4 +1,4 @@
-//! Numbers that only grow.
+//! Numbers that are counted: all but the bytes only grow.
 
 use entity::counters::{Column, Entity};
 use sea_orm::{
@@ -17,6 +17,10 @@ pub(super) enum Counter {
     GatewayId,
     /// The highest id of a topic's history.
     TopicHistory,
+    /// The highest id of an acknowledged message.
+    AcknowledgedMessageId,
+    /// The bytes of all acknowledged messages.
+    AcknowledgedMessageBytes,
 }
 
 impl Counter {
@@ -25,6 +29,8 @@ impl Counter {
             Self::Change => "change",
             Self::GatewayId => "gateway_id",
             Self::TopicHistory => "topic_history",
+            Self::AcknowledgedMessageId => "acknowledged_message_id",
+            Self::AcknowledgedMessageBytes => "acknowledged_message_bytes",
         }
     }
 }
@@ -32,10 +38,15 @@ impl Counter {
 /// The next number. The counter's row stays locked until the transaction ends, so that numbers become visible in their
 /// order. Call this after taking all other locks, so that transactions that hold the counter never wait.
 pub(super) async fn next(transaction: &impl ConnectionTrait, counter: Counter) -> Result<i64, StoreError> {
+    add(transaction, counter, 1).await
+}
+
+/// Adds to a counter, as [`next`] does. Returns its value after that.
+pub(super) async fn add(transaction: &impl ConnectionTrait, counter: Counter, by: i64) -> Result<i64, StoreError> {
     let mut update = Query::update();
     update
         .table(Entity)
-        .value(Column::Value, Expr::col(Column::Value).add(1))
+        .value(Column::Value, Expr::col(Column::Value).add(by))
         .and_where(Expr::col(Column::Name).eq(counter.name()))
         .returning_col(Column::Value);
     let row = transaction.query_one(&update).await?;

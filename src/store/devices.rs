@@ -16,7 +16,7 @@ pub use self::search::DeviceFilter;
 use super::{
     Store, StoreError,
     counters::{self, Counter},
-    pieces, rooms, tokens,
+    messages, pieces, rooms, tokens,
 };
 use crate::{
     domain::{
@@ -144,6 +144,7 @@ impl Store {
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
         tokens::delete_of_client(&transaction, uuid, None).await?;
         rooms::changes::leave_all(&transaction, uuid, &self.clock).await?;
+        messages::fail_all(&transaction, uuid, self.clock.now()).await?;
         let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {
             name: Set(String::new()),

@@ -1,7 +1,7 @@
 //! The locks of clients' rows that transactions begin with; see the order of locks in `store`. SQLite has one writer at a
 //! time and needs none.
 
-use entity::{devices, users};
+use entity::{acknowledged_messages, devices, users};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::LockType,
 };
@@ -41,4 +41,14 @@ pub(super) async fn devices(
         found += rows.lock(LockType::NoKeyUpdate).into_tuple::<Uuid>().all(transaction).await?.len();
     }
     Ok(found)
+}
+
+/// Locks the rows of acknowledged messages that have ended, in the order of their ids.
+pub(super) async fn ended_messages(transaction: &impl ConnectionTrait, ids: &[i64]) -> Result<(), StoreError> {
+    use acknowledged_messages::{Column, Entity};
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let rows = Entity::find().select_only().column(Column::Id).filter(Column::Id.is_in(ids.iter().copied()));
+        rows.order_by_asc(Column::Id).lock(LockType::Update).into_tuple::<i64>().all(transaction).await?;
+    }
+    Ok(())
 }

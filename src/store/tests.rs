@@ -4,6 +4,7 @@
 mod commands;
 mod gateways;
 mod lock_order;
+mod messages;
 mod migrations;
 mod rooms;
 mod tokens;

@@ -564,7 +564,10 @@ async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
         turned(2, 24 * 35, Status::Disconnected),
     ];
     records.extend((2..=5).map(|hours| hour(ago(hours), full())));
-    store.write_journal(&records, switchboard::store::Changes::default(), 0).await.unwrap();
+    store
+        .write_journal(&records, switchboard::store::Changes::default(), switchboard::store::ChangeLimits::default())
+        .await
+        .unwrap();
     let two = json!({ "name": "two", "address": "tcp://127.0.0.1:1", "id": 2 });
     let mut broker = setup.start().await;
     let operator = broker.admin().await;

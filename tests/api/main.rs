@@ -9,6 +9,7 @@
 mod support;
 
 mod accounts;
+mod acknowledged;
 mod bench;
 mod bounds;
 mod clock_steps;

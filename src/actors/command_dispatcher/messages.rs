@@ -94,8 +94,8 @@ pub enum ReplyContent {
     Progress(Arc<str>),
 }
 
-/// A client has a socket that takes commands.
-#[derive(Message)]
+/// A client has a socket that takes commands, and messages if it is a device.
+#[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct ClientReady {
     /// The client.

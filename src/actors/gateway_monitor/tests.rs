@@ -7,7 +7,10 @@ use tokio::sync::mpsc;
 use super::{probe::Unable, *};
 use crate::{
     domain::gateways::{Address, Outcome, Reason, Source, Target},
-    store::tests::{Fixture, start},
+    store::{
+        ChangeLimits,
+        tests::{Fixture, start},
+    },
 };
 
 /// What probes of each port find; of others that they are answered.
@@ -78,7 +81,7 @@ fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
 impl Lab {
     async fn new() -> Self {
         let fixture = Fixture::new().await;
-        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), 0);
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), ChangeLimits::default());
         let (sender, announced) = mpsc::unbounded_channel();
         let neighbours = Neighbours {
             relays: Relays::new(1, &section("limits"), fixture.clock.clone()),

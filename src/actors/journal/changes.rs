@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     domain::{
+        messages::change::{MessageChange, MessageDecided},
         rooms::RoomChange,
         topics::history::{Append, Appended},
     },
@@ -36,6 +37,14 @@ impl Change for Append {
 
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
         &mut waiting.appends
+    }
+}
+
+impl Change for MessageChange {
+    type Decided = MessageDecided;
+
+    fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
+        &mut waiting.messages
     }
 }
 
@@ -102,12 +111,14 @@ impl<C: Change> Slot<C> {
 #[derive(Default)]
 pub struct Waiting {
     appends: Slot<Append>,
+    messages: Slot<MessageChange>,
     rooms: Slot<RoomChange>,
 }
 
 /// What [`Waiting::changes`] lends to the store.
 pub(super) struct Lent {
     appends: Option<Arc<[Append]>>,
+    messages: Option<Arc<[MessageChange]>>,
     rooms: Option<Arc<[RoomChange]>>,
 }
 
@@ -115,6 +126,7 @@ impl Lent {
     pub(super) fn as_ref(&self) -> Changes<'_> {
         Changes {
             appends: self.appends.as_deref().unwrap_or_default(),
+            messages: self.messages.as_deref().unwrap_or_default(),
             rooms: self.rooms.as_deref().unwrap_or_default(),
         }
     }
@@ -122,7 +134,7 @@ impl Lent {
 
 impl Waiting {
     pub(super) fn is_empty(&self) -> bool {
-        self.appends.0.is_none() && self.rooms.0.is_none()
+        self.appends.0.is_none() && self.messages.0.is_none() && self.rooms.0.is_none()
     }
 
     /// Takes changes of a kind of which none wait. Returns what tells their outcomes.
@@ -133,19 +145,20 @@ impl Waiting {
     }
 
     pub(super) fn changes(&self) -> Lent {
-        Lent { appends: self.appends.changes(), rooms: self.rooms.changes() }
+        Lent { appends: self.appends.changes(), messages: self.messages.changes(), rooms: self.rooms.changes() }
     }
 
     /// Tells the actors that the commit takes long.
     pub(super) fn late(&mut self) {
         self.appends.late();
+        self.messages.late();
         self.rooms.late();
     }
 
     /// Tells the actors the outcomes. Returns why the database failed, if it did.
     pub(super) fn answer(&mut self, decided: Decisions) -> Option<StoreError> {
-        let Decisions { appends, rooms } = decided;
-        let failures = [self.appends.answer(appends), self.rooms.answer(rooms)];
+        let Decisions { appends, messages, rooms } = decided;
+        let failures = [self.appends.answer(appends), self.messages.answer(messages), self.rooms.answer(rooms)];
         failures.into_iter().flatten().next()
     }
 

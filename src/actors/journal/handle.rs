@@ -11,7 +11,7 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
 
 use super::{Flush, JournalWriter, Write};
-use crate::store::{Record, Store, StoreError, patience};
+use crate::store::{ChangeLimits, Record, Store, StoreError, patience};
 
 /// The number of waiting records from which on requests that cause more are refused.
 const BEHIND: usize = 100_000;
@@ -90,10 +90,10 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Starts the JournalWriter, which writes to this store. `rooms_per_user` is `limits.rooms_per_user`; 0: no limit.
-    pub fn start(arbiter: &ArbiterHandle, store: Store, rooms_per_user: usize) -> Self {
+    /// Starts the JournalWriter, which writes to this store and keeps these limits.
+    pub fn start(arbiter: &ArbiterHandle, store: Store, limits: ChangeLimits) -> Self {
         let backlog = Backlog::default();
-        let writer = JournalWriter::new(store, backlog.clone(), rooms_per_user);
+        let writer = JournalWriter::new(store, backlog.clone(), limits);
         Self { writer: JournalWriter::start_in_arbiter(arbiter, |_| writer), backlog }
     }
 

@@ -43,13 +43,14 @@ pub trait Journaling: Actor<Context = Context<Self>> {
         change: &Self::Change,
         asker: Option<Self::Asker>,
         outcome: Result<<Self::Change as Change>::Decided, StoreError>,
+        context: &mut Context<Self>,
     );
 
     /// Takes a change, which is written as soon as possible.
     fn enqueue(&mut self, change: Self::Change, asker: Self::Asker, context: &mut Context<Self>) {
         self.queue().waiting.push((change, asker));
         if self.queue().is_late {
-            return refuse_waiting(self, &StoreError::late());
+            return refuse_waiting(self, &StoreError::late(), context);
         }
         write(self, context);
     }
@@ -68,17 +69,17 @@ fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
     context.spawn(performed.into_actor(actor).map(move |performed, actor: &mut A, context| {
         match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
             Performed::Done(outcomes) => {
-                tell_all(actor, &changes, askers.into_iter().map(Some), outcomes);
+                tell_all(actor, &changes, askers.into_iter().map(Some), outcomes, context);
                 actor.queue().writing = false;
                 write(actor, context);
             }
             Performed::Late(outcomes) => {
                 let late = StoreError::late();
                 for (change, asker) in changes.iter().zip(askers) {
-                    actor.tell(change, Some(asker), Err(late.clone()));
+                    actor.tell(change, Some(asker), Err(late.clone()), context);
                 }
                 actor.queue().is_late = true;
-                refuse_waiting(actor, &late);
+                refuse_waiting(actor, &late, context);
                 await_late(actor, changes, outcomes, context);
             }
         }
@@ -94,7 +95,7 @@ fn await_late<A: Journaling>(
 ) {
     context.spawn(outcomes.into_actor(actor).map(move |outcomes, actor: &mut A, context| {
         let outcomes = outcomes.unwrap_or_else(|_| Err(StoreError::lost()));
-        tell_all(actor, &changes, changes.iter().map(|_| None), outcomes);
+        tell_all(actor, &changes, changes.iter().map(|_| None), outcomes, context);
         (actor.queue().writing, actor.queue().is_late) = (false, false);
         write(actor, context);
     }));
@@ -105,27 +106,28 @@ fn tell_all<A: Journaling>(
     changes: &[A::Change],
     askers: impl Iterator<Item = Option<A::Asker>>,
     outcomes: Outcomes<A::Change>,
+    context: &mut Context<A>,
 ) {
     match outcomes {
         Ok(decided) => {
             for ((change, asker), decided) in changes.iter().zip(askers).zip(decided) {
-                actor.tell(change, asker, Ok(decided));
+                actor.tell(change, asker, Ok(decided), context);
             }
         }
         Err(error) => {
             for (change, asker) in changes.iter().zip(askers) {
-                actor.tell(change, asker, Err(error.clone()));
+                actor.tell(change, asker, Err(error.clone()), context);
             }
             // the waiting changes would fail in the same way, after the same time
             if !matches!(error, StoreError::Full(_) | StoreError::NearlyFull) {
-                refuse_waiting(actor, &error);
+                refuse_waiting(actor, &error, context);
             }
         }
     }
 }
 
-fn refuse_waiting<A: Journaling>(actor: &mut A, error: &StoreError) {
+fn refuse_waiting<A: Journaling>(actor: &mut A, error: &StoreError, context: &mut Context<A>) {
     for (change, asker) in std::mem::take(&mut actor.queue().waiting) {
-        actor.tell(&change, Some(asker), Err(error.clone()));
+        actor.tell(&change, Some(asker), Err(error.clone()), context);
     }
 }

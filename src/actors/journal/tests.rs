@@ -31,7 +31,7 @@ async fn perform(journal: &Journal) -> Performed<RoomChange> {
 }
 
 fn journal(fixture: &Fixture) -> Journal {
-    Journal::start(&Arbiter::current(), fixture.store.clone(), 0)
+    Journal::start(&Arbiter::current(), fixture.store.clone(), ChangeLimits::default())
 }
 
 #[actix_web::test]

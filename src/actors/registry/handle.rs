@@ -75,11 +75,6 @@ impl Clients {
         Self { registry, directory, backplane, per_identity }
     }
 
-    /// The session that gets a device's direct messages.
-    pub fn device(&self, id: ClientId) -> Option<SessionHandle> {
-        self.directory.device(id)
-    }
-
     /// Checks early whether the client may open another socket. [`Clients::connect`] decides.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ enum Told {
     Gone(u64),
     Deleted,
     Renamed(String),
+    SenderReady,
     CloseReplaced(u64, CloseCode),
     Announced { is_connected: bool },
     AccountChanged,
@@ -64,6 +65,7 @@ hears! {
     CloseReplaced: |CloseReplaced { session, code }| Told::CloseReplaced(id(&session), code);
     Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
     AccountChanged: |_| Told::AccountChanged;
+    SenderReady: |_| Told::SenderReady;
 }
 
 #[derive(Message)]
@@ -94,12 +96,13 @@ struct Scene {
 impl Scene {
     async fn new(per_identity: usize) -> Self {
         let fixture = Fixture::new().await;
-        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), 0);
-        let neighbour = Neighbour::default().start();
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), crate::store::ChangeLimits::default());
+        let (neighbour, other) = (Neighbour::default().start(), Neighbour::default().start());
         let neighbours = Neighbours {
             presence_changed: neighbour.clone().recipient(),
-            client_ready: neighbour.clone().recipient(),
-            session_gone: [neighbour.clone().recipient(), Neighbour::default().start().recipient()],
+            client_ready: [neighbour.clone().recipient(), other.clone().recipient()],
+            session_gone: [neighbour.clone().recipient(), other.clone().recipient(), other.clone().recipient()],
+            sender_ready: other.recipient(),
             client_deleted: neighbour.clone().recipient(),
             renamed: neighbour.clone().recipient(),
             close_replaced: neighbour.clone().recipient(),

@@ -207,7 +207,13 @@ impl Journaling for TopicManager {
         &mut self.queue
     }
 
-    fn tell(&mut self, append: &Append, waiting: Option<Waiting>, outcome: Result<Appended, StoreError>) {
+    fn tell(
+        &mut self,
+        append: &Append,
+        waiting: Option<Waiting>,
+        outcome: Result<Appended, StoreError>,
+        _: &mut Context<Self>,
+    ) {
         let Append { topic, message } = append;
         let Some(waiting) = waiting else {
             // the sender has been told that it failed, but subscribers get all that is in the history

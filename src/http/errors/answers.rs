@@ -46,6 +46,7 @@ impl ApiError {
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::LastAdmin(_) => (StatusCode::CONFLICT, "last_admin"),
             Self::UuidClaimed => (StatusCode::CONFLICT, "uuid_claimed"),
+            Self::Message(code, _) => (status_of_message(*code), code.as_str()),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::CommandTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "command_too_large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
@@ -66,11 +67,21 @@ impl ApiError {
             Self::TooMany(exceeded) => Some(exceeded.retry_after),
             Self::Room(RoomRefusal::TooManyRooms | RoomRefusal::TheyHaveTooManyRooms | RoomRefusal::StorageFull)
             | Self::StorageFull => Some(60),
-            Self::GatewayDown(_) => Some(10),
+            Self::GatewayDown(_) | Self::Message(ErrorCode::QueueFull, _) => Some(10),
+            Self::Message(ErrorCode::StorageFull, _) => Some(60),
             Self::Draining => Some(5),
             Self::AtLimit(_) | Self::DatabaseUnavailable | Self::Room(RoomRefusal::DatabaseUnavailable) => Some(1),
             _ => None,
         }
+    }
+}
+
+fn status_of_message(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::RecipientNotConnected | ErrorCode::RecipientUnknown => StatusCode::NOT_FOUND,
+        ErrorCode::MsgidReused => StatusCode::CONFLICT,
+        ErrorCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

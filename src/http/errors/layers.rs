@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::ApiError;
 use crate::{
     actors::{
-        command_dispatcher::CommandError, gateway_monitor::GatewayError, registry::ConnectError,
-        room_manager::RoomError, topic_manager::TopicError,
+        command_dispatcher::CommandError, gateway_monitor::GatewayError, message_manager::MessageError,
+        registry::ConnectError, room_manager::RoomError, topic_manager::TopicError,
     },
     auth::{AuthError, IdentityError, LookupError},
     domain::{
@@ -178,6 +178,22 @@ impl From<TopicError> for ApiError {
             TopicError::Limit(CannotSubscribe::TooManyWaiting) => Self::AtLimit("limits.waiting_subscriptions"),
             TopicError::Store(error) => error.into(),
             TopicError::Stopped(error) => error.into(),
+        }
+    }
+}
+
+impl From<MessageError> for ApiError {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::NotConnected(_) | MessageError::Refused { .. } => {
+                let (code, text) = error.told();
+                Self::Message(code, text.into_owned())
+            }
+            MessageError::NotFound => Self::NotFound("Message not found"),
+            MessageError::NotTheSender => Self::Forbidden("Only its sender and operators may withdraw a message"),
+            MessageError::OverLimit(exceeded) => exceeded.into(),
+            MessageError::Store(error) => error.into(),
+            MessageError::Stopped => Self::Internal(error.to_string()),
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Publishing over HTTP (contract section 12).
 
 use actix_web::web;
-use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::topic_id;
 use crate::{
@@ -13,12 +11,11 @@ use crate::{
         body::{Body, Checked, Fields, FromFields},
         errors::ApiError,
         extract::TopicIdentity,
+        sent_object::SentObject,
         undisturbed,
     },
     protocol::{
-        inbound::{Frame, MSGID_CHARS},
-        json::behind_brace,
-        outbound::{epoch_seconds, excerpt},
+        outbound::{epoch_seconds, topic_receipt_text},
         wire,
     },
     state::Broker,
@@ -48,23 +45,10 @@ impl FromFields for Publication {
 
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
         let topic_id = topic_id(fields);
-        // null would be there twice once the field is added
-        let msgid = if fields.has("msgid") { fields.text("msgid", 0..=MSGID_CHARS).map(Some) } else { Ok(None) };
-        let from = if fields.has("from") { fields.uuid("from").map(Some) } else { Ok(None) };
-        let content = fields.not_null("content");
-        let object = fields.json_text();
-        let most = fields.limits.frame_bytes;
-        if most > 0 && object.len() > most {
-            let msg = format!("Value error, the object is over {most} bytes (limits.frame_bytes)");
-            return Err(fields.fault_of_all("value_error", msg));
-        }
-        if let Some(key) = Frame::parse(object).ok().and_then(|frame| frame.duplicate) {
-            let msg = format!("Value error, duplicate field `{}`", excerpt(&key));
-            return Err(fields.fault_of_all("value_error", msg));
-        }
-        content?;
+        let object = SentObject::from_fields(fields);
         let has_offset = fields.has("offset");
-        Ok(Self { topic_id: topic_id?, msgid: msgid?, from: from?, object: object.to_owned(), has_offset })
+        let (topic_id, SentObject { msgid, from, text: object }) = (topic_id?, object?);
+        Ok(Self { topic_id, msgid, from, object, has_offset })
     }
 }
 
@@ -96,19 +80,14 @@ pub async fn publish(
 ) -> Result<web::Json<PublicationReceipt>, ApiError> {
     let account = identity.0.account;
     let Publication { topic_id, msgid, from, object, has_offset } = body.content;
-    if from.is_some_and(|from| from != account.id) {
-        return Err(ApiError::Forbidden("Sender UUID does not match authenticated client"));
-    }
-    let sender = from.is_none().then_some(account.id);
-    let new_msgid = msgid.is_none().then(|| Uuid::new_v4().to_string());
-    let frame = frame(&object, sender, new_msgid.as_deref());
-    let msgid = msgid.or(new_msgid).unwrap_or_default();
+    let (msgid, object) = SentObject { msgid, from, text: object }.complete(account.id)?;
+    let frame = wire::text(&[object.as_bytes()]);
     undisturbed(async move {
         let name = topic_id.as_str().to_owned();
         let (reached, offset) = broker.topics.publish_over_http(&account, topic_id, frame, has_offset).await?;
         Ok(web::Json(PublicationReceipt {
             kind: "topic_sent",
-            message: format!("Message sent to {reached} subscribers"),
+            message: topic_receipt_text(reached),
             topic_id: name,
             msgid,
             offset,
@@ -116,13 +95,4 @@ pub async fn publish(
         }))
     })
     .await
-}
-
-/// The frame that subscribers get: the object with these fields before its own.
-fn frame(object: &str, from: Option<ClientId>, msgid: Option<&str>) -> Bytes {
-    // the object has fields, so that a comma follows
-    let fields = behind_brace(object);
-    let from = from.map(|from| format!(r#""from":"{from}","#)).unwrap_or_default();
-    let msgid = msgid.map(|msgid| format!(r#""msgid":"{msgid}","#)).unwrap_or_default();
-    wire::text(&[b"{", from.as_bytes(), msgid.as_bytes(), fields.as_bytes()])
 }

@@ -33,6 +33,12 @@ pub struct Frame<'a> {
     pub offset: Option<&'a RawValue>,
     pub since_offset: Option<&'a RawValue>,
     pub last: Option<&'a RawValue>,
+    pub acknowledge: Option<&'a RawValue>,
+    pub ttl: Option<&'a RawValue>,
+    pub priority: Option<&'a RawValue>,
+    pub redelivered: Option<&'a RawValue>,
+    pub status: Option<&'a RawValue>,
+    pub sender: Option<&'a RawValue>,
     /// the first key that occurs twice
     pub duplicate: Option<Cow<'a, str>>,
     /// the reason why the JSON object is not accepted
@@ -130,6 +136,12 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 "offset" => Some(&mut frame.offset),
                 "since_offset" => Some(&mut frame.since_offset),
                 "last" => Some(&mut frame.last),
+                "acknowledge" => Some(&mut frame.acknowledge),
+                "ttl" => Some(&mut frame.ttl),
+                "priority" => Some(&mut frame.priority),
+                "redelivered" => Some(&mut frame.redelivered),
+                "status" => Some(&mut frame.status),
+                "sender" => Some(&mut frame.sender),
                 _ => None,
             };
             let again = match field {

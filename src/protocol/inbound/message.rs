@@ -1,4 +1,4 @@
-//! Direct messages, topic messages and acknowledgements (contract sections 5 and 11).
+//! Direct messages and topic messages (contract section 5).
 
 use std::borrow::Cow;
 
@@ -100,20 +100,7 @@ fn message<'a, To>(
     Ok(Message { to, msgid, prefix: None, rest: text })
 }
 
-/// Reads an acknowledgement (contract section 11). Returns its `msgid`.
-///
-/// # Errors
-/// `msgid` is missing or of the wrong kind, or `from` is given and is not `sender`.
-pub fn ack<'a>(frame: &Frame<'a>, sender: ClientId) -> Result<Cow<'a, str>, BadMessage> {
-    let msgid = msgid(frame)?;
-    // existing clients send all fields of a message, with null for those that are not set
-    if let Some(from) = frame.from.filter(|from| from.get() != "null") {
-        check_from(from, sender)?;
-    }
-    Ok(msgid)
-}
-
-fn msgid<'a>(frame: &Frame<'a>) -> Result<Cow<'a, str>, BadMessage> {
+pub(super) fn msgid<'a>(frame: &Frame<'a>) -> Result<Cow<'a, str>, BadMessage> {
     as_text(frame.msgid.ok_or_else(|| missing("msgid"))?)
         .filter(|msgid| msgid.len() <= MSGID_CHARS || msgid.chars().count() <= MSGID_CHARS)
         .ok_or_else(|| shape("msgid: expected a text of at most 64 characters"))

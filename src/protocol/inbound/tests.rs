@@ -1,8 +1,15 @@
-use std::borrow::Cow;
+use std::time::Duration;
 
-use super::{message::missing, *};
+use super::{
+    message::{missing, shape},
+    *,
+};
 use crate::{
-    domain::{ids::ClientId, topics::history::Beginning},
+    domain::{
+        ids::ClientId,
+        messages::{Answer, Priority},
+        topics::history::Beginning,
+    },
     protocol::json::Unacceptable,
 };
 
@@ -157,13 +164,55 @@ fn json_in_a_string_that_is_not_accepted_stays_a_string() {
 #[test]
 fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
     for (text, expected) in [
-        (r#"{"type":"ack","msgid":"1"}"#.to_owned(), Ok("1")),
-        (format!(r#"{{"type":"ack","msgid":"1","from":"{}"}}"#, ME.to_uppercase()), Ok("1")),
-        (r#"{"type":"ack","msgid":"1","from":null,"sender":null,"status":"received"}"#.to_owned(), Ok("1")),
+        (r#"{"type":"ack","msgid":"1"}"#.to_owned(), Ok((None, Answer::Acknowledged))),
+        (
+            format!(r#"{{"type":"ack","msgid":"1","from":"{}","status":"rejected"}}"#, ME.to_uppercase()),
+            Ok((None, Answer::Rejected)),
+        ),
+        (
+            r#"{"type":"ack","msgid":"1","to":null,"from":null,"sender":null,"status":"received"}"#.to_owned(),
+            Ok((None, Answer::Acknowledged)),
+        ),
+        (format!(r#"{{"type":"ack","msgid":"1","sender":"{ME}","status":7}}"#), Ok((Some(me()), Answer::NotNow))),
+        (r#"{"type":"ack","msgid":"1","sender":"anna"}"#.to_owned(), Err(shape("sender: expected a UUID"))),
         (r#"{"type":"ack"}"#.to_owned(), Err(missing("msgid"))),
         (format!(r#"{{"type":"ack","msgid":"1","from":"{YOU}"}}"#), Err(BadMessage::ForeignSender)),
     ] {
-        assert_eq!(ack(&Frame::parse(&text).unwrap(), me()), expected.map(Cow::Borrowed), "{text}");
+        let frame = Frame::parse(&text).unwrap();
+        assert!(is_ack(&frame));
+        let expected = expected.map(|(sender, answer)| Ack { msgid: "1".into(), sender, answer });
+        assert_eq!(ack(&frame, me()), expected, "{text}");
+    }
+    for text in [r#"{"type":"ack","to":"x"}"#, r#"{"type":"ack","content":1}"#, r#"{"msgid":"1"}"#] {
+        assert!(!is_ack(&Frame::parse(text).unwrap()), "{text}");
+    }
+}
+
+#[test]
+fn a_message_asks_for_an_acknowledgement_with_a_lifetime_and_a_priority() {
+    let delivery_of = |fields: &str| {
+        let text = format!(r#"{{"acknowledge":true{fields}}}"#);
+        let frame = Frame::parse(&text).unwrap();
+        assert!(is_acknowledged(&frame));
+        delivery(&frame)
+    };
+    let ttl = |secs| Some(Duration::from_secs(secs));
+    for (fields, ttl, priority) in [
+        ("", None, Priority::Normal),
+        (r#","ttl":null,"priority":null"#, None, Priority::Normal),
+        (r#","ttl":1,"priority":"high""#, ttl(1), Priority::High),
+        (r#","ttl":2592000,"priority":"urgent""#, ttl(2_592_000), Priority::Normal),
+    ] {
+        assert_eq!(delivery_of(fields), Ok(Delivery { ttl, priority }), "{fields}");
+    }
+    for fields in [r#","ttl":0"#, r#","ttl":2592001"#, r#","ttl":1.5"#, r#","ttl":"60""#, r#","ttl":-1"#] {
+        let expected = shape("ttl: expected a whole number from 1 to 2592000");
+        assert_eq!(delivery_of(fields), Err(expected), "{fields}");
+    }
+    assert_eq!(delivery_of(r#","priority":1"#), Err(shape("priority: expected a text")));
+    assert_eq!(delivery_of(r#","redelivered":null"#), Err(shape("reserved field `redelivered`")));
+    for text in [r#"{"acknowledge":"true"}"#, r#"{"acknowledge":1}"#, r#"{"acknowledge":null}"#, "{}"] {
+        assert!(!is_acknowledged(&Frame::parse(text).unwrap()), "{text}");
     }
 }
 

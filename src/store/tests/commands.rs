@@ -6,7 +6,7 @@ use crate::{
         commands::{Command, Target, TargetState},
         ids::{ClientKind, CommandId},
     },
-    store::{Changes, Record},
+    store::{ChangeLimits, Changes, Record},
 };
 
 fn command(requester: ClientId, targets: usize) -> Command {
@@ -52,7 +52,7 @@ async fn of_several_records_of_one_target_the_last_counts() {
         (target.state, target.version) = (state, version);
         records.push(Record::Target { command: given.id, target: target.clone() });
     }
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
     let states = async || {
         let mut targets = stored(store, given.id).await.unwrap().targets;
         targets.sort_by_key(|target| target.name.clone());
@@ -61,7 +61,10 @@ async fn of_several_records_of_one_target_the_last_counts() {
     assert_eq!(states().await, [(TargetState::Succeeded, 3), (TargetState::Queued, 0)]);
     assert_eq!(store.unfinished_commands().await.unwrap().len(), 1);
     (given.finished_at, given.targets[1].state) = (Some(start()), TargetState::TimedOut);
-    store.write_journal(&[Record::Whole(Arc::new(given.clone()))], Changes::default(), 0).await.unwrap();
+    store
+        .write_journal(&[Record::Whole(Arc::new(given.clone()))], Changes::default(), ChangeLimits::default())
+        .await
+        .unwrap();
     assert_eq!(states().await, [(TargetState::Succeeded, 3), (TargetState::TimedOut, 0)]);
     assert!(store.unfinished_commands().await.unwrap().is_empty());
 }
@@ -78,7 +81,7 @@ async fn a_late_result_is_kept_once_and_only_of_a_target_that_could_not_answer_i
         result: result.into(),
     };
     let records = [Record::Whole(Arc::new(given.clone())), late(0, "1"), late(0, "2"), late(1, "3")];
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
     let mut targets = stored(store, given.id).await.unwrap().targets;
     targets.sort_by_key(|target| target.name.clone());
     let late: Vec<_> = targets.iter().map(|target| target.late_result.as_deref()).collect();
@@ -91,8 +94,11 @@ async fn progress_that_is_written_twice_is_there_once() {
     let store = &fixture.store;
     let given = command(ClientId::random(), 1);
     let records = [Record::Whole(Arc::new(given.clone())), progress(&given, 1), progress(&given, 2)];
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
-    store.write_journal(&[progress(&given, 2), progress(&given, 3)], Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
+    store
+        .write_journal(&[progress(&given, 2), progress(&given, 3)], Changes::default(), ChangeLimits::default())
+        .await
+        .unwrap();
     let kept = store.progress_of(given.id, 0, usize::MAX).await.unwrap();
     assert_eq!(kept.iter().map(|report| report.version).collect::<Vec<_>>(), [1, 2, 3]);
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::Changes;
+use crate::store::{ChangeLimits, Changes};
 use crate::{
     domain::{
         gateways::{Address, Gateway, Hour, Source, Status, Transition},
@@ -69,7 +69,7 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
     let change = DeviceChange { gateway_id: Some(Some(GatewayId(1))), name: None, metadata: None };
     store.update_device(device, change).await.unwrap().unwrap();
     let records = [turned(1, 0, Status::Connected), hour(1, 3), turned(3, 0, Status::Connected), hour(3, 2)];
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
 
     let behind = store.delete_gateway(GatewayId(1)).await.unwrap();
     assert_eq!(behind.iter().map(|device| (device.uuid, device.gateway_id)).collect::<Vec<_>>(), [(device, None)]);
@@ -81,7 +81,10 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
 async fn what_was_recorded_before_a_deletion_goes_and_what_comes_after_it_stays() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    store.write_journal(&[turned(1, 0, Status::Connected), hour(1, 1)], Changes::default(), 0).await.unwrap();
+    store
+        .write_journal(&[turned(1, 0, Status::Connected), hour(1, 1)], Changes::default(), ChangeLimits::default())
+        .await
+        .unwrap();
     let deleted = Record::Gateway(GatewayRecord::Deleted(GatewayId(1)));
     let records = [
         turned(1, 1, Status::Disconnected),
@@ -90,12 +93,12 @@ async fn what_was_recorded_before_a_deletion_goes_and_what_comes_after_it_stays(
         deleted.clone(),
         turned(1, 2, Status::Connected),
     ];
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
     assert_eq!((kept(store, 1).await, kept(store, 2).await), ((1, vec![]), (1, vec![])));
     // the answer to the first try was lost
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
     assert_eq!(kept(store, 1).await, (1, vec![]));
-    store.write_journal(&[deleted], Changes::default(), 0).await.unwrap();
+    store.write_journal(&[deleted], Changes::default(), ChangeLimits::default()).await.unwrap();
     assert_eq!(kept(store, 1).await, (0, vec![]));
 }
 
@@ -103,8 +106,8 @@ async fn what_was_recorded_before_a_deletion_goes_and_what_comes_after_it_stays(
 async fn of_an_hour_that_is_written_again_the_last_state_counts() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    store.write_journal(&[hour(1, 1), hour(1, 2)], Changes::default(), 0).await.unwrap();
-    store.write_journal(&[hour(1, 3)], Changes::default(), 0).await.unwrap();
+    store.write_journal(&[hour(1, 1), hour(1, 2)], Changes::default(), ChangeLimits::default()).await.unwrap();
+    store.write_journal(&[hour(1, 3)], Changes::default(), ChangeLimits::default()).await.unwrap();
     assert_eq!(kept(store, 1).await, (0, vec![3]));
 }
 
@@ -113,7 +116,7 @@ async fn thinning_keeps_figures_and_the_last_change_of_each_gateway() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let records = [turned(1, 0, Status::Connected), turned(1, 1, Status::Disconnected), hour(1, 3), hour(2, 3)];
-    store.write_journal(&records, Changes::default(), 0).await.unwrap();
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
     let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
     store.thin_gateway_history(start() + hour, start() - day).await.unwrap();
     let history = store.gateway_history(GatewayId(1), start() - day, start() + day, 100).await.unwrap();

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::*;
-use crate::store::Changes;
+use crate::store::{ChangeLimits, Changes};
 use crate::{
     domain::{
         gateways::{Address, Gateway, Source},
@@ -165,7 +165,10 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             is_private: number == 0,
         };
         let created = [create(0, "a"), create(1, "b"), create(2, "c")];
-        let created = store.write_journal(&[], Changes { rooms: &created, ..Changes::default() }, 0).await.unwrap();
+        let created = store
+            .write_journal(&[], Changes { rooms: &created, ..Changes::default() }, ChangeLimits::default())
+            .await
+            .unwrap();
         let rooms: Vec<RoomId> = created
             .rooms
             .unwrap()
@@ -184,9 +187,11 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             Record::Gateway(crate::store::GatewayRecord::Transition { gateway: gateway.id, transition })
         };
         let write = |records: Vec<Record>, changes: Vec<RoomChange>| {
-            tried(
-                async move { store.write_journal(&records, Changes { rooms: &changes, ..Changes::default() }, 0).await },
-            )
+            tried(async move {
+                store
+                    .write_journal(&records, Changes { rooms: &changes, ..Changes::default() }, ChangeLimits::default())
+                    .await
+            })
         };
         let rename = || DeviceChange { name: Some(format!("renamed {round}")), ..DeviceChange::default() };
         at_once(

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::Changes;
+use crate::store::{ChangeLimits, Changes};
 use crate::{
     domain::{
         ids::RoomId,
@@ -24,7 +24,12 @@ fn join(room: RoomId, who: &Participant) -> RoomChange {
 
 impl Fixture {
     async fn decide(&self, changes: &[RoomChange]) -> Vec<Decided> {
-        self.store.write_journal(&[], Changes { rooms: changes, ..Changes::default() }, 0).await.unwrap().rooms.unwrap()
+        self.store
+            .write_journal(&[], Changes { rooms: changes, ..Changes::default() }, ChangeLimits::default())
+            .await
+            .unwrap()
+            .rooms
+            .unwrap()
     }
 
     async fn room(&self, creator: &Participant, is_private: bool) -> RoomId {

@@ -74,7 +74,7 @@ impl World {
         let relays = Relays::new(1, &settings.limits, Clock::default());
         relays.start_worker(Periods { ping: 60, silence: 600, heartbeat: 60 }).unwrap();
         actix::spawn(delivery::tick::run());
-        let journal = Journal::start(&Arbiter::current(), store.clone(), 0);
+        let journal = Journal::start(&Arbiter::current(), store.clone(), crate::store::ChangeLimits::default());
         let directory = Arc::new(Directory::default());
         let commands = start(&directory, &relays, &journal, &store, &settings).await;
         let role = Role::Operator;

@@ -1,0 +1,87 @@
+//! Why a message is not sent, and how its sender is told.
+
+use std::borrow::Cow;
+
+use actix::MailboxError;
+
+use crate::{
+    domain::{budget::OverLimit, ids::ClientId, messages::change::MessageRefusal},
+    protocol::error_code::{ErrorCode, INTERNAL_ERROR},
+    store::StoreError,
+};
+
+/// Why a message is not sent, or not withdrawn.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The recipient of a message without acknowledgement is not connected.
+    #[error("Recipient {0} not connected")]
+    NotConnected(ClientId),
+    /// It is not stored.
+    #[error("{refusal}")]
+    Refused {
+        /// Why.
+        refusal: MessageRefusal,
+        /// The recipient.
+        to: ClientId,
+    },
+    /// There is no such message, or it is none of the client's.
+    #[error("message not found")]
+    NotFound,
+    /// Only its sender and operators may withdraw it.
+    #[error("Only its sender and operators may withdraw a message")]
+    NotTheSender,
+    /// The sender has reached `limits.stored_bytes_per_minute`.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The MessageManager has stopped.
+    #[error("the message manager has stopped")]
+    Stopped,
+}
+
+impl From<MailboxError> for MessageError {
+    fn from(_: MailboxError) -> Self {
+        Self::Stopped
+    }
+}
+
+impl MessageError {
+    /// The code and the text for the sender.
+    pub fn told(&self) -> (ErrorCode, Cow<'static, str>) {
+        match self {
+            Self::NotConnected(_) => (ErrorCode::RecipientNotConnected, self.to_string().into()),
+            Self::Refused { refusal, to } => match refusal {
+                MessageRefusal::RecipientUnknown => {
+                    (ErrorCode::RecipientUnknown, format!("Recipient {to} not connected").into())
+                }
+                MessageRefusal::MsgidReused => {
+                    (ErrorCode::MsgidReused, format!("msgid was used for another message to {to}").into())
+                }
+                MessageRefusal::QueueFull => (
+                    ErrorCode::QueueFull,
+                    format!(
+                        "Queue of recipient {to} is full (limits.queued_per_device, limits.queued_bytes_per_device)"
+                    )
+                    .into(),
+                ),
+                MessageRefusal::TotalReached => {
+                    (ErrorCode::StorageFull, "As many messages are stored as may (messages.total_bytes)".into())
+                }
+                MessageRefusal::StorageFull => {
+                    let (code, text) = StoreError::NearlyFull.told();
+                    (code, text.into())
+                }
+            },
+            Self::NotFound => (ErrorCode::NotFound, "Message not found".into()),
+            Self::NotTheSender => (ErrorCode::Forbidden, self.to_string().into()),
+            Self::OverLimit(exceeded) => (ErrorCode::TooManyRequests, exceeded.to_string().into()),
+            Self::Store(error) => {
+                let (code, text) = error.told();
+                (code, text.into())
+            }
+            Self::Stopped => (ErrorCode::InternalError, INTERNAL_ERROR.into()),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What becomes of changes: who is told, and what goes to recipients.
+
+use actix::{AsyncContext, Context};
+
+use super::{Asker, MessageError, MessageManager, RETRY, Sender, messages::Resume};
+use crate::{
+    actors::journal::{Journaling, Queue},
+    delivery::SessionHandle,
+    domain::{
+        ids::ClientId,
+        messages::{
+            change::{
+                Accepted, AnswerOf, Answered, MessageChange, MessageDecided, MessageUpdate, NewMessage, TakenMessage,
+            },
+            deliveries::{Admission, OnWay},
+        },
+    },
+    protocol::outbound::{self, About},
+    store::StoreError,
+};
+
+impl MessageManager {
+    fn accepted(
+        &mut self,
+        message: &NewMessage,
+        sender: Sender,
+        admission: &Admission<SessionHandle>,
+        outcome: Result<Accepted, MessageError>,
+        context: &mut Context<Self>,
+    ) {
+        let new = outcome.as_ref().ok().filter(|accepted| !accepted.is_known);
+        let on_way = new.map(|accepted| OnWay {
+            id: accepted.id,
+            from: message.from.client,
+            msgid: message.msgid.as_str().into(),
+            priority: message.priority,
+        });
+        if let Some(accepted) = new {
+            self.next_expiry = Some(self.next_expiry.map_or(accepted.expires_at, |next| next.min(accepted.expires_at)));
+        }
+        match sender {
+            Sender::Session(session) => self.tell_receipt(&session, &message.msgid, &outcome),
+            // whoever asked may be gone
+            Sender::Http(answer) => drop(answer.send(outcome)),
+        }
+        let has_room = |session: &SessionHandle| self.relays.is_drained(session);
+        if let Some(session) = self.deliveries.stored(message.to, admission, on_way, has_room) {
+            self.relays.deliver(&session, &[&message.object]);
+        }
+        self.pump_soon(context);
+    }
+
+    fn tell_receipt(&self, session: &SessionHandle, msgid: &str, outcome: &Result<Accepted, MessageError>) {
+        let now = self.clock.now();
+        let frame = match outcome {
+            Ok(accepted) => outbound::accepted(msgid, accepted.state, accepted.expires_at, now),
+            Err(error) => {
+                let (code, text) = error.told();
+                outbound::error(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
+            }
+        };
+        self.relays.deliver(session, &[frame.as_bytes()]);
+    }
+
+    fn answered(
+        &mut self,
+        answer: &AnswerOf,
+        session: Option<&SessionHandle>,
+        outcome: Result<Option<Answered>, StoreError>,
+        context: &mut Context<Self>,
+    ) {
+        let (to, msgid, now) = (answer.from.client, answer.msgid.as_str(), self.clock.now());
+        let frame = match &outcome {
+            Ok(Some(answered)) => outbound::ack_received(msgid, Some(answered.state), now),
+            Ok(None) => {
+                self.unknown_answers += 1;
+                tracing::debug!(client = %to, unknown = self.unknown_answers, "answer to a message that nobody has sent");
+                outbound::ack_received(msgid, None, now)
+            }
+            Err(error) => {
+                let (code, text) = error.told();
+                outbound::error(code, text, About { msgid: Some(msgid), ..About::default() }, now)
+            }
+        };
+        if let Some(session) = session {
+            self.relays.deliver(session, &[frame.as_bytes()]);
+        }
+        let Ok(Some(answered)) = outcome else { return };
+        if let Some(after) = answered.again {
+            self.deliveries.put_off(to, answered.id, self.clock.instant() + after);
+            context.run_later(after, |manager, context| {
+                manager.deliveries.retry(manager.clock.instant());
+                manager.pump(context);
+            });
+        }
+        match answered.update {
+            Some(update) => self.end(&update, context),
+            // another may have ended it
+            None if answered.again.is_none() => {
+                self.deliveries.ended(to, answered.id);
+                self.pump_soon(context);
+            }
+            None => {}
+        }
+    }
+
+    /// A message has ended: its sender is told, if it is connected.
+    pub(super) fn end(&mut self, update: &MessageUpdate, context: &mut Context<Self>) {
+        self.deliveries.ended(update.to, update.id);
+        self.pump_soon(context);
+        let Some(session) = self.directory.subscriber(update.from.client) else { return };
+        let is_sender = session.incarnation() == update.from.incarnation;
+        if is_sender && self.relays.deliver(&session, &[outbound::delivery_update(update, self.clock.now()).as_bytes()])
+        {
+            self.ask(MessageChange::Told(update.id), Asker::Nobody, context);
+        }
+    }
+
+    fn taken(
+        &mut self,
+        to: ClientId,
+        session: &SessionHandle,
+        outcome: Result<(Vec<TakenMessage>, bool), StoreError>,
+        context: &mut Context<Self>,
+    ) {
+        self.takes -= 1;
+        match outcome {
+            Ok((messages, is_all)) => {
+                let on_way = |message: &TakenMessage| OnWay {
+                    id: message.id,
+                    from: message.from,
+                    msgid: message.msgid.as_str().into(),
+                    priority: message.priority,
+                };
+                for message in self.deliveries.taken(to, session, messages, is_all, on_way) {
+                    if message.earlier_attempts > 0 {
+                        let (prefix, fields) = outbound::redelivered(&message.object);
+                        self.relays.deliver(session, &[prefix.as_bytes(), fields.as_bytes()]);
+                    } else {
+                        self.relays.deliver(session, &[message.object.as_bytes()]);
+                    }
+                }
+            }
+            Err(_) => {
+                if self.deliveries.take_failed(to, session) {
+                    context.notify_later(Resume { to, session: session.clone() }, RETRY);
+                }
+            }
+        }
+        self.pump_soon(context);
+    }
+
+    /// What is written although nobody waits for it any more: whoever asked has been told that it failed.
+    fn told_late(&mut self, change: &MessageChange, decided: MessageDecided, context: &mut Context<Self>) {
+        match (change, decided) {
+            (MessageChange::Accept(message), MessageDecided::Accepted(Ok(accepted))) if !accepted.is_known => {
+                self.next_expiry = self.next_expiry.into_iter().chain([accepted.expires_at]).min();
+                self.deliveries.wait(message.to);
+                self.pump_soon(context);
+            }
+            (MessageChange::Answer(answer), MessageDecided::Answered(answered)) => {
+                self.answered(answer, None, Ok(answered), context);
+            }
+            (_, MessageDecided::Ended(Some(update))) => self.end(&update, context),
+            _ => {}
+        }
+    }
+}
+
+impl Journaling for MessageManager {
+    type Change = MessageChange;
+    type Asker = Asker;
+
+    fn queue(&mut self) -> &mut Queue<MessageChange, Asker> {
+        &mut self.queue
+    }
+
+    fn tell(
+        &mut self,
+        change: &MessageChange,
+        asker: Option<Asker>,
+        outcome: Result<MessageDecided, StoreError>,
+        context: &mut Context<Self>,
+    ) {
+        let Some(asker) = asker else {
+            if let Ok(decided) = outcome {
+                self.told_late(change, decided, context);
+            }
+            return;
+        };
+        if let Some(session) = asker.session()
+            && let Some(queued) = self.queued.get_mut(&session)
+        {
+            *queued -= 1;
+            if *queued == 0 {
+                self.queued.remove(&session);
+            }
+        }
+        match (change, asker) {
+            (MessageChange::Accept(message), Asker::Send { sender, admission, .. }) => {
+                let outcome = match outcome {
+                    Ok(MessageDecided::Accepted(accepted)) => {
+                        accepted.map_err(|refusal| MessageError::Refused { refusal, to: message.to })
+                    }
+                    Ok(_) => Err(StoreError::lost().into()),
+                    Err(error) => Err(error.into()),
+                };
+                self.accepted(message, sender, &admission, outcome, context);
+            }
+            (MessageChange::Answer(answer), Asker::Answer { session, .. }) => {
+                let outcome = outcome.and_then(|decided| match decided {
+                    MessageDecided::Answered(answered) => Ok(answered),
+                    _ => Err(StoreError::lost()),
+                });
+                self.answered(answer, Some(&session), outcome, context);
+            }
+            (MessageChange::Take(take), Asker::Take(session)) => {
+                let outcome = outcome.and_then(|decided| match decided {
+                    MessageDecided::Taken { messages, is_all } => Ok((messages, is_all)),
+                    _ => Err(StoreError::lost()),
+                });
+                self.taken(take.to, &session, outcome, context);
+            }
+            (MessageChange::End { .. }, asker) => {
+                let outcome = outcome.map(|decided| match decided {
+                    MessageDecided::Ended(update) => update,
+                    _ => None,
+                });
+                if let Ok(Some(update)) = &outcome {
+                    self.end(update, context);
+                }
+                if let Asker::Withdraw(asker) = asker {
+                    // whoever asked may be gone
+                    let _ = asker.send(outcome);
+                }
+            }
+            (_, Asker::Mark { mark, .. }) => self.relays.mark(&mark),
+            (_, Asker::Expiry) => self.look_for_expired_later(outcome.is_err(), context),
+            _ => {}
+        }
+    }
+}

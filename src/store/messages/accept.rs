@@ -1,0 +1,282 @@
+//! New acknowledged messages.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use entity::{
+    acknowledged_messages::{ActiveModel, Column, Entity},
+    devices,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, Set,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use super::state_of;
+use crate::{
+    domain::{
+        ids::{ClientId, DeliveryId},
+        messages::{
+            Depth, MessageState, Party,
+            change::{Accepted, MessageChange, MessageDecided, MessageRefusal, NewMessage, RecipientPresence},
+        },
+    },
+    protocol::json,
+    store::{
+        ChangeLimits, StoreError,
+        counters::{self, Counter},
+        pieces,
+    },
+};
+
+/// A message to be inserted.
+struct Row<'a> {
+    /// of its change
+    index: usize,
+    message: &'a NewMessage,
+    to: Party,
+    model: ActiveModel,
+    /// what is told if it is new
+    accepted: Accepted,
+}
+
+/// New messages of a batch.
+struct Batch<'a, C> {
+    transaction: &'a C,
+    limits: ChangeLimits,
+    nearly_full: bool,
+    /// how much waits for each recipient, with what is to be inserted
+    depths: HashMap<ClientId, Depth>,
+    /// the bytes of all messages, with what is to be inserted
+    total: u64,
+    rows: Vec<Row<'a>>,
+    /// bytes that have been inserted
+    stored: i64,
+}
+
+pub(super) async fn apply(
+    transaction: &impl ConnectionTrait,
+    changes: &[MessageChange],
+    decided: &mut [MessageDecided],
+    limits: ChangeLimits,
+    nearly_full: bool,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let new = changes.iter().enumerate().filter_map(|(index, change)| match change {
+        MessageChange::Accept(message) => Some((index, message)),
+        _ => None,
+    });
+    let new: Vec<_> = new.collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let recipients: BTreeSet<_> = new.iter().map(|(_, message)| message.to.uuid()).collect();
+    let recipients: Vec<_> = recipients.into_iter().collect();
+    let incarnations = incarnations(transaction, &recipients).await?;
+    let total = counters::add(transaction, Counter::AcknowledgedMessageBytes, 0).await?;
+    let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
+    let mut batch = Batch {
+        transaction,
+        limits,
+        nearly_full,
+        depths: depths(transaction, &recipients).await?,
+        total: u64::try_from(total).unwrap_or(0),
+        rows: Vec::with_capacity(new.len()),
+        stored: 0,
+    };
+    for (id, (index, message)) in (last - new.len() as i64 + 1..).zip(new) {
+        let Some(incarnation) = incarnations.get(&message.to) else {
+            decided[index] = MessageDecided::Accepted(Err(MessageRefusal::RecipientUnknown));
+            continue;
+        };
+        let to = Party { client: message.to, incarnation: *incarnation };
+        let mut refusal = batch.refusal(message);
+        if refusal.is_some() {
+            // some of those to be inserted may have been stored before, and count for nothing
+            batch.insert(decided).await?;
+            refusal = batch.refusal(message);
+        }
+        match refusal {
+            None => batch.push(row(index, DeliveryId(id), message, to, now)),
+            Some(refusal) => {
+                // what has been stored before is no more
+                let known = known(transaction, message, to).await?;
+                decided[index] = MessageDecided::Accepted(known.unwrap_or(Err(refusal)));
+            }
+        }
+    }
+    batch.insert(decided).await?;
+    counters::add(transaction, Counter::AcknowledgedMessageBytes, batch.stored).await?;
+    Ok(())
+}
+
+impl<'a, C: ConnectionTrait> Batch<'a, C> {
+    /// Why a message cannot be stored, unless it has been stored before.
+    fn refusal(&self, message: &NewMessage) -> Option<MessageRefusal> {
+        let bytes = message.object.len();
+        let depth = self.depths.get(&message.to).copied().unwrap_or_default();
+        let most = self.limits.total_bytes;
+        if self.nearly_full {
+            Some(MessageRefusal::StorageFull)
+        } else if !self.limits.queue.admit(depth.with(bytes)) {
+            Some(MessageRefusal::QueueFull)
+        } else if most > 0 && self.total + bytes as u64 > most {
+            Some(MessageRefusal::TotalReached)
+        } else {
+            None
+        }
+    }
+
+    fn push(&mut self, row: Row<'a>) {
+        let bytes = row.message.object.len();
+        let depth = self.depths.entry(row.message.to).or_default();
+        *depth = depth.with(bytes);
+        self.total += bytes as u64;
+        self.rows.push(row);
+    }
+
+    /// Inserts the messages, and decides about them.
+    async fn insert(&mut self, decided: &mut [MessageDecided]) -> Result<(), StoreError> {
+        let key =
+            [Column::Recipient, Column::Msgid, Column::Sender, Column::RecipientIncarnation, Column::SenderIncarnation];
+        let rows = std::mem::take(&mut self.rows);
+        let sizes = pieces(rows.len());
+        let mut rows = rows.into_iter();
+        for size in sizes {
+            let (piece, models): (Vec<_>, Vec<_>) = rows
+                .by_ref()
+                .take(size)
+                .map(|Row { index, message, to, model, accepted }| ((index, message, to, accepted), model))
+                .unzip();
+            let inserted = Entity::insert_many(models)
+                .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+                .exec_without_returning(self.transaction)
+                .await?;
+            let there = if inserted < piece.len() as u64 {
+                Some(there(self.transaction, piece.iter().map(|(.., accepted)| accepted.id)).await?)
+            } else {
+                None
+            };
+            for (index, message, to, accepted) in piece {
+                let bytes = message.object.len();
+                let is_new = there.as_ref().is_none_or(|there| there.contains(&accepted.id.0));
+                decided[index] = MessageDecided::Accepted(if is_new {
+                    self.stored += bytes as i64;
+                    Ok(accepted)
+                } else {
+                    self.total -= bytes as u64;
+                    let depth = self.depths.entry(message.to).or_default();
+                    *depth = Depth { messages: depth.messages - 1, bytes: depth.bytes - bytes };
+                    // it is there, since it was in the way
+                    known(self.transaction, message, to).await?.unwrap_or(Err(MessageRefusal::MsgidReused))
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(index: usize, id: DeliveryId, message: &NewMessage, to: Party, now: DateTime<Utc>) -> Row<'_> {
+    let goes = message.recipient == RecipientPresence::Ready;
+    let state = match message.recipient {
+        RecipientPresence::Absent => MessageState::QueuedOffline,
+        RecipientPresence::Connected | RecipientPresence::Ready => MessageState::PendingAck,
+    };
+    let expires_at = now + message.ttl;
+    let model = ActiveModel {
+        id: Set(id.0),
+        sender: Set(message.from.client.into()),
+        sender_incarnation: Set(message.from.incarnation),
+        recipient: Set(to.client.into()),
+        recipient_incarnation: Set(to.incarnation),
+        msgid: Set(message.msgid.clone()),
+        bytes: Set(message.object.len() as i64),
+        priority: Set(message.priority.rank()),
+        state: Set(state.as_str().to_owned()),
+        refusals: Set(0),
+        attempts: Set(goes.into()),
+        created_at: Set(now.into()),
+        sent_at: Set(goes.then_some(now.into())),
+        ended_at: Set(None),
+        expires_at: Set(expires_at.into()),
+        told_at: Set(None),
+        // it was made from a text
+        object: Set(String::from_utf8_lossy(&message.object).into_owned()),
+    };
+    Row { index, message, to, model, accepted: Accepted { id, state, expires_at, is_known: false } }
+}
+
+/// The incarnations of those of these devices that are registered.
+async fn incarnations(
+    transaction: &impl ConnectionTrait,
+    mut uuids: &[Uuid],
+) -> Result<HashMap<ClientId, i64>, StoreError> {
+    use devices::{Column, Entity};
+    let mut incarnations = HashMap::with_capacity(uuids.len());
+    for size in pieces(uuids.len()) {
+        let (piece, later) = uuids.split_at(size);
+        uuids = later;
+        let rows = Entity::find().select_only().columns([Column::Uuid, Column::Incarnation]);
+        let rows = rows.filter(Column::Uuid.is_in(piece.iter().copied())).filter(Column::DeletedAt.is_null());
+        let rows: Vec<(Uuid, i64)> = rows.into_tuple().all(transaction).await?;
+        incarnations.extend(rows.into_iter().map(|(uuid, incarnation)| (ClientId::from(uuid), incarnation)));
+    }
+    Ok(incarnations)
+}
+
+/// How much waits for these devices.
+async fn depths(
+    transaction: &impl ConnectionTrait,
+    mut uuids: &[Uuid],
+) -> Result<HashMap<ClientId, Depth>, StoreError> {
+    let mut depths = HashMap::with_capacity(uuids.len());
+    for size in pieces(uuids.len()) {
+        let (piece, later) = uuids.split_at(size);
+        uuids = later;
+        let rows = Entity::find()
+            .select_only()
+            .column(Column::Recipient)
+            .column_as(Column::Id.count(), "messages")
+            // PostgreSQL sums to a type without limits
+            .column_as(Expr::col(Column::Bytes).sum().cast_as("bigint"), "bytes")
+            .filter(Column::Recipient.is_in(piece.iter().copied()))
+            .filter(Column::EndedAt.is_null())
+            .group_by(Column::Recipient);
+        let rows: Vec<(Uuid, i64, i64)> = rows.into_tuple().all(transaction).await?;
+        depths.extend(rows.into_iter().map(|(uuid, messages, bytes)| {
+            // they are sums of positive numbers
+            let depth = Depth { messages: messages as usize, bytes: bytes as usize };
+            (ClientId::from(uuid), depth)
+        }));
+    }
+    Ok(depths)
+}
+
+/// Those of these messages that are in the table.
+async fn there(
+    transaction: &impl ConnectionTrait,
+    ids: impl Iterator<Item = DeliveryId>,
+) -> Result<BTreeSet<i64>, StoreError> {
+    let rows = Entity::find().select_only().column(Column::Id).filter(Column::Id.is_in(ids.map(|id| id.0)));
+    Ok(rows.into_tuple().all(transaction).await?.into_iter().collect())
+}
+
+/// What is told of a message that has been stored before: `None` if it has not.
+async fn known(
+    transaction: &impl ConnectionTrait,
+    message: &NewMessage,
+    to: Party,
+) -> Result<Option<Result<Accepted, MessageRefusal>>, StoreError> {
+    let row = Entity::find()
+        .filter(Column::Recipient.eq(to.client.uuid()))
+        .filter(Column::Msgid.eq(message.msgid.as_str()))
+        .filter(Column::Sender.eq(message.from.client.uuid()))
+        .filter(Column::RecipientIncarnation.eq(to.incarnation))
+        .filter(Column::SenderIncarnation.eq(message.from.incarnation));
+    let Some(row) = row.one(transaction).await? else { return Ok(None) };
+    let is_same = json::is_same_object(row.object.as_bytes(), &message.object);
+    let (id, state, expires_at) = (DeliveryId(row.id), state_of(&row.state), row.expires_at.to_utc());
+    let known = Accepted { id, state, expires_at, is_known: true };
+    Ok(Some(if is_same { Ok(known) } else { Err(MessageRefusal::MsgidReused) }))
+}
