@@ -17,12 +17,9 @@ pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
 pub use secret::{Secret, is_weak_secret};
 
-use crate::{
-    domain::{
-        commands::CommandLimits, gateways::Gateway, messages::QueueLimits, network::Network, passwords::PasswordRules,
-        topics::access::Access,
-    },
-    store::ChangeLimits,
+use crate::domain::{
+    commands::CommandLimits, gateways::Gateway, messages::QueueLimits, network::Network, passwords::PasswordRules,
+    topics::access::Access,
 };
 
 /// All settings, merged from the layers and checked.
@@ -200,6 +197,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The limits of what waits for one device.
+    pub fn queue(&self) -> QueueLimits {
+        QueueLimits { messages: self.queued_per_device, bytes: self.queued_bytes_per_device }
+    }
+
     /// The limits of commands.
     pub fn commands(&self) -> CommandLimits {
         CommandLimits {
@@ -303,16 +305,6 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// The limits of what the Journal writes for others.
-    pub fn change_limits(&self) -> ChangeLimits {
-        let limits = &self.limits;
-        ChangeLimits {
-            rooms_per_user: limits.rooms_per_user,
-            queue: QueueLimits { messages: limits.queued_per_device, bytes: limits.queued_bytes_per_device },
-            total_bytes: self.messages.total_bytes,
-        }
-    }
-
     /// The configured gateways.
     pub fn gateways(&self) -> Vec<Gateway> {
         // does not fail: `validate` has checked them

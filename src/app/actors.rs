@@ -23,7 +23,7 @@ use crate::{
     domain::rooms::RoomLimit,
     settings::Settings,
     state::Supervision,
-    store::Store,
+    store::{ChangeLimits, Store},
 };
 
 /// The handles of all actors.
@@ -65,7 +65,12 @@ impl Actors {
         let directory = Arc::new(Directory::default());
         let relays = Relays::new(workers, limits, clock.clone());
         let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
-        let journal = Journal::start(&control, store.clone(), settings.change_limits());
+        let change_limits = ChangeLimits {
+            rooms_per_user: limits.rooms_per_user,
+            queue: limits.queue(),
+            total_bytes: settings.messages.total_bytes,
+        };
+        let journal = Journal::start(&control, store.clone(), change_limits);
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {

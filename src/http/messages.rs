@@ -6,7 +6,7 @@ pub mod send;
 use actix_web::web;
 use chrono::{DateTime, Utc};
 
-use self::info::{DeviceQueue, MessageInfo, MessageList, MessageStatus, StateName};
+use self::info::{DeviceQueue, MessageInfo, MessageList, MessageStateName, MessageStatus};
 use super::{
     body::{Checked, Fields, FromFields, QueryOf, path_int, path_uuid},
     paging::{self, MOST, Next, PAGE_BYTES, Part, USUAL, part_of},
@@ -52,7 +52,7 @@ fn client(fields: &mut Fields<'_>, name: &str) -> Checked<Option<ClientId>> {
 
 /// Acknowledged messages, newest first: those that the caller has sent or gets, for operators all. A page may have fewer than
 /// there are, and a cursor. The content is for the sender and the recipient.
-#[utoipa::path(get, path = "/api/messages", tag = "messaging", params(("state" = Option<StateName>, Query), ("to" = Option<uuid::Uuid>, Query, description = "The recipient"), ("from" = Option<uuid::Uuid>, Query, description = "The sender"), ("since" = Option<String>, Query, description = "RFC 3339: those accepted then or later", max_length = 64), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: 100"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = MessageList)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/api/messages", tag = "messaging", params(("state" = Option<MessageStateName>, Query, description = "Only those in this state"), ("to" = Option<uuid::Uuid>, Query, description = "The recipient"), ("from" = Option<uuid::Uuid>, Query, description = "The sender"), ("since" = Option<String>, Query, description = "RFC 3339: those accepted then or later", max_length = 64), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: 100"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = MessageList)), security(("bearer" = [])))]
 pub async fn list(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,

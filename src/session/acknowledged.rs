@@ -80,7 +80,7 @@ impl Session {
             match self.broker.messages.send(unsent, self.outbox.handle()) {
                 Ok(()) => return,
                 Err(NotSent::Stopped) => return self.outbox.close(CloseCode::ServerError),
-                Err(NotSent::NotNow(unsent)) => unsent,
+                Err(NotSent::NotNow(unsent)) => *unsent,
             }
         };
         let msgid = unsent.msgid().to_owned();

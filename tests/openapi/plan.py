@@ -59,12 +59,15 @@ class Things:
         self.gateway = call("POST", "/api/gateways", gateway, token)["id"]
         command = {"target": self.device["uuid"], "method": "GET", "url": "/", "deliver_within_secs": 60}
         self.command = call("POST", "/api/commands", command | {"deliver_within_secs": 0}, token)["id"]
+        message = {"to": self.device["uuid"], "msgid": name, "content": "Hello!", "acknowledge": True}
+        self.acknowledged = call("POST", "/api/messages", message, token)["id"]
 
     def parameter(self, path, name):
         if name == "id":
             for prefix, value in (
                 ("/api/commands/", self.command),
                 ("/api/gateways/", self.gateway),
+                ("/api/messages/", self.acknowledged),
                 ("/api/users/", self.user["id"]),
             ):
                 if path.startswith(prefix):
@@ -76,6 +79,8 @@ class Things:
             "user_id": str(self.user["id"]),
             "device_id": self.device["uuid"],
             "target": self.device["uuid"],
+            "uuid": self.device["uuid"],
+            "msgid": self.name,
             "file": "index.html",
         }[name]
 
@@ -101,6 +106,7 @@ class Things:
             "post_api_rooms_room_id_members": {"user_id": self.user["id"]},
             "post_api_rooms_room_id_read": {"message_id": self.message},
             "post_api_commands": {"target": self.device["uuid"]},
+            "post_api_messages": {"to": self.device["uuid"]},
         }.get(operation_id, {})
 
     def token(self, operation_id):

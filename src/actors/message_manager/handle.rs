@@ -86,9 +86,15 @@ pub struct AnswerFrom {
 #[derive(Debug)]
 pub enum NotSent {
     /// Its mailbox or the queue of the Journal is full, or it is refused.
-    NotNow(Unsent),
+    NotNow(Box<Unsent>),
     /// The MessageManager has stopped.
     Stopped,
+}
+
+impl NotSent {
+    fn not_now(unsent: Unsent) -> Self {
+        Self::NotNow(Box::new(unsent))
+    }
 }
 
 impl fmt::Debug for Messages {
@@ -122,25 +128,25 @@ impl Messages {
         match unsent {
             Unsent::Message(message, place) => {
                 let Some(place) = place.or_else(|| self.try_place(&message)) else {
-                    return Err(NotSent::NotNow(Unsent::Message(message, None)));
+                    return Err(NotSent::not_now(Unsent::Message(message, None)));
                 };
                 let send = SendMessage { message, sender: Sender::Session(session.clone()), place };
                 self.manager.try_send(send).map_err(|error| match error {
                     SendError::Full(SendMessage { message, place, .. }) => {
-                        NotSent::NotNow(Unsent::Message(message, Some(place)))
+                        NotSent::not_now(Unsent::Message(message, Some(place)))
                     }
                     SendError::Closed(_) => NotSent::Stopped,
                 })
             }
             Unsent::Answer(answer, place) => {
                 let Some(place) = place.or_else(|| self.places.try_take(0)) else {
-                    return Err(NotSent::NotNow(Unsent::Answer(answer, None)));
+                    return Err(NotSent::not_now(Unsent::Answer(answer, None)));
                 };
                 let AnswerFrom { from, msgid, sender, answer } = answer;
                 let answer = AnswerMessage { from, session: session.clone(), msgid, sender, answer, place };
                 self.manager.try_send(answer).map_err(|error| match error {
                     SendError::Full(AnswerMessage { from, msgid, sender, answer, place, .. }) => {
-                        NotSent::NotNow(Unsent::Answer(AnswerFrom { from, msgid, sender, answer }, Some(place)))
+                        NotSent::not_now(Unsent::Answer(AnswerFrom { from, msgid, sender, answer }, Some(place)))
                     }
                     SendError::Closed(_) => NotSent::Stopped,
                 })
@@ -220,9 +226,10 @@ impl Messages {
     /// Withdraws a message, if it has not ended.
     async fn cancel(&self, id: DeliveryId, to: ClientId) -> Result<(), MessageError> {
         match patience::wait(self.manager.send(Withdraw { id, to })).await {
-            Ok(ended) => Ok(drop(ended??)),
-            Err(_) => Err(StoreError::late().into()),
-        }
+            Ok(ended) => drop(ended??),
+            Err(_) => return Err(StoreError::late().into()),
+        };
+        Ok(())
     }
 
     /// Tells the senders of messages that have failed since their recipient was deleted.

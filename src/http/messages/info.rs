@@ -22,16 +22,16 @@ use crate::{
 };
 
 /// The state of a message.
-pub struct StateName;
+pub struct MessageStateName;
 
-impl utoipa::PartialSchema for StateName {
+impl utoipa::PartialSchema for MessageStateName {
     fn schema() -> RefOr<Schema> {
         let words = MessageState::ALL.map(MessageState::as_str);
         ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
     }
 }
 
-impl ToSchema for StateName {}
+impl ToSchema for MessageStateName {}
 
 /// An acknowledged message.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,7 +45,7 @@ pub struct MessageInfo {
     from: ClientId,
     #[schema(value_type = uuid::Uuid)]
     to: ClientId,
-    #[schema(value_type = StateName)]
+    #[schema(value_type = MessageStateName)]
     status: &'static str,
     /// `high`, `normal` or `low`.
     priority: &'static str,
@@ -100,7 +100,7 @@ pub struct MessageList {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessageStatus {
     msgid: String,
-    #[schema(value_type = StateName)]
+    #[schema(value_type = MessageStateName)]
     status: &'static str,
     #[schema(value_type = uuid::Uuid)]
     recipient: ClientId,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::info::StateName;
+use super::info::MessageStateName;
 use crate::{
     domain::{
         accounts::Account,
@@ -72,17 +72,14 @@ impl FromFields for OutgoingMessage {
         let object = SentObject::from_fields(fields);
         // as in frames: only `true` asks for an acknowledgement
         let acknowledge = fields.optional_value("acknowledge") == Some(&Value::Bool(true)) && !fields.has("topic_id");
-        let (mut ttl, mut priority) = (None, Priority::default());
-        if acknowledge {
-            let secs = fields.optional_number("ttl", 1..=MAX_TTL_SECS.into());
-            let word = fields.optional_text("priority", 0..=usize::MAX);
-            if fields.has("redelivered") {
-                let msg = "Value error, reserved field: the broker adds it to what it sends again";
-                return Err(fields.fault("value_error", "redelivered", msg));
-            }
-            (ttl, priority) = (secs?, word?.as_deref().map(Priority::of_word).unwrap_or_default());
+        let ttl = fields.optional_number("ttl", 1..=MAX_TTL_SECS.into());
+        let priority = fields.optional_text("priority", 0..=usize::MAX);
+        if acknowledge && fields.has("redelivered") {
+            let msg = "Value error, reserved field: the broker adds it to what it sends again";
+            return Err(fields.fault("value_error", "redelivered", msg));
         }
-        let (to, topic_id) = (to?, topic_id?);
+        let (to, topic_id, ttl) = (to?, topic_id?, ttl?);
+        let priority = priority?.as_deref().map(Priority::of_word).unwrap_or_default();
         if to.is_some() == topic_id.is_some() {
             return Err(fields.fault_of_all("value_error", "Value error, expected one of to and topic_id"));
         }
@@ -107,7 +104,7 @@ pub struct MessageReceipt {
     id: Option<DeliveryId>,
     /// If it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<StateName>)]
+    #[schema(value_type = Option<MessageStateName>)]
     status: Option<&'static str>,
     /// If it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
