@@ -104,7 +104,7 @@ pub async fn status(
 }
 
 /// What waits for a device, in the order in which it gets it. For the device, with the content, and for operators.
-#[utoipa::path(get, path = "/devices/{uuid}/queue", tag = "messaging", params(("uuid" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: all, up to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices/{device_id}/queue", tag = "messaging", params(("device_id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: all, up to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn queue(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -112,7 +112,7 @@ pub async fn queue(
     path: web::Path<String>,
     part: QueryOf<Part<i64>>,
 ) -> Result<web::Json<DeviceQueue>, ApiError> {
-    let device = path_uuid("uuid", &path)?;
+    let device = path_uuid("device_id", &path)?;
     if device != identity.account.id && !identity.account.is_active_operator() {
         return Err(ApiError::Forbidden("Only the device and operators may see its queue"));
     }

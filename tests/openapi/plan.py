@@ -79,7 +79,6 @@ class Things:
             "user_id": str(self.user["id"]),
             "device_id": self.device["uuid"],
             "target": self.device["uuid"],
-            "uuid": self.device["uuid"],
             "msgid": self.name,
             "file": "index.html",
         }[name]

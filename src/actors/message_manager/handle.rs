@@ -226,10 +226,9 @@ impl Messages {
     /// Withdraws a message, if it has not ended.
     async fn cancel(&self, id: DeliveryId, to: ClientId) -> Result<(), MessageError> {
         match patience::wait(self.manager.send(Withdraw { id, to })).await {
-            Ok(ended) => drop(ended??),
-            Err(_) => return Err(StoreError::late().into()),
-        };
-        Ok(())
+            Ok(ended) => ended?.map(drop).map_err(Into::into),
+            Err(_) => Err(StoreError::late().into()),
+        }
     }
 
     /// Tells the senders of messages that have failed since their recipient was deleted.

@@ -6,15 +6,18 @@ use chrono::TimeDelta;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::*;
-use crate::store::{ChangeLimits, Changes};
 use crate::{
     domain::{
         gateways::{Address, Gateway, Source},
         ids::{ClientKind, GatewayId, RoomId},
+        messages::{
+            Party,
+            change::{Ending, MessageChange, MessageDecided, Take},
+        },
         refresh_tokens::{RefreshToken, ShownRefreshToken},
         rooms::{RoomChange, RoomOutcome, Wanted},
     },
-    store::{DeviceChange, Record, Rotation, StoreError, UserChange},
+    store::{ChangeLimits, Changes, DeviceChange, Record, Rotation, StoreError, UserChange},
 };
 
 const ROUNDS: usize = 30;
@@ -205,6 +208,61 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
                 tried(store.delete_device(devices[0])),
                 tried(store.delete_device(devices[round % 2 + 1])),
                 tried(store.delete_gateway(gateway.id)),
+            ],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_one_order() {
+    let fixture = Fixture::with_connections(12).await;
+    let store = &fixture.store;
+    for round in 0..ROUNDS {
+        let devices: Vec<_> = (0..3).map(|_| ClientId::random()).collect();
+        for uuid in &devices {
+            fixture.device(*uuid).await;
+        }
+        let message = |number: usize, msgid: usize| {
+            let from = Party { client: devices[(number + 1) % 3], incarnation: 0 };
+            MessageChange::Accept(super::messages::message(from, devices[number], &msgid.to_string()))
+        };
+        let write = |changes: Vec<MessageChange>| async move {
+            let changes = Changes { messages: &changes, ..Changes::default() };
+            store.write_journal(&[], changes, ChangeLimits::default()).await
+        };
+        let accepted = write((0..9).map(|number| message(number % 3, number)).collect()).await.unwrap();
+        let ids: Vec<_> = accepted
+            .messages
+            .unwrap()
+            .into_iter()
+            .map(|decided| match decided {
+                MessageDecided::Accepted(Ok(accepted)) => accepted.id,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let end =
+            |number: usize| MessageChange::End { id: ids[number], to: devices[number % 3], why: Ending::Cancelled };
+        let take = |number: usize| {
+            MessageChange::Take(Take {
+                to: devices[number],
+                except: Vec::new(),
+                held: Vec::new(),
+                most: 10,
+                bytes: 1_000,
+            })
+        };
+        write(vec![end(6), end(7), end(8)]).await.unwrap();
+        at_once(
+            round,
+            vec![
+                tried(write(vec![message(2, 20), message(0, 21), end(4), take(1)])),
+                tried(write(vec![message(1, 22), end(0), MessageChange::Told(ids[8]), take(2)])),
+                tried(write(vec![take(0), MessageChange::Told(ids[6]), end(5), message(2, 20)])),
+                tried(write(vec![MessageChange::Told(ids[8]), MessageChange::Told(ids[7]), end(3), message(1, 22)])),
+                tried(store.delete_device(devices[0])),
+                tried(store.delete_device(devices[round % 2 + 1])),
+                tried(store.delete_messages_ended_before(start() + TimeDelta::days(1))),
             ],
         )
         .await;

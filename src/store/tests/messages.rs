@@ -29,7 +29,7 @@ impl Fixture {
     }
 }
 
-fn message(from: Party, to: ClientId, msgid: &str) -> NewMessage {
+pub(super) fn message(from: Party, to: ClientId, msgid: &str) -> NewMessage {
     NewMessage {
         from,
         to,
