@@ -18,6 +18,7 @@ mod command_line;
 mod commands;
 mod configuration;
 mod connections;
+mod crashes;
 mod device_keys;
 mod device_programs;
 mod devices;

@@ -225,7 +225,7 @@ async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_o
         }
         let message = |number: usize, msgid: usize| {
             let from = Party { client: devices[(number + 1) % 3], incarnation: 0 };
-            MessageChange::Accept(super::messages::message(from, devices[number], &msgid.to_string()))
+            MessageChange::Accept(messages::message(from, devices[number], &msgid.to_string()))
         };
         let write = |changes: Vec<MessageChange>| async move {
             let changes = Changes { messages: &changes, ..Changes::default() };
