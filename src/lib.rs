@@ -5,6 +5,7 @@
 //!   device ─ws→ Session actor ────────── messages ──────────────────→ Registry           connected clients, by UUID
 //!   user   ─ws→ Session actor ←─ frames ─ Relay (one per worker) ←─── TopicManager       subscriptions
 //!   chat   ─ws→ Session actor                                    ←─── RoomManager        sockets in rooms
+//!                                                                ←─── MessageManager     acknowledged messages on their way
 //!   operator ─http→ handlers ─────────── messages ──────────────────→ CommandDispatcher  commands that have not ended
 //!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     state of gateways (own thread)
 //!                      store (SQLite | PostgreSQL) ←───────────────── JournalWriter      batched writes

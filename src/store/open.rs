@@ -72,15 +72,18 @@ impl Database {
         let patience = deadline.saturating_sub(MARGIN);
         match self {
             Self::Sqlite(path) => {
-                let pool = |connections| {
+                let pool = |connections, options| {
                     PoolOptions::new()
                         .max_connections(connections)
                         // a connection that is kept open keeps its prepared statements
                         .min_connections(1)
                         .acquire_timeout(patience)
-                        .connect_lazy_with(sqlite_options(path, patience))
+                        .connect_lazy_with(options)
                 };
-                (Pool::sqlite(pool(most), deadline, "reads"), Pool::sqlite(pool(1), deadline, "writes"))
+                let read = sqlite_options(path, patience);
+                // a batch of messages touches pages of several indexes, and would read each of them from the file again
+                let write = read.clone().pragma("cache_size", format!("-{WRITER_CACHE_KIB}"));
+                (Pool::sqlite(pool(most, read), deadline, "reads"), Pool::sqlite(pool(1, write), deadline, "writes"))
             }
             Self::Postgres(options) => {
                 let milliseconds = patience.as_millis().to_string();
@@ -128,6 +131,9 @@ impl Database {
         }
     }
 }
+
+/// Memory for pages of the file that the writing connection has, in KiB; it takes what it uses.
+const WRITER_CACHE_KIB: u32 = 32 * 1024;
 
 fn sqlite_options(path: &Path, busy_timeout: Duration) -> SqliteConnectOptions {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -20,12 +20,17 @@ pub trait Change: fmt::Debug + Send + Sync + Sized + 'static {
     /// What is decided of one.
     type Decided: fmt::Debug + Send + 'static;
 
+    /// The most that are decided in one transaction, which lasts longer with each.
+    const BATCH: usize;
+
     /// Where the changes of this kind wait.
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self>;
 }
 
 impl Change for RoomChange {
     type Decided = Decided;
+
+    const BATCH: usize = 1000;
 
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
         &mut waiting.rooms
@@ -35,6 +40,8 @@ impl Change for RoomChange {
 impl Change for Append {
     type Decided = Appended;
 
+    const BATCH: usize = 1000;
+
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
         &mut waiting.appends
     }
@@ -42,6 +49,9 @@ impl Change for Append {
 
 impl Change for MessageChange {
     type Decided = MessageDecided;
+
+    // one statement is for many of them, and the fewer transactions, the less often the same pages are written
+    const BATCH: usize = 4000;
 
     fn slot(waiting: &mut Waiting) -> &mut Slot<Self> {
         &mut waiting.messages

@@ -9,9 +9,6 @@ use tokio::sync::oneshot;
 use super::{Change, Outcomes, Perform, Performed};
 use crate::store::StoreError;
 
-/// The most changes per batch.
-const BATCH: usize = 1000;
-
 /// Changes of type `C`, each with whoever asked for it.
 pub struct Queue<C: Change, A> {
     journal: Recipient<Perform<C>>,
@@ -62,7 +59,7 @@ fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
         return;
     }
     queue.writing = true;
-    let count = queue.waiting.len().min(BATCH);
+    let count = queue.waiting.len().min(A::Change::BATCH);
     let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
     let changes: Arc<[A::Change]> = changes.into();
     let performed = queue.journal.send(Perform(changes.clone()));
