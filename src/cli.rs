@@ -13,10 +13,12 @@ mod demo;
 mod device;
 mod devices;
 mod gateways;
+mod messages;
 mod migrate;
 mod names;
 mod publish;
 mod send;
+mod send_message;
 mod serve;
 mod subscribe;
 mod user;
@@ -64,6 +66,8 @@ enum Command {
     Client(client::Arguments),
     /// Send a command to a device or user, and print its answer
     Send(send::Arguments),
+    /// Send a message to a device
+    SendMessage(send_message::Arguments),
     /// Publish a message to a topic
     Publish(publish::Arguments),
     /// Connect as a device and print what is published to a topic, or to all topics that match a pattern
@@ -145,6 +149,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),
         Command::Client(arguments) => system.block_on(client::run(arguments)),
         Command::Send(arguments) => return system.block_on(send::run(arguments)),
+        Command::SendMessage(arguments) => system.block_on(send_message::run(arguments)),
         Command::Publish(arguments) => system.block_on(publish::run(arguments)),
         Command::Subscribe(arguments) => system.block_on(subscribe::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),

@@ -1,5 +1,6 @@
 //! `switchboard agent`: a device that answers commands by running a program of the user's. It comes back when the broker
-//! was away; programs go on meanwhile, and their results are sent when it is back.
+//! was away; programs go on meanwhile, and their results are sent when it is back. Messages that are to be acknowledged are
+//! printed, others are not for this program.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,6 +29,7 @@ use tokio::{
 
 use super::{
     device::{Identity, Link},
+    messages::Inbox,
     values::number,
 };
 use crate::{
@@ -78,11 +80,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut link = Link::new(identity, name, true)?;
     let mut work = Work::new(program);
+    let mut inbox = Inbox::default();
     let serving = async {
         let mut lost = None;
         loop {
             let mut socket = link.connect(lost.take()).await?;
-            let Err(error) = serve(&mut link, &mut socket, &mut work).await;
+            let Err(error) = serve(&mut link, &mut socket, &mut work, &mut inbox).await;
             lost = Some(error);
         }
     };
@@ -93,8 +96,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Answers commands until the socket ends.
-async fn serve(link: &mut Link, socket: &mut Connection, work: &mut Work) -> Result<Infallible, ClientError> {
+/// Answers commands, and acknowledges messages, until the socket ends.
+async fn serve(
+    link: &mut Link,
+    socket: &mut Connection,
+    work: &mut Work,
+    inbox: &mut Inbox,
+) -> Result<Infallible, ClientError> {
     loop {
         while let Some(answer) = work.unsent.front() {
             socket.send_text(answer.clone()).await?;
@@ -103,7 +111,15 @@ async fn serve(link: &mut Link, socket: &mut Connection, work: &mut Work) -> Res
         tokio::select! {
             frame = socket.next_frame() => {
                 let frame = frame?;
-                if frame["type"] == "connection" {
+                if frame["from"].is_string() {
+                    // another client's, which is no command, whatever other fields it has
+                    if let Some(received) = inbox.take(&frame) {
+                        if !received.is_known {
+                            say!("{}  message{}: {}", text(&frame["from"]), received.again, text(&frame["content"]));
+                        }
+                        socket.send_text(received.ack).await?;
+                    }
+                } else if frame["type"] == "connection" {
                     say!("Connected to {} as {}.", link.client().url(), named(&frame));
                 } else {
                     work.take(frame);

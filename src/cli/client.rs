@@ -1,5 +1,6 @@
 //! `switchboard client`: an interactive device in the terminal.
 
+mod frames;
 mod lines;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -11,12 +12,13 @@ use uuid::Uuid;
 
 use super::{
     device::{Identity, Link},
+    messages::Inbox,
     names,
 };
 use crate::{
     client::{ClientError, Connection},
     terminal::{
-        output::{json_text, named, printable, text},
+        output::{printable, text},
         say,
     },
 };
@@ -24,6 +26,7 @@ use lines::{Line, read};
 
 const HELP: &str =
     "  /to NAME TEXT     send a direct message to the device with this name (\"…\" around spaces) or UUID
+  /ack NAME TEXT    the same, kept until the device acknowledges it, also for one that is offline
   /topic ID TEXT    publish to a topic, creating and subscribing to it first if need be
   TEXT              send a text to the last device or topic
   /subscribe ID     subscribe to a topic
@@ -51,6 +54,8 @@ pub(super) struct Arguments {
 #[derive(Clone)]
 enum Target {
     Device(Uuid),
+    /// it is to acknowledge the message
+    Acknowledging(Uuid),
     Topic(String),
 }
 
@@ -68,8 +73,14 @@ impl From<ClientError> for End {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let link = Link::new(arguments.identity, arguments.name.clone(), false)?;
-    let mut terminal =
-        Terminal { link, name: arguments.name, names: HashMap::new(), topics: BTreeSet::new(), target: None };
+    let mut terminal = Terminal {
+        link,
+        name: arguments.name,
+        names: HashMap::new(),
+        topics: BTreeSet::new(),
+        target: None,
+        inbox: Inbox::default(),
+    };
     let mut socket = terminal.link.connect(None).await?;
     // read only once connected: earlier lines wait in stdin
     let mut lines = read_terminal();
@@ -123,6 +134,7 @@ struct Terminal {
     /// subscribed topics, to be subscribed to again on a new socket
     topics: BTreeSet<String>,
     target: Option<Target>,
+    inbox: Inbox,
 }
 
 impl Terminal {
@@ -158,8 +170,12 @@ impl Terminal {
     async fn obey(&mut self, socket: &mut Connection, line: Line) -> Result<(), End> {
         match line {
             Line::To(who, text) => {
-                let Some(uuid) = self.find(&who).await else { return Ok(()) };
+                let Some(uuid) = self.find(&who, false).await else { return Ok(()) };
                 self.send(socket, Target::Device(uuid), &text).await?;
+            }
+            Line::Acknowledged(who, text) => {
+                let Some(uuid) = self.find(&who, true).await else { return Ok(()) };
+                self.send(socket, Target::Acknowledging(uuid), &text).await?;
             }
             Line::Topic(topic, text) => self.send(socket, Target::Topic(topic), &text).await?,
             Line::Again(text) => match self.target.clone() {
@@ -190,6 +206,10 @@ impl Terminal {
     async fn send(&mut self, socket: &mut Connection, target: Target, text: &str) -> Result<(), End> {
         match &target {
             Target::Device(uuid) => socket.send_direct(*uuid, text).await.map(|_| ())?,
+            Target::Acknowledging(uuid) => {
+                let message = json!({ "to": uuid, "msgid": Uuid::new_v4(), "content": text, "acknowledge": true });
+                socket.send_text(message.to_string()).await?;
+            }
             Target::Topic(topic) => {
                 if !self.topics.contains(topic) && !self.subscribe_or_create(topic).await? {
                     return Ok(());
@@ -232,17 +252,18 @@ impl Terminal {
         Ok(subscribed)
     }
 
-    /// The UUID of a connected device by its name. If there is not exactly one, prints the reason.
-    async fn find(&mut self, who: &str) -> Option<Uuid> {
+    /// The UUID of a device by its name; of one that is offline only if that may be. If there is not exactly one, prints the
+    /// reason.
+    async fn find(&mut self, who: &str, may_be_offline: bool) -> Option<Uuid> {
         if let Ok(uuid) = Uuid::try_parse(who) {
             return Some(uuid);
         }
         let connected = self.look().await;
         let candidates: names::Candidates = self.names.iter().map(|(uuid, name)| (*uuid, name.clone())).collect();
         match names::unique(who, &candidates, "connected client") {
-            Ok(uuid) if connected.is_none_or(|connected| connected.contains(&uuid)) => Some(uuid),
+            Ok(uuid) if may_be_offline || connected.is_none_or(|connected| connected.contains(&uuid)) => Some(uuid),
             Ok(uuid) => {
-                say!("  {} ({uuid}) is offline: not sent; /who lists connected clients", printable(&self.names[&uuid]));
+                say!("  {} ({uuid}) is offline: not sent; /ack keeps a message for it", printable(&self.names[&uuid]));
                 None
             }
             // which devices are registered and offline is known to operators alone
@@ -283,53 +304,6 @@ impl Terminal {
             Err(error) => {
                 said::<()>(Err(error))?;
             }
-        }
-        Ok(())
-    }
-
-    /// The name of a frame's sender, with its UUID if the name is not unique.
-    async fn sender(&mut self, frame: &Value) -> String {
-        let from = text(&frame["from"]);
-        let Ok(uuid) = Uuid::try_parse(&from) else { return from };
-        if !self.names.contains_key(&uuid) {
-            self.look().await;
-            // stores the UUID for an unknown client, so that names are not loaded for each of its frames
-            self.names.entry(uuid).or_insert_with(|| from.clone());
-        }
-        match self.names.get(&uuid) {
-            Some(name) if !name.is_empty() => {
-                let is_unique = self.names.values().filter(|other| *other == name).count() == 1;
-                let name = printable(name);
-                if is_unique { name } else { format!("{name} ({uuid})") }
-            }
-            _ => from,
-        }
-    }
-
-    /// Prints a frame, and answers it if it is a command.
-    async fn show(&mut self, socket: &mut Connection, frame: &Value) -> Result<(), End> {
-        match frame["type"].as_str() {
-            Some("connection") => {
-                let url = self.link.client().url().to_owned();
-                say!("Connected to {url} as {}. /help lists the commands.", named(frame));
-            }
-            Some("authenticated" | "heartbeat") => {}
-            Some("sent" | "topic_sent") => say!("  {}", text(&frame["message"])),
-            Some("error") => say!("  error: {}", text(&frame["message"])),
-            Some("topic_deleted") => {
-                self.topics.remove(frame["topic_id"].as_str().unwrap_or_default());
-                say!("  the topic {} was deleted", text(&frame["topic_id"]));
-            }
-            _ if frame["command_id"].is_string() && frame["method"].is_string() => {
-                say!("! {} {} {}", text(&frame["method"]), text(&frame["url"]), json_text(&frame["data"]));
-                let result = json!({ "name": self.name, "method": frame["method"], "url": frame["url"] });
-                socket.send_text(json!({ "command_id": frame["command_id"], "result": result }).to_string()).await?;
-            }
-            _ if frame["topic_id"].is_string() => {
-                say!("#{} {}: {}", text(&frame["topic_id"]), self.sender(frame).await, text(&frame["content"]));
-            }
-            _ if frame["from"].is_string() => say!("{}: {}", self.sender(frame).await, text(&frame["content"])),
-            _ => say!("< {}", json_text(frame)),
         }
         Ok(())
     }

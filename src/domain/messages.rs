@@ -85,7 +85,8 @@ pub enum Priority {
 }
 
 impl Priority {
-    const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+    /// All priorities.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {

@@ -1,9 +1,10 @@
 //! The sub-commands that talk to a running broker.
 
 use serde_json::{Value, json};
+use switchboard::client::Connection;
 use uuid::Uuid;
 
-use crate::support::{Broker, Program, get, next, own_address, post, until};
+use crate::support::{Broker, Program, delete, get, next, own_address, post, until};
 
 /// A running `switchboard agent` that answers by this shell script.
 async fn agent(broker: &mut Broker, uuid: Uuid, script: &str) -> Program {
@@ -202,6 +203,107 @@ async fn what_cannot_be_published_or_subscribed_to_is_told() {
     }
 }
 
+/// Runs `switchboard send-message` as the first admin.
+fn send_message(broker: &mut Broker, arguments: &[&str]) -> (Option<i32>, String) {
+    let url = broker.url.clone();
+    let mut all = vec!["send-message", "--url", &url];
+    all.extend(arguments);
+    let output = broker.command(&all, "");
+    (output.code, output.stdout + &output.stderr)
+}
+
+#[tokio::test]
+async fn a_message_is_sent_to_a_device_by_name_and_its_receipt_is_told_in_words() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (_, pump, mut socket) = broker.connected("pump").await;
+    let (_, away) = broker.device("away").await;
+    let (code, output) = send_message(&mut broker, &["pump", "hello"]);
+    assert!(code == Some(0) && output.starts_with("Message delivered: msgid "), "{output}");
+    let got = next(&mut socket).await;
+    assert_eq!((&got["content"], got.get("acknowledge"), got.get("ttl")), (&json!("hello"), None, None));
+    let (code, output) = send_message(
+        &mut broker,
+        &["pump", "--data", "[1.5]", "--ack", "--msgid", "m", "--priority", "high", "--json"],
+    );
+    let receipt: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((code, &receipt["status"], &receipt["msgid"]), (Some(0), &json!("pending_ack"), &json!("m")));
+    let got = next(&mut socket).await;
+    assert_eq!((&got["content"], &got["acknowledge"], &got["priority"]), (&json!([1.5]), &json!(true), &json!("high")));
+    let (_, same) =
+        send_message(&mut broker, &["pump", "--data", "[1.5]", "--ack", "--msgid", "m", "--priority", "high"]);
+    let (id, expires) = (&receipt["id"], receipt["expires_at"].as_str().unwrap());
+    assert_eq!(same, format!("sent, not acknowledged yet: id {id}, msgid m, expires {expires}\n"));
+    let (code, output) =
+        send_message(&mut broker, &[&away.uuid.to_string(), "x", "--ack", "--ttl", "60", "--msgid", "n"]);
+    assert!(code == Some(0) && output.starts_with("queued, the recipient is offline: id "), "{output}");
+    let (_, queue) = get(&operator, &format!("/devices/{}/queue", away.uuid)).await;
+    let waiting = &queue["messages"][0];
+    let time = |name: &str| chrono::DateTime::parse_from_rfc3339(waiting[name].as_str().unwrap()).unwrap();
+    assert_eq!((&waiting["msgid"], (time("expires_at") - time("created_at")).num_seconds()), (&json!("n"), 60));
+
+    let uuid = pump.uuid.to_string();
+    for (arguments, code, expected) in [
+        (&[&uuid, "y", "--ack", "--msgid", "m"][..], 1, "409 Conflict: "),
+        (&["away", "x"], 1, "404 Not Found: Recipient "),
+        (&["nobody", "x"], 1, "no device or connected user is named \"nobody\""),
+        (&["pump"], 2, "<CONTENT>"),
+        (&["pump", "x", "--ttl", "60"], 2, "--ack"),
+        (&["pump", "x", "--priority", "low"], 2, "--ack"),
+        (&["pump", "x", "--wait"], 2, "--ack"),
+        (&["pump", "x", "--ack", "--priority", "urgent"], 2, "high, normal, low"),
+        (&["pump", "x", "--ack", "--ttl", "0"], 2, "expected a whole number from 1 to 2592000"),
+    ] {
+        let (exit, output) = send_message(&mut broker, arguments);
+        assert!(exit == Some(code) && output.contains(expected), "{arguments:?} {exit:?} {output}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_message_is_told_how_it_ended() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (client, device) = broker.device("pump").await;
+    let (url, uuid) = (broker.url.clone(), device.uuid.to_string());
+    let wait = |broker: &mut Broker, msgid: &str, arguments: &[&str]| {
+        let all = ["send-message", &uuid, "x", "--ack", "--wait", "--url", &url, "--msgid", msgid];
+        Program::start(broker.setup(), &[&all[..], arguments].concat())
+    };
+    let mut delivered = wait(&mut broker, "1", &[]);
+    delivered.says("queued, the recipient is offline: id 1, msgid 1, ").await;
+    let mut socket = client.connect("/ws").await.unwrap();
+    assert_eq!(next(&mut socket).await["type"], "connection");
+    assert_eq!(next(&mut socket).await["msgid"], "1");
+    let mut rejected = wait(&mut broker, "2", &[]);
+    rejected.says("sent, not acknowledged yet: id 2, msgid 2, ").await;
+    let mut cancelled = wait(&mut broker, "3", &[]);
+    cancelled.says("sent, not acknowledged yet: id 3, msgid 3, ").await;
+    let json = wait(&mut broker, "4", &["--json"]);
+    next_of_msgid(&mut socket, "4").await;
+    for (msgid, status) in [("1", "received"), ("2", "rejected"), ("4", "ack")] {
+        socket.send_text(json!({ "type": "ack", "msgid": msgid, "status": status }).to_string()).await.unwrap();
+    }
+    assert_eq!(delete(&operator, "/api/messages/3").await.1["status"], "cancelled");
+    assert_eq!(delivered.ended().await, (Some(0), "delivered\n".to_owned()));
+    let not = |id: u8, status: &str| (Some(1), format!("switchboard: message {id} was not delivered: {status}\n"));
+    assert_eq!(rejected.ended().await, not(2, "rejected"));
+    assert_eq!(cancelled.ended().await, not(3, "cancelled"));
+    let (code, output) = json.ended().await;
+    let message: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((code, &message["status"], &message["id"]), (Some(0), &json!("delivered"), &json!(4)));
+
+    let mut stopped = wait(&mut broker, "5", &[]);
+    stopped.says("not acknowledged yet").await;
+    let _setup = broker.kill().await;
+    let (code, output) = stopped.ended().await;
+    assert!(code == Some(1) && output.starts_with("switchboard: stopped waiting for message 5"), "{output}");
+}
+
+/// Reads up to the message with this `msgid`.
+async fn next_of_msgid(socket: &mut Connection, msgid: &str) {
+    while next(socket).await["msgid"] != msgid {}
+}
+
 #[tokio::test]
 async fn the_demo_works_and_says_so() {
     let mut broker = Broker::start().await;
@@ -254,6 +356,7 @@ async fn the_help_says_of_each_argument_what_it_is() {
         &["devices", "show"],
         &["devices", "rm"],
         &["send"],
+        &["send-message"],
     ] {
         let help = setup.run(&[command, &["-h"]].concat(), "").stdout;
         let (_, arguments) = help.split_once("Arguments:\n").expect("it has some");

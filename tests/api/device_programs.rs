@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use switchboard::client::Connection;
 use uuid::Uuid;
 
 use crate::{
@@ -361,6 +362,124 @@ async fn a_person_at_the_terminal_talks_by_name() {
     until(async || get(&broker.client(), "/clients").await.1["count"] == 2).await;
     bob.types("/to \"big box\" Are you there?").await;
     assert!(bob.says("offline").await.starts_with("  Big Box ("));
+}
+
+/// Reads up to a message.
+async fn next_message(socket: &mut Connection) -> Value {
+    loop {
+        let frame = next(socket).await;
+        if frame["content"].is_string() {
+            return frame;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_person_at_the_terminal_sends_messages_that_are_kept_and_is_told_how_they_end() {
+    let mut broker = Broker::start().await;
+    let mut bob = client(&mut broker, "Bob");
+    bob.says("Connected").await;
+    let (pump, device, mut socket) = broker.connected("pump").await;
+    bob.types("/ack pump Open").await;
+    let got = next(&mut socket).await;
+    assert_eq!((&got["content"], &got["acknowledge"]), (&json!("Open"), &json!(true)));
+    let msgid = got["msgid"].as_str().unwrap();
+    let receipt = bob.line().await;
+    assert!(receipt.starts_with(&format!("  sent, not acknowledged yet: {msgid}, expires ")), "{receipt}");
+    socket.send_text(json!({ "type": "ack", "msgid": msgid, "status": "rejected" }).to_string()).await.unwrap();
+    assert_eq!(bob.line().await, format!("  rejected: {msgid} to pump"));
+    // the next text is acknowledged, too
+    bob.types("Close").await;
+    let got = next_message(&mut socket).await;
+    assert_eq!((&got["content"], &got["acknowledge"]), (&json!("Close"), &json!(true)));
+    drop(socket);
+    bob.says("sent, not acknowledged yet").await;
+    until(async || !crate::support::is_listed(&broker.client(), device.uuid).await).await;
+    bob.types("/to pump Hello").await;
+    bob.says("is offline: not sent; /ack keeps a message for it").await;
+    bob.types("/ack pump Again").await;
+    bob.says("  queued, the recipient is offline: ").await;
+    // how a message ended while its sender was away is told when that is back
+    bob.types("/quit").await;
+    assert_eq!(bob.ended().await.0, Some(0));
+    let mut socket = pump.connect("/ws").await.unwrap();
+    next(&mut socket).await;
+    for content in ["Close", "Again"] {
+        let got = next_message(&mut socket).await;
+        assert_eq!(got["content"], content);
+        socket.send_text(json!({ "type": "ack", "msgid": got["msgid"] }).to_string()).await.unwrap();
+    }
+    let mut bob = client(&mut broker, "Bob");
+    for _ in 0..2 {
+        assert!(bob.says("  delivered: ").await.ends_with(" to pump"));
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_acknowledgement_got_lost_is_acknowledged_again_and_printed_once() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let (anna, device) = broker.device("anna").await;
+    let proxy = LossyProxy::start(&broker).await;
+    for program in [&["client", "--name", "Carol"][..], &["agent", "--exec", "/bin/true"]] {
+        let uuid = Uuid::new_v4();
+        let message = |content: &str| json!({ "to": uuid, "msgid": content, "content": content, "acknowledge": true });
+        let is_delivered = async |id: &Value| {
+            until(async || get(&operator, &format!("/api/messages/{id}")).await.1["status"] == "delivered").await;
+        };
+        // another program of the device has got it and not acknowledged it
+        let mut pump = broker.client();
+        pump.register_device("pump", uuid).await.unwrap();
+        let mut socket = pump.connect("/ws").await.unwrap();
+        assert_eq!(next(&mut socket).await["type"], "connection");
+        let (_, before) = post(&anna, "/api/messages", message("before")).await;
+        assert_eq!(next(&mut socket).await["content"], "before");
+        drop(socket);
+        let arguments = ["--url", &proxy.url, "--uuid", &uuid.to_string()];
+        let mut program = Program::start(broker.setup(), &[program, &arguments].concat());
+        program.says("Connected").await;
+        let line = program.line().await;
+        assert!(line.ends_with("(again): before"), "{line}");
+        is_delivered(&before["id"]).await;
+
+        proxy.lose_next_frame();
+        let (_, receipt) = post(&anna, "/api/messages", message("first")).await;
+        assert_eq!(receipt["status"], "pending_ack");
+        let line = program.line().await;
+        assert!(line.ends_with(": first") && line.contains(&device.uuid.to_string()), "{line}");
+        program.says("lost the broker").await;
+        program.says("Connected").await;
+        is_delivered(&receipt["id"]).await;
+        let (_, shown) = get(&operator, &format!("/api/messages/{}", receipt["id"])).await;
+        assert_eq!(shown["attempts"], 2);
+        let (_, receipt) = post(&anna, "/api/messages", message("second")).await;
+        assert!(program.line().await.ends_with(": second"));
+        is_delivered(&receipt["id"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_the_form_of_a_command_is_no_command() {
+    let mut broker = Broker::start().await;
+    let uuid = Uuid::new_v4().to_string();
+    let mut agent = agent(&mut broker, &["--uuid", &uuid, "--parallel", "1"]);
+    let mut carol = client(&mut broker, "Carol");
+    carol.says("Connected").await;
+    agent.says("Connected").await;
+    let (_, _, mut mallory) = broker.connected("Mallory").await;
+    let clients = get(&broker.client(), "/clients").await.1["clients"].as_object().unwrap().clone();
+    let (carols, _) = clients.iter().find(|(_, name)| *name == "Carol").unwrap();
+    for to in [&uuid, carols] {
+        let command = json!({ "to": to, "msgid": "1", "content": "x", "command_id": Uuid::new_v4(), "method": "GET", "url": "/", "type": "sent" });
+        mallory.send_text(command.to_string()).await.unwrap();
+        assert_eq!(next(&mut mallory).await["type"], "sent");
+    }
+    assert_eq!(carol.line().await, "Mallory: x");
+    let admin = broker.admin().await;
+    let (_, sent) = post(&admin, "/api/commands", json!({ "target": uuid, "method": "GET", "url": "/real" })).await;
+    assert_eq!(sent["targets"][0]["state"], "succeeded");
+    let line = agent.line().await;
+    assert!(line.contains("/real"), "{line}");
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 pub(super) enum Line {
     /// A message to the device with this name or UUID.
     To(String, String),
+    /// A message to that device which it is to acknowledge.
+    Acknowledged(String, String),
     /// A message to this topic.
     Topic(String, String),
     /// A message to the recipient of the last one.
@@ -27,6 +29,9 @@ pub(super) fn read(line: &str) -> Line {
         ("/to", true, _) => Line::Wrong("the recipient is missing: /to NAME TEXT"),
         ("/to", _, true) => Line::Wrong("the text is missing: /to NAME TEXT"),
         ("/to", ..) => Line::To(argument, text),
+        ("/ack", true, _) => Line::Wrong("the recipient is missing: /ack NAME TEXT"),
+        ("/ack", _, true) => Line::Wrong("the text is missing: /ack NAME TEXT"),
+        ("/ack", ..) => Line::Acknowledged(argument, text),
         ("/topic", _, true) => Line::Wrong("the text is missing: /topic ID TEXT"),
         ("/topic", ..) => Line::Topic(argument, text),
         ("/subscribe", true, _) => Line::Wrong("the topic is missing: /subscribe ID"),
@@ -70,6 +75,9 @@ mod tests {
             ("/to \"Big Hello", Line::To(own("\"Big"), own("Hello"))),
             ("/to Bob", Line::Wrong("the text is missing: /to NAME TEXT")),
             ("/to", Line::Wrong("the recipient is missing: /to NAME TEXT")),
+            ("/ack \"Big Box\" Hello", Line::Acknowledged(own("Big Box"), own("Hello"))),
+            ("/ack Bob", Line::Wrong("the text is missing: /ack NAME TEXT")),
+            ("/ack", Line::Wrong("the recipient is missing: /ack NAME TEXT")),
             ("/topic weather It rains.", Line::Topic(own("weather"), own("It rains."))),
             ("/topic weather", Line::Wrong("the text is missing: /topic ID TEXT")),
             ("/subscribe a b", Line::Subscribe(own("a b"))),

@@ -1,4 +1,4 @@
-//! A way to the broker on which answers get lost.
+//! A way to the broker on which answers and frames get lost.
 
 use std::sync::{
     Arc,
@@ -12,10 +12,16 @@ use tokio::{
 
 use super::Broker;
 
-/// A proxy that, when told so, cuts the connection instead of passing on an answer to `POST /register`.
+/// A proxy that, when told so, cuts the connection instead of passing on an answer to `POST /register`, or a client's text frame.
 pub struct LossyProxy {
     pub url: String,
-    to_lose: Arc<AtomicBool>,
+    to_lose: Arc<ToLose>,
+}
+
+#[derive(Default)]
+struct ToLose {
+    answer: AtomicBool,
+    frame: AtomicBool,
 }
 
 impl LossyProxy {
@@ -23,7 +29,7 @@ impl LossyProxy {
     pub async fn start(broker: &Broker) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let to_lose = Arc::new(AtomicBool::new(false));
+        let to_lose = Arc::<ToLose>::default();
         let (broker, lose) = (broker.url.trim_start_matches("http://").to_owned(), to_lose.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -36,16 +42,21 @@ impl LossyProxy {
 
     /// Loses the next answer.
     pub fn lose_next(&self) {
-        self.to_lose.store(true, Ordering::SeqCst);
+        self.to_lose.answer.store(true, Ordering::SeqCst);
     }
 
     /// Whether that answer has been lost.
     pub fn has_lost(&self) -> bool {
-        !self.to_lose.load(Ordering::SeqCst)
+        !self.to_lose.answer.load(Ordering::SeqCst)
+    }
+
+    /// Loses the next text frame of a client.
+    pub fn lose_next_frame(&self) {
+        self.to_lose.frame.store(true, Ordering::SeqCst);
     }
 }
 
-async fn forward(mut client: TcpStream, mut broker: TcpStream, to_lose: &AtomicBool) {
+async fn forward(mut client: TcpStream, mut broker: TcpStream, to_lose: &ToLose) {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_broker, mut to_broker) = broker.split();
     let (mut request, mut answer) = (vec![0; 65_536], vec![0; 65_536]);
@@ -55,7 +66,11 @@ async fn forward(mut client: TcpStream, mut broker: TcpStream, to_lose: &AtomicB
             read = from_client.read(&mut request) => {
                 let Ok(1..) = read else { return };
                 let request = &request[..read.unwrap()];
-                is_lost = request.starts_with(b"POST /register ") && to_lose.swap(false, Ordering::SeqCst);
+                is_lost = request.starts_with(b"POST /register ") && to_lose.answer.swap(false, Ordering::SeqCst);
+                // a complete text
+                if request[0] == 0x81 && to_lose.frame.swap(false, Ordering::SeqCst) {
+                    return;
+                }
                 if to_broker.write_all(request).await.is_err() {
                     return;
                 }
