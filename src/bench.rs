@@ -7,6 +7,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)] // these macros panic when the reader has closed the pipe
 
+mod ack;
 mod command;
 mod direct;
 mod engine;
@@ -52,7 +53,7 @@ Without --url the benchmark starts a broker on a free port of this machine, with
 without the limits that guard against many clients from one address, and removes it at the end. To measure another \
 configuration, start a broker with it and give --url.\n\n\
 Most benchmarks exceed the default limits of a running broker (limits.registrations_per_minute, \
-limits.frames_per_second, limits.connections, limits.topics_per_client); the error names the limit.\n\n\
+limits.frames_per_second, limits.connections, limits.topics_per_client, limits.queued_per_device); the error names the limit.\n\n\
 If load and broker run on the same machine, they share its cores: the load takes one.")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -67,6 +68,8 @@ enum Benchmark {
     History(history::Arguments),
     /// Send direct messages with receipts between pairs of devices
     Direct(direct::Arguments),
+    /// Send messages that their recipients acknowledge, and for comparison the same without acknowledgement
+    Ack(ack::Arguments),
     /// Send commands over HTTP to devices that answer at once
     Command(command::Arguments),
     /// Write to a chat room with many members
@@ -82,6 +85,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Benchmark::Fanout(arguments) => fanout::run(arguments).await,
         Benchmark::History(arguments) => history::run(arguments).await,
         Benchmark::Direct(arguments) => direct::run(arguments).await,
+        Benchmark::Ack(arguments) => ack::run(arguments).await,
         Benchmark::Command(arguments) => command::run(arguments).await,
         Benchmark::Room(arguments) => room::run(arguments).await,
         Benchmark::Idle(arguments) => sockets::idle(arguments).await,
@@ -239,6 +243,7 @@ impl Bench {
             seats,
             senders,
             window,
+            is_acknowledged: false,
             rate: load.rate,
             duration: load.duration,
             login_flood: 0,

@@ -1,4 +1,4 @@
-//! Senders, receivers and messages: shared by the benchmarks `fanout`, `direct` and `room`.
+//! Senders, receivers and messages: shared by the benchmarks `fanout`, `history`, `direct`, `ack` and `room`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     meter::{Control, Meter, PATIENCE},
     pace::Pace,
     report::Report,
-    stamp::{Stamps, Template},
+    stamp::{self, Stamps, Template},
     wire::{Incoming, Protocol},
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub seats: Vec<Seat>,
     pub senders: Vec<Sender>,
     pub window: Window,
+    /// Whether recipients acknowledge messages. A message has then arrived when its sender is told of the acknowledgement.
+    pub is_acknowledged: bool,
     /// Messages per second, all senders together; `None`: as fast as the window allows.
     pub rate: Option<f64>,
     /// Seconds to measure.
@@ -50,7 +52,8 @@ pub(super) struct Outgoing {
 pub(super) enum Window {
     /// This many publications, all senders together.
     Together(usize),
-    /// This many messages of each sender. The list gives, for each seat, the sender whose messages arrive there.
+    /// This many messages of each sender. The list gives, for each seat, the sender whose messages (or news of their
+    /// acknowledgement) arrive there.
     EachSender(usize, Vec<Option<usize>>),
 }
 
@@ -72,6 +75,8 @@ struct Run {
     turn: usize,
     /// senders whose message arrived, so that they send the next one
     again: Vec<usize>,
+    /// how recipients acknowledge messages, if they do
+    acknowledgement: Option<Template>,
     login: Vec<u8>,
     /// reading what stalled clients have not read; it is not counted
     is_draining: bool,
@@ -81,7 +86,7 @@ struct Run {
 
 /// Runs the plan and fills in the report.
 pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &mut Report) -> anyhow::Result<()> {
-    let Plan { protocol, host, run, seats, senders, window, rate, duration, login_flood } = plan;
+    let Plan { protocol, host, run, seats, senders, window, is_acknowledged, rate, duration, login_flood } = plan;
     let memory_before = control.process.and_then(super::process::Process::memory);
     let count = seats.len();
     let login = format!("username=bench-{run}&password=not-the-password");
@@ -99,6 +104,7 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
         expected: 0,
         turn: 0,
         again: Vec::new(),
+        acknowledgement: is_acknowledged.then(|| Template::new(&run, Protocol::acknowledgement(&stamp::msgid(&run)))),
         login: login.into_bytes(),
         is_draining: false,
         stalled_cut: 0,
@@ -124,7 +130,7 @@ pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &m
         report.stalled_clients = Some(stalled.len());
         report.stalled_cut = Some(all.stalled_cut);
     }
-    let of = "from sending to arrival";
+    let of = if is_acknowledged { "from sending to the delivery_update" } else { "from sending to arrival" };
     if let Some(meter) = &all.meter {
         meter.report(report, all.expected, of, rate.is_some());
     }
@@ -237,6 +243,13 @@ impl Run {
         }
     }
 
+    /// A recipient acknowledges a message.
+    fn acknowledge(&mut self, engine: &mut Engine, id: usize, message: &[u8]) {
+        if let (Some(template), Some(sent_at)) = (&mut self.acknowledgement, self.stamps.find(message)) {
+            engine.send(id, self.protocol.opcode(), template.stamped(sent_at));
+        }
+    }
+
     /// Reads the backlog of stalled clients, until the broker's close frame or until nothing more comes.
     fn drain(&mut self, engine: &mut Engine, stalled: &[usize], control: &Control) -> anyhow::Result<()> {
         self.is_draining = true;
@@ -276,10 +289,13 @@ impl Handler for Run {
         let now = engine.now();
         let mut rest = self.entrance.rest(id);
         self.protocol.read(&mut rest, payload, |incoming| match incoming {
-            Incoming::Message(message) => self.arrived(id, message, now),
-            Incoming::Receipt => {
+            Incoming::Message(message) if self.acknowledgement.is_some() => self.acknowledge(engine, id, message),
+            Incoming::Message(message) | Incoming::Acknowledged(message) => self.arrived(id, message, now),
+            Incoming::Receipt | Incoming::AckReceived => {
                 if let Some(meter) = &mut self.meter {
-                    meter.counts.accepted += 1;
+                    let is_receipt = matches!(incoming, Incoming::Receipt);
+                    let count = if is_receipt { &mut meter.counts.accepted } else { &mut meter.counts.acknowledged };
+                    *count += 1;
                 }
             }
             Incoming::Error(text) => match &mut self.meter {

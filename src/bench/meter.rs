@@ -101,6 +101,7 @@ pub(super) struct Counts {
     pub sent: u64,
     pub accepted: u64,
     pub delivered: u64,
+    pub acknowledged: u64,
     pub logins_answered: u64,
     pub logins_refused: u64,
 }
@@ -203,10 +204,10 @@ impl Meter {
             let since = |time: u64| Duration::from_nanos(time.saturating_sub(self.begin));
             self.control.progress.running(since(now), since(self.end), format!("{} delivered/s", thousands(rate)));
         }
-        let Counts { sent, accepted, delivered, .. } = self.counts;
-        let done = delivered + accepted + self.errors;
-        // some servers send no receipts
-        let is_all_here = delivered >= expected && (accepted == 0 || accepted >= sent);
+        let Counts { sent, accepted, delivered, acknowledged, .. } = self.counts;
+        let done = delivered + accepted + acknowledged + self.errors;
+        // some servers send no receipts, and most messages are not acknowledged
+        let is_all_here = delivered >= expected && [accepted, acknowledged].iter().all(|of| *of == 0 || *of >= sent);
         if done != self.progress.0 || is_all_here {
             self.progress = (done, now);
         }
@@ -240,6 +241,7 @@ impl Meter {
             report.accepted = Some(self.counts.accepted);
             report.accepted_per_s = Some(rate(counts.accepted, self.last.counts.accepted));
         }
+        report.acknowledged = (self.counts.acknowledged > 0).then_some(self.counts.acknowledged);
         let delivered = rate(counts.delivered, self.last.counts.delivered);
         report.delivered_per_s = Some(delivered);
         report.received_bytes_per_s = Some(rate(received, self.last.received));

@@ -44,7 +44,10 @@ pub(super) struct Report {
     /// Messages for which a receipt came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u64>,
-    /// Copies that arrived; for commands, results.
+    /// Acknowledgements that the broker confirmed to recipients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<u64>,
+    /// Copies that arrived; for commands, results; for acknowledged messages, those of whose acknowledgement the sender was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivered: Option<u64>,
     /// Copies that did not arrive.
@@ -188,7 +191,7 @@ impl Report {
             ("handshakes", rate(self.handshakes_per_s)),
             ("sent", rate(self.sent_per_s)),
             ("accepted", rate(self.accepted_per_s)),
-            ("delivered", rate(self.delivered_per_s)),
+            (if self.acknowledged.is_some() { "round trips" } else { "delivered" }, rate(self.delivered_per_s)),
             ("received", self.received_bytes_per_s.map(|rate| format!("{}/s", bytes(rate)))),
         ];
         for (name, value) in pairs {

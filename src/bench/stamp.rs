@@ -1,7 +1,8 @@
 //! Time stamps in the content of messages: the time at which a message was due.
 //!
 //! A stamp is `@`, eight characters that identify the run, and the nanoseconds since the run began as sixteen hexadecimal
-//! digits. None of these characters is escaped in JSON.
+//! digits, the lowest first, so that message ids that contain stamps differ early, like random ones. None of these characters
+//! is escaped in JSON.
 
 use memchr::memmem;
 
@@ -17,6 +18,11 @@ pub(super) fn content(run: &str, size: usize) -> String {
     content
 }
 
+/// A message id with an empty stamp: 36 characters, like a UUID.
+pub(super) fn msgid(run: &str) -> String {
+    content(run, 36)
+}
+
 /// A message that is sent repeatedly, each time with a new stamp.
 pub(super) struct Template {
     bytes: Vec<u8>,
@@ -24,7 +30,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// Creates a template from a message that contains [`content`] of the run.
+    /// Creates a template from a message that contains [`content`] or a [`msgid`] of the run. The first one is stamped.
     pub(super) fn new(run: &str, message: String) -> Self {
         let digits = message.find(&format!("@{run}")).map_or(0, |at| at + 1 + RUN);
         Self { bytes: message.into_bytes(), digits }
@@ -32,7 +38,7 @@ impl Template {
 
     /// The message, stamped with this time.
     pub(super) fn stamped(&mut self, mut time: u64) -> &[u8] {
-        for digit in self.bytes[self.digits..][..DIGITS].iter_mut().rev() {
+        for digit in &mut self.bytes[self.digits..][..DIGITS] {
             *digit = b"0123456789abcdef"[(time & 15) as usize];
             time >>= 4;
         }
@@ -65,7 +71,9 @@ impl Stamps {
         let begin = self.offset + self.prefix.len();
         let digits: [u8; DIGITS] = message.get(begin..begin + DIGITS)?.try_into().ok()?;
         if digits != self.last.0 {
-            let text = std::str::from_utf8(&digits).ok()?;
+            let mut highest_first = digits;
+            highest_first.reverse();
+            let text = std::str::from_utf8(&highest_first).ok()?;
             self.last = (digits, u64::from_str_radix(text, 16).ok()?);
         }
         Some(self.last.1)
@@ -80,7 +88,7 @@ mod tests {
     fn a_stamp_is_found_wherever_it_is() {
         let mut template = Template::new("12345678", format!("{{\"content\":\"{}\"}}", content("12345678", 64)));
         let mut stamps = Stamps::new("12345678");
-        for time in [0, 1, u64::MAX] {
+        for time in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
             assert_eq!(stamps.find(template.stamped(time)), Some(time));
             let longer = [b"more before it ", template.stamped(time)].concat();
             assert_eq!(stamps.find(&longer), Some(time));

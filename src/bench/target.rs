@@ -26,11 +26,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Limits that are switched off, since a benchmark uses one address and few identities. Limits that protect the broker's
 /// memory stay in force.
-const LIFTED: [&str; 10] = [
+const LIFTED: [&str; 12] = [
     "CONNECTIONS",
     "FRAMES_PER_SECOND",
     "LOGIN_FAILURES_PER_MINUTE",
     "PENDING_COMMANDS_PER_IDENTITY",
+    "QUEUED_BYTES_PER_DEVICE",
+    "QUEUED_PER_DEVICE",
     "REGISTRATIONS_PER_MINUTE",
     "REQUESTS_PER_SECOND",
     "ROOMS_PER_USER",
@@ -113,6 +115,7 @@ impl Target {
             .env("SWITCHBOARD__HTTP__WORKERS", workers.to_string())
             // a slow disk shows in the figures, and ends no benchmark
             .env("SWITCHBOARD__STORAGE__TIMEOUT_MS", "60000")
+            .env("SWITCHBOARD__MESSAGES__TOTAL_BYTES", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -33,6 +33,10 @@ pub(super) enum Incoming<'a> {
     Message(&'a [u8]),
     /// The sender's own message was accepted.
     Receipt,
+    /// The recipient's acknowledgement was accepted.
+    AckReceived,
+    /// The sender's own message was acknowledged.
+    Acknowledged(&'a [u8]),
     /// A command, with the id or subject for its answer.
     Command(&'a [u8]),
     /// An error frame, with its text.
@@ -106,6 +110,16 @@ impl Protocol {
         }
     }
 
+    /// A direct message that asks for an acknowledgement. Switchboard's protocol only.
+    pub(super) fn acknowledged_message(from: Uuid, to: Uuid, msgid: &str, content: &str) -> String {
+        format!(r#"{{"to":"{to}","from":"{from}","msgid":"{msgid}","acknowledge":true,"content":"{content}"}}"#)
+    }
+
+    /// The acknowledgement of the message with this id. Switchboard's protocol only.
+    pub(super) fn acknowledgement(msgid: &str) -> String {
+        format!(r#"{{"type":"ack","msgid":"{msgid}"}}"#)
+    }
+
     /// The subjects to which a client must subscribe to get its own messages and commands; empty for Switchboard.
     pub(super) fn own_subject(self, client: Uuid) -> Vec<String> {
         match self {
@@ -175,16 +189,25 @@ struct Fields<'a> {
     command_id: Option<&'a str>,
     #[serde(borrow, default)]
     message: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    status: Option<Cow<'a, str>>,
 }
 
 fn by_fields(frame: &[u8]) -> Incoming<'_> {
-    let Ok(Fields { kind, command_id, message }) = serde_json::from_slice(frame) else { return Incoming::Other };
+    let Ok(Fields { kind, command_id, message, status }) = serde_json::from_slice(frame) else {
+        return Incoming::Other;
+    };
     match (kind.as_deref(), command_id) {
         (None, Some(id)) => Incoming::Command(id.as_bytes()),
         (Some("connection" | "connection_established" | "message_history"), _) => Incoming::Greeting,
         (Some("error"), _) => Incoming::Error(message.unwrap_or_default()),
         (Some("sent" | "topic_sent"), _) => Incoming::Receipt,
         (Some("message"), _) => Incoming::Message(frame),
+        (Some("ack_received"), _) if status.as_deref() == Some("delivered") => Incoming::AckReceived,
+        (Some("delivery_update"), _) if status.as_deref() == Some("delivered") => Incoming::Acknowledged(frame),
+        (Some(kind @ ("ack_received" | "delivery_update")), _) => {
+            Incoming::Error(format!("{kind}: {}", status.unwrap_or_default()).into())
+        }
         _ => Incoming::Other,
     }
 }
@@ -201,6 +224,13 @@ mod tests {
         assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
         let kept = br#"{"offset":7,"topic_id":"t"}"#;
         assert_eq!(switchboard(kept), Incoming::Message(kept));
+        let message = Protocol::acknowledged_message(Uuid::nil(), Uuid::nil(), "1", "x");
+        assert_eq!(switchboard(message.as_bytes()), Incoming::Message(message.as_bytes()));
+        let update = br#"{"type":"delivery_update","msgid":"1","status":"delivered"}"#;
+        assert_eq!(switchboard(update), Incoming::Acknowledged(update));
+        let expired = br#"{"type":"delivery_update","msgid":"1","status":"expired"}"#;
+        assert_eq!(switchboard(expired), Incoming::Error("delivery_update: expired".into()));
+        assert_eq!(switchboard(br#"{"type":"ack_received","status":"delivered"}"#), Incoming::AckReceived);
         assert_eq!(switchboard(br#"{"type":"sent","msgid":"1"}"#), Incoming::Receipt);
         assert_eq!(switchboard(br#"{"msgid":"1","type":"topic_sent"}"#), Incoming::Receipt);
         assert_eq!(switchboard(br#"{"command_id":"7","method":"GET","url":"/","data":null}"#), Incoming::Command(b"7"));

@@ -92,6 +92,18 @@ async fn direct_messages_arrive_and_are_receipted() {
 }
 
 #[tokio::test]
+async fn acknowledged_messages_make_round_trips() {
+    let closed = report(&["ack", "--clients", "6", "--in-flight", "3", "--workers", "2"]);
+    adds_up(&closed, 1);
+    assert_eq!((&closed["accepted"], &closed["acknowledged"]), (&closed["sent"], &closed["sent"]));
+    assert_eq!((&closed["benchmark"], &closed["in_flight"]), (&"ack".into(), &3.into()));
+    assert!(closed["plain_delivered_per_s"].is_number() && closed["of_plain"].is_number(), "{closed}");
+    let open = report(&["ack", "--clients", "2", "--rate", "100"]);
+    adds_up(&open, 1);
+    assert_eq!((&open["acknowledged"], &open["latency"]["corrected"]), (&open["sent"], &true.into()));
+}
+
+#[tokio::test]
 async fn logins_go_on_beside_direct_messages() {
     let report = report(&["direct", "--clients", "2", "--login-flood", "2"]);
     adds_up(&report, 1);
@@ -204,6 +216,8 @@ async fn what_cannot_be_measured_is_said_at_once() {
     let cases: &[(&[&str], &str)] = &[
         (&["room", "--clients", "2", "--publishers", "3"], "needs as many --clients"),
         (&["direct", "--clients", "3"], "pairs need an even number"),
+        (&["ack", "--clients", "3"], "pairs need an even number"),
+        (&["ack", "--protocol", "nats", "--url", "http://127.0.0.1:1"], "has no acknowledged messages"),
         (&["fanout", "--clients", "2", "--subscribers", "3"], "needs as many --clients"),
         (&["fanout", "--size", "10"], "10 is not in 25..=60000"),
         (&["fanout", "--clients", "0"], "0 is not in 1..="),
