@@ -14,9 +14,13 @@ mod outcomes;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
@@ -110,6 +114,8 @@ pub struct MessageManager {
     takes: usize,
     /// a [`Pump`] is in the mailbox
     is_pumping: bool,
+    /// the one timer for messages that go again, and the time to which it is set
+    retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
     /// when the next message expires; `None`: it is not known, or none does
     next_expiry: Option<DateTime<Utc>>,
@@ -130,6 +136,7 @@ impl MessageManager {
             queued: HashMap::new(),
             takes: 0,
             is_pumping: false,
+            retry_timer: None,
             looks: Looks::default(),
             next_expiry: None,
             unknown_answers: 0,
@@ -173,6 +180,27 @@ impl MessageManager {
                     });
                 }
             }
+        }
+    }
+
+    /// Sets the timer to the next message that goes again.
+    fn set_retry_timer(&mut self, context: &mut Context<Self>) {
+        let next = self.deliveries.next_retry();
+        if next == self.retry_timer.map(|(at, _)| at) {
+            return;
+        }
+        if let Some((_, timer)) = self.retry_timer.take() {
+            context.cancel_future(timer);
+        }
+        if let Some(at) = next {
+            let wait = at.saturating_duration_since(self.clock.instant());
+            let timer = context.run_later(wait, |manager, context| {
+                manager.retry_timer = None;
+                manager.deliveries.retry(manager.clock.instant());
+                manager.set_retry_timer(context);
+                manager.pump(context);
+            });
+            self.retry_timer = Some((at, timer));
         }
     }
 

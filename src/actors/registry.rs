@@ -221,8 +221,11 @@ impl Handler<Connect> for Registry {
                 let ready = ClientReady { client: id, session: connect.session };
                 self.neighbours.client_ready.iter().for_each(|neighbour| neighbour.do_send(ready.clone()));
             }
-            SessionKind::Chat => self.neighbours.sender_ready.do_send(SenderReady(id)),
-            SessionKind::Room | SessionKind::Public => {}
+            // a device with a socket of its own is told there
+            SessionKind::Chat if self.directory.device(id).is_none() => {
+                self.neighbours.sender_ready.do_send(SenderReady(id));
+            }
+            SessionKind::Chat | SessionKind::Room | SessionKind::Public => {}
         }
         Ok(())
     }

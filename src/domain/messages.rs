@@ -18,6 +18,9 @@ use super::ids::{ClientId, DeliveryId};
 /// The longest time for which a message may wait, in seconds: 30 days.
 pub const MAX_TTL_SECS: u32 = 2_592_000;
 
+/// The most that `limits.unacknowledged_per_device` can be, and what it is if it is off.
+pub const MAX_UNACKNOWLEDGED: usize = 1_000;
+
 /// The seconds after which a message goes again that the recipient could not take, after the first such answer, the second
 /// and so on. One more such answer, and it has failed.
 const RETRY_SECS: [u64; 4] = [2, 4, 8, 16];

@@ -99,7 +99,7 @@ pub async fn status(
     path: web::Path<String>,
 ) -> Result<web::Json<MessageStatus>, ApiError> {
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
-    let message = broker.messages.with_msgid(path.into_inner(), &identity.account).await?;
+    let message = broker.messages.with_msgid(&path, &identity.account).await?;
     Ok(web::Json(MessageStatus::of(message)))
 }
 
@@ -119,8 +119,8 @@ pub async fn queue(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     broker.devices.get(device).await?;
     let (queue, messages) = broker.messages.queue(device, &identity.account, PAGE_BYTES).await?;
-    // by its place, so that a page goes on behind those that have not ended meanwhile
-    let numbered = (1_i64..).zip(messages);
-    let (messages, next) = part_of(numbered, &part.0);
+    // the order in which they go, as one number
+    let keyed = messages.into_iter().map(|view| (view.message.priority.rank() << 60 | view.message.id.0, view));
+    let (messages, next) = part_of(keyed, &part.0);
     Ok(web::Json(DeviceQueue::of(&queue, messages.into_iter().map(|(_, message)| MessageInfo::of(message)), next)))
 }

@@ -1,7 +1,10 @@
 //! What the types of settings do not express.
 
 use super::{SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
-use crate::domain::{messages::MAX_TTL_SECS, origin, passwords};
+use crate::domain::{
+    messages::{MAX_TTL_SECS, MAX_UNACKNOWLEDGED},
+    origin, passwords,
+};
 
 /// In seconds. Much longer periods would overflow times when they are added to the present.
 const A_YEAR: u64 = 31_536_000;
@@ -73,6 +76,7 @@ impl Settings {
             ("sessions.subscription_wait_secs", sessions.subscription_wait_secs, A_YEAR),
             ("limits.send_timeout_secs", limits.send_timeout_secs, A_YEAR),
             ("limits.command_timeout_secs", limits.command_timeout_secs, A_YEAR),
+            ("limits.unacknowledged_per_device", limits.unacknowledged_per_device as u64, MAX_UNACKNOWLEDGED as u64),
             ("messages.ttl_secs", self.messages.ttl_secs.into(), MAX_TTL_SECS.into()),
             ("messages.retention_hours", self.messages.retention_hours.into(), 8_760),
             ("probes.period_secs", self.probes.period_secs.into(), 86_400),

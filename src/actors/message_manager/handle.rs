@@ -24,7 +24,7 @@ use crate::{
     domain::{
         ids::{ClientId, DeliveryId},
         messages::{
-            Answer, Party,
+            Answer, MAX_UNACKNOWLEDGED, Party,
             change::{Accepted, MessageChange, NewMessage},
         },
     },
@@ -108,7 +108,12 @@ impl Messages {
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
         let (directory, relays) = (with.directory.clone(), with.relays.clone());
         let (backplane, store) = (with.backplane.clone(), with.store.clone());
-        let manager = MessageManager::new(with, settings.limits.unacknowledged_per_device);
+        // what is on its way is named in each query for more
+        let window = match settings.limits.unacknowledged_per_device {
+            0 => MAX_UNACKNOWLEDGED,
+            window => window,
+        };
+        let manager = MessageManager::new(with, window);
         let manager = MessageManager::start_in_arbiter(arbiter, |_| manager);
         let ttl = Duration::from_secs(settings.messages.ttl_secs.into());
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }

@@ -140,7 +140,12 @@ async fn tell_updates(
     loop {
         let updates = match store.updates_due(sender, after, UPDATES).await {
             Ok(updates) => updates,
-            Err(error) => return tracing::debug!(%error, "cannot tell a sender how its messages have ended"),
+            Err(error) if session.is_open() => {
+                tracing::debug!(%error, "cannot tell a sender how its messages have ended");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            Err(_) => return,
         };
         let Some(last) = updates.last() else { return };
         after = Some(last.id);

@@ -88,10 +88,7 @@ impl MessageManager {
         let Ok(Some(answered)) = outcome else { return };
         if let Some(after) = answered.again {
             self.deliveries.put_off(to, answered.id, self.clock.instant() + after);
-            context.run_later(after, |manager, context| {
-                manager.deliveries.retry(manager.clock.instant());
-                manager.pump(context);
-            });
+            self.set_retry_timer(context);
         }
         match answered.update {
             Some(update) => self.end(&update, context),
@@ -143,7 +140,12 @@ impl MessageManager {
             }
             Err(_) => {
                 if self.deliveries.take_failed(to, session) {
-                    context.notify_later(Resume { to, session: session.clone() }, RETRY);
+                    let (manager, session) = (context.address(), session.clone());
+                    // a task, since timers of this actor are all polled with each of its messages
+                    actix::spawn(async move {
+                        tokio::time::sleep(RETRY).await;
+                        manager.do_send(Resume { to, session });
+                    });
                 }
             }
         }

@@ -111,7 +111,7 @@ struct Recipient<S> {
 
 impl<S> Recipient<S> {
     fn is_full(&self, window: usize) -> bool {
-        window > 0 && self.unacknowledged() + self.reserved >= window
+        self.unacknowledged() + self.reserved >= window
     }
 
     fn is_takeable(&self, window: usize) -> bool {
@@ -126,10 +126,6 @@ impl<S> Recipient<S> {
 
     /// Has a message go, unless it waits for one that was put off after its change had been asked for.
     fn send(&mut self, message: OnWay) -> bool {
-        if let Some(due) = self.sent.iter_mut().find(|sent| sent.message.id == message.id) {
-            due.progress = Progress::OnWay;
-            return true;
-        }
         let goes = !self.holds(message.from, message.priority);
         if goes {
             self.sent.push(Sent { message, progress: Progress::OnWay });
@@ -154,7 +150,7 @@ impl<S> Recipient<S> {
 /// The deliveries to all connected recipients. `S` is a session, of which clones are cheap.
 #[derive(Debug)]
 pub struct Deliveries<S> {
-    /// `limits.unacknowledged_per_device`; 0: any number
+    /// unacknowledged messages per recipient
     window: usize,
     recipients: HashMap<ClientId, Recipient<S>>,
     /// for which messages may be taken, the one that has waited longest first
@@ -163,11 +159,11 @@ pub struct Deliveries<S> {
     retries: BTreeSet<(Instant, DeliveryId, ClientId)>,
 }
 
-/// Messages that are taken at once if there is no limit to what is on its way.
+/// Messages that are taken at once.
 const PAGE: usize = 64;
 
 impl<S: Clone + PartialEq> Deliveries<S> {
-    /// With so many unacknowledged messages per recipient; 0: any number.
+    /// With so many unacknowledged messages per recipient.
     pub fn new(window: usize) -> Self {
         Self { window, recipients: HashMap::new(), takeable: VecDeque::new(), retries: BTreeSet::new() }
     }
@@ -290,10 +286,11 @@ impl<S: Clone + PartialEq> Deliveries<S> {
                 return Some(Next::Drain(to, session));
             }
             (recipient.phase, recipient.more, recipient.has_passed_over) = (Phase::Taking, false, false);
-            let most = if self.window == 0 { PAGE } else { PAGE.min(self.window - recipient.unacknowledged()) };
+            // from here on they keep their order by their places in the database
+            recipient.sent.retain(|sent| sent.progress != Progress::Due);
+            let most = PAGE.min(self.window - recipient.unacknowledged());
             let held = recipient.put_off().map(|message| (message.from, message.priority)).collect();
-            let except = recipient.sent.iter().filter(|sent| sent.progress != Progress::Due);
-            let except = except.map(|sent| sent.message.id).collect();
+            let except = recipient.sent.iter().map(|sent| sent.message.id).collect();
             return Some(Next::Take(Take { to, except, held, most, bytes }, session));
         }
         None

@@ -32,6 +32,7 @@ pub fn is_acknowledged(frame: &Frame<'_>) -> bool {
 /// # Errors
 /// A field is of the wrong kind or out of range, or one that only the broker sets.
 pub fn delivery(frame: &Frame<'_>) -> Result<Delivery, BadMessage> {
+    storable_msgid(frame)?;
     let ttl = not_null(frame.ttl).map(|ttl| {
         let secs = ttl.get().parse().ok().filter(|secs| (1..=MAX_TTL_SECS).contains(secs));
         let secs = secs.ok_or_else(|| shape(&format!("ttl: expected a whole number from 1 to {MAX_TTL_SECS}")));
@@ -69,7 +70,7 @@ pub fn is_ack(frame: &Frame<'_>) -> bool {
 /// # Errors
 /// A field is missing or of the wrong kind, or `from` is given and is not `recipient`.
 pub fn ack<'a>(frame: &Frame<'a>, recipient: ClientId) -> Result<Ack<'a>, BadMessage> {
-    let msgid = msgid(frame)?;
+    let msgid = storable_msgid(frame)?;
     if let Some(from) = not_null(frame.from) {
         check_from(from, recipient)?;
     }
@@ -78,6 +79,12 @@ pub fn ack<'a>(frame: &Frame<'a>, recipient: ClientId) -> Result<Ack<'a>, BadMes
     });
     let status = not_null(frame.status).map(|status| as_text(status).unwrap_or(Cow::Borrowed(status.get())));
     Ok(Ack { msgid, sender: sender.transpose()?, answer: Answer::of_status(status.as_deref()) })
+}
+
+fn storable_msgid<'a>(frame: &Frame<'a>) -> Result<Cow<'a, str>, BadMessage> {
+    let msgid = msgid(frame)?;
+    // PostgreSQL can't store it, nor search for it
+    if msgid.contains('\0') { Err(shape("msgid: must not contain NUL characters")) } else { Ok(msgid) }
 }
 
 fn not_null(field: Option<&RawValue>) -> Option<&RawValue> {

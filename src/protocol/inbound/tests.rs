@@ -176,6 +176,7 @@ fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
         (format!(r#"{{"type":"ack","msgid":"1","sender":"{ME}","status":7}}"#), Ok((Some(me()), Answer::NotNow))),
         (r#"{"type":"ack","msgid":"1","sender":"anna"}"#.to_owned(), Err(shape("sender: expected a UUID"))),
         (r#"{"type":"ack"}"#.to_owned(), Err(missing("msgid"))),
+        (r#"{"type":"ack","msgid":"a\u0000"}"#.to_owned(), Err(shape("msgid: must not contain NUL characters"))),
         (format!(r#"{{"type":"ack","msgid":"1","from":"{YOU}"}}"#), Err(BadMessage::ForeignSender)),
     ] {
         let frame = Frame::parse(&text).unwrap();
@@ -191,7 +192,7 @@ fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
 #[test]
 fn a_message_asks_for_an_acknowledgement_with_a_lifetime_and_a_priority() {
     let delivery_of = |fields: &str| {
-        let text = format!(r#"{{"acknowledge":true{fields}}}"#);
+        let text = format!(r#"{{"acknowledge":true,"msgid":"m"{fields}}}"#);
         let frame = Frame::parse(&text).unwrap();
         assert!(is_acknowledged(&frame));
         delivery(&frame)
@@ -211,6 +212,9 @@ fn a_message_asks_for_an_acknowledgement_with_a_lifetime_and_a_priority() {
     }
     assert_eq!(delivery_of(r#","priority":1"#), Err(shape("priority: expected a text")));
     assert_eq!(delivery_of(r#","redelivered":null"#), Err(shape("reserved field `redelivered`")));
+    let nul = r#"{"acknowledge":true,"msgid":"\u0000"}"#;
+    let refused = delivery(&Frame::parse(nul).unwrap());
+    assert_eq!(refused, Err(shape("msgid: must not contain NUL characters")));
     for text in [r#"{"acknowledge":"true"}"#, r#"{"acknowledge":1}"#, r#"{"acknowledge":null}"#, "{}"] {
         assert!(!is_acknowledged(&Frame::parse(text).unwrap()), "{text}");
     }

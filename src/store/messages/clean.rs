@@ -26,8 +26,8 @@ impl Store {
             let rows: Vec<(i64, DateTime<Utc>, Option<DateTime<Utc>>)> = rows.into_tuple().all(&self.read).await?;
             let Some((last, newest, _)) = rows.last() else { return Ok(deleted) };
             after = *last;
-            // ids are in the order of time, and what was accepted later has ended later
-            let is_last = *newest >= time;
+            // ids are in the order of time, and what was accepted later has ended later; but the clock may have been ahead
+            let is_last = (time..=self.clock.now()).contains(newest);
             let old = rows.iter().filter(|(.., ended_at)| ended_at.is_some_and(|ended_at| ended_at < time));
             let old: Vec<_> = old.map(|(id, ..)| *id).collect();
             if !old.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use entity::acknowledged_messages::{Column, Entity};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, Query},
 };
 use uuid::Uuid;
@@ -128,11 +128,13 @@ async fn find(transaction: &impl ConnectionTrait, answer: &AnswerOf) -> Result<O
     if let Some(sender) = sender {
         of_recipient = of_recipient.filter(Column::Sender.eq(sender.uuid()));
     }
-    let open = of_recipient.clone().filter(Column::EndedAt.is_null()).order_by_asc(Column::Id).limit(1);
+    // by a sum, since SQLite would else walk through all messages in the order of their ids
+    let id = || Expr::col(Column::Id).add(0);
+    let open = of_recipient.clone().filter(Column::EndedAt.is_null()).order_by(id(), Order::Asc).limit(1);
     if let Some(open) = head(open.into_tuple().one(transaction).await?) {
         return Ok(Some(open));
     }
-    Ok(head(of_recipient.order_by_desc(Column::Id).limit(1).into_tuple().one(transaction).await?))
+    Ok(head(of_recipient.order_by(id(), Order::Desc).limit(1).into_tuple().one(transaction).await?))
 }
 
 /// Ends those of these messages that are open and meet a condition. Returns them.

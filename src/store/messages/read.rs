@@ -112,8 +112,6 @@ pub struct MessageFilter {
     pub to: Option<ClientId>,
     /// Only those in this state.
     pub state: Option<MessageState>,
-    /// Only those with this `msgid`.
-    pub msgid: Option<String>,
     /// Only those accepted at or after this time.
     pub since: Option<DateTime<Utc>>,
     /// Only those before this one.
@@ -129,15 +127,22 @@ impl MessageFilter {
             && is_of(self.from, message.from)
             && is_of(self.to, message.to)
             && self.state.is_none_or(|state| state == message.state)
-            && self.msgid.as_ref().is_none_or(|msgid| *msgid == message.msgid)
     }
 
     /// The indexes that lead to the messages: each is a column and its value.
     fn sides(&self) -> Vec<Option<(Column, ClientId)>> {
-        match (self.from, self.to, self.of) {
-            (Some(from), ..) => vec![Some((Column::Sender, from))],
-            (None, Some(to), _) => vec![Some((Column::Recipient, to))],
-            (None, None, Some(of)) => vec![Some((Column::Sender, of.client)), Some((Column::Recipient, of.client))],
+        let (sender, recipient) = (|client| Some((Column::Sender, client)), |client| Some((Column::Recipient, client)));
+        match (self.of, self.from, self.to) {
+            // never by the messages of another, which are no business of a client that is not an operator
+            (Some(of), from, to) => match (from, to) {
+                (Some(from), _) if from != of.client => vec![recipient(of.client)],
+                (_, Some(to)) if to != of.client => vec![sender(of.client)],
+                (Some(_), _) => vec![sender(of.client)],
+                (None, Some(_)) => vec![recipient(of.client)],
+                (None, None) => vec![sender(of.client), recipient(of.client)],
+            },
+            (None, Some(from), _) => vec![sender(from)],
+            (None, None, Some(to)) => vec![recipient(to)],
             (None, None, None) => vec![None],
         }
     }
@@ -162,6 +167,31 @@ impl Store {
     pub async fn message(&self, id: DeliveryId) -> Result<Option<MessageRecord>, StoreError> {
         let head = heads().filter(Column::Id.eq(id.0)).into_model::<Head>().one(&self.read).await?;
         Ok(head.map(Into::into))
+    }
+
+    /// The newest acknowledged message with this `msgid`, of those that a client sent or gets; without a client, of all.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn message_with_msgid(
+        &self,
+        msgid: &str,
+        of: Option<Party>,
+    ) -> Result<Option<MessageRecord>, StoreError> {
+        let mut newest: Option<MessageRecord> = None;
+        for side in (MessageFilter { of, ..MessageFilter::default() }).sides() {
+            let mut query = heads().filter(Column::Msgid.eq(msgid));
+            if let (Some((column, client)), Some(of)) = (side, of) {
+                let incarnation = match column {
+                    Column::Sender => Column::SenderIncarnation,
+                    _ => Column::RecipientIncarnation,
+                };
+                query = query.filter(column.eq(client.uuid())).filter(incarnation.eq(of.incarnation));
+            }
+            let found = query.order_by_desc(Column::Id).limit(1).into_model::<Head>().one(&self.read).await?;
+            newest = newest.into_iter().chain(found.map(Into::into)).max_by_key(|message| message.id);
+        }
+        Ok(newest)
     }
 
     /// Acknowledged messages, newest first, and whether there may be more: then those before the id that is returned.

@@ -58,11 +58,11 @@ impl Messages {
     ///
     /// # Errors
     /// There is none, or the database failed.
-    pub async fn with_msgid(&self, msgid: String, viewer: &Account) -> Result<MessageRecord, MessageError> {
+    pub async fn with_msgid(&self, msgid: &str, viewer: &Account) -> Result<MessageRecord, MessageError> {
         let of = (!viewer.is_active_operator()).then(|| party(viewer));
-        let filter = MessageFilter { of, msgid: Some(msgid), limit: 1, ..MessageFilter::default() };
-        let (mut messages, _) = self.store.messages(&filter).await?;
-        messages.pop().ok_or(MessageError::NotFound)
+        // PostgreSQL refuses to search for NUL
+        let found = if msgid.contains('\0') { None } else { self.store.message_with_msgid(msgid, of).await? };
+        found.ok_or(MessageError::NotFound)
     }
 
     /// What waits for a device, with the objects if the viewer is the device.

@@ -322,7 +322,9 @@ impl World {
                 (other.from, other.priority) == (message.from, message.priority) && other.id > message.id
             };
             assert_eq!(device.got.iter().find(overtaken), None, "messages of a sender come in their order");
-            let waits = |other: &&OnWay| other.from == message.from && other.priority <= message.priority;
+            let may_come = |other: &OnWay| self.table.row(other.id).expires_at > self.latest;
+            let waits =
+                |other: &&OnWay| other.from == message.from && other.priority <= message.priority && may_come(other);
             assert_eq!(device.put_off.iter().find(waits), None, "a message waits for those before it");
         }
         device.got.push(message.clone());

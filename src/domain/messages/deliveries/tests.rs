@@ -105,6 +105,20 @@ fn what_is_put_off_holds_back_later_messages_of_its_sender_and_goes_again_in_its
 }
 
 #[test]
+fn what_was_put_off_and_is_no_longer_there_when_its_time_comes_holds_back_nothing() {
+    let (mut deliveries, pump) = idle(8);
+    let (anna, now) = (ClientId::random(), Instant::now());
+    deliveries.send(pump, on_way(1, anna));
+    deliveries.put_off(pump, DeliveryId(1), now);
+    assert_eq!(deliveries.send(pump, on_way(2, anna)), None);
+    deliveries.retry(now);
+    // it has expired, and nobody has been told yet
+    assert!(deliveries.next_take().unwrap().except.is_empty());
+    assert_eq!(deliveries.taken(pump, &1, vec![on_way(2, anna)], true, OnWay::clone).len(), 1);
+    assert!(deliveries.next_take().is_none());
+}
+
+#[test]
 fn an_answer_means_the_oldest_message_on_its_way_with_its_msgid() {
     let (mut deliveries, pump) = idle(8);
     let (anna, ben) = (ClientId::random(), ClientId::random());
