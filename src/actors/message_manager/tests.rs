@@ -1,1 +1,193 @@
+//! What senders and recipients get from the MessageManager, and when.
 
+use actix::Addr;
+use chrono::TimeDelta;
+
+use super::{messages::Told, *};
+use crate::{
+    actors::journal::{Performed, Places, testing::TestJournal},
+    cluster::LocalBackplane,
+    delivery::{
+        SessionKind,
+        testing::{Peer, worker},
+    },
+    domain::{
+        accounts::{Account, tests::device},
+        ids::DeliveryId,
+        messages::{
+            Answer, MessageState, Party, Priority,
+            change::{Accepted, Answered, MessageDecided, MessageRefusal, NewMessage, RecipientPresence, TakenMessage},
+        },
+    },
+    store::test_store,
+};
+
+struct Scene {
+    manager: Addr<MessageManager>,
+    directory: Arc<Directory>,
+    journal: TestJournal<MessageChange>,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let directory = Arc::new(Directory::default());
+        let (journal, changes) = TestJournal::start();
+        let (folder, store) = test_store().await;
+        let with = Dependencies {
+            directory: directory.clone(),
+            relays: worker(),
+            backplane: Arc::new(LocalBackplane),
+            store,
+            journal: changes,
+            clock: Clock::default(),
+        };
+        Self { manager: MessageManager::new(with, 2).start(), directory, journal, _folder: folder }
+    }
+
+    /// A device connects, for which nothing waits.
+    async fn connect(&self, account: &Account) -> Peer {
+        let peer = Peer::of(account).await;
+        self.directory.join_for_test(account, SessionKind::Device, &peer.session);
+        self.manager.send(ClientReady { client: account.id, session: peer.session.clone() }).await.unwrap();
+        // the database is looked at by a task; until it has answered, nothing goes at once
+        self.looked(account, &peer, false).await;
+        peer
+    }
+
+    async fn looked(&self, account: &Account, peer: &Peer, found: bool) {
+        let recipients = vec![(account.id, peer.session.clone())];
+        let waiting = found.then_some(account.id).into_iter().collect();
+        let found = Some(messages::Found { recipients: waiting, senders: std::collections::HashSet::new() });
+        self.manager.send(messages::Looked { recipients, senders: Vec::new(), found }).await.unwrap();
+    }
+
+    async fn send(&self, peer: &Peer, from: &Account, to: &Account, msgid: &str) {
+        let message = NewMessage {
+            from: party(from),
+            to: to.id,
+            msgid: msgid.to_owned(),
+            object: object(msgid).into(),
+            priority: Priority::Normal,
+            ttl: Duration::from_secs(60),
+            recipient: RecipientPresence::Absent,
+        };
+        let place = Places::default().try_take(1).unwrap();
+        let sender = Sender::Session(peer.session.clone());
+        self.manager.send(SendMessage { message, sender, place }).await.unwrap();
+    }
+
+    async fn answer(&self, peer: &Peer, from: &Account, msgid: &str) {
+        let place = Places::default().try_take(1).unwrap();
+        let (session, msgid) = (peer.session.clone(), msgid.to_owned());
+        let answer =
+            AnswerMessage { from: party(from), session, msgid, sender: None, answer: Answer::Acknowledged, place };
+        self.manager.send(answer).await.unwrap();
+    }
+}
+
+fn party(account: &Account) -> Party {
+    Party { client: account.id, incarnation: 0 }
+}
+
+fn object(msgid: &str) -> String {
+    format!(r#"{{"msgid":"{msgid}"}}"#)
+}
+
+fn accepted(id: i64, state: MessageState) -> MessageDecided {
+    let expires_at = Clock::default().now() + TimeDelta::hours(1);
+    MessageDecided::Accepted(Ok(Accepted { id: DeliveryId(id), state, expires_at, is_known: false }))
+}
+
+#[actix_web::test]
+async fn recipient_and_sender_get_nothing_before_the_message_is_stored() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let (mut sender, mut recipient) = (scene.connect(&anna).await, scene.connect(&pump).await);
+    scene.send(&sender, &anna, &pump, "1").await;
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(&changes[..], [MessageChange::Accept(message)] if message.recipient == RecipientPresence::Ready));
+    scene.answer(&recipient, &pump, "unknown").await;
+    done.send(Performed::Done(Ok(vec![accepted(1, MessageState::PendingAck)]))).unwrap();
+    assert_eq!(sender.json().await["status"], "pending_ack");
+    assert_eq!(recipient.next().await, object("1"));
+    scene.journal.write(vec![MessageDecided::Answered(None)]).await;
+    assert_eq!(recipient.json().await["status"], "unknown");
+}
+
+#[actix_web::test]
+async fn an_answer_names_the_message_on_its_way_and_its_end_is_told_once() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let (mut sender, mut recipient) = (scene.connect(&anna).await, scene.connect(&pump).await);
+    scene.send(&sender, &anna, &pump, "1").await;
+    scene.journal.write(vec![accepted(7, MessageState::PendingAck)]).await;
+    recipient.next().await;
+    sender.next().await;
+    scene.answer(&recipient, &pump, "1").await;
+    let (changes, done) = scene.journal.batch().await;
+    let MessageChange::Answer(answer) = &changes[0] else { panic!("{changes:?}") };
+    assert_eq!(answer.id, Some(DeliveryId(7)));
+    let state = MessageState::Delivered;
+    let update = MessageUpdate { id: DeliveryId(7), from: party(&anna), to: pump.id, msgid: "1".to_owned(), state };
+    let answered = Answered { id: DeliveryId(7), state, update: Some(update), again: None };
+    done.send(Performed::Done(Ok(vec![MessageDecided::Answered(Some(answered))]))).unwrap();
+    assert_eq!(recipient.json().await["type"], "ack_received");
+    assert_eq!(sender.json().await["type"], "delivery_update");
+    let (changes, _) = scene.journal.batch().await;
+    assert!(matches!(changes[..], [MessageChange::Told(DeliveryId(7))]), "{changes:?}");
+}
+
+#[actix_web::test]
+async fn what_waits_is_taken_from_the_database_and_goes_in_its_order() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let sender = scene.connect(&anna).await;
+    let mut recipient = scene.connect(&pump).await;
+    scene.looked(&pump, &recipient, false).await;
+    for msgid in ["1", "2", "3"] {
+        scene.send(&sender, &anna, &pump, msgid).await;
+        let id = msgid.parse().unwrap();
+        scene.journal.write(vec![accepted(id, MessageState::PendingAck)]).await;
+    }
+    assert_eq!((recipient.next().await, recipient.next().await), (object("1"), object("2")));
+    scene.answer(&recipient, &pump, "1").await;
+    let state = MessageState::Delivered;
+    let answered = Answered { id: DeliveryId(1), state, update: None, again: None };
+    scene.journal.write(vec![MessageDecided::Answered(Some(answered))]).await;
+    assert_eq!(recipient.json().await["type"], "ack_received");
+    let (changes, done) = scene.journal.batch().await;
+    let MessageChange::Take(take) = &changes[0] else { panic!("{changes:?}") };
+    assert_eq!((take.to, &*take.except, take.most), (pump.id, &[DeliveryId(2)][..], 1));
+    let taken = TakenMessage {
+        id: DeliveryId(3),
+        from: anna.id,
+        msgid: "3".to_owned(),
+        priority: Priority::Normal,
+        object: object("3"),
+        earlier_attempts: 1,
+    };
+    done.send(Performed::Done(Ok(vec![MessageDecided::Taken { messages: vec![taken], is_all: true }]))).unwrap();
+    assert_eq!(recipient.next().await, r#"{"redelivered":true,"msgid":"3"}"#);
+}
+
+#[actix_web::test]
+async fn a_refusal_and_a_failing_database_are_told_and_leave_the_window_open() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let (mut sender, mut recipient) = (scene.connect(&anna).await, scene.connect(&pump).await);
+    for round in 0..3 {
+        scene.send(&sender, &anna, &pump, "1").await;
+        let (_, done) = scene.journal.batch().await;
+        let refusal = MessageDecided::Accepted(Err(MessageRefusal::QueueFull));
+        let (outcome, code) = if round % 2 == 0 {
+            (Ok(vec![refusal]), "queue_full")
+        } else {
+            (Err(StoreError::lost()), "database_unavailable")
+        };
+        done.send(Performed::Done(outcome)).unwrap();
+        assert_eq!(sender.json().await["code"], code);
+    }
+    scene.send(&sender, &anna, &pump, "2").await;
+    scene.journal.write(vec![accepted(2, MessageState::PendingAck)]).await;
+    assert_eq!(recipient.next().await, object("2"));
+    // nothing is left to do for those that were refused
+    scene.manager.send(Told(Vec::new())).await.unwrap();
+    assert!(scene.journal.is_idle());
+}
