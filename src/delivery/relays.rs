@@ -28,6 +28,9 @@ use crate::{
     settings,
 };
 
+/// The longest head of a frame that the server sends (RFC 6455, section 5.2).
+const MAX_HEAD: usize = 10;
+
 /// Bytes of publications on the way to one worker above which publishers wait.
 const PUBLICATION_BACKLOG: usize = 8 * 1024 * 1024;
 
@@ -181,6 +184,11 @@ impl Relays {
         while self.is_congested() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// The longest text that fits into an empty outbox.
+    pub fn longest_text(&self) -> usize {
+        if self.outbound_bytes == 0 { usize::MAX } else { self.outbound_bytes.saturating_sub(MAX_HEAD) }
     }
 
     /// Whether a session's backlog is at most a quarter of `limits.outbound_bytes`.

@@ -9,13 +9,13 @@ use chrono::{DateTime, Utc};
 use self::info::{DeviceQueue, MessageInfo, MessageList, MessageStateName, MessageStatus};
 use super::{
     body::{Checked, Fields, FromFields, QueryOf, path_int, path_uuid},
-    paging::{self, MOST, Next, PAGE_BYTES, Part, USUAL, part_of},
+    paging::{self, Key, MOST, Next, PAGE_BYTES, Part, USUAL},
     undisturbed,
 };
 use crate::{
     domain::{
         ids::{ClientId, DeliveryId},
-        messages::MessageState,
+        messages::{MessageState, Priority},
     },
     http::{Admission, errors::ApiError, extract::Identity},
     state::Broker,
@@ -103,14 +103,29 @@ pub async fn status(
     Ok(web::Json(MessageStatus::of(message)))
 }
 
+/// The place of a message in a queue.
+#[derive(Debug)]
+pub struct QueueKey(Priority, DeliveryId);
+
+impl Key for QueueKey {
+    fn to_text(&self) -> String {
+        format!("{} {}", self.0.as_str(), self.1)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (priority, id) = text.split_once(' ')?;
+        Some(Self(Priority::of_word(priority), DeliveryId(id.parse().ok()?)))
+    }
+}
+
 /// What waits for a device, in the order in which it gets it. For the device, with the content, and for operators.
-#[utoipa::path(get, path = "/devices/{device_id}/queue", tag = "messaging", params(("device_id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: all, up to 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices/{device_id}/queue", tag = "messaging", params(("device_id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn queue(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
     identity: Identity,
     path: web::Path<String>,
-    part: QueryOf<Part<i64>>,
+    part: QueryOf<Part<QueueKey>>,
 ) -> Result<web::Json<DeviceQueue>, ApiError> {
     let device = path_uuid("device_id", &path)?;
     if device != identity.account.id && !identity.account.is_active_operator() {
@@ -118,9 +133,11 @@ pub async fn queue(
     }
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     broker.devices.get(device).await?;
-    let (queue, messages) = broker.messages.queue(device, &identity.account, PAGE_BYTES).await?;
-    // the order in which they go, as one number
-    let keyed = messages.into_iter().map(|view| (view.message.priority.rank() << 60 | view.message.id.0, view));
-    let (messages, next) = part_of(keyed, &part.0);
-    Ok(web::Json(DeviceQueue::of(&queue, messages.into_iter().map(|(_, message)| MessageInfo::of(message)), next)))
+    let Part { after, limit, bytes } = part.0;
+    let after = after.map(|QueueKey(priority, id)| (priority, id));
+    let (queue, messages, more) =
+        broker.messages.queue(device, &identity.account, after, limit.min(MOST), bytes.min(PAGE_BYTES)).await?;
+    let last = messages.last().map(|view| QueueKey(view.message.priority, view.message.id));
+    let next = Next::after(last.as_ref(), more);
+    Ok(web::Json(DeviceQueue::of(&queue, messages.into_iter().map(MessageInfo::of), next)))
 }

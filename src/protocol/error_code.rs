@@ -39,7 +39,7 @@ codes! {
     UnknownType = "unknown_type",
     /// A field of a chat frame is missing (contract section 7).
     MissingField = "missing_field",
-    /// A chat message exceeds `limits.message_bytes` (contract section 10).
+    /// A chat message exceeds `limits.message_bytes`, or an acknowledged one the outbox of a socket (contract section 10).
     MessageTooLarge = "message_too_large",
     /// `from` is not the sender (contract section 5).
     SenderMismatch = "sender_mismatch",

@@ -134,8 +134,11 @@ pub fn receipt_text(state: MessageState) -> &'static str {
 /// An acknowledged message that was sent before, with a field that says so as its first: in two parts.
 pub fn redelivered(object: &str) -> (&'static str, &str) {
     // the object has fields, so that a comma follows
-    (r#"{"redelivered":true,"#, behind_brace(object))
+    (REDELIVERED, behind_brace(object))
 }
+
+/// What a message begins with that was sent before.
+pub const REDELIVERED: &str = r#"{"redelivered":true,"#;
 
 /// Tells a sender how its message has ended (contract section 11).
 pub fn delivery_update(update: &MessageUpdate, now: DateTime<Utc>) -> String {

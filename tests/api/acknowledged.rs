@@ -376,6 +376,59 @@ async fn messages_and_their_receipts_keep_the_order_in_which_a_client_sent_them(
 }
 
 #[tokio::test]
+async fn a_long_queue_is_read_by_pages_also_while_messages_end() {
+    let mut broker = Broker::start().await;
+    let operator = broker.admin().await;
+    let mut anna = Device::connect(&broker, "anna").await;
+    let (client, pump) = Device::connect(&broker, "pump").await.cut(&broker).await;
+    // more than fits into one page with their contents
+    let content = "x".repeat(60_000);
+    let mut ids = Vec::new();
+    for number in 0..30 {
+        let priority = if number % 3 == 0 { "high" } else { "low" };
+        let frame = json!({ "to": pump, "msgid": number.to_string(), "content": content, "priority": priority, "acknowledge": true });
+        let (status, receipt) = post(&anna.client, "/api/messages", frame).await;
+        assert_eq!(status, 200, "{receipt}");
+        ids.push((number % 3 != 0, number, receipt["id"].clone()));
+    }
+    ids.sort_by_key(|(is_low, number, _)| (*is_low, *number));
+    for (reader, limit) in [(&client, "&limit=7"), (&client, ""), (&operator, "&limit=4")] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (status, page) = get(reader, &format!("/devices/{pump}/queue?{cursor}{limit}")).await;
+            assert_eq!((status, &page["count"]), (200, &json!(30)), "{page}");
+            seen.extend(page["messages"].as_array().unwrap().iter().map(|message| message["id"].clone()));
+            let Some(next) = page["cursor"].as_str() else { break };
+            cursor = format!("cursor={next}");
+        }
+        assert_eq!(seen, ids.iter().map(|(.., id)| id.clone()).collect::<Vec<_>>());
+    }
+    let (_, page) = get(&client, &format!("/devices/{pump}/queue?limit=5")).await;
+    for (.., id) in &ids[..5] {
+        delete(&operator, &format!("/api/messages/{id}")).await;
+        assert_eq!(next(&mut anna.socket).await["status"], "cancelled");
+    }
+    let (_, page) =
+        get(&client, &format!("/devices/{pump}/queue?limit=5&cursor={}", page["cursor"].as_str().unwrap())).await;
+    assert_eq!(page["messages"][0]["id"], ids[5].2);
+}
+
+#[tokio::test]
+async fn a_message_that_fits_into_no_outbox_is_refused_and_blocks_nobody() {
+    let broker = Broker::with().set("LIMITS__OUTBOUND_BYTES", "20000").start().await;
+    let mut anna = Device::connect(&broker, "anna").await;
+    let mut pump = Device::connect(&broker, "pump").await;
+    let mut large = message(pump.uuid, "large");
+    large["content"] = json!("x".repeat(20_000));
+    anna.send(large.clone()).await;
+    let refused = next(&mut anna.socket).await;
+    assert_eq!([&refused["code"], &refused["msgid"]], ["message_too_large", "large"]);
+    assert_eq!(post(&anna.client, "/api/messages", large).await.0, 413);
+    anna.message(pump.uuid, "small").await;
+    assert_eq!(pump.got().await, first("small"));
+}
+
+#[tokio::test]
 async fn senders_recipients_and_operators_read_messages_and_nobody_else() {
     let mut broker = Broker::start().await;
     let operator = broker.admin().await;
@@ -456,6 +509,7 @@ async fn a_script_sends_messages_without_acknowledgement_and_publishes_with_the_
         json!({ "to": pump.uuid }),
         json!({ "to": "x", "content": 1 }),
         json!({ "to": pump.uuid, "content": 1, "acknowledge": true, "ttl": 0 }),
+        json!({ "to": pump.uuid, "content": 1, "acknowledge": "true" }),
         json!({ "to": pump.uuid, "content": 1, "acknowledge": true, "redelivered": true }),
     ] {
         assert_eq!(post(&operator, "/api/messages", bad.clone()).await.0, 422, "{bad}");

@@ -319,6 +319,7 @@ async fn every_list_takes_a_limit_and_a_cursor_and_declares_them() {
         path.replace("{id}", id.to_string().trim_matches('"'))
             .replace("{room_id}", &room["id"].to_string())
             .replace("{topic_id}", topic["topic_id"].as_str().unwrap())
+            .replace("{device_id}", &device.uuid.to_string())
     };
     let mut lists = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -356,6 +357,7 @@ async fn every_list_takes_a_limit_and_a_cursor_and_declares_them() {
         "/api/connections",
         "/api/gateways",
         "/api/gateways/{id}/history",
+        "/api/messages",
         "/api/rooms/",
         "/api/rooms/{room_id}/members",
         "/api/rooms/{room_id}/messages",
@@ -364,6 +366,7 @@ async fn every_list_takes_a_limit_and_a_cursor_and_declares_them() {
         "/clients",
         "/connections",
         "/devices",
+        "/devices/{device_id}/queue",
         "/topics",
         "/topics/{topic_id}",
     ];

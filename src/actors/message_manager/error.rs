@@ -16,6 +16,9 @@ pub enum MessageError {
     /// The recipient of a message without acknowledgement is not connected.
     #[error("Recipient {0} not connected")]
     NotConnected(ClientId),
+    /// It does not fit into the outbox of a socket, which takes so many bytes.
+    #[error("Message over {0} bytes (limits.outbound_bytes)")]
+    TooLarge(usize),
     /// It is not stored.
     #[error("{refusal}")]
     Refused {
@@ -52,6 +55,7 @@ impl MessageError {
     pub fn told(&self) -> (ErrorCode, Cow<'static, str>) {
         match self {
             Self::NotConnected(_) => (ErrorCode::RecipientNotConnected, self.to_string().into()),
+            Self::TooLarge(_) => (ErrorCode::MessageTooLarge, self.to_string().into()),
             Self::Refused { refusal, to } => match refusal {
                 MessageRefusal::RecipientUnknown => {
                     (ErrorCode::RecipientUnknown, format!("Recipient {to} not connected").into())

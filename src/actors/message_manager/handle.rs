@@ -28,6 +28,7 @@ use crate::{
             change::{Accepted, MessageChange, NewMessage},
         },
     },
+    protocol::outbound,
     settings::Settings,
     store::{Store, StoreError, patience},
 };
@@ -209,12 +210,20 @@ impl Messages {
 
     fn try_place(&self, message: &NewMessage) -> Option<Place> {
         let bytes = message.object.len();
+        if bytes + outbound::REDELIVERED.len() > self.relays.longest_text() {
+            return None;
+        }
         let place = self.places.try_take(bytes)?;
         self.store.charge_stored(message.from.client, bytes).is_ok().then_some(place)
     }
 
     async fn place(&self, message: &NewMessage) -> Result<Place, MessageError> {
         let bytes = message.object.len();
+        // it would make its recipient a slow consumer again and again
+        let longest = self.relays.longest_text().saturating_sub(outbound::REDELIVERED.len());
+        if bytes > longest {
+            return Err(MessageError::TooLarge(longest));
+        }
         self.store.charge_stored(message.from.client, bytes)?;
         Ok(self.places.take(bytes).await?)
     }

@@ -80,6 +80,7 @@ fn status_of_message(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::RecipientNotConnected | ErrorCode::RecipientUnknown => StatusCode::NOT_FOUND,
         ErrorCode::MsgidReused => StatusCode::CONFLICT,
+        ErrorCode::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actix_web::web;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::info::MessageStateName;
@@ -70,10 +69,10 @@ impl FromFields for OutgoingMessage {
         let to = if fields.has("to") { fields.uuid("to").map(Some) } else { Ok(None) };
         let topic_id = if fields.has("topic_id") { topic_id(fields).map(Some) } else { Ok(None) };
         let object = SentObject::from_fields(fields);
-        // as in frames: only `true` asks for an acknowledgement
-        let acknowledge = fields.optional_value("acknowledge") == Some(&Value::Bool(true)) && !fields.has("topic_id");
+        let acknowledge = if fields.has("topic_id") { Ok(None) } else { fields.optional_bool("acknowledge") };
         let ttl = fields.optional_number("ttl", 1..=MAX_TTL_SECS.into());
         let priority = fields.optional_text("priority", 0..=usize::MAX);
+        let acknowledge = acknowledge?.unwrap_or(false);
         if acknowledge && fields.has("redelivered") {
             let msg = "Value error, reserved field: the broker adds it to what it sends again";
             return Err(fields.fault("value_error", "redelivered", msg));

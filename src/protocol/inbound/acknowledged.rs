@@ -8,9 +8,12 @@ use super::{
     BadMessage, Frame, as_text,
     message::{check_from, msgid, shape},
 };
-use crate::domain::{
-    ids::ClientId,
-    messages::{Answer, MAX_TTL_SECS, Priority},
+use crate::{
+    domain::{
+        ids::ClientId,
+        messages::{Answer, MAX_TTL_SECS, Priority},
+    },
+    protocol::outbound::excerpt,
 };
 
 /// How a message is to be delivered that asks for an acknowledgement.
@@ -68,8 +71,11 @@ pub fn is_ack(frame: &Frame<'_>) -> bool {
 /// Reads an answer for which [`is_ack`] holds.
 ///
 /// # Errors
-/// A field is missing or of the wrong kind, or `from` is given and is not `recipient`.
+/// A field is missing, duplicate or of the wrong kind, or `from` is given and is not `recipient`.
 pub fn ack<'a>(frame: &Frame<'a>, recipient: ClientId) -> Result<Ack<'a>, BadMessage> {
+    if let Some(key) = &frame.duplicate {
+        return Err(shape(&format!("duplicate field `{}`", excerpt(key))));
+    }
     let msgid = storable_msgid(frame)?;
     if let Some(from) = not_null(frame.from) {
         check_from(from, recipient)?;

@@ -176,6 +176,7 @@ fn an_acknowledgement_names_a_message_and_comes_from_the_client_itself() {
         (format!(r#"{{"type":"ack","msgid":"1","sender":"{ME}","status":7}}"#), Ok((Some(me()), Answer::NotNow))),
         (r#"{"type":"ack","msgid":"1","sender":"anna"}"#.to_owned(), Err(shape("sender: expected a UUID"))),
         (r#"{"type":"ack"}"#.to_owned(), Err(missing("msgid"))),
+        (r#"{"type":"ack","msgid":"1","msgid":"2"}"#.to_owned(), Err(shape("duplicate field `msgid`"))),
         (r#"{"type":"ack","msgid":"a\u0000"}"#.to_owned(), Err(shape("msgid: must not contain NUL characters"))),
         (format!(r#"{{"type":"ack","msgid":"1","from":"{YOU}"}}"#), Err(BadMessage::ForeignSender)),
     ] {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use entity::acknowledged_messages::{Column, Entity};
 use sea_orm::{
-    ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait},
 };
 use uuid::Uuid;
@@ -274,11 +274,16 @@ impl Store {
         Ok(objects)
     }
 
-    /// What waits for a device: at most `most` messages.
+    /// What waits for a device: at most `most` messages, those behind one of this priority and id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn queue_of(&self, device: ClientId, most: u64) -> Result<QueueSummary, StoreError> {
+    pub async fn queue_of(
+        &self,
+        device: ClientId,
+        after: Option<(Priority, DeliveryId)>,
+        most: u64,
+    ) -> Result<QueueSummary, StoreError> {
         let open =
             |query: Select<Entity>| query.filter(Column::Recipient.eq(device.uuid())).filter(Column::EndedAt.is_null());
         let snapshot = self.snapshot().await?;
@@ -290,7 +295,12 @@ impl Store {
         let sums: Option<(i64, Option<i64>, Option<DateTime<Utc>>)> = open(sums).into_tuple().one(&snapshot).await?;
         let (messages, bytes, oldest_at) = sums.unwrap_or_default();
         let depth = Depth { messages: messages as usize, bytes: bytes.unwrap_or(0) as usize };
-        let rows = open(heads()).order_by_asc(Column::Priority).order_by_asc(Column::Id).limit(most);
+        let mut rows = open(heads());
+        if let Some((priority, id)) = after {
+            let same = Condition::all().add(Column::Priority.eq(priority.rank())).add(Column::Id.gt(id.0));
+            rows = rows.filter(Condition::any().add(Column::Priority.gt(priority.rank())).add(same));
+        }
+        let rows = rows.order_by_asc(Column::Priority).order_by_asc(Column::Id).limit(most);
         let messages = rows.into_model::<Head>().all(&snapshot).await?.into_iter().map(Into::into).collect();
         snapshot.end().await?;
         Ok(QueueSummary { depth, oldest_at, messages })

@@ -268,7 +268,7 @@ async fn what_ended_long_ago_is_deleted_and_no_longer_counted() {
     assert_eq!(fixture.store.delete_messages_ended_before(fixture.clock.now()).await.unwrap(), 1);
     let decided = fixture.decide_messages(&[accept("2")], 2 * size).await;
     assert!(matches!(decided[..], [MessageDecided::Accepted(Ok(_))]), "{decided:?}");
-    let queue = fixture.store.queue_of(pump, 10).await.unwrap();
+    let queue = fixture.store.queue_of(pump, None, 10).await.unwrap();
     assert_eq!((queue.depth.messages, queue.depth.bytes as u64, queue.messages.len()), (2, 2 * size, 2));
     let objects = fixture.store.message_objects(&queue.messages, 1).await.unwrap();
     assert_eq!(objects.values().collect::<Vec<_>>(), [r#"{"msgid":"1"}"#]);

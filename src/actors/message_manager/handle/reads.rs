@@ -7,13 +7,10 @@ use crate::{
     domain::{
         accounts::Account,
         ids::{ClientId, DeliveryId},
-        messages::{MessageRecord, Party},
+        messages::{MessageRecord, Party, Priority},
     },
     store::{MessageFilter, QueueSummary},
 };
-
-/// Messages of a queue that are shown.
-const QUEUE: u64 = 1_000;
 
 /// A message as a client sees it.
 #[derive(Debug)]
@@ -65,7 +62,8 @@ impl Messages {
         found.ok_or(MessageError::NotFound)
     }
 
-    /// What waits for a device, with the objects if the viewer is the device.
+    /// What waits for a device, behind a message of this priority and id: at most `limit` messages, with objects of at most
+    /// `bytes` bytes, but at least one, if the viewer is the device; and whether there are more.
     ///
     /// # Errors
     /// The database failed.
@@ -73,12 +71,17 @@ impl Messages {
         &self,
         device: ClientId,
         viewer: &Account,
+        after: Option<(Priority, DeliveryId)>,
+        limit: u64,
         bytes: usize,
-    ) -> Result<(QueueSummary, Vec<MessageView>), MessageError> {
-        let mut queue = self.store.queue_of(device, QUEUE).await?;
-        let messages = std::mem::take(&mut queue.messages);
+    ) -> Result<(QueueSummary, Vec<MessageView>, bool), MessageError> {
+        let mut queue = self.store.queue_of(device, after, limit + 1).await?;
+        let mut messages = std::mem::take(&mut queue.messages);
+        let count = messages.len();
+        messages.truncate(limit as usize);
         let views = self.views(messages, viewer, bytes).await?;
-        Ok((queue, views))
+        let more = views.len() < count;
+        Ok((queue, views, more))
     }
 
     /// Withdraws a message, unless it has ended. Returns it as it is then.
