@@ -65,6 +65,10 @@ impl Topics {
             }
             return Err(error);
         }
+        // what was published before is on its way by another thread; it must not come after the answer, and twice
+        if let Some(subscriber) = &subscriber {
+            self.publications_passed(subscriber.session.clone()).await;
+        }
         let (asking, answer) = subscribed(history.last_offset);
         self.relays.deliver(&asking, &[answer.as_bytes()]);
         // it has no session if it has disconnected
