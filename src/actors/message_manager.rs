@@ -26,13 +26,12 @@ use tokio::sync::oneshot;
 
 pub use self::{
     error::MessageError,
-    handle::{AnswerFrom, Dependencies, MessageView, Messages, NotSent, Unsent},
-    messages::SenderReady,
+    handle::{Dependencies, MessageView, Messages, NotSent, Unsent},
+    messages::{Request, SenderReady},
 };
 use self::{
     look::Looks,
-    messages::{AnswerMessage, SendMessage, Sender},
-    messages::{Failed, MarkSettled, Pump, Resume, Told, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Pump, Resume, SendOverHttp, Sender, Told, Withdraw},
 };
 use super::{
     command_dispatcher::{ClientReady, SessionGone},
@@ -43,7 +42,7 @@ use crate::{
     clock::Clock,
     delivery::{Mark, Relays, SessionHandle},
     domain::messages::{
-        change::{AnswerOf, Ending, MessageChange, MessageUpdate},
+        change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage},
         deliveries::{Admission, Deliveries, Next},
     },
     store::{Store, StoreError},
@@ -154,6 +153,15 @@ impl MessageManager {
         self.enqueue(change, asker, context);
     }
 
+    /// Has a message stored, and delivered at once if it can be.
+    fn accept(&mut self, message: NewMessage, sender: Sender, place: Place, context: &mut Context<Self>) {
+        let has_room = |session: &SessionHandle| self.relays.is_drained(session);
+        let admission = self.deliveries.admit(message.to, message.from.client, message.priority, has_room);
+        let message = NewMessage { recipient: admission.presence(), ..message };
+        self.ask(MessageChange::Accept(message), Asker::Send { sender, admission, _place: place }, context);
+        self.pump_soon(context);
+    }
+
     /// Has messages taken for recipients that can get some, once what is in hand is done.
     fn pump_soon(&mut self, context: &mut Context<Self>) {
         if !self.is_pumping {
@@ -204,6 +212,11 @@ impl MessageManager {
         }
     }
 
+    /// Notes when something expires.
+    fn note_expiry(&mut self, at: Option<DateTime<Utc>>) {
+        self.next_expiry = self.next_expiry.into_iter().chain(at).min();
+    }
+
     fn expire(&mut self, context: &mut Context<Self>) {
         if self.next_expiry.is_some_and(|next| next <= self.clock.now()) {
             self.next_expiry = None;
@@ -222,27 +235,29 @@ impl Actor for MessageManager {
     }
 }
 
-impl Handler<SendMessage> for MessageManager {
+impl Handler<FromSession> for MessageManager {
     type Result = ();
 
-    fn handle(&mut self, SendMessage { message, sender, place }: SendMessage, context: &mut Self::Context) {
-        let relays = &self.relays;
-        let has_room = |session: &SessionHandle| relays.is_drained(session);
-        let admission = self.deliveries.admit(message.to, message.from.client, message.priority, has_room);
-        let message = message.for_recipient(admission.presence());
-        self.ask(MessageChange::Accept(message), Asker::Send { sender, admission, _place: place }, context);
-        self.pump_soon(context);
+    fn handle(&mut self, asked: FromSession, context: &mut Self::Context) {
+        let FromSession { request, session, place } = asked;
+        match request {
+            Request::Send(message) => self.accept(message, Sender::Session(session), place, context),
+            Request::Answer(answer) => {
+                let id = self.deliveries.find(answer.from.client, &answer.msgid, answer.sender);
+                let answer = AnswerOf { id, ..answer };
+                self.ask(MessageChange::Answer(answer), Asker::Answer { session, _place: place }, context);
+            }
+        }
     }
 }
 
-impl Handler<AnswerMessage> for MessageManager {
-    type Result = ();
+impl Handler<SendOverHttp> for MessageManager {
+    type Result = ResponseFuture<Result<Accepted, MessageError>>;
 
-    fn handle(&mut self, answer: AnswerMessage, context: &mut Self::Context) {
-        let AnswerMessage { from, session, msgid, sender, answer, place } = answer;
-        let id = self.deliveries.find(from.client, &msgid, sender);
-        let answer = AnswerOf { from, id, msgid, sender, answer };
-        self.ask(MessageChange::Answer(answer), Asker::Answer { session, _place: place }, context);
+    fn handle(&mut self, SendOverHttp { message, place }: SendOverHttp, context: &mut Self::Context) -> Self::Result {
+        let (sender, stored) = oneshot::channel();
+        self.accept(message, Sender::Http(sender), place, context);
+        Box::pin(async move { stored.await.unwrap_or_else(|_| Err(StoreError::lost().into())) })
     }
 }
 

@@ -5,13 +5,13 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::{
-    actors::message_manager::{AnswerFrom, MessageError, NotSent, Unsent},
+    actors::message_manager::{MessageError, NotSent, Request, Unsent},
     delivery::tick,
     domain::{
         ids::ClientId,
         messages::{
             Party,
-            change::{NewMessage, RecipientPresence},
+            change::{AnswerOf, NewMessage, RecipientPresence},
         },
     },
     protocol::{
@@ -47,7 +47,7 @@ impl Session {
             recipient: RecipientPresence::Absent,
         };
         self.unsettled.acknowledged_messages = true;
-        self.pass_on(Unsent::Message(message, None), context);
+        self.pass_on(Request::Send(message), context);
     }
 
     pub(super) fn on_ack(&mut self, frame: &Frame<'_>, sender: ClientId, context: &mut <Self as Actor>::Context) {
@@ -56,14 +56,15 @@ impl Session {
             Err(error) => return self.refuse(error, "Invalid message format", frame),
         };
         self.bad_frames = 0;
-        let answer = AnswerFrom {
+        let answer = AnswerOf {
             from: self.party(sender),
+            id: None,
             msgid: ack.msgid.into_owned(),
             sender: ack.sender,
             answer: ack.answer,
         };
         self.unsettled.answers = true;
-        self.pass_on(Unsent::Answer(answer, None), context);
+        self.pass_on(Request::Answer(answer), context);
     }
 
     fn party(&self, client: ClientId) -> Party {
@@ -71,19 +72,19 @@ impl Session {
     }
 
     /// Passes something on to the MessageManager. The socket is not read until that has room for it.
-    fn pass_on(&mut self, unsent: Unsent, context: &mut <Self as Actor>::Context) {
+    fn pass_on(&mut self, request: Request, context: &mut <Self as Actor>::Context) {
         // a direct message of this tick to another worker leaves at the end of the tick; this one must not overtake it
         let is_behind = self.handed_over_in == Some(tick::number());
         let unsent = if is_behind {
-            unsent
+            Unsent { request, place: None }
         } else {
-            match self.broker.messages.send(unsent, self.outbox.handle()) {
+            match self.broker.messages.send(request, self.outbox.handle()) {
                 Ok(()) => return,
                 Err(NotSent::Stopped) => return self.outbox.close(CloseCode::ServerError),
                 Err(NotSent::NotNow(unsent)) => *unsent,
             }
         };
-        let msgid = unsent.msgid().to_owned();
+        let msgid = unsent.request.msgid().to_owned();
         let (broker, handle) = (self.broker.clone(), self.outbox.handle().clone());
         let sent = async move {
             if is_behind {

@@ -6,12 +6,11 @@ mod reads;
 use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::SendError, dev::ToEnvelope};
-use tokio::sync::oneshot;
 
 pub use self::reads::MessageView;
 use super::{
     MessageError, MessageManager,
-    messages::{AnswerMessage, Failed, MarkSettled, SendMessage, Sender, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, Withdraw},
 };
 use crate::{
     actors::{
@@ -24,7 +23,7 @@ use crate::{
     domain::{
         ids::{ClientId, DeliveryId},
         messages::{
-            Answer, MAX_UNACKNOWLEDGED, Party,
+            MAX_UNACKNOWLEDGED,
             change::{Accepted, MessageChange, NewMessage},
         },
     },
@@ -56,31 +55,12 @@ pub struct Messages {
     ttl: Duration,
 }
 
-/// A message or an answer of a session that has to wait until there is room.
+/// What a session asks for, while it has to wait until there is room.
 #[derive(Debug)]
-pub enum Unsent {
-    Message(NewMessage, Option<Place>),
-    Answer(AnswerFrom, Option<Place>),
-}
-
-impl Unsent {
-    /// The sender's id of the message.
-    pub fn msgid(&self) -> &str {
-        match self {
-            Self::Message(message, _) => &message.msgid,
-            Self::Answer(answer, _) => &answer.msgid,
-        }
-    }
-}
-
-/// A recipient's answer to a message.
-#[derive(Debug)]
-pub struct AnswerFrom {
-    pub from: Party,
-    pub msgid: String,
-    /// Whose message it is, if that is given.
-    pub sender: Option<ClientId>,
-    pub answer: Answer,
+pub struct Unsent {
+    pub request: Request,
+    /// Its share of the memory for changes that wait, once it has one.
+    pub place: Option<Place>,
 }
 
 /// Why the MessageManager does not take something.
@@ -93,8 +73,8 @@ pub enum NotSent {
 }
 
 impl NotSent {
-    fn not_now(unsent: Unsent) -> Self {
-        Self::NotNow(Box::new(unsent))
+    fn not_now(request: Request, place: Option<Place>) -> Self {
+        Self::NotNow(Box::new(Unsent { request, place }))
     }
 }
 
@@ -125,70 +105,36 @@ impl Messages {
         self.ttl
     }
 
-    /// Passes on a message or an answer of a session, unless it has to wait. The session gets the receipt, or the state of the
-    /// message.
+    /// Passes on what a session asks for, unless it has to wait.
     ///
     /// # Errors
-    /// Nothing is sent.
-    pub fn send(&self, unsent: Unsent, session: &SessionHandle) -> Result<(), NotSent> {
-        match unsent {
-            Unsent::Message(message, place) => {
-                let Some(place) = place.or_else(|| self.try_place(&message)) else {
-                    return Err(NotSent::not_now(Unsent::Message(message, None)));
-                };
-                let send = SendMessage { message, sender: Sender::Session(session.clone()), place };
-                self.manager.try_send(send).map_err(|error| match error {
-                    SendError::Full(SendMessage { message, place, .. }) => {
-                        NotSent::not_now(Unsent::Message(message, Some(place)))
-                    }
-                    SendError::Closed(_) => NotSent::Stopped,
-                })
-            }
-            Unsent::Answer(answer, place) => {
-                let Some(place) = place.or_else(|| self.places.try_take(0)) else {
-                    return Err(NotSent::not_now(Unsent::Answer(answer, None)));
-                };
-                let AnswerFrom { from, msgid, sender, answer } = answer;
-                let answer = AnswerMessage { from, session: session.clone(), msgid, sender, answer, place };
-                self.manager.try_send(answer).map_err(|error| match error {
-                    SendError::Full(AnswerMessage { from, msgid, sender, answer, place, .. }) => {
-                        NotSent::not_now(Unsent::Answer(AnswerFrom { from, msgid, sender, answer }, Some(place)))
-                    }
-                    SendError::Closed(_) => NotSent::Stopped,
-                })
-            }
-        }
+    /// Nothing is passed on.
+    pub fn send(&self, request: Request, session: &SessionHandle) -> Result<(), NotSent> {
+        let Some(place) = self.try_place(&request) else { return Err(NotSent::not_now(request, None)) };
+        let asked = FromSession { request, session: session.clone(), place };
+        self.manager.try_send(asked).map_err(|error| match error {
+            SendError::Full(FromSession { request, place, .. }) => NotSent::not_now(request, Some(place)),
+            SendError::Closed(_) => NotSent::Stopped,
+        })
     }
 
     /// Passes it on as soon as there is room.
     ///
     /// # Errors
-    /// There is no room for too long, the sender has reached a limit, or the MessageManager has stopped. The session has the
-    /// receipts of its earlier messages by then.
+    /// There is no room for too long, the message is too large, the sender has reached a limit, or the MessageManager has
+    /// stopped. The session has the receipts of its earlier messages by then.
     pub async fn send_later(&self, unsent: Unsent, session: &SessionHandle) -> Result<(), MessageError> {
-        let place = match &unsent {
-            Unsent::Message(_, Some(_)) | Unsent::Answer(_, Some(_)) => Ok(None),
-            Unsent::Message(message, None) => self.place(message).await.map(Some),
-            Unsent::Answer(_, None) => self.places.take(0).await.map(Some).map_err(MessageError::from),
+        let Unsent { request, place } = unsent;
+        let place = match (place, &request) {
+            (Some(place), _) => Ok(place),
+            (None, Request::Send(message)) => self.place(message).await,
+            (None, Request::Answer(_)) => self.places.take(0).await.map_err(Into::into),
         };
-        let place = match place {
-            Ok(place) => place,
+        match place {
+            Ok(place) => Ok(self.manager.send(FromSession { request, session: session.clone(), place }).await?),
             Err(error) => {
                 self.settled(session.clone()).await;
-                return Err(error);
-            }
-        };
-        match unsent {
-            Unsent::Message(message, own) => {
-                let Some(place) = own.or(place) else { return Err(StoreError::late().into()) };
-                let send = SendMessage { message, sender: Sender::Session(session.clone()), place };
-                Ok(self.manager.send(send).await?)
-            }
-            Unsent::Answer(answer, own) => {
-                let Some(place) = own.or(place) else { return Err(StoreError::late().into()) };
-                let AnswerFrom { from, msgid, sender, answer } = answer;
-                let answer = AnswerMessage { from, session: session.clone(), msgid, sender, answer, place };
-                Ok(self.manager.send(answer).await?)
+                Err(error)
             }
         }
     }
@@ -199,33 +145,31 @@ impl Messages {
     /// It is refused, or the database failed.
     pub async fn send_over_http(&self, message: NewMessage) -> Result<Accepted, MessageError> {
         let place = self.place(&message).await?;
-        let (answer, stored) = oneshot::channel();
-        let send = SendMessage { message, sender: Sender::Http(answer), place };
-        let stored = async {
-            self.manager.send(send).await?;
-            stored.await.unwrap_or_else(|_| Err(StoreError::lost().into()))
-        };
-        patience::wait(stored).await.unwrap_or_else(|_| Err(StoreError::late().into()))
+        match patience::wait(self.manager.send(SendOverHttp { message, place })).await {
+            Ok(stored) => stored?,
+            Err(_) => Err(StoreError::late().into()),
+        }
     }
 
-    fn try_place(&self, message: &NewMessage) -> Option<Place> {
+    fn try_place(&self, request: &Request) -> Option<Place> {
+        let Request::Send(message) = request else { return self.places.try_take(0) };
+        self.check_size(message).ok()?;
         let bytes = message.object.len();
-        if bytes + outbound::REDELIVERED.len() > self.relays.longest_text() {
-            return None;
-        }
         let place = self.places.try_take(bytes)?;
         self.store.charge_stored(message.from.client, bytes).is_ok().then_some(place)
     }
 
     async fn place(&self, message: &NewMessage) -> Result<Place, MessageError> {
+        self.check_size(message)?;
         let bytes = message.object.len();
-        // it would make its recipient a slow consumer again and again
-        let longest = self.relays.longest_text().saturating_sub(outbound::REDELIVERED.len());
-        if bytes > longest {
-            return Err(MessageError::TooLarge(longest));
-        }
         self.store.charge_stored(message.from.client, bytes)?;
         Ok(self.places.take(bytes).await?)
+    }
+
+    /// Refuses a message that would make its recipient a slow consumer again and again.
+    fn check_size(&self, message: &NewMessage) -> Result<(), MessageError> {
+        let longest = self.relays.longest_text().saturating_sub(outbound::REDELIVERED.len());
+        if message.object.len() > longest { Err(MessageError::TooLarge(longest)) } else { Ok(()) }
     }
 
     /// Waits until a session has the receipts of its earlier messages, and their recipients have those that go at once.

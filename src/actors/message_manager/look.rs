@@ -169,7 +169,7 @@ impl Handler<Expired> for MessageManager {
 
     fn handle(&mut self, Expired { messages, next }: Expired, context: &mut Self::Context) {
         // messages may have been accepted since it was looked
-        self.next_expiry = self.next_expiry.into_iter().chain(next).min();
+        self.note_expiry(next);
         let there_may_be_more = !messages.is_empty();
         for (id, to) in messages {
             let change = MessageChange::End { id, to, why: Ending::Expired };

@@ -12,10 +12,7 @@ use crate::{
     delivery::{Mark, SessionHandle},
     domain::{
         ids::{ClientId, DeliveryId},
-        messages::{
-            Answer, Party,
-            change::{Accepted, MessageUpdate, NewMessage},
-        },
+        messages::change::{Accepted, AnswerOf, MessageUpdate, NewMessage},
     },
     store::StoreError,
 };
@@ -29,27 +26,41 @@ pub enum Sender {
     Http(oneshot::Sender<Result<Accepted, MessageError>>),
 }
 
-/// A client sends an acknowledged message.
+/// What a session asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// A message is to be stored and delivered. What its recipient is doing is found out.
+    Send(NewMessage),
+    /// A message is answered, which is looked for.
+    Answer(AnswerOf),
+}
+
+impl Request {
+    /// The sender's id of the message.
+    pub fn msgid(&self) -> &str {
+        match self {
+            Self::Send(message) => &message.msgid,
+            Self::Answer(answer) => &answer.msgid,
+        }
+    }
+}
+
+/// A session asks for something. It gets the receipt, or the state of the message.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct SendMessage {
-    pub(super) message: NewMessage,
-    pub(super) sender: Sender,
+pub(super) struct FromSession {
+    pub(super) request: Request,
+    pub(super) session: SessionHandle,
     /// Its share of the memory for changes that wait.
     pub(super) place: Place,
 }
 
-/// A recipient answers a message.
+/// A client sends a message over HTTP.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct AnswerMessage {
-    pub(super) from: Party,
-    /// Gets the state of the message.
-    pub(super) session: SessionHandle,
-    pub(super) msgid: String,
-    pub(super) sender: Option<ClientId>,
-    pub(super) answer: Answer,
-    /// Its share of the memory for changes that wait.
+#[rtype(result = "Result<Accepted, MessageError>")]
+pub(super) struct SendOverHttp {
+    pub(super) message: NewMessage,
+    /// As for [`FromSession`].
     pub(super) place: Place,
 }
 

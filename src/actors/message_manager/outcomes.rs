@@ -35,9 +35,7 @@ impl MessageManager {
             msgid: message.msgid.as_str().into(),
             priority: message.priority,
         });
-        if let Some(accepted) = new {
-            self.next_expiry = Some(self.next_expiry.map_or(accepted.expires_at, |next| next.min(accepted.expires_at)));
-        }
+        self.note_expiry(new.map(|accepted| accepted.expires_at));
         match sender {
             Sender::Session(session) => self.tell_receipt(&session, &message.msgid, &outcome),
             // whoever asked may be gone
@@ -156,7 +154,7 @@ impl MessageManager {
     fn told_late(&mut self, change: &MessageChange, decided: MessageDecided, context: &mut Context<Self>) {
         match (change, decided) {
             (MessageChange::Accept(message), MessageDecided::Accepted(Ok(accepted))) if !accepted.is_known => {
-                self.next_expiry = self.next_expiry.into_iter().chain([accepted.expires_at]).min();
+                self.note_expiry(Some(accepted.expires_at));
                 self.deliveries.wait(message.to);
                 self.pump_soon(context);
             }

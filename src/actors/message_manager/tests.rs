@@ -73,16 +73,16 @@ impl Scene {
             recipient: RecipientPresence::Absent,
         };
         let place = Places::default().try_take(1).unwrap();
-        let sender = Sender::Session(peer.session.clone());
-        self.manager.send(SendMessage { message, sender, place }).await.unwrap();
+        let (request, session) = (Request::Send(message), peer.session.clone());
+        self.manager.send(FromSession { request, session, place }).await.unwrap();
     }
 
     async fn answer(&self, peer: &Peer, from: &Account, msgid: &str) {
         let place = Places::default().try_take(1).unwrap();
-        let (session, msgid) = (peer.session.clone(), msgid.to_owned());
-        let answer =
-            AnswerMessage { from: party(from), session, msgid, sender: None, answer: Answer::Acknowledged, place };
-        self.manager.send(answer).await.unwrap();
+        let msgid = msgid.to_owned();
+        let answer = AnswerOf { from: party(from), id: None, msgid, sender: None, answer: Answer::Acknowledged };
+        let (request, session) = (Request::Answer(answer), peer.session.clone());
+        self.manager.send(FromSession { request, session, place }).await.unwrap();
     }
 }
 

@@ -199,14 +199,6 @@ pub struct MessageUpdate {
     pub state: MessageState,
 }
 
-impl NewMessage {
-    /// For a recipient that is doing this.
-    #[must_use]
-    pub fn for_recipient(self, recipient: RecipientPresence) -> Self {
-        Self { recipient, ..self }
-    }
-}
-
 impl MessageChange {
     /// The recipient whose messages it changes.
     pub fn recipient(&self) -> Option<ClientId> {

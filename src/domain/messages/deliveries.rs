@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use self::recipient::{Phase, Progress, Recipient};
 use super::{
     Priority,
     change::{RecipientPresence, Take},
@@ -18,6 +19,7 @@ use crate::domain::ids::{ClientId, DeliveryId};
 
 #[cfg(test)]
 mod model;
+mod recipient;
 #[cfg(test)]
 mod tests;
 
@@ -32,23 +34,6 @@ pub struct OnWay {
     pub msgid: Box<str>,
     /// How urgent it is.
     pub priority: Priority,
-}
-
-/// A message that has been sent to its recipient.
-#[derive(Debug)]
-struct Sent {
-    message: OnWay,
-    progress: Progress,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// It has not been answered.
-    OnWay,
-    /// The recipient could not take it: it goes again at this time.
-    PutOff(Instant),
-    /// It goes again as soon as it is taken from the database.
-    Due,
 }
 
 /// What happens to a new message as soon as it is stored. `S` is the session of its recipient.
@@ -82,71 +67,6 @@ pub enum Next<S> {
     Drain(ClientId, S),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// It is not known yet whether messages wait in the database.
-    Looking,
-    Idle,
-    /// Messages are being taken from the database.
-    Taking,
-    /// Until [`Deliveries::resume`].
-    Paused,
-}
-
-/// A connected recipient.
-#[derive(Debug)]
-struct Recipient<S> {
-    session: S,
-    phase: Phase,
-    /// messages may wait in the database
-    more: bool,
-    /// a message waits in the database that comes before those that are to go as soon as they are stored
-    has_passed_over: bool,
-    /// it is in the list of those for which messages are to be taken
-    is_listed: bool,
-    /// new messages that go as soon as they are stored
-    reserved: usize,
-    sent: Vec<Sent>,
-}
-
-impl<S> Recipient<S> {
-    fn is_full(&self, window: usize) -> bool {
-        self.unacknowledged() + self.reserved >= window
-    }
-
-    fn is_takeable(&self, window: usize) -> bool {
-        // what is reserved is not in the list of what is on its way yet, and would be taken a second time
-        self.phase == Phase::Idle && self.more && self.reserved == 0 && !self.is_full(window)
-    }
-
-    /// The number of messages that are not to be taken from the database again.
-    fn unacknowledged(&self) -> usize {
-        self.sent.iter().filter(|sent| sent.progress != Progress::Due).count()
-    }
-
-    /// Has a message go, unless it waits for one that was put off after its change had been asked for.
-    fn send(&mut self, message: OnWay) -> bool {
-        let goes = !self.holds(message.from, message.priority);
-        if goes {
-            self.sent.push(Sent { message, progress: Progress::OnWay });
-        } else {
-            (self.more, self.has_passed_over) = (true, true);
-        }
-        goes
-    }
-
-    /// Whether a message of this sender and priority waits for an earlier one.
-    fn holds(&self, from: ClientId, priority: Priority) -> bool {
-        let unsent = self.sent.iter().filter(|sent| sent.progress != Progress::OnWay);
-        unsent.map(|sent| &sent.message).any(|earlier| earlier.from == from && earlier.priority <= priority)
-    }
-
-    fn put_off(&self) -> impl Iterator<Item = &OnWay> {
-        let put_off = self.sent.iter().filter(|sent| matches!(sent.progress, Progress::PutOff(_)));
-        put_off.map(|sent| &sent.message)
-    }
-}
-
 /// The deliveries to all connected recipients. `S` is a session, of which clones are cheap.
 #[derive(Debug)]
 pub struct Deliveries<S> {
@@ -172,16 +92,7 @@ impl<S: Clone + PartialEq> Deliveries<S> {
     /// whether messages wait for it, then [`Deliveries::looked`] is called.
     pub fn connect(&mut self, client: ClientId, session: S) {
         self.remove(client);
-        let recipient = Recipient {
-            session,
-            phase: Phase::Looking,
-            more: false,
-            has_passed_over: false,
-            is_listed: false,
-            reserved: 0,
-            sent: Vec::new(),
-        };
-        self.recipients.insert(client, recipient);
+        self.recipients.insert(client, Recipient::new(session));
     }
 
     /// It is known whether messages wait for a recipient.
@@ -381,11 +292,6 @@ impl<S: Clone + PartialEq> Deliveries<S> {
             recipient.more = true;
             self.list(to);
         }
-    }
-
-    /// Whether a recipient is connected.
-    pub fn is_connected(&self, client: ClientId) -> bool {
-        self.recipients.contains_key(&client)
     }
 
     fn of_session(&mut self, client: ClientId, session: &S) -> Option<&mut Recipient<S>> {
