@@ -187,6 +187,8 @@ pub struct Limits {
     pub unacknowledged_per_device: usize,
     pub queued_per_device: usize,
     pub queued_bytes_per_device: usize,
+    pub topic_history: u32,
+    pub topic_history_bytes: usize,
     pub registrations_per_minute: u32,
     pub login_failures_per_minute: u32,
     pub body_bytes: usize,

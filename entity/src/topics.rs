@@ -15,6 +15,7 @@ pub struct Model {
     pub history_size: Option<i64>,
     pub history_ttl_secs: Option<i64>,
     pub last_offset: i64,
+    pub history_bytes: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

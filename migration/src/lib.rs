@@ -33,6 +33,7 @@ mod m20261121_000022_record_password_rules;
 mod m20261122_000023_add_target_incarnation;
 mod m20261122_000024_add_topic_history;
 mod m20261122_000025_create_acknowledged_messages;
+mod m20261122_000026_count_history_bytes;
 
 use std::pin::Pin;
 
@@ -95,6 +96,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000023_add_target_incarnation,
     m20261122_000024_add_topic_history,
     m20261122_000025_create_acknowledged_messages,
+    m20261122_000026_count_history_bytes,
 ];
 
 /// Why the schema could not be changed or read.

@@ -68,6 +68,7 @@ impl Actors {
         let change_limits = ChangeLimits {
             rooms_per_user: limits.rooms_per_user,
             queue: limits.queue(),
+            topic_history_bytes: limits.topic_history_bytes as u64,
             total_bytes: settings.messages.total_bytes,
         };
         let journal = Journal::start(&control, store.clone(), change_limits);

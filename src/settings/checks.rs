@@ -4,6 +4,7 @@ use super::{SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
 use crate::domain::{
     messages::{MAX_TTL_SECS, MAX_UNACKNOWLEDGED},
     origin, passwords,
+    topics::history::MAX_SIZE,
 };
 
 /// In seconds. Much longer periods would overflow times when they are added to the present.
@@ -77,6 +78,7 @@ impl Settings {
             ("limits.send_timeout_secs", limits.send_timeout_secs, A_YEAR),
             ("limits.command_timeout_secs", limits.command_timeout_secs, A_YEAR),
             ("limits.unacknowledged_per_device", limits.unacknowledged_per_device as u64, MAX_UNACKNOWLEDGED as u64),
+            ("limits.topic_history", limits.topic_history.into(), MAX_SIZE.into()),
             ("messages.ttl_secs", self.messages.ttl_secs.into(), MAX_TTL_SECS.into()),
             ("messages.retention_hours", self.messages.retention_hours.into(), 8_760),
             ("probes.period_secs", self.probes.period_secs.into(), 86_400),

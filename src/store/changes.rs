@@ -1,6 +1,11 @@
 //! Changes that are decided by rules and written in the Journal's transaction, by kind.
 
-use super::{Decided, Store, StoreError, connection::Transaction, messages, rooms, topics};
+use super::{
+    Decided, Store, StoreError,
+    connection::Transaction,
+    counters::{self, Counter},
+    messages, rooms, topics,
+};
 use crate::domain::{
     messages::{
         QueueLimits,
@@ -28,6 +33,8 @@ pub struct ChangeLimits {
     pub rooms_per_user: usize,
     /// What may wait for one device.
     pub queue: QueueLimits,
+    /// `limits.topic_history_bytes`
+    pub topic_history_bytes: u64,
     /// `messages.total_bytes`
     pub total_bytes: u64,
 }
@@ -88,10 +95,14 @@ impl Store {
         limits: ChangeLimits,
         nearly_full: bool,
     ) -> Result<Decisions, StoreError> {
-        let appends = topics::history::append(transaction, changes.appends, nearly_full, || self.clock.now()).await?;
+        let (appends, bytes) =
+            topics::append::apply(transaction, changes.appends, limits, nearly_full, &self.clock).await?;
         let rooms_per_user = limits.rooms_per_user;
         let rooms = rooms::changes::apply(transaction, changes.rooms, rooms_per_user, nearly_full, &self.clock).await?;
         // last, since they take numbers of a counter
+        if bytes != 0 {
+            counters::add(transaction, Counter::StoredBytes, bytes).await?;
+        }
         let now = self.clock.now();
         let messages = messages::apply(transaction, changes.messages, limits, nearly_full, now).await?;
         Ok(Decisions { appends: Ok(appends), messages: Ok(messages), rooms: Ok(rooms) })

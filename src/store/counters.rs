@@ -19,8 +19,8 @@ pub(super) enum Counter {
     TopicHistory,
     /// The highest id of an acknowledged message.
     AcknowledgedMessageId,
-    /// The bytes of all acknowledged messages.
-    AcknowledgedMessageBytes,
+    /// The bytes of all acknowledged messages and histories of topics.
+    StoredBytes,
 }
 
 impl Counter {
@@ -30,7 +30,7 @@ impl Counter {
             Self::GatewayId => "gateway_id",
             Self::TopicHistory => "topic_history",
             Self::AcknowledgedMessageId => "acknowledged_message_id",
-            Self::AcknowledgedMessageBytes => "acknowledged_message_bytes",
+            Self::StoredBytes => "stored_bytes",
         }
     }
 }

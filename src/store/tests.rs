@@ -8,6 +8,7 @@ mod messages;
 mod migrations;
 mod rooms;
 mod tokens;
+mod topics;
 mod users;
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -1,6 +1,7 @@
 //! Topics.
 
-pub(in crate::store) mod history;
+pub(in crate::store) mod append;
+mod history;
 
 use entity::topics::{ActiveModel, Column, Entity as Topics, Model};
 use sea_orm::{
@@ -66,7 +67,8 @@ fn history_of(row: &Model) -> Option<History> {
     // the columns have no other values
     let size = row.history_size.and_then(|size| u32::try_from(size).ok())?;
     let ttl_secs = row.history_ttl_secs.and_then(|secs| u32::try_from(secs).ok());
-    Some(History { id: row.history_id?, retention: Retention { size, ttl_secs }, last_offset: row.last_offset })
+    let retention = Retention { size, ttl_secs };
+    Some(History { id: row.history_id?, retention, last_offset: row.last_offset, bytes: row.history_bytes })
 }
 
 /// The columns of what a topic keeps.
@@ -137,6 +139,7 @@ impl Store {
         };
         let history = history_of(&row);
         let before = history.map(|history| history.retention);
+        let mut deleted = 0;
         let mut row: ActiveModel = row.into_active_model();
         if let Some(metadata) = &change.metadata {
             row.metadata = Set(metadata.to_string());
@@ -150,15 +153,21 @@ impl Store {
             set_retention(&mut row, after);
             // else they would be there again, with a gap behind them, once the history becomes longer
             if let (Some(history), Some(after)) = (history, after) {
-                history::delete(&transaction, history.id, i64::MIN, after.after(history.last_offset)).await?;
+                let up_to = after.after(history.last_offset);
+                deleted = history::delete(&transaction, history.id, i64::MIN, up_to).await?.bytes;
+                row.history_bytes = Set(history.bytes - deleted);
             }
             if after.is_none() {
                 row.history_id = Set(None);
+                row.history_bytes = Set(0);
             } else if before.is_none() {
                 row.history_id = Set(Some(counters::next(&transaction, Counter::TopicHistory).await?));
             }
         }
         let row = if row.is_changed() { Topics::update(row).exec(&transaction).await? } else { row.try_into_model()? };
+        if deleted > 0 {
+            counters::add(&transaction, Counter::StoredBytes, -deleted).await?;
+        }
         transaction.commit().await?;
         Ok(UpdatedTopic::Done(row.into()))
     }

@@ -77,7 +77,8 @@ async fn publications_get_offsets_and_are_kept_as_they_were_sent() {
     assert_eq!(messages[0]["message"], expected);
     assert_eq!(kept(&reader, "news", 3).await, []);
     let (_, shown) = get(&reader, "/topics/news").await;
-    assert_eq!(shown["history"], json!({ "size": 100, "ttl_secs": null, "last_offset": 3 }));
+    let bytes = shown["history"]["bytes"].as_u64().filter(|bytes| (3 * 50..3 * 150).contains(bytes));
+    assert_eq!(shown["history"], json!({ "size": 100, "ttl_secs": null, "last_offset": 3, "bytes": bytes }));
 }
 
 #[tokio::test]
@@ -120,7 +121,7 @@ async fn a_history_begins_changes_and_ends_by_a_change_of_its_topic() {
     let (status, changed) = patch(&device, "/topics/news", change).await;
     let expected = json!({
         "id": "news", "creator": identity.uuid, "metadata": { "unit": "K" }, "subscriber_count": 1,
-        "subscribers": [identity.uuid], "history": { "size": 2, "ttl_secs": 60, "last_offset": 0 },
+        "subscribers": [identity.uuid], "history": { "size": 2, "ttl_secs": 60, "last_offset": 0, "bytes": 0 },
     });
     assert_eq!((status, changed), (200, expected));
     for number in 1..=3 {
@@ -129,9 +130,13 @@ async fn a_history_begins_changes_and_ends_by_a_change_of_its_topic() {
     assert_eq!(kept(&device, "news", 0).await.len(), 2);
     // less at once, more from now on; what is not named stays
     let (_, changed) = patch(&operator, "/topics/news", json!({ "history": { "size": 1, "ttl_secs": null } })).await;
-    assert_eq!(changed["history"], json!({ "size": 1, "ttl_secs": null, "last_offset": 3 }));
+    let history = &changed["history"];
+    assert_eq!((&history["size"], &history["ttl_secs"], &history["last_offset"]), (&json!(1), &Value::Null, &json!(3)));
+    let bytes = history["bytes"].as_u64();
     assert_eq!(kept(&device, "news", 0).await, [(3, "kept".to_owned())]);
     assert_eq!(changed["metadata"], json!({ "unit": "K" }));
+    let (_, changed) = patch(&operator, "/topics/news", json!({ "history": { "size": 2 } })).await;
+    assert_eq!(changed["history"]["bytes"].as_u64(), bytes);
 
     assert_eq!(patch(&device, "/topics/news", json!({ "history": null })).await.0, 200);
     assert_eq!(get(&device, "/topics/news/messages").await, (400, refused));
@@ -208,6 +213,81 @@ async fn what_a_smaller_history_dropped_is_not_there_again_when_it_becomes_large
     publish(&mut socket, "news", "22").await;
     let offsets: Vec<_> = kept(&device, "news", 0).await.into_iter().map(|(offset, _)| offset).collect();
     assert_eq!(offsets, (17..=22).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_history_with_too_many_bytes_loses_its_oldest_publications_and_says_so() {
+    let broker = Broker::with().set("LIMITS__TOPIC_HISTORY_BYTES", "2000").start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    let (_, _, mut reader) = broker.connected("reader").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    for _ in 0..10 {
+        publish(&mut socket, "news", &"x".repeat(500)).await;
+    }
+    let offsets: Vec<_> = kept(&device, "news", 0).await.into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(offsets, [8, 9, 10]);
+    let (_, shown) = get(&device, "/topics/news").await;
+    let bytes = shown["history"]["bytes"].as_i64().unwrap();
+    assert!((1500..=2000).contains(&bytes), "{shown}");
+    assert_eq!(subscribe(&mut reader, "news", json!({ "since_offset": 2 })).await["offset"], 10);
+    let gap = next(&mut reader).await;
+    assert_eq!((&gap["type"], &gap["first_offset"]), (&json!("topic_gap"), &json!(8)));
+    assert_eq!(next(&mut reader).await["offset"], 8);
+}
+
+#[tokio::test]
+async fn a_history_is_not_longer_than_the_limit() {
+    let broker = Broker::with().set("LIMITS__TOPIC_HISTORY", "50").start().await;
+    let (device, _) = broker.device("device").await;
+    let body = |size: u32| json!({ "topic_id": "news", "history": { "size": size } });
+    let (status, refused) = post(&device, "/topics/create", body(51)).await;
+    let text = "Value error, size must be a whole number from 1 to 50 (limits.topic_history)";
+    assert_eq!((status, &refused["detail"][0]["msg"]), (422, &json!(text)));
+    assert_eq!(post(&device, "/topics/create", body(50)).await.0, 200);
+    assert_eq!(patch(&device, "/topics/news", json!({ "history": { "size": 51 } })).await.0, 422);
+}
+
+#[tokio::test]
+async fn when_as_much_is_stored_as_may_nothing_is_published_until_something_is_deleted() {
+    let mut broker = Broker::with().set("MESSAGES__TOTAL_BYTES", "1500").start().await;
+    let (device, identity, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    create(&device, "more", json!({ "size": 1000 })).await;
+    publish(&mut socket, "news", &"x".repeat(1000)).await;
+    let full = json!("As much is stored as may (messages.total_bytes)");
+    socket.publish("more", &"x".repeat(500)).await.unwrap();
+    let refused = next(&mut socket).await;
+    assert_eq!((&refused["code"], &refused["message"]), (&json!("storage_full"), &full));
+    let body = json!({ "topic_id": "more", "content": "x".repeat(500) });
+    let (status, refused) = post(&device, "/topics/publish", body.clone()).await;
+    assert_eq!((status, &refused["detail"]), (503, &full));
+    // acknowledged messages count, too
+    let message = json!({ "to": identity.uuid, "content": "x".repeat(500), "acknowledge": true });
+    let (status, refused) = post(&device, "/api/messages", message).await;
+    assert_eq!((status, &refused["detail"]), (503, &full));
+    assert_eq!(answer(device.request(Method::DELETE, "/topics/news")).await.0, 200);
+    broker.store().await.clean_histories().await.unwrap();
+    assert_eq!(post(&device, "/topics/publish", body).await.0, 200);
+}
+
+#[tokio::test]
+async fn publications_of_one_burst_to_many_subscribers_all_arrive_in_order() {
+    let broker = Broker::with().set("HTTP__WORKERS", "2").set("LIMITS__REGISTRATIONS_PER_MINUTE", "0").start().await;
+    let (device, _, mut socket) = broker.connected("device").await;
+    create(&device, "news", json!({ "size": 1000 })).await;
+    let mut readers = Vec::new();
+    for number in 0..120 {
+        let (reader, _, socket) = broker.connected(&format!("reader-{number}")).await;
+        reader.subscribe("news").await.unwrap();
+        readers.push(socket);
+    }
+    for number in 1..=100 {
+        socket.publish("news", &number.to_string()).await.unwrap();
+    }
+    assert_eq!(offsets(&mut socket, 100).await, (1..=100).collect::<Vec<_>>());
+    for reader in &mut readers {
+        assert_eq!(offsets(reader, 100).await, (1..=100).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! The queue of an actor whose changes the Journal decides and writes: batch after batch, in order. Those that come while a
-//! batch is written are the next one.
+//! The queue of an actor whose changes the Journal decides and writes: batch after batch, in order. A batch is what is in the
+//! mailbox together; those that come while one is written are the next one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use tokio::sync::oneshot;
@@ -9,20 +9,34 @@ use tokio::sync::oneshot;
 use super::{Change, Outcomes, Perform, Performed};
 use crate::store::StoreError;
 
+/// How long a batch that is written waits for the next one at most ([`Journaling::joins`]), if no test says otherwise.
+const JOIN: Duration = Duration::from_millis(5);
+
 /// Changes of type `C`, each with whoever asked for it.
 pub struct Queue<C: Change, A> {
     journal: Recipient<Perform<C>>,
     /// bounded by the handle of the actor
     waiting: Vec<(C, A)>,
-    /// a batch is being written; further changes wait
+    /// a batch is being written, or will be once the mailbox is empty; further changes wait
     writing: bool,
+    /// a batch that is written, and told with the next one
+    held: Option<Held<C, A>>,
+    /// for how long it is held at most
+    pub(crate) join: Duration,
     /// the commit takes so long that further changes are refused
     is_late: bool,
 }
 
+/// A batch that is written.
+struct Held<C: Change, A> {
+    changes: Arc<[C]>,
+    askers: Vec<A>,
+    decided: Vec<C::Decided>,
+}
+
 impl<C: Change, A> Queue<C, A> {
     pub fn new(journal: Recipient<Perform<C>>) -> Self {
-        Self { journal, waiting: Vec::new(), writing: false, is_late: false }
+        Self { journal, waiting: Vec::new(), writing: false, held: None, join: JOIN, is_late: false }
     }
 }
 
@@ -43,6 +57,12 @@ pub trait Journaling: Actor<Context = Context<Self>> {
         context: &mut Context<Self>,
     );
 
+    /// Whether the outcomes of a batch had better be told together with those of the next one, which is written meanwhile. They
+    /// then wait for it a few milliseconds at most.
+    fn joins(&mut self, _written: &[Self::Change], _next: &[(Self::Change, Self::Asker)]) -> bool {
+        false
+    }
+
     /// Takes a change, which is written as soon as possible.
     fn enqueue(&mut self, change: Self::Change, asker: Self::Asker, context: &mut Context<Self>) {
         self.queue().waiting.push((change, asker));
@@ -59,12 +79,31 @@ fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
         return;
     }
     queue.writing = true;
+    // the mailbox first: what comes at once is one batch, and what is in one batch goes to each socket in one write
+    context
+        .spawn(std::future::ready(()).into_actor(actor).map(|(), actor: &mut A, context| write_batch(actor, context)));
+}
+
+fn write_batch<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
+    let queue = actor.queue();
     let count = queue.waiting.len().min(A::Change::BATCH);
     let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
     let changes: Arc<[A::Change]> = changes.into();
     let performed = queue.journal.send(Perform(changes.clone()));
     context.spawn(performed.into_actor(actor).map(move |performed, actor: &mut A, context| {
+        let was_held = release(actor, context);
         match performed.unwrap_or_else(|_| Performed::Done(Err(StoreError::lost()))) {
+            // once, so that a batch does not wait for many
+            Performed::Done(Ok(decided)) if !was_held && joins_next(actor, &changes) => {
+                let queue = actor.queue();
+                queue.held = Some(Held { changes, askers, decided });
+                queue.writing = false;
+                let join = queue.join;
+                write(actor, context);
+                context.run_later(join, |actor, context| {
+                    release(actor, context);
+                });
+            }
             Performed::Done(outcomes) => {
                 tell_all(actor, &changes, askers.into_iter().map(Some), outcomes, context);
                 actor.queue().writing = false;
@@ -81,6 +120,20 @@ fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
             }
         }
     }));
+}
+
+fn joins_next<A: Journaling>(actor: &mut A, written: &[A::Change]) -> bool {
+    let waiting = std::mem::take(&mut actor.queue().waiting);
+    let joins = !waiting.is_empty() && actor.joins(written, &waiting);
+    actor.queue().waiting = waiting;
+    joins
+}
+
+/// Tells the outcomes of the batch that waits for the next one. Returns whether there is one.
+fn release<A: Journaling>(actor: &mut A, context: &mut Context<A>) -> bool {
+    let Some(Held { changes, askers, decided }) = actor.queue().held.take() else { return false };
+    tell_all(actor, &changes, askers.into_iter().map(Some), Ok(decided), context);
+    true
 }
 
 /// Tells the outcomes of a late commit, for which the askers no longer wait.

@@ -71,7 +71,7 @@ impl MessageError {
                     .into(),
                 ),
                 MessageRefusal::TotalReached => {
-                    (ErrorCode::StorageFull, "As many messages are stored as may (messages.total_bytes)".into())
+                    (ErrorCode::StorageFull, "As much is stored as may (messages.total_bytes)".into())
                 }
                 MessageRefusal::StorageFull => {
                     let (code, text) = StoreError::NearlyFull.told();

@@ -44,6 +44,9 @@ pub enum TopicError {
     /// As many publications wait to be stored as may.
     #[error("as many publications wait to be stored as may")]
     QueueFull,
+    /// As much is stored as may.
+    #[error("as much is stored as may (messages.total_bytes)")]
+    TotalReached,
     /// The topic has no history.
     #[error("topic has no history")]
     NoHistory,
@@ -87,6 +90,7 @@ impl TopicError {
             Self::BadPattern(why) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
             }
+            Self::TotalReached => (ErrorCode::StorageFull, "As much is stored as may (messages.total_bytes)".into()),
             Self::NoHistory => (ErrorCode::NoHistory, "Topic has no history".into()),
             Self::NoSize | Self::ReservedOffset | Self::OffsetBeyond(_) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: {self}").into())

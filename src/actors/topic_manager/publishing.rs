@@ -1,6 +1,8 @@
 //! Publications. The Journal stores those to topics with a history before anybody sees them. What the same session publishes
 //! afterwards, to whichever topic, and its marks and refusals wait behind them.
 
+use std::collections::HashSet;
+
 use actix::{Context, Handler, ResponseFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,6 +25,10 @@ use crate::{
     },
     store::StoreError,
 };
+
+/// Connected subscribers from which on their writes cost more than the wait for publications of the next batch, which then
+/// need none of their own.
+pub(super) const MANY: usize = 100;
 
 /// A publication that may be delivered as soon as it is stored, if it is to be stored.
 pub struct Publication {
@@ -207,6 +213,16 @@ impl Journaling for TopicManager {
         &mut self.queue
     }
 
+    fn joins(&mut self, written: &[Append], next: &[(Append, Waiting)]) -> bool {
+        let topics = |append: &&Append| append.message.is_some();
+        let next: HashSet<_> =
+            next.iter().map(|(append, _)| append).filter(topics).map(|append| &append.topic).collect();
+        written.iter().filter(topics).any(|append| {
+            next.contains(&append.topic)
+                && self.subscriptions.audience(&append.topic).is_some_and(|audience| audience.connected >= MANY)
+        })
+    }
+
     fn tell(
         &mut self,
         append: &Append,
@@ -238,6 +254,7 @@ impl Journaling for TopicManager {
             (Waiting::Publication(publication), Ok(Err(refusal))) => {
                 let error = match refusal {
                     AppendRefusal::TopicNotFound => TopicError::NotFound,
+                    AppendRefusal::TotalReached => TopicError::TotalReached,
                     AppendRefusal::StorageFull => TopicError::Store(StoreError::NearlyFull),
                 };
                 self.refuse(topic, publication.sender, error);

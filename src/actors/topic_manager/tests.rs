@@ -38,11 +38,16 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with_join(Duration::from_secs(3600)).await
+    }
+
+    /// With a time for which a batch waits for the next one at most.
+    async fn with_join(join: Duration) -> Self {
         let directory = Arc::new(Directory::default());
         let (journal, changes) = TestJournal::start();
         let (folder, store) = test_store().await;
         let (backplane, wait) = (Arc::new(LocalBackplane), Duration::from_secs(60));
-        let manager = TopicManager::new(
+        let mut manager = TopicManager::new(
             directory.clone(),
             worker(),
             backplane,
@@ -51,6 +56,7 @@ impl Scene {
             Rules::default(),
             (2, 3, wait),
         );
+        manager.queue.join = join;
         let manager = manager.start();
         Self { manager, directory, journal, _folder: folder }
     }
@@ -63,6 +69,19 @@ impl Scene {
     async fn connect(&self, peer: &Peer, account: &Account) {
         let subscriber = Some(peer.session.clone());
         self.manager.send(PresenceChanged { client: account.id, subscriber, is_connected: true }).await.unwrap();
+    }
+
+    /// Subscribers for which a publication waits for the next batch.
+    async fn many_readers(&self, topic: &str) -> Vec<Peer> {
+        let mut readers = Vec::new();
+        for _ in 0..publishing::MANY {
+            let account = device("reader");
+            let reader = Peer::of(&account).await;
+            self.connect(&reader, &account).await;
+            self.subscribe(&account, topic).await.unwrap();
+            readers.push(reader);
+        }
+        readers
     }
 
     async fn subscribers(&self, topic: &str) -> Vec<ClientId> {
@@ -240,6 +259,7 @@ async fn a_publication_with_a_history_is_seen_once_it_is_stored_and_nothing_of_i
         scene.connect(peer, account).await;
     }
     scene.publish_to_history(&sender, &alice, "kept", "1").await;
+    let (changes, done) = scene.journal.batch().await;
     scene.publish(&sender, &alice, "plain", "2");
     scene.publish(&sender, &alice, "elsewhere", "3");
     let (mark, passed) = Mark::new();
@@ -250,7 +270,6 @@ async fn a_publication_with_a_history_is_seen_once_it_is_stored_and_nothing_of_i
     for peer in [&mut sender, &mut reader] {
         assert_eq!(peer.next().await, "at once");
     }
-    let (changes, done) = scene.journal.batch().await;
     assert_eq!(changes[0].message.as_deref(), Some(json!({ "msgid": "1" }).to_string().as_bytes()));
     done.send(Performed::Done(Ok(vec![Ok(Some(7))]))).unwrap();
     assert_eq!(reader.json().await, json!({ "offset": 7, "msgid": "1" }));
@@ -304,11 +323,11 @@ async fn what_waits_behind_a_publication_that_is_not_stored_yet_is_bounded_and_r
     scene.subscribe(&alice, "t").await.unwrap();
     scene.connect(&sender, &alice).await;
     scene.publish_to_history(&sender, &alice, "t", "1").await;
+    let (_, done) = scene.journal.batch().await;
     let frame = wire::text(&[&vec![b'x'; 7 * 1024 * 1024]]);
     for msgid in ["2", "3", "4"] {
         scene.manager.do_send(Publish { frame: frame.clone(), ..publication(&sender, &alice, "t", msgid) });
     }
-    let (_, done) = scene.journal.batch().await;
     // the rest is in the queue by now
     scene.subscribers("t").await;
     done.send(Performed::Done(Ok(vec![Ok(Some(1))]))).unwrap();
@@ -317,4 +336,68 @@ async fn what_waits_behind_a_publication_that_is_not_stored_yet_is_bounded_and_r
     for expected in [("topic_sent", "2"), ("topic_sent", "3"), ("at_limit", "4")] {
         assert_eq!(told(&sender.json().await), expected);
     }
+}
+
+#[actix_web::test]
+async fn what_comes_at_once_is_one_batch_and_to_many_subscribers_it_goes_with_the_next_one() {
+    let (scene, alice) = (Scene::new().await, device("alice"));
+    let mut sender = Peer::of(&alice).await;
+    scene.connect(&sender, &alice).await;
+    scene.subscribe(&alice, "few").await.unwrap();
+    scene.subscribe(&alice, "many").await.unwrap();
+    let mut readers = scene.many_readers("many").await;
+    for topic in ["few", "many"] {
+        for msgid in ["1", "2"] {
+            scene.publish_to_history(&sender, &alice, topic, msgid).await;
+        }
+        let (changes, first) = scene.journal.batch().await;
+        assert_eq!(changes.len(), 2);
+        scene.publish_to_history(&sender, &alice, topic, "3").await;
+        scene.subscribers(topic).await;
+        first.send(Performed::Done(Ok(vec![Ok(Some(1)), Ok(Some(2))]))).unwrap();
+        let (_, second) = scene.journal.batch().await;
+        // what is told by now comes before this
+        scene.publish(&readers[0], &device("other"), topic, "probe");
+        if topic == "few" {
+            assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
+            assert_eq!(told(&sender.json().await), ("topic_sent", "2"));
+        }
+        assert_eq!(told(&readers[0].json().await), ("not_subscribed", "probe"));
+        // a third waits, but not for a fourth
+        scene.publish_to_history(&sender, &alice, topic, "4").await;
+        scene.subscribers(topic).await;
+        second.send(Performed::Done(Ok(vec![Ok(Some(3))]))).unwrap();
+        let (_, third) = scene.journal.batch().await;
+        if topic == "many" {
+            for reader in &mut readers {
+                for offset in 1..=3 {
+                    assert_eq!(reader.json().await["offset"], offset);
+                }
+            }
+            assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
+            assert_eq!(told(&sender.json().await), ("topic_sent", "2"));
+        }
+        assert_eq!(told(&sender.json().await), ("topic_sent", "3"));
+        third.send(Performed::Done(Ok(vec![Ok(Some(4))]))).unwrap();
+        assert_eq!(told(&sender.json().await), ("topic_sent", "4"));
+    }
+}
+
+#[actix_web::test]
+async fn what_waits_for_the_next_batch_is_told_when_that_takes_long() {
+    let (scene, alice) = (Scene::with_join(Duration::from_millis(5)).await, device("alice"));
+    let mut sender = Peer::of(&alice).await;
+    scene.connect(&sender, &alice).await;
+    scene.subscribe(&alice, "many").await.unwrap();
+    let mut readers = scene.many_readers("many").await;
+    scene.publish_to_history(&sender, &alice, "many", "1").await;
+    let (_, first) = scene.journal.batch().await;
+    scene.publish_to_history(&sender, &alice, "many", "2").await;
+    scene.subscribers("many").await;
+    first.send(Performed::Done(Ok(vec![Ok(Some(1))]))).unwrap();
+    let (_, second) = scene.journal.batch().await;
+    assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
+    assert_eq!(readers[0].json().await["offset"], 1);
+    second.send(Performed::Done(Err(StoreError::lost()))).unwrap();
+    assert_eq!(told(&sender.json().await), ("database_unavailable", "2"));
 }

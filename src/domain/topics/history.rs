@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::ids::TopicId;
 
-/// Most publications that a topic keeps.
+/// The most that `limits.topic_history` can be, and what it is if it is off.
 pub const MAX_SIZE: u32 = 10_000;
 
 /// Longest time for which a topic keeps a publication, in seconds: ten years.
@@ -14,7 +14,7 @@ pub const MAX_TTL_SECS: u32 = 315_360_000;
 /// How much of a topic's publications is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How many of the newest, 1 to [`MAX_SIZE`].
+    /// How many of the newest, 1 to `limits.topic_history`.
     pub size: u32,
     /// For how many seconds, 1 to [`MAX_TTL_SECS`]; `None` without end.
     pub ttl_secs: Option<u32>,
@@ -41,6 +41,8 @@ pub struct History {
     pub retention: Retention,
     /// The offset of the newest publication; 0: there has been none.
     pub last_offset: i64,
+    /// The bytes of its publications.
+    pub bytes: i64,
 }
 
 /// Where in a history a subscription begins.
@@ -85,6 +87,9 @@ pub enum AppendRefusal {
     /// The topic was deleted.
     #[error("topic not found")]
     TopicNotFound,
+    /// As much is stored as may (`messages.total_bytes`).
+    #[error("as much is stored as may (messages.total_bytes)")]
+    TotalReached,
     /// Storage is nearly full.
     #[error("storage is nearly full")]
     StorageFull,

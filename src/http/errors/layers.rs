@@ -162,6 +162,10 @@ impl From<TopicError> for ApiError {
                 format!("Value error, there is no such topic, and {why}"),
                 Value::Null,
             ),
+            TopicError::TotalReached => {
+                let (code, text) = error.told("");
+                Self::Message(code, text.into_owned())
+            }
             TopicError::NoHistory => Self::NoHistory,
             TopicError::NoSize => Self::invalid("missing", &["body", "history", "size"], "Field required", Value::Null),
             // only sockets are told of these

@@ -52,11 +52,13 @@ pub struct HistoryInfo {
     settings: HistorySettings,
     /// The offset of the newest publication; 0: there has been none.
     last_offset: i64,
+    /// The bytes of the publications that it keeps; beyond `limits.topic_history_bytes` the oldest are deleted.
+    bytes: i64,
 }
 
 impl From<History> for HistoryInfo {
     fn from(history: History) -> Self {
-        Self { settings: history.retention.into(), last_offset: history.last_offset }
+        Self { settings: history.retention.into(), last_offset: history.last_offset, bytes: history.bytes }
     }
 }
 
@@ -73,19 +75,23 @@ pub(super) fn history(fields: &mut Fields<'_>) -> Checked<Option<Option<Retentio
         let msg = format!("Extra inputs are not permitted: {}", excerpt(unknown));
         return Err(fields.fault("extra_forbidden", "history", msg));
     }
-    let mut within = |name: &str, most: u32| match settings.get(name) {
+    let most_kept = match fields.limits.topic_history {
+        0 => MAX_SIZE,
+        most => most,
+    };
+    let mut within = |name: &str, most: u32, limit: &str| match settings.get(name) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
         Some(number) => match number.as_u64().and_then(|number| u32::try_from(number).ok()) {
             Some(number) if (1..=most).contains(&number) => Ok(Some(Some(number))),
             _ => {
-                let msg = format!("Value error, {name} must be a whole number from 1 to {most}");
+                let msg = format!("Value error, {name} must be a whole number from 1 to {most}{limit}");
                 Err(fields.fault("value_error", "history", msg))
             }
         },
     };
-    let size = within("size", MAX_SIZE)?.flatten();
-    Ok(Some(Some(RetentionChange { size, ttl_secs: within("ttl_secs", MAX_TTL_SECS)? })))
+    let size = within("size", most_kept, " (limits.topic_history)")?.flatten();
+    Ok(Some(Some(RetentionChange { size, ttl_secs: within("ttl_secs", MAX_TTL_SECS, "")? })))
 }
 
 /// A change of a topic.

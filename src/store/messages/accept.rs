@@ -48,7 +48,7 @@ struct Batch<'a, C> {
     nearly_full: bool,
     /// how much waits for each recipient, with what is to be inserted
     depths: HashMap<ClientId, Depth>,
-    /// the bytes of all messages, with what is to be inserted
+    /// the bytes of all messages and histories, with what is to be inserted
     total: u64,
     rows: Vec<Row<'a>>,
     /// bytes that have been inserted
@@ -74,7 +74,7 @@ pub(super) async fn apply(
     let recipients: BTreeSet<_> = new.iter().map(|(_, message)| message.to.uuid()).collect();
     let recipients: Vec<_> = recipients.into_iter().collect();
     let incarnations = incarnations(transaction, &recipients).await?;
-    let total = counters::add(transaction, Counter::AcknowledgedMessageBytes, 0).await?;
+    let total = counters::add(transaction, Counter::StoredBytes, 0).await?;
     let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
     let mut batch = Batch {
         transaction,
@@ -107,7 +107,7 @@ pub(super) async fn apply(
         }
     }
     batch.insert(decided).await?;
-    counters::add(transaction, Counter::AcknowledgedMessageBytes, batch.stored).await?;
+    counters::add(transaction, Counter::StoredBytes, batch.stored).await?;
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl Store {
             .all(&transaction)
             .await?;
         let done = Entity::delete_many().filter(Column::Id.is_in(ids)).exec(&transaction).await?;
-        counters::add(&transaction, Counter::AcknowledgedMessageBytes, -bytes.iter().sum::<i64>()).await?;
+        counters::add(&transaction, Counter::StoredBytes, -bytes.iter().sum::<i64>()).await?;
         transaction.commit().await?;
         Ok(done.rows_affected)
     }

@@ -1,104 +1,39 @@
-//! Histories of topics: appended to in the Journal's transaction, read a part at a time, shortened in small steps.
+//! Histories of topics: read a part at a time, cleaned in small steps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use entity::{topic_history, topics};
+use entity::{
+    topic_history::{Column, Entity},
+    topics,
+};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
-    sea_query::{Expr, LockType, Query},
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, Func, FunctionCall, LockType, Query},
 };
 
 use super::history_of;
 use crate::{
-    domain::topics::history::{Append, AppendRefusal, Appended, Entry, History, HistoryPart},
+    domain::topics::history::{Entry, History, HistoryPart},
     store::{
         Store, StoreError,
         counters::{self, Counter},
-        pieces,
     },
 };
 
-/// Publications per query, and per transaction that deletes.
+/// Publications per query, and per transaction that cleans.
 const CHUNK: u64 = 100;
 
-/// A topic's row, as far as its history goes.
-struct Head {
-    history: History,
-    /// before this transaction
-    last: i64,
+/// What was deleted of a history.
+#[derive(Default)]
+pub(super) struct Deleted {
+    pub(super) publications: u64,
+    pub(super) bytes: i64,
 }
 
-/// Appends publications in order. The rows of their topics are locked first, so that the offsets of each become visible in
-/// order. What no longer belongs to a history because of what is added leaves it at once, so that cleaning has little to do.
-///
-/// # Errors
-/// When the database fails; then the transaction must not be committed.
-pub(in crate::store) async fn append(
-    transaction: &impl ConnectionTrait,
-    appends: &[Append],
-    nearly_full: bool,
-    now: impl FnOnce() -> DateTime<Utc>,
-) -> Result<Vec<Appended>, StoreError> {
-    use topics::{Column, Entity};
-    let ids: BTreeSet<_> =
-        appends.iter().filter(|append| append.message.is_some()).map(|append| append.topic.as_str()).collect();
-    if ids.is_empty() {
-        return Ok(vec![Ok(None); appends.len()]);
-    }
-    // one query, so that all transactions take the locks in the order of the database
-    let found = Entity::find().filter(Column::Id.is_in(ids)).order_by_asc(Column::Id).lock(LockType::NoKeyUpdate);
-    let mut heads: HashMap<String, Option<Head>> = HashMap::new();
-    for row in found.all(transaction).await? {
-        let head = history_of(&row).map(|history| Head { history, last: history.last_offset });
-        heads.insert(row.id, head);
-    }
-    // taken after the locks, so that times are in the order of offsets
-    let now = now();
-    let (mut decided, mut rows) = (Vec::with_capacity(appends.len()), Vec::new());
-    for Append { topic, message } in appends {
-        let Some(message) = message else {
-            decided.push(Ok(None));
-            continue;
-        };
-        decided.push(match heads.get_mut(topic.as_str()) {
-            None => Err(AppendRefusal::TopicNotFound),
-            Some(None) => Ok(None),
-            Some(Some(_)) if nearly_full => Err(AppendRefusal::StorageFull),
-            Some(Some(head)) => {
-                head.history.last_offset += 1;
-                let offset = head.history.last_offset;
-                rows.push(topic_history::ActiveModel {
-                    history_id: Set(head.history.id),
-                    offset: Set(offset),
-                    at: Set(now.into()),
-                    message: Set(String::from_utf8_lossy(message).into_owned()),
-                });
-                Ok(Some(offset))
-            }
-        });
-    }
-    let sizes = pieces(rows.len());
-    let mut rows = rows.into_iter();
-    for size in sizes {
-        let some = rows.by_ref().take(size);
-        topic_history::Entity::insert_many(some).exec_without_returning(transaction).await?;
-    }
-    for (id, Head { history, last }) in heads.into_iter().filter_map(|(id, head)| Some((id, head?))) {
-        if history.last_offset == last {
-            continue;
-        }
-        Entity::update_many()
-            .filter(Column::Id.eq(id))
-            .col_expr(Column::LastOffset, Expr::value(history.last_offset))
-            .exec(transaction)
-            .await?;
-        let (before, after) = (history.retention.after(last), history.retention.after(history.last_offset));
-        if before < after {
-            delete(transaction, history.id, before, after).await?;
-        }
-    }
-    Ok(decided)
+/// The bytes of a publication. `LENGTH` counts characters.
+fn bytes() -> FunctionCall {
+    Func::cust("octet_length").arg(Expr::col(Column::Message))
 }
 
 /// Deletes the publications of a history after one offset and up to another.
@@ -107,11 +42,65 @@ pub(super) async fn delete(
     history: i64,
     after: i64,
     up_to: i64,
-) -> Result<u64, StoreError> {
-    use topic_history::{Column, Entity};
-    let of_history = Entity::delete_many().filter(Column::HistoryId.eq(history));
-    let range = of_history.filter(Column::Offset.gt(after)).filter(Column::Offset.lte(up_to));
-    Ok(range.exec(connection).await?.rows_affected)
+) -> Result<Deleted, StoreError> {
+    let mut query = Query::delete();
+    query
+        .from_table(Entity)
+        .and_where(Column::HistoryId.eq(history))
+        .and_where(Column::Offset.gt(after))
+        .and_where(Column::Offset.lte(up_to))
+        .returning(Query::returning().expr(bytes()));
+    let mut deleted = Deleted::default();
+    for row in connection.query_all(&query).await? {
+        deleted.publications += 1;
+        deleted.bytes += i64::from(row.try_get_by_index::<i32>(0)?);
+    }
+    Ok(deleted)
+}
+
+/// The bytes of the publications of a history after one offset and up to another.
+pub(super) async fn bytes_between(
+    connection: &impl ConnectionTrait,
+    history: i64,
+    after: i64,
+    up_to: i64,
+) -> Result<i64, StoreError> {
+    let sum = Entity::find()
+        .select_only()
+        // PostgreSQL sums to a type without limits
+        .column_as(Expr::expr(bytes()).sum().cast_as("bigint"), "bytes")
+        .filter(Column::HistoryId.eq(history))
+        .filter(Column::Offset.gt(after))
+        .filter(Column::Offset.lte(up_to));
+    Ok(sum.into_tuple::<Option<i64>>().one(connection).await?.flatten().unwrap_or(0))
+}
+
+/// The offset up to which the oldest publications of a history after this offset have so many bytes; or the last one of a
+/// part of them, if they are many. `None` if there are none.
+pub(super) async fn oldest_with(
+    connection: &impl ConnectionTrait,
+    history: i64,
+    after: i64,
+    wanted: i64,
+) -> Result<Option<i64>, StoreError> {
+    let oldest = Entity::find()
+        .select_only()
+        .column(Column::Offset)
+        .column_as(Expr::expr(bytes()), "bytes")
+        .filter(Column::HistoryId.eq(history))
+        .filter(Column::Offset.gt(after))
+        .order_by_asc(Column::Offset)
+        .limit(CHUNK);
+    let oldest: Vec<(i64, i32)> = oldest.into_tuple().all(connection).await?;
+    let (mut last, mut sum) = (None, 0);
+    for (offset, bytes) in oldest {
+        last = Some(offset);
+        sum += i64::from(bytes);
+        if sum >= wanted {
+            break;
+        }
+    }
+    Ok(last)
 }
 
 /// The offset of the oldest publication that is kept.
@@ -120,7 +109,6 @@ async fn first_offset(
     history: &History,
     now: DateTime<Utc>,
 ) -> Result<Option<i64>, StoreError> {
-    use topic_history::{Column, Entity};
     let mut oldest = Entity::find()
         .select_only()
         .column(Column::Offset)
@@ -146,16 +134,15 @@ impl Store {
         limit: u64,
         bytes: usize,
     ) -> Result<Option<HistoryPart>, StoreError> {
-        use topic_history::{Column, Entity};
         let snapshot = self.snapshot().await?;
         let row = topics::Entity::find_by_id(id).one(&snapshot).await?;
         let Some(history) = row.as_ref().and_then(history_of) else { return Ok(None) };
         let last_offset = history.last_offset;
         let first_offset = first_offset(&snapshot, &history, self.clock.now()).await?.unwrap_or(last_offset + 1);
         let mut part = HistoryPart { first_offset, last_offset, entries: Vec::new() };
-        let (mut after, mut size) = (since.max(first_offset - 1), 0);
+        let (mut after, mut size) = (Ord::max(since, first_offset - 1), 0);
         'reading: while after < last_offset {
-            let want = (limit - part.entries.len() as u64).min(CHUNK);
+            let want = Ord::min(limit - part.entries.len() as u64, CHUNK);
             let query = Entity::find().filter(Column::HistoryId.eq(history.id)).filter(Column::Offset.gt(after));
             let rows = query.order_by_asc(Column::Offset).limit(want).all(&snapshot).await?;
             if rows.is_empty() {
@@ -193,19 +180,22 @@ impl Store {
             let rows = query.order_by_asc(topics::Column::Id).limit(CHUNK).all(&self.read).await?;
             let Some(row) = rows.last() else { break };
             last = Some(row.id.clone());
-            kept.extend(rows.iter().filter_map(history_of).map(|history| (history.id, history)));
+            kept.extend(
+                rows.into_iter().filter_map(|row| Some((row.history_id?, (row.id.clone(), history_of(&row)?)))),
+            );
         }
         let (mut deleted, mut history) = (0, self.next_history(0).await?);
         while let Some(id) = history {
-            let up_to = match kept.get(&id) {
-                Some(history) => first_offset(&self.read, history, self.clock.now())
-                    .await?
-                    .map_or(history.last_offset, |first| first - 1),
+            let (topic, up_to) = match kept.get(&id) {
+                Some((topic, history)) => {
+                    let first = first_offset(&self.read, history, self.clock.now()).await?;
+                    (Some(topic.as_str()), first.map_or(history.last_offset, |first| first - 1))
+                }
                 // one that has begun since the topics were read
-                None if id > newest => 0,
-                None => i64::MAX,
+                None if id > newest => (None, 0),
+                None => (None, i64::MAX),
             };
-            deleted += self.delete_in_steps(id, up_to).await?;
+            deleted += self.delete_in_steps(topic, id, up_to).await?;
             history = self.next_history(id).await?;
         }
         Ok(deleted)
@@ -213,19 +203,19 @@ impl Store {
 
     /// The smallest id of a history after this one, of those with publications.
     async fn next_history(&self, after: i64) -> Result<Option<i64>, StoreError> {
-        use topic_history::{Column, Entity};
         let next = Entity::find().select_only().column(Column::HistoryId).filter(Column::HistoryId.gt(after));
         Ok(next.order_by_asc(Column::HistoryId).limit(1).into_tuple().one(&self.read).await?)
     }
 
-    async fn delete_in_steps(&self, history: i64, up_to: i64) -> Result<u64, StoreError> {
+    /// Deletes the publications of a history up to an offset. Returns how many.
+    async fn delete_in_steps(&self, topic: Option<&str>, history: i64, up_to: i64) -> Result<u64, StoreError> {
         let mut query = Query::select();
         query
-            .column(topic_history::Column::Offset)
-            .from(topic_history::Entity)
-            .and_where(topic_history::Column::HistoryId.eq(history))
-            .and_where(topic_history::Column::Offset.lte(up_to))
-            .order_by(topic_history::Column::Offset, sea_orm::Order::Asc)
+            .column(Column::Offset)
+            .from(Entity)
+            .and_where(Column::HistoryId.eq(history))
+            .and_where(Column::Offset.lte(up_to))
+            .order_by(Column::Offset, sea_orm::Order::Asc)
             .limit(CHUNK);
         let mut deleted = 0;
         loop {
@@ -233,7 +223,20 @@ impl Store {
             let Some(last) = offsets.last() else { return Ok(deleted) };
             let last: i64 = last.try_get_by_index(0)?;
             let transaction = self.begin_essential().await?;
-            deleted += delete(&transaction, history, i64::MIN, last).await?;
+            if let Some(topic) = topic {
+                // what is appended meanwhile counts the same bytes
+                let row = topics::Entity::find_by_id(topic).select_only().column(topics::Column::HistoryId);
+                row.lock(LockType::NoKeyUpdate).into_tuple::<Option<i64>>().one(&transaction).await?;
+            }
+            let Deleted { publications, bytes } = delete(&transaction, history, i64::MIN, last).await?;
+            deleted += publications;
+            if let Some(topic) = topic {
+                let of_history = topics::Entity::update_many().filter(topics::Column::Id.eq(topic));
+                let of_history = of_history.filter(topics::Column::HistoryId.eq(history));
+                let less = Expr::col(topics::Column::HistoryBytes).sub(bytes);
+                of_history.col_expr(topics::Column::HistoryBytes, less).exec(&transaction).await?;
+            }
+            counters::add(&transaction, Counter::StoredBytes, -bytes).await?;
             transaction.commit().await?;
         }
     }
