@@ -22,6 +22,7 @@ mod health;
 mod input;
 mod memory;
 mod messages;
+mod one_of;
 mod openapi;
 pub(crate) mod paging;
 mod reads;

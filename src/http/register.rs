@@ -2,14 +2,12 @@
 
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
-use utoipa::{
-    ToSchema,
-    openapi::{Ref, RefOr, Schema, schema::OneOfBuilder},
-};
+use utoipa::ToSchema;
 
 use super::{
     body::{Body, Checked, Fields, FromFields},
     client_address, credentials,
+    one_of::one_of,
     tokens::TokenPair,
 };
 use crate::{
@@ -33,22 +31,7 @@ pub enum Register {
     User(RegisterUser),
 }
 
-// by hand, since the derive cannot express that the keys decide between the two
-impl utoipa::PartialSchema for Register {
-    fn schema() -> RefOr<Schema> {
-        OneOfBuilder::new()
-            .item(Ref::from_schema_name(RegisterDevice::name()))
-            .item(Ref::from_schema_name(RegisterUser::name()))
-            .into()
-    }
-}
-
-impl ToSchema for Register {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((RegisterDevice::name().into(), <RegisterDevice as utoipa::PartialSchema>::schema()));
-        schemas.push((RegisterUser::name().into(), <RegisterUser as utoipa::PartialSchema>::schema()));
-    }
-}
+one_of!(Register: RegisterDevice, RegisterUser);
 
 /// A device.
 #[derive(Debug, ToSchema)]

@@ -490,11 +490,15 @@ async fn a_script_sends_messages_without_acknowledgement_and_publishes_with_the_
     let mut pump = Device::connect(&broker, "pump").await;
     pump.client.create_topic("news").await.unwrap();
     pump.client.subscribe("news").await.unwrap();
-    let direct = json!({ "to": pump.uuid, "content": [1], "acknowledge": false, "extra": 1 });
+    // other fields are the sender's own
+    let direct = json!({
+        "to": pump.uuid, "content": [1], "acknowledge": false, "extra": 1, "ttl": "long", "priority": 3,
+    });
     let (status, receipt) = post(&operator, "/api/messages", direct).await;
     assert_eq!((status, &receipt["message"], receipt.get("id")), (200, &json!("Message delivered"), None));
     let got = next(&mut pump.socket).await;
     assert_eq!((&got["msgid"], &got["content"], &got["extra"]), (&receipt["msgid"], &json!([1]), &json!(1)));
+    assert_eq!((&got["ttl"], &got["priority"]), (&json!("long"), &json!(3)));
     let (status, receipt) =
         post(&operator, "/api/messages", json!({ "topic_id": "news", "content": 2, "acknowledge": true })).await;
     assert_eq!((status, &receipt["type"], &receipt["topic_id"]), (200, &json!("topic_sent"), &json!("news")));

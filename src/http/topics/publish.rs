@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 
 use super::topic_id;
 use crate::{
-    domain::ids::{ClientId, TopicId},
+    domain::{
+        accounts::Account,
+        ids::{ClientId, TopicId},
+    },
     http::{
         body::{Body, Checked, Fields, FromFields},
         errors::ApiError,
@@ -78,21 +81,29 @@ pub async fn publish(
     identity: TopicIdentity,
     body: Body<Publication>,
 ) -> Result<web::Json<PublicationReceipt>, ApiError> {
-    let account = identity.0.account;
-    let Publication { topic_id, msgid, from, object, has_offset } = body.content;
+    let (publication, account) = (body.content, identity.0.account);
+    undisturbed(async move { publish_as(&broker, &account, publication).await.map(web::Json) }).await
+}
+
+/// Publishes for a client.
+///
+/// # Errors
+/// Nothing was published.
+pub async fn publish_as(
+    broker: &Broker,
+    account: &Account,
+    publication: Publication,
+) -> Result<PublicationReceipt, ApiError> {
+    let Publication { topic_id, msgid, from, object, has_offset } = publication;
     let (msgid, object) = SentObject { msgid, from, text: object }.complete(account.id)?;
-    let frame = wire::text(&[object.as_bytes()]);
-    undisturbed(async move {
-        let name = topic_id.as_str().to_owned();
-        let (reached, offset) = broker.topics.publish_over_http(&account, topic_id, frame, has_offset).await?;
-        Ok(web::Json(PublicationReceipt {
-            kind: "topic_sent",
-            message: topic_receipt_text(reached),
-            topic_id: name,
-            msgid,
-            offset,
-            timestamp: epoch_seconds(broker.clock.now()),
-        }))
+    let (name, frame) = (topic_id.as_str().to_owned(), wire::text(&[object.as_bytes()]));
+    let (reached, offset) = broker.topics.publish_over_http(account, topic_id, frame, has_offset).await?;
+    Ok(PublicationReceipt {
+        kind: "topic_sent",
+        message: topic_receipt_text(reached),
+        topic_id: name,
+        msgid,
+        offset,
+        timestamp: epoch_seconds(broker.clock.now()),
     })
-    .await
 }
