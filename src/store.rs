@@ -42,10 +42,11 @@ mod tokens;
 mod topics;
 mod users;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use migration::MigrationError;
 use sea_orm::{DatabaseConnection, DbBackend};
+use tokio::sync::Notify;
 
 pub use broker::ServingBroker;
 pub use changes::{ChangeLimits, Changes, Decisions};
@@ -97,6 +98,7 @@ pub struct Store {
     database: Database,
     gate: Gate,
     stored_bytes: StoredBytes,
+    history_ended: Arc<Notify>,
     clock: Clock,
 }
 
@@ -112,7 +114,15 @@ impl Store {
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
         let stored_bytes = stored_bytes::per_minute(0);
-        Ok(Self { read, write, database, gate: Gate::default(), stored_bytes, clock: Clock::default() })
+        Ok(Self {
+            read,
+            write,
+            database,
+            gate: Gate::default(),
+            stored_bytes,
+            history_ended: Arc::default(),
+            clock: Clock::default(),
+        })
     }
 
     /// The same database for a broker, whose clients do not wait longer than `storage.timeout_ms` and have no more stored than

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use self::handle::{NotRequested, RoomError, Rooms};
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Journaling, Perform, Place, Queue},
+    journal::{Journaling, Perform, Place, Queue, WriteQueued, write_batch},
 };
 use crate::{
     clock::Clock,
@@ -81,6 +81,14 @@ impl RoomManager {
         let history_bytes = HISTORY_BYTES.min(relays.quarter_of_outbox());
         let occupancy = Occupancy::default();
         Self { occupancy, queue: Queue::new(journal), history_bytes, relays, clock }
+    }
+}
+
+impl Handler<WriteQueued> for RoomManager {
+    type Result = ();
+
+    fn handle(&mut self, _: WriteQueued, context: &mut Self::Context) {
+        write_batch(self, context);
     }
 }
 

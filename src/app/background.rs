@@ -56,6 +56,7 @@ pub(super) fn start(
             settings.messages.retention_hours,
         ),
     );
+    loops.spawn("deletion from topics' histories", clean_histories(store.clone()));
     loops.spawn(
         "deletion of old gateway history",
         thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
@@ -98,8 +99,24 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
     }
 }
 
-/// Deletes finished commands that were given more than `days` ago, acknowledged messages that ended more than `hours` ago, what
-/// no topic's history keeps, and old logins, once per [`CLEANING`]. Never returns.
+/// Deletes what no topic's history keeps, once per [`CLEANING`] and when a history has ended. Never returns.
+async fn clean_histories(store: Store) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = store.history_ended() => {}
+        }
+        match store.clean_histories().await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "publications deleted that no topic's history keeps"),
+            Err(error) => tracing::warn!(%error, "cannot delete what no topic's history keeps"),
+        }
+    }
+}
+
+/// Deletes finished commands that were given more than `days` ago, acknowledged messages that ended more than `hours` ago, and
+/// old logins, once per [`CLEANING`]. Never returns.
 async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
@@ -113,11 +130,6 @@ async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old messages deleted (messages.retention_hours)"),
             Err(error) => tracing::warn!(%error, "cannot delete old messages"),
-        }
-        match store.clean_histories().await {
-            Ok(0) => {}
-            Ok(deleted) => tracing::info!(deleted, "publications deleted that no topic's history keeps"),
-            Err(error) => tracing::warn!(%error, "cannot delete what no topic's history keeps"),
         }
         if let Err(error) = store.forget_old_logins().await {
             tracing::warn!(%error, "cannot delete old logins");

@@ -21,7 +21,7 @@ use crate::{
     domain::topics::{history::MAX_SIZE, pattern::has_wildcards},
     terminal::{
         WrongArguments,
-        output::{complain, json_text, printable, text, while_read},
+        output::{complain, items, json_text, printable, text, while_read},
         say,
     },
 };
@@ -106,9 +106,9 @@ impl Subscriber {
     /// Subscribes, and prints what comes until the connection ends.
     async fn print(&mut self, link: &mut Link, socket: &mut Connection) -> Result<Infallible, End> {
         if has_wildcards(&self.pattern) {
-            // first what was missed of each topic, since its offset grows with what comes by the pattern
-            for topic in self.offsets.keys() {
-                self.subscribe(socket, topic).await?;
+            // before the pattern, since offsets grow with what comes by it
+            for topic in self.missed(link).await? {
+                self.subscribe(socket, &topic).await?;
             }
         }
         self.subscribe(socket, &self.pattern).await?;
@@ -145,6 +145,44 @@ impl Subscriber {
         }
     }
 
+    /// The topics that match the pattern and have publications that are not printed. What was there before the first
+    /// connection counts as printed.
+    async fn missed(&mut self, link: &Link) -> Result<Vec<String>, ClientError> {
+        let (mut missed, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/topics?match={}&limit=1000{cursor}", percent_encoded(&self.pattern));
+            let page: Value = match link.client().get(&path).await {
+                // the subscription is refused, too, with a better reason
+                Err(ClientError::Refused { .. }) => return Ok(missed),
+                page => page?,
+            };
+            for topic in items(&page, "topics") {
+                let (Some(id), Some(newest)) = (topic["id"].as_str(), topic["history"]["last_offset"].as_i64()) else {
+                    continue;
+                };
+                if !self.is_told {
+                    self.offsets.insert(id.to_owned(), newest);
+                    continue;
+                }
+                let printed = self.offsets.entry(id.to_owned()).or_insert(0);
+                if newest < *printed {
+                    complain(&format!(
+                        "the topic {} is another one; beginning with its first publication",
+                        printable(id)
+                    ));
+                    *printed = 0;
+                }
+                if newest > *printed {
+                    missed.push(id.to_owned());
+                }
+            }
+            match page["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={}", percent_encoded(next)),
+                None => return Ok(missed),
+            }
+        }
+    }
+
     /// Asks for a subscription that goes on where printing ended.
     async fn subscribe(&self, socket: &mut Connection, topic: &str) -> Result<(), ClientError> {
         let mut frame = json!({ "type": "subscribe", "topic_id": topic });
@@ -161,9 +199,10 @@ impl Subscriber {
             let first = newest.saturating_sub(self.last.take().map_or(0, |last| last as i64)).max(0);
             self.offsets.entry(topic.to_owned()).or_insert(first);
         }
-        if topic == self.pattern && !self.is_told {
+        if topic == self.pattern {
+            let again = if self.is_told { " again" } else { "" };
             self.is_told = true;
-            complain(&format!("subscribed to {}", printable(topic)));
+            complain(&format!("subscribed to {}{again}", printable(topic)));
         }
     }
 
@@ -213,12 +252,16 @@ impl Subscriber {
         if self.offsets.contains_key(topic) || self.without_history.contains(topic) {
             return !self.without_history.contains(topic);
         }
-        let path: String = topic.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let shown: Result<Value, _> = link.client().get(&format!("/topics/{path}")).await;
+        let shown: Result<Value, _> = link.client().get(&format!("/topics/{}", percent_encoded(topic))).await;
         let has_history = shown.is_ok_and(|topic| topic["history"].is_object());
         if !has_history {
             self.without_history.insert(topic.to_owned());
         }
         has_history
     }
+}
+
+/// For a path or a query.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

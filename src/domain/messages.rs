@@ -45,6 +45,11 @@ pub enum MessageState {
 }
 
 impl MessageState {
+    /// Whether a message in this state goes nowhere any more.
+    pub fn is_end(self) -> bool {
+        !matches!(self, Self::QueuedOffline | Self::PendingAck)
+    }
+
     /// All states.
     pub const ALL: [Self; 7] = [
         Self::QueuedOffline,
@@ -137,11 +142,13 @@ impl Answer {
         }
     }
 
-    /// What becomes of a message that the recipient could not take `refusals` times before.
-    pub fn decide(self, refusals: u32) -> AfterAnswer {
+    /// What becomes of a message that was sent `attempts` times, and that the recipient could not take `refusals` times before.
+    pub fn decide(self, refusals: u32, attempts: u32) -> AfterAnswer {
         match self {
             Self::Acknowledged => AfterAnswer::Ended(MessageState::Delivered),
             Self::Rejected => AfterAnswer::Ended(MessageState::Rejected),
+            // once for each time that it was sent
+            Self::NotNow if refusals >= attempts => AfterAnswer::Nothing,
             Self::NotNow => match RETRY_SECS.get(refusals as usize) {
                 Some(secs) => AfterAnswer::Again(Duration::from_secs(*secs)),
                 None => AfterAnswer::Ended(MessageState::Failed),
@@ -157,6 +164,8 @@ pub enum AfterAnswer {
     Ended(MessageState),
     /// It goes again after this time.
     Again(Duration),
+    /// Nothing: the recipient has said so before, and it has not come again since.
+    Nothing,
 }
 
 /// A client, and how often its UUID had been deleted: whoever gets the UUID afterwards is another.
@@ -226,9 +235,15 @@ impl Depth {
 }
 
 impl QueueLimits {
-    /// Whether so many messages may wait.
-    pub fn admit(&self, depth: Depth) -> bool {
-        (self.messages == 0 || depth.messages <= self.messages) && (self.bytes == 0 || depth.bytes <= self.bytes)
+    /// The limit, by its key, because of which so many messages may not wait.
+    pub fn exceeded(&self, depth: Depth) -> Option<&'static str> {
+        if self.messages > 0 && depth.messages > self.messages {
+            Some("limits.queued_per_device")
+        } else if self.bytes > 0 && depth.bytes > self.bytes {
+            Some("limits.queued_bytes_per_device")
+        } else {
+            None
+        }
     }
 }
 
@@ -239,10 +254,12 @@ mod tests {
     #[test]
     fn an_answer_ends_a_message_or_puts_it_off_four_times() {
         let again = |secs| AfterAnswer::Again(Duration::from_secs(secs));
-        let decided: Vec<_> = (0..5).map(|refusals| Answer::NotNow.decide(refusals)).collect();
+        let decided: Vec<_> = (0..5).map(|refusals| Answer::NotNow.decide(refusals, refusals + 1)).collect();
         assert_eq!(decided, [again(2), again(4), again(8), again(16), AfterAnswer::Ended(MessageState::Failed)]);
-        assert_eq!(Answer::Acknowledged.decide(4), AfterAnswer::Ended(MessageState::Delivered));
-        assert_eq!(Answer::Rejected.decide(0), AfterAnswer::Ended(MessageState::Rejected));
+        // what it has not got since is not counted
+        assert_eq!(Answer::NotNow.decide(1, 1), AfterAnswer::Nothing);
+        assert_eq!(Answer::Acknowledged.decide(4, 4), AfterAnswer::Ended(MessageState::Delivered));
+        assert_eq!(Answer::Rejected.decide(0, 0), AfterAnswer::Ended(MessageState::Rejected));
     }
 
     #[test]
@@ -275,8 +292,10 @@ mod tests {
     fn a_queue_is_full_by_messages_or_by_bytes() {
         let limits = QueueLimits { messages: 2, bytes: 100 };
         let depth = Depth::default().with(40);
-        assert!(limits.admit(depth.with(60)));
-        assert!(!limits.admit(depth.with(61)) && !limits.admit(depth.with(1).with(1)));
-        assert!(QueueLimits { messages: 0, bytes: 0 }.admit(Depth { messages: 1 << 40, bytes: 1 << 50 }));
+        assert_eq!(limits.exceeded(depth.with(60)), None);
+        assert_eq!(limits.exceeded(depth.with(61)), Some("limits.queued_bytes_per_device"));
+        assert_eq!(limits.exceeded(depth.with(1).with(1)), Some("limits.queued_per_device"));
+        let none = QueueLimits { messages: 0, bytes: 0 };
+        assert_eq!(none.exceeded(Depth { messages: 1 << 40, bytes: 1 << 50 }), None);
     }
 }

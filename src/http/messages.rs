@@ -119,7 +119,7 @@ impl Key for QueueKey {
 }
 
 /// What waits for a device, in the order in which it gets it. For the device, with the content, and for operators.
-#[utoipa::path(get, path = "/devices/{device_id}/queue", tag = "messaging", params(("device_id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: 1000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/devices/{device_id}/queue", tag = "messaging", params(("device_id" = uuid::Uuid, Path), ("limit" = Option<u64>, Query, description = "1 to 1000; left out: 100"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = DeviceQueue), (status = 403, description = "Neither the device nor an operator"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn queue(
     broker: web::Data<Broker>,
     admission: web::Data<Admission>,
@@ -134,9 +134,11 @@ pub async fn queue(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     broker.devices.get(device).await?;
     let Part { after, limit, bytes } = part.0;
+    // without a limit it would be the complete list
+    let limit = if limit > MOST { USUAL } else { limit };
     let after = after.map(|QueueKey(priority, id)| (priority, id));
     let (queue, messages, more) =
-        broker.messages.queue(device, &identity.account, after, limit.min(MOST), bytes.min(PAGE_BYTES)).await?;
+        broker.messages.queue(device, &identity.account, after, limit, bytes.min(PAGE_BYTES)).await?;
     let last = messages.last().map(|view| QueueKey(view.message.priority, view.message.id));
     let next = Next::after(last.as_ref(), more);
     Ok(web::Json(DeviceQueue::of(&queue, messages.into_iter().map(MessageInfo::of), next)))

@@ -63,7 +63,7 @@ impl FromFields for CreateTopic {
             None => None,
             Some(change) => {
                 let retention = change.apply(None);
-                Some(retention.ok_or_else(|| fields.fault("missing", "history", "Field required: size"))?)
+                Some(retention.ok_or_else(|| fields.fault_in("missing", "history", "size", "Field required"))?)
             }
         };
         Ok(Self { topic_id, metadata: metadata?, history })
@@ -82,6 +82,12 @@ impl FromFields for TopicName {
     const IGNORES_UNKNOWN: bool = true;
 
     fn from_fields(fields: &mut Fields<'_>) -> Checked<Self> {
+        // what would be ignored although the same frame on a socket has it
+        if let Some(name) = ["since_offset", "last"].into_iter().find(|name| fields.has(name)) {
+            let msg =
+                "Value error, only a subscription on a socket begins at an offset; here the client gets what comes";
+            return Err(fields.fault("value_error", name, msg));
+        }
         topic_id(fields).map(|topic_id| Self { topic_id })
     }
 }

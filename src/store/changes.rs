@@ -99,12 +99,12 @@ impl Store {
             topics::append::apply(transaction, changes.appends, limits, nearly_full, &self.clock).await?;
         let rooms_per_user = limits.rooms_per_user;
         let rooms = rooms::changes::apply(transaction, changes.rooms, rooms_per_user, nearly_full, &self.clock).await?;
-        // last, since they take numbers of a counter
-        if bytes != 0 {
-            counters::add(transaction, Counter::StoredBytes, bytes).await?;
-        }
         let now = self.clock.now();
-        let messages = messages::apply(transaction, changes.messages, limits, nearly_full, now).await?;
+        let (messages, more) = messages::apply(transaction, changes.messages, limits, nearly_full, now).await?;
+        // last, as the order of locks has it: whoever deletes rows takes the counter after them
+        if bytes + more != 0 {
+            counters::add(transaction, Counter::StoredBytes, bytes + more).await?;
+        }
         Ok(Decisions { appends: Ok(appends), messages: Ok(messages), rooms: Ok(rooms) })
     }
 }

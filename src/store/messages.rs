@@ -31,7 +31,8 @@ fn count(times: i64) -> u32 {
     u32::try_from(times).unwrap_or(u32::MAX)
 }
 
-/// Decides and writes changes, under the locks of their recipients' rows.
+/// Decides and writes changes, under the locks of their recipients' rows. Returns what is decided of each, and the bytes of
+/// new messages.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
@@ -41,11 +42,11 @@ pub(super) async fn apply(
     limits: ChangeLimits,
     nearly_full: bool,
     now: DateTime<Utc>,
-) -> Result<Vec<MessageDecided>, StoreError> {
+) -> Result<(Vec<MessageDecided>, i64), StoreError> {
     let mut decided = vec![MessageDecided::Done; changes.len()];
     take::note_told(transaction, changes, now).await?;
     end::apply(transaction, changes, &mut decided, now).await?;
-    accept::apply(transaction, changes, &mut decided, limits, nearly_full, now).await?;
+    let bytes = accept::apply(transaction, changes, &mut decided, limits, nearly_full, now).await?;
     take::apply(transaction, changes, &mut decided, now).await?;
-    Ok(decided)
+    Ok((decided, bytes))
 }

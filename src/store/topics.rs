@@ -132,7 +132,8 @@ impl Store {
         creator: ClientId,
         change: &TopicChange,
     ) -> Result<UpdatedTopic, StoreError> {
-        let transaction = self.begin().await?;
+        // a shorter history makes room
+        let transaction = if change.metadata.is_some() { self.begin().await? } else { self.begin_essential().await? };
         let of_creator = Topics::find_by_id(id).filter(Column::Creator.eq(creator.uuid()));
         let Some(row) = of_creator.lock(LockType::NoKeyUpdate).one(&transaction).await? else {
             return Ok(UpdatedTopic::NotFound);
@@ -153,7 +154,12 @@ impl Store {
             set_retention(&mut row, after);
             // else they would be there again, with a gap behind them, once the history becomes longer
             if let (Some(history), Some(after)) = (history, after) {
-                let up_to = after.after(history.last_offset);
+                let mut up_to = after.after(history.last_offset);
+                // what was too old, too
+                if history.retention.ttl_secs.is_some() {
+                    let first = history::first_offset(&transaction, &history, self.clock.now()).await?;
+                    up_to = up_to.max(first.unwrap_or(history.last_offset + 1) - 1);
+                }
                 deleted = history::delete(&transaction, history.id, i64::MIN, up_to).await?.bytes;
                 row.history_bytes = Set(history.bytes - deleted);
             }
@@ -169,6 +175,9 @@ impl Store {
             counters::add(&transaction, Counter::StoredBytes, -deleted).await?;
         }
         transaction.commit().await?;
+        if history.is_some() && row.history_id.is_none() {
+            self.history_ended.notify_one();
+        }
         Ok(UpdatedTopic::Done(row.into()))
     }
 
@@ -181,6 +190,7 @@ impl Store {
         let of_creator = Topics::delete_many().filter(Column::Id.eq(id)).filter(Column::Creator.eq(creator.uuid()));
         let deleted = of_creator.exec(&transaction).await?;
         transaction.commit().await?;
+        self.history_ended.notify_one();
         Ok(deleted.rows_affected > 0)
     }
 

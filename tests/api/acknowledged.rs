@@ -476,7 +476,7 @@ async fn senders_recipients_and_operators_read_messages_and_nobody_else() {
     assert_eq!((get(&operator, &path).await.1.get("content"), get(&anna.client, &path).await.0), (None, 404));
     let (_, status) = get(&anna.client, "/messages/1/status").await;
     let expected = json!({
-        "msgid": "1", "status": "delivered", "recipient": pump.uuid, "sender": anna.uuid, "attempts": 1, "ack_required": true,
+        "id": 1, "msgid": "1", "status": "delivered", "recipient": pump.uuid, "sender": anna.uuid, "attempts": 1, "ack_required": true,
     });
     assert_eq!(status, expected);
     assert_eq!(get(&operator, "/messages/1/status").await.0, 200);

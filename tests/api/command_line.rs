@@ -141,6 +141,9 @@ async fn a_subscriber_prints_what_was_kept_and_what_comes_and_goes_on_where_it_w
     let operator = broker.admin().await;
     let create = json!({ "topic_id": "news", "history": { "size": 100 } });
     assert_eq!(post(&operator, "/topics/create", create).await.0, 200);
+    let kept = |topic: &str| json!({ "topic_id": topic, "history": { "size": 100 } });
+    assert_eq!(post(&operator, "/topics/create", kept("quiet/a")).await.0, 200);
+    publish(&mut broker, &["quiet/a", "before"]);
     assert_eq!(
         publish(&mut broker, &["news", "first"]),
         (Some(0), "Message sent to 0 subscribers, offset 1\n".to_owned())
@@ -174,10 +177,21 @@ async fn a_subscriber_prints_what_was_kept_and_what_comes_and_goes_on_where_it_w
     for content in ["fifth", "sixth"] {
         publish(&mut broker, &["news", content]);
     }
-    for program in [&mut last, &mut all] {
-        program.says("news 5: fifth").await;
-        assert_eq!(program.line().await, "news 6: sixth");
+    // of these it has printed nothing yet, and one of them was not there
+    publish(&mut broker, &["quiet/a", "meanwhile"]);
+    let operator = broker.admin().await;
+    assert_eq!(post(&operator, "/topics/create", kept("quiet/b")).await.0, 200);
+    publish(&mut broker, &["quiet/b", "new"]);
+    last.says("news 5: fifth").await;
+    assert_eq!(last.line().await, "news 6: sixth");
+    let expected = ["news 5: fifth", "news 6: sixth", "quiet/a 2: meanwhile", "quiet/b 1: new"];
+    let mut printed = Vec::new();
+    while printed.len() < expected.len() {
+        printed.push(all.line().await);
+        printed.retain(|line| !line.starts_with("switchboard: "));
     }
+    printed.sort();
+    assert_eq!(printed, expected);
     since.says(r#""offset":5"#).await;
     assert!(since.line().await.contains(r#""offset":6"#));
 }

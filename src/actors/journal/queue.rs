@@ -3,13 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::{Change, Outcomes, Perform, Performed};
 use crate::store::StoreError;
 
-/// How long a batch that is written waits for the next one at most ([`Journaling::joins`]), if no test says otherwise.
+/// How long a batch that is written waits for the next one at most ([`Journaling::joins`]).
 const JOIN: Duration = Duration::from_millis(5);
 
 /// Changes of type `C`, each with whoever asked for it.
@@ -21,11 +21,16 @@ pub struct Queue<C: Change, A> {
     writing: bool,
     /// a batch that is written, and told with the next one
     held: Option<Held<C, A>>,
-    /// for how long it is held at most
+    /// for how long it is held at most; a test may need longer
     pub(crate) join: Duration,
     /// the commit takes so long that further changes are refused
     is_late: bool,
 }
+
+/// What was in the mailbox together with the first change of a batch is in the queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WriteQueued;
 
 /// A batch that is written.
 struct Held<C: Change, A> {
@@ -35,13 +40,18 @@ struct Held<C: Change, A> {
 }
 
 impl<C: Change, A> Queue<C, A> {
+    /// Whether nothing waits, is being written or is held.
+    pub fn is_idle(&self) -> bool {
+        !self.writing && self.waiting.is_empty() && self.held.is_none()
+    }
+
     pub fn new(journal: Recipient<Perform<C>>) -> Self {
         Self { journal, waiting: Vec::new(), writing: false, held: None, join: JOIN, is_late: false }
     }
 }
 
 /// An actor that has its changes decided and written by the Journal.
-pub trait Journaling: Actor<Context = Context<Self>> {
+pub trait Journaling: Actor<Context = Context<Self>> + Handler<WriteQueued> {
     type Change: Change;
     /// Who asked for a change.
     type Asker: 'static;
@@ -57,7 +67,7 @@ pub trait Journaling: Actor<Context = Context<Self>> {
         context: &mut Context<Self>,
     );
 
-    /// Whether the outcomes of a batch had better be told together with those of the next one, which is written meanwhile. They
+    /// Whether the outcomes of a batch are told together with those of the next one, which is written meanwhile. They
     /// then wait for it a few milliseconds at most.
     fn joins(&mut self, _written: &[Self::Change], _next: &[(Self::Change, Self::Asker)]) -> bool {
         false
@@ -79,13 +89,18 @@ fn write<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
         return;
     }
     queue.writing = true;
-    // the mailbox first: what comes at once is one batch, and what is in one batch goes to each socket in one write
-    context
-        .spawn(std::future::ready(()).into_actor(actor).map(|(), actor: &mut A, context| write_batch(actor, context)));
+    // behind what is in the mailbox: what comes at once is one batch, and what is in one batch goes to each socket in one write
+    context.notify(WriteQueued);
 }
 
-fn write_batch<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
+/// Has the batch written that [`WriteQueued`] announces.
+pub fn write_batch<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
     let queue = actor.queue();
+    if queue.waiting.is_empty() {
+        // they were refused meanwhile
+        queue.writing = false;
+        return;
+    }
     let count = queue.waiting.len().min(A::Change::BATCH);
     let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
     let changes: Arc<[A::Change]> = changes.into();

@@ -63,15 +63,11 @@ impl MessageError {
                 MessageRefusal::MsgidReused => {
                     (ErrorCode::MsgidReused, format!("msgid was used for another message to {to}").into())
                 }
-                MessageRefusal::QueueFull => (
-                    ErrorCode::QueueFull,
-                    format!(
-                        "Queue of recipient {to} is full (limits.queued_per_device, limits.queued_bytes_per_device)"
-                    )
-                    .into(),
-                ),
+                MessageRefusal::QueueFull(key) => {
+                    (ErrorCode::QueueFull, format!("Queue of recipient {to} is full ({key})").into())
+                }
                 MessageRefusal::TotalReached => {
-                    (ErrorCode::StorageFull, "As much is stored as may (messages.total_bytes)".into())
+                    (ErrorCode::StorageFull, "The limit of stored bytes is reached (messages.total_bytes)".into())
                 }
                 MessageRefusal::StorageFull => {
                     let (code, text) = StoreError::NearlyFull.told();

@@ -1,10 +1,10 @@
 //! What becomes of changes: who is told, and what goes to recipients.
 
-use actix::{AsyncContext, Context};
+use actix::{AsyncContext, Context, Handler};
 
 use super::{Asker, MessageError, MessageManager, RETRY, Sender, messages::Resume};
 use crate::{
-    actors::journal::{Journaling, Queue},
+    actors::journal::{Journaling, Queue, WriteQueued, write_batch},
     delivery::SessionHandle,
     domain::{
         ids::ClientId,
@@ -91,7 +91,7 @@ impl MessageManager {
         match answered.update {
             Some(update) => self.end(&update, context),
             // another may have ended it
-            None if answered.again.is_none() => {
+            None if answered.state.is_end() => {
                 self.deliveries.ended(to, answered.id);
                 self.pump_soon(context);
             }
@@ -164,6 +164,14 @@ impl MessageManager {
             (_, MessageDecided::Ended(Some(update))) => self.end(&update, context),
             _ => {}
         }
+    }
+}
+
+impl Handler<WriteQueued> for MessageManager {
+    type Result = ();
+
+    fn handle(&mut self, _: WriteQueued, context: &mut Self::Context) {
+        write_batch(self, context);
     }
 }
 

@@ -175,7 +175,7 @@ async fn a_refusal_and_a_failing_database_are_told_and_leave_the_window_open() {
     for round in 0..3 {
         scene.send(&sender, &anna, &pump, "1").await;
         let (_, done) = scene.journal.batch().await;
-        let refusal = MessageDecided::Accepted(Err(MessageRefusal::QueueFull));
+        let refusal = MessageDecided::Accepted(Err(MessageRefusal::QueueFull("limits.queued_per_device")));
         let (outcome, code) = if round % 2 == 0 {
             (Ok(vec![refusal]), "queue_full")
         } else {

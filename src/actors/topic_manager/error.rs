@@ -44,9 +44,12 @@ pub enum TopicError {
     /// As many publications wait to be stored as may.
     #[error("as many publications wait to be stored as may")]
     QueueFull,
-    /// As much is stored as may.
-    #[error("as much is stored as may (messages.total_bytes)")]
+    /// The limit of all bytes that are stored is reached.
+    #[error("the limit of stored bytes is reached (messages.total_bytes)")]
     TotalReached,
+    /// A pattern has no offsets.
+    #[error("since_offset and last are for one topic, not for a pattern")]
+    FromOffsetOfPattern,
     /// The topic has no history.
     #[error("topic has no history")]
     NoHistory,
@@ -90,9 +93,11 @@ impl TopicError {
             Self::BadPattern(why) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
             }
-            Self::TotalReached => (ErrorCode::StorageFull, "As much is stored as may (messages.total_bytes)".into()),
+            Self::TotalReached => {
+                (ErrorCode::StorageFull, "The limit of stored bytes is reached (messages.total_bytes)".into())
+            }
             Self::NoHistory => (ErrorCode::NoHistory, "Topic has no history".into()),
-            Self::NoSize | Self::ReservedOffset | Self::OffsetBeyond(_) => {
+            Self::NoSize | Self::FromOffsetOfPattern | Self::ReservedOffset | Self::OffsetBeyond(_) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: {self}").into())
             }
             Self::NotSubscribed(_) => (ErrorCode::NotSubscribed, self.to_string().into()),

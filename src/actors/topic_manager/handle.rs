@@ -9,12 +9,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::publishing::NotPublished;
 use super::{
     Directory, TopicError, TopicManager,
     known::KnownTopics,
-    messages::{GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
+    messages::{AwaitDelivery, GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
 };
 use crate::{
     actors::journal::{Perform, Places},
@@ -74,6 +75,8 @@ pub struct Topics {
     known: Arc<KnownTopics>,
     access: Arc<Access>,
     places: Places,
+    /// for parts of histories in memory
+    parts: Arc<Semaphore>,
     /// `limits.topics_per_client`; 0 is none
     per_creator: usize,
 }
@@ -101,9 +104,22 @@ impl Topics {
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
         let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
-        let places = Places::default();
+        let (places, parts) = (Places::default(), Arc::new(Semaphore::new(catch_up::PARTS)));
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
-        Self { manager, directory, relays, backplane, store, accounts, clock, known, access, places, per_creator }
+        Self {
+            manager,
+            directory,
+            relays,
+            backplane,
+            store,
+            accounts,
+            clock,
+            known,
+            access,
+            places,
+            parts,
+            per_creator,
+        }
     }
 
     /// Creates a topic.
@@ -260,8 +276,11 @@ impl Topics {
         // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
         // or of the client, a loss of the role
         let checked = self.check_again(account, id).await;
-        if checked.is_err() {
-            self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
+        match checked {
+            Err(_) => self.manager.send(Unsubscribe { client, id: id.clone() }).await?,
+            // so that none comes after the answer that is not newer than its offset
+            Ok(Some(_)) => self.manager.send(AwaitDelivery).await?,
+            Ok(None) => {}
         }
         checked
     }

@@ -153,3 +153,8 @@ pub(super) struct GetSubscribers(pub(super) TopicId);
 #[derive(Message)]
 #[rtype(result = "Vec<usize>")]
 pub(super) struct GetCounts(pub(super) Vec<String>);
+
+/// Completes when all publications are delivered that are stored by now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct AwaitDelivery;

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::{
     TopicError, TopicManager,
-    messages::{MarkPublished, Publish, PublishOverHttp, Published},
+    messages::{AwaitDelivery, MarkPublished, Publish, PublishOverHttp, Published},
 };
 use crate::{
-    actors::journal::{Journaling, Place, Queue},
+    actors::journal::{Journaling, Place, Queue, WriteQueued, write_batch},
     delivery::{Mark, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
@@ -56,6 +56,8 @@ pub enum Answer {
 pub enum Waiting {
     Publication(Publication),
     Answer(Answer),
+    /// Dropped when all before it is delivered.
+    Delivered(#[expect(dead_code, reason = "its drop tells")] oneshot::Sender<()>),
 }
 
 impl Waiting {
@@ -64,7 +66,7 @@ impl Waiting {
         match self {
             Self::Publication(Publication { sender: Sender::Session { session, .. }, .. })
             | Self::Answer(Answer::Error { session, .. } | Answer::Mark { session, .. }) => Some(session.id()),
-            Self::Publication(_) => None,
+            Self::Publication(_) | Self::Delivered(_) => None,
         }
     }
 }
@@ -189,6 +191,21 @@ impl Handler<PublishOverHttp> for TopicManager {
     }
 }
 
+impl Handler<AwaitDelivery> for TopicManager {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: AwaitDelivery, context: &mut Self::Context) -> Self::Result {
+        if self.queue.is_idle() {
+            return Box::pin(std::future::ready(()));
+        }
+        let (waiting, delivered) = oneshot::channel();
+        let nothing = Append { topic: TopicId::from(""), message: None };
+        self.enqueue_one(nothing, Waiting::Delivered(waiting), context);
+        // completes with an error, since the sender is dropped
+        Box::pin(async { drop(delivered.await) })
+    }
+}
+
 impl Handler<MarkPublished> for TopicManager {
     type Result = ();
 
@@ -203,6 +220,14 @@ fn with_offset(frame: &Bytes, offset: i64) -> Bytes {
     // it was made from a text
     let (prefix, fields) = outbound::with_offset(std::str::from_utf8(&payload).unwrap_or_default(), offset);
     wire::text(&[prefix.as_bytes(), fields.as_bytes()])
+}
+
+impl Handler<WriteQueued> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, _: WriteQueued, context: &mut Self::Context) {
+        write_batch(self, context);
+    }
 }
 
 impl Journaling for TopicManager {
@@ -249,6 +274,7 @@ impl Journaling for TopicManager {
         }
         match (waiting, outcome) {
             (Waiting::Answer(answer), _) => self.give(answer),
+            (Waiting::Delivered(_), _) => {}
             (Waiting::Publication(publication), _) if message.is_none() => self.deliver(topic, publication, None),
             (Waiting::Publication(publication), Ok(Ok(offset))) => self.deliver(topic, publication, offset),
             (Waiting::Publication(publication), Ok(Err(refusal))) => {

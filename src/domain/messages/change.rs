@@ -143,11 +143,11 @@ pub enum MessageRefusal {
     /// The sender has sent the recipient another message with this `msgid`.
     #[error("msgid was used for another message to this recipient")]
     MsgidReused,
-    /// As much waits for the recipient as may.
-    #[error("the queue of the recipient is full")]
-    QueueFull,
-    /// As much is stored as may.
-    #[error("as much is stored as may (messages.total_bytes)")]
+    /// The queue of the recipient is full: this limit, by its key, is reached.
+    #[error("the queue of the recipient is full ({0})")]
+    QueueFull(&'static str),
+    /// The limit of all bytes that are stored is reached.
+    #[error("the limit of stored bytes is reached (messages.total_bytes)")]
     TotalReached,
     /// Storage is nearly full.
     #[error("storage is nearly full")]

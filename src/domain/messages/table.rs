@@ -90,8 +90,8 @@ impl Table {
         }
         let open = self.rows.iter().filter(|row| row.to == to && row.ended_at.is_none());
         let depth = open.fold(Depth::default(), |depth, row| depth.with(row.bytes));
-        if !self.limits.admit(depth.with(object.len())) {
-            return Err(MessageRefusal::QueueFull);
+        if let Some(key) = self.limits.exceeded(depth.with(object.len())) {
+            return Err(MessageRefusal::QueueFull(key));
         }
         let goes = *recipient == RecipientPresence::Ready;
         let row = MessageRecord {
@@ -131,12 +131,13 @@ impl Table {
         };
         let (mut update, mut again) = (None, None);
         if row.ended_at.is_none() {
-            match answer.decide(row.refusals) {
+            match answer.decide(row.refusals, row.attempts) {
                 AfterAnswer::Ended(state) => update = Some(end(row, state, now)),
                 AfterAnswer::Again(after) => {
                     row.refusals += 1;
                     again = Some(after);
                 }
+                AfterAnswer::Nothing => {}
             }
         }
         MessageDecided::Answered(Some(Answered { id: row.id, state: row.state, update, again }))

@@ -87,8 +87,8 @@ pub enum AppendRefusal {
     /// The topic was deleted.
     #[error("topic not found")]
     TopicNotFound,
-    /// As much is stored as may (`messages.total_bytes`).
-    #[error("as much is stored as may (messages.total_bytes)")]
+    /// The limit of all bytes that are stored is reached.
+    #[error("the limit of stored bytes is reached (messages.total_bytes)")]
     TotalReached,
     /// Storage is nearly full.
     #[error("storage is nearly full")]

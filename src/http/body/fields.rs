@@ -144,6 +144,13 @@ impl<'a> Fields<'a> {
         Invalid
     }
 
+    /// Notes a fault of a field of an object that is a field.
+    pub fn fault_in(&mut self, kind: &'static str, outer: &str, name: &str, msg: impl Into<String>) -> Invalid {
+        let loc = vec![self.part.to_owned(), outer.to_owned(), name.to_owned()];
+        self.faults.push(Fault { kind, loc, msg: msg.into(), input: Value::Null });
+        Invalid
+    }
+
     /// Notes a fault of the object itself.
     pub fn fault_of_all(&mut self, kind: &'static str, msg: impl Into<String>) -> Invalid {
         self.faults.push(Fault { kind, loc: vec![self.part.to_owned()], msg: msg.into(), input: Value::Null });

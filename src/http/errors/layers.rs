@@ -169,7 +169,9 @@ impl From<TopicError> for ApiError {
             TopicError::NoHistory => Self::NoHistory,
             TopicError::NoSize => Self::invalid("missing", &["body", "history", "size"], "Field required", Value::Null),
             // only sockets are told of these
-            TopicError::OffsetBeyond(_) | TopicError::QueueFull => Self::Internal(error.to_string()),
+            TopicError::OffsetBeyond(_) | TopicError::FromOffsetOfPattern | TopicError::QueueFull => {
+                Self::Internal(error.to_string())
+            }
             TopicError::ReservedOffset => Self::invalid(
                 "value_error",
                 &["body", "offset"],

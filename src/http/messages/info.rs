@@ -96,9 +96,11 @@ pub struct MessageList {
     pub(super) next: Next,
 }
 
-/// The state of a message, as S004's clients ask for it.
+/// The state of a message, as clients of an earlier system ask for it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessageStatus {
+    #[schema(value_type = i64)]
+    id: DeliveryId,
     msgid: String,
     #[schema(value_type = MessageStateName)]
     status: &'static str,
@@ -115,6 +117,7 @@ pub struct MessageStatus {
 impl MessageStatus {
     pub(super) fn of(message: MessageRecord) -> Self {
         Self {
+            id: message.id,
             msgid: message.msgid,
             status: message.state.as_str(),
             recipient: message.to.client,

@@ -86,7 +86,7 @@ impl FromFields for DeviceMessage {
         let (mut ttl, mut priority) = (Ok(None), Ok(None));
         // without it these fields are the client's own
         if acknowledge {
-            ttl = fields.optional_number("ttl", 1..=MAX_TTL_SECS.into());
+            ttl = ttl_of(fields);
             priority = fields.optional_text("priority", 0..=usize::MAX);
             if fields.has("redelivered") {
                 let msg = "Value error, reserved field: the broker adds it to what it sends again";
@@ -96,6 +96,19 @@ impl FromFields for DeviceMessage {
         let (to, SentObject { msgid, from, text: object }, ttl) = (to?, object?, ttl?);
         let priority = priority?.as_deref().map(Priority::of_word).unwrap_or_default();
         Ok(Self { to, msgid, from, object, acknowledge, ttl, priority })
+    }
+}
+
+/// A number, as on sockets, and no text with one.
+fn ttl_of(fields: &mut Fields<'_>) -> Checked<Option<u64>> {
+    let given =
+        fields.optional_value("ttl").map(|ttl| ttl.as_u64().filter(|ttl| (1..=MAX_TTL_SECS.into()).contains(ttl)));
+    match given {
+        Some(None) => {
+            let msg = format!("Value error, ttl must be a whole number from 1 to {MAX_TTL_SECS}");
+            Err(fields.fault("value_error", "ttl", msg))
+        }
+        ttl => Ok(ttl.flatten()),
     }
 }
 

@@ -30,8 +30,11 @@ pub struct Subscription<'a> {
 /// Whether the frame is about a subscription: its `type` is `subscribe` or `unsubscribe`, and it has neither recipient nor
 /// content. Messages to topics may have any `type`, but always have a content.
 pub fn is_subscription(frame: &Frame<'_>) -> bool {
-    let has_content = frame.content.is_some_and(|content| content.get() != "null");
-    !has_content && frame.to.is_none() && frame.message.is_none() && wanted(frame).is_some()
+    !is_given(frame.content) && !is_given(frame.to) && frame.message.is_none() && wanted(frame).is_some()
+}
+
+fn is_given(field: Option<&RawValue>) -> bool {
+    field.is_some_and(|field| field.get() != "null")
 }
 
 fn wanted(frame: &Frame<'_>) -> Option<bool> {

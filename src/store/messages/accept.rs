@@ -55,6 +55,7 @@ struct Batch<'a, C> {
     stored: i64,
 }
 
+/// Decides about new messages, and inserts them. Returns their bytes.
 pub(super) async fn apply(
     transaction: &impl ConnectionTrait,
     changes: &[MessageChange],
@@ -62,19 +63,19 @@ pub(super) async fn apply(
     limits: ChangeLimits,
     nearly_full: bool,
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<i64, StoreError> {
     let new = changes.iter().enumerate().filter_map(|(index, change)| match change {
         MessageChange::Accept(message) => Some((index, message)),
         _ => None,
     });
     let new: Vec<_> = new.collect();
     if new.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let recipients: BTreeSet<_> = new.iter().map(|(_, message)| message.to.uuid()).collect();
     let recipients: Vec<_> = recipients.into_iter().collect();
     let incarnations = incarnations(transaction, &recipients).await?;
-    let total = counters::add(transaction, Counter::StoredBytes, 0).await?;
+    let total = counters::last(transaction, Counter::StoredBytes).await?;
     let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
     let mut batch = Batch {
         transaction,
@@ -107,8 +108,7 @@ pub(super) async fn apply(
         }
     }
     batch.insert(decided).await?;
-    counters::add(transaction, Counter::StoredBytes, batch.stored).await?;
-    Ok(())
+    Ok(batch.stored)
 }
 
 impl<'a, C: ConnectionTrait> Batch<'a, C> {
@@ -119,8 +119,8 @@ impl<'a, C: ConnectionTrait> Batch<'a, C> {
         let most = self.limits.total_bytes;
         if self.nearly_full {
             Some(MessageRefusal::StorageFull)
-        } else if !self.limits.queue.admit(depth.with(bytes)) {
-            Some(MessageRefusal::QueueFull)
+        } else if let Some(key) = self.limits.queue.exceeded(depth.with(bytes)) {
+            Some(MessageRefusal::QueueFull(key))
         } else if most > 0 && self.total + bytes as u64 > most {
             Some(MessageRefusal::TotalReached)
         } else {

@@ -28,8 +28,12 @@ struct Head {
     id: i64,
     state: MessageState,
     refusals: u32,
+    attempts: u32,
     has_ended: bool,
 }
+
+/// The columns of [`Head`].
+type Columns = (i64, String, i64, i64, Option<DateTime<Utc>>);
 
 pub(super) async fn apply(
     transaction: &impl ConnectionTrait,
@@ -90,11 +94,12 @@ async fn decide(
     if head.has_ended {
         return Ok(Some(Answered { id, state: head.state, update: None, again: None }));
     }
-    match answer.answer.decide(head.refusals) {
+    match answer.answer.decide(head.refusals, head.attempts) {
         AfterAnswer::Ended(state) => {
             let update = end(transaction, vec![head.id], state, Condition::all(), now).await?.remove(&id);
             Ok(Some(Answered { id, state, update, again: None }))
         }
+        AfterAnswer::Nothing => Ok(Some(Answered { id, state: head.state, update: None, again: None })),
         AfterAnswer::Again(after) => {
             Entity::update_many()
                 .filter(Column::Id.eq(head.id))
@@ -109,12 +114,14 @@ async fn decide(
 /// The message that an answer means: the oldest open one, else the newest.
 async fn find(transaction: &impl ConnectionTrait, answer: &AnswerOf) -> Result<Option<Head>, StoreError> {
     let AnswerOf { from, id, msgid, sender, .. } = answer;
-    let heads = Entity::find().select_only().columns([Column::Id, Column::State, Column::Refusals, Column::EndedAt]);
-    let head = |row: Option<(i64, String, i64, Option<DateTime<Utc>>)>| {
-        row.map(|(id, state, refusals, ended_at)| Head {
+    let columns = [Column::Id, Column::State, Column::Refusals, Column::Attempts, Column::EndedAt];
+    let heads = Entity::find().select_only().columns(columns);
+    let head = |row: Option<Columns>| {
+        row.map(|(id, state, refusals, attempts, ended_at)| Head {
             id,
             state: state_of(&state),
             refusals: count(refusals),
+            attempts: count(attempts),
             has_ended: ended_at.is_some(),
         })
     };

@@ -260,7 +260,7 @@ async fn what_ended_long_ago_is_deleted_and_no_longer_counted() {
     else {
         panic!("{decided:?}")
     };
-    assert_eq!(refusal.to_string(), "as much is stored as may (messages.total_bytes)");
+    assert_eq!(refusal.to_string(), "the limit of stored bytes is reached (messages.total_bytes)");
     fixture.decide_messages(&[MessageChange::End { id: first.id, to: pump, why: Ending::Cancelled }], 0).await;
     let ended = fixture.clock.now();
     assert_eq!(fixture.store.delete_messages_ended_before(ended).await.unwrap(), 0);

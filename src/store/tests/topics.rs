@@ -120,6 +120,29 @@ async fn when_all_together_have_too_many_bytes_histories_do_not_grow_but_full_on
 }
 
 #[tokio::test]
+async fn near_the_limit_of_all_bytes_each_history_has_what_it_gives_up_itself_and_no_more() {
+    let fixture = Fixture::new().await;
+    for (topic, size) in [("full", 1), ("long", 100), ("heavy", 100)] {
+        fixture.topic(topic, ClientId::random(), size).await;
+    }
+    let limits = ChangeLimits { total_bytes: 1200, topic_history_bytes: 1000, ..LIMITS };
+    let stored = [("full", 100), ("long", 100), ("heavy", 600), ("heavy", 400)];
+    assert!(fixture.append(limits, &stored).await.iter().all(Result::is_ok));
+    let full = Err(AppendRefusal::TotalReached);
+    // what one would give up if it grew is nothing for another
+    assert_eq!(fixture.append(limits, &[("long", 100), ("full", 500)]).await, [full, full]);
+    // one that replaces its only publication goes on within a batch, too
+    assert_eq!(fixture.append(limits, &[("full", 100); 3]).await, [Ok(Some(2)), Ok(Some(3)), Ok(Some(4))]);
+    // and so does one that is full by its bytes
+    assert_eq!(fixture.append(limits, &[("heavy", 600), ("heavy", 1)]).await, [Ok(Some(3)), Ok(Some(4))]);
+    assert_eq!(fixture.kept("heavy").await, [(3, 600), (4, 1)]);
+    assert_eq!(fixture.append(limits, &[("long", 400)]).await, [full]);
+    assert_eq!(fixture.append(limits, &[("long", 399)]).await, [Ok(Some(2))]);
+    fixture.check_bytes().await;
+    assert_eq!(fixture.stored_bytes().await, 1200);
+}
+
+#[tokio::test]
 async fn bytes_are_counted_through_all_that_happens_to_histories() {
     let fixture = Fixture::new().await;
     let mut random = StdRng::seed_from_u64(12);
@@ -156,6 +179,22 @@ async fn bytes_are_counted_through_all_that_happens_to_histories() {
     fixture.store.clean_histories().await.unwrap();
     fixture.check_bytes().await;
     assert_eq!(fixture.stored_bytes().await, 0);
+}
+
+#[tokio::test]
+async fn the_history_of_a_deleted_topic_is_cleaned_in_small_steps_and_leaves_a_new_one_of_its_name() {
+    let (fixture, creator) = (Fixture::new().await, ClientId::random());
+    fixture.topic("news", creator, 1000).await;
+    fixture.append(LIMITS, &[("news", 1); 250]).await;
+    assert!(fixture.store.delete_topic("news", creator).await.unwrap());
+    // whoever cleans is told
+    fixture.store.history_ended().await;
+    fixture.topic("news", creator, 1000).await;
+    fixture.append(LIMITS, &[("news", 2); 3]).await;
+    assert_eq!(fixture.store.clean_histories().await.unwrap(), 250);
+    assert_eq!(fixture.store.clean_histories().await.unwrap(), 0);
+    assert_eq!(fixture.kept("news").await, [(1, 2), (2, 2), (3, 2)]);
+    fixture.check_bytes().await;
 }
 
 #[tokio::test]

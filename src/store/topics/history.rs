@@ -58,21 +58,31 @@ pub(super) async fn delete(
     Ok(deleted)
 }
 
-/// The bytes of the publications of a history after one offset and up to another.
-pub(super) async fn bytes_between(
+/// The oldest publications of a history, at most so many, as offsets and bytes.
+pub(super) async fn oldest(
+    connection: &impl ConnectionTrait,
+    history: i64,
+    most: u64,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    oldest_after(connection, history, i64::MIN, most).await
+}
+
+async fn oldest_after(
     connection: &impl ConnectionTrait,
     history: i64,
     after: i64,
-    up_to: i64,
-) -> Result<i64, StoreError> {
-    let sum = Entity::find()
+    most: u64,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let oldest = Entity::find()
         .select_only()
-        // PostgreSQL sums to a type without limits
-        .column_as(Expr::expr(bytes()).sum().cast_as("bigint"), "bytes")
+        .column(Column::Offset)
+        .column_as(Expr::expr(bytes()), "bytes")
         .filter(Column::HistoryId.eq(history))
         .filter(Column::Offset.gt(after))
-        .filter(Column::Offset.lte(up_to));
-    Ok(sum.into_tuple::<Option<i64>>().one(connection).await?.flatten().unwrap_or(0))
+        .order_by_asc(Column::Offset)
+        .limit(most);
+    let oldest: Vec<(i64, i32)> = oldest.into_tuple().all(connection).await?;
+    Ok(oldest.into_iter().map(|(offset, bytes)| (offset, bytes.into())).collect())
 }
 
 /// The offset up to which the oldest publications of a history after this offset have so many bytes; or the last one of a
@@ -83,19 +93,10 @@ pub(super) async fn oldest_with(
     after: i64,
     wanted: i64,
 ) -> Result<Option<i64>, StoreError> {
-    let oldest = Entity::find()
-        .select_only()
-        .column(Column::Offset)
-        .column_as(Expr::expr(bytes()), "bytes")
-        .filter(Column::HistoryId.eq(history))
-        .filter(Column::Offset.gt(after))
-        .order_by_asc(Column::Offset)
-        .limit(CHUNK);
-    let oldest: Vec<(i64, i32)> = oldest.into_tuple().all(connection).await?;
     let (mut last, mut sum) = (None, 0);
-    for (offset, bytes) in oldest {
+    for (offset, bytes) in oldest_after(connection, history, after, CHUNK).await? {
         last = Some(offset);
-        sum += i64::from(bytes);
+        sum += bytes;
         if sum >= wanted {
             break;
         }
@@ -104,7 +105,7 @@ pub(super) async fn oldest_with(
 }
 
 /// The offset of the oldest publication that is kept.
-async fn first_offset(
+pub(super) async fn first_offset(
     connection: &impl ConnectionTrait,
     history: &History,
     now: DateTime<Utc>,
@@ -162,6 +163,11 @@ impl Store {
         }
         snapshot.end().await?;
         Ok(Some(part))
+    }
+
+    /// Completes after a topic has lost its history, or may have, so that its bytes are free soon.
+    pub async fn history_ended(&self) {
+        self.history_ended.notified().await;
     }
 
     /// Deletes what no history keeps any more, in transactions of a few rows each. Returns how many publications.

@@ -20,6 +20,9 @@ use crate::{
 /// Most publications that are read and sent at once.
 const PART: u64 = 256;
 
+/// Most subscribers for which a part is read, and then in memory, at once.
+pub(super) const PARTS: usize = 4;
+
 /// A subscriber that catches up with a topic.
 struct Subscriber {
     client: ClientId,
@@ -45,7 +48,7 @@ impl Topics {
     ) -> Result<(), TopicError> {
         let (subscription, history) = self.subscription(account, id).await?;
         if matches!(subscription, Subscription::Pattern(_)) {
-            return Err(TopicError::NotFound);
+            return Err(TopicError::FromOffsetOfPattern);
         }
         let history = history.ok_or(TopicError::NoHistory)?;
         let since = match beginning {
@@ -92,14 +95,20 @@ impl Topics {
         let bytes = self.relays.quarter_of_outbox();
         loop {
             self.relays.drained(&subscriber.session).await;
+            // one that was replaced reads nothing, and few at once hold a part
+            let turn = if subscriber.attempt.is_over() { return Ok(()) } else { self.parts.acquire().await };
+            if subscriber.attempt.is_over() {
+                return Ok(());
+            }
+            if subscriber.session.is_open() && !self.relays.is_drained(&subscriber.session) {
+                continue;
+            }
             let part = self.store.topic_history(topic.as_str(), since, PART, bytes).await?;
             let part = part.ok_or(TopicError::NoHistory)?;
             if since > part.last_offset {
                 // another topic has got its name
                 return Err(TopicError::OffsetBeyond(part.last_offset));
             }
-            // others may have filled the outbox meanwhile; from here on nothing waits until the part is there
-            self.relays.drained(&subscriber.session).await;
             if subscriber.attempt.is_over() {
                 return Ok(());
             }
@@ -115,6 +124,10 @@ impl Topics {
                 continue;
             }
             let session = &subscriber.session;
+            // others have filled the outbox meanwhile; from here on nothing waits until the part is there
+            if !self.relays.is_drained(session) {
+                continue;
+            }
             if since + 1 < part.first_offset {
                 if is_told {
                     self.relays.deliver(session, &[outbound::topic_gap(topic.as_str(), part.first_offset).as_bytes()]);
@@ -135,6 +148,7 @@ impl Topics {
             if !is_taken || since < part.last_offset {
                 continue;
             }
+            drop(turn);
             // frames for another thread leave at the end of the tick; later publications must not overtake them
             tick::over().await;
             self.relays.drained(session).await;
