@@ -116,7 +116,7 @@ fn ttl_of(fields: &mut Fields<'_>) -> Checked<Option<u64>> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessageReceipt {
     #[serde(rename = "type")]
-    #[schema(example = "sent")]
+    #[schema(example = "sent", pattern = "^sent$")]
     kind: &'static str,
     #[schema(example = "Message delivered")]
     message: &'static str,

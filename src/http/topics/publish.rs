@@ -59,7 +59,7 @@ impl FromFields for Publication {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PublicationReceipt {
     #[serde(rename = "type")]
-    #[schema(example = "topic_sent")]
+    #[schema(example = "topic_sent", pattern = "^topic_sent$")]
     kind: &'static str,
     #[schema(example = "Message sent to 2 subscribers")]
     message: String,
