@@ -6,6 +6,7 @@
 
 use actix::{Handler, Message};
 
+pub mod cluster_link;
 pub mod command_dispatcher;
 pub mod directory;
 pub mod gateway_monitor;
@@ -33,6 +34,7 @@ macro_rules! answer_health_checks {
 }
 
 answer_health_checks! {
+    cluster_link::ClusterLink: "cluster link",
     command_dispatcher::CommandDispatcher: "command dispatcher",
     gateway_monitor::GatewayMonitor: "gateway monitor",
     journal::JournalWriter: "journal",

@@ -23,9 +23,10 @@ mod stop;
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use actix_web::{dev::Server, web};
+use chrono::{DateTime, Utc};
 
 use self::{
-    actors::{Actors, Arbiters},
+    actors::{Actors, Arbiters, ThisNode},
     broker::broker,
     data::{Data, DataDir},
     identities::Identities,
@@ -33,10 +34,26 @@ use self::{
 };
 use crate::{
     clock::Clock,
+    cluster::{envelope::VERSIONS, node::Node, shard::Names},
+    protocol::outbound::rfc3339,
     settings::Settings,
     state::Broker,
-    store::{Location, Store},
+    store::{Location, ServingBroker, Store},
 };
+
+/// This process as a node.
+fn node(broker: &ServingBroker, started_at: DateTime<Utc>) -> Node {
+    Node {
+        incarnation: broker.instance,
+        host: broker.host.clone(),
+        process_id: broker.process_id,
+        address: broker.address.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        envelopes: VERSIONS.into_inner(),
+        started_at: rfc3339(started_at),
+        sockets: 0,
+    }
+}
 
 /// A broker that listens but does not serve yet; see [`Application::run_until_stopped`].
 pub struct Application {
@@ -73,7 +90,8 @@ impl Application {
             Data::open(&settings, address, &clock).await?;
         let identities = Identities::load(&settings, &clock, &dir.secret, &store, workers).await?;
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
-        let actors = Actors::start(&arbiters, &settings, &clock, workers, &store, accounts, restored).await?;
+        let this = ThisNode { workers, node: node(&held.broker, clock.now()), names: Names::of(&dir.secret) };
+        let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
         let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
         let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));
         let server = serve(broker.clone(), listener, workers)?;

@@ -7,6 +7,7 @@
 
 mod agent;
 mod client;
+mod cluster;
 mod commands;
 mod database;
 mod demo;
@@ -76,6 +77,8 @@ enum Command {
     Commands(commands::Arguments),
     /// List, add, remove or watch gateways
     Gateways(gateways::Arguments),
+    /// Show the nodes and the Redis servers that connect them
+    Cluster(cluster::Arguments),
     /// List, show or remove devices
     Devices(devices::Arguments),
     /// Connect as a device that answers commands by running a program
@@ -154,6 +157,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Subscribe(arguments) => system.block_on(subscribe::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
         Command::Gateways(arguments) => system.block_on(gateways::run(arguments)),
+        Command::Cluster(arguments) => system.block_on(cluster::run(arguments)),
         Command::Devices(arguments) => system.block_on(devices::run(arguments)),
         Command::Agent(arguments) => system.block_on(agent::run(arguments)),
         Command::Bench(arguments) => system.block_on(bench::run(arguments)),

@@ -1,6 +1,10 @@
-//! Communication between nodes. The modules above use [`Backplane`] and do not know how many nodes there are: a client that
+//! Communication between nodes, by way of Redis servers ([`shard`]), each of which is asked about its own share. The modules above use [`Backplane`] and do not know how many nodes there are: a client that
 //! is not connected to this node may be connected to another, a topic may have subscribers on others, and a revocation
 //! applies to all.
+
+pub mod envelope;
+pub mod node;
+pub mod shard;
 
 use std::collections::HashMap;
 

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod commands;
 pub mod gateways;
 pub mod ids;
+pub mod lease;
 pub mod liveness;
 pub mod login_limit;
 pub mod messages;

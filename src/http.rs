@@ -10,6 +10,7 @@ mod admission;
 mod arriving;
 pub mod body;
 mod clients;
+mod cluster;
 mod commands;
 pub mod connections;
 pub mod credentials;

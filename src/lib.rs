@@ -9,7 +9,7 @@
 //!   operator ─http→ handlers ─────────── messages ──────────────────→ CommandDispatcher  commands that have not ended
 //!   status ─ws→ Session actor ←─ frames ─ Relay ←──────────────────── GatewayMonitor     state of gateways (own thread)
 //!                      store (SQLite | PostgreSQL) ←───────────────── JournalWriter      batched writes
-//!                      cluster (other nodes)
+//!                      cluster (Redis, optional) ←────────────────── ClusterLink        other nodes
 //! ```
 //!
 //! | module | what it is |

@@ -6,6 +6,7 @@
 mod checks;
 mod gateways;
 mod layers;
+mod redis;
 mod secret;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 #[cfg(test)]
 pub(crate) use layers::built_in;
 pub use layers::{Flags, SettingsError, load};
+pub use redis::RedisAddress;
 pub use secret::{Secret, is_weak_secret};
 
 use crate::domain::{
@@ -48,8 +50,7 @@ pub struct Settings {
     pub commands: Commands,
     /// Lifetime and retention of acknowledged messages.
     pub messages: Messages,
-    /// Redis; a single node does not use it.
-    #[expect(dead_code, reason = "its keys are checked, and refused as long as there is no cluster")]
+    /// The Redis servers that connect nodes.
     pub redis: Redis,
     /// Level and format of the log.
     pub log: Log,
@@ -278,7 +279,6 @@ pub struct Messages {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each key is documented in config/default.toml
-#[expect(dead_code, reason = "as above")]
 pub struct Redis {
     pub url: Secret,
     pub host: String,

@@ -21,8 +21,8 @@ pub(crate) use self::{
 };
 use crate::{
     actors::{
-        command_dispatcher::Commands, gateway_monitor::Gateways, journal::Journal, message_manager::Messages,
-        registry::Clients, room_manager::Rooms, topic_manager::Topics,
+        cluster_link::Cluster, command_dispatcher::Commands, gateway_monitor::Gateways, journal::Journal,
+        message_manager::Messages, registry::Clients, room_manager::Rooms, topic_manager::Topics,
     },
     auth::{accounts::Accounts, login::Logins, registration::Registrations},
     clock::Clock,
@@ -67,6 +67,8 @@ pub struct Broker {
     pub journal: Journal,
     /// Delivers frames to any session.
     pub relays: Arc<Relays>,
+    /// This node's link to the others.
+    pub cluster: Cluster,
     pub(crate) requests: Mutex<Budgets<ClientId>>,
     pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
     pub(crate) draining: AtomicBool,

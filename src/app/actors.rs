@@ -7,6 +7,7 @@ use actix::Arbiter;
 use super::data::Restored;
 use crate::{
     actors::{
+        cluster_link::Cluster,
         command_dispatcher::{self, Commands},
         directory::Directory,
         gateway_monitor::{self, Gateways},
@@ -18,10 +19,10 @@ use crate::{
     },
     auth::accounts::Accounts,
     clock::Clock,
-    cluster::{Backplane, LocalBackplane},
+    cluster::{Backplane, LocalBackplane, node::Node, shard::Names},
     delivery::Relays,
     domain::rooms::RoomLimit,
-    settings::Settings,
+    settings::{RedisAddress, Settings},
     state::Supervision,
     store::{ChangeLimits, Store},
 };
@@ -36,6 +37,17 @@ pub(super) struct Actors {
     pub gateways: Gateways,
     pub journal: Journal,
     pub relays: Arc<Relays>,
+    pub cluster: Cluster,
+}
+
+/// This process.
+pub(super) struct ThisNode {
+    /// how many threads serve clients
+    pub workers: usize,
+    /// what other nodes know of it
+    pub node: Node,
+    /// of keys and channels in Redis
+    pub names: Names,
 }
 
 /// The threads of actors, beside those of the workers.
@@ -50,16 +62,17 @@ impl Actors {
     /// Starts all actors; the Relay of each worker starts with the worker.
     ///
     /// # Errors
-    /// The database failed, or the GatewayMonitor has ended.
+    /// The database failed, the GatewayMonitor has ended, or an address of Redis cannot be used.
     pub(super) async fn start(
         arbiters: &Arbiters,
         settings: &Settings,
         clock: &Clock,
-        workers: usize,
+        this: ThisNode,
         store: &Store,
         accounts: &Arc<Accounts>,
         restored: Restored,
     ) -> anyhow::Result<Self> {
+        let ThisNode { workers, node, names } = this;
         let control = arbiters.control.handle();
         let limits = &settings.limits;
         let directory = Arc::new(Directory::default());
@@ -161,13 +174,19 @@ impl Actors {
                 per_identity: limits.connections_per_identity,
             },
         );
+        let addresses =
+            RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
+        let cluster = Cluster::start(&control, node, addresses, &names, relays.clone())?;
         // so that the first request sees all gateways
         gateways.record_all().await?;
-        Ok(Self { clients, topics, messages, rooms, commands, gateways, journal, relays })
+        Ok(Self { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster })
     }
 
     /// Has the actors watched, all but the Relays.
     pub(super) fn watch(&self, supervision: &Supervision) {
+        if let Some(link) = self.cluster.recipient() {
+            supervision.watch_actor("cluster link", link);
+        }
         supervision.watch_actor("registry", self.clients.recipient());
         supervision.watch_actor("topic manager", self.topics.recipient());
         supervision.watch_actor("message manager", self.messages.recipient());

@@ -67,7 +67,7 @@ pub(super) fn start(
     });
     loops.spawn("database lock", {
         let (store, supervision) = (store.clone(), supervision.clone());
-        async move { supervision.fail(store.hold(held.lock, held.instance).await) }
+        async move { supervision.fail(store.hold(held.lock, held.broker.instance).await) }
     });
     supervision.start().context("cannot start the thread that watches the actors")?;
     Ok(supervision)

@@ -24,7 +24,7 @@ pub(super) fn broker(
     actors: Actors,
     supervision: Supervision,
 ) -> Broker {
-    let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays } = actors;
+    let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster } = actors;
     let Identities { accounts, passwords } = identities;
     let limits = &settings.limits;
     let sessions = Arc::new(clients.clone());
@@ -74,6 +74,7 @@ pub(super) fn broker(
         gateways,
         journal,
         relays,
+        cluster,
         settings,
     }
 }

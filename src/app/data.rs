@@ -3,7 +3,6 @@
 use std::{collections::HashMap, fs::File, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
-use uuid::Uuid;
 
 use super::bootstrap;
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
         ids::GatewayId,
     },
     settings::{Registration, Settings},
-    store::{DatabaseLock, Location, Store},
+    store::{DatabaseLock, Location, ServingBroker, Store},
 };
 
 /// The data directory, which no other broker uses until this is dropped.
@@ -55,7 +54,7 @@ pub(super) struct Data {
 pub(super) struct Held {
     pub lock: DatabaseLock,
     /// this start of the broker
-    pub instance: Uuid,
+    pub broker: ServingBroker,
 }
 
 /// What the actors begin with.
@@ -82,7 +81,7 @@ impl Data {
         }
         let data = Self {
             store: starting.serving(&settings.storage, &settings.limits),
-            held: Held { lock, instance: broker.instance },
+            held: Held { lock, broker },
             first_password: bootstrap::create_first_admin(&starting, settings).await?,
             has_accounts: starting.count_users().await? > 0,
             restored: Restored {

@@ -32,6 +32,7 @@ impl Application {
         close_sessions(&self.broker, &handle).await;
         server.await??;
         write_the_last(&self.broker).await;
+        self.broker.cluster.leave().await;
         // background tasks may still use connections
         if tokio::time::timeout(PATIENCE, self.store.close()).await.is_err() {
             tracing::warn!("the database did not close its connections in time");

@@ -46,7 +46,7 @@ pub struct Readiness {
     status: &'static str,
     /// `ok`, or what is wrong.
     database: &'static str,
-    /// `disabled` on a node of its own.
+    /// `ok`, `away`, or `disabled` on a node of its own.
     redis: &'static str,
     /// `ok`, `none`, or what is wrong.
     gateways: String,
@@ -61,13 +61,18 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let draining = broker.is_draining();
     let ready = matches!(database, "ok" | NEARLY_FULL) && !draining;
     let trouble = broker.gateways.trouble();
+    let redis = match broker.cluster.is_up() {
+        None => "disabled",
+        Some(true) => "ok",
+        Some(false) => "away",
+    };
     let status = match ready {
         false => "unavailable",
-        true if trouble.is_some() || database == NEARLY_FULL => "degraded",
+        true if trouble.is_some() || database == NEARLY_FULL || redis == "away" => "degraded",
         true => "ready",
     };
     let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
-    let parts = Readiness { status, database, redis: "disabled", gateways, draining };
+    let parts = Readiness { status, database, redis, gateways, draining };
     if ready {
         return HttpResponse::Ok().json(parts);
     }

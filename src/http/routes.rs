@@ -9,7 +9,7 @@ use actix_web::{
 use utoipa::openapi::OpenApi;
 
 use super::{
-    clients, commands, devices, docs, gateways, health,
+    clients, cluster, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
     messages,
     openapi::operations,
@@ -64,6 +64,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(root::index),
         endpoint!(health::healthz),
         endpoint!(health::readyz),
+        endpoint!(cluster::show),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),

@@ -1,6 +1,6 @@
 //! What the types of settings do not express.
 
-use super::{SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
+use super::{RedisAddress, SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
 use crate::domain::{
     messages::{MAX_TTL_SECS, MAX_UNACKNOWLEDGED},
     origin, passwords,
@@ -92,6 +92,7 @@ impl Settings {
             }
         }
         gateways::read(self)?;
+        RedisAddress::all(&self.redis).map_err(|(key, expected)| (key, expected.to_owned()))?;
         for origin in &self.http.cors_origins {
             if !origin::is_listable(origin) {
                 return Err((
@@ -110,6 +111,11 @@ impl Settings {
     /// # Errors
     /// The secret is missing or weak; the text tells the operator what to set.
     pub fn check_secret(&self) -> Result<(), SettingsError> {
+        if self.auth.secret.is_empty() && (!self.redis.url.is_empty() || !self.redis.host.is_empty()) {
+            return Err(SettingsError::new(
+                "Redis connects nodes, which share a secret, and none is given: set SECRET_KEY to at least 32 random bytes",
+            ));
+        }
         if self.auth.secret_policy == SecretPolicy::Generate {
             return Ok(());
         }

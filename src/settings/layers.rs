@@ -286,12 +286,6 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Settings, SettingsError> {
-        // the keys are known, so that configurations can be shared with later versions, but must not be ignored silently
-        if let Some((key, layer)) = self.origins.iter().find(|(key, _)| key.starts_with("redis.")) {
-            return Err(SettingsError::new(format!(
-                "`{key}` ({layer}): this version runs as a single node and does not use Redis; remove the setting"
-            )));
-        }
         let mut settings: Settings =
             self.values.try_into().map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
         settings.ignored_variables = self.ignored;

@@ -120,8 +120,10 @@ fn a_wrong_setting_stops_the_start_with_one_line_that_names_it_and_its_layer() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for name in ["REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD", "REDIS_URL", "SWITCHBOARD__REDIS__URL"] {
-        let line = refused(none().env(name, "6"), &[]);
+    for (name, value) in
+        [("REDIS_URL", "6"), ("SWITCHBOARD__REDIS__URL", "http://x"), ("REDIS_PORT", "x"), ("REDIS_DB", "-1")]
+    {
+        let line = refused(none().env(name, value), &[]);
         assert!(line.contains("`redis.") && line.contains(name), "{line}");
     }
     for url in ["mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "nonsense"] {
@@ -138,7 +140,7 @@ fn no_message_about_wrong_settings_shows_a_secret() {
     for (setup, arguments) in [
         (none().file(".env", "SECRET_KEY=hush hush hush\n"), [].as_slice()),
         (none().file("my.toml", "[auth]\nsecret = \"hush"), config),
-        (none().file("my.toml", "[redis]\npassword = \"hush\""), config),
+        (none().file("my.toml", "[redis]\nurl = \"http://:hush@localhost\""), config),
         (none().env("SECRET_KEY", "hush"), &["--config", PRODUCTION]),
     ] {
         lines.push(refused(setup, arguments));

@@ -106,9 +106,13 @@ fn variables_with_one_underscore_that_are_no_setting_are_told_of() {
 }
 
 #[test]
-fn redis_settings_are_known_but_stop_the_start() {
-    assert!(refusal(variables(&[("REDIS_HOST", "localhost")])).contains("redis.host"));
-    assert!(refusal(variables(&[("REDIS_URL", "redis://localhost")])).contains("environment, REDIS_URL"));
+fn redis_is_an_address_and_needs_a_secret() {
+    let no_address = refusal(variables(&[("REDIS_URL", "http://:hidden@localhost")]));
+    assert!(no_address.contains("environment, REDIS_URL") && !no_address.contains("hidden"), "{no_address}");
+    let redis = ("REDIS_HOST", "localhost");
+    let without = variables(&[redis]).unwrap().check_secret().unwrap_err();
+    assert!(without.to_string().contains("set SECRET_KEY"), "{without}");
+    variables(&[redis, ("SECRET_KEY", "short")]).unwrap().check_secret().unwrap();
 }
 
 #[test]

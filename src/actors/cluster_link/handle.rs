@@ -1,0 +1,202 @@
+//! What is known of the Redis servers and of the nodes.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix::{Addr, ArbiterHandle, Recipient};
+use uuid::Uuid;
+
+use super::{ClusterLink, Leave};
+use crate::{
+    actors::HealthCheck,
+    cluster::{
+        node::Node,
+        shard::{Names, Shard, ShardError},
+    },
+    delivery::Relays,
+    settings::RedisAddress,
+};
+
+/// How long the end of the lease may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The handle of the ClusterLink.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    /// `None` without Redis
+    link: Option<Addr<ClusterLink>>,
+}
+
+/// This node, and its servers.
+pub(super) struct Shared {
+    pub node: Node,
+    pub servers: Vec<Arc<Server>>,
+    relays: Arc<Relays>,
+}
+
+/// A Redis server, and what is known of it.
+pub(super) struct Server {
+    pub shard: Arc<Shard>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// `None` until the first attempt has succeeded or failed
+    is_up: Option<bool>,
+    /// since the link was up last, or began
+    error: Option<String>,
+    round_trip: Option<Duration>,
+    /// what came through the inbox and was no envelope
+    pub refused: u64,
+}
+
+/// The link to a Redis server, as seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Without credentials.
+    pub address: String,
+    /// Whether the node has its lease there.
+    pub is_up: bool,
+    /// Why not, if that is known.
+    pub error: Option<String>,
+    /// How long the last ping took from this node to itself.
+    pub round_trip: Option<Duration>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("servers", &self.servers()).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Starts the link of this node to Redis servers, if there are any. They need not be there yet.
+    ///
+    /// # Errors
+    /// An address cannot be used.
+    pub fn start(
+        arbiter: &ArbiterHandle,
+        node: Node,
+        addresses: Vec<RedisAddress>,
+        names: &Names,
+        relays: Arc<Relays>,
+    ) -> anyhow::Result<Self> {
+        let server = |address| {
+            let shard = Arc::new(Shard::new(address, names.clone())?);
+            anyhow::Ok(Arc::new(Server { shard, state: Mutex::default() }))
+        };
+        let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
+        let is_linked = !servers.is_empty();
+        let shared = Arc::new(Shared { node, servers, relays });
+        let link = is_linked.then(|| ClusterLink::start(arbiter, shared.clone()));
+        Ok(Self { shared, link })
+    }
+
+    /// The incarnation of this node.
+    pub fn incarnation(&self) -> Uuid {
+        self.shared.node.incarnation
+    }
+
+    /// The state of each Redis server.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let status = |server: &Arc<Server>| {
+            let state = server.state();
+            let is_up = state.is_up();
+            ServerStatus {
+                address: server.shard.address().to_string(),
+                is_up,
+                error: state.error.clone().filter(|_| !is_up),
+                round_trip: state.round_trip.filter(|_| is_up),
+            }
+        };
+        self.shared.servers.iter().map(status).collect()
+    }
+
+    /// Whether there is Redis, and all of it works; `None` without Redis.
+    pub fn is_up(&self) -> Option<bool> {
+        let servers = &self.shared.servers;
+        if servers.is_empty() { None } else { Some(servers.iter().all(|server| server.state().is_up())) }
+    }
+
+    /// All nodes that have a lease on a server that answers, and this one.
+    pub async fn nodes(&self) -> Vec<Node> {
+        let asked = self.shared.servers.iter().map(|server| server.shard.nodes());
+        let records = futures_util::future::join_all(asked).await.into_iter().flatten().flatten();
+        // what a node of another version cannot say is left out
+        let nodes = records.filter_map(|record| serde_json::from_str::<Node>(&record).ok());
+        let mut nodes: BTreeMap<_, _> = nodes.map(|node| (node.incarnation, node)).collect();
+        nodes.insert(self.shared.node.incarnation, self.shared.this_node());
+        let mut nodes: Vec<_> = nodes.into_values().collect();
+        nodes.sort_by(|one, other| one.started_at.cmp(&other.started_at));
+        nodes
+    }
+
+    /// Ends the lease of this node.
+    pub async fn leave(&self) {
+        if let Some(link) = &self.link {
+            // else it ends by itself
+            let _ = tokio::time::timeout(PATIENCE, link.send(Leave)).await;
+        }
+    }
+
+    /// For health checks; `None` without Redis.
+    pub(crate) fn recipient(&self) -> Option<Recipient<HealthCheck>> {
+        self.link.clone().map(Addr::recipient)
+    }
+}
+
+impl Shared {
+    fn this_node(&self) -> Node {
+        Node { sockets: self.relays.session_count(), ..self.node.clone() }
+    }
+
+    /// The record of this node.
+    pub fn record(&self) -> String {
+        // it has texts and numbers alone
+        serde_json::to_string(&self.this_node()).unwrap_or_default()
+    }
+}
+
+impl State {
+    fn is_up(&self) -> bool {
+        self.is_up == Some(true)
+    }
+}
+
+impl Server {
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something went wrong. Whether the link is down is shown later, since the lease may last longer.
+    pub fn failed(&self, error: &ShardError) {
+        self.state().error = Some(error.to_string());
+    }
+
+    /// The lease was renewed by a ping that took so long.
+    pub fn renewed(&self, round_trip: Duration) {
+        self.state().round_trip = Some(round_trip);
+    }
+
+    /// Shows whether the node has its lease, and logs when that changes, or when the first attempt has failed.
+    pub fn show(&self, is_up: bool) {
+        let mut state = self.state();
+        let address = self.shard.address();
+        if state.is_up.replace(is_up) == Some(is_up) {
+            return;
+        }
+        if is_up {
+            state.error = None;
+            tracing::info!(%address, "linked to Redis");
+        } else {
+            let error = state.error.as_deref().unwrap_or("no ping came back");
+            tracing::error!(%address, error, "Redis is away");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of nodes with real Redis servers, which each test starts itself.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
+
+mod link;
+mod redis;
+#[path = "../api"]
+mod api {
+    #[expect(dead_code, unused_imports, reason = "the tests of the API use all of it")]
+    pub mod support;
+}
