@@ -16,6 +16,7 @@ use crate::{
         },
         refresh_tokens::{RefreshToken, ShownRefreshToken},
         rooms::{RoomChange, RoomOutcome, Wanted},
+        topics::history::Append,
     },
     store::{ChangeLimits, Changes, DeviceChange, Record, Rotation, StoreError, UserChange},
 };
@@ -218,6 +219,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
 async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_one_order() {
     let fixture = Fixture::with_connections(12).await;
     let store = &fixture.store;
+    fixture.topic("kept", ClientId::random(), 5).await;
     for round in 0..ROUNDS {
         let devices: Vec<_> = (0..3).map(|_| ClientId::random()).collect();
         for uuid in &devices {
@@ -228,7 +230,9 @@ async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_o
             MessageChange::Accept(messages::message(from, devices[number], &msgid.to_string()))
         };
         let write = |changes: Vec<MessageChange>| async move {
-            let changes = Changes { messages: &changes, ..Changes::default() };
+            // a publication, too: its bytes have the same counter
+            let appends = [Append { topic: "kept".into(), message: Some("x".into()) }];
+            let changes = Changes { appends: &appends, messages: &changes, ..Changes::default() };
             store.write_journal(&[], changes, ChangeLimits::default()).await
         };
         let accepted = write((0..9).map(|number| message(number % 3, number)).collect()).await.unwrap();
@@ -256,10 +260,17 @@ async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_o
         at_once(
             round,
             vec![
-                tried(write(vec![message(2, 20), message(0, 21), end(4), take(1)])),
+                tried(write(vec![message(2, 20), message(0, 21), message(0, 6), end(4), take(1)])),
                 tried(write(vec![message(1, 22), end(0), MessageChange::Told(ids[8]), take(2)])),
-                tried(write(vec![take(0), MessageChange::Told(ids[6]), end(5), message(2, 20)])),
-                tried(write(vec![MessageChange::Told(ids[8]), MessageChange::Told(ids[7]), end(3), message(1, 22)])),
+                tried(write(vec![take(0), MessageChange::Told(ids[6]), end(5), message(2, 20), message(1, 7)])),
+                tried(write(vec![
+                    MessageChange::Told(ids[8]),
+                    MessageChange::Told(ids[7]),
+                    end(3),
+                    message(1, 22),
+                    message(2, 8),
+                ])),
+                tried(write(vec![message(0, 6), message(1, 7), message(2, 8)])),
                 tried(store.delete_device(devices[0])),
                 tried(store.delete_device(devices[round % 2 + 1])),
                 tried(store.delete_messages_ended_before(start() + TimeDelta::days(1))),

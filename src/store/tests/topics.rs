@@ -27,7 +27,7 @@ const LIMITS: ChangeLimits = ChangeLimits {
 };
 
 impl Fixture {
-    async fn topic(&self, id: &str, creator: ClientId, size: u32) {
+    pub(super) async fn topic(&self, id: &str, creator: ClientId, size: u32) {
         let retention = Some(Retention { size, ttl_secs: None });
         self.store.create_topic(&id.into(), creator, json!({}), retention, 0).await.unwrap();
     }
