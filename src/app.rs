@@ -49,7 +49,7 @@ fn node(broker: &ServingBroker, started_at: DateTime<Utc>) -> Node {
         process_id: broker.process_id,
         address: broker.address.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        envelopes: VERSIONS.into_inner(),
+        envelopes: VERSIONS.into(),
         started_at: rfc3339(started_at),
         sockets: 0,
     }

@@ -1,7 +1,24 @@
 //! What nodes know of each other.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// The versions of envelopes that a node understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnvelopeVersions {
+    first: u8,
+    last: u8,
+}
+
+impl From<RangeInclusive<u8>> for EnvelopeVersions {
+    fn from(versions: RangeInclusive<u8>) -> Self {
+        let (first, last) = versions.into_inner();
+        Self { first, last }
+    }
+}
 
 /// A node, as its record in Redis describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +33,8 @@ pub struct Node {
     pub address: String,
     /// The version of its program.
     pub version: String,
-    /// The first and the last version of envelopes that it understands.
-    pub envelopes: (u8, u8),
+    /// What can be sent to it.
+    pub envelopes: EnvelopeVersions,
     /// When it started, as RFC 3339.
     pub started_at: String,
     /// Its open WebSockets.

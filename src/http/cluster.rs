@@ -5,7 +5,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{actors::cluster_link::ServerStatus, cluster::node::Node, http::extract::Operator, state::Broker};
+use crate::{
+    actors::cluster_link::ServerStatus,
+    cluster::node::{EnvelopeVersions, Node},
+    http::extract::Operator,
+    state::Broker,
+};
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,8 +27,7 @@ pub struct ClusterNode {
     /// The version of its program.
     #[schema(example = "0.1.0")]
     version: String,
-    /// The first and the last version of envelopes that it understands.
-    envelopes: (u8, u8),
+    envelopes: EnvelopeVersions,
     started_at: String,
     /// Its open WebSockets, as of its last lease.
     sockets: usize,
