@@ -7,22 +7,27 @@ use serde_json::json;
 use super::*;
 use crate::{
     actors::journal::testing::TestJournal,
+    actors::topic_manager::messages::PresenceChanged,
     auth::accounts::test_accounts,
-    delivery::testing::worker,
+    delivery::testing::{Peer, worker},
     domain::{
         accounts::{
             Holder,
             tests::{device, user},
         },
         ids::Role,
-        topics::TopicRefusal,
+        topics::{
+            TopicRefusal,
+            history::{Append, Beginning},
+        },
     },
     settings,
-    store::test_store,
+    store::{ChangeLimits, Changes, test_store},
 };
 
 /// What happens after the check of a subscription and before the subscription: then the other nodes are asked.
 enum Meanwhile {
+    Nothing,
     TopicDeleted(Store, ClientId),
     AccountChanged(Arc<Accounts>, Account),
 }
@@ -31,6 +36,7 @@ enum Meanwhile {
 impl Backplane for Meanwhile {
     async fn subscribe(&self, _: ClientId, topic: &TopicId) -> bool {
         match self {
+            Self::Nothing => {}
             Self::TopicDeleted(store, creator) => {
                 assert!(store.delete_topic(topic.as_str(), *creator).await.unwrap());
             }
@@ -95,4 +101,40 @@ async fn a_subscription_to_status_of_an_operator_who_loses_the_role_meanwhile_en
     let refused = topics.subscribe(&boss, &topic).await;
     assert!(matches!(refused, Err(TopicError::Refused(TopicRefusal::OperatorRequired))));
     assert!(topics.subscribers_here(topic).await.unwrap().is_empty());
+}
+
+#[actix_web::test]
+async fn a_subscriber_that_begins_anew_gets_the_history_once() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let accounts = test_accounts(&store).await;
+    accounts.put(alice.clone());
+    let topics = topics(&store, &accounts, Meanwhile::Nothing);
+    let topic = TopicId::from("weather");
+    let retention = Retention { size: 10, ttl_secs: None };
+    topics.create(&topic, &alice, json!({}), Some(retention)).await.unwrap();
+    let appends: Vec<_> = (1..=3)
+        .map(|number| json!({ "number": number }).to_string().into())
+        .map(|message| Append { topic: topic.clone(), message: Some(message) })
+        .collect();
+    let changes = Changes { appends: &appends, ..Changes::default() };
+    let limits = ChangeLimits { topic_history_bytes: 1000, ..ChangeLimits::default() };
+    store.write_journal(&[], changes, limits).await.unwrap();
+    let mut peer = Peer::of(&alice).await;
+    let presence = PresenceChanged { client: alice.id, subscriber: Some(peer.session.clone()), is_connected: true };
+    topics.manager.send(presence).await.unwrap();
+    // nothing is read meanwhile
+    let parts = topics.parts.acquire_many(catch_up::PARTS as u32).await.unwrap();
+    for attempt in 1..=3 {
+        let (session, answer) = (peer.session.clone(), json!({ "attempt": attempt }).to_string());
+        topics.subscribe_from(&alice, &topic, Beginning::Last(10), |_| (session, answer)).await.unwrap();
+        assert_eq!(peer.json().await["attempt"], attempt);
+    }
+    drop(parts);
+    for number in 1..=3 {
+        assert_eq!(peer.json().await["number"], number);
+    }
+    // after all that waited for it
+    let _parts = topics.parts.acquire_many(catch_up::PARTS as u32).await.unwrap();
+    topics.relays.deliver(&peer.session, &[br#"{"number":"end"}"#]);
+    assert_eq!(peer.json().await["number"], "end");
 }
