@@ -86,11 +86,11 @@ impl Application {
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
         warn_of_risks(&settings, address);
-        let Data { store, held, restored, first_password, has_accounts } =
+        let Data { store, held, database, restored, first_password, has_accounts } =
             Data::open(&settings, address, &clock).await?;
         let identities = Identities::load(&settings, &clock, &dir.secret, &store, workers).await?;
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
-        let this = ThisNode { workers, node: node(&held.broker, clock.now()), names: Names::of(&dir.secret) };
+        let this = ThisNode { workers, node: node(&held.broker, clock.now()), names: Names::of(&dir.secret, database) };
         let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
         let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
         let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));

@@ -1,20 +1,56 @@
-//! Communication between nodes, by way of Redis servers ([`shard`]), each of which is asked about its own share. The modules above use [`Backplane`] and do not know how many nodes there are: a client that
-//! is not connected to this node may be connected to another, a topic may have subscribers on others, and a revocation
-//! applies to all.
+//! Communication between nodes, by way of Redis servers.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `elsewhere` | the clients that are connected to other nodes |
+//! | `envelope` | what nodes send each other, as bytes |
+//! | `node` | what nodes know of each other |
+//! | `peers` | the order of what other nodes send, and whether all of it is known |
+//! | `shard` | a Redis server |
+//!
+//! The modules above use [`Backplane`] and do not know how many nodes there are: a client that is not connected to this node may
+//! be connected to another, a topic may have subscribers on others, and a revocation applies to all.
 
+pub mod elsewhere;
 pub mod envelope;
 pub mod node;
+pub mod peers;
 pub mod shard;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::oneshot;
+use uuid::Uuid;
 
+use self::elsewhere::Elsewhere;
 use crate::domain::{
     accounts::AccountChange,
     ids::{ClientId, TopicId},
 };
+
+/// What becomes of a message to a device that is not connected to this node.
+#[derive(Debug)]
+pub enum Forwarding {
+    /// It is on the way to the node of the device. Without an outcome that is [`Outcome::Unknown`].
+    UnderWay(oneshot::Receiver<Outcome>),
+    /// The device is connected to no node.
+    Absent,
+    /// The device may be connected to a node that cannot be asked now.
+    Unavailable,
+}
+
+/// What became of a message to a device at another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device's outbox has accepted it.
+    Delivered,
+    /// The device is not connected any more.
+    Absent,
+    /// The other node has not answered.
+    Unknown,
+}
 
 /// The connection to other nodes. A node announces its own sockets, and the subscriptions and presence that depend on them.
 /// Queries return data of the *other* nodes only.
@@ -22,20 +58,26 @@ use crate::domain::{
 /// What an implementation leaves out answers as if there were no other node.
 #[async_trait]
 pub trait Backplane: Send + Sync + 'static {
-    /// Announces that a client is online on this node.
-    fn connected(&self, _client: ClientId, _name: &str) {}
-
-    /// Announces that a client is no longer online on this node.
-    fn disconnected(&self, _client: ClientId) {}
-
-    /// The clients that are online on other nodes, with their names.
-    async fn clients(&self) -> Vec<(ClientId, String)> {
-        Vec::new()
+    /// The clients that are connected to other nodes.
+    fn elsewhere(&self) -> &Elsewhere {
+        static NOBODY: LazyLock<Elsewhere> = LazyLock::new(Elsewhere::default);
+        &NOBODY
     }
 
-    /// Delivers a text frame to a device on another node. Returns false if it is on none.
-    async fn forward(&self, _to: ClientId, _frame: Bytes) -> bool {
-        false
+    /// The incarnation of this node.
+    fn incarnation(&self) -> Uuid {
+        Uuid::nil()
+    }
+
+    /// Announces a client whose sessions at this node have changed.
+    fn client_changed(&self, _client: ClientId) {}
+
+    /// Waits until the other nodes know what was announced before, or do not answer.
+    async fn announced(&self) {}
+
+    /// Sends the text of a frame to a device on another node.
+    fn forward(&self, _to: ClientId, _text: Bytes) -> Forwarding {
+        Forwarding::Absent
     }
 
     /// Delivers a publication to the subscribers on other nodes, except for its sender. Returns their number.

@@ -32,7 +32,7 @@ pub mod tick;
 
 pub(crate) use self::admitted::Admitted;
 pub use self::{
-    handle::{SessionHandle, SessionKind},
+    handle::{SessionHandle, SessionKind, note_id},
     local::{insert, remove},
     outbox::{Outbox, OutboxLimits},
     relay::{CloseAll, Mark, Relay},

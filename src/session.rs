@@ -14,6 +14,7 @@ mod chat;
 mod command_reply;
 mod common;
 mod device;
+mod forwarding;
 mod handshake;
 mod inbound;
 mod public;
@@ -28,6 +29,7 @@ use actix_web::web;
 use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
 use chrono::{DateTime, Utc};
 
+use self::forwarding::Forwards;
 pub use self::{
     handshake::{ConnectionSocket, accept, check_handshake},
     refusal::{HandshakeError, JoinError},
@@ -98,6 +100,7 @@ pub struct Session {
     /// number of consecutive bad frames
     bad_frames: u32,
     unsettled: Unsettled,
+    forwards: Rc<Forwards>,
     /// the last tick in which a direct message was handed over to another worker
     handed_over_in: Option<u64>,
     /// one of the `limits.connections` places
@@ -283,9 +286,19 @@ impl Session {
     /// Closes the session when all admitted frames have been handled completely, including frames whose handling waits and
     /// those whose receipts are still to come.
     fn close_after_admitted(&mut self, code: CloseCode, context: &mut <Self as Actor>::Context) {
-        let done = self.unsettled.settle(self.broker.clone(), self.outbox.handle().clone());
+        let done = self.settle();
         // spawned, not `wait`: actix runs the last future passed to `wait` first
         context.spawn(done.into_actor(self).map(move |(), session, _| session.outbox.close(code)));
+    }
+
+    /// Waits until the session has the receipts of what it has sent.
+    fn settle(&mut self) -> impl Future<Output = ()> + 'static {
+        let settled = std::mem::take(&mut self.unsettled).settle(self.broker.clone(), self.outbox.handle().clone());
+        let forwards = self.forwards.clone();
+        async move {
+            forwards.idle().await;
+            settled.await;
+        }
     }
 
     fn on_message(&mut self, message: Result<Message, ProtocolError>, context: &mut <Self as Actor>::Context) {

@@ -52,6 +52,7 @@ pub struct Settings {
     pub messages: Messages,
     /// The Redis servers that connect nodes.
     pub redis: Redis,
+    pub cluster: Cluster,
     /// Level and format of the log.
     pub log: Log,
     /// Environment variables that begin with `SWITCHBOARD_` and are not settings.
@@ -285,6 +286,14 @@ pub struct Redis {
     pub port: u16,
     pub db: u8,
     pub password: Secret,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Cluster {
+    pub preview: bool,
 }
 
 /// `[log]`

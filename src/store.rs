@@ -55,7 +55,7 @@ pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
 pub use gateways::history::{GatewayHistory, GatewayRecord};
 pub use location::Location;
-pub use lock::DatabaseLock;
+pub use lock::{DatabaseLock, Sharing};
 pub use messages::{MessageFilter, QueueSummary};
 pub use records::Record;
 pub use rooms::{Page, RoomView, changes::Decided};

@@ -6,7 +6,6 @@ use sea_orm::entity::prelude::*;
 #[sea_orm(table_name = "brokers")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: i64,
     pub instance: Uuid,
     pub host: String,
     pub process_id: i64,

@@ -34,6 +34,7 @@ mod m20261122_000023_add_target_incarnation;
 mod m20261122_000024_add_topic_history;
 mod m20261122_000025_create_acknowledged_messages;
 mod m20261122_000026_count_history_bytes;
+mod m20261122_000027_allow_several_brokers;
 
 use std::pin::Pin;
 
@@ -97,6 +98,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000024_add_topic_history,
     m20261122_000025_create_acknowledged_messages,
     m20261122_000026_count_history_bytes,
+    m20261122_000027_allow_several_brokers,
 ];
 
 /// Why the schema could not be changed or read.

@@ -1,61 +1,73 @@
-//! The role of the ClusterLink is to keep the node's link to the Redis servers that connect the nodes, and its lease there.
+//! The role of the ClusterLink is to connect this node with the others, by way of Redis servers.
 //!
-//! On each server it keeps an inbox open, sends itself a ping every second, and renews the lease when a ping comes back. What is
-//! known of the servers and of the nodes is read through [`Cluster`].
+//! On each server it keeps an inbox open, sends itself a ping every second, and renews the lease when a ping comes back. Each
+//! pair of nodes uses one of the servers. What is known of the servers and the nodes is read through [`Cluster`], which is also
+//! how this node asks the others for something.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `handle` | what is read and asked from any thread |
+//! | `lease` | the inbox and the lease at each server |
+//! | `traffic` | collects what goes to each node during a tick, and publishes it |
+//! | `presence` | tells the others who is connected here, and learns who is connected there |
+//! | `direct` | messages to devices at other nodes |
 
+mod direct;
 mod handle;
+mod lease;
+mod presence;
+mod traffic;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix::{
-    Actor, ActorFutureExt, ArbiterHandle, AsyncContext, Context, Handler, Message, ResponseActFuture, SpawnHandle,
-    WrapFuture,
-};
-use futures_util::StreamExt;
+use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, Recipient};
+use uuid::Uuid;
 
-use self::handle::Server;
 pub use self::handle::{Cluster, ServerStatus};
+use self::{direct::Directs, lease::Link, presence::Announcements, traffic::Traffic};
+use super::{directory::Directory, registry::ClientsElsewhere};
 use crate::{
     cluster::{
         envelope::{self, Envelope},
-        shard::ShardError,
+        peers::{Arrival, Peers},
     },
-    domain::lease::{Lease, PING},
+    delivery::Relays,
 };
 
 /// Capacity of the mailbox. When it is full, inboxes are not read.
 const MAILBOX: usize = 1024;
 
-/// An inbox through which no ping has come for so long is opened anew: its connection may be dead.
-const SILENCE: Duration = Duration::from_secs(3);
+/// How long another node may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The time before an inbox that was lost is opened again.
-const RETRY: Duration = Duration::from_millis(500);
+/// The period in which what is late is looked for.
+const TENDING: Duration = Duration::from_millis(100);
 
 pub struct ClusterLink {
     cluster: Arc<handle::Shared>,
+    neighbours: Option<Neighbours>,
     /// none after the node has left
     links: Vec<Link>,
+    peers: Peers,
+    traffic: Traffic,
+    announcements: Announcements,
+    directs: Directs,
 }
 
-/// The link to one server.
-struct Link {
-    server: Arc<Server>,
-    lease: Lease,
-    inbox: Option<SpawnHandle>,
-    /// the inbox is not being opened any more
-    is_open: bool,
-    /// a ping came back, or the inbox was opened
-    heard: Instant,
-}
-
-/// An inbox is open.
-#[derive(Message)]
+/// What the ClusterLink uses and tells; it links itself to the servers once it knows that.
+#[derive(Message, Clone)]
 #[rtype(result = "()")]
-struct InboxOpened(usize);
+pub struct Neighbours {
+    /// Who is connected here.
+    pub directory: Arc<Directory>,
+    /// For messages from other nodes.
+    pub relays: Arc<Relays>,
+    /// Is told who is connected elsewhere.
+    pub clients_elsewhere: Recipient<ClientsElsewhere>,
+}
 
 /// An envelope came through an inbox.
 #[derive(Message)]
@@ -65,109 +77,50 @@ struct Arrived {
     envelope: Vec<u8>,
 }
 
-/// The node ends its lease.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Leave;
-
 impl ClusterLink {
-    fn start(arbiter: &ArbiterHandle, cluster: Arc<handle::Shared>) -> actix::Addr<Self> {
+    fn start(arbiter: &ArbiterHandle, cluster: Arc<handle::Shared>) -> Addr<Self> {
         Self::start_in_arbiter(arbiter, |_| {
-            let link = |server: &Arc<Server>| Link {
-                server: server.clone(),
-                lease: Lease::default(),
-                inbox: None,
-                is_open: false,
-                heard: Instant::now(),
-            };
-            let links = cluster.servers.iter().map(link).collect();
-            Self { cluster, links }
+            let links = cluster.servers.iter().map(Link::new).collect();
+            Self {
+                cluster,
+                neighbours: None,
+                links,
+                peers: Peers::default(),
+                traffic: Traffic::default(),
+                announcements: Announcements::default(),
+                directs: Directs::default(),
+            }
         })
     }
 
-    /// Opens an inbox, and reads it for as long as its connection lasts.
-    fn open(&mut self, link: usize, context: &mut Context<Self>) {
-        if self.links.is_empty() {
-            return;
-        }
-        let (shard, node) = (self.links[link].server.shard.clone(), self.cluster.node.incarnation);
-        let address = context.address();
-        let reading = async move {
-            let mut inbox = match shard.inbox(node).await {
-                Ok(inbox) => inbox,
-                Err(error) => return error,
-            };
-            // this actor is there as long as this runs
-            address.do_send(InboxOpened(link));
-            while let Some(envelope) = inbox.next().await {
-                if address.send(Arrived { link, envelope }).await.is_err() {
-                    break;
-                }
-            }
-            ShardError::Closed
-        };
-        self.links[link].inbox = Some(context.spawn(
-            reading.into_actor(self).map(move |error, actor: &mut Self, context| actor.lost(link, &error, context)),
-        ));
+    fn incarnation(&self) -> Uuid {
+        self.cluster.node.incarnation
     }
 
-    /// An inbox is closed, and opened again soon.
-    fn lost(&mut self, link: usize, error: &ShardError, context: &mut Context<Self>) {
-        if self.links.is_empty() {
-            return;
+    /// Handles a message of another node, or one of this node's own pings.
+    fn on_message(&mut self, link: usize, from: Uuid, message: envelope::Message, context: &mut Context<Self>) {
+        match message {
+            // from itself alone
+            envelope::Message::Ping(_) => tracing::debug!(%from, link, "a ping from another node"),
+            envelope::Message::Client(state) => self.client_changed_elsewhere(from, state),
+            envelope::Message::GetSnapshot => self.send_snapshot(from, context),
+            envelope::Message::SnapshotBegins => self.peers.snapshot_begins(from),
+            envelope::Message::SnapshotEnds => self.snapshot_ended(from),
+            envelope::Message::Barrier(number) => self.push(from, &envelope::Message::Passed(number), context),
+            envelope::Message::Passed(number) => self.announcements.passed(from, number),
+            envelope::Message::Direct { number, to, text } => self.deliver(from, number, to, &text, context),
+            envelope::Message::Outcome { number, is_delivered } => self.directs.ended(number, is_delivered),
         }
-        self.links[link].is_open = false;
-        if let Some(inbox) = self.links[link].inbox.take() {
-            context.cancel_future(inbox);
-        }
-        self.links[link].server.failed(error);
-        self.links[link].server.show(false);
-        context.run_later(RETRY, move |actor, context| actor.open(link, context));
     }
 
-    /// Sends a ping through each inbox.
-    fn ping(&mut self, context: &mut Context<Self>) {
+    /// Looks for what is late.
+    fn tend(&mut self, context: &mut Context<Self>) {
         let now = Instant::now();
-        for link in 0..self.links.len() {
-            let Link { server, lease, is_open, heard, .. } = &mut self.links[link];
-            if !*is_open {
-                continue;
-            }
-            if now.duration_since(*heard) > SILENCE {
-                self.lost(link, &ShardError::Late, context);
-                continue;
-            }
-            let messages = vec![envelope::Message::Ping(lease.ping(now))];
-            let (shard, from) = (server.shard.clone(), self.cluster.node.incarnation);
-            let sent = async move { shard.publish(from, &Envelope { from, messages }.encode()).await };
-            context.spawn(sent.into_actor(self).map(move |sent, actor: &mut Self, _| {
-                if let (Err(error), Some(link)) = (sent, actor.links.get(link)) {
-                    link.server.failed(&error);
-                }
-            }));
+        self.directs.give_up(now);
+        self.announcements.give_up(now);
+        for node in self.peers.due(now) {
+            self.push(node, &envelope::Message::GetSnapshot, context);
         }
-    }
-
-    /// A ping has come back: renews the lease.
-    fn returned(&mut self, link: usize, number: u64, context: &mut Context<Self>) {
-        let now = Instant::now();
-        let Link { server, lease, heard, .. } = &mut self.links[link];
-        let Some(sent) = lease.returned(number, now) else { return };
-        *heard = now;
-        let (shard, node, record) = (server.shard.clone(), self.cluster.node.incarnation, self.cluster.record());
-        let renewed = async move { shard.renew(node, &record).await };
-        context.spawn(renewed.into_actor(self).map(move |renewed, actor: &mut Self, _| {
-            // there is none any more after the node has left
-            let Some(Link { server, lease, is_open, .. }) = actor.links.get_mut(link) else { return };
-            match renewed {
-                Ok(()) => {
-                    lease.renewed(sent);
-                    server.renewed(now.duration_since(sent));
-                    server.show(*is_open && lease.is_held(Instant::now()));
-                }
-                Err(error) => server.failed(&error),
-            }
-        }));
     }
 }
 
@@ -176,21 +129,20 @@ impl Actor for ClusterLink {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
-        for link in 0..self.links.len() {
-            self.open(link, context);
-        }
-        context.run_interval(PING, |link, context| link.ping(context));
     }
 }
 
-impl Handler<InboxOpened> for ClusterLink {
+impl Handler<Neighbours> for ClusterLink {
     type Result = ();
 
-    fn handle(&mut self, InboxOpened(link): InboxOpened, context: &mut Self::Context) {
-        let Some(opened) = self.links.get_mut(link) else { return };
-        (opened.is_open, opened.heard) = (true, Instant::now());
-        // at once, so that a start or a return of Redis costs no period
-        self.ping(context);
+    fn handle(&mut self, neighbours: Neighbours, context: &mut Self::Context) {
+        self.neighbours = Some(neighbours);
+        self.show_completeness();
+        for link in 0..self.links.len() {
+            self.open(link, context);
+        }
+        context.run_interval(crate::domain::lease::PING, |link, context| link.ping(context));
+        context.run_interval(TENDING, |link, context| link.tend(context));
     }
 }
 
@@ -201,34 +153,35 @@ impl Handler<Arrived> for ClusterLink {
         if self.links.is_empty() {
             return;
         }
-        match Envelope::decode(&envelope) {
-            // nodes have nothing to tell each other yet
-            Ok(Envelope { from, .. }) if from != self.cluster.node.incarnation => {}
-            Ok(Envelope { messages, .. }) => {
-                for envelope::Message::Ping(number) in messages {
-                    self.returned(link, number, context);
-                }
-            }
+        let Envelope { from, number, messages } = match Envelope::decode(&envelope) {
+            Ok(envelope) => envelope,
             Err(error) => {
                 let mut state = self.links[link].server.state();
                 state.refused += 1;
                 tracing::debug!(%error, refused = state.refused, "what came through the inbox is no envelope");
+                return;
             }
+        };
+        if from == self.incarnation() {
+            for message in messages {
+                if let envelope::Message::Ping(number) = message {
+                    self.returned(link, number, context);
+                }
+            }
+            return;
         }
-    }
-}
-
-impl Handler<Leave> for ClusterLink {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
-        let node = self.cluster.node.incarnation;
-        let left = self.links.iter().map(|link| link.server.shard.clone()).map(|shard| async move {
-            // else it ends by itself
-            let _ = shard.leave(node).await;
-        });
-        let left = futures_util::future::join_all(left.collect::<Vec<_>>());
-        self.links.clear();
-        Box::pin(left.into_actor(self).map(|_, _, _| ()))
+        match self.peers.received(from, number) {
+            // it may just have started
+            Arrival::FromStranger => return self.look_for_nodes(link, context),
+            Arrival::AfterGap => {
+                self.show_completeness();
+                self.tend(context);
+            }
+            Arrival::InOrder => {}
+        }
+        self.announcements.heard(from);
+        for message in messages {
+            self.on_message(link, from, message, context);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use papaya::HashMap;
 
 use crate::{
+    cluster::elsewhere::ClientState,
     delivery::{SessionHandle, SessionKind},
     domain::{
         accounts::Account,
@@ -49,6 +50,22 @@ impl Connected {
     /// The session that gets topic messages. Never an agent's, whose clients could take a message for a command.
     pub(super) fn subscriber(&self) -> Option<&SessionHandle> {
         self.of_kind(SessionKind::Device).or_else(|| self.of_kind(SessionKind::Chat))
+    }
+}
+
+impl Connected {
+    fn state(&self, id: ClientId) -> ClientState {
+        let stamp = |kind| self.of_kind(kind).map_or(0, SessionHandle::id);
+        ClientState {
+            client: id.uuid(),
+            name: self.account.name().to_owned(),
+            is_user: self.account.kind() == ClientKind::User,
+            is_online: self.is_online(),
+            sessions: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
+            device: stamp(SessionKind::Device),
+            agent: stamp(SessionKind::Agent),
+            chat: stamp(SessionKind::Chat),
+        }
     }
 }
 
@@ -102,6 +119,16 @@ impl Directory {
         let clients = self.clients.pin();
         let online = clients.iter().filter(|(_, client)| client.is_online());
         online.map(|(id, client)| (*id, client.account.name().to_owned())).collect()
+    }
+
+    /// The state of a client at this node, for others.
+    pub fn state(&self, id: ClientId) -> ClientState {
+        self.clients.pin().get(&id).map_or_else(|| ClientState::gone(id.uuid()), |client| client.state(id))
+    }
+
+    /// The states of all clients at this node, for others.
+    pub fn states(&self) -> Vec<ClientState> {
+        self.clients.pin().iter().map(|(id, client)| client.state(*id)).collect()
     }
 
     pub(super) fn get(&self, client: ClientId) -> Option<Connected> {

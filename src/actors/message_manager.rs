@@ -24,9 +24,10 @@ use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
+pub(super) use self::handle::deliver_to;
 pub use self::{
     error::MessageError,
-    handle::{Dependencies, MessageView, Messages, NotSent, Unsent},
+    handle::{Dependencies, MessageView, Messages, NotSent, UnderWay, Unsent},
     messages::{Request, SenderReady},
 };
 use self::{

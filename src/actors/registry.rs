@@ -2,7 +2,9 @@
 //! without a message.
 //!
 //! Handlers and sessions use it through [`Clients`]. It tells the TopicManager, the CommandDispatcher, the RoomManager, the
-//! MessageManager, the Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or token changed.
+//! MessageManager, the Journal and the other nodes which clients connect and disconnect, and closes sessions whose account or
+//! token changed. The ClusterLink tells it which clients connect to other nodes: the newest device or agent socket of a client
+//! takes over, wherever the others are.
 
 mod handle;
 #[cfg(test)]
@@ -23,11 +25,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cluster::Backplane,
+    cluster::{Backplane, elsewhere},
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange, Holder},
-        ids::ClientId,
+        ids::{ClientId, ClientKind},
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::Record,
@@ -49,6 +51,11 @@ struct Disconnect {
     session: SessionHandle,
     client: ClientId,
 }
+
+/// Clients have connected to other nodes, or left them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ClientsElsewhere(pub Vec<elsewhere::Change>);
 
 /// A client opens a stream of events over HTTP, which counts as one of its sockets.
 #[derive(Message)]
@@ -105,10 +112,16 @@ impl Registry {
         Self { directory, relays, backplane, neighbours, journal, clock, per_identity, streams: HashMap::new() }
     }
 
-    /// Whether a client with this number of sessions may open another socket or stream.
-    fn check_count(&self, client: ClientId, sessions: usize) -> Result<(), ConnectError> {
+    /// Whether a client with this number of sessions here may open another socket, of which those at other nodes are replaced,
+    /// or a stream.
+    fn check_count(&self, client: ClientId, here: usize, kind: Option<SessionKind>) -> Result<(), ConnectError> {
+        let elsewhere = self.backplane.elsewhere().session_count(client, |state| match kind {
+            Some(SessionKind::Device) => usize::from(state.device > 0),
+            Some(SessionKind::Agent) => usize::from(state.agent > 0),
+            _ => 0,
+        });
         let streams = self.streams.get(&client).copied().unwrap_or_default();
-        let is_full = self.per_identity > 0 && sessions + streams >= self.per_identity;
+        let is_full = self.per_identity > 0 && here + elsewhere + streams >= self.per_identity;
         if is_full { Err(handle::TOO_MANY_SOCKETS.into()) } else { Ok(()) }
     }
 
@@ -122,30 +135,74 @@ impl Registry {
         }
         let is_online = after.is_online();
         if before.is_some_and(Connected::is_online) != is_online {
-            self.announce(id, &after, is_online);
-            if is_online {
-                self.backplane.connected(id, after.account.name());
-            } else {
-                self.backplane.disconnected(id);
+            if !self.backplane.elsewhere().is_online(id) {
+                self.announce(id, after.account.kind(), after.account.name(), is_online);
             }
+            self.record_seen(&after);
         }
         self.directory.put(id, after);
+        self.backplane.client_changed(id);
+    }
+
+    /// Removes the sessions of a kind that `is_replaced` accepts, since a newer one takes over. Returns them.
+    fn remove_replaced(
+        &self,
+        client: &mut Connected,
+        kind: SessionKind,
+        is_replaced: impl Fn(&SessionHandle) -> bool,
+    ) -> Vec<SessionHandle> {
+        let is_replaced = |(of, session): &(SessionKind, SessionHandle)| *of == kind && is_replaced(session);
+        let (replaced, kept) = std::mem::take(&mut client.sessions).into_iter().partition(is_replaced);
+        client.sessions = kept;
+        let replaced: Vec<_> = replaced;
+        replaced.into_iter().map(|(_, session)| session).collect()
+    }
+
+    /// Closes this node's sockets of a client that newer ones at other nodes replace.
+    fn give_way(&self, id: ClientId) {
+        let Some(before) = self.directory.get(id) else { return };
+        let (mut after, this, elsewhere) = (before.clone(), self.backplane.incarnation(), self.backplane.elsewhere());
+        let mut replaced = Vec::new();
+        for kind in [SessionKind::Device, SessionKind::Agent] {
+            let is_replaced = |session: &SessionHandle| {
+                elsewhere.takes_over(id, this, session.id(), |state| match kind {
+                    SessionKind::Device => state.device,
+                    _ => state.agent,
+                })
+            };
+            let sessions = self.remove_replaced(&mut after, kind, is_replaced);
+            replaced.extend(sessions.into_iter().filter_map(|session| Some((session, takeover_code(kind)?))));
+        }
+        if replaced.is_empty() {
+            return;
+        }
+        for (session, _) in &replaced {
+            self.gone(SessionGone { client: id, session: session.clone() });
+        }
+        self.put(id, Some(&before), after);
+        for (session, code) in replaced {
+            self.neighbours.close_replaced.do_send(CloseReplaced { session, code });
+        }
     }
 
     fn gone(&self, gone: SessionGone) {
         self.neighbours.session_gone.iter().for_each(|neighbour| neighbour.do_send(gone.clone()));
     }
 
-    /// Tells the subscribers of `$status`, and the Journal, that a client connected or disconnected.
-    fn announce(&self, id: ClientId, client: &Connected, is_online: bool) {
-        let at = self.clock.now();
-        let (kind, name) = (client.account.kind(), client.account.name().to_owned());
+    /// Tells the subscribers of `$status` that a client connected or disconnected.
+    fn announce(&self, id: ClientId, kind: ClientKind, name: &str, is_online: bool) {
+        let (name, at) = (name.to_owned(), self.clock.now());
         self.neighbours.announce.do_send(Announce(StatusEvent::Client { id, kind, name, is_connected: is_online, at }));
+    }
+
+    /// Has it stored that a device was seen now.
+    fn record_seen(&self, client: &Connected) {
         // while the database is away, `last_seen` is not worth its memory
         if let Holder::Device { incarnation, .. } = client.account.holder
             && !self.journal.backlog().is_behind()
         {
-            self.journal.record_soon(vec![Record::DeviceSeen { device: id, incarnation, at }]);
+            let (device, at) = (client.account.id, self.clock.now());
+            self.journal.record_soon(vec![Record::DeviceSeen { device, incarnation, at }]);
         }
     }
 
@@ -175,6 +232,16 @@ impl Registry {
     }
 }
 
+/// The code with which a new session of this kind closes the one before it: there is one device socket per device and one agent
+/// socket per user.
+fn takeover_code(kind: SessionKind) -> Option<CloseCode> {
+    match kind {
+        SessionKind::Device => Some(CloseCode::Replaced),
+        SessionKind::Agent => Some(CloseCode::GoingAway),
+        SessionKind::Chat | SessionKind::Room | SessionKind::Public => None,
+    }
+}
+
 impl Actor for Registry {
     type Context = Context<Self>;
 
@@ -192,18 +259,10 @@ impl Handler<Connect> for Registry {
         let before = self.directory.get(id);
         let sessions = before.as_ref().map(|before| before.sessions.clone()).unwrap_or_default();
         let mut after = Connected { account: connect.account, sessions };
-        // there is one device socket per device and one agent socket per user: a new one takes over
-        let takeover = match connect.kind {
-            SessionKind::Device => Some(CloseCode::Replaced),
-            SessionKind::Agent => Some(CloseCode::GoingAway),
-            SessionKind::Chat | SessionKind::Room | SessionKind::Public => None,
-        };
-        let mut replaced = Vec::new();
-        if takeover.is_some() {
-            (replaced, after.sessions) = after.sessions.into_iter().partition(|(kind, _)| *kind == connect.kind);
-        }
-        self.check_count(id, after.sessions.len())?;
-        for (_, session) in &replaced {
+        let takeover = takeover_code(connect.kind);
+        let replaced = self.remove_replaced(&mut after, connect.kind, |_| takeover.is_some());
+        self.check_count(id, after.sessions.len(), Some(connect.kind))?;
+        for session in &replaced {
             self.gone(SessionGone { client: id, session: session.clone() });
         }
         // nearly all clients have one session
@@ -211,7 +270,7 @@ impl Handler<Connect> for Registry {
         after.sessions.push((connect.kind, connect.session.clone()));
         self.put(id, before.as_ref(), after);
         // after the directory has the new one: at every moment senders find a session that accepts
-        for (_, session) in replaced {
+        for session in replaced {
             if let Some(code) = takeover {
                 self.neighbours.close_replaced.do_send(CloseReplaced { session, code });
             }
@@ -231,11 +290,24 @@ impl Handler<Connect> for Registry {
     }
 }
 
+impl Handler<ClientsElsewhere> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, ClientsElsewhere(changes): ClientsElsewhere, _: &mut Self::Context) {
+        for elsewhere::Change { client, kind, name, was_online, is_online } in changes {
+            if was_online != is_online && !self.directory.is_online(client) {
+                self.announce(client, kind, &name, is_online);
+            }
+            self.give_way(client);
+        }
+    }
+}
+
 impl Handler<OpenStream> for Registry {
     type Result = Result<(), ConnectError>;
 
     fn handle(&mut self, OpenStream(client): OpenStream, _: &mut Self::Context) -> Self::Result {
-        self.check_count(client, self.directory.session_count(client))?;
+        self.check_count(client, self.directory.session_count(client), None)?;
         *self.streams.entry(client).or_default() += 1;
         Ok(())
     }
@@ -286,6 +358,7 @@ impl Handler<Apply> for Registry {
                     connected.account = account.clone();
                     connected.sessions.iter().for_each(|(_, session)| session.update_account(&account));
                     self.directory.put(account.id, connected.clone());
+                    self.backplane.client_changed(account.id);
                 }
                 let sessions = connected.sessions.into_iter().map(|(_, session)| session);
                 if account.is_active() {

@@ -7,7 +7,7 @@ use actix::Arbiter;
 use super::data::Restored;
 use crate::{
     actors::{
-        cluster_link::Cluster,
+        cluster_link::{self, Cluster},
         command_dispatcher::{self, Commands},
         directory::Directory,
         gateway_monitor::{self, Gateways},
@@ -77,7 +77,11 @@ impl Actors {
         let limits = &settings.limits;
         let directory = Arc::new(Directory::default());
         let relays = Relays::new(workers, limits, clock.clone());
-        let backplane: Arc<dyn Backplane> = Arc::new(LocalBackplane);
+        let addresses =
+            RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
+        let cluster = Cluster::start(&control, node, addresses, &names, settings.cluster.preview, relays.clone())?;
+        let backplane: Arc<dyn Backplane> =
+            if cluster.is_shared() { Arc::new(cluster.clone()) } else { Arc::new(LocalBackplane) };
         let change_limits = ChangeLimits {
             rooms_per_user: limits.rooms_per_user,
             queue: limits.queue(),
@@ -165,7 +169,7 @@ impl Actors {
         let clients = Clients::start(
             &control,
             registry::Dependencies {
-                directory,
+                directory: directory.clone(),
                 relays: relays.clone(),
                 backplane,
                 neighbours,
@@ -174,9 +178,8 @@ impl Actors {
                 per_identity: limits.connections_per_identity,
             },
         );
-        let addresses =
-            RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
-        let cluster = Cluster::start(&control, node, addresses, &names, relays.clone())?;
+        let clients_elsewhere = clients.recipient();
+        cluster.link(cluster_link::Neighbours { directory, relays: relays.clone(), clients_elsewhere });
         // so that the first request sees all gateways
         gateways.record_all().await?;
         Ok(Self { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster })

@@ -13,7 +13,7 @@ use crate::{
         ids::GatewayId,
     },
     settings::{Registration, Settings},
-    store::{DatabaseLock, Location, ServingBroker, Store},
+    store::{DatabaseLock, Location, ServingBroker, Sharing, Store},
 };
 
 /// The data directory, which no other broker uses until this is dropped.
@@ -44,6 +44,8 @@ pub(super) struct Data {
     /// with the timeouts for serving clients
     pub store: Store,
     pub held: Held,
+    /// tells this database from others
+    pub database: i64,
     /// the file with the password of the first account, if this start created that account
     pub first_password: Option<PathBuf>,
     pub has_accounts: bool,
@@ -72,7 +74,10 @@ impl Data {
     pub(super) async fn open(settings: &Settings, address: SocketAddr, clock: &Clock) -> anyhow::Result<Self> {
         // has longer timeouts than the one that serves clients
         let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
-        let mut lock = starting.lock().await?;
+        let sharing = if settings.cluster.preview { Sharing::Shared } else { Sharing::Alone };
+        let mut lock = starting.lock(sharing).await?;
+        // what the others serve is not taken from them
+        let is_first = lock.is_only_one();
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
         starting.register_broker(&broker, &mut lock).await?;
@@ -82,12 +87,13 @@ impl Data {
         let data = Self {
             store: starting.serving(&settings.storage, &settings.limits),
             held: Held { lock, broker },
-            first_password: bootstrap::create_first_admin(&starting, settings).await?,
+            database: starting.database_number().await?,
+            first_password: if is_first { bootstrap::create_first_admin(&starting, settings).await? } else { None },
             has_accounts: starting.count_users().await? > 0,
             restored: Restored {
                 gateways: all_gateways(settings, &starting).await?,
                 transitions: starting.last_gateway_transitions().await?.into_iter().collect(),
-                unfinished: starting.unfinished_commands().await?,
+                unfinished: if is_first { starting.unfinished_commands().await? } else { Vec::new() },
             },
         };
         starting.close().await;

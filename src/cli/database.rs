@@ -12,7 +12,7 @@ use crate::{
     app::bootstrap,
     domain::passwords::PasswordRules,
     settings::{Settings, Storage},
-    store::{DatabaseLock, Location, Store, StoreError},
+    store::{DatabaseLock, Location, Sharing, Store, StoreError},
 };
 
 /// An open database and its location.
@@ -56,7 +56,7 @@ impl Database {
 
     /// Takes the locks that a broker takes, so that no broker uses the database meanwhile.
     pub(super) async fn lock(&self) -> anyhow::Result<(DatabaseLock, Option<File>)> {
-        let lock = match self.store.lock().await {
+        let lock = match self.store.lock(Sharing::Alone).await {
             Err(StoreError::InUse(broker)) => bail!("a broker uses this database ({broker}): stop it first"),
             lock => lock?,
         };

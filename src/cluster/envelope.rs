@@ -1,16 +1,19 @@
-//! What nodes send each other: several messages in an envelope with a version and the sender's incarnation.
+//! What nodes send each other: several messages in an envelope.
 //!
 //! | bytes | content |
 //! | --- | --- |
 //! | 1 | version |
 //! | 16 | incarnation of the sending node |
-//! | then for each message: 1 | kind |
-//! | 4 | length of what follows, big endian |
-//! | length | depends on the kind |
+//! | 8 | number of the envelope among those from this node to the other, little endian |
+//! | the rest | messages, one after the other, as postcard writes them |
 
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::elsewhere::ClientState;
 
 /// The versions that this program understands. It writes the first that all nodes understand.
 pub const VERSIONS: RangeInclusive<u8> = 1..=1;
@@ -18,13 +21,39 @@ pub const VERSIONS: RangeInclusive<u8> = 1..=1;
 /// Longest envelope that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-const PING: u8 = 1;
-
 /// A message from one node to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// A node's own, with its number: it shows the node that its inbox works.
     Ping(u64),
+    /// The state of a client at the sending node has changed.
+    Client(ClientState),
+    /// Asks for a snapshot: for the state of all clients at the other node.
+    GetSnapshot,
+    /// A snapshot begins: the messages up to its end are all that there is.
+    SnapshotBegins,
+    /// The end of a snapshot.
+    SnapshotEnds,
+    /// Asks to be told when all messages before it are handled.
+    Barrier(u64),
+    /// The messages before the barrier with this number are handled.
+    Passed(u64),
+    /// A message to a device at the other node.
+    Direct {
+        /// For the answer.
+        number: u64,
+        /// The device.
+        to: Uuid,
+        /// The text of the frame.
+        text: Bytes,
+    },
+    /// What became of a direct message.
+    Outcome {
+        /// The number of the message.
+        number: u64,
+        /// Whether the device's outbox has accepted it.
+        is_delivered: bool,
+    },
 }
 
 /// Messages from a node.
@@ -32,6 +61,8 @@ pub enum Message {
 pub struct Envelope {
     /// The incarnation of the node that sent it.
     pub from: Uuid,
+    /// One more than that of the envelope that the node sent here before.
+    pub number: u64,
     /// In the order in which they were sent.
     pub messages: Vec<Message>,
 }
@@ -45,30 +76,52 @@ pub enum BadEnvelope {
     /// Its version is not one of [`VERSIONS`].
     #[error("unknown version {0} of an envelope")]
     Version(u8),
-    /// It ends in the middle.
+    /// It ends in the middle of its head.
     #[error("an envelope ends in the middle")]
     Incomplete,
-    /// A message is of a kind that its version does not have.
-    #[error("unknown kind {0} of message")]
-    Kind(u8),
-    /// A message has not the length of its kind.
-    #[error("a message of kind {0} is malformed")]
-    Malformed(u8),
+    /// Something in it is no message.
+    #[error("an envelope contains something else than messages")]
+    NotAMessage,
+}
+
+/// An envelope that is being filled.
+#[derive(Debug, Default)]
+pub struct Draft {
+    messages: Vec<u8>,
+}
+
+impl Draft {
+    /// Adds a message.
+    pub fn push(&mut self, message: &Message) {
+        // it takes whatever fits into memory
+        if let Ok(messages) = postcard::to_extend(message, std::mem::take(&mut self.messages)) {
+            self.messages = messages;
+        }
+    }
+
+    /// The length of its messages in bytes.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether it has no messages.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The bytes of the envelope. The draft is empty then.
+    pub fn finish(&mut self, from: Uuid, number: u64) -> Vec<u8> {
+        let messages = std::mem::take(&mut self.messages);
+        let mut bytes = Vec::with_capacity(25 + messages.len());
+        bytes.push(*VERSIONS.start());
+        bytes.extend_from_slice(from.as_bytes());
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&messages);
+        bytes
+    }
 }
 
 impl Envelope {
-    /// The bytes of the envelope.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![*VERSIONS.start()];
-        bytes.extend_from_slice(self.from.as_bytes());
-        for message in &self.messages {
-            match message {
-                Message::Ping(number) => put(&mut bytes, PING, &number.to_be_bytes()),
-            }
-        }
-        bytes
-    }
-
     /// Reads an envelope.
     ///
     /// # Errors
@@ -81,33 +134,15 @@ impl Envelope {
         if !VERSIONS.contains(version) {
             return Err(BadEnvelope::Version(*version));
         }
-        let (from, mut rest) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
+        let (from, bytes) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
+        let (number, mut rest) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
         let mut messages = Vec::new();
-        while let Some((kind, bytes)) = rest.split_first() {
-            let (length, bytes) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
-            let length = u32::from_be_bytes(*length) as usize;
-            let (body, after) = bytes.split_at_checked(length).ok_or(BadEnvelope::Incomplete)?;
-            messages.push(message(*kind, body)?);
+        while !rest.is_empty() {
+            let (message, after) = postcard::take_from_bytes(rest).map_err(|_| BadEnvelope::NotAMessage)?;
+            messages.push(message);
             rest = after;
         }
-        Ok(Self { from: Uuid::from_bytes(*from), messages })
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, kind: u8, body: &[u8]) {
-    bytes.push(kind);
-    // what is sent is bounded far below
-    bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-    bytes.extend_from_slice(body);
-}
-
-fn message(kind: u8, body: &[u8]) -> Result<Message, BadEnvelope> {
-    match kind {
-        PING => {
-            let number = body.try_into().map_err(|_| BadEnvelope::Malformed(kind))?;
-            Ok(Message::Ping(u64::from_be_bytes(number)))
-        }
-        kind => Err(BadEnvelope::Kind(kind)),
+        Ok(Self { from: Uuid::from_bytes(*from), number: u64::from_le_bytes(*number), messages })
     }
 }
 
@@ -117,41 +152,51 @@ mod tests {
 
     use super::*;
 
-    fn envelope() -> Envelope {
-        Envelope { from: Uuid::from_u128(7), messages: vec![Message::Ping(1), Message::Ping(u64::MAX)] }
+    fn messages() -> Vec<Message> {
+        let client = ClientState { name: "Wörld".to_owned(), device: 7, ..ClientState::gone(Uuid::from_u128(3)) };
+        vec![
+            Message::Ping(u64::MAX),
+            Message::SnapshotBegins,
+            Message::Client(client),
+            Message::SnapshotEnds,
+            Message::Barrier(1),
+            Message::Direct { number: 300, to: Uuid::from_u128(9), text: Bytes::from_static(b"{}") },
+            Message::Outcome { number: 300, is_delivered: true },
+        ]
+    }
+
+    fn encoded() -> Vec<u8> {
+        let mut draft = Draft::default();
+        messages().iter().for_each(|message| draft.push(message));
+        draft.finish(Uuid::from_u128(7), 5)
     }
 
     #[test]
     fn an_envelope_is_read_as_it_was_written() {
-        let envelope = envelope();
-        assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope));
+        let envelope = Envelope { from: Uuid::from_u128(7), number: 5, messages: messages() };
+        assert_eq!(Envelope::decode(&encoded()), Ok(envelope));
     }
 
     #[test]
     fn what_is_no_envelope_is_refused_with_a_reason() {
-        let good = envelope().encode();
+        let good = encoded();
         let changed = |place: usize, byte: u8| {
             let mut bytes = good.clone();
             bytes[place] = byte;
             Envelope::decode(&bytes)
         };
         assert_eq!(Envelope::decode(&[]), Err(BadEnvelope::Incomplete));
+        assert_eq!(Envelope::decode(&good[..24]), Err(BadEnvelope::Incomplete));
         assert_eq!(changed(0, 2), Err(BadEnvelope::Version(2)));
-        assert_eq!(changed(17, 9), Err(BadEnvelope::Kind(9)));
-        assert_eq!(changed(21, 7), Err(BadEnvelope::Malformed(PING)));
-        assert_eq!(changed(18, 255), Err(BadEnvelope::Incomplete));
+        assert_eq!(changed(25, 200), Err(BadEnvelope::NotAMessage));
+        assert_eq!(Envelope::decode(&good[..good.len() - 1]), Err(BadEnvelope::NotAMessage));
         assert_eq!(Envelope::decode(&vec![1; MAX_BYTES + 1]), Err(BadEnvelope::TooLong(MAX_BYTES + 1)));
-        // cut anywhere but between two messages
-        let whole = [17, 17 + 13, good.len()];
-        for end in 0..good.len() {
-            assert_eq!(Envelope::decode(&good[..end]).is_ok(), whole.contains(&end), "{end}");
-        }
     }
 
     #[test]
     fn random_bytes_are_refused_without_harm() {
         let mut random = StdRng::seed_from_u64(1);
-        let good = envelope().encode();
+        let good = encoded();
         for _ in 0..10_000 {
             let mut bytes = good.clone();
             for _ in 0..random.random_range(1..4) {

@@ -48,15 +48,16 @@ pub enum ShardError {
     Closed,
 }
 
-/// The names of keys and channels. They follow from the secret that all nodes share, so that brokers that do not belong
-/// together can use the same server.
+/// The names of keys and channels. They follow from the secret and the database that all nodes share, so that brokers that do
+/// not belong together can use the same server.
 #[derive(Debug, Clone)]
 pub struct Names(String);
 
 impl Names {
-    /// Those of the nodes with this secret.
-    pub fn of(secret: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(b"switchboard cluster").chain_update(secret).finalize();
+    /// Those of the nodes with this secret, and the database with this number.
+    pub fn of(secret: &[u8], database: i64) -> Self {
+        let digest = Sha256::new().chain_update(b"switchboard cluster").chain_update(secret);
+        let digest = digest.chain_update(database.to_be_bytes()).finalize();
         let tag: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("switchboard:{tag}"))
     }
@@ -122,13 +123,15 @@ impl Shard {
         Ok(connection.into_on_message().map(|message| message.get_payload_bytes().to_owned()))
     }
 
-    /// Publishes an envelope to a node's inbox.
+    /// Publishes envelopes, each to the inbox of a node, in their order.
     ///
     /// # Errors
-    /// Redis is away, or refuses; then it may have published it nevertheless.
-    pub async fn publish(&self, node: Uuid, envelope: &[u8]) -> Result<(), ShardError> {
+    /// Redis is away, or refuses; then it may have published some nevertheless.
+    pub async fn publish(&self, envelopes: &[(Uuid, Vec<u8>)]) -> Result<(), ShardError> {
         let mut commands = pipe();
-        commands.publish(self.names.inbox(node), envelope).ignore();
+        for (node, envelope) in envelopes {
+            commands.publish(self.names.inbox(*node), envelope.as_slice()).ignore();
+        }
         self.ask(&commands).await
     }
 

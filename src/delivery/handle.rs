@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
@@ -37,7 +38,8 @@ pub enum SessionKind {
 pub struct SessionHandle(Arc<Inner>);
 
 struct Inner {
-    /// unique among all sessions of this process; keys are reused
+    /// Unique among all sessions of this process; keys are reused. Of two sessions of a client, also at different nodes, the one
+    /// with the higher number is the newer one.
     id: u64,
     worker: usize,
     key: usize,
@@ -50,18 +52,27 @@ struct Inner {
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
+/// A number above all others that this process has given or noted: the present time in microseconds, unless the clock was set
+/// back.
+fn next_id(now: DateTime<Utc>) -> u64 {
+    let now = u64::try_from(now.timestamp_micros()).unwrap_or_default();
+    let next = |last: u64| Some(now.max(last + 1));
+    match LAST_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+        Ok(last) | Err(last) => now.max(last + 1),
+    }
+}
+
+/// Notes the number of a session of another node: later ones of this process are higher.
+pub fn note_id(id: u64) {
+    LAST_ID.fetch_max(id, Ordering::Relaxed);
+}
 
 impl SessionHandle {
     /// A new session of this worker, with this key, without a client.
-    pub(crate) fn new(worker: usize, key: usize) -> Self {
-        Self(Arc::new(Inner {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            worker,
-            key,
-            queued: AtomicUsize::new(0),
-            holder: Mutex::new(None),
-        }))
+    pub(crate) fn new(worker: usize, key: usize, now: DateTime<Utc>) -> Self {
+        Self(Arc::new(Inner { id: next_id(now), worker, key, queued: AtomicUsize::new(0), holder: Mutex::new(None) }))
     }
 
     /// The session's number, unique in this process.

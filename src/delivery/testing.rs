@@ -51,7 +51,8 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let own = listener.accept().await.unwrap().0.into_std().unwrap();
         let limits = Relays::new(1, &settings::built_in().limits, Clock::default()).outbox_limits();
-        let outbox = insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), Rc::new(own.into()), limits));
+        let outbox =
+            insert(|worker, key| Outbox::new(SessionHandle::new(worker, key, Utc::now()), Rc::new(own.into()), limits));
         outbox.head_out();
         let session = outbox.handle().clone();
         session.exchange(token);

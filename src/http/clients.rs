@@ -27,7 +27,7 @@ pub struct ClientList {
 /// Connected devices and users on all nodes: names by UUID.
 #[utoipa::path(get, path = "/clients", tag = "messaging", params(("limit" = Option<u64>, Query, description = "1 to 1000; left out: up to 10,000"), ("cursor" = Option<String>, Query, description = "From an earlier answer", max_length = 1024)), responses((status = 200, body = ClientList)), security((), ("bearer" = [])))]
 pub async fn list(broker: web::Data<Broker>, _: PublicRead, part: QueryOf<Part>) -> web::Json<ClientList> {
-    let online = broker.clients.online().await.into_iter().map(|(id, name)| (id.to_string(), name));
+    let online = broker.clients.online().into_iter().map(|(id, name)| (id.to_string(), name));
     let (clients, next) = part_of(online, &part.0);
     web::Json(ClientList { count: clients.len(), clients: clients.into_iter().collect(), next })
 }

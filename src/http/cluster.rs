@@ -57,6 +57,9 @@ pub struct ClusterState {
     nodes: Vec<ClusterNode>,
     /// None on a node of its own.
     redis: Vec<RedisServer>,
+    /// Whether this node knows the clients of all other nodes. If not, messages to clients that it does not know get the error
+    /// `cluster_unavailable`.
+    is_complete: bool,
 }
 
 /// The nodes that have a lease, and this node's link to Redis.
@@ -73,5 +76,6 @@ pub async fn show(broker: web::Data<Broker>, _: Operator) -> web::Json<ClusterSt
         let round_trip_ms = round_trip.map(|time| (time.as_secs_f64() * 1e5).round() / 100.0);
         RedisServer { address, status: if is_up { "ok" } else { "away" }, error, round_trip_ms }
     });
-    web::Json(ClusterState { nodes: nodes.collect(), redis: redis.collect() })
+    let is_complete = broker.cluster.is_complete();
+    web::Json(ClusterState { nodes: nodes.collect(), redis: redis.collect(), is_complete })
 }

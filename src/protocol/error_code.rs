@@ -79,6 +79,10 @@ codes! {
     DatabaseUnavailable = "database_unavailable",
     /// The storage is nearly full; nothing was stored (contract section 2).
     StorageFull = "storage_full",
+    /// Another node may have what is asked for, and cannot be asked now.
+    ClusterUnavailable = "cluster_unavailable",
+    /// It is not known whether the recipient of a direct message, which is at another node, got it.
+    DeliveryUnknown = "delivery_unknown",
     /// The server failed (contract section 8).
     InternalError = "internal_error",
 }

@@ -88,7 +88,7 @@ impl Devices {
     /// The database failed.
     pub async fn list(&self, filter: DeviceFilter) -> Result<(Vec<DeviceView>, u64), StoreError> {
         let (devices, total) = self.store.devices(filter).await?;
-        let online = self.clients.online_among(devices.iter().map(|device| device.uuid)).await;
+        let online = self.clients.online_among(devices.iter().map(|device| device.uuid));
         let view = |device: DeviceRow| DeviceView { is_online: online.contains(&device.uuid), device };
         Ok((devices.into_iter().map(view).collect(), total))
     }
@@ -149,7 +149,7 @@ impl Devices {
     }
 
     async fn view(&self, device: DeviceRow) -> DeviceView {
-        let is_online = !self.clients.online_among(iter::once(device.uuid)).await.is_empty();
+        let is_online = !self.clients.online_among(iter::once(device.uuid)).is_empty();
         DeviceView { device, is_online }
     }
 }

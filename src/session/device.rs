@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Session, Unsettled};
 use crate::{
     actors::{
-        message_manager::MessageError,
+        message_manager::UnderWay,
         topic_manager::{NotPublished, Publish, TopicError},
     },
     delivery::tick,
@@ -34,12 +34,12 @@ impl Session {
         } else if inbound::is_subscription(&frame) {
             self.on_subscription(&frame, context);
         } else if frame.topic_id.is_some() {
-            if acknowledged_messages {
+            if acknowledged_messages || !self.forwards.is_idle() {
                 return self.after_receipts(text.to_owned(), context);
             }
             self.on_topic_message(&frame, text, sender, context);
         } else if inbound::is_acknowledged(&frame) {
-            if publications {
+            if publications || !self.forwards.is_idle() {
                 return self.after_receipts(text.to_owned(), context);
             }
             self.on_acknowledged_message(&frame, text, sender, context);
@@ -54,7 +54,7 @@ impl Session {
     /// message waits until they are delivered: a sender's frames and their receipts keep their order. A sender of only one kind
     /// never waits.
     fn after_receipts(&mut self, text: String, context: &mut <Self as Actor>::Context) {
-        let settled = std::mem::take(&mut self.unsettled).settle(self.broker.clone(), self.outbox.handle().clone());
+        let settled = self.settle();
         context.wait(settled.into_actor(self).map(move |(), session, context| {
             if session.outbox.is_open() {
                 session.on_device_text(&text, context);
@@ -71,33 +71,33 @@ impl Session {
     ) {
         let message = match inbound::direct(frame, text, sender) {
             Ok(message) => message,
+            Err(_) if !self.forwards.is_idle() => return self.after_receipts(text.to_owned(), context),
             Err(error) => return self.refuse(error, "Invalid message format", frame),
         };
         self.bad_frames = 0;
-        if let Some(recipient) = self.broker.messages.deliver(message.to, &message.parts()) {
-            if recipient.worker() != self.outbox.handle().worker() {
-                self.handed_over_in = Some(tick::number());
-            }
-            self.send(&outbound::sent(&message.msgid, self.now()));
-        } else {
-            self.forward(message, context);
+        let recipient = self.broker.messages.deliver(message.to, &message.parts());
+        if let Some(recipient) = &recipient
+            && recipient.worker() != self.outbox.handle().worker()
+        {
+            self.handed_over_in = Some(tick::number());
+        }
+        match recipient {
+            Some(_) if self.forwards.is_idle() => self.send(&outbound::sent(&message.msgid, self.now())),
+            // behind the receipts of messages to other nodes
+            Some(_) => self.receipt(message.msgid.into_owned(), Ok(UnderWay::arrived(message.to)), 0),
+            None => self.forward(message, context),
         }
     }
 
     /// Forwards a message to another node, since the recipient is not on this one.
     fn forward(&mut self, message: Message<'_, ClientId>, context: &mut <Self as Actor>::Context) {
-        let frame = wire::text(&message.parts());
-        let (to, msgid, broker) = (message.to, message.msgid.into_owned(), self.broker.clone());
-        let forward = async move { broker.messages.forward(to, frame).await };
-        // the sender's next frame waits, so that receipts keep their order
-        context.wait(forward.into_actor(self).map(move |delivered, session, _| {
-            if delivered {
-                session.send(&outbound::sent(&msgid, session.now()));
-            } else {
-                let (code, text) = MessageError::NotConnected(to).told();
-                session.error(code, &text, About { msgid: Some(&msgid), ..About::default() });
-            }
-        }));
+        let text = Bytes::from(message.parts().concat());
+        let bytes = text.len();
+        let outcome = self.broker.messages.forward(message.to, text);
+        self.receipt(message.msgid.into_owned(), outcome, bytes);
+        if !self.may_forward() {
+            context.wait(self.forwards.clone().room().into_actor(self));
+        }
     }
 
     fn on_topic_message(

@@ -74,7 +74,9 @@ pub async fn accept(
         Some(_) => broker.relays.outbox_limits(),
         None => broker.relays.anonymous_outbox_limits(),
     };
-    let outbox = delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), socket, limits));
+    let outbox = delivery::insert(|worker, key| {
+        Outbox::new(SessionHandle::new(worker, key, broker.clock.now()), socket, limits)
+    });
     let mut session = Session {
         broker: broker.clone(),
         outbox: outbox.clone(),
@@ -82,6 +84,7 @@ pub async fn accept(
         assembling: None,
         bad_frames: 0,
         unsettled: Unsettled::default(),
+        forwards: Rc::default(),
         handed_over_in: None,
         _permit: permit,
     };

@@ -1,9 +1,12 @@
-//! The record of the broker that serves the database, and a test of whether the database can be written.
+//! The records of the brokers that serve the database, and a test of whether the database can be written.
 
-use chrono::{DateTime, Utc};
-use entity::brokers::{ActiveModel, Column, Entity};
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::{
+    brokers::{ActiveModel, Column, Entity},
+    counters,
+};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, Set,
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Set,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -11,8 +14,11 @@ use uuid::Uuid;
 use super::{DatabaseLock, Store, StoreError};
 use crate::domain::passwords::PasswordRules;
 
-/// The only row.
-const ROW: i64 = 1;
+/// The row of a broker that shares the database is removed when it was not written for so long.
+const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
+
+/// The name of the number that tells this database from others, among the counters.
+const DATABASE: &str = "database";
 
 /// A broker that serves a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +36,12 @@ pub struct ServingBroker {
 }
 
 impl Store {
-    /// Records which broker serves the database, by the clock of the database.
+    /// Records that a broker serves the database, by the clock of the database. The only one removes the records of others.
     ///
     /// # Errors
     /// When the database fails. A full disk is no error with SQLite, whose lock is a file; the record is informative there.
     pub async fn register_broker(&self, broker: &ServingBroker, lock: &mut DatabaseLock) -> Result<(), StoreError> {
-        match self.write_broker(broker).await {
+        match self.write_broker(broker, lock.is_shared()).await {
             Err(StoreError::Full(error)) if self.read.backend() == DbBackend::Sqlite => {
                 tracing::error!(%error, "storage is full: nothing is stored");
             }
@@ -47,12 +53,16 @@ impl Store {
         Ok(())
     }
 
-    async fn write_broker(&self, broker: &ServingBroker) -> Result<(), StoreError> {
+    async fn write_broker(&self, broker: &ServingBroker, is_shared: bool) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
         let now = self.clock.now();
         let rules = broker.password_rules;
+        let mut gone = Entity::delete_many();
+        if is_shared {
+            gone = gone.filter(Column::SeenAt.lt(now - FORGOTTEN));
+        }
+        gone.exec(&transaction).await?;
         let row = ActiveModel {
-            id: Set(ROW),
             instance: Set(broker.instance),
             host: Set(broker.host.clone()),
             process_id: Set(broker.process_id.into()),
@@ -62,23 +72,11 @@ impl Store {
             password_min_chars: Set(rules.and_then(|rules| i64::try_from(rules.min_chars).ok())),
             refuse_common_passwords: Set(rules.map(|rules| rules.refuse_common)),
         };
-        let columns = [
-            Column::Instance,
-            Column::Host,
-            Column::ProcessId,
-            Column::Address,
-            Column::StartedAt,
-            Column::SeenAt,
-            Column::PasswordMinChars,
-            Column::RefuseCommonPasswords,
-        ];
-        Entity::insert(row)
-            .on_conflict(OnConflict::column(Column::Id).update_columns(columns).to_owned())
-            .exec_without_returning(&transaction)
-            .await?;
+        Entity::insert(row).exec_without_returning(&transaction).await?;
         if transaction.get_database_backend() == DbBackend::Postgres {
             // the clocks of two brokers may differ
             Entity::update_many()
+                .filter(Column::Instance.eq(broker.instance))
                 .col_expr(Column::StartedAt, Expr::current_timestamp())
                 .col_expr(Column::SeenAt, Expr::current_timestamp())
                 .exec(&transaction)
@@ -87,12 +85,31 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// The broker that serves the database or was the last to do so, and since when.
+    /// Whether the record of a broker is there: another one that does not share the database removes it.
+    pub(super) async fn is_registered(&self, instance: Uuid) -> Result<bool, StoreError> {
+        Ok(Entity::find_by_id(instance).one(&self.read).await?.is_some())
+    }
+
+    /// The number that tells this database from others, given when it is asked for first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn database_number(&self) -> Result<i64, StoreError> {
+        let row = counters::ActiveModel { name: Set(DATABASE.to_owned()), value: Set(rand::random()) };
+        counters::Entity::insert(row)
+            .on_conflict(OnConflict::column(counters::Column::Name).do_nothing().to_owned())
+            .exec_without_returning(&self.write)
+            .await?;
+        let row = counters::Entity::find_by_id(DATABASE.to_owned()).one(&self.write).await?;
+        row.map(|row| row.value).ok_or_else(|| DbErr::RecordNotFound("the number of the database".to_owned()).into())
+    }
+
+    /// The broker that serves the database or was the last to do so, and since when; of several the one that started last.
     ///
     /// # Errors
     /// When the database fails, or has never been served.
     pub async fn serving_broker(&self) -> Result<Option<(ServingBroker, DateTime<Utc>)>, StoreError> {
-        let row = Entity::find_by_id(ROW).one(&self.read).await?;
+        let row = Entity::find().order_by_desc(Column::StartedAt).one(&self.read).await?;
         Ok(row.map(|row| {
             let process_id = u32::try_from(row.process_id).unwrap_or_default();
             let min_chars = row.password_min_chars.and_then(|chars| usize::try_from(chars).ok());
@@ -116,12 +133,11 @@ impl Store {
     /// When the database takes no writes.
     pub async fn prove_write(&self) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        let done = Entity::update_many()
-            .filter(Column::Id.eq(ROW))
-            .col_expr(Column::SeenAt, Expr::value(self.clock.now()))
-            .exec(&transaction)
-            .await?;
-        if done.rows_affected == 0 {
+        let mut seen = Entity::update_many().col_expr(Column::SeenAt, Expr::value(self.clock.now()));
+        if let Some(instance) = self.gate.instance.get() {
+            seen = seen.filter(Column::Instance.eq(*instance));
+        }
+        if seen.exec(&transaction).await?.rows_affected == 0 {
             return Err(DbErr::Custom("no broker is registered".to_owned()).into());
         }
         Ok(transaction.commit().await?)

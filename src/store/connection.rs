@@ -136,11 +136,8 @@ impl Pool {
     }
 
     /// Begins a transaction and reads in it, in one round trip: `text` has several statements. Returns the last row.
-    pub(super) async fn begin_and_read(
-        &self,
-        begin: &'static str,
-    ) -> Result<(Transaction, Option<QueryResult>), DbErr> {
-        let begin = async |connection: &mut Connection| {
+    pub(super) async fn begin_and_read(&self, begin: String) -> Result<(Transaction, Option<QueryResult>), DbErr> {
+        let begin = async move |connection: &mut Connection| {
             let rows = connection.run(move |pooled| Box::pin(pooled.query_plain(begin)), DbErr::Query).await;
             // it may have begun
             connection.in_doubt |= rows.is_err();

@@ -1,17 +1,17 @@
-//! One broker per database: a lock that is released however its holder ends, and a row that names the holder. With
-//! PostgreSQL the lock belongs to a separate session, with SQLite to an open file beside the database.
+//! Who may serve a database: a broker alone, or with PostgreSQL several that share it. A lock is released however its holder
+//! ends, and a row names each holder. With PostgreSQL the lock belongs to a separate session, with SQLite to an open file
+//! beside the database. Brokers that share a database share the lock.
 //!
 //! A session can end while its broker runs: the server restarts, the connection breaks, an administrator ends it. Another
 //! broker may get the lock before the first one notices. So with PostgreSQL there is also a fence: every write transaction
-//! takes a second lock, shared, and then checks that the row still names its broker. A starting broker holds that lock
-//! exclusively from before its migrations until the row names it. It waits for open transactions, and later ones find its
-//! name.
+//! takes a second lock, shared, and then checks that its broker's row is still there. A starting broker holds that lock
+//! exclusively from before its migrations until its row is there. It waits for open transactions. If it does not share the
+//! database, it removes the rows of others, and their later transactions find that.
 
 use std::{
     fmt,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    sync::LazyLock,
     time::Duration,
 };
 
@@ -34,26 +34,37 @@ const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
 /// The key of the turn of those who create rooms.
 const ROOM_CREATORS: i64 = i64::from_be_bytes(*b"switchbr");
 
-/// Begins a write transaction, in one round trip. Two statements, since one would see the row as it was before the wait for
-/// the lock. An advisory lock costs no write, unlike one on the row. The transaction's id is for finding out its outcome.
-static BEGIN: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT instance, pg_current_xact_id()::text AS transaction FROM brokers WHERE id = 1"
-    )
-});
-
 /// How long a start waits for the previous broker, or a migration, to release the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The period of the checks that the lock is still held, and the deadline of each check.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// The period in which a broker that shares the database writes that it is there.
+const SEEN: Duration = Duration::from_secs(60);
+
 /// The lock on a database, released when this is dropped.
 pub struct DatabaseLock(Held);
 
 enum Held {
     File(#[expect(dead_code, reason = "locked for as long as it is open")] File),
-    Session(Box<PgConnection>),
+    Session { session: Box<PgConnection>, sharing: Sharing, mode: Mode },
+}
+
+/// Whether several brokers may serve the database at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Only one.
+    Alone,
+    /// Those that share it.
+    Shared,
+}
+
+/// How the lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Exclusive,
+    Shared,
 }
 
 impl fmt::Debug for DatabaseLock {
@@ -63,21 +74,34 @@ impl fmt::Debug for DatabaseLock {
 }
 
 impl DatabaseLock {
-    /// Allows write transactions, once the row names this broker.
+    /// Whether no other broker serves the database now.
+    pub fn is_only_one(&self) -> bool {
+        matches!(self.0, Held::File(_) | Held::Session { mode: Mode::Exclusive, .. })
+    }
+
+    /// Whether others have it already.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.is_only_one()
+    }
+
+    /// Allows write transactions, once this broker's row is there, and others to serve the database, if it is shared.
     pub(super) async fn open_fence(&mut self) {
-        if let Held::Session(session) = &mut self.0 {
-            // an error here has also ended the session, and with it the lock
-            let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(FENCE).execute(&mut **session).await;
+        let Held::Session { session, sharing, mode } = &mut self.0 else { return };
+        // an error here has also ended the session, and with it the lock
+        let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(FENCE).execute(&mut **session).await;
+        if *sharing == Sharing::Shared {
+            share(session, *mode).await;
         }
     }
 }
 
 impl Store {
     /// Takes the lock on the database. Must be called before any change, since another broker may be using the database.
+    /// SQLite's is never shared.
     ///
     /// # Errors
     /// Another broker has it; the text names it. Or the database fails.
-    pub async fn lock(&self) -> Result<DatabaseLock, StoreError> {
+    pub async fn lock(&self, sharing: Sharing) -> Result<DatabaseLock, StoreError> {
         match &self.database {
             Database::Sqlite(path) => {
                 // SQLite resolves links, so the lock file must be the same for all names of the database
@@ -99,12 +123,13 @@ impl Store {
             Database::Postgres(options) => {
                 let began = Instant::now();
                 loop {
-                    let session = timeout(PATIENCE, lock_session(options)).await;
-                    if let Some(mut session) = session.map_err(|_| StoreError::lost())?? {
+                    let session = timeout(PATIENCE, lock_session(options, sharing)).await;
+                    if let Some((mut session, mode)) = session.map_err(|_| StoreError::lost())?? {
                         // waits for the transactions of a broker that has lost its lock
                         let fence = sqlx::query("SELECT pg_advisory_lock($1)").bind(FENCE);
                         if let Ok(Ok(_)) = timeout(PATIENCE, fence.execute(&mut session)).await {
-                            return Ok(DatabaseLock(Held::Session(Box::new(session))));
+                            let session = Box::new(session);
+                            return Ok(DatabaseLock(Held::Session { session, sharing, mode }));
                         }
                     }
                     if began.elapsed() > PATIENCE {
@@ -118,8 +143,8 @@ impl Store {
 
     /// Holds the lock, and takes it again when its session is lost. Returns when another broker has or had it.
     pub async fn hold(&self, lock: DatabaseLock, instance: Uuid) -> String {
-        let (session, options) = match (lock.0, &self.database) {
-            (Held::Session(session), Database::Postgres(options)) => (*session, options),
+        let (session, sharing, options) = match (lock.0, &self.database) {
+            (Held::Session { session, sharing, .. }, Database::Postgres(options)) => (*session, sharing, options),
             (held, _) => {
                 let never = std::future::pending().await;
                 drop(held);
@@ -128,29 +153,41 @@ impl Store {
         };
         tokio::select! {
             () = self.gate.taken_over.notified() => {}
-            () = self.keep(session, options, instance) => {}
+            () = self.keep(session, sharing, options, instance) => {}
         }
         self.in_use().await.to_string()
     }
 
-    /// Returns when another broker has or had the lock.
-    async fn keep(&self, mut session: PgConnection, options: &PgConnectOptions, instance: Uuid) {
+    /// Returns when another broker has or had the lock, alone.
+    async fn keep(&self, mut session: PgConnection, sharing: Sharing, options: &PgConnectOptions, instance: Uuid) {
+        let mut seen = Instant::now();
         loop {
             sleep(PERIOD).await;
             if let Ok(Ok(_)) = timeout(PERIOD, sqlx::query("SELECT 1").execute(&mut session)).await {
+                if sharing == Sharing::Shared && seen.elapsed() > SEEN {
+                    seen = Instant::now();
+                    let row = sqlx::query("UPDATE brokers SET seen_at = now() WHERE instance = $1").bind(instance);
+                    // else the next time
+                    let _ = timeout(PERIOD, row.execute(&mut session)).await;
+                }
                 continue;
             }
             tracing::error!("the lock on the database is lost: another broker can take the database over");
             drop(session);
             session = loop {
                 sleep(PERIOD).await;
-                let Ok(Ok(locked)) = timeout(PATIENCE, lock_session(options)).await else { continue };
-                let Ok(serving) = self.serving_broker().await else { continue };
-                match (serving.filter(|(broker, _)| broker.instance != instance), locked) {
-                    (Some(_), _) => return,
-                    (None, Some(session)) => break session,
+                let Ok(Ok(locked)) = timeout(PATIENCE, lock_session(options, sharing)).await else { continue };
+                let Ok(is_registered) = self.is_registered(instance).await else { continue };
+                match locked {
+                    _ if !is_registered => return,
+                    Some((mut session, mode)) => {
+                        if sharing == Sharing::Shared {
+                            share(&mut session, mode).await;
+                        }
+                        break session;
+                    }
                     // this broker's former session, which the server has not ended yet
-                    (None, None) => {}
+                    None => {}
                 }
             };
             tracing::info!("the lock on the database is held again");
@@ -159,10 +196,13 @@ impl Store {
 
     /// A write transaction of this broker.
     pub(super) async fn begin_fenced(&self, instance: Uuid) -> Result<Transaction, StoreError> {
-        let (mut transaction, row) = self.write.begin_and_read(&BEGIN).await?;
-        if let Some(row) = row
-            && row.try_get::<Uuid>("", "instance")? == instance
-        {
+        // two statements, since one would see the row as it was before the wait for the lock; an advisory lock costs no write,
+        // unlike one on the row. The transaction's id is for finding out its outcome
+        let begin = format!(
+            "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT pg_current_xact_id()::text AS transaction FROM brokers WHERE instance = '{instance}'"
+        );
+        let (mut transaction, row) = self.write.begin_and_read(begin).await?;
+        if let Some(row) = row {
             transaction.identify(row.try_get("", "transaction")?);
             return Ok(transaction);
         }
@@ -195,8 +235,21 @@ pub(super) async fn turn_of_room_creators(transaction: &Transaction) -> Result<(
     Ok(())
 }
 
-/// A session with the lock; `None` if another session has it.
-async fn lock_session(options: &PgConnectOptions) -> Result<Option<PgConnection>, StoreError> {
+/// Lets others have the lock, too.
+async fn share(session: &mut PgConnection, mode: Mode) {
+    if mode == Mode::Exclusive {
+        for step in ["SELECT pg_advisory_lock_shared($1)", "SELECT pg_advisory_unlock($1)"] {
+            // an error has also ended the session, and with it the lock
+            let _ = sqlx::query(step).bind(KEY).execute(&mut *session).await;
+        }
+    }
+}
+
+/// A session with the lock; `None` if another session has it, and does not share it.
+async fn lock_session(
+    options: &PgConnectOptions,
+    sharing: Sharing,
+) -> Result<Option<(PgConnection, Mode)>, StoreError> {
     let options = options.clone().application_name("switchboard lock").options([
         // so that the server notices within half a minute that this machine is gone
         ("tcp_keepalives_idle", "10"),
@@ -205,7 +258,14 @@ async fn lock_session(options: &PgConnectOptions) -> Result<Option<PgConnection>
     ]);
     let failed = |error: sqlx::Error| StoreError::from(DbErr::Conn(RuntimeErr::SqlxError(error.into())));
     let mut session = options.connect().await.map_err(failed)?;
-    let ask = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(KEY);
-    let locked = ask.fetch_one(&mut session).await;
-    Ok(locked.map_err(failed)?.then_some(session))
+    // the first of those that share it has it alone until it serves
+    let exclusive = ("SELECT pg_try_advisory_lock($1)", Mode::Exclusive);
+    let shared = ("SELECT pg_try_advisory_lock_shared($1)", Mode::Shared);
+    for (ask, mode) in std::iter::once(exclusive).chain((sharing == Sharing::Shared).then_some(shared)) {
+        let locked = sqlx::query_scalar::<_, bool>(ask).bind(KEY).fetch_one(&mut session).await;
+        if locked.map_err(failed)? {
+            return Ok(Some((session, mode)));
+        }
+    }
+    Ok(None)
 }

@@ -5,10 +5,9 @@ use switchboard::client::Client;
 
 use crate::{
     api::support::{Broker, get, next_of_type, until},
+    nodes::{SECRET, Shared, at, knows},
     redis::Redis,
 };
-
-const SECRET: &str = "a secret that all nodes of these tests share";
 
 /// `/readyz`: its status, and what it says of Redis.
 async fn readiness(client: &Client) -> (u16, Value, Value) {
@@ -142,19 +141,31 @@ async fn the_variables_of_the_earlier_systems_name_a_server_with_password_and_da
 }
 
 #[tokio::test]
-async fn nodes_with_the_same_secret_see_each_other_until_their_leases_end() {
-    let redis = Redis::start().await;
-    let with = |secret: &str| Broker::with().env("REDIS_URL", &redis.url()).env("SECRET_KEY", secret);
-    let (mut one, two) = (with(SECRET).start().await, with(SECRET).start().await);
-    let mut stranger = with("another secret, of brokers that do not belong to them").start().await;
-    let (operator, elsewhere) = (one.admin().await, stranger.admin().await);
-    until(async || nodes(&operator).await.len() == 2).await;
+async fn nodes_with_one_database_see_each_other_until_their_leases_end() {
+    let shared = Shared::start().await;
+    let ([one, two], operator) = shared.nodes().await;
+    // the same server and secret, and another database
+    let mut stranger = Broker::with().env("REDIS_URL", &shared.redis.url()).env("SECRET_KEY", SECRET).start().await;
+    let elsewhere = stranger.admin().await;
     linked(&elsewhere).await;
     assert_eq!(nodes(&elsewhere).await.len(), 1);
+    assert_eq!(nodes(&operator).await.len(), 2);
     // without the chance to end its lease
     two.kill().await;
-    until(async || nodes(&operator).await.len() == 1).await;
+    knows(&at(&operator, &one), 1).await;
     assert_eq!(nodes(&operator).await[0]["is_this"], true);
+}
+
+#[tokio::test]
+async fn several_nodes_need_redis_and_postgresql() {
+    let with = |name: &str, value: &str| {
+        let mut broker = Broker::with().set("CLUSTER__PREVIEW", "true").env("SECRET_KEY", SECRET).env(name, value);
+        broker.run(&["serve", "--bind", "127.0.0.1:0"], "").stderr
+    };
+    let refused = with("DATABASE_URL", "postgres://switchboard@localhost/nowhere");
+    assert!(refused.contains("`cluster.preview`") && refused.contains("set redis.url"), "{refused}");
+    let refused = with("REDIS_URL", "redis://localhost");
+    assert!(refused.contains("`cluster.preview`") && refused.contains("set DATABASE_URL"), "{refused}");
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
-//! Tests of nodes with real Redis servers, which each test starts itself.
+//! Tests of nodes with real Redis and PostgreSQL servers, which each test starts itself.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
 
+mod direct;
 mod link;
+mod nodes;
+mod postgres;
 mod redis;
 #[path = "../api"]
 mod api {

@@ -1,4 +1,4 @@
-//! What is known of the Redis servers and of the nodes.
+//! What is known of the Redis servers, the nodes and their clients, and how this node asks the others for something.
 
 use std::{
     collections::BTreeMap,
@@ -8,16 +8,27 @@ use std::{
 };
 
 use actix::{Addr, ArbiterHandle, Recipient};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, Leave};
+use super::{
+    ClusterLink, Neighbours,
+    direct::Forward,
+    lease::Leave,
+    presence::{AwaitAnnounced, ClientChanged},
+};
 use crate::{
     actors::HealthCheck,
     cluster::{
+        Backplane, Forwarding,
+        elsewhere::{Elsewhere, Place},
         node::Node,
         shard::{Names, Shard, ShardError},
     },
     delivery::Relays,
+    domain::ids::ClientId,
     settings::RedisAddress,
 };
 
@@ -36,6 +47,10 @@ pub struct Cluster {
 pub(super) struct Shared {
     pub node: Node,
     pub servers: Vec<Arc<Server>>,
+    /// the clients of other nodes
+    pub elsewhere: Elsewhere,
+    /// whether other nodes serve the same database
+    pub is_shared: bool,
     relays: Arc<Relays>,
 }
 
@@ -76,7 +91,8 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Starts the link of this node to Redis servers, if there are any. They need not be there yet.
+    /// Starts the link of this node to Redis servers, if there are any. They need not be there yet. Other nodes serve the same
+    /// database if `is_shared`. It begins with [`Cluster::link`].
     ///
     /// # Errors
     /// An address cannot be used.
@@ -85,6 +101,7 @@ impl Cluster {
         node: Node,
         addresses: Vec<RedisAddress>,
         names: &Names,
+        is_shared: bool,
         relays: Arc<Relays>,
     ) -> anyhow::Result<Self> {
         let server = |address| {
@@ -93,9 +110,21 @@ impl Cluster {
         };
         let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
         let is_linked = !servers.is_empty();
-        let shared = Arc::new(Shared { node, servers, relays });
+        let shared = Arc::new(Shared { node, servers, elsewhere: Elsewhere::default(), is_shared, relays });
         let link = is_linked.then(|| ClusterLink::start(arbiter, shared.clone()));
         Ok(Self { shared, link })
+    }
+
+    /// Links this node to the servers.
+    pub fn link(&self, neighbours: Neighbours) {
+        if let Some(link) = &self.link {
+            link.do_send(neighbours);
+        }
+    }
+
+    /// Whether there may be other nodes.
+    pub fn is_shared(&self) -> bool {
+        self.link.is_some() && self.shared.is_shared
     }
 
     /// The incarnation of this node.
@@ -122,6 +151,11 @@ impl Cluster {
     pub fn is_up(&self) -> Option<bool> {
         let servers = &self.shared.servers;
         if servers.is_empty() { None } else { Some(servers.iter().all(|server| server.state().is_up())) }
+    }
+
+    /// Whether the clients of all other nodes are known.
+    pub fn is_complete(&self) -> bool {
+        !self.is_shared() || self.shared.elsewhere.is_complete()
     }
 
     /// All nodes that have a lease on a server that answers, and this one.
@@ -151,7 +185,53 @@ impl Cluster {
     }
 }
 
+#[async_trait]
+impl Backplane for Cluster {
+    fn elsewhere(&self) -> &Elsewhere {
+        &self.shared.elsewhere
+    }
+
+    fn incarnation(&self) -> Uuid {
+        self.shared.node.incarnation
+    }
+
+    fn client_changed(&self, client: ClientId) {
+        if let Some(link) = &self.link {
+            link.do_send(ClientChanged(client));
+        }
+    }
+
+    async fn announced(&self) {
+        if let Some(link) = &self.link {
+            let (waiting, announced) = oneshot::channel();
+            link.do_send(AwaitAnnounced(waiting));
+            // completes with an error, since the sender is dropped
+            let _ = announced.await;
+        }
+    }
+
+    fn forward(&self, to: ClientId, text: Bytes) -> Forwarding {
+        let node = match self.shared.elsewhere.device(to) {
+            Place::Node(node) => node,
+            Place::Nowhere => return Forwarding::Absent,
+            Place::Unknown => return Forwarding::Unavailable,
+        };
+        let is_up = self.shared.servers[self.shared.server_with(node)].is_up();
+        let Some(link) = self.link.as_ref().filter(|_| is_up) else { return Forwarding::Unavailable };
+        let (outcome, known) = oneshot::channel();
+        link.do_send(Forward { node, to, text, outcome });
+        Forwarding::UnderWay(known)
+    }
+}
+
 impl Shared {
+    /// The server that this node and another one use: the same for both.
+    pub fn server_with(&self, node: Uuid) -> usize {
+        let pair = self.node.incarnation.as_u128() ^ node.as_u128();
+        // the bits of a random number, but for a few
+        (pair % self.servers.len().max(1) as u128) as usize
+    }
+
     fn this_node(&self) -> Node {
         Node { sockets: self.relays.session_count(), ..self.node.clone() }
     }
@@ -170,6 +250,11 @@ impl State {
 }
 
 impl Server {
+    /// Whether the node has its lease there.
+    pub fn is_up(&self) -> bool {
+        self.state().is_up()
+    }
+
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,6 +16,12 @@ pub enum MessageError {
     /// The recipient of a message without acknowledgement is not connected.
     #[error("Recipient {0} not connected")]
     NotConnected(ClientId),
+    /// The recipient is not connected to this node, and other nodes cannot be asked now.
+    #[error("Recipient {0} is not connected to this node, and other nodes cannot be asked")]
+    ClusterUnavailable(ClientId),
+    /// The recipient's node has not said whether it has got the message.
+    #[error("It is not known whether recipient {0} got the message: its node did not answer")]
+    DeliveryUnknown(ClientId),
     /// It does not fit into the outbox of a socket, which takes so many bytes.
     #[error("Message over {0} bytes (limits.outbound_bytes)")]
     TooLarge(usize),
@@ -55,6 +61,8 @@ impl MessageError {
     pub fn told(&self) -> (ErrorCode, Cow<'static, str>) {
         match self {
             Self::NotConnected(_) => (ErrorCode::RecipientNotConnected, self.to_string().into()),
+            Self::ClusterUnavailable(_) => (ErrorCode::ClusterUnavailable, self.to_string().into()),
+            Self::DeliveryUnknown(_) => (ErrorCode::DeliveryUnknown, self.to_string().into()),
             Self::TooLarge(_) => (ErrorCode::MessageTooLarge, self.to_string().into()),
             Self::Refused { refusal, to } => match refusal {
                 MessageRefusal::RecipientUnknown => {

@@ -7,7 +7,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::SendError, dev::ToEnvelope};
 
-pub use self::reads::MessageView;
+pub(in crate::actors) use self::direct::deliver_to;
+pub use self::{direct::UnderWay, reads::MessageView};
 use super::{
     MessageError, MessageManager,
     messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, Withdraw},

@@ -85,15 +85,14 @@ impl Clients {
     }
 
     /// The clients that are online on any node, with their names.
-    pub async fn online(&self) -> BTreeMap<ClientId, String> {
-        let elsewhere = self.backplane.clients().await;
-        elsewhere.into_iter().chain(self.directory.online()).collect()
+    pub fn online(&self) -> BTreeMap<ClientId, String> {
+        self.backplane.elsewhere().online().into_iter().chain(self.directory.online()).collect()
     }
 
     /// Those of `clients` that are online on any node.
-    pub async fn online_among(&self, clients: impl Iterator<Item = ClientId>) -> HashSet<ClientId> {
-        let elsewhere: HashSet<_> = self.backplane.clients().await.into_iter().map(|(id, _)| id).collect();
-        clients.filter(|id| self.directory.is_online(*id) || elsewhere.contains(id)).collect()
+    pub fn online_among(&self, clients: impl Iterator<Item = ClientId>) -> HashSet<ClientId> {
+        let elsewhere = self.backplane.elsewhere();
+        clients.filter(|id| self.directory.is_online(*id) || elsewhere.is_online(*id)).collect()
     }
 
     /// Adds a session of an authenticated client. The session that it replaces is closed.
@@ -106,7 +105,10 @@ impl Clients {
         kind: SessionKind,
         account: Arc<Account>,
     ) -> Result<(), ConnectError> {
-        self.registry.send(Connect { session, kind, account }).await?
+        self.registry.send(Connect { session, kind, account }).await??;
+        // then they have closed the socket that this one replaces, or are about to
+        self.backplane.announced().await;
+        Ok(())
     }
 
     /// Removes a session that has ended.

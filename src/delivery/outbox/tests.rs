@@ -1,3 +1,4 @@
+use chrono::Utc;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
@@ -8,7 +9,7 @@ async fn open() -> (Rc<Outbox>, TcpStream) {
     let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let socket = listener.accept().await.unwrap().0.into_std().unwrap();
     let limits = OutboxLimits { bytes: 1000, send_timeout: Duration::ZERO };
-    let outbox = Outbox::new(SessionHandle::new(0, 0), Rc::new(socket.into()), limits);
+    let outbox = Outbox::new(SessionHandle::new(0, 0, Utc::now()), Rc::new(socket.into()), limits);
     outbox.head_out();
     actix::spawn(tick::run());
     (outbox, peer)

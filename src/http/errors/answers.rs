@@ -70,7 +70,10 @@ impl ApiError {
             Self::GatewayDown(_) | Self::Message(ErrorCode::QueueFull, _) => Some(10),
             Self::Message(ErrorCode::StorageFull, _) => Some(60),
             Self::Draining => Some(5),
-            Self::AtLimit(_) | Self::DatabaseUnavailable | Self::Room(RoomRefusal::DatabaseUnavailable) => Some(1),
+            Self::AtLimit(_)
+            | Self::DatabaseUnavailable
+            | Self::Room(RoomRefusal::DatabaseUnavailable)
+            | Self::Message(ErrorCode::ClusterUnavailable, _) => Some(1),
             _ => None,
         }
     }
@@ -82,6 +85,7 @@ fn status_of_message(code: ErrorCode) -> StatusCode {
         ErrorCode::MsgidReused => StatusCode::CONFLICT,
         ErrorCode::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::DeliveryUnknown => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

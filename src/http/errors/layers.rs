@@ -191,7 +191,11 @@ impl From<TopicError> for ApiError {
 impl From<MessageError> for ApiError {
     fn from(error: MessageError) -> Self {
         match error {
-            MessageError::NotConnected(_) | MessageError::TooLarge(_) | MessageError::Refused { .. } => {
+            MessageError::NotConnected(_)
+            | MessageError::ClusterUnavailable(_)
+            | MessageError::DeliveryUnknown(_)
+            | MessageError::TooLarge(_)
+            | MessageError::Refused { .. } => {
                 let (code, text) = error.told();
                 Self::Message(code, text.into_owned())
             }

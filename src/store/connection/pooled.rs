@@ -38,10 +38,14 @@ impl Pooled {
         }
     }
 
-    pub(super) async fn query_plain(&mut self, text: &'static str) -> Result<Vec<QueryResult>, sqlx::Error> {
+    pub(super) async fn query_plain(&mut self, text: String) -> Result<Vec<QueryResult>, sqlx::Error> {
         match self {
-            Self::Sqlite(connection) => Ok(connection.fetch_all(text).await?.into_iter().map(Into::into).collect()),
-            Self::Postgres(connection) => Ok(connection.fetch_all(text).await?.into_iter().map(Into::into).collect()),
+            Self::Sqlite(connection) => {
+                Ok(connection.fetch_all(sql(text)).await?.into_iter().map(Into::into).collect())
+            }
+            Self::Postgres(connection) => {
+                Ok(connection.fetch_all(sql(text)).await?.into_iter().map(Into::into).collect())
+            }
         }
     }
 

@@ -97,8 +97,9 @@ impl World {
         socket.set_nonblocking(true).unwrap();
         peer.set_nonblocking(true).unwrap();
         let limits = self.relays.outbox_limits();
-        let outbox =
-            delivery::insert(|worker, key| Outbox::new(SessionHandle::new(worker, key), Rc::new(socket), limits));
+        let outbox = delivery::insert(|worker, key| {
+            Outbox::new(SessionHandle::new(worker, key, Utc::now()), Rc::new(socket), limits)
+        });
         outbox.head_out();
         let session = outbox.handle().clone();
         session.exchange(delivery::testing::token(account));

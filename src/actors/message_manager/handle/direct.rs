@@ -2,8 +2,21 @@
 
 use bytes::Bytes;
 
+use tokio::sync::oneshot;
+
 use super::{MessageError, Messages};
-use crate::{delivery::SessionHandle, domain::ids::ClientId, protocol::wire};
+use crate::{
+    cluster::{Forwarding, Outcome},
+    delivery::SessionHandle,
+    domain::ids::ClientId,
+};
+
+/// A message on the way to a recipient at another node.
+#[derive(Debug)]
+pub struct UnderWay {
+    to: ClientId,
+    outcome: oneshot::Receiver<Outcome>,
+}
 
 impl Messages {
     /// Delivers a text, given in parts, to the recipient's session on this node. Returns the session, or `None` if none
@@ -12,9 +25,16 @@ impl Messages {
         deliver_to(|| self.directory.device(to), |session| self.relays.deliver(session, parts))
     }
 
-    /// Delivers a text frame to the recipient's session on another node. Returns whether one accepted it.
-    pub async fn forward(&self, to: ClientId, frame: Bytes) -> bool {
-        self.backplane.forward(to, frame).await
+    /// Sends a text to the recipient's session on another node.
+    ///
+    /// # Errors
+    /// The recipient is on no other node, as far as is known.
+    pub fn forward(&self, to: ClientId, text: Bytes) -> Result<UnderWay, MessageError> {
+        match self.backplane.forward(to, text) {
+            Forwarding::UnderWay(outcome) => Ok(UnderWay { to, outcome }),
+            Forwarding::Absent => Err(MessageError::NotConnected(to)),
+            Forwarding::Unavailable => Err(MessageError::ClusterUnavailable(to)),
+        }
     }
 
     /// Delivers a text, given in parts, to the recipient's session on any node.
@@ -22,16 +42,40 @@ impl Messages {
     /// # Errors
     /// None accepted it.
     pub async fn deliver_anywhere(&self, to: ClientId, parts: &[&[u8]]) -> Result<(), MessageError> {
-        if self.deliver(to, parts).is_some() || self.forward(to, wire::text(parts)).await {
-            Ok(())
-        } else {
-            Err(MessageError::NotConnected(to))
+        match self.deliver(to, parts) {
+            Some(_) => Ok(()),
+            None => self.forward(to, parts.concat().into())?.outcome().await,
+        }
+    }
+}
+
+impl UnderWay {
+    /// One that has arrived already.
+    pub fn arrived(to: ClientId) -> Self {
+        let (sender, outcome) = oneshot::channel();
+        // the receiver is here
+        let _ = sender.send(Outcome::Delivered);
+        Self { to, outcome }
+    }
+
+    /// Waits until it is known what became of the message.
+    ///
+    /// # Errors
+    /// Nobody got it, or that is not known.
+    pub async fn outcome(self) -> Result<(), MessageError> {
+        match self.outcome.await.unwrap_or(Outcome::Unknown) {
+            Outcome::Delivered => Ok(()),
+            Outcome::Absent => Err(MessageError::NotConnected(self.to)),
+            Outcome::Unknown => Err(MessageError::DeliveryUnknown(self.to)),
         }
     }
 }
 
 /// Delivers to the session that is found, or, if that accepts nothing, to the one that has replaced it in the meantime.
-fn deliver_to<S: PartialEq>(find: impl Fn() -> Option<S>, deliver: impl Fn(&S) -> bool) -> Option<S> {
+pub(in crate::actors) fn deliver_to<S: PartialEq>(
+    find: impl Fn() -> Option<S>,
+    deliver: impl Fn(&S) -> bool,
+) -> Option<S> {
     let found = find()?;
     if deliver(&found) {
         return Some(found);

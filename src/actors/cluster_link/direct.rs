@@ -1,0 +1,96 @@
+//! Messages to devices at other nodes. The other node answers each: then the device's outbox has accepted it, or nobody has.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
+
+use actix::{Context, Handler, Message};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{ClusterLink, PATIENCE};
+use crate::{
+    actors::message_manager::deliver_to,
+    cluster::{Outcome, envelope},
+    domain::ids::ClientId,
+};
+
+/// A message to a device at another node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Forward {
+    pub node: Uuid,
+    pub to: ClientId,
+    pub text: Bytes,
+    pub outcome: oneshot::Sender<Outcome>,
+}
+
+/// Messages under way.
+#[derive(Default)]
+pub(super) struct Directs {
+    last: u64,
+    under_way: HashMap<u64, (Uuid, oneshot::Sender<Outcome>)>,
+    /// oldest first, with those that have ended
+    since: VecDeque<(Instant, u64)>,
+}
+
+impl Directs {
+    /// A message that is sent now. Returns its number.
+    fn begin(&mut self, node: Uuid, outcome: oneshot::Sender<Outcome>) -> u64 {
+        self.last += 1;
+        self.under_way.insert(self.last, (node, outcome));
+        self.since.push_back((Instant::now(), self.last));
+        self.last
+    }
+
+    /// The other node has answered.
+    pub(super) fn ended(&mut self, number: u64, is_delivered: bool) {
+        if let Some((_, outcome)) = self.under_way.remove(&number) {
+            // the sender may be gone
+            let _ = outcome.send(if is_delivered { Outcome::Delivered } else { Outcome::Absent });
+        }
+    }
+
+    /// What became of messages that were sent too long ago is unknown.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        while let Some((since, number)) = self.since.front() {
+            if now.duration_since(*since) < PATIENCE && self.under_way.contains_key(number) {
+                break;
+            }
+            // without an answer the outcome is unknown
+            self.under_way.remove(number);
+            self.since.pop_front();
+        }
+    }
+
+    /// A node has left.
+    pub(super) fn forget(&mut self, node: Uuid) {
+        self.under_way.retain(|_, (at, _)| *at != node);
+    }
+}
+
+impl ClusterLink {
+    /// Delivers a message of another node to a device here.
+    pub(super) fn deliver(&mut self, from: Uuid, number: u64, to: Uuid, text: &Bytes, context: &mut Context<Self>) {
+        let Some(neighbours) = &self.neighbours else { return };
+        let find = || neighbours.directory.device(to.into());
+        let is_delivered = deliver_to(find, |session| neighbours.relays.deliver(session, &[text])).is_some();
+        self.push(from, &envelope::Message::Outcome { number, is_delivered }, context);
+    }
+}
+
+impl Handler<Forward> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, forward: Forward, context: &mut Self::Context) {
+        let Forward { node, to, text, outcome } = forward;
+        if !self.peers.contains(node) {
+            let _ = outcome.send(Outcome::Absent);
+            return;
+        }
+        let number = self.directs.begin(node, outcome);
+        self.push(node, &envelope::Message::Direct { number, to: to.uuid(), text }, context);
+    }
+}

@@ -1,0 +1,198 @@
+//! The clients that are connected to other nodes. Written by the ClusterLink alone, read from any thread without a message.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use papaya::HashMap;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::ids::{ClientId, ClientKind};
+
+/// What a node says of a client that is connected to it. A stamp is the number of a session; the session with the highest one
+/// is the newest. 0 stands for no session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// The client.
+    pub client: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a user; else it is a device.
+    pub is_user: bool,
+    /// Whether it counts as online by its sessions there.
+    pub is_online: bool,
+    /// The number of its sessions there; none if it has left the node.
+    pub sessions: u32,
+    /// The stamp of its device socket.
+    pub device: u64,
+    /// The stamp of its agent socket.
+    pub agent: u64,
+    /// The stamp of its newest chat socket.
+    pub chat: u64,
+}
+
+impl ClientState {
+    /// The state of a client that has no session there.
+    pub fn gone(client: Uuid) -> Self {
+        Self {
+            client,
+            name: String::new(),
+            is_user: false,
+            is_online: false,
+            sessions: 0,
+            device: 0,
+            agent: 0,
+            chat: 0,
+        }
+    }
+
+    /// What kind of client it is.
+    pub fn kind(&self) -> ClientKind {
+        if self.is_user { ClientKind::User } else { ClientKind::Device }
+    }
+}
+
+/// Where a device socket is, as far as a node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At this other node.
+    Node(Uuid),
+    /// At no other node.
+    Nowhere,
+    /// Perhaps at a node that cannot be asked.
+    Unknown,
+}
+
+/// What has changed of a client at other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The client.
+    pub client: ClientId,
+    /// What it is.
+    pub kind: ClientKind,
+    /// Its name.
+    pub name: String,
+    /// Whether it was online at any of them before.
+    pub was_online: bool,
+    /// Whether it is now.
+    pub is_online: bool,
+}
+
+/// A client at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct At {
+    node: Uuid,
+    state: ClientState,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    clients: HashMap<ClientId, Arc<[At]>>,
+    /// some node may have clients that are not in here
+    is_incomplete: AtomicBool,
+}
+
+impl Elsewhere {
+    /// The node with the device socket of this client.
+    pub fn device(&self, client: ClientId) -> Place {
+        let clients = self.clients.pin();
+        let newest = clients.get(&client).and_then(|all| {
+            all.iter().filter(|at| at.state.device > 0).max_by_key(|at| (at.state.device, at.node)).map(|at| at.node)
+        });
+        match newest {
+            Some(node) => Place::Node(node),
+            None if self.is_complete() => Place::Nowhere,
+            None => Place::Unknown,
+        }
+    }
+
+    /// Whether a client is online at another node.
+    pub fn is_online(&self, client: ClientId) -> bool {
+        self.clients.pin().get(&client).is_some_and(|all| all.iter().any(|at| at.state.is_online))
+    }
+
+    /// The clients that are online at other nodes, with their names.
+    pub fn online(&self) -> Vec<(ClientId, String)> {
+        let clients = self.clients.pin();
+        let online = clients.iter().filter_map(|(id, all)| Some((*id, all.iter().find(|at| at.state.is_online)?)));
+        online.map(|(id, at)| (id, at.state.name.clone())).collect()
+    }
+
+    /// The number of a client's sessions at other nodes, without those that `replaced` counts.
+    pub fn session_count(&self, client: ClientId, replaced: impl Fn(&ClientState) -> usize) -> usize {
+        let count = |at: &At| (at.state.sessions as usize).saturating_sub(replaced(&at.state));
+        self.clients.pin().get(&client).map_or(0, |all| all.iter().map(count).sum())
+    }
+
+    /// Whether another node's session of the client takes over one here, by the stamps that `stamp` returns.
+    pub fn takes_over(&self, client: ClientId, this: Uuid, own: u64, stamp: impl Fn(&ClientState) -> u64) -> bool {
+        let clients = self.clients.pin();
+        let takes = |at: &At| (stamp(&at.state), at.node) > (own, this);
+        clients.get(&client).is_some_and(|all| all.iter().any(takes))
+    }
+
+    /// Replaces what is known of a client at a node.
+    pub fn put(&self, node: Uuid, state: ClientState) -> Change {
+        let (client, clients) = (ClientId::from(state.client), self.clients.pin());
+        let before = clients.get(&client).map(|all| all.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let was_online = before.iter().any(|at| at.state.is_online);
+        let was = before.iter().find(|at| at.node == node).map(|at| &at.state);
+        let named = if state.sessions > 0 { &state } else { was.unwrap_or(&state) };
+        let (kind, name) = (named.kind(), named.name.clone());
+        let is_there = state.sessions > 0;
+        let others = before.into_iter().filter(|at| at.node != node);
+        let all: Arc<[At]> = others.chain(is_there.then_some(At { node, state })).collect();
+        let is_online = all.iter().any(|at| at.state.is_online);
+        if all.is_empty() {
+            clients.remove(&client);
+        } else {
+            clients.insert(client, all);
+        }
+        Change { client, kind, name, was_online, is_online }
+    }
+
+    /// Whether no node has clients that are not in here.
+    pub fn is_complete(&self) -> bool {
+        !self.is_incomplete.load(Ordering::Relaxed)
+    }
+
+    /// Says whether some node may have clients that are not in here.
+    pub fn set_complete(&self, is_complete: bool) {
+        self.is_incomplete.store(!is_complete, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(client: Uuid, stamp: u64) -> ClientState {
+        ClientState { is_online: true, sessions: 1, device: stamp, ..ClientState::gone(client) }
+    }
+
+    #[test]
+    fn the_newest_device_socket_is_the_one_that_counts() {
+        let (elsewhere, uuid) = (Elsewhere::default(), Uuid::from_u128(1));
+        let (client, [one, two]) = (ClientId::from(uuid), [2, 3].map(Uuid::from_u128));
+        assert_eq!(elsewhere.device(client), Place::Nowhere);
+        elsewhere.put(one, device(uuid, 10));
+        elsewhere.put(two, device(uuid, 9));
+        assert_eq!((elsewhere.device(client), elsewhere.session_count(client, |_| 0)), (Place::Node(one), 2));
+        elsewhere.put(two, device(uuid, 11));
+        assert_eq!(elsewhere.device(client), Place::Node(two));
+        assert!(elsewhere.takes_over(client, Uuid::nil(), 10, |state| state.device));
+        assert!(!elsewhere.takes_over(client, Uuid::nil(), 12, |state| state.device));
+        // of two with the same stamp one wins, for all nodes the same
+        assert!(elsewhere.takes_over(client, one, 11, |state| state.device));
+        assert!(!elsewhere.takes_over(client, Uuid::max(), 11, |state| state.device));
+        for node in [one, two] {
+            elsewhere.put(node, ClientState::gone(uuid));
+        }
+        assert!(!elsewhere.is_online(client) && elsewhere.online().is_empty());
+        elsewhere.set_complete(false);
+        assert_eq!(elsewhere.device(client), Place::Unknown);
+    }
+}

@@ -1,0 +1,96 @@
+//! Several nodes with one database and one Redis server.
+
+use serde_json::{Value, json};
+use switchboard::client::{Client, Connection, Device};
+use uuid::Uuid;
+
+use crate::{
+    api::support::{Broker, ChangeBroker, get, next, next_of_type, until, within},
+    postgres::Postgres,
+    redis::Redis,
+};
+
+pub const SECRET: &str = "a secret that all nodes of these tests share";
+
+/// What nodes share.
+pub struct Shared {
+    pub redis: Redis,
+    database: String,
+    _postgres: Postgres,
+}
+
+impl Shared {
+    pub async fn start() -> Self {
+        let postgres = Postgres::start().await;
+        Self { redis: Redis::start().await, database: postgres.database().await, _postgres: postgres }
+    }
+
+    /// The setup of a node.
+    pub fn node(&self) -> ChangeBroker {
+        Broker::with()
+            .env("DATABASE_URL", &self.database)
+            .env("REDIS_URL", &self.redis.url())
+            .env("SECRET_KEY", SECRET)
+            .set("CLUSTER__PREVIEW", "true")
+            .set("LIMITS__FRAMES_PER_SECOND", "0")
+    }
+
+    /// So many nodes that know each other, and an operator of the first.
+    pub async fn nodes<const N: usize>(&self) -> ([Broker; N], Client) {
+        let mut nodes = Vec::new();
+        for _ in 0..N {
+            nodes.push(self.node().start().await);
+        }
+        let operator = nodes[0].admin().await;
+        for node in &nodes {
+            knows(&at(&operator, node), N).await;
+        }
+        (nodes.try_into().unwrap_or_else(|_| panic!("all of them")), operator)
+    }
+}
+
+/// The same client at another node.
+pub fn at(client: &Client, node: &Broker) -> Client {
+    Client::new(&node.url).unwrap().with_token(client.token().expect("a token"))
+}
+
+/// Opens the socket of a device, up to the greeting.
+pub async fn connect(client: &Client, node: &Broker) -> Connection {
+    let mut socket = within(at(client, node).connect("/ws")).await.expect("connected");
+    next_of_type(&mut socket, "connection").await;
+    socket
+}
+
+/// Registers a device and opens its socket at a node.
+pub async fn device(name: &str, node: &Broker) -> (Client, Device, Connection) {
+    let (client, device) = node.device(name).await;
+    let socket = connect(&client, node).await;
+    (client, device, socket)
+}
+
+/// Waits until a node knows so many nodes, and all their clients.
+pub async fn knows(operator: &Client, nodes: usize) {
+    until(async || {
+        let (status, body) = get(operator, "/api/cluster").await;
+        assert_eq!(status, 200, "{body}");
+        body["nodes"].as_array().map(Vec::len) == Some(nodes) && body["is_complete"] == true
+    })
+    .await;
+}
+
+/// The UUIDs of the clients that a node lists.
+pub async fn listed(client: &Client) -> Vec<Uuid> {
+    let (status, body) = get(client, "/clients").await;
+    assert_eq!(status, 200, "{body}");
+    let mut listed: Vec<_> = body["clients"].as_object().unwrap().keys().map(|uuid| uuid.parse().unwrap()).collect();
+    listed.sort_unstable();
+    listed
+}
+
+/// Sends a direct message. Returns its receipt.
+pub async fn send(socket: &mut Connection, to: Uuid, msgid: &str) -> Value {
+    socket.send_text(json!({ "to": to, "msgid": msgid, "content": msgid }).to_string()).await.unwrap();
+    let receipt = next(socket).await;
+    assert_eq!(receipt["msgid"], msgid, "{receipt}");
+    receipt
+}
