@@ -17,18 +17,18 @@ pub mod node;
 pub mod peers;
 pub mod shard;
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use self::elsewhere::Elsewhere;
-use crate::domain::{
-    accounts::AccountChange,
-    ids::{ClientId, TopicId},
+use self::{
+    elsewhere::Elsewhere,
+    envelope::{Answer, Message, Question},
 };
+use crate::domain::ids::{ClientId, TopicId};
 
 /// What becomes of a message to a device that is not connected to this node.
 #[derive(Debug)]
@@ -80,41 +80,30 @@ pub trait Backplane: Send + Sync + 'static {
         Forwarding::Absent
     }
 
-    /// Delivers a publication to the subscribers on other nodes, except for its sender. Returns their number.
-    fn publish(&self, _topic: &TopicId, _sender: ClientId, _frame: &Bytes) -> usize {
-        0
+    /// Announces topics, and with the flag patterns, of which the number of subscribers on this node has changed.
+    fn interest_changed(&self, _changed: Vec<((String, bool), usize)>) {}
+
+    /// Sends the text of a publication to the nodes with subscribers. Returns its number if there are any: the TopicManager is
+    /// told how many clients it has reached there.
+    fn publish(&self, _topic: &TopicId, _sender: ClientId, _offset: Option<i64>, _text: &Bytes) -> Option<u64> {
+        None
     }
 
-    /// Whether `$status` has subscribers on other nodes.
-    fn has_observers(&self) -> bool {
+    /// Sends a message to another node.
+    fn send(&self, _node: Uuid, _message: Message) {}
+
+    /// Sends a message to all other nodes.
+    fn send_to_all(&self, _message: Message) {}
+
+    /// Asks another node. `None` if it has not answered.
+    async fn ask(&self, _node: Uuid, _question: Question) -> Option<Answer> {
+        None
+    }
+
+    /// Whether publishers should wait, since much waits for other nodes.
+    fn is_congested(&self) -> bool {
         false
     }
-
-    /// Delivers an event, a JSON text, to the subscribers of `$status` on other nodes.
-    fn announce(&self, _event: &str) {}
-
-    /// Subscribes a client on the node of its socket. Returns false if no other node has one.
-    async fn subscribe(&self, _client: ClientId, _topic: &TopicId) -> bool {
-        false
-    }
-
-    /// Unsubscribes a client on the node of its socket. Returns false if no other node has one.
-    async fn unsubscribe(&self, _client: ClientId, _topic: &TopicId) -> bool {
-        false
-    }
-
-    /// The subscribers of a topic on other nodes.
-    async fn members(&self, _topic: &str) -> Vec<ClientId> {
-        Vec::new()
-    }
-
-    /// The number of subscribers on other nodes, by topic.
-    async fn member_counts(&self) -> HashMap<TopicId, usize> {
-        HashMap::new()
-    }
-
-    /// Tells other nodes that an account or token changed, so that they close the affected sockets at once.
-    fn notify(&self, _change: &AccountChange) {}
 }
 
 /// The backplane of a single node: it has no other nodes to reach.

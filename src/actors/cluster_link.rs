@@ -11,11 +11,13 @@
 //! | `traffic` | collects what goes to each node during a tick, and publishes it |
 //! | `presence` | tells the others who is connected here, and learns who is connected there |
 //! | `direct` | messages to devices at other nodes |
+//! | `topics` | publications for subscribers at other nodes, and questions of one node to another |
 
 mod direct;
 mod handle;
 mod lease;
 mod presence;
+mod topics;
 mod traffic;
 
 use std::{
@@ -27,9 +29,10 @@ use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message,
 use uuid::Uuid;
 
 pub use self::handle::{Cluster, ServerStatus};
-use self::{direct::Directs, lease::Link, presence::Announcements, traffic::Traffic};
-use super::{directory::Directory, registry::ClientsElsewhere};
+use self::{direct::Directs, lease::Link, presence::Announcements, topics::Topics, traffic::Traffic};
+use super::{HealthCheck, directory::Directory, registry::ClientsElsewhere, topic_manager::FromNodes};
 use crate::{
+    auth::accounts::Accounts,
     cluster::{
         envelope::{self, Envelope},
         peers::{Arrival, Peers},
@@ -55,6 +58,7 @@ pub struct ClusterLink {
     traffic: Traffic,
     announcements: Announcements,
     directs: Directs,
+    topics: Topics,
 }
 
 /// What the ClusterLink uses and tells; it links itself to the servers once it knows that.
@@ -67,6 +71,12 @@ pub struct Neighbours {
     pub relays: Arc<Relays>,
     /// Is told who is connected elsewhere.
     pub clients_elsewhere: Recipient<ClientsElsewhere>,
+    /// Is told what other nodes publish and ask.
+    pub topics: Recipient<FromNodes>,
+    /// Those that have handled all that they were told when they answer, in this order.
+    pub settled: [Recipient<HealthCheck>; 2],
+    /// Notified when accounts have changed.
+    pub accounts: Arc<Accounts>,
 }
 
 /// An envelope came through an inbox.
@@ -80,7 +90,7 @@ struct Arrived {
 impl ClusterLink {
     fn start(arbiter: &ArbiterHandle, cluster: Arc<handle::Shared>) -> Addr<Self> {
         Self::start_in_arbiter(arbiter, |_| {
-            let links = cluster.servers.iter().map(Link::new).collect();
+            let links = cluster.servers.iter().map(|server| Link::new(server, &cluster.backlog)).collect();
             Self {
                 cluster,
                 neighbours: None,
@@ -89,6 +99,7 @@ impl ClusterLink {
                 traffic: Traffic::default(),
                 announcements: Announcements::default(),
                 directs: Directs::default(),
+                topics: Topics::default(),
             }
         })
     }
@@ -106,10 +117,16 @@ impl ClusterLink {
             envelope::Message::GetSnapshot => self.send_snapshot(from, context),
             envelope::Message::SnapshotBegins => self.peers.snapshot_begins(from),
             envelope::Message::SnapshotEnds => self.snapshot_ended(from),
-            envelope::Message::Barrier(number) => self.push(from, &envelope::Message::Passed(number), context),
-            envelope::Message::Passed(number) => self.announcements.passed(from, number),
+            envelope::Message::Barrier(number) => self.pass(from, number, context),
+            envelope::Message::Passed(number) => self.passed(from, number, context),
             envelope::Message::Direct { number, to, text } => self.deliver(from, number, to, &text, context),
             envelope::Message::Outcome { number, is_delivered } => self.directs.ended(number, is_delivered),
+            envelope::Message::AccountsChanged => {
+                if let Some(neighbours) = &self.neighbours {
+                    neighbours.accounts.look_now();
+                }
+            }
+            about_topics => self.on_topic_message(from, about_topics),
         }
     }
 
@@ -118,6 +135,7 @@ impl ClusterLink {
         let now = Instant::now();
         self.directs.give_up(now);
         self.announcements.give_up(now);
+        self.give_up_topics(now);
         for node in self.peers.due(now) {
             self.push(node, &envelope::Message::GetSnapshot, context);
         }

@@ -294,7 +294,7 @@ impl Handler<ClientsElsewhere> for Registry {
     type Result = ();
 
     fn handle(&mut self, ClientsElsewhere(changes): ClientsElsewhere, _: &mut Self::Context) {
-        for elsewhere::Change { client, kind, name, was_online, is_online } in changes {
+        for elsewhere::Change { client, kind, name, was_online, is_online, .. } in changes {
             if was_online != is_online && !self.directory.is_online(client) {
                 self.announce(client, kind, &name, is_online);
             }

@@ -10,7 +10,9 @@ mod error;
 mod handle;
 mod known;
 mod messages;
+mod other_nodes;
 mod publishing;
+mod receipts;
 #[cfg(test)]
 mod tests;
 
@@ -27,11 +29,13 @@ pub use self::{
     error::TopicError,
     handle::{Dependencies, NotPublished, TopicView, Topics},
     messages::{AccountChanged, Announce, CloseReplaced, PresenceChanged, Publish},
+    other_nodes::FromNodes,
 };
 use self::{
     known::KnownTopics,
     messages::{GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
     publishing::Waiting,
+    receipts::Receipts,
 };
 use super::{
     directory::Directory,
@@ -43,7 +47,7 @@ use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
-        subscriptions::{CannotSubscribe, Location, Subscriptions, catching_up::CatchUps},
+        subscriptions::{CannotSubscribe, Location, Subscription, Subscriptions, catching_up::CatchUps},
         topics::{access::Rules, check_subscription, history::Append},
     },
     protocol::{outbound, wire},
@@ -70,6 +74,7 @@ pub struct TopicManager {
     places: Places,
     /// how many entries of the queue each session has
     queued: HashMap<u64, usize>,
+    receipts: Receipts,
 }
 
 impl TopicManager {
@@ -82,11 +87,14 @@ impl TopicManager {
         rules: Rules,
         (per_client, most_waiting, wait): (usize, usize, Duration),
     ) -> Self {
-        let subscriptions = Subscriptions::new(per_client, most_waiting);
+        let mut subscriptions = Subscriptions::new(per_client, most_waiting);
+        if !backplane.incarnation().is_nil() {
+            subscriptions.count_for_others();
+        }
         // several topics of a client may be caught up with at once
         let catch_ups = CatchUps::new(relays.quarter_of_outbox() / 4);
         let (queue, queued) = (Queue::new(journal), HashMap::new());
-        let places = Places::default();
+        let (places, receipts) = (Places::default(), Receipts::new(relays.clone()));
         Self {
             subscriptions,
             wait,
@@ -100,15 +108,19 @@ impl TopicManager {
             known,
             places,
             queued,
+            receipts,
         }
     }
 
-    /// Delivers a publication to all subscribers except for the sender's session, if it has one among them. Returns their
-    /// number, including those who get it later, since they catch up with the topic's history.
+    fn subscribe_client(&mut self, client: ClientId, subscription: Subscription) -> Result<(), CannotSubscribe> {
+        self.subscriptions.subscribe(client, subscription, Instant::now())
+    }
+
+    /// Delivers a publication to all subscribers at this node except for the sender's session, if it has one among them.
+    /// Returns their number, including those who get it later, since they catch up with the topic's history.
     fn distribute(
         &mut self,
         topic: &TopicId,
-        client: ClientId,
         sender: Option<&SessionHandle>,
         offset: Option<i64>,
         frame: &Bytes,
@@ -123,7 +135,7 @@ impl TopicManager {
             }
             here = audience.connected.saturating_sub(usize::from(sender.is_some()));
         }
-        here + self.backplane.publish(topic, client, frame)
+        here
     }
 }
 
@@ -134,6 +146,7 @@ impl Actor for TopicManager {
         context.set_mailbox_capacity(MAILBOX);
         context.run_interval(Duration::from_secs(60), |manager, _| {
             manager.subscriptions.drop_absent(manager.wait, Instant::now());
+            manager.tell_interest();
         });
     }
 }
@@ -142,7 +155,9 @@ impl Handler<Subscribe> for TopicManager {
     type Result = Result<(), CannotSubscribe>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
-        self.subscriptions.subscribe(subscribe.client, subscribe.subscription, Instant::now())
+        let subscribed = self.subscribe_client(subscribe.client, subscribe.subscription);
+        self.tell_interest();
+        subscribed
     }
 }
 
@@ -151,6 +166,7 @@ impl Handler<Unsubscribe> for TopicManager {
 
     fn handle(&mut self, unsubscribe: Unsubscribe, _: &mut Self::Context) {
         self.unsubscribe(unsubscribe.client, &unsubscribe.id);
+        self.tell_interest();
     }
 }
 
@@ -165,6 +181,7 @@ impl Handler<AccountChanged> for TopicManager {
         for id in lost.map(|subscription| subscription.id().clone()).collect::<Vec<_>>() {
             self.unsubscribe(account.id, &id);
         }
+        self.tell_interest();
     }
 }
 
@@ -176,8 +193,11 @@ impl Handler<PresenceChanged> for TopicManager {
             self.subscriptions.connected(change.client, change.subscriber);
         } else {
             self.catch_ups.end_all(change.client);
+            let subscriptions: Vec<_> = self.subscriptions.of_client(change.client).cloned().collect();
             self.subscriptions.disconnected(change.client);
+            self.hand_over(change.client, &subscriptions);
         }
+        self.tell_interest();
     }
 }
 
@@ -193,6 +213,7 @@ impl Handler<TopicDeleted> for TopicManager {
         }
         self.catch_ups.remove_topic(&topic);
         self.subscriptions.remove_topic(&topic);
+        self.tell_interest();
     }
 }
 
@@ -209,11 +230,10 @@ impl Handler<Announce> for TopicManager {
 
     fn handle(&mut self, Announce(event): Announce, _: &mut Self::Context) {
         let members = self.subscriptions.members(TopicId::STATUS);
-        if members.is_empty() && !self.backplane.has_observers() {
+        if members.is_empty() {
             return;
         }
         let frame = outbound::status_event(&event);
-        self.backplane.announce(&frame);
         // one by one, since operators are few and agents' sessions are in no audience
         for member in members {
             if event.client() != Some(member)

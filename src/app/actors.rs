@@ -179,7 +179,14 @@ impl Actors {
             },
         );
         let clients_elsewhere = clients.recipient();
-        cluster.link(cluster_link::Neighbours { directory, relays: relays.clone(), clients_elsewhere });
+        cluster.link(cluster_link::Neighbours {
+            directory,
+            relays: relays.clone(),
+            clients_elsewhere,
+            topics: topics.recipient(),
+            settled: [clients.recipient(), topics.recipient()],
+            accounts: accounts.clone(),
+        });
         // so that the first request sees all gateways
         gateways.record_all().await?;
         Ok(Self { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster })

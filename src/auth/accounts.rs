@@ -13,6 +13,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use papaya::HashMap;
 use quick_cache::sync::Cache;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
@@ -41,6 +42,8 @@ pub struct Accounts {
     revoked: HashMap<Uuid, DateTime<Utc>>,
     /// the version of the newest change when `revoked` was read; whatever is cached is at least as new
     loaded: i64,
+    /// another process has changed something
+    look: Notify,
 }
 
 impl fmt::Debug for Accounts {
@@ -61,7 +64,15 @@ impl Accounts {
         for (id, until) in store.revocations(None).await? {
             revoked.pin().insert(id, until);
         }
-        Ok(Self { store, tokens, cache: Cache::new(CACHED), putting: Mutex::new(()), revoked, loaded })
+        Ok(Self {
+            store,
+            tokens,
+            cache: Cache::new(CACHED),
+            putting: Mutex::new(()),
+            revoked,
+            loaded,
+            look: Notify::new(),
+        })
     }
 
     /// Issues and verifies tokens.

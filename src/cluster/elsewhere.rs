@@ -1,15 +1,21 @@
-//! The clients that are connected to other nodes. Written by the ClusterLink alone, read from any thread without a message.
+//! The clients that are connected to other nodes, and what they are subscribed to. Written by the ClusterLink alone, read from any thread without a message.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use papaya::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::ids::{ClientId, ClientKind};
+use crate::domain::{
+    ids::{ClientId, ClientKind, TopicId},
+    topics::pattern::Pattern,
+};
 
 /// What a node says of a client that is connected to it. A stamp is the number of a session; the session with the highest one
 /// is the newest. 0 stands for no session.
@@ -78,6 +84,8 @@ pub struct Change {
     pub was_online: bool,
     /// Whether it is now.
     pub is_online: bool,
+    /// Whether it has a session at the node that it has changed at.
+    pub is_connected: bool,
 }
 
 /// A client at a node.
@@ -87,10 +95,23 @@ struct At {
     state: ClientState,
 }
 
+/// What has subscribers at a node: topics, or with the flag patterns.
+pub type Interests = std::collections::HashMap<(String, bool), u32>;
+
+/// What has subscribers at other nodes.
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: std::collections::HashMap<TopicId, BTreeMap<Uuid, u32>>,
+    patterns: BTreeMap<(Uuid, TopicId), (Pattern, u32)>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Elsewhere {
     clients: HashMap<ClientId, Arc<[At]>>,
+    topics: RwLock<Topics>,
+    /// something has subscribers, so that without any a publication takes no lock
+    has_subscribers: AtomicBool,
     /// some node may have clients that are not in here
     is_incomplete: AtomicBool,
 }
@@ -151,7 +172,46 @@ impl Elsewhere {
         } else {
             clients.insert(client, all);
         }
-        Change { client, kind, name, was_online, is_online }
+        Change { client, kind, name, was_online, is_online, is_connected: is_there }
+    }
+
+    /// The nodes with subscribers of a topic, and their numbers. A client with several subscriptions counts for each.
+    pub fn subscribers(&self, topic: &str) -> BTreeMap<Uuid, usize> {
+        let mut nodes = BTreeMap::new();
+        if !self.has_subscribers.load(Ordering::Acquire) {
+            return nodes;
+        }
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let by_name = topics.by_name.get(topic).into_iter().flatten().map(|(node, count)| (*node, *count));
+        let matching = topics.patterns.iter().filter(|(_, (pattern, _))| pattern.matches(topic));
+        for (node, count) in by_name.chain(matching.map(|((node, _), (_, count))| (*node, *count))) {
+            *nodes.entry(node).or_default() += count as usize;
+        }
+        nodes
+    }
+
+    /// Replaces the number of subscribers of a topic or a pattern at a node.
+    pub fn put_interest(&self, node: Uuid, id: &str, is_pattern: bool, subscribers: u32) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.put(node, id, is_pattern, subscribers);
+        self.has_subscribers.store(!topics.is_empty(), Ordering::Release);
+    }
+
+    /// Replaces all that has subscribers at a node.
+    pub fn put_interests(&self, node: Uuid, interests: &Interests) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.forget(node);
+        for ((id, is_pattern), subscribers) in interests {
+            topics.put(node, id, *is_pattern, *subscribers);
+        }
+        self.has_subscribers.store(!topics.is_empty(), Ordering::Release);
+    }
+
+    /// The node whose session gets a client's publications.
+    pub fn subscriber(&self, client: ClientId) -> Option<Uuid> {
+        let clients = self.clients.pin();
+        let with_session = clients.get(&client)?.iter().filter(|at| at.state.device.max(at.state.chat) > 0);
+        with_session.max_by_key(|at| (at.state.device, at.state.chat, at.node)).map(|at| at.node)
     }
 
     /// Whether no node has clients that are not in here.
@@ -165,12 +225,60 @@ impl Elsewhere {
     }
 }
 
+impl Topics {
+    fn is_empty(&self) -> bool {
+        self.by_name.is_empty() && self.patterns.is_empty()
+    }
+
+    fn put(&mut self, node: Uuid, id: &str, is_pattern: bool, subscribers: u32) {
+        let id = TopicId::from(id);
+        if is_pattern {
+            // another version may know other patterns
+            match Pattern::parse(id.clone()) {
+                Ok(pattern) if subscribers > 0 => drop(self.patterns.insert((node, id), (pattern, subscribers))),
+                _ => drop(self.patterns.remove(&(node, id))),
+            }
+        } else if subscribers > 0 {
+            self.by_name.entry(id).or_default().insert(node, subscribers);
+        } else if let Some(nodes) = self.by_name.get_mut(&id) {
+            nodes.remove(&node);
+            if nodes.is_empty() {
+                self.by_name.remove(&id);
+            }
+        }
+    }
+
+    fn forget(&mut self, node: Uuid) {
+        self.by_name.retain(|_, nodes| {
+            nodes.remove(&node);
+            !nodes.is_empty()
+        });
+        self.patterns.retain(|(of, _), _| *of != node);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn device(client: Uuid, stamp: u64) -> ClientState {
         ClientState { is_online: true, sessions: 1, device: stamp, ..ClientState::gone(client) }
+    }
+
+    #[test]
+    fn publications_go_to_the_nodes_with_subscribers_by_name_or_by_pattern() {
+        let (elsewhere, [one, two]) = (Elsewhere::default(), [2, 3].map(Uuid::from_u128));
+        assert!(elsewhere.subscribers("a/b").is_empty());
+        elsewhere.put_interest(one, "a/b", false, 2);
+        elsewhere.put_interest(one, "a/+", true, 1);
+        let interests = [(("a/#".to_owned(), true), 5), (("other".to_owned(), false), 1)];
+        elsewhere.put_interests(two, &interests.into());
+        assert_eq!(elsewhere.subscribers("a/b"), [(one, 3), (two, 5)].into());
+        elsewhere.put_interest(one, "a/b", false, 0);
+        elsewhere.put_interests(two, &Interests::new());
+        assert_eq!(elsewhere.subscribers("a/b"), [(one, 1)].into());
+        elsewhere.put_interest(one, "a/+", true, 0);
+        assert!(elsewhere.subscribers("a/b").is_empty() && elsewhere.subscribers("other").is_empty());
     }
 
     #[test]

@@ -47,6 +47,65 @@ pub enum Message {
         /// The text of the frame.
         text: Bytes,
     },
+    /// The number of subscribers of a topic or a pattern at the sending node has changed.
+    Interest {
+        /// The name of the topic, or the text of the pattern.
+        id: String,
+        /// Whether it is a pattern.
+        is_pattern: bool,
+        /// The number of subscribers; none if it is 0.
+        subscribers: u32,
+    },
+    /// A publication to a topic that has subscribers at the other node.
+    Publication {
+        /// For the answer.
+        number: u64,
+        /// The topic.
+        topic: String,
+        /// The client that published it, and gets no copy.
+        sender: Uuid,
+        /// Its number in the topic's history.
+        offset: Option<i64>,
+        /// The text of the frame that subscribers get.
+        text: Bytes,
+    },
+    /// The number of clients that a publication has reached.
+    Reached {
+        /// The number of the publication.
+        number: u64,
+        /// So many.
+        clients: u32,
+    },
+    /// A client has connected to the other node: its subscriptions move there.
+    Subscriptions {
+        /// The client.
+        client: Uuid,
+        /// Topics, and patterns if the flag is set.
+        ids: Vec<(String, bool)>,
+    },
+    /// A question.
+    Ask {
+        /// For the answer.
+        number: u64,
+        /// What is asked for.
+        question: Question,
+    },
+    /// The answer to a question.
+    Answer {
+        /// The number of the question.
+        number: u64,
+        /// What it is.
+        answer: Answer,
+    },
+    /// A topic has been changed or deleted.
+    TopicChanged {
+        /// Its name.
+        topic: String,
+        /// Whether it is deleted.
+        is_deleted: bool,
+    },
+    /// Accounts or tokens have changed, as the database says.
+    AccountsChanged,
     /// What became of a direct message.
     Outcome {
         /// The number of the message.
@@ -54,6 +113,47 @@ pub enum Message {
         /// Whether the device's outbox has accepted it.
         is_delivered: bool,
     },
+}
+
+/// What a node asks another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// To subscribe a client that is connected there. Allowed already.
+    Subscribe {
+        /// The client.
+        client: Uuid,
+        /// The topic, or the pattern if the flag is set.
+        id: (String, bool),
+    },
+    /// To end a client's subscription.
+    Unsubscribe {
+        /// The client.
+        client: Uuid,
+        /// The name of the topic, or the text of the pattern.
+        id: String,
+    },
+    /// Whether a client is subscribed to a topic.
+    IsSubscribed {
+        /// The client.
+        client: Uuid,
+        /// The name of the topic.
+        topic: String,
+    },
+    /// The subscribers of a topic.
+    Subscribers(String),
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Done, or yes.
+    Yes,
+    /// No.
+    No,
+    /// The client has too many subscriptions.
+    TooMany,
+    /// These clients.
+    Clients(Vec<Uuid>),
 }
 
 /// Messages from a node.

@@ -11,7 +11,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::elsewhere::ClientState;
+use super::elsewhere::{ClientState, Interests};
 
 /// The time after which a snapshot that has not come is asked for again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ enum Knowledge {
     #[default]
     Partial,
     /// A snapshot is coming.
-    Coming(HashMap<Uuid, ClientState>),
+    Coming { clients: HashMap<Uuid, ClientState>, interests: Interests },
     /// The state of all of them.
     Complete,
 }
@@ -111,7 +111,7 @@ impl Peers {
         let peer = self.0.get_mut(&from)?;
         match &mut peer.knowledge {
             Knowledge::Partial => None,
-            Knowledge::Coming(clients) => {
+            Knowledge::Coming { clients, .. } => {
                 clients.insert(state.client, state);
                 None
             }
@@ -129,21 +129,33 @@ impl Peers {
     /// A snapshot begins.
     pub fn snapshot_begins(&mut self, from: Uuid) {
         if let Some(peer) = self.0.get_mut(&from) {
-            peer.knowledge = Knowledge::Coming(HashMap::new());
+            peer.knowledge = Knowledge::Coming { clients: HashMap::new(), interests: Interests::new() };
         }
     }
 
-    /// A snapshot has ended. Returns what has changed by it.
-    pub fn snapshot_ends(&mut self, from: Uuid) -> Vec<ClientState> {
-        let Some(peer) = self.0.get_mut(&from) else { return Vec::new() };
-        let Knowledge::Coming(mut clients) = std::mem::take(&mut peer.knowledge) else { return Vec::new() };
+    /// The number of subscribers of a topic or a pattern at a peer has changed. Returns whether that counts now.
+    pub fn interest_changed(&mut self, from: Uuid, id: &str, is_pattern: bool, subscribers: u32) -> bool {
+        match self.0.get_mut(&from).map(|peer| &mut peer.knowledge) {
+            None | Some(Knowledge::Partial) => false,
+            Some(Knowledge::Complete) => true,
+            Some(Knowledge::Coming { interests, .. }) => {
+                interests.insert((id.to_owned(), is_pattern), subscribers);
+                false
+            }
+        }
+    }
+
+    /// A snapshot has ended. Returns the clients that have changed by it, and all that has subscribers.
+    pub fn snapshot_ends(&mut self, from: Uuid) -> Option<(Vec<ClientState>, Interests)> {
+        let peer = self.0.get_mut(&from)?;
+        let Knowledge::Coming { mut clients, interests } = std::mem::take(&mut peer.knowledge) else { return None };
         clients.retain(|_, state| state.sessions > 0);
         let gone = peer.clients.iter().filter(|client| !clients.contains_key(*client));
         let mut changed: Vec<_> = gone.copied().map(ClientState::gone).collect();
         peer.clients = clients.keys().copied().collect();
         (peer.knowledge, peer.asked) = (Knowledge::Complete, None);
         changed.extend(clients.into_values());
-        changed
+        Some((changed, interests))
     }
 
     /// The peers of which a snapshot is to be asked for now.
@@ -200,11 +212,12 @@ mod tests {
         assert_eq!(peers.received(node, 41), Arrival::AfterGap);
         assert_eq!(peers.changed(node, client(9)), None);
         peers.snapshot_begins(node);
+        assert!(!peers.interest_changed(node, "t", false, 2));
         for state in [client(1), client(2), ClientState::gone(Uuid::from_u128(2)), client(3)] {
             assert_eq!(peers.changed(node, state), None);
         }
         assert_eq!(peers.received(node, 42), Arrival::InOrder);
-        assert_eq!(numbers(&peers.snapshot_ends(node)), [(1, 1), (3, 1)]);
+        assert_eq!(numbers(&peers.snapshot_ends(node).unwrap().0), [(1, 1), (3, 1)]);
         assert!(peers.is_complete());
         assert_eq!(peers.changed(node, client(4)), Some(client(4)));
         // the next one is missing
@@ -214,7 +227,7 @@ mod tests {
         assert_eq!(peers.changed(node, client(5)), None);
         peers.snapshot_begins(node);
         assert_eq!(peers.changed(node, client(4)), None);
-        assert_eq!(numbers(&peers.snapshot_ends(node)), [(1, 0), (3, 0), (4, 1)]);
+        assert_eq!(numbers(&peers.snapshot_ends(node).unwrap().0), [(1, 0), (3, 0), (4, 1)]);
         assert_eq!(numbers(&peers.remove(node)), [(4, 0)]);
     }
 
@@ -226,9 +239,9 @@ mod tests {
         peers.snapshot_begins(node);
         assert_eq!(peers.received(node, 3), Arrival::AfterGap);
         assert_eq!(peers.changed(node, client(1)), None);
-        assert!(peers.snapshot_ends(node).is_empty() && !peers.is_complete());
+        assert!(peers.snapshot_ends(node).is_none() && !peers.is_complete());
         peers.snapshot_begins(node);
         peers.missed(node);
-        assert!(peers.snapshot_ends(node).is_empty() && !peers.is_complete());
+        assert!(peers.snapshot_ends(node).is_none() && !peers.is_complete());
     }
 }

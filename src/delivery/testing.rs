@@ -51,8 +51,9 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let own = listener.accept().await.unwrap().0.into_std().unwrap();
         let limits = Relays::new(1, &settings::built_in().limits, Clock::default()).outbox_limits();
-        let outbox =
-            insert(|worker, key| Outbox::new(SessionHandle::new(worker, key, Utc::now()), Rc::new(own.into()), limits));
+        let outbox = insert(|worker, key| {
+            Outbox::new(SessionHandle::new(worker, key, Clock::default().now()), Rc::new(own.into()), limits)
+        });
         outbox.head_out();
         let session = outbox.handle().clone();
         session.exchange(token);

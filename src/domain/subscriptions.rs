@@ -5,6 +5,7 @@
 //! that match a pattern (contract section 12); a client whose subscriptions match a topic more than once is one subscriber.
 
 pub mod catching_up;
+mod interest;
 mod patterns;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::patterns::{Matched, Patterns};
+use self::{
+    interest::Interest,
+    patterns::{Matched, Patterns},
+};
 use super::{
     ids::{ClientId, TopicId},
     topics::pattern::Pattern,
@@ -124,6 +128,8 @@ pub struct Subscriptions<S> {
     waiting: usize,
     /// sessions in the kept audiences that patterns have a part in
     kept: usize,
+    /// none without other nodes
+    interest: Option<Interest>,
 }
 
 impl<S: Location + Clone> Subscriptions<S> {
@@ -138,7 +144,28 @@ impl<S: Location + Clone> Subscriptions<S> {
             most_waiting,
             waiting: 0,
             kept: 0,
+            interest: None,
         }
+    }
+
+    /// From now on [`Subscriptions::take_changed`] says what has subscribers.
+    pub fn count_for_others(&mut self) {
+        self.interest = Some(Interest::default());
+    }
+
+    /// The topics and patterns of which the number of subscribers has changed since the last time, with that number.
+    pub fn take_changed(&mut self) -> Vec<(Subscription, usize)> {
+        self.interest.as_mut().map(Interest::take_changed).unwrap_or_default()
+    }
+
+    /// Ends the subscriptions of a client that has no session here, and returns them.
+    pub fn take_of_absent(&mut self, client: ClientId) -> Vec<Subscription> {
+        if self.clients.get(&client).is_none_or(|entry| entry.absent_since.is_none()) {
+            return Vec::new();
+        }
+        let subscriptions = self.of_client(client).cloned().collect();
+        self.disconnected(client);
+        subscriptions
     }
 
     /// Subscribes a client. A second subscription to the same changes nothing.
@@ -173,6 +200,9 @@ impl<S: Location + Clone> Subscriptions<S> {
         }
         entry.subscriptions.insert(subscription.clone());
         self.waiting += usize::from(is_absent);
+        if let Some(interest) = &mut self.interest {
+            interest.begins(&subscription);
+        }
         match subscription {
             Subscription::Topic(topic) => {
                 let topic = self.topics.entry(topic).or_default();
@@ -202,6 +232,9 @@ impl<S: Location + Clone> Subscriptions<S> {
     pub fn remove_topic(&mut self, id: &TopicId) {
         let Some(topic) = self.topics.remove(id) else { return };
         let subscription = Subscription::Topic(id.clone());
+        if let Some(interest) = &mut self.interest {
+            interest.all_end(&subscription);
+        }
         for member in topic.members {
             let Some(entry) = self.clients.get_mut(&member) else { continue };
             let was = entry.subscriptions.remove(&subscription);
@@ -346,6 +379,9 @@ impl<S: Location + Clone> Subscriptions<S> {
 
     /// Ends a client's part in what a subscription leads to.
     fn forget(&mut self, client: ClientId, subscription: &Subscription) {
+        if let Some(interest) = &mut self.interest {
+            interest.ends(subscription);
+        }
         match subscription {
             Subscription::Topic(id) => {
                 let Some(topic) = self.topics.get_mut(id) else { return };

@@ -7,6 +7,7 @@ mod link;
 mod nodes;
 mod postgres;
 mod redis;
+mod topics;
 #[path = "../api"]
 mod api {
     #[expect(dead_code, unused_imports, reason = "the tests of the API use all of it")]

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,19 +21,24 @@ use super::{
     direct::Forward,
     lease::Leave,
     presence::{AwaitAnnounced, ClientChanged},
+    topics::{Ask, InterestChanged, Publish, Send},
 };
 use crate::{
     actors::HealthCheck,
     cluster::{
         Backplane, Forwarding,
         elsewhere::{Elsewhere, Place},
+        envelope::{self, Answer, Question},
         node::Node,
         shard::{Names, Shard, ShardError},
     },
     delivery::Relays,
-    domain::ids::ClientId,
+    domain::ids::{ClientId, TopicId},
     settings::RedisAddress,
 };
+
+/// Bytes that wait to be published above which publishers wait.
+const CONGESTED: usize = 8 * 1024 * 1024;
 
 /// How long the end of the lease may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,6 +59,10 @@ pub(super) struct Shared {
     pub elsewhere: Elsewhere,
     /// whether other nodes serve the same database
     pub is_shared: bool,
+    /// bytes that wait to be published
+    pub backlog: Arc<AtomicUsize>,
+    /// the number of the next publication for other nodes
+    publications: AtomicU64,
     relays: Arc<Relays>,
 }
 
@@ -110,7 +122,8 @@ impl Cluster {
         };
         let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
         let is_linked = !servers.is_empty();
-        let shared = Arc::new(Shared { node, servers, elsewhere: Elsewhere::default(), is_shared, relays });
+        let (elsewhere, backlog, publications) = (Elsewhere::default(), Arc::default(), AtomicU64::new(1));
+        let shared = Arc::new(Shared { node, servers, elsewhere, is_shared, backlog, publications, relays });
         let link = is_linked.then(|| ClusterLink::start(arbiter, shared.clone()));
         Ok(Self { shared, link })
     }
@@ -204,10 +217,45 @@ impl Backplane for Cluster {
     async fn announced(&self) {
         if let Some(link) = &self.link {
             let (waiting, announced) = oneshot::channel();
-            link.do_send(AwaitAnnounced(waiting));
+            link.do_send(AwaitAnnounced(vec![waiting]));
             // completes with an error, since the sender is dropped
             let _ = announced.await;
         }
+    }
+
+    fn interest_changed(&self, changed: Vec<((String, bool), usize)>) {
+        if let Some(link) = &self.link {
+            link.do_send(InterestChanged(changed));
+        }
+    }
+
+    fn publish(&self, topic: &TopicId, sender: ClientId, offset: Option<i64>, text: &Bytes) -> Option<u64> {
+        let link = self.link.as_ref().filter(|_| !self.shared.elsewhere.subscribers(topic.as_str()).is_empty())?;
+        let number = self.shared.publications.fetch_add(1, Ordering::Relaxed);
+        link.do_send(Publish { number, topic: topic.clone(), sender, offset, text: text.clone() });
+        Some(number)
+    }
+
+    fn send(&self, node: Uuid, message: envelope::Message) {
+        if let Some(link) = &self.link {
+            link.do_send(Send { node: Some(node), message });
+        }
+    }
+
+    fn send_to_all(&self, message: envelope::Message) {
+        if let Some(link) = &self.link {
+            link.do_send(Send { node: None, message });
+        }
+    }
+
+    async fn ask(&self, node: Uuid, question: Question) -> Option<Answer> {
+        let (answer, answered) = oneshot::channel();
+        self.link.as_ref()?.do_send(Ask { node, question, answer });
+        answered.await.ok()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.shared.backlog.load(Ordering::Relaxed) > CONGESTED
     }
 
     fn forward(&self, to: ClientId, text: Bytes) -> Forwarding {

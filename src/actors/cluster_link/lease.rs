@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -55,10 +55,10 @@ struct InboxOpened(usize);
 pub(super) struct Leave;
 
 impl Link {
-    pub(super) fn new(server: &Arc<Server>) -> Self {
+    pub(super) fn new(server: &Arc<Server>, backlog: &Arc<AtomicUsize>) -> Self {
         Self {
             server: server.clone(),
-            publisher: Publisher::start(server.clone()),
+            publisher: Publisher::start(server.clone(), backlog.clone()),
             lease: Lease::default(),
             inbox: None,
             is_open: false,

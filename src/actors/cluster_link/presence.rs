@@ -5,14 +5,17 @@ use std::{
     time::Instant,
 };
 
-use actix::{Context, Handler, Message};
+use actix::{AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, PATIENCE};
+use super::{ClusterLink, PATIENCE, topics::Send};
 use crate::{
-    actors::registry::ClientsElsewhere,
-    cluster::{elsewhere::ClientState, envelope},
+    actors::{HealthCheck, registry::ClientsElsewhere, topic_manager::FromNodes},
+    cluster::{
+        elsewhere::{ClientState, Interests},
+        envelope,
+    },
     delivery::note_id,
     domain::ids::ClientId,
 };
@@ -22,10 +25,10 @@ use crate::{
 #[rtype(result = "()")]
 pub(super) struct ClientChanged(pub ClientId);
 
-/// Drops the sender when the other nodes know what was announced before, or do not answer.
+/// Drops the senders when the other nodes know what was announced before, or do not answer.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct AwaitAnnounced(pub oneshot::Sender<()>);
+pub(super) struct AwaitAnnounced(pub Vec<oneshot::Sender<()>>);
 
 /// What is to be announced, and who waits for it.
 #[derive(Default)]
@@ -42,8 +45,10 @@ pub(super) struct Announcements {
 struct Barrier {
     nodes: HashSet<Uuid>,
     since: Instant,
-    #[expect(dead_code, reason = "dropping it is the answer")]
+    /// dropping them is the answer
     waiting: Vec<oneshot::Sender<()>>,
+    /// subscriptions have moved here since: they are announced before the answer
+    has_moved: bool,
 }
 
 impl Announcements {
@@ -52,14 +57,18 @@ impl Announcements {
         self.silent.remove(&node);
     }
 
-    /// A node has handled what was sent before a barrier.
-    pub(super) fn passed(&mut self, node: Uuid, number: u64) {
-        if let Some(barrier) = self.barriers.get_mut(&number) {
-            barrier.nodes.remove(&node);
-            if barrier.nodes.is_empty() {
-                self.barriers.remove(&number);
-            }
-        }
+    /// A node has handled what was sent before a barrier. Returns those who have to wait once more.
+    fn passed(&mut self, node: Uuid, number: u64) -> Vec<oneshot::Sender<()>> {
+        let Some(barrier) = self.barriers.get_mut(&number) else { return Vec::new() };
+        barrier.nodes.remove(&node);
+        let is_passed = barrier.nodes.is_empty();
+        let passed = if is_passed { self.barriers.remove(&number) } else { None };
+        passed.filter(|barrier| barrier.has_moved).map(|barrier| barrier.waiting).unwrap_or_default()
+    }
+
+    /// Subscriptions have moved here.
+    pub(super) fn moved(&mut self) {
+        self.barriers.values_mut().for_each(|barrier| barrier.has_moved = true);
     }
 
     /// Nobody waits for a node any more.
@@ -95,6 +104,7 @@ impl ClusterLink {
                 nodes.iter().for_each(|node| self.push(*node, &message, context));
             }
         }
+        self.announce_interests(&nodes, context);
         let waiting = std::mem::take(&mut self.announcements.waiting);
         let nodes: HashSet<_> = nodes.into_iter().filter(|node| !self.announcements.silent.contains(node)).collect();
         if waiting.is_empty() || nodes.is_empty() {
@@ -105,7 +115,7 @@ impl ClusterLink {
         for node in &nodes {
             self.push(*node, &envelope::Message::Barrier(number), context);
         }
-        self.announcements.barriers.insert(number, Barrier { nodes, since: Instant::now(), waiting });
+        self.announcements.barriers.insert(number, Barrier { nodes, since: Instant::now(), waiting, has_moved: false });
     }
 
     /// Sends a peer the state of all clients at this node.
@@ -116,6 +126,7 @@ impl ClusterLink {
         for state in clients {
             self.push(node, &envelope::Message::Client(state), context);
         }
+        self.send_interests(node, context);
         self.push(node, &envelope::Message::SnapshotEnds, context);
     }
 
@@ -127,8 +138,10 @@ impl ClusterLink {
     }
 
     pub(super) fn snapshot_ended(&mut self, node: Uuid) {
-        let changed = self.peers.snapshot_ends(node);
-        self.learn(node, changed);
+        if let Some((changed, interests)) = self.peers.snapshot_ends(node) {
+            self.learn(node, changed);
+            self.cluster.elsewhere.put_interests(node, &interests);
+        }
         self.show_completeness();
     }
 
@@ -136,9 +149,37 @@ impl ClusterLink {
     pub(super) fn forget(&mut self, node: Uuid) {
         self.announcements.forget(node);
         self.directs.forget(node);
+        self.forget_topics(node);
+        self.cluster.elsewhere.put_interests(node, &Interests::new());
         self.drop_draft(node);
         let gone = self.peers.remove(node);
         self.learn(node, gone);
+    }
+
+    /// A node has handled what was sent before a barrier.
+    pub(super) fn passed(&mut self, node: Uuid, number: u64, context: &mut Context<Self>) {
+        let waiting = self.announcements.passed(node, number);
+        let Some(neighbours) = self.neighbours.as_ref().filter(|_| !waiting.is_empty()) else { return };
+        let (settled, address) = (neighbours.settled.clone(), context.address());
+        actix::spawn(async move {
+            for actor in settled {
+                let _ = actor.send(HealthCheck).await;
+            }
+            address.do_send(AwaitAnnounced(waiting));
+        });
+    }
+
+    /// Tells a node that all that it sent before is handled, once all actors that it concerns have handled it.
+    pub(super) fn pass(&self, node: Uuid, number: u64, context: &mut Context<Self>) {
+        let Some(neighbours) = &self.neighbours else { return };
+        let (settled, address) = (neighbours.settled.clone(), context.address());
+        actix::spawn(async move {
+            for actor in settled {
+                // without it the process ends
+                let _ = actor.send(HealthCheck).await;
+            }
+            address.do_send(Send { node: Some(node), message: envelope::Message::Passed(number) });
+        });
     }
 
     fn learn(&self, node: Uuid, states: Vec<ClientState>) {
@@ -146,7 +187,9 @@ impl ClusterLink {
         if let Some(neighbours) = &self.neighbours
             && !changes.is_empty()
         {
+            let connected = changes.iter().filter(|change| change.is_connected).map(|change| change.client).collect();
             neighbours.clients_elsewhere.do_send(ClientsElsewhere(changes));
+            neighbours.topics.do_send(FromNodes::Connected(connected));
         }
     }
 }
@@ -164,7 +207,7 @@ impl Handler<AwaitAnnounced> for ClusterLink {
     type Result = ();
 
     fn handle(&mut self, AwaitAnnounced(waiting): AwaitAnnounced, context: &mut Self::Context) {
-        self.announcements.waiting.push(waiting);
+        self.announcements.waiting.extend(waiting);
         self.schedule(context);
     }
 }

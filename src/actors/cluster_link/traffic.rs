@@ -18,7 +18,7 @@ use crate::cluster::envelope::{self, Draft};
 /// Length above which an envelope leaves before the end of the tick.
 const LONG: usize = 256 * 1024;
 
-/// Bytes that wait for a server above which envelopes are dropped. Their receivers notice, and ask for what they miss.
+/// Bytes that wait to be published above which envelopes are dropped. Their receivers notice, and ask for what they miss.
 const BACKLOG: usize = 64 * 1024 * 1024;
 
 /// Most envelopes that are published in one round trip.
@@ -35,7 +35,7 @@ pub(super) struct Traffic {
 /// Publishes envelopes at a server, in their order.
 pub(super) struct Publisher {
     queue: UnboundedSender<(Uuid, Vec<u8>)>,
-    /// bytes in the queue
+    /// bytes in the queues
     backlog: Arc<AtomicUsize>,
 }
 
@@ -45,9 +45,9 @@ pub(super) struct Publisher {
 struct Flush;
 
 impl Publisher {
-    pub(super) fn start(server: Arc<Server>) -> Self {
+    /// Counts in `backlog`, with those of other servers.
+    pub(super) fn start(server: Arc<Server>, backlog: Arc<AtomicUsize>) -> Self {
         let (queue, envelopes) = unbounded_channel();
-        let backlog = Arc::new(AtomicUsize::new(0));
         actix::spawn(publish(server, envelopes, backlog.clone()));
         Self { queue, backlog }
     }

@@ -14,7 +14,7 @@ use crate::{
     actors::{HealthCheck, directory::Directory, journal::Journal},
     auth::Sessions,
     clock::Clock,
-    cluster::Backplane,
+    cluster::{Backplane, envelope},
     delivery::{Relays, SessionHandle, SessionKind},
     domain::{
         accounts::{Account, AccountChange},
@@ -131,7 +131,7 @@ impl Clients {
     /// # Errors
     /// The Registry has stopped.
     pub async fn apply(&self, change: AccountChange) -> Result<(), MailboxError> {
-        self.backplane.notify(&change);
+        self.backplane.send_to_all(envelope::Message::AccountsChanged);
         self.registry.send(Apply(change)).await?;
         Ok(())
     }

@@ -95,6 +95,7 @@ impl Handler<CatchUpEnded> for TopicManager {
         let is_on = !attempt.is_over();
         if is_on {
             self.unsubscribe(client, &topic);
+            self.tell_interest();
         }
         is_on
     }

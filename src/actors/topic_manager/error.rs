@@ -65,6 +65,9 @@ pub enum TopicError {
     /// The client is not subscribed to this topic, and has to be.
     #[error("Not subscribed to topic {}", excerpt(.0))]
     NotSubscribed(String),
+    /// The client is connected to another node, which does not answer.
+    #[error("The node that the client is connected to does not answer")]
+    ClusterUnavailable,
     /// The creator has reached `limits.stored_bytes_per_minute`.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
@@ -93,6 +96,7 @@ impl TopicError {
             Self::BadPattern(why) => {
                 (ErrorCode::InvalidMessage, format!("Invalid topic message format: topic_id: {why}").into())
             }
+            Self::ClusterUnavailable => (ErrorCode::ClusterUnavailable, self.to_string().into()),
             Self::TotalReached => {
                 (ErrorCode::StorageFull, "The limit of stored bytes is reached (messages.total_bytes)".into())
             }

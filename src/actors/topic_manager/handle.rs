@@ -10,23 +10,28 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 pub use self::publishing::NotPublished;
 use super::{
     Directory, TopicError, TopicManager,
     known::KnownTopics,
     messages::{AwaitDelivery, GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
+    other_nodes::named,
 };
 use crate::{
     actors::journal::{Perform, Places},
     auth::accounts::Accounts,
     clock::Clock,
-    cluster::Backplane,
+    cluster::{
+        Backplane,
+        envelope::{self, Answer, Question},
+    },
     delivery::Relays,
     domain::{
         accounts::Account,
         ids::{ClientId, TopicId},
-        subscriptions::Subscription,
+        subscriptions::{CannotSubscribe, Subscription},
         topics::{
             Topic, TopicChange,
             access::Access,
@@ -50,6 +55,9 @@ pub struct TopicView {
     /// Sorted. Empty for `$status`, so that nobody learns who the operators are.
     pub subscribers: Vec<ClientId>,
 }
+
+/// With other nodes: the age at which what is known of a topic is looked up again, in case a change was not heard of.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What the TopicManager and its handle use.
 pub struct Dependencies {
@@ -92,7 +100,8 @@ impl Topics {
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
         let Dependencies { directory, relays, backplane, store, accounts, journal, clock } = with;
         let limits = &settings.limits;
-        let known = Arc::new(KnownTopics::new(store.clone()));
+        let is_alone = backplane.incarnation().is_nil();
+        let known = Arc::new(KnownTopics::new(store.clone(), (!is_alone).then_some(LOOK)));
         let wait = Duration::from_secs(settings.sessions.subscription_wait_secs);
         let manager = TopicManager::new(
             directory.clone(),
@@ -161,7 +170,6 @@ impl Topics {
         bytes: usize,
     ) -> Result<(Vec<(Topic, usize)>, Option<String>), TopicError> {
         let (topics, more) = self.store.topics(pattern, after, limit, bytes).await?;
-        let elsewhere = self.backplane.member_counts().await;
         let mut counted = Vec::with_capacity(topics.len());
         let mut topics = topics.into_iter();
         loop {
@@ -172,7 +180,8 @@ impl Topics {
             }
             let here = self.manager.send(GetCounts(some.iter().map(|topic| topic.id.clone()).collect())).await?;
             counted.extend(some.into_iter().zip(here).map(|(topic, here)| {
-                let subscribers = here + elsewhere.get(topic.id.as_str()).copied().unwrap_or_default();
+                let elsewhere = self.backplane.elsewhere().subscribers(topic.id.as_str()).into_values();
+                let subscribers = here + elsewhere.sum::<usize>();
                 (topic, subscribers)
             }));
         }
@@ -185,7 +194,12 @@ impl Topics {
     pub async fn view(&self, id: &str) -> Result<TopicView, TopicError> {
         let topic = self.known.find(&id.into()).await?;
         let mut subscribers = self.subscribers_here(TopicId::from(id)).await?;
-        subscribers.extend(self.backplane.members(id).await);
+        for node in self.backplane.elsewhere().subscribers(id).into_keys() {
+            let question = Question::Subscribers(id.to_owned());
+            if let Some(Answer::Clients(clients)) = self.backplane.ask(node, question).await {
+                subscribers.extend(clients.into_iter().map(ClientId::from));
+            }
+        }
         subscribers.sort_unstable();
         let subscriber_count = subscribers.len();
         if topic.is_status() {
@@ -212,7 +226,7 @@ impl Topics {
         let bytes = change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
         self.store.charge_stored(by.id, bytes)?;
         let updated = self.store.update_topic(id.as_str(), topic.creator, change).await?;
-        self.known.changed(id);
+        self.changed(id, false);
         match updated {
             UpdatedTopic::Done(_) => {}
             UpdatedTopic::NotFound => return Err(TopicError::NotFound),
@@ -254,7 +268,7 @@ impl Topics {
         if !self.store.delete_topic(id.as_str(), topic.creator).await? {
             return Err(TopicError::NotFound);
         }
-        self.known.changed(id);
+        self.changed(id, true);
         self.manager.send(TopicDeleted(id.clone())).await?;
         tracing::info!(topic = ?id.as_str(), by = %by.id, "topic deleted");
         Ok(())
@@ -269,15 +283,26 @@ impl Topics {
         let client = account.id;
         let (subscription, _) = self.subscription(account, id).await?;
         // the subscription is on the node with the client's session; a client without one is expected on this node
-        let elsewhere = !self.directory.is_connected(client) && self.backplane.subscribe(client, id).await;
-        if !elsewhere {
-            self.manager.send(Subscribe { client, subscription }).await??;
+        match self.elsewhere(client) {
+            None => {
+                self.manager.send(Subscribe { client, subscription }).await??;
+                // so that what is published elsewhere from now on comes here
+                self.backplane.announced().await;
+            }
+            Some(node) => {
+                let question = Question::Subscribe { client: client.uuid(), id: named(&subscription) };
+                match self.backplane.ask(node, question).await {
+                    Some(Answer::Yes) => {}
+                    Some(Answer::TooMany) => return Err(TopicError::Limit(CannotSubscribe::TooMany)),
+                    _ => return Err(TopicError::ClusterUnavailable),
+                }
+            }
         }
         // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
         // or of the client, a loss of the role
         let checked = self.check_again(account, id).await;
         match checked {
-            Err(_) => self.manager.send(Unsubscribe { client, id: id.clone() }).await?,
+            Err(_) => self.unsubscribe(client, id).await?,
             // so that none comes after the answer that is not newer than its offset
             Ok(Some(_)) => self.manager.send(AwaitDelivery).await?,
             Ok(None) => {}
@@ -316,13 +341,27 @@ impl Topics {
     /// Unsubscribes a client, if it was subscribed.
     ///
     /// # Errors
-    /// The TopicManager has stopped.
+    /// The client's node does not answer, or the TopicManager has stopped.
     pub async fn unsubscribe(&self, client: ClientId, id: &TopicId) -> Result<(), TopicError> {
-        let elsewhere = !self.directory.is_connected(client) && self.backplane.unsubscribe(client, id).await;
-        if !elsewhere {
-            self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
+        match self.elsewhere(client) {
+            None => self.manager.send(Unsubscribe { client, id: id.clone() }).await?,
+            Some(node) => {
+                let question = Question::Unsubscribe { client: client.uuid(), id: id.as_str().to_owned() };
+                self.backplane.ask(node, question).await.ok_or(TopicError::ClusterUnavailable)?;
+            }
         }
         Ok(())
+    }
+
+    /// The other node with a client's subscriptions, if it is connected there and not here.
+    fn elsewhere(&self, client: ClientId) -> Option<Uuid> {
+        if self.directory.is_connected(client) { None } else { self.backplane.elsewhere().subscriber(client) }
+    }
+
+    /// A topic is changed or deleted, as all nodes are to know.
+    fn changed(&self, id: &TopicId, is_deleted: bool) {
+        self.known.changed(id);
+        self.backplane.send_to_all(envelope::Message::TopicChanged { topic: id.as_str().to_owned(), is_deleted });
     }
 
     /// For actors that send the TopicManager this message themselves.

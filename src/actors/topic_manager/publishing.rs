@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     TopicError, TopicManager,
     messages::{AwaitDelivery, MarkPublished, Publish, PublishOverHttp, Published},
+    receipts::{Delivered, Recipient, Told},
 };
 use crate::{
     actors::journal::{Journaling, Place, Queue, WriteQueued, write_batch},
@@ -100,17 +101,17 @@ impl TopicManager {
         self.enqueue(append, waiting, context);
     }
 
-    fn give(&self, answer: Answer) {
+    fn give(&mut self, answer: Answer) {
         match answer {
             Answer::Error { session, topic, msgid, error } => self.tell_error(&session, &topic, &msgid, &error),
-            Answer::Mark { mark, .. } => self.relays.mark(&mark),
+            Answer::Mark { session, mark } => self.receipts.tell(&session, Told::Mark(mark)),
         }
     }
 
-    fn tell_error(&self, session: &SessionHandle, topic: &TopicId, msgid: &str, error: &TopicError) {
+    fn tell_error(&mut self, session: &SessionHandle, topic: &TopicId, msgid: &str, error: &TopicError) {
         let (code, text) = error.told(topic.as_str());
         let about = About { msgid: Some(msgid), topic_id: Some(topic.as_str()), room_id: None };
-        self.relays.deliver(session, &[outbound::error(code, &text, about, self.clock.now()).as_bytes()]);
+        self.receipts.tell(session, Told::Text(outbound::error(code, &text, about, self.clock.now())));
     }
 
     /// Delivers a publication, and the receipt to its sender.
@@ -123,20 +124,28 @@ impl TopicManager {
         match sender {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
-                let reached = self.distribute(topic, client, Some(&session), offset, &frame);
+                let reached = self.distribute(topic, Some(&session), offset, &frame);
+                if let Some(number) = self.backplane.publish(topic, client, offset, &wire::payload(&frame)) {
+                    let delivered = Delivered { topic: topic.clone(), offset, reached };
+                    return self.receipts.wait(number, delivered, Recipient::Session { session, msgid });
+                }
                 let receipt = outbound::topic_sent(topic.as_str(), reached, &msgid, offset, self.clock.now());
-                self.relays.deliver(&session, &[receipt.as_bytes()]);
+                self.receipts.tell(&session, Told::Text(receipt));
             }
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
-                let reached = self.distribute(topic, client, own.as_ref(), offset, &frame);
+                let reached = self.distribute(topic, own.as_ref(), offset, &frame);
+                if let Some(number) = self.backplane.publish(topic, client, offset, &wire::payload(&frame)) {
+                    let delivered = Delivered { topic: topic.clone(), offset, reached };
+                    return self.receipts.wait(number, delivered, Recipient::Http(answer));
+                }
                 // whoever asked may be gone
                 let _ = answer.send(Ok((reached, offset)));
             }
         }
     }
 
-    fn refuse(&self, topic: &TopicId, sender: Sender, error: TopicError) {
+    fn refuse(&mut self, topic: &TopicId, sender: Sender, error: TopicError) {
         match sender {
             Sender::Session { session, msgid } => self.tell_error(&session, topic, &msgid, &error),
             Sender::Http(answer) => drop(answer.send(Err(error))),
@@ -260,7 +269,8 @@ impl Journaling for TopicManager {
             // the sender has been told that it failed, but subscribers get all that is in the history
             if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
                 let frame = with_offset(&wire::text(&[message]), offset);
-                self.distribute(topic, Uuid::nil().into(), None, Some(offset), &frame);
+                self.distribute(topic, None, Some(offset), &frame);
+                self.backplane.publish(topic, Uuid::nil().into(), Some(offset), &wire::payload(&frame));
             }
             return;
         };

@@ -51,7 +51,7 @@ impl Scene {
             directory.clone(),
             worker(),
             backplane,
-            (changes, Arc::new(KnownTopics::new(store))),
+            (changes, Arc::new(KnownTopics::new(store, None))),
             Clock::default(),
             Rules::default(),
             (2, 3, wait),

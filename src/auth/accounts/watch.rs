@@ -17,7 +17,10 @@ impl Accounts {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let now = ticks.tick().await;
+            let now = tokio::select! {
+                now = ticks.tick() => now,
+                () = self.look.notified() => tokio::time::Instant::now(),
+            };
             match self.changes_after(seen).await {
                 Ok((changes, upto)) => {
                     seen = upto;
@@ -34,6 +37,11 @@ impl Accounts {
                 }
             }
         }
+    }
+
+    /// Looks for changes at once: another process has made some.
+    pub fn look_now(&self) {
+        self.look.notify_one();
     }
 
     /// The changes after this version, and the version up to which they go. Versions become visible in their order, so

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         budget::OverLimit, commands::Exceeded, rooms::RoomRefusal, subscriptions::CannotSubscribe, topics::TopicRefusal,
     },
+    protocol::error_code::ErrorCode,
     services::{DeviceError, UserError},
     session::{HandshakeError, JoinError},
     store::{
@@ -162,6 +163,7 @@ impl From<TopicError> for ApiError {
                 format!("Value error, there is no such topic, and {why}"),
                 Value::Null,
             ),
+            TopicError::ClusterUnavailable => Self::Message(ErrorCode::ClusterUnavailable, error.to_string()),
             TopicError::TotalReached => {
                 let (code, text) = error.told("");
                 Self::Message(code, text.into_owned())

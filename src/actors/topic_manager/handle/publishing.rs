@@ -1,5 +1,7 @@
 //! Publications from sockets and over HTTP.
 
+use std::time::Duration;
+
 use actix::dev::SendError;
 use bytes::Bytes;
 
@@ -9,6 +11,7 @@ use crate::{
         journal::Place,
         topic_manager::messages::{MarkPublished, Publish, PublishOverHttp, Published},
     },
+    cluster::envelope::{Answer, Question},
     delivery::{Mark, SessionHandle},
     domain::{
         accounts::Account,
@@ -48,12 +51,29 @@ impl Topics {
             Some(_) => Some(self.place(account.id, frame.len(), has_offset).await?),
             None => None,
         };
-        self.relays.uncongested().await;
-        let must_be_subscribed = !account.is_active_operator();
+        self.uncongested().await;
+        let must_be_subscribed =
+            !account.is_active_operator() && !self.is_subscribed_elsewhere(account.id, &topic).await?;
         let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed, place };
         match patience::wait(self.manager.send(request)).await {
             Ok(published) => published?,
             Err(_) => Err(TopicError::Store(StoreError::late())),
+        }
+    }
+
+    /// Whether a client that is connected to another node alone is subscribed there.
+    async fn is_subscribed_elsewhere(&self, client: ClientId, topic: &TopicId) -> Result<bool, TopicError> {
+        let Some(node) = self.elsewhere(client) else { return Ok(false) };
+        let question = Question::IsSubscribed { client: client.uuid(), topic: topic.as_str().to_owned() };
+        let answer = self.backplane.ask(node, question).await.ok_or(TopicError::ClusterUnavailable)?;
+        Ok(answer == Answer::Yes)
+    }
+
+    /// Waits until workers and other nodes have room for publications.
+    async fn uncongested(&self) {
+        self.relays.uncongested().await;
+        while self.backplane.is_congested() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -71,7 +91,7 @@ impl Topics {
     /// # Errors
     /// Nothing was published.
     pub fn publish(&self, mut publish: Publish) -> Result<(), NotPublished> {
-        if self.relays.is_congested() || !self.admits(&publish) {
+        if self.relays.is_congested() || self.backplane.is_congested() || !self.admits(&publish) {
             return Err(NotPublished::NotNow(publish));
         }
         match self.known.has_history(&publish.topic) {
@@ -105,7 +125,7 @@ impl Topics {
             self.publications_passed(publish.session).await;
             return Err(error);
         }
-        self.relays.uncongested().await;
+        self.uncongested().await;
         Ok(self.manager.send(publish).await?)
     }
 

@@ -25,26 +25,25 @@ use crate::{
     store::{ChangeLimits, Changes, test_store},
 };
 
-/// What happens after the check of a subscription and before the subscription: then the other nodes are asked.
+/// What happens between the two checks of a subscription: then the other nodes are told.
 enum Meanwhile {
     Nothing,
-    TopicDeleted(Store, ClientId),
+    TopicDeleted(Store, &'static str, ClientId),
     AccountChanged(Arc<Accounts>, Account),
 }
 
 #[async_trait]
 impl Backplane for Meanwhile {
-    async fn subscribe(&self, _: ClientId, topic: &TopicId) -> bool {
+    async fn announced(&self) {
         match self {
             Self::Nothing => {}
-            Self::TopicDeleted(store, creator) => {
-                assert!(store.delete_topic(topic.as_str(), *creator).await.unwrap());
+            Self::TopicDeleted(store, topic, creator) => {
+                assert!(store.delete_topic(topic, *creator).await.unwrap());
             }
             Self::AccountChanged(accounts, account) => {
                 accounts.put(account.clone());
             }
         }
-        false
     }
 }
 
@@ -67,7 +66,7 @@ async fn a_subscription_to_a_topic_that_is_deleted_meanwhile_ends() {
     let ((_folder, store), alice) = (test_store().await, device("alice"));
     let accounts = test_accounts(&store).await;
     accounts.put(alice.clone());
-    let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), alice.id));
+    let topics = topics(&store, &accounts, Meanwhile::TopicDeleted(store.clone(), "weather", alice.id));
     let topic = TopicId::from("weather");
     topics.create(&topic, &alice, json!({}), None).await.unwrap();
     assert!(matches!(topics.subscribe(&alice, &topic).await, Err(TopicError::NotFound)));

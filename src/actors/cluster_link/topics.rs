@@ -1,0 +1,224 @@
+//! Topics with subscribers at several nodes, and questions of one node to another.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+
+use actix::{Context, Handler, Message};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{ClusterLink, PATIENCE};
+use crate::{
+    actors::topic_manager::FromNodes,
+    cluster::envelope::{self, Answer, Question},
+    domain::ids::{ClientId, TopicId},
+};
+
+/// Topics, and with the flag patterns, of which the number of subscribers at this node has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct InterestChanged(pub Vec<((String, bool), usize)>);
+
+/// A publication for the subscribers at other nodes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Publish {
+    pub number: u64,
+    pub topic: TopicId,
+    pub sender: ClientId,
+    pub offset: Option<i64>,
+    pub text: Bytes,
+}
+
+/// A question to another node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Ask {
+    pub node: Uuid,
+    pub question: Question,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// A message to a node, or to all others.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Send {
+    pub node: Option<Uuid>,
+    pub message: envelope::Message,
+}
+
+/// What has subscribers here, and what waits for answers of other nodes.
+#[derive(Default)]
+pub(super) struct Topics {
+    /// what has subscribers here
+    interests: HashMap<(String, bool), u32>,
+    changed: HashSet<(String, bool)>,
+    /// publications by their numbers
+    publications: HashMap<u64, Publication>,
+    questions: HashMap<u64, (Uuid, Instant, oneshot::Sender<Answer>)>,
+    last_question: u64,
+}
+
+/// A publication that has not reached all nodes yet.
+struct Publication {
+    nodes: HashSet<Uuid>,
+    clients: usize,
+    since: Instant,
+}
+
+impl ClusterLink {
+    fn tell_topics(&self, what: FromNodes) {
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.topics.do_send(what);
+        }
+    }
+
+    /// Sends what has got or lost subscribers during the tick to all peers.
+    pub(super) fn announce_interests(&mut self, nodes: &[Uuid], context: &mut Context<Self>) {
+        for id in std::mem::take(&mut self.topics.changed) {
+            let subscribers = self.topics.interests.get(&id).copied().unwrap_or_default();
+            let (id, is_pattern) = id;
+            let message = envelope::Message::Interest { id, is_pattern, subscribers };
+            nodes.iter().for_each(|node| self.push(*node, &message, context));
+        }
+    }
+
+    /// Sends a peer all that has subscribers here.
+    pub(super) fn send_interests(&mut self, node: Uuid, context: &mut Context<Self>) {
+        for ((id, is_pattern), subscribers) in self.topics.interests.clone() {
+            self.push(node, &envelope::Message::Interest { id, is_pattern, subscribers }, context);
+        }
+    }
+
+    /// A node has handled a publication, or has left: then it has reached nobody there.
+    pub(super) fn publication_reached(&mut self, number: u64, node: Uuid, clients: usize) {
+        let Some(publication) = self.topics.publications.get_mut(&number) else { return };
+        if publication.nodes.remove(&node) {
+            publication.clients += clients;
+        }
+        if publication.nodes.is_empty() {
+            let clients = publication.clients;
+            self.topics.publications.remove(&number);
+            self.tell_topics(FromNodes::Reached { number, clients });
+        }
+    }
+
+    /// The answer to a question has come.
+    pub(super) fn answered(&mut self, number: u64, answer: Answer) {
+        if let Some((_, _, asker)) = self.topics.questions.remove(&number) {
+            // it may be gone
+            let _ = asker.send(answer);
+        }
+    }
+
+    /// Nothing more comes from a node.
+    pub(super) fn forget_topics(&mut self, node: Uuid) {
+        self.topics.questions.retain(|_, (of, _, _)| *of != node);
+        for number in self.topics.publications.keys().copied().collect::<Vec<_>>() {
+            self.publication_reached(number, node, 0);
+        }
+    }
+
+    /// Nodes that have not answered in time have reached nobody, as far as is known.
+    pub(super) fn give_up_topics(&mut self, now: Instant) {
+        self.topics.questions.retain(|_, (_, since, _)| now.duration_since(*since) < PATIENCE);
+        let is_late = |publication: &Publication| now.duration_since(publication.since) >= PATIENCE;
+        let late: Vec<_> = self.topics.publications.extract_if(|_, publication| is_late(publication)).collect();
+        for (number, Publication { clients, .. }) in late {
+            self.tell_topics(FromNodes::Reached { number, clients });
+        }
+    }
+
+    /// Handles a message that is about topics.
+    pub(super) fn on_topic_message(&mut self, from: Uuid, message: envelope::Message) {
+        match message {
+            envelope::Message::Publication { number, topic, sender, offset, text } => {
+                self.tell_topics(FromNodes::Published { node: from, number, topic, sender, offset, text });
+            }
+            envelope::Message::Subscriptions { client, ids } => {
+                self.announcements.moved();
+                self.tell_topics(FromNodes::Subscriptions { client, ids });
+            }
+            envelope::Message::Ask { number, question } => {
+                self.tell_topics(FromNodes::Asked { node: from, number, question });
+            }
+            envelope::Message::TopicChanged { topic, is_deleted } => {
+                self.tell_topics(FromNodes::TopicChanged { topic, is_deleted });
+            }
+            envelope::Message::Interest { id, is_pattern, subscribers } => {
+                let counts = self.peers.interest_changed(from, &id, is_pattern, subscribers);
+                if counts {
+                    self.cluster.elsewhere.put_interest(from, &id, is_pattern, subscribers);
+                }
+            }
+            envelope::Message::Reached { number, clients } => {
+                self.publication_reached(number, from, clients as usize);
+            }
+            envelope::Message::Answer { number, answer } => self.answered(number, answer),
+            _ => {}
+        }
+    }
+}
+
+impl Handler<InterestChanged> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, InterestChanged(changed): InterestChanged, context: &mut Self::Context) {
+        for (id, count) in changed {
+            if count == 0 {
+                self.topics.interests.remove(&id);
+            } else {
+                self.topics.interests.insert(id.clone(), u32::try_from(count).unwrap_or(u32::MAX));
+            }
+            self.topics.changed.insert(id);
+        }
+        self.schedule(context);
+    }
+}
+
+impl Handler<Publish> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
+        let Publish { number, topic, sender, offset, text } = publish;
+        let nodes = self.cluster.elsewhere.subscribers(topic.as_str()).into_keys();
+        let nodes: HashSet<_> = nodes.filter(|node| self.peers.contains(*node)).collect();
+        if nodes.is_empty() {
+            return self.tell_topics(FromNodes::Reached { number, clients: 0 });
+        }
+        let (topic, sender) = (topic.as_str().to_owned(), sender.uuid());
+        let message = envelope::Message::Publication { number, topic, sender, offset, text };
+        for node in &nodes {
+            self.push(*node, &message, context);
+        }
+        self.topics.publications.insert(number, Publication { nodes, clients: 0, since: Instant::now() });
+    }
+}
+
+impl Handler<Ask> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, Ask { node, question, answer }: Ask, context: &mut Self::Context) {
+        if !self.peers.contains(node) {
+            return;
+        }
+        self.topics.last_question += 1;
+        let number = self.topics.last_question;
+        self.topics.questions.insert(number, (node, Instant::now(), answer));
+        self.push(node, &envelope::Message::Ask { number, question }, context);
+    }
+}
+
+impl Handler<Send> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, Send { node, message }: Send, context: &mut Self::Context) {
+        let nodes = node.map_or_else(|| self.peers.nodes().collect(), |node| vec![node]);
+        for node in nodes {
+            self.push(node, &message, context);
+        }
+    }
+}
