@@ -83,9 +83,9 @@ pub trait Backplane: Send + Sync + 'static {
     /// Announces topics, and with the flag patterns, of which the number of subscribers on this node has changed.
     fn interest_changed(&self, _changed: Vec<((String, bool), usize)>) {}
 
-    /// Sends the text of a publication to the nodes with subscribers. Returns its number if there are any: the TopicManager is
+    /// Sends the text of a publication's frame to the nodes with subscribers. Returns its number if there are any: the TopicManager is
     /// told how many clients it has reached there.
-    fn publish(&self, _topic: &TopicId, _sender: ClientId, _offset: Option<i64>, _text: &Bytes) -> Option<u64> {
+    fn publish(&self, _topic: &TopicId, _sender: ClientId, _offset: Option<i64>, _frame: &Bytes) -> Option<u64> {
         None
     }
 

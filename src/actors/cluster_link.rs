@@ -30,7 +30,9 @@ use uuid::Uuid;
 
 pub use self::handle::{Cluster, ServerStatus};
 use self::{direct::Directs, lease::Link, presence::Announcements, topics::Topics, traffic::Traffic};
-use super::{HealthCheck, directory::Directory, registry::ClientsElsewhere, topic_manager::FromNodes};
+use super::{
+    HealthCheck, directory::Directory, message_manager::Bell, registry::ClientsElsewhere, topic_manager::FromNodes,
+};
 use crate::{
     auth::accounts::Accounts,
     cluster::{
@@ -38,6 +40,10 @@ use crate::{
         peers::{Arrival, Peers},
     },
     delivery::Relays,
+    domain::{
+        ids::DeliveryId,
+        messages::{MessageState, Party, change::MessageUpdate},
+    },
 };
 
 /// Capacity of the mailbox. When it is full, inboxes are not read.
@@ -73,6 +79,8 @@ pub struct Neighbours {
     pub clients_elsewhere: Recipient<ClientsElsewhere>,
     /// Is told what other nodes publish and ask.
     pub topics: Recipient<FromNodes>,
+    /// Is told of acknowledged messages at other nodes.
+    pub messages: Recipient<Bell>,
     /// Those that have handled all that they were told when they answer, in this order.
     pub settled: [Recipient<HealthCheck>; 2],
     /// Notified when accounts have changed.
@@ -113,6 +121,7 @@ impl ClusterLink {
         match message {
             // from itself alone
             envelope::Message::Ping(_) => tracing::debug!(%from, link, "a ping from another node"),
+            envelope::Message::Alive => {}
             envelope::Message::Client(state) => self.client_changed_elsewhere(from, state),
             envelope::Message::GetSnapshot => self.send_snapshot(from, context),
             envelope::Message::SnapshotBegins => self.peers.snapshot_begins(from),
@@ -126,7 +135,21 @@ impl ClusterLink {
                     neighbours.accounts.look_now();
                 }
             }
+            envelope::Message::DeliveryWaits(to) => self.ring(Bell::Waiting(to.into())),
+            envelope::Message::DeliveryEnded { id, from: (sender, incarnation), to, msgid, state, is_told } => {
+                // another version may know other states
+                let Some(state) = MessageState::ALL.into_iter().find(|known| known.as_str() == state) else { return };
+                let from = Party { client: sender.into(), incarnation };
+                let update = MessageUpdate { id: DeliveryId(id), from, to: to.into(), msgid, state };
+                self.ring(Bell::Ended { update, is_told });
+            }
             about_topics => self.on_topic_message(from, about_topics),
+        }
+    }
+
+    fn ring(&self, bell: Bell) {
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.messages.do_send(bell);
         }
     }
 

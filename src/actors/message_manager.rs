@@ -10,6 +10,7 @@ mod error;
 mod handle;
 mod look;
 mod messages;
+mod other_nodes;
 mod outcomes;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use self::{
     error::MessageError,
     handle::{Dependencies, MessageView, Messages, NotSent, UnderWay, Unsent},
     messages::{Request, SenderReady},
+    other_nodes::Bell,
 };
 use self::{
     look::Looks,
@@ -41,9 +43,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    cluster::Backplane,
     delivery::{Mark, Relays, SessionHandle},
     domain::messages::{
-        change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage},
+        change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence},
         deliveries::{Admission, Deliveries, Next},
     },
     store::{Store, StoreError},
@@ -121,6 +124,7 @@ pub struct MessageManager {
     next_expiry: Option<DateTime<Utc>>,
     /// answers to messages that nobody has sent
     unknown_answers: u64,
+    backplane: Arc<dyn Backplane>,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
     store: Store,
@@ -129,7 +133,7 @@ pub struct MessageManager {
 
 impl MessageManager {
     fn new(with: Dependencies, window: usize) -> Self {
-        let Dependencies { directory, relays, store, journal, clock, .. } = with;
+        let Dependencies { directory, relays, backplane, store, journal, clock } = with;
         Self {
             deliveries: Deliveries::new(window),
             queue: Queue::new(journal),
@@ -140,6 +144,7 @@ impl MessageManager {
             looks: Looks::default(),
             next_expiry: None,
             unknown_answers: 0,
+            backplane,
             directory,
             relays,
             store,
@@ -158,7 +163,11 @@ impl MessageManager {
     fn accept(&mut self, message: NewMessage, sender: Sender, place: Place, context: &mut Context<Self>) {
         let has_room = |session: &SessionHandle| self.relays.is_drained(session);
         let admission = self.deliveries.admit(message.to, message.from.client, message.priority, has_room);
-        let message = NewMessage { recipient: admission.presence(), ..message };
+        let recipient = match admission.presence() {
+            RecipientPresence::Absent => self.presence_elsewhere(message.to),
+            here => here,
+        };
+        let message = NewMessage { recipient, ..message };
         self.ask(MessageChange::Accept(message), Asker::Send { sender, admission, _place: place }, context);
         self.pump_soon(context);
     }

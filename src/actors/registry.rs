@@ -19,7 +19,7 @@ use super::{
     command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
     directory::{Connected, Directory},
     journal::Journal,
-    message_manager::SenderReady,
+    message_manager::{Bell, SenderReady},
     room_manager::Renamed,
     topic_manager::{AccountChanged, Announce, CloseReplaced, PresenceChanged},
 };
@@ -57,6 +57,11 @@ struct Disconnect {
 #[rtype(result = "()")]
 pub struct ClientsElsewhere(pub Vec<elsewhere::Change>);
 
+/// Other nodes know that a client has connected.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Announced(ClientId);
+
 /// A client opens a stream of events over HTTP, which counts as one of its sockets.
 #[derive(Message)]
 #[rtype(result = "Result<(), ConnectError>")]
@@ -91,6 +96,7 @@ pub struct Neighbours {
     pub client_ready: [Recipient<ClientReady>; 2],
     pub session_gone: [Recipient<SessionGone>; 3],
     pub sender_ready: Recipient<SenderReady>,
+    pub bell: Recipient<Bell>,
     pub client_deleted: Recipient<ClientDeleted>,
     pub renamed: Recipient<Renamed>,
     pub close_replaced: Recipient<CloseReplaced>,
@@ -287,6 +293,14 @@ impl Handler<Connect> for Registry {
             SessionKind::Chat | SessionKind::Room | SessionKind::Public => {}
         }
         Ok(())
+    }
+}
+
+impl Handler<Announced> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Announced(client): Announced, _: &mut Self::Context) {
+        self.neighbours.bell.do_send(Bell::Announced(client));
     }
 }
 

@@ -160,6 +160,7 @@ impl Actors {
             client_ready: [commands.recipient(), messages.recipient()],
             session_gone: [commands.recipient(), rooms.recipient(), messages.recipient()],
             sender_ready: messages.recipient(),
+            bell: messages.recipient(),
             client_deleted: commands.recipient(),
             renamed: rooms.recipient(),
             close_replaced: topics.recipient(),
@@ -184,6 +185,7 @@ impl Actors {
             relays: relays.clone(),
             clients_elsewhere,
             topics: topics.recipient(),
+            messages: messages.recipient(),
             settled: [clients.recipient(), topics.recipient()],
             accounts: accounts.clone(),
         });

@@ -26,6 +26,8 @@ pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 pub enum Message {
     /// A node's own, with its number: it shows the node that its inbox works.
     Ping(u64),
+    /// Nothing has happened: a node that misses an envelope notices it at the next one.
+    Alive,
     /// The state of a client at the sending node has changed.
     Client(ClientState),
     /// Asks for a snapshot: for the state of all clients at the other node.
@@ -103,6 +105,23 @@ pub enum Message {
         topic: String,
         /// Whether it is deleted.
         is_deleted: bool,
+    },
+    /// An acknowledged message is stored for a recipient that is connected to the other node.
+    DeliveryWaits(Uuid),
+    /// An acknowledged message of a sender, or for a recipient, that is connected to the other node has ended.
+    DeliveryEnded {
+        /// The id of the message.
+        id: i64,
+        /// The sender, and how often its UUID had been deleted.
+        from: (Uuid, i64),
+        /// The recipient.
+        to: Uuid,
+        /// The sender's id of the message.
+        msgid: String,
+        /// How it has ended: the word for clients.
+        state: String,
+        /// Whether the sender has been told.
+        is_told: bool,
     },
     /// Accounts or tokens have changed, as the database says.
     AccountsChanged,

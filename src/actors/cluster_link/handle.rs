@@ -34,6 +34,7 @@ use crate::{
     },
     delivery::Relays,
     domain::ids::{ClientId, TopicId},
+    protocol::wire,
     settings::RedisAddress,
 };
 
@@ -229,10 +230,10 @@ impl Backplane for Cluster {
         }
     }
 
-    fn publish(&self, topic: &TopicId, sender: ClientId, offset: Option<i64>, text: &Bytes) -> Option<u64> {
+    fn publish(&self, topic: &TopicId, sender: ClientId, offset: Option<i64>, frame: &Bytes) -> Option<u64> {
         let link = self.link.as_ref().filter(|_| !self.shared.elsewhere.subscribers(topic.as_str()).is_empty())?;
         let number = self.shared.publications.fetch_add(1, Ordering::Relaxed);
-        link.do_send(Publish { number, topic: topic.clone(), sender, offset, text: text.clone() });
+        link.do_send(Publish { number, topic: topic.clone(), sender, offset, text: wire::payload(frame) });
         Some(number)
     }
 

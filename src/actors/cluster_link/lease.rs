@@ -124,9 +124,12 @@ impl ClusterLink {
         context.run_later(RETRY, move |actor, context| actor.open(link, context));
     }
 
-    /// Sends a ping through each inbox.
+    /// Sends a ping through each inbox, and a sign of life to each peer.
     pub(super) fn ping(&mut self, context: &mut Context<Self>) {
         let now = Instant::now();
+        for node in self.peers.nodes().collect::<Vec<_>>() {
+            self.push(node, &envelope::Message::Alive, context);
+        }
         for link in 0..self.links.len() {
             if !self.links[link].lease.is_held(now) {
                 if self.links[link].server.is_up() {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{ClusterLink, PATIENCE, topics::Send};
 use crate::{
-    actors::{HealthCheck, registry::ClientsElsewhere, topic_manager::FromNodes},
+    actors::{HealthCheck, message_manager::Bell, registry::ClientsElsewhere, topic_manager::FromNodes},
     cluster::{
         elsewhere::{ClientState, Interests},
         envelope,
@@ -141,6 +141,8 @@ impl ClusterLink {
         if let Some((changed, interests)) = self.peers.snapshot_ends(node) {
             self.learn(node, changed);
             self.cluster.elsewhere.put_interests(node, &interests);
+            // what the node has sent before may be lost
+            self.ring(Bell::Missed);
         }
         self.show_completeness();
     }

@@ -33,6 +33,8 @@ const UPDATES: u64 = 100;
 pub(super) struct Looks {
     pub(super) recipients: Vec<(ClientId, SessionHandle)>,
     pub(super) senders: Vec<ClientId>,
+    /// recipients that were looked for when they connected, and may have been missed then
+    pub(super) again: Vec<ClientId>,
     is_looking: bool,
 }
 
@@ -40,14 +42,15 @@ impl MessageManager {
     /// Looks whether something waits for those who have connected, unless a look is going on.
     pub(super) fn look(&mut self, context: &mut Context<Self>) {
         let looks = &mut self.looks;
-        if looks.is_looking || (looks.recipients.is_empty() && looks.senders.is_empty()) {
+        if looks.is_looking || (looks.recipients.is_empty() && looks.senders.is_empty() && looks.again.is_empty()) {
             return;
         }
         looks.is_looking = true;
         let (recipients, senders) = (std::mem::take(&mut looks.recipients), std::mem::take(&mut looks.senders));
+        let again = std::mem::take(&mut looks.again);
         let (store, manager) = (self.store.clone(), context.address());
         actix::spawn(async move {
-            let clients: Vec<_> = recipients.iter().map(|(client, _)| *client).collect();
+            let clients: Vec<_> = recipients.iter().map(|(client, _)| *client).chain(again.iter().copied()).collect();
             let found = match find(&store, &clients, &senders).await {
                 Ok(found) => Some(found),
                 Err(error) => {
@@ -57,7 +60,7 @@ impl MessageManager {
                     None
                 }
             };
-            manager.do_send(Looked { recipients, senders, found });
+            manager.do_send(Looked { recipients, senders, again, found });
         });
     }
 
@@ -98,17 +101,21 @@ impl Handler<Looked> for MessageManager {
     type Result = ();
 
     fn handle(&mut self, looked: Looked, context: &mut Self::Context) {
-        let Looked { recipients, senders, found } = looked;
+        let Looked { recipients, senders, again, found } = looked;
         self.looks.is_looking = false;
         match found {
             None => {
                 self.looks.recipients.extend(recipients);
                 self.looks.senders.extend(senders);
+                self.looks.again.extend(again);
             }
             Some(found) => {
                 for (client, session) in recipients {
                     self.deliveries.looked(client, &session, found.recipients.contains(&client));
                 }
+                again.into_iter().filter(|client| found.recipients.contains(client)).for_each(|client| {
+                    self.deliveries.wait(client);
+                });
                 for client in found.senders {
                     if let Some(session) = self.directory.subscriber(client) {
                         let party = Party { client, incarnation: session.incarnation() };

@@ -102,6 +102,7 @@ pub(super) struct Told(pub(super) Vec<DeliveryId>);
 pub(super) struct Looked {
     pub(super) recipients: Vec<(ClientId, SessionHandle)>,
     pub(super) senders: Vec<ClientId>,
+    pub(super) again: Vec<ClientId>,
     pub(super) found: Option<Found>,
 }
 

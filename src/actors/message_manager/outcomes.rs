@@ -36,6 +36,9 @@ impl MessageManager {
             priority: message.priority,
         });
         self.note_expiry(new.map(|accepted| accepted.expires_at));
+        if new.is_some() && self.directory.device(message.to).is_none() {
+            self.ring_recipient(message.to);
+        }
         match sender {
             Sender::Session(session) => self.tell_receipt(&session, &message.msgid, &outcome),
             // whoever asked may be gone
@@ -103,12 +106,20 @@ impl MessageManager {
     pub(super) fn end(&mut self, update: &MessageUpdate, context: &mut Context<Self>) {
         self.deliveries.ended(update.to, update.id);
         self.pump_soon(context);
-        let Some(session) = self.directory.subscriber(update.from.client) else { return };
+        let is_told = self.tell_sender(update, context);
+        self.ring_end(update, is_told);
+    }
+
+    /// Tells a sender that is connected to this node how its message has ended. Returns whether it is.
+    pub(super) fn tell_sender(&mut self, update: &MessageUpdate, context: &mut Context<Self>) -> bool {
+        let Some(session) = self.directory.subscriber(update.from.client) else { return false };
         let is_sender = session.incarnation() == update.from.incarnation;
-        if is_sender && self.relays.deliver(&session, &[outbound::delivery_update(update, self.clock.now()).as_bytes()])
-        {
+        let is_told = is_sender
+            && self.relays.deliver(&session, &[outbound::delivery_update(update, self.clock.now()).as_bytes()]);
+        if is_told {
             self.ask(MessageChange::Told(update.id), Asker::Nobody, context);
         }
+        is_told
     }
 
     fn taken(
@@ -156,6 +167,7 @@ impl MessageManager {
             (MessageChange::Accept(message), MessageDecided::Accepted(Ok(accepted))) if !accepted.is_known => {
                 self.note_expiry(Some(accepted.expires_at));
                 self.deliveries.wait(message.to);
+                self.ring_recipient(message.to);
                 self.pump_soon(context);
             }
             (MessageChange::Answer(answer), MessageDecided::Answered(answered)) => {

@@ -59,7 +59,10 @@ impl Scene {
         let recipients = vec![(account.id, peer.session.clone())];
         let waiting = found.then_some(account.id).into_iter().collect();
         let found = Some(messages::Found { recipients: waiting, senders: std::collections::HashSet::new() });
-        self.manager.send(messages::Looked { recipients, senders: Vec::new(), found }).await.unwrap();
+        self.manager
+            .send(messages::Looked { recipients, senders: Vec::new(), again: Vec::new(), found })
+            .await
+            .unwrap();
     }
 
     async fn send(&self, peer: &Peer, from: &Account, to: &Account, msgid: &str) {

@@ -9,7 +9,7 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use futures_util::future::LocalBoxFuture;
 
-use super::{Apply, CloseStream, Connect, Disconnect, Neighbours, OpenStream, Registry};
+use super::{Announced, Apply, CloseStream, Connect, Disconnect, Neighbours, OpenStream, Registry};
 use crate::{
     actors::{HealthCheck, directory::Directory, journal::Journal},
     auth::Sessions,
@@ -105,9 +105,13 @@ impl Clients {
         kind: SessionKind,
         account: Arc<Account>,
     ) -> Result<(), ConnectError> {
+        let client = account.id;
         self.registry.send(Connect { session, kind, account }).await??;
-        // then they have closed the socket that this one replaces, or are about to
-        self.backplane.announced().await;
+        if !self.backplane.incarnation().is_nil() {
+            // then they have closed the socket that this one replaces, or are about to
+            self.backplane.announced().await;
+            self.registry.do_send(Announced(client));
+        }
         Ok(())
     }
 

@@ -26,6 +26,7 @@ enum Told {
     Deleted,
     Renamed(String),
     SenderReady,
+    Bell,
     CloseReplaced(u64, CloseCode),
     Announced { is_connected: bool },
     AccountChanged,
@@ -66,6 +67,7 @@ hears! {
     Announce: |Announce(event)| Announced { is_connected: matches!(event, StatusEvent::Client { is_connected: true, .. }) };
     AccountChanged: |_| Told::AccountChanged;
     SenderReady: |_| Told::SenderReady;
+    Bell: |_| Told::Bell;
 }
 
 #[derive(Message)]
@@ -102,7 +104,8 @@ impl Scene {
             presence_changed: neighbour.clone().recipient(),
             client_ready: [neighbour.clone().recipient(), other.clone().recipient()],
             session_gone: [neighbour.clone().recipient(), other.clone().recipient(), other.clone().recipient()],
-            sender_ready: other.recipient(),
+            sender_ready: other.clone().recipient(),
+            bell: other.recipient(),
             client_deleted: neighbour.clone().recipient(),
             renamed: neighbour.clone().recipient(),
             close_replaced: neighbour.clone().recipient(),

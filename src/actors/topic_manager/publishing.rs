@@ -125,7 +125,7 @@ impl TopicManager {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
                 let reached = self.distribute(topic, Some(&session), offset, &frame);
-                if let Some(number) = self.backplane.publish(topic, client, offset, &wire::payload(&frame)) {
+                if let Some(number) = self.backplane.publish(topic, client, offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Session { session, msgid });
                 }
@@ -135,7 +135,7 @@ impl TopicManager {
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
                 let reached = self.distribute(topic, own.as_ref(), offset, &frame);
-                if let Some(number) = self.backplane.publish(topic, client, offset, &wire::payload(&frame)) {
+                if let Some(number) = self.backplane.publish(topic, client, offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Http(answer));
                 }
@@ -270,7 +270,7 @@ impl Journaling for TopicManager {
             if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
                 let frame = with_offset(&wire::text(&[message]), offset);
                 self.distribute(topic, None, Some(offset), &frame);
-                self.backplane.publish(topic, Uuid::nil().into(), Some(offset), &wire::payload(&frame));
+                self.backplane.publish(topic, Uuid::nil().into(), Some(offset), &frame);
             }
             return;
         };

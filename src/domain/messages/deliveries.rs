@@ -95,6 +95,11 @@ impl<S: Clone + PartialEq> Deliveries<S> {
         self.recipients.insert(client, Recipient::new(session));
     }
 
+    /// The recipients that are connected.
+    pub fn connected(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.recipients.keys().copied()
+    }
+
     /// It is known whether messages wait for a recipient.
     pub fn looked(&mut self, client: ClientId, session: &S, found: bool) {
         if let Some(recipient) = self.of_session(client, session)

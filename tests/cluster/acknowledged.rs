@@ -1,0 +1,114 @@
+//! Acknowledged messages between devices at different nodes.
+
+use serde_json::{Value, json};
+use switchboard::client::Connection;
+use uuid::Uuid;
+
+use crate::{
+    api::support::{delete, next, next_of_type, post, until},
+    nodes::{Shared, at, connect, device, knows},
+};
+
+/// Sends a message that is to be acknowledged. Returns its receipt.
+async fn send(socket: &mut Connection, to: Uuid, msgid: &str) -> Value {
+    let frame = json!({ "to": to, "msgid": msgid, "content": msgid, "acknowledge": true });
+    socket.send_text(frame.to_string()).await.unwrap();
+    let receipt = next(socket).await;
+    assert_eq!((&receipt["type"], &receipt["msgid"]), (&json!("sent"), &json!(msgid)), "{receipt}");
+    receipt
+}
+
+async fn acknowledge(socket: &mut Connection, msgid: &str) {
+    socket.send_text(json!({ "type": "ack", "msgid": msgid }).to_string()).await.unwrap();
+    assert_eq!(next_of_type(socket, "ack_received").await["msgid"], msgid);
+}
+
+/// How a message has ended, as its sender is told.
+async fn update(socket: &mut Connection) -> (String, String) {
+    let update = next_of_type(socket, "delivery_update").await;
+    (update["msgid"].as_str().unwrap().to_owned(), update["status"].as_str().unwrap().to_owned())
+}
+
+fn acknowledged(msgid: &str) -> (String, String) {
+    (msgid.to_owned(), "delivered".to_owned())
+}
+
+#[tokio::test]
+async fn a_message_reaches_a_recipient_at_another_node_and_its_sender_is_told() {
+    let shared = Shared::start().await;
+    let ([one, two], _) = shared.nodes().await;
+    let (sending, _, mut sender) = device("sender", &one).await;
+    let (receiving, recipient, mut socket) = device("recipient", &two).await;
+    for number in 0..60 {
+        let receipt = send(&mut sender, recipient.uuid, &number.to_string()).await;
+        assert_eq!(receipt["status"], "pending_ack", "{receipt}");
+    }
+    for number in 0..60 {
+        let msgid = number.to_string();
+        let message = next(&mut socket).await;
+        assert_eq!((&message["msgid"], message.get("redelivered")), (&json!(msgid), None), "{message}");
+    }
+    for number in 0..60 {
+        let msgid = number.to_string();
+        acknowledge(&mut socket, &msgid).await;
+        assert_eq!(update(&mut sender).await, acknowledged(&msgid));
+    }
+    // the recipient moves to the sender's node with one unacknowledged, and the sender to the recipient's
+    send(&mut sender, recipient.uuid, "moved").await;
+    assert_eq!(next(&mut socket).await["msgid"], "moved");
+    let mut socket = connect(&receiving, &one).await;
+    let again = next(&mut socket).await;
+    assert_eq!((&again["msgid"], &again["redelivered"]), (&json!("moved"), &json!(true)), "{again}");
+    let mut sender = connect(&sending, &two).await;
+    acknowledge(&mut socket, "moved").await;
+    assert_eq!(update(&mut sender).await, acknowledged("moved"));
+}
+
+#[tokio::test]
+async fn a_message_that_is_withdrawn_at_another_node_makes_room_for_those_behind_it() {
+    let shared = Shared::start().await;
+    let ([one, two], operator) = shared.nodes().await;
+    let (_, recipient, mut socket) = device("recipient", &two).await;
+    let message = json!({ "to": recipient.uuid, "content": "x", "acknowledge": true });
+    let mut ids = Vec::new();
+    for _ in 0..65 {
+        let (status, receipt) = post(&operator, "/api/messages", message.clone()).await;
+        assert_eq!(status, 200, "{receipt}");
+        ids.push(receipt["id"].as_i64().unwrap());
+    }
+    for _ in 0..64 {
+        assert_eq!(next(&mut socket).await["content"], "x");
+    }
+    let (status, withdrawn) = delete(&at(&operator, &one), &format!("/api/messages/{}", ids[0])).await;
+    assert_eq!((status, &withdrawn["status"]), (200, &json!("cancelled")), "{withdrawn}");
+    assert_eq!(next(&mut socket).await["content"], "x");
+}
+
+#[tokio::test]
+async fn messages_that_are_sent_while_redis_is_away_arrive_when_it_is_back() {
+    let mut shared = Shared::start().await;
+    let ([one, two], operator) = shared.nodes().await;
+    let (_, _, mut sender) = device("sender", &one).await;
+    let (_, recipient, mut socket) = device("recipient", &two).await;
+    shared.redis.kill().await;
+    for number in 0..10 {
+        send(&mut sender, recipient.uuid, &number.to_string()).await;
+    }
+    shared.redis.run().await;
+    for number in 0..10 {
+        let msgid = number.to_string();
+        assert_eq!(next(&mut socket).await["msgid"], msgid);
+    }
+    for number in 0..10 {
+        acknowledge(&mut socket, &number.to_string()).await;
+    }
+    // also what the sender is told meanwhile
+    for number in 0..10 {
+        assert_eq!(update(&mut sender).await, acknowledged(&number.to_string()));
+    }
+    for node in [&one, &two] {
+        knows(&at(&operator, node), 2).await;
+    }
+    until(async || send(&mut sender, recipient.uuid, &Uuid::new_v4().to_string()).await["status"] == "pending_ack")
+        .await;
+}
