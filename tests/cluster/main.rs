@@ -7,7 +7,9 @@ mod direct;
 mod link;
 mod nodes;
 mod postgres;
+mod proxy;
 mod redis;
+mod schedule;
 mod topics;
 #[path = "../api"]
 mod api {
