@@ -28,6 +28,8 @@ mod stamp;
 mod target;
 mod wire;
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, builder::TypedValueParser};
 use uuid::Uuid;
@@ -103,6 +105,9 @@ struct TargetArguments {
     /// Worker threads of the broker that is started; 0 takes one per core
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "url")]
     workers: usize,
+    /// Another node of the server at --url, as http://host:port: sockets are opened at each in turn. May be repeated
+    #[arg(long = "node", value_name = "URL", requires = "url")]
+    nodes: Vec<String>,
     /// The process id of the server at --url, if it runs on this machine, to measure its memory and CPU
     #[arg(long, requires = "url")]
     pid: Option<u32>,
@@ -166,6 +171,8 @@ fn positive(text: &str, most: f64, what: &str) -> Result<f64, String> {
 /// A benchmark with its target and the identities that it created there.
 struct Bench {
     target: Target,
+    /// of its nodes
+    addresses: Vec<SocketAddr>,
     protocol: Protocol,
     /// random text that identifies this run
     run: String,
@@ -182,7 +189,7 @@ struct Bench {
 impl Bench {
     /// Finds or starts the target.
     async fn prepare(arguments: TargetArguments) -> anyhow::Result<Self> {
-        let TargetArguments { url, workers, pid, protocol, spin, json, credentials } = arguments;
+        let TargetArguments { url, nodes, workers, pid, protocol, spin, json, credentials } = arguments;
         ensure!(
             protocol == Protocol::Switchboard || url.is_some(),
             WrongArguments("--protocol nats needs the --url of a nats-server".to_owned())
@@ -196,6 +203,10 @@ impl Bench {
             Some(url) => Target::running(url, pid)?,
             None => Target::start(workers, &control).await?,
         };
+        let mut addresses = vec![target.address];
+        for node in &nodes {
+            addresses.push(Target::running(node, None)?.address);
+        }
         control.process = target.process;
         let token = credentials.token().map(str::to_owned);
         let client = Client::new(&target.url)?;
@@ -208,7 +219,7 @@ impl Bench {
         };
         let identities = Identities::new(&target, protocol, operator.clone(), &progress)?;
         let run = format!("{:08x}", rand::random::<u32>());
-        Ok(Self { target, protocol, run, identities, url, workers, json, token, operator, control })
+        Ok(Self { target, addresses, protocol, run, identities, url, workers, json, token, operator, control })
     }
 
     /// A client that may send commands and create rooms.
@@ -261,9 +272,9 @@ impl Bench {
         mut report: Report,
         work: impl FnOnce(&mut Engine, &Control, &mut Report) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<Report> {
-        let (address, control) = (self.target.address, self.control.clone());
+        let (addresses, control) = (self.addresses.clone(), self.control.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let mut engine = Engine::new(address)?;
+            let mut engine = Engine::new(addresses)?;
             work(&mut engine, &control, &mut report)?;
             anyhow::Ok(report)
         });

@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -39,6 +40,16 @@ pub enum Forwarding {
     Absent,
     /// The device may be connected to a node that cannot be asked now.
     Unavailable,
+}
+
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The client that sent it.
+    pub client: Uuid,
+    /// The stamp of the device socket through which it came; 0 if it came otherwise. A message from a socket that the sender has
+    /// replaced goes nowhere: later ones may have arrived.
+    pub device: u64,
 }
 
 /// What became of a message to a device at another node.
@@ -76,7 +87,7 @@ pub trait Backplane: Send + Sync + 'static {
     async fn announced(&self) {}
 
     /// Sends the text of a frame to a device on another node.
-    fn forward(&self, _to: ClientId, _text: Bytes) -> Forwarding {
+    fn forward(&self, _to: ClientId, _from: Origin, _text: Bytes) -> Forwarding {
         Forwarding::Absent
     }
 
@@ -85,7 +96,7 @@ pub trait Backplane: Send + Sync + 'static {
 
     /// Sends the text of a publication's frame to the nodes with subscribers. Returns its number if there are any: the TopicManager is
     /// told how many clients it has reached there.
-    fn publish(&self, _topic: &TopicId, _sender: ClientId, _offset: Option<i64>, _frame: &Bytes) -> Option<u64> {
+    fn publish(&self, _topic: &TopicId, _from: Origin, _offset: Option<i64>, _frame: &Bytes) -> Option<u64> {
         None
     }
 

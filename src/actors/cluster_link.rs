@@ -128,7 +128,9 @@ impl ClusterLink {
             envelope::Message::SnapshotEnds => self.snapshot_ended(from),
             envelope::Message::Barrier(number) => self.pass(from, number, context),
             envelope::Message::Passed(number) => self.passed(from, number, context),
-            envelope::Message::Direct { number, to, text } => self.deliver(from, number, to, &text, context),
+            envelope::Message::Direct { number, to, from: origin, text } => {
+                self.deliver(from, number, (to, origin), &text, context);
+            }
             envelope::Message::Outcome { number, is_delivered } => self.directs.ended(number, is_delivered),
             envelope::Message::AccountsChanged => {
                 if let Some(neighbours) = &self.neighbours {

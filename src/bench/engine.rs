@@ -70,7 +70,10 @@ pub(super) struct Engine {
     poll: Poll,
     events: Events,
     sockets: Slab<Socket>,
-    address: SocketAddr,
+    /// sockets are opened at each in turn, HTTP connections at the first
+    addresses: Vec<SocketAddr>,
+    /// how many sockets have been opened
+    opened: usize,
     buffer: Vec<u8>,
     dirty: Vec<usize>,
     began: Instant,
@@ -81,13 +84,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine for the server at this address.
-    pub(super) fn new(address: SocketAddr) -> io::Result<Self> {
+    /// Creates an engine for the nodes of a server at these addresses; there is at least one.
+    pub(super) fn new(addresses: Vec<SocketAddr>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             sockets: Slab::new(),
-            address,
+            addresses,
+            opened: 0,
             buffer: vec![0; BUFFER],
             dirty: Vec::new(),
             began: Instant::now(),
@@ -104,12 +108,15 @@ impl Engine {
 
     /// Opens a WebSocket with this handshake, or an HTTP connection if it is `None`. Returns the socket's id.
     pub(super) fn open(&mut self, upgrade: Option<Vec<u8>>) -> io::Result<usize> {
-        let raw = RawSocket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        let turn = if upgrade.is_some() { self.opened } else { 0 };
+        let address = self.addresses[turn % self.addresses.len()];
+        self.opened += usize::from(upgrade.is_some());
+        let raw = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
         raw.set_nonblocking(true)?;
         raw.set_tcp_nodelay(true)?;
         // closed with a reset, since connections in TIME_WAIT would use up the ports
         raw.set_linger(Some(Duration::ZERO))?;
-        match raw.connect(&self.address.into()) {
+        match raw.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(IN_PROGRESS) => {}
             Err(error) => return Err(error),

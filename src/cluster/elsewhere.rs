@@ -175,10 +175,20 @@ impl Elsewhere {
         Change { client, kind, name, was_online, is_online, is_connected: is_there }
     }
 
+    /// Whether another node has a newer device socket of the client than one with this stamp.
+    pub fn has_newer_device(&self, client: ClientId, stamp: u64) -> bool {
+        self.clients.pin().get(&client).is_some_and(|all| all.iter().any(|at| at.state.device > stamp))
+    }
+
+    /// Whether anything has subscribers at other nodes. Takes no lock.
+    pub fn has_subscribers(&self) -> bool {
+        self.has_subscribers.load(Ordering::Acquire)
+    }
+
     /// The nodes with subscribers of a topic, and their numbers. A client with several subscriptions counts for each.
     pub fn subscribers(&self, topic: &str) -> BTreeMap<Uuid, usize> {
         let mut nodes = BTreeMap::new();
-        if !self.has_subscribers.load(Ordering::Acquire) {
+        if !self.has_subscribers() {
             return nodes;
         }
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::elsewhere::ClientState;
+use super::{Origin, elsewhere::ClientState};
 
 /// The versions that this program understands. It writes the first that all nodes understand.
 pub const VERSIONS: RangeInclusive<u8> = 1..=1;
@@ -46,6 +46,8 @@ pub enum Message {
         number: u64,
         /// The device.
         to: Uuid,
+        /// Who sent it.
+        from: Origin,
         /// The text of the frame.
         text: Bytes,
     },
@@ -64,8 +66,8 @@ pub enum Message {
         number: u64,
         /// The topic.
         topic: String,
-        /// The client that published it, and gets no copy.
-        sender: Uuid,
+        /// Who published it, and gets no copy.
+        from: Origin,
         /// Its number in the topic's history.
         offset: Option<i64>,
         /// The text of the frame that subscribers get.
@@ -279,7 +281,12 @@ mod tests {
             Message::Client(client),
             Message::SnapshotEnds,
             Message::Barrier(1),
-            Message::Direct { number: 300, to: Uuid::from_u128(9), text: Bytes::from_static(b"{}") },
+            Message::Direct {
+                number: 300,
+                to: Uuid::from_u128(9),
+                from: Origin { client: Uuid::from_u128(8), device: 5 },
+                text: Bytes::from_static(b"{}"),
+            },
             Message::Outcome { number: 300, is_delivered: true },
         ]
     }

@@ -10,6 +10,7 @@ use crate::{
         message_manager::UnderWay,
         topic_manager::{NotPublished, Publish, TopicError},
     },
+    cluster::Origin,
     delivery::tick,
     domain::{
         ids::{ClientId, TopicId},
@@ -85,15 +86,16 @@ impl Session {
             Some(_) if self.forwards.is_idle() => self.send(&outbound::sent(&message.msgid, self.now())),
             // behind the receipts of messages to other nodes
             Some(_) => self.receipt(message.msgid.into_owned(), Ok(UnderWay::arrived(message.to)), 0),
-            None => self.forward(message, context),
+            None => self.forward(message, sender, context),
         }
     }
 
     /// Forwards a message to another node, since the recipient is not on this one.
-    fn forward(&mut self, message: Message<'_, ClientId>, context: &mut <Self as Actor>::Context) {
+    fn forward(&mut self, message: Message<'_, ClientId>, sender: ClientId, context: &mut <Self as Actor>::Context) {
         let text = Bytes::from(message.parts().concat());
         let bytes = text.len();
-        let outcome = self.broker.messages.forward(message.to, text);
+        let from = Origin { client: sender.uuid(), device: self.outbox.handle().id() };
+        let outcome = self.broker.messages.forward(message.to, from, text);
         self.receipt(message.msgid.into_owned(), outcome, bytes);
         if !self.may_forward() {
             context.wait(self.forwards.clone().room().into_actor(self));

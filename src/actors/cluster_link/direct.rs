@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, PATIENCE};
+use super::{ClusterLink, Neighbours, PATIENCE};
 use crate::{
     actors::message_manager::deliver_to,
-    cluster::{Outcome, envelope},
+    cluster::{Origin, Outcome, envelope},
     domain::ids::ClientId,
 };
 
@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Forward {
     pub node: Uuid,
     pub to: ClientId,
+    pub from: Origin,
     pub text: Bytes,
     pub outcome: oneshot::Sender<Outcome>,
 }
@@ -73,11 +74,32 @@ impl Directs {
 
 impl ClusterLink {
     /// Delivers a message of another node to a device here.
-    pub(super) fn deliver(&mut self, from: Uuid, number: u64, to: Uuid, text: &Bytes, context: &mut Context<Self>) {
+    pub(super) fn deliver(
+        &mut self,
+        node: Uuid,
+        number: u64,
+        (to, from): (Uuid, Origin),
+        text: &Bytes,
+        context: &mut Context<Self>,
+    ) {
         let Some(neighbours) = &self.neighbours else { return };
+        if self.is_outdated(from) {
+            return;
+        }
         let find = || neighbours.directory.device(to.into());
         let is_delivered = deliver_to(find, |session| neighbours.relays.deliver(session, &[text])).is_some();
-        self.push(from, &envelope::Message::Outcome { number, is_delivered }, context);
+        self.push(node, &envelope::Message::Outcome { number, is_delivered }, context);
+    }
+
+    /// Whether a message comes from a device socket that its sender has replaced: those sent through the new one may have
+    /// arrived. What became of it stays unknown to the old one.
+    pub(super) fn is_outdated(&self, from: Origin) -> bool {
+        let (client, stamp) = (ClientId::from(from.client), from.device);
+        let is_newer_here =
+            |neighbours: &Neighbours| neighbours.directory.device(client).is_some_and(|session| session.id() > stamp);
+        stamp > 0
+            && (self.cluster.elsewhere.has_newer_device(client, stamp)
+                || self.neighbours.as_ref().is_some_and(is_newer_here))
     }
 }
 
@@ -85,12 +107,12 @@ impl Handler<Forward> for ClusterLink {
     type Result = ();
 
     fn handle(&mut self, forward: Forward, context: &mut Self::Context) {
-        let Forward { node, to, text, outcome } = forward;
+        let Forward { node, to, from, text, outcome } = forward;
         if !self.peers.contains(node) {
             let _ = outcome.send(Outcome::Absent);
             return;
         }
         let number = self.directs.begin(node, outcome);
-        self.push(node, &envelope::Message::Direct { number, to: to.uuid(), text }, context);
+        self.push(node, &envelope::Message::Direct { number, to: to.uuid(), from, text }, context);
     }
 }

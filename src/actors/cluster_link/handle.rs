@@ -26,7 +26,7 @@ use super::{
 use crate::{
     actors::HealthCheck,
     cluster::{
-        Backplane, Forwarding,
+        Backplane, Forwarding, Origin,
         elsewhere::{Elsewhere, Place},
         envelope::{self, Answer, Question},
         node::Node,
@@ -230,10 +230,10 @@ impl Backplane for Cluster {
         }
     }
 
-    fn publish(&self, topic: &TopicId, sender: ClientId, offset: Option<i64>, frame: &Bytes) -> Option<u64> {
+    fn publish(&self, topic: &TopicId, from: Origin, offset: Option<i64>, frame: &Bytes) -> Option<u64> {
         let link = self.link.as_ref().filter(|_| !self.shared.elsewhere.subscribers(topic.as_str()).is_empty())?;
         let number = self.shared.publications.fetch_add(1, Ordering::Relaxed);
-        link.do_send(Publish { number, topic: topic.clone(), sender, offset, text: wire::payload(frame) });
+        link.do_send(Publish { number, topic: topic.clone(), from, offset, text: wire::payload(frame) });
         Some(number)
     }
 
@@ -259,7 +259,7 @@ impl Backplane for Cluster {
         self.shared.backlog.load(Ordering::Relaxed) > CONGESTED
     }
 
-    fn forward(&self, to: ClientId, text: Bytes) -> Forwarding {
+    fn forward(&self, to: ClientId, from: Origin, text: Bytes) -> Forwarding {
         let node = match self.shared.elsewhere.device(to) {
             Place::Node(node) => node,
             Place::Nowhere => return Forwarding::Absent,
@@ -268,7 +268,7 @@ impl Backplane for Cluster {
         let is_up = self.shared.servers[self.shared.server_with(node)].is_up();
         let Some(link) = self.link.as_ref().filter(|_| is_up) else { return Forwarding::Unavailable };
         let (outcome, known) = oneshot::channel();
-        link.do_send(Forward { node, to, text, outcome });
+        link.do_send(Forward { node, to, from, text, outcome });
         Forwarding::UnderWay(known)
     }
 }

@@ -13,8 +13,11 @@ use uuid::Uuid;
 use super::{ClusterLink, PATIENCE};
 use crate::{
     actors::topic_manager::FromNodes,
-    cluster::envelope::{self, Answer, Question},
-    domain::ids::{ClientId, TopicId},
+    cluster::{
+        Origin,
+        envelope::{self, Answer, Question},
+    },
+    domain::ids::TopicId,
 };
 
 /// Topics, and with the flag patterns, of which the number of subscribers at this node has changed.
@@ -28,7 +31,7 @@ pub(super) struct InterestChanged(pub Vec<((String, bool), usize)>);
 pub(super) struct Publish {
     pub number: u64,
     pub topic: TopicId,
-    pub sender: ClientId,
+    pub from: Origin,
     pub offset: Option<i64>,
     pub text: Bytes,
 }
@@ -135,7 +138,9 @@ impl ClusterLink {
     /// Handles a message that is about topics.
     pub(super) fn on_topic_message(&mut self, from: Uuid, message: envelope::Message) {
         match message {
-            envelope::Message::Publication { number, topic, sender, offset, text } => {
+            envelope::Message::Publication { from: origin, offset: None, .. } if self.is_outdated(origin) => {}
+            envelope::Message::Publication { number, topic, from: origin, offset, text } => {
+                let sender = origin.client;
                 self.tell_topics(FromNodes::Published { node: from, number, topic, sender, offset, text });
             }
             envelope::Message::Subscriptions { client, ids } => {
@@ -183,14 +188,14 @@ impl Handler<Publish> for ClusterLink {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
-        let Publish { number, topic, sender, offset, text } = publish;
+        let Publish { number, topic, from, offset, text } = publish;
         let nodes = self.cluster.elsewhere.subscribers(topic.as_str()).into_keys();
         let nodes: HashSet<_> = nodes.filter(|node| self.peers.contains(*node)).collect();
         if nodes.is_empty() {
             return self.tell_topics(FromNodes::Reached { number, clients: 0 });
         }
-        let (topic, sender) = (topic.as_str().to_owned(), sender.uuid());
-        let message = envelope::Message::Publication { number, topic, sender, offset, text };
+        let topic = topic.as_str().to_owned();
+        let message = envelope::Message::Publication { number, topic, from, offset, text };
         for node in &nodes {
             self.push(*node, &message, context);
         }

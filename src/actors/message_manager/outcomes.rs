@@ -39,12 +39,13 @@ impl MessageManager {
         if new.is_some() && self.directory.device(message.to).is_none() {
             self.ring_recipient(message.to);
         }
+        let waits = new.is_some_and(|accepted| accepted.waits);
         match sender {
             Sender::Session(session) => self.tell_receipt(&session, &message.msgid, &outcome),
             // whoever asked may be gone
             Sender::Http(answer) => drop(answer.send(outcome)),
         }
-        let has_room = |session: &SessionHandle| self.relays.is_drained(session);
+        let has_room = |session: &SessionHandle| !waits && self.relays.is_drained(session);
         if let Some(session) = self.deliveries.stored(message.to, admission, on_way, has_room) {
             self.relays.deliver(&session, &[&message.object]);
         }

@@ -99,7 +99,7 @@ fn object(msgid: &str) -> String {
 
 fn accepted(id: i64, state: MessageState) -> MessageDecided {
     let expires_at = Clock::default().now() + TimeDelta::hours(1);
-    MessageDecided::Accepted(Ok(Accepted { id: DeliveryId(id), state, expires_at, is_known: false }))
+    MessageDecided::Accepted(Ok(Accepted { id: DeliveryId(id), state, expires_at, is_known: false, waits: false }))
 }
 
 #[actix_web::test]
@@ -115,6 +115,33 @@ async fn recipient_and_sender_get_nothing_before_the_message_is_stored() {
     assert_eq!(recipient.next().await, object("1"));
     scene.journal.write(vec![MessageDecided::Answered(None)]).await;
     assert_eq!(recipient.json().await["status"], "unknown");
+}
+
+#[actix_web::test]
+async fn a_message_behind_others_that_another_node_has_stored_is_taken_after_them() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let (sender, mut recipient) = (scene.connect(&anna).await, scene.connect(&pump).await);
+    scene.send(&sender, &anna, &pump, "2").await;
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(&changes[..], [MessageChange::Accept(message)] if message.recipient == RecipientPresence::Ready));
+    let MessageDecided::Accepted(Ok(stored)) = accepted(2, MessageState::PendingAck) else { unreachable!() };
+    let decided = MessageDecided::Accepted(Ok(Accepted { waits: true, ..stored }));
+    done.send(Performed::Done(Ok(vec![decided]))).unwrap();
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(&changes[..], [MessageChange::Take(take)] if take.except.is_empty()), "{changes:?}");
+    let taken = |id: i64| TakenMessage {
+        id: DeliveryId(id),
+        from: anna.id,
+        msgid: id.to_string(),
+        priority: Priority::Normal,
+        object: object(&id.to_string()),
+        earlier_attempts: 0,
+    };
+    let messages = vec![taken(1), taken(2)];
+    done.send(Performed::Done(Ok(vec![MessageDecided::Taken { messages, is_all: true }]))).unwrap();
+    for msgid in ["1", "2"] {
+        assert_eq!(recipient.next().await, object(msgid));
+    }
 }
 
 #[actix_web::test]

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     actors::journal::{Journaling, Place, Queue, WriteQueued, write_batch},
+    cluster::Origin,
     delivery::{Mark, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
@@ -125,7 +126,7 @@ impl TopicManager {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
                 let reached = self.distribute(topic, Some(&session), offset, &frame);
-                if let Some(number) = self.backplane.publish(topic, client, offset, &frame) {
+                if let Some(number) = self.publish_elsewhere(topic, client, Some(&session), offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Session { session, msgid });
                 }
@@ -135,7 +136,7 @@ impl TopicManager {
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
                 let reached = self.distribute(topic, own.as_ref(), offset, &frame);
-                if let Some(number) = self.backplane.publish(topic, client, offset, &frame) {
+                if let Some(number) = self.publish_elsewhere(topic, client, None, offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Http(answer));
                 }
@@ -143,6 +144,23 @@ impl TopicManager {
                 let _ = answer.send(Ok((reached, offset)));
             }
         }
+    }
+
+    /// Sends a publication to the nodes with subscribers. Returns its number if there are any.
+    fn publish_elsewhere(
+        &self,
+        topic: &TopicId,
+        client: ClientId,
+        session: Option<&SessionHandle>,
+        offset: Option<i64>,
+        frame: &Bytes,
+    ) -> Option<u64> {
+        if !self.backplane.elsewhere().has_subscribers() {
+            return None;
+        }
+        let device = session.filter(|session| self.directory.device(client).as_ref() == Some(session));
+        let from = Origin { client: client.uuid(), device: device.map_or(0, SessionHandle::id) };
+        self.backplane.publish(topic, from, offset, frame)
     }
 
     fn refuse(&mut self, topic: &TopicId, sender: Sender, error: TopicError) {
@@ -270,7 +288,7 @@ impl Journaling for TopicManager {
             if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
                 let frame = with_offset(&wire::text(&[message]), offset);
                 self.distribute(topic, None, Some(offset), &frame);
-                self.backplane.publish(topic, Uuid::nil().into(), Some(offset), &frame);
+                self.publish_elsewhere(topic, Uuid::nil().into(), None, Some(offset), &frame);
             }
             return;
         };

@@ -132,6 +132,9 @@ pub struct Accepted {
     pub expires_at: DateTime<Utc>,
     /// Whether it had been stored before.
     pub is_known: bool,
+    /// Whether others wait for the recipient that have not gone yet, as another node may have stored them: it goes after them,
+    /// although the recipient could get it.
+    pub waits: bool,
 }
 
 /// Why a message is not stored.

@@ -85,7 +85,8 @@ impl Table {
         let incarnation = *self.devices.get(to).ok_or(MessageRefusal::RecipientUnknown)?;
         let (to, object) = (Party { client: *to, incarnation }, String::from_utf8(object.to_vec()).unwrap());
         if let Some(row) = self.rows.iter().find(|row| (row.from, row.to, &row.msgid) == (*from, to, msgid)) {
-            let known = Accepted { id: row.id, state: row.state, expires_at: row.expires_at, is_known: true };
+            let known =
+                Accepted { id: row.id, state: row.state, expires_at: row.expires_at, is_known: true, waits: false };
             return if self.objects[&row.id] == object { Ok(known) } else { Err(MessageRefusal::MsgidReused) };
         }
         let open = self.rows.iter().filter(|row| row.to == to && row.ended_at.is_none());
@@ -93,7 +94,9 @@ impl Table {
         if let Some(key) = self.limits.exceeded(depth.with(object.len())) {
             return Err(MessageRefusal::QueueFull(key));
         }
-        let goes = *recipient == RecipientPresence::Ready;
+        let others_wait = self.rows.iter().any(|row| row.to == to && row.ended_at.is_none() && row.attempts == 0);
+        let is_ready = *recipient == RecipientPresence::Ready;
+        let (goes, waits) = (is_ready && !others_wait, is_ready && others_wait);
         let row = MessageRecord {
             id: DeliveryId(self.rows.len() as i64 + 1),
             from: *from,
@@ -112,7 +115,7 @@ impl Table {
             ended_at: None,
             expires_at: now + *ttl,
         };
-        let accepted = Accepted { id: row.id, state: row.state, expires_at: row.expires_at, is_known: false };
+        let accepted = Accepted { id: row.id, state: row.state, expires_at: row.expires_at, is_known: false, waits };
         self.objects.insert(row.id, object);
         self.rows.push(row);
         Ok(accepted)

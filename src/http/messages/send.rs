@@ -181,7 +181,7 @@ async fn send_as(broker: &Broker, account: &Account, message: DeviceMessage) -> 
         };
         Some(broker.messages.send_over_http(message).await?)
     } else {
-        broker.messages.deliver_anywhere(to, &[object.as_bytes()]).await?;
+        broker.messages.deliver_anywhere(to, account.id, &[object.as_bytes()]).await?;
         None
     };
     Ok(MessageReceipt {

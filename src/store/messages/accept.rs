@@ -1,6 +1,6 @@
 //! New acknowledged messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use entity::{
@@ -48,6 +48,8 @@ struct Batch<'a, C> {
     nearly_full: bool,
     /// how much waits for each recipient, with what is to be inserted
     depths: HashMap<ClientId, Depth>,
+    /// recipients for which messages wait that have not gone yet
+    waiting: HashSet<ClientId>,
     /// the bytes of all messages and histories, with what is to be inserted
     total: u64,
     rows: Vec<Row<'a>>,
@@ -76,12 +78,14 @@ pub(super) async fn apply(
     let recipients: Vec<_> = recipients.into_iter().collect();
     let incarnations = incarnations(transaction, &recipients).await?;
     let total = counters::last(transaction, Counter::StoredBytes).await?;
+    let (depths, waiting) = depths(transaction, &recipients).await?;
     let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
     let mut batch = Batch {
         transaction,
         limits,
         nearly_full,
-        depths: depths(transaction, &recipients).await?,
+        depths,
+        waiting,
         total: u64::try_from(total).unwrap_or(0),
         rows: Vec::with_capacity(new.len()),
         stored: 0,
@@ -99,7 +103,10 @@ pub(super) async fn apply(
             refusal = batch.refusal(message);
         }
         match refusal {
-            None => batch.push(row(index, DeliveryId(id), message, to, now)),
+            None => {
+                let others_wait = batch.waiting.contains(&message.to);
+                batch.push(row(index, DeliveryId(id), message, to, others_wait, now));
+            }
             Some(refusal) => {
                 // what has been stored before is no more
                 let known = known(transaction, message, to).await?;
@@ -133,6 +140,9 @@ impl<'a, C: ConnectionTrait> Batch<'a, C> {
         let depth = self.depths.entry(row.message.to).or_default();
         *depth = depth.with(bytes);
         self.total += bytes as u64;
+        if row.model.attempts == Set(0) {
+            self.waiting.insert(row.message.to);
+        }
         self.rows.push(row);
     }
 
@@ -177,8 +187,16 @@ impl<'a, C: ConnectionTrait> Batch<'a, C> {
     }
 }
 
-fn row(index: usize, id: DeliveryId, message: &NewMessage, to: Party, now: DateTime<Utc>) -> Row<'_> {
-    let goes = message.recipient == RecipientPresence::Ready;
+fn row(
+    index: usize,
+    id: DeliveryId,
+    message: &NewMessage,
+    to: Party,
+    others_wait: bool,
+    now: DateTime<Utc>,
+) -> Row<'_> {
+    let is_ready = message.recipient == RecipientPresence::Ready;
+    let (goes, waits) = (is_ready && !others_wait, is_ready && others_wait);
     let state = match message.recipient {
         RecipientPresence::Absent => MessageState::QueuedOffline,
         RecipientPresence::Connected | RecipientPresence::Ready => MessageState::PendingAck,
@@ -204,7 +222,7 @@ fn row(index: usize, id: DeliveryId, message: &NewMessage, to: Party, now: DateT
         // it was made from a text
         object: Set(String::from_utf8_lossy(&message.object).into_owned()),
     };
-    Row { index, message, to, model, accepted: Accepted { id, state, expires_at, is_known: false } }
+    Row { index, message, to, model, accepted: Accepted { id, state, expires_at, is_known: false, waits } }
 }
 
 /// The incarnations of those of these devices that are registered.
@@ -225,12 +243,12 @@ async fn incarnations(
     Ok(incarnations)
 }
 
-/// How much waits for these devices.
+/// How much waits for these devices, and those for which something waits that has not gone yet.
 async fn depths(
     transaction: &impl ConnectionTrait,
     mut uuids: &[Uuid],
-) -> Result<HashMap<ClientId, Depth>, StoreError> {
-    let mut depths = HashMap::with_capacity(uuids.len());
+) -> Result<(HashMap<ClientId, Depth>, HashSet<ClientId>), StoreError> {
+    let (mut depths, mut waiting) = (HashMap::with_capacity(uuids.len()), HashSet::new());
     for size in pieces(uuids.len()) {
         let (piece, later) = uuids.split_at(size);
         uuids = later;
@@ -240,17 +258,20 @@ async fn depths(
             .column_as(Column::Id.count(), "messages")
             // PostgreSQL sums to a type without limits
             .column_as(Expr::col(Column::Bytes).sum().cast_as("bigint"), "bytes")
+            .column_as(Column::Attempts.min(), "attempts")
             .filter(Column::Recipient.is_in(piece.iter().copied()))
             .filter(Column::EndedAt.is_null())
             .group_by(Column::Recipient);
-        let rows: Vec<(Uuid, i64, i64)> = rows.into_tuple().all(transaction).await?;
-        depths.extend(rows.into_iter().map(|(uuid, messages, bytes)| {
+        let rows: Vec<(Uuid, i64, i64, i64)> = rows.into_tuple().all(transaction).await?;
+        let not_gone = rows.iter().filter(|(.., attempts)| *attempts == 0);
+        waiting.extend(not_gone.map(|(uuid, ..)| ClientId::from(*uuid)));
+        depths.extend(rows.into_iter().map(|(uuid, messages, bytes, _)| {
             // they are sums of positive numbers
             let depth = Depth { messages: messages as usize, bytes: bytes as usize };
             (ClientId::from(uuid), depth)
         }));
     }
-    Ok(depths)
+    Ok((depths, waiting))
 }
 
 /// Those of these messages that are in the table.
@@ -277,6 +298,6 @@ async fn known(
     let Some(row) = row.one(transaction).await? else { return Ok(None) };
     let is_same = json::is_same_object(row.object.as_bytes(), &message.object);
     let (id, state, expires_at) = (DeliveryId(row.id), state_of(&row.state), row.expires_at.to_utc());
-    let known = Accepted { id, state, expires_at, is_known: true };
+    let known = Accepted { id, state, expires_at, is_known: true, waits: false };
     Ok(Some(if is_same { Ok(known) } else { Err(MessageRefusal::MsgidReused) }))
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{MessageError, Messages};
 use crate::{
-    cluster::{Forwarding, Outcome},
+    cluster::{Forwarding, Origin, Outcome},
     delivery::SessionHandle,
     domain::ids::ClientId,
 };
@@ -29,8 +29,8 @@ impl Messages {
     ///
     /// # Errors
     /// The recipient is on no other node, as far as is known.
-    pub fn forward(&self, to: ClientId, text: Bytes) -> Result<UnderWay, MessageError> {
-        match self.backplane.forward(to, text) {
+    pub fn forward(&self, to: ClientId, from: Origin, text: Bytes) -> Result<UnderWay, MessageError> {
+        match self.backplane.forward(to, from, text) {
             Forwarding::UnderWay(outcome) => Ok(UnderWay { to, outcome }),
             Forwarding::Absent => Err(MessageError::NotConnected(to)),
             Forwarding::Unavailable => Err(MessageError::ClusterUnavailable(to)),
@@ -41,10 +41,13 @@ impl Messages {
     ///
     /// # Errors
     /// None accepted it.
-    pub async fn deliver_anywhere(&self, to: ClientId, parts: &[&[u8]]) -> Result<(), MessageError> {
+    pub async fn deliver_anywhere(&self, to: ClientId, from: ClientId, parts: &[&[u8]]) -> Result<(), MessageError> {
         match self.deliver(to, parts) {
             Some(_) => Ok(()),
-            None => self.forward(to, parts.concat().into())?.outcome().await,
+            None => {
+                let from = Origin { client: from.uuid(), device: 0 };
+                self.forward(to, from, parts.concat().into())?.outcome().await
+            }
         }
     }
 }

@@ -251,7 +251,8 @@ impl World {
                 }
                 let new = accepted.filter(|accepted| !accepted.is_known);
                 let message = new.map(|new| OnWay { id: new.id, ..message });
-                let has_room = self.random.random_range(0..10) > 0;
+                let waits = new.is_some_and(|new| new.waits);
+                let has_room = self.random.random_range(0..10) > 0 && !waits;
                 if let Some(session) = self.deliveries.stored(to, &admission, message.clone(), |_| has_room) {
                     self.deliver(to, session, message.unwrap(), false);
                 }
