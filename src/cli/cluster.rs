@@ -41,5 +41,8 @@ pub(super) async fn run(Arguments { output }: Arguments) -> anyhow::Result<()> {
         }
         say!("\n{redis}");
     }
+    if cluster["is_complete"] == false {
+        say!("\nThis node does not know the clients of all other nodes now.");
+    }
     Ok(())
 }

@@ -27,6 +27,9 @@ use crate::{
 
 impl Session {
     pub(super) fn on_device_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
+        if self.broker.cluster.is_outdated() {
+            return self.once_current(text.to_owned(), context);
+        }
         let Ok(frame) = self.common(text, context) else { return };
         let Some(sender) = self.client() else { return };
         let Unsettled { publications, acknowledged_messages, .. } = self.unsettled;
@@ -49,6 +52,17 @@ impl Session {
         } else {
             self.on_direct_message(&frame, text, sender, context);
         }
+    }
+
+    /// Handles a frame once this node knows what has happened at others: another socket may have replaced this one there.
+    fn once_current(&mut self, text: String, context: &mut <Self as Actor>::Context) {
+        let broker = self.broker.clone();
+        let current = async move { broker.cluster.current().await };
+        context.wait(current.into_actor(self).map(move |(), session, context| {
+            if session.outbox.is_open() {
+                session.on_device_text(&text, context);
+            }
+        }));
     }
 
     /// Handles a message that follows messages of another kind. Publications and acknowledged messages take longer ways, so the

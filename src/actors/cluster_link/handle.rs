@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Addr, ArbiterHandle, Recipient};
@@ -37,6 +37,9 @@ use crate::{
     protocol::wire,
     settings::RedisAddress,
 };
+
+/// The age at which what is known of other nodes is outdated. Pings come back every second, and a link is down after three.
+const OUTDATED: Duration = Duration::from_millis(2500);
 
 /// Bytes that wait to be published above which publishers wait.
 const CONGESTED: usize = 8 * 1024 * 1024;
@@ -80,6 +83,8 @@ pub(super) struct State {
     /// since the link was up last, or began
     error: Option<String>,
     round_trip: Option<Duration>,
+    /// when the last ping was sent that came back: all that came before through the inbox is handled
+    current_at: Option<Instant>,
     /// what came through the inbox and was no envelope
     pub refused: u64,
 }
@@ -165,6 +170,23 @@ impl Cluster {
     pub fn is_up(&self) -> Option<bool> {
         let servers = &self.shared.servers;
         if servers.is_empty() { None } else { Some(servers.iter().all(|server| server.state().is_up())) }
+    }
+
+    /// Whether much may have happened at other nodes that this one has not heard of, although the link is up: it was stopped, or is
+    /// overloaded. Frames from devices wait then, since the device may have gone on at another node.
+    pub fn is_outdated(&self) -> bool {
+        let now = Instant::now();
+        self.is_shared() && self.shared.servers.iter().any(|server| server.is_outdated(now))
+    }
+
+    /// Waits until [`Cluster::is_outdated`] is false.
+    pub async fn current(&self) {
+        let pause = Duration::from_millis(10);
+        while self.is_outdated() {
+            tokio::time::sleep(pause).await;
+        }
+        // what has been heard is acted upon meanwhile
+        tokio::time::sleep(pause).await;
     }
 
     /// Whether the clients of all other nodes are known.
@@ -311,6 +333,17 @@ impl Server {
     /// Something went wrong. Whether the link is down is shown later, since the lease may last longer.
     pub fn failed(&self, error: &ShardError) {
         self.state().error = Some(error.to_string());
+    }
+
+    /// A ping has come back that was sent at this time.
+    pub fn heard(&self, sent: Instant) {
+        self.state().current_at = Some(sent);
+    }
+
+    /// Whether the link is up, and nothing has come through the inbox for so long that much may have happened.
+    fn is_outdated(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.is_up() && state.current_at.is_some_and(|at| now.saturating_duration_since(at) > OUTDATED)
     }
 
     /// The lease was renewed by a ping that took so long.

@@ -164,6 +164,7 @@ impl ClusterLink {
         let Link { server, lease, heard, .. } = &mut self.links[link];
         let Some(sent) = lease.returned(number, now) else { return };
         *heard = now;
+        server.heard(sent);
         let (shard, node, record) = (server.shard.clone(), self.incarnation(), self.cluster.record());
         let renewed = async move { shard.renew(node, &record).await };
         context.spawn(renewed.into_actor(self).map(move |renewed, actor: &mut Self, context| {
