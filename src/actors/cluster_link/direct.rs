@@ -116,3 +116,32 @@ impl Handler<Forward> for ClusterLink {
         self.push(node, &envelope::Message::Direct { number, to: to.uuid(), from, text }, context);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_an_answer_has_an_unknown_outcome_after_a_second_or_when_its_node_leaves() {
+        let (mut directs, nodes) = (Directs::default(), [1, 2].map(Uuid::from_u128));
+        let mut begin = |node| {
+            let (outcome, known) = oneshot::channel();
+            (directs.begin(node, outcome), known)
+        };
+        let [(first, delivered), (second, absent), (_, mut late), (_, mut left)] =
+            [begin(nodes[0]), begin(nodes[0]), begin(nodes[0]), begin(nodes[1])];
+        directs.ended(first, true);
+        directs.ended(second, false);
+        directs.ended(first, false);
+        assert_eq!(delivered.blocking_recv(), Ok(Outcome::Delivered));
+        assert_eq!(absent.blocking_recv(), Ok(Outcome::Absent));
+        directs.give_up(Instant::now());
+        assert_eq!((directs.under_way.len(), directs.since.len()), (2, 2));
+        directs.forget(nodes[1]);
+        assert!(left.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert!(late.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        directs.give_up(Instant::now() + PATIENCE);
+        assert!(late.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert!(directs.under_way.is_empty() && directs.since.is_empty());
+    }
+}

@@ -213,3 +213,60 @@ impl Handler<AwaitAnnounced> for ClusterLink {
         self.schedule(context);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: [Uuid; 2] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+
+    /// Someone waits until both nodes have passed the barrier with this number.
+    fn waiting(announcements: &mut Announcements, number: u64, since: Instant) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let barrier = Barrier { nodes: NODES.into(), since, waiting: vec![sender], has_moved: false };
+        announcements.barriers.insert(number, barrier);
+        receiver
+    }
+
+    fn is_over(waiting: &mut oneshot::Receiver<()>) -> bool {
+        !matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    #[test]
+    fn a_barrier_is_passed_when_all_nodes_have_passed_it_or_left() {
+        let mut announcements = Announcements::default();
+        let mut one = waiting(&mut announcements, 1, Instant::now());
+        assert!(announcements.passed(NODES[0], 1).is_empty() && !is_over(&mut one));
+        assert!(announcements.passed(NODES[0], 1).is_empty() && !is_over(&mut one));
+        announcements.forget(NODES[1]);
+        assert!(is_over(&mut one));
+        let mut two = waiting(&mut announcements, 2, Instant::now());
+        announcements.passed(NODES[1], 2);
+        announcements.passed(NODES[0], 2);
+        assert!(is_over(&mut two) && announcements.barriers.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_late_is_not_waited_for_until_it_sends_something() {
+        let (mut announcements, now) = (Announcements::default(), Instant::now());
+        let mut one = waiting(&mut announcements, 1, now);
+        announcements.passed(NODES[0], 1);
+        announcements.give_up(now);
+        assert!(!is_over(&mut one) && announcements.silent.is_empty());
+        announcements.give_up(now + PATIENCE);
+        assert!(is_over(&mut one));
+        assert_eq!(announcements.silent, [NODES[1]].into());
+        announcements.heard(NODES[1]);
+        assert!(announcements.silent.is_empty());
+    }
+
+    #[test]
+    fn whoever_waits_while_subscriptions_move_here_waits_once_more() {
+        let mut announcements = Announcements::default();
+        let mut one = waiting(&mut announcements, 1, Instant::now());
+        announcements.passed(NODES[0], 1);
+        announcements.moved();
+        let again = announcements.passed(NODES[1], 1);
+        assert!(again.len() == 1 && !is_over(&mut one) && announcements.barriers.is_empty());
+    }
+}

@@ -103,3 +103,61 @@ impl Receipts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        delivery::testing::{Peer, worker},
+        domain::accounts::tests::device,
+    };
+
+    fn delivered(reached: usize) -> Delivered {
+        Delivered { topic: "t".into(), offset: None, reached }
+    }
+
+    fn text(what: &str) -> Told {
+        Told::Text(json!({ "what": what }).to_string())
+    }
+
+    #[actix_web::test]
+    async fn what_a_session_is_told_waits_behind_a_receipt_that_other_nodes_have_a_part_in() {
+        let mut receipts = Receipts::new(worker());
+        let (mut alice, mut bob) = (Peer::of(&device("alice")).await, Peer::of(&device("bob")).await);
+        let of = |peer: &Peer, msgid: &str| {
+            let (session, msgid) = (peer.session.clone(), msgid.to_owned());
+            Recipient::Session { session, msgid }
+        };
+        let receipt =
+            |delivered: &Delivered, msgid: &str| json!({ "what": msgid, "reached": delivered.reached }).to_string();
+        receipts.wait(1, delivered(2), of(&alice, "first"));
+        receipts.tell(&alice.session, text("second"));
+        receipts.wait(2, delivered(0), of(&alice, "third"));
+        let (mark, mut passed) = Mark::new();
+        receipts.tell(&alice.session, Told::Mark(mark));
+        receipts.tell(&bob.session, text("at once"));
+        assert_eq!(bob.json().await["what"], "at once");
+        // not in the order of the publications, and one that nobody knows
+        receipts.reached(2, 1, receipt);
+        receipts.reached(7, 1, receipt);
+        assert!(passed.try_recv().is_err());
+        receipts.reached(1, 3, receipt);
+        for (what, reached) in [("first", json!(5)), ("second", json!(null)), ("third", json!(1))] {
+            let frame = alice.json().await;
+            assert_eq!((&frame["what"], &frame["reached"]), (&json!(what), &reached));
+        }
+        assert!(passed.await.is_err(), "the mark has passed");
+        assert!(receipts.sessions.is_empty() && receipts.waiting.is_empty());
+    }
+
+    #[actix_web::test]
+    async fn a_request_gets_the_number_of_all_nodes() {
+        let mut receipts = Receipts::new(worker());
+        let (answer, published) = oneshot::channel();
+        receipts.wait(1, Delivered { offset: Some(9), ..delivered(2) }, Recipient::Http(answer));
+        receipts.reached(1, 3, |_, _| String::new());
+        assert_eq!(published.await.unwrap().unwrap(), (5, Some(9)));
+    }
+}
