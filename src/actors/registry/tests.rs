@@ -8,7 +8,10 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     actors::HealthCheck,
-    cluster::LocalBackplane,
+    cluster::{
+        LocalBackplane,
+        elsewhere::{ClientState, Elsewhere},
+    },
     delivery::testing::{Peer, token, worker},
     domain::{
         accounts::tests::{device, user},
@@ -97,6 +100,10 @@ struct Scene {
 
 impl Scene {
     async fn new(per_identity: usize) -> Self {
+        Self::with(per_identity, Arc::new(LocalBackplane)).await
+    }
+
+    async fn with(per_identity: usize, backplane: Arc<dyn Backplane>) -> Self {
         let fixture = Fixture::new().await;
         let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), crate::store::ChangeLimits::default());
         let (neighbour, other) = (Neighbour::default().start(), Neighbour::default().start());
@@ -116,7 +123,7 @@ impl Scene {
         let registry = Registry::new(
             directory.clone(),
             worker(),
-            Arc::new(LocalBackplane),
+            backplane,
             neighbours,
             journal.clone(),
             fixture.clock.clone(),
@@ -171,6 +178,71 @@ async fn a_device_that_connects_again_is_found_by_its_new_session_before_the_old
     scene.disconnect(&new, &alice).await;
     assert_eq!(scene.told().await, [Gone(second), GONE, Announced { is_connected: false }]);
     assert!(!scene.directory.is_connected(alice.id));
+}
+
+/// Other nodes, of which one has some clients.
+#[derive(Default)]
+struct OtherNodes(Elsewhere);
+
+impl OtherNodes {
+    const NODE: Uuid = Uuid::from_u128(2);
+
+    /// The state of a device at the other node: the stamp of its socket, 0 if it has none.
+    fn put(&self, device: &Account, stamp: u64) -> ClientsElsewhere {
+        let is_there = stamp > 0;
+        let state = ClientState {
+            is_online: is_there,
+            sessions: is_there.into(),
+            device: stamp,
+            ..ClientState::gone(device.id.uuid())
+        };
+        ClientsElsewhere(vec![self.0.put(Self::NODE, state)])
+    }
+}
+
+impl Backplane for OtherNodes {
+    fn elsewhere(&self) -> &Elsewhere {
+        &self.0
+    }
+
+    fn incarnation(&self) -> Uuid {
+        Uuid::from_u128(1)
+    }
+}
+
+#[actix_web::test]
+async fn a_newer_socket_at_another_node_takes_over_and_the_client_stays_connected() {
+    let (nodes, alice) = (Arc::new(OtherNodes::default()), device("alice"));
+    let scene = Scene::with(0, nodes.clone()).await;
+    let peer = Peer::of(&alice).await;
+    let own = id(&peer.session);
+    scene.connect(&peer, SessionKind::Device, &alice).await.unwrap();
+    scene.told().await;
+    // an older one, which the other node closes
+    scene.registry.send(nodes.put(&alice, own - 1)).await.unwrap();
+    assert_eq!(scene.told().await, []);
+    scene.registry.send(nodes.put(&alice, own + 1)).await.unwrap();
+    let replaced = Told::CloseReplaced(own, CloseCode::Replaced);
+    assert_eq!(scene.told().await, [Gone(own), GONE, replaced]);
+    assert!(!scene.directory.is_connected(alice.id));
+    // the end of the one here changes nothing, that of the other is seen by all
+    scene.disconnect(&peer, &alice).await;
+    assert_eq!(scene.told().await, [Gone(own)]);
+    scene.registry.send(nodes.put(&alice, 0)).await.unwrap();
+    assert_eq!(scene.told().await, [Announced { is_connected: false }]);
+}
+
+#[actix_web::test]
+async fn sockets_at_other_nodes_count_but_for_those_that_a_new_one_replaces() {
+    let (nodes, alice) = (Arc::new(OtherNodes::default()), device("alice"));
+    let scene = Scene::with(1, nodes.clone()).await;
+    nodes.put(&alice, 1);
+    let peer = Peer::of(&alice).await;
+    assert!(scene.connect(&peer, SessionKind::Chat, &alice).await.is_err());
+    assert!(scene.registry.send(OpenStream(alice.id)).await.unwrap().is_err());
+    scene.connect(&peer, SessionKind::Device, &alice).await.unwrap();
+    // it was online already
+    assert_eq!(scene.told().await, [present(id(&peer.session)), Ready(id(&peer.session))]);
 }
 
 #[actix_web::test]
