@@ -19,6 +19,7 @@ pub struct Model {
     pub version: i64,
     pub incarnation: i64,
     pub is_bound: bool,
+    pub newest_socket: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -35,6 +35,7 @@ mod m20261122_000024_add_topic_history;
 mod m20261122_000025_create_acknowledged_messages;
 mod m20261122_000026_count_history_bytes;
 mod m20261122_000027_allow_several_brokers;
+mod m20261122_000028_add_newest_socket;
 
 use std::pin::Pin;
 
@@ -99,6 +100,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000025_create_acknowledged_messages,
     m20261122_000026_count_history_bytes,
     m20261122_000027_allow_several_brokers,
+    m20261122_000028_add_newest_socket,
 ];
 
 /// Why the schema could not be changed or read.

@@ -45,6 +45,7 @@ impl Session {
             priority: delivery.priority,
             ttl: delivery.ttl.unwrap_or_else(|| self.broker.messages.usual_ttl()),
             recipient: RecipientPresence::Absent,
+            socket: self.broker.cluster.is_shared().then(|| self.outbox.handle().id()),
         };
         self.unsettled.acknowledged_messages = true;
         self.pass_on(Request::Send(message), context);

@@ -138,7 +138,15 @@ pub(super) async fn join(
     }
     let session = outbox.handle().clone();
     session.exchange(identity.clone());
+    let (client, stamp) = (account.id, session.id());
     broker.clients.connect(session, dialect.kind(), account).await?;
+    if dialect == Dialect::Device
+        && broker.cluster.is_shared()
+        && let Err(error) = broker.messages.note_socket(client, stamp).await
+    {
+        // messages that this node and others store at the same time may then come in another order
+        tracing::debug!(%error, device = %client, "cannot store that a device has a new socket");
+    }
     broker.accounts.confirm(&identity).await?;
     Ok(identity.expires_at)
 }

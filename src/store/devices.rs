@@ -105,6 +105,23 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
+    /// Stores that a device has a socket with this stamp. From then on messages through older ones are refused.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<(), StoreError> {
+        // microseconds since 1970
+        let stamp = i64::try_from(stamp).unwrap_or(i64::MAX);
+        let transaction = self.begin_essential().await?;
+        Devices::update_many()
+            .filter(Column::Uuid.eq(device.uuid()))
+            .filter(Column::NewestSocket.lt(stamp))
+            .col_expr(Column::NewestSocket, Expr::value(stamp))
+            .exec(&transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Changes a device. Returns the device after the change.
     ///
     /// # Errors

@@ -199,10 +199,12 @@ impl Store {
         // two statements, since one would see the row as it was before the wait for the lock; an advisory lock costs no write,
         // unlike one on the row. The transaction's id is for finding out its outcome
         let begin = format!(
-            "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT pg_current_xact_id()::text AS transaction FROM brokers WHERE instance = '{instance}'"
+            "BEGIN; SELECT pg_advisory_xact_lock_shared({FENCE}); SELECT pg_current_xact_id()::text AS transaction, EXISTS (SELECT 1 FROM brokers WHERE instance = '{instance}') AS is_registered"
         );
         let (mut transaction, row) = self.write.begin_and_read(begin).await?;
-        if let Some(row) = row {
+        if let Some(row) = row
+            && row.try_get("", "is_registered")?
+        {
             transaction.identify(row.try_get("", "transaction")?);
             return Ok(transaction);
         }

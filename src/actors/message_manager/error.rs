@@ -74,6 +74,9 @@ impl MessageError {
                 MessageRefusal::QueueFull(key) => {
                     (ErrorCode::QueueFull, format!("Queue of recipient {to} is full ({key})").into())
                 }
+                MessageRefusal::SocketReplaced => {
+                    (ErrorCode::Forbidden, "A newer socket of this device has replaced this one".into())
+                }
                 MessageRefusal::TotalReached => {
                     (ErrorCode::StorageFull, "The limit of stored bytes is reached (messages.total_bytes)".into())
                 }

@@ -101,6 +101,14 @@ impl Messages {
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
     }
 
+    /// With other nodes: stores that a device has a new socket. From then on messages through older ones are refused.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<(), StoreError> {
+        self.store.note_socket(device, stamp).await
+    }
+
     /// How long a message may wait if its sender does not say.
     pub fn usual_ttl(&self) -> Duration {
         self.ttl

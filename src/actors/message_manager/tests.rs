@@ -74,6 +74,7 @@ impl Scene {
             priority: Priority::Normal,
             ttl: Duration::from_secs(60),
             recipient: RecipientPresence::Absent,
+            socket: None,
         };
         let place = Places::default().try_take(1).unwrap();
         let (request, session) = (Request::Send(message), peer.session.clone());

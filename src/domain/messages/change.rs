@@ -58,6 +58,8 @@ pub struct NewMessage {
     pub ttl: Duration,
     /// What its recipient is doing.
     pub recipient: RecipientPresence,
+    /// With other nodes, the stamp of the device socket through which it came.
+    pub socket: Option<u64>,
 }
 
 /// Whether the recipient of a new message can get it.
@@ -146,6 +148,9 @@ pub enum MessageRefusal {
     /// The sender has sent the recipient another message with this `msgid`.
     #[error("msgid was used for another message to this recipient")]
     MsgidReused,
+    /// The sender has a newer socket at another node: messages that came through that may be stored already.
+    #[error("a newer socket of the device has replaced this one")]
+    SocketReplaced,
     /// The queue of the recipient is full: this limit, by its key, is reached.
     #[error("the queue of the recipient is full ({0})")]
     QueueFull(&'static str),

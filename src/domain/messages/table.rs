@@ -81,7 +81,7 @@ impl Table {
     }
 
     fn accept(&mut self, new: &NewMessage, now: DateTime<Utc>) -> Result<Accepted, MessageRefusal> {
-        let NewMessage { from, to, msgid, object, priority, ttl, recipient } = new;
+        let NewMessage { from, to, msgid, object, priority, ttl, recipient, .. } = new;
         let incarnation = *self.devices.get(to).ok_or(MessageRefusal::RecipientUnknown)?;
         let (to, object) = (Party { client: *to, incarnation }, String::from_utf8(object.to_vec()).unwrap());
         if let Some(row) = self.rows.iter().find(|row| (row.from, row.to, &row.msgid) == (*from, to, msgid)) {

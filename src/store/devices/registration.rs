@@ -109,6 +109,7 @@ impl Store {
                     version: Set(0),
                     incarnation: Set(0),
                     is_bound: Set(is_bound),
+                    newest_socket: Set(0),
                 };
                 row.insert(&transaction).await?
             }

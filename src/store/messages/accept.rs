@@ -77,6 +77,7 @@ pub(super) async fn apply(
     let recipients: BTreeSet<_> = new.iter().map(|(_, message)| message.to.uuid()).collect();
     let recipients: Vec<_> = recipients.into_iter().collect();
     let incarnations = incarnations(transaction, &recipients).await?;
+    let newest_sockets = newest_sockets(transaction, &new).await?;
     let total = counters::last(transaction, Counter::StoredBytes).await?;
     let (depths, waiting) = depths(transaction, &recipients).await?;
     let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
@@ -95,6 +96,11 @@ pub(super) async fn apply(
             decided[index] = MessageDecided::Accepted(Err(MessageRefusal::RecipientUnknown));
             continue;
         };
+        let newest = newest_sockets.get(&message.from.client.uuid()).copied().unwrap_or_default();
+        if message.socket.is_some_and(|socket| (socket as i64) < newest) {
+            decided[index] = MessageDecided::Accepted(Err(MessageRefusal::SocketReplaced));
+            continue;
+        }
         let to = Party { client: message.to, incarnation: *incarnation };
         let mut refusal = batch.refusal(message);
         if refusal.is_some() {
@@ -241,6 +247,27 @@ async fn incarnations(
         incarnations.extend(rows.into_iter().map(|(uuid, incarnation)| (ClientId::from(uuid), incarnation)));
     }
     Ok(incarnations)
+}
+
+/// The stamps of the newest sockets of those devices that send these messages through sockets, if there are other nodes.
+async fn newest_sockets(
+    transaction: &impl ConnectionTrait,
+    new: &[(usize, &NewMessage)],
+) -> Result<HashMap<Uuid, i64>, StoreError> {
+    use devices::{Column, Entity};
+    let senders = new.iter().filter(|(_, message)| message.socket.is_some());
+    let senders: BTreeSet<_> = senders.map(|(_, message)| message.from.client.uuid()).collect();
+    let senders: Vec<_> = senders.into_iter().collect();
+    let (mut newest, mut later) = (HashMap::new(), senders.as_slice());
+    for size in pieces(senders.len()) {
+        let (piece, rest) = later.split_at(size);
+        later = rest;
+        let rows = Entity::find().select_only().columns([Column::Uuid, Column::NewestSocket]);
+        let rows: Vec<(Uuid, i64)> =
+            rows.filter(Column::Uuid.is_in(piece.iter().copied())).into_tuple().all(transaction).await?;
+        newest.extend(rows);
+    }
+    Ok(newest)
 }
 
 /// How much waits for these devices, and those for which something waits that has not gone yet.

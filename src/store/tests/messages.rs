@@ -11,7 +11,8 @@ use crate::{
         messages::{
             Answer, MessageRecord, MessageState, Party, Priority, QueueLimits,
             change::{
-                AnswerOf, Ending, MessageChange, MessageDecided, MessageUpdate, NewMessage, RecipientPresence, Take,
+                AnswerOf, Ending, MessageChange, MessageDecided, MessageRefusal, MessageUpdate, NewMessage,
+                RecipientPresence, Take,
             },
             table::Table,
         },
@@ -38,6 +39,7 @@ pub(super) fn message(from: Party, to: ClientId, msgid: &str) -> NewMessage {
         priority: Priority::Normal,
         ttl: Duration::from_secs(60),
         recipient: RecipientPresence::Absent,
+        socket: None,
     }
 }
 
@@ -209,6 +211,31 @@ async fn the_database_decides_as_the_table_in_memory_does() {
     for state in MessageState::ALL {
         assert!(table.rows.iter().any(|row| row.state == state), "nothing has become {state:?}");
     }
+}
+
+#[actix::test]
+async fn a_message_through_a_socket_that_its_sender_has_replaced_is_refused() {
+    let fixture = Fixture::new().await;
+    let (anna, ben) = (ClientId::random(), ClientId::random());
+    for device in [anna, ben] {
+        fixture.device(device).await;
+    }
+    let from = Party { client: anna, incarnation: 0 };
+    let send = async |msgid: &str, socket: Option<u64>| {
+        let change = MessageChange::Accept(NewMessage { socket, ..message(from, ben, msgid) });
+        match fixture.decide_messages(&[change], 0).await.remove(0) {
+            MessageDecided::Accepted(accepted) => accepted.map(|_| ()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(send("1", Some(5)).await, Ok(()));
+    fixture.store.note_socket(anna, 7).await.unwrap();
+    // an older one comes late
+    fixture.store.note_socket(anna, 6).await.unwrap();
+    assert_eq!(send("2", Some(5)).await, Err(MessageRefusal::SocketReplaced));
+    assert_eq!(send("3", Some(7)).await, Ok(()));
+    // not through a socket
+    assert_eq!(send("4", None).await, Ok(()));
 }
 
 #[actix::test]
