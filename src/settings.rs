@@ -294,6 +294,7 @@ pub struct Redis {
 #[allow(missing_docs)] // each key is documented in config/default.toml
 pub struct Cluster {
     pub preview: bool,
+    pub timeout_ms: u64,
 }
 
 /// `[log]`

@@ -49,9 +49,6 @@ use crate::{
 /// Capacity of the mailbox. When it is full, inboxes are not read.
 const MAILBOX: usize = 1024;
 
-/// How long another node may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// The period in which what is late is looked for.
 const TENDING: Duration = Duration::from_millis(100);
 
@@ -157,10 +154,10 @@ impl ClusterLink {
 
     /// Looks for what is late.
     fn tend(&mut self, context: &mut Context<Self>) {
-        let now = Instant::now();
-        self.directs.give_up(now);
-        self.announcements.give_up(now);
-        self.give_up_topics(now);
+        let (now, patience) = (Instant::now(), self.cluster.patience);
+        self.directs.give_up(now, patience);
+        self.announcements.give_up(now, patience);
+        self.give_up_topics(now, patience);
         for node in self.peers.due(now) {
             self.push(node, &envelope::Message::GetSnapshot, context);
         }

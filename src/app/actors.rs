@@ -79,7 +79,7 @@ impl Actors {
         let relays = Relays::new(workers, limits, clock.clone());
         let addresses =
             RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
-        let cluster = Cluster::start(&control, node, addresses, &names, settings.cluster.preview, relays.clone())?;
+        let cluster = Cluster::start(&control, node, addresses, &names, &settings.cluster, relays.clone())?;
         let backplane: Arc<dyn Backplane> =
             if cluster.is_shared() { Arc::new(cluster.clone()) } else { Arc::new(LocalBackplane) };
         let change_limits = ChangeLimits {

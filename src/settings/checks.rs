@@ -20,6 +20,7 @@ impl Settings {
             if good { Ok(()) } else { Err((key, "must be greater than 0".to_owned())) }
         };
         positive("storage.max_connections", self.storage.max_connections > 0)?;
+        positive("cluster.timeout_ms", self.cluster.timeout_ms > 0)?;
         // with less, a statement that waits for a lock could not fail by itself before the timeout
         if self.storage.timeout_ms < 500 {
             return Err(("storage.timeout_ms", "must be at least 500".to_owned()));
@@ -70,6 +71,7 @@ impl Settings {
             // memory is taken for each at the start
             ("storage.max_connections", self.storage.max_connections.into(), 10_000),
             ("storage.timeout_ms", self.storage.timeout_ms, 600_000),
+            ("cluster.timeout_ms", self.cluster.timeout_ms, 60_000),
             ("auth.recheck_secs", self.auth.recheck_secs, A_YEAR),
             ("sessions.ping_secs", sessions.ping_secs.into(), A_YEAR),
             ("sessions.silence_secs", sessions.silence_secs.into(), A_YEAR),

@@ -128,7 +128,7 @@ async fn without_redis_messages_to_other_nodes_fail_at_once_and_pass_again_when_
     for node in [&one, &two] {
         knows(&at(&operator, node), 2).await;
     }
-    assert_eq!(send(&mut sender, there.uuid, "back").await["type"], "sent");
+    until(async || send(&mut sender, there.uuid, "back").await["type"] == "sent").await;
     assert_eq!(next(&mut there_socket).await["content"], "back");
     assert_eq!(code(&send(&mut sender, Uuid::new_v4(), "nobody").await), "recipient_not_connected");
 }
@@ -149,7 +149,7 @@ async fn a_node_that_is_stopped_for_longer_than_its_lease_comes_back() {
     for node in [&one, &two] {
         knows(&at(&operator, node), 2).await;
     }
-    assert_eq!(send(&mut sender, there.uuid, "2").await["type"], "sent");
+    until(async || send(&mut sender, there.uuid, "2").await["type"] == "sent").await;
     // the first one may have come late
     let mut content = next(&mut socket).await["content"].clone();
     if content == "1" {
@@ -157,6 +157,6 @@ async fn a_node_that_is_stopped_for_longer_than_its_lease_comes_back() {
     }
     assert_eq!(content, "2");
     assert_eq!(close_code(&mut old).await, 4409);
-    assert_eq!(send(&mut sender, moved.uuid, "3").await["type"], "sent");
+    until(async || send(&mut sender, moved.uuid, "3").await["type"] == "sent").await;
     assert_eq!(next(&mut new).await["content"], "3");
 }

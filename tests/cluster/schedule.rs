@@ -296,7 +296,8 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let proxy = Proxy::of(shared.redis.address()).await;
-        let setup = shared.node().env("REDIS_URL", &proxy.url()).env("SECRET_KEY", SECRET);
+        let setup =
+            shared.node().env("REDIS_URL", &proxy.url()).env("SECRET_KEY", SECRET).set("CLUSTER__TIMEOUT_MS", "1000");
         nodes.push(Node { broker: Some(setup.start().await), setup: None, proxy, is_stopped: false });
     }
     let operator = nodes[0].broker.as_mut().unwrap().admin().await;

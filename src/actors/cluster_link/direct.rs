@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::{Context, Handler, Message};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, Neighbours, PATIENCE};
+use super::{ClusterLink, Neighbours};
 use crate::{
     actors::message_manager::deliver_to,
     cluster::{Origin, Outcome, envelope},
@@ -55,9 +55,9 @@ impl Directs {
     }
 
     /// What became of messages that were sent too long ago is unknown.
-    pub(super) fn give_up(&mut self, now: Instant) {
+    pub(super) fn give_up(&mut self, now: Instant, patience: Duration) {
         while let Some((since, number)) = self.since.front() {
-            if now.duration_since(*since) < PATIENCE && self.under_way.contains_key(number) {
+            if now.duration_since(*since) < patience && self.under_way.contains_key(number) {
                 break;
             }
             // without an answer the outcome is unknown
@@ -122,7 +122,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_without_an_answer_has_an_unknown_outcome_after_a_second_or_when_its_node_leaves() {
+    fn a_message_without_an_answer_has_an_unknown_outcome_after_a_time_or_when_its_node_leaves() {
+        let patience = Duration::from_secs(1);
         let (mut directs, nodes) = (Directs::default(), [1, 2].map(Uuid::from_u128));
         let mut begin = |node| {
             let (outcome, known) = oneshot::channel();
@@ -135,12 +136,12 @@ mod tests {
         directs.ended(first, false);
         assert_eq!(delivered.blocking_recv(), Ok(Outcome::Delivered));
         assert_eq!(absent.blocking_recv(), Ok(Outcome::Absent));
-        directs.give_up(Instant::now());
+        directs.give_up(Instant::now(), patience);
         assert_eq!((directs.under_way.len(), directs.since.len()), (2, 2));
         directs.forget(nodes[1]);
         assert!(left.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert!(late.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        directs.give_up(Instant::now() + PATIENCE);
+        directs.give_up(Instant::now() + patience, patience);
         assert!(late.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert!(directs.under_way.is_empty() && directs.since.is_empty());
     }

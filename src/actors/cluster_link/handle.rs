@@ -35,7 +35,7 @@ use crate::{
     delivery::Relays,
     domain::ids::{ClientId, TopicId},
     protocol::wire,
-    settings::RedisAddress,
+    settings::{self, RedisAddress},
 };
 
 /// The age at which what is known of other nodes is outdated. Pings come back every second, and a link is down after three.
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub elsewhere: Elsewhere,
     /// whether other nodes serve the same database
     pub is_shared: bool,
+    /// how long another node may take to answer
+    pub patience: Duration,
     /// bytes that wait to be published
     pub backlog: Arc<AtomicUsize>,
     /// the number of the next publication for other nodes
@@ -109,8 +111,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Starts the link of this node to Redis servers, if there are any. They need not be there yet. Other nodes serve the same
-    /// database if `is_shared`. It begins with [`Cluster::link`].
+    /// Starts the link of this node to Redis servers, if there are any. They need not be there yet. It begins with [`Cluster::link`].
     ///
     /// # Errors
     /// An address cannot be used.
@@ -119,7 +120,7 @@ impl Cluster {
         node: Node,
         addresses: Vec<RedisAddress>,
         names: &Names,
-        is_shared: bool,
+        settings: &settings::Cluster,
         relays: Arc<Relays>,
     ) -> anyhow::Result<Self> {
         let server = |address| {
@@ -129,7 +130,8 @@ impl Cluster {
         let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
         let is_linked = !servers.is_empty();
         let (elsewhere, backlog, publications) = (Elsewhere::default(), Arc::default(), AtomicU64::new(1));
-        let shared = Arc::new(Shared { node, servers, elsewhere, is_shared, backlog, publications, relays });
+        let (is_shared, patience) = (settings.preview, Duration::from_millis(settings.timeout_ms));
+        let shared = Arc::new(Shared { node, servers, elsewhere, is_shared, patience, backlog, publications, relays });
         let link = is_linked.then(|| ClusterLink::start(arbiter, shared.clone()));
         Ok(Self { shared, link })
     }

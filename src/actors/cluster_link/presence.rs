@@ -2,14 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::{AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, PATIENCE, topics::Send};
+use super::{ClusterLink, topics::Send};
 use crate::{
     actors::{HealthCheck, message_manager::Bell, registry::ClientsElsewhere, topic_manager::FromNodes},
     cluster::{
@@ -81,10 +81,10 @@ impl Announcements {
     }
 
     /// Nodes that have not answered in time are not waited for until they send something.
-    pub(super) fn give_up(&mut self, now: Instant) {
+    pub(super) fn give_up(&mut self, now: Instant, patience: Duration) {
         let silent = &mut self.silent;
         self.barriers.retain(|_, barrier| {
-            let is_late = now.duration_since(barrier.since) >= PATIENCE;
+            let is_late = now.duration_since(barrier.since) >= patience;
             if is_late {
                 silent.extend(&barrier.nodes);
             }
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_node_that_is_late_is_not_waited_for_until_it_sends_something() {
-        let (mut announcements, now) = (Announcements::default(), Instant::now());
+        let (mut announcements, now, patience) = (Announcements::default(), Instant::now(), Duration::from_secs(1));
         let mut one = waiting(&mut announcements, 1, now);
         announcements.passed(NODES[0], 1);
-        announcements.give_up(now);
+        announcements.give_up(now, patience);
         assert!(!is_over(&mut one) && announcements.silent.is_empty());
-        announcements.give_up(now + PATIENCE);
+        announcements.give_up(now + patience, patience);
         assert!(is_over(&mut one));
         assert_eq!(announcements.silent, [NODES[1]].into());
         announcements.heard(NODES[1]);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::{Context, Handler, Message};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, PATIENCE};
+use super::ClusterLink;
 use crate::{
     actors::topic_manager::FromNodes,
     cluster::{
@@ -126,9 +126,9 @@ impl ClusterLink {
     }
 
     /// Nodes that have not answered in time have reached nobody, as far as is known.
-    pub(super) fn give_up_topics(&mut self, now: Instant) {
-        self.topics.questions.retain(|_, (_, since, _)| now.duration_since(*since) < PATIENCE);
-        let is_late = |publication: &Publication| now.duration_since(publication.since) >= PATIENCE;
+    pub(super) fn give_up_topics(&mut self, now: Instant, patience: Duration) {
+        self.topics.questions.retain(|_, (_, since, _)| now.duration_since(*since) < patience);
+        let is_late = |publication: &Publication| now.duration_since(publication.since) >= patience;
         let late: Vec<_> = self.topics.publications.extract_if(|_, publication| is_late(publication)).collect();
         for (number, Publication { clients, .. }) in late {
             self.tell_topics(FromNodes::Reached { number, clients });
