@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use super::Session;
@@ -72,6 +73,10 @@ impl Session {
     /// Gives the session the receipt of a message once its outcome is known, and after those of the messages before it.
     pub(super) fn receipt(&self, msgid: String, outcome: Result<UnderWay, MessageError>, bytes: usize) {
         let is_first = self.forwards.is_idle();
+        if is_first && let Err(error) = &outcome {
+            self.outbox.text(&[refused(error, &msgid, self.now()).as_bytes()]);
+            return;
+        }
         self.forwards.bytes.set(self.forwards.bytes.get() + bytes);
         self.forwards.waiting.borrow_mut().push_back(Waiting { msgid, outcome, bytes });
         if is_first {
@@ -93,16 +98,19 @@ async fn give_receipts(forwards: Rc<Forwards>, outbox: Rc<Outbox>, clock: Clock)
         };
         let receipt = match outcome {
             Ok(()) => outbound::sent(&msgid, clock.now()),
-            Err(error) => {
-                let (code, text) = error.told();
-                outbound::error(code, &text, About { msgid: Some(&msgid), ..About::default() }, clock.now())
-            }
+            Err(error) => refused(&error, &msgid, clock.now()),
         };
         outbox.text(&[receipt.as_bytes()]);
         forwards.waiting.borrow_mut().pop_front();
         forwards.bytes.set(forwards.bytes.get() - bytes);
         forwards.left.notify_waiters();
     }
+}
+
+/// The frame that says why a message is not delivered.
+fn refused(error: &MessageError, msgid: &str, now: DateTime<Utc>) -> String {
+    let (code, text) = error.told();
+    outbound::error(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
 }
 
 impl Waiting {
