@@ -292,6 +292,10 @@ impl Handler<Connect> for Registry {
             }
             SessionKind::Chat | SessionKind::Room | SessionKind::Public => {}
         }
+        // another node may have announced a newer one before this one was handled
+        if !self.backplane.incarnation().is_nil() {
+            self.give_way(id);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The transactions, each test on a database of its own: an SQLite file, or a database of the server that
 //! `SWITCHBOARD_TEST_POSTGRES` names, as for the tests of the API.
 
+mod brokers;
 mod commands;
 mod gateways;
 mod lock_order;

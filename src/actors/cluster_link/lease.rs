@@ -136,6 +136,7 @@ impl ClusterLink {
                     self.links[link].server.show(false);
                 }
                 // their leases cannot be seen
+                self.links[link].listed = None;
                 self.listed(link, &HashSet::new());
             }
             let Link { server, lease, is_open, heard, .. } = &mut self.links[link];
@@ -184,9 +185,10 @@ impl ClusterLink {
 
     /// Asks a server which nodes have a lease there.
     pub(super) fn look_for_nodes(&mut self, link: usize, context: &mut Context<Self>) {
-        let Some(Link { server, asked, is_open, .. }) = self.links.get_mut(link) else { return };
+        let Some(Link { server, lease, asked, is_open, .. }) = self.links.get_mut(link) else { return };
         let now = Instant::now();
-        if !self.cluster.is_shared || !*is_open || asked.is_some_and(|asked| now.duration_since(asked) < LOOK) {
+        let is_linked = *is_open && lease.is_held(now);
+        if !self.cluster.is_shared || !is_linked || asked.is_some_and(|asked| now.duration_since(asked) < LOOK) {
             return;
         }
         *asked = Some(now);

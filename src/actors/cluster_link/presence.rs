@@ -30,11 +30,18 @@ pub(super) struct ClientChanged(pub ClientId);
 #[rtype(result = "()")]
 pub(super) struct AwaitAnnounced(pub Vec<oneshot::Sender<()>>);
 
+/// The same for those who have waited once.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct AwaitAgain(Vec<oneshot::Sender<()>>);
+
 /// What is to be announced, and who waits for it.
 #[derive(Default)]
 pub(super) struct Announcements {
     changed: HashSet<ClientId>,
     waiting: Vec<oneshot::Sender<()>>,
+    /// those who wait for the second time, since subscriptions have moved here meanwhile
+    waiting_again: Vec<oneshot::Sender<()>>,
     barriers: HashMap<u64, Barrier>,
     last: u64,
     /// those that have not passed a barrier in time, and sent nothing since
@@ -47,8 +54,9 @@ struct Barrier {
     since: Instant,
     /// dropping them is the answer
     waiting: Vec<oneshot::Sender<()>>,
-    /// subscriptions have moved here since: they are announced before the answer
+    /// subscriptions have moved here since: they are announced before the answer, but only once
     has_moved: bool,
+    is_again: bool,
 }
 
 impl Announcements {
@@ -63,7 +71,10 @@ impl Announcements {
         barrier.nodes.remove(&node);
         let is_passed = barrier.nodes.is_empty();
         let passed = if is_passed { self.barriers.remove(&number) } else { None };
-        passed.filter(|barrier| barrier.has_moved).map(|barrier| barrier.waiting).unwrap_or_default()
+        passed
+            .filter(|barrier| barrier.has_moved && !barrier.is_again)
+            .map(|barrier| barrier.waiting)
+            .unwrap_or_default()
     }
 
     /// Subscriptions have moved here.
@@ -107,15 +118,20 @@ impl ClusterLink {
         self.announce_interests(&nodes, context);
         let waiting = std::mem::take(&mut self.announcements.waiting);
         let nodes: HashSet<_> = nodes.into_iter().filter(|node| !self.announcements.silent.contains(node)).collect();
-        if waiting.is_empty() || nodes.is_empty() {
-            return;
+        let waiting_again = std::mem::take(&mut self.announcements.waiting_again);
+        for (waiting, is_again) in [(waiting, false), (waiting_again, true)] {
+            if waiting.is_empty() || nodes.is_empty() {
+                continue;
+            }
+            self.announcements.last += 1;
+            let number = self.announcements.last;
+            for node in &nodes {
+                self.push(*node, &envelope::Message::Barrier(number), context);
+            }
+            let (nodes, since) = (nodes.clone(), Instant::now());
+            let barrier = Barrier { nodes, since, waiting, has_moved: false, is_again };
+            self.announcements.barriers.insert(number, barrier);
         }
-        self.announcements.last += 1;
-        let number = self.announcements.last;
-        for node in &nodes {
-            self.push(*node, &envelope::Message::Barrier(number), context);
-        }
-        self.announcements.barriers.insert(number, Barrier { nodes, since: Instant::now(), waiting, has_moved: false });
     }
 
     /// Sends a peer the state of all clients at this node.
@@ -167,7 +183,7 @@ impl ClusterLink {
             for actor in settled {
                 let _ = actor.send(HealthCheck).await;
             }
-            address.do_send(AwaitAnnounced(waiting));
+            address.do_send(AwaitAgain(waiting));
         });
     }
 
@@ -214,6 +230,15 @@ impl Handler<AwaitAnnounced> for ClusterLink {
     }
 }
 
+impl Handler<AwaitAgain> for ClusterLink {
+    type Result = ();
+
+    fn handle(&mut self, AwaitAgain(waiting): AwaitAgain, context: &mut Self::Context) {
+        self.announcements.waiting_again.extend(waiting);
+        self.schedule(context);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +248,7 @@ mod tests {
     /// Someone waits until both nodes have passed the barrier with this number.
     fn waiting(announcements: &mut Announcements, number: u64, since: Instant) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let barrier = Barrier { nodes: NODES.into(), since, waiting: vec![sender], has_moved: false };
+        let barrier = Barrier { nodes: NODES.into(), since, waiting: vec![sender], has_moved: false, is_again: false };
         announcements.barriers.insert(number, barrier);
         receiver
     }
@@ -268,5 +293,11 @@ mod tests {
         announcements.moved();
         let again = announcements.passed(NODES[1], 1);
         assert!(again.len() == 1 && !is_over(&mut one) && announcements.barriers.is_empty());
+        // and not for ever
+        let nodes = HashSet::from([NODES[0]]);
+        let barrier = Barrier { nodes, since: Instant::now(), waiting: again, has_moved: false, is_again: true };
+        announcements.barriers.insert(2, barrier);
+        announcements.moved();
+        assert!(announcements.passed(NODES[0], 2).is_empty() && is_over(&mut one));
     }
 }

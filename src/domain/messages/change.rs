@@ -41,6 +41,9 @@ pub enum Ending {
     Expired,
 }
 
+/// For messages that came otherwise than through a device socket: above all stamps.
+pub const NO_SOCKET: u64 = i64::MAX as u64;
+
 /// A message to be stored.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
@@ -58,7 +61,7 @@ pub struct NewMessage {
     pub ttl: Duration,
     /// What its recipient is doing.
     pub recipient: RecipientPresence,
-    /// With other nodes, the stamp of the device socket through which it came.
+    /// With other nodes, the stamp of the device socket through which it came, or [`NO_SOCKET`].
     pub socket: Option<u64>,
 }
 
@@ -134,8 +137,8 @@ pub struct Accepted {
     pub expires_at: DateTime<Utc>,
     /// Whether it had been stored before.
     pub is_known: bool,
-    /// Whether others wait for the recipient that have not gone yet, as another node may have stored them: it goes after them,
-    /// although the recipient could get it.
+    /// Whether, with other nodes, messages wait for the recipient that have not gone yet, since another node may have stored them: it
+    /// goes after them, although the recipient could get it.
     pub waits: bool,
 }
 

@@ -81,7 +81,7 @@ impl Table {
     }
 
     fn accept(&mut self, new: &NewMessage, now: DateTime<Utc>) -> Result<Accepted, MessageRefusal> {
-        let NewMessage { from, to, msgid, object, priority, ttl, recipient, .. } = new;
+        let NewMessage { from, to, msgid, object, priority, ttl, recipient, socket } = new;
         let incarnation = *self.devices.get(to).ok_or(MessageRefusal::RecipientUnknown)?;
         let (to, object) = (Party { client: *to, incarnation }, String::from_utf8(object.to_vec()).unwrap());
         if let Some(row) = self.rows.iter().find(|row| (row.from, row.to, &row.msgid) == (*from, to, msgid)) {
@@ -95,7 +95,7 @@ impl Table {
             return Err(MessageRefusal::QueueFull(key));
         }
         let others_wait = self.rows.iter().any(|row| row.to == to && row.ended_at.is_none() && row.attempts == 0);
-        let is_ready = *recipient == RecipientPresence::Ready;
+        let (is_ready, others_wait) = (*recipient == RecipientPresence::Ready, socket.is_some() && others_wait);
         let (goes, waits) = (is_ready && !others_wait, is_ready && others_wait);
         let row = MessageRecord {
             id: DeliveryId(self.rows.len() as i64 + 1),

@@ -13,7 +13,7 @@ use crate::{
         ids::{ClientId, DeliveryId},
         messages::{
             MAX_TTL_SECS, MessageState, Party, Priority,
-            change::{NewMessage, RecipientPresence},
+            change::{NO_SOCKET, NewMessage, RecipientPresence},
         },
     },
     http::{
@@ -178,7 +178,7 @@ async fn send_as(broker: &Broker, account: &Account, message: DeviceMessage) -> 
             priority,
             ttl: ttl.map_or(broker.messages.usual_ttl(), Duration::from_secs),
             recipient: RecipientPresence::Absent,
-            socket: None,
+            socket: broker.cluster.is_shared().then_some(NO_SOCKET),
         };
         Some(broker.messages.send_over_http(message).await?)
     } else {

@@ -110,7 +110,7 @@ pub(super) async fn apply(
         }
         match refusal {
             None => {
-                let others_wait = batch.waiting.contains(&message.to);
+                let others_wait = message.socket.is_some() && batch.waiting.contains(&message.to);
                 batch.push(row(index, DeliveryId(id), message, to, others_wait, now));
             }
             Some(refusal) => {

@@ -11,7 +11,7 @@ use crate::{
         messages::{
             Answer, MessageRecord, MessageState, Party, Priority, QueueLimits,
             change::{
-                AnswerOf, Ending, MessageChange, MessageDecided, MessageRefusal, MessageUpdate, NewMessage,
+                AnswerOf, Ending, MessageChange, MessageDecided, MessageRefusal, MessageUpdate, NO_SOCKET, NewMessage,
                 RecipientPresence, Take,
             },
             table::Table,
@@ -77,6 +77,7 @@ impl Changer {
                     priority: Priority::of_rank(self.random.random_range(0..3)),
                     ttl: Duration::from_secs(self.random.random_range(1..40)),
                     recipient: presence[self.random.random_range(0..3)],
+                    socket: self.random.random_bool(0.5).then_some(NO_SOCKET),
                     ..message(from, to, &msgid)
                 })
             }
