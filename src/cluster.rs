@@ -29,7 +29,10 @@ use self::{
     elsewhere::Elsewhere,
     envelope::{Answer, Message, Question},
 };
-use crate::domain::ids::{ClientId, TopicId};
+use crate::domain::{
+    ids::{ClientId, TopicId},
+    rooms::OccupantState,
+};
 
 /// What becomes of a message to a device that is not connected to this node.
 #[derive(Debug)]
@@ -80,6 +83,11 @@ pub trait Backplane: Send + Sync + 'static {
         Uuid::nil()
     }
 
+    /// Whether there may be other nodes.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Announces a client whose sessions at this node have changed.
     fn client_changed(&self, _client: ClientId) {}
 
@@ -99,6 +107,12 @@ pub trait Backplane: Send + Sync + 'static {
     fn publish(&self, _topic: &TopicId, _from: Origin, _offset: Option<i64>, _frame: &Bytes) -> Option<u64> {
         None
     }
+
+    /// Announces a client whose sockets in a room at this node have changed. `is_told`: an event of the room tells it.
+    fn occupant_changed(&self, _occupant: OccupantState, _is_told: bool) {}
+
+    /// Sends a message about a room to the nodes that have sockets there, and to those of which that is not known.
+    fn send_to_room(&self, _nodes: Vec<Uuid>, _message: Message) {}
 
     /// Sends a message to another node.
     fn send(&self, _node: Uuid, _message: Message) {}

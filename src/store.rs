@@ -58,7 +58,7 @@ pub use location::Location;
 pub use lock::{DatabaseLock, Sharing};
 pub use messages::{MessageFilter, QueueSummary};
 pub use records::Record;
-pub use rooms::{Page, RoomView, changes::Decided};
+pub use rooms::{Page, RecordedEvent, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::{CreatedTopic, UpdatedTopic};
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};

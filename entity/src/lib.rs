@@ -17,6 +17,7 @@ pub mod known_logins;
 pub mod messages;
 pub mod refresh_tokens;
 pub mod revocations;
+pub mod room_events;
 pub mod room_members;
 pub mod rooms;
 pub mod topic_history;

@@ -15,6 +15,7 @@ pub use super::known_logins::Entity as KnownLogins;
 pub use super::messages::Entity as Messages;
 pub use super::refresh_tokens::Entity as RefreshTokens;
 pub use super::revocations::Entity as Revocations;
+pub use super::room_events::Entity as RoomEvents;
 pub use super::room_members::Entity as RoomMembers;
 pub use super::rooms::Entity as Rooms;
 pub use super::topic_history::Entity as TopicHistory;

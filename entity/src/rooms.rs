@@ -14,6 +14,7 @@ pub struct Model {
     pub is_private: bool,
     pub created_at: DateTimeWithTimeZone,
     pub created_by: Option<Uuid>,
+    pub last_event: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -36,6 +36,7 @@ mod m20261122_000025_create_acknowledged_messages;
 mod m20261122_000026_count_history_bytes;
 mod m20261122_000027_allow_several_brokers;
 mod m20261122_000028_add_newest_socket;
+mod m20261122_000029_add_room_events;
 
 use std::pin::Pin;
 
@@ -101,6 +102,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000026_count_history_bytes,
     m20261122_000027_allow_several_brokers,
     m20261122_000028_add_newest_socket,
+    m20261122_000029_add_room_events,
 ];
 
 /// Why the schema could not be changed or read.

@@ -11,12 +11,14 @@
 //! | `traffic` | collects what goes to each node during a tick, and publishes it |
 //! | `presence` | tells the others who is connected here, and learns who is connected there |
 //! | `direct` | messages to devices at other nodes |
+//! | `rooms` | events of rooms with sockets at other nodes |
 //! | `topics` | publications for subscribers at other nodes, and questions of one node to another |
 
 mod direct;
 mod handle;
 mod lease;
 mod presence;
+mod rooms;
 mod topics;
 mod traffic;
 
@@ -29,9 +31,14 @@ use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message,
 use uuid::Uuid;
 
 pub use self::handle::{Cluster, ServerStatus};
-use self::{direct::Directs, lease::Link, presence::Announcements, topics::Topics, traffic::Traffic};
+use self::{direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, topics::Topics, traffic::Traffic};
 use super::{
-    HealthCheck, directory::Directory, message_manager::Bell, registry::ClientsElsewhere, topic_manager::FromNodes,
+    HealthCheck,
+    directory::Directory,
+    message_manager::Bell,
+    registry::ClientsElsewhere,
+    room_manager::{self, RoomNews},
+    topic_manager::FromNodes,
 };
 use crate::{
     auth::accounts::Accounts,
@@ -62,6 +69,7 @@ pub struct ClusterLink {
     announcements: Announcements,
     directs: Directs,
     topics: Topics,
+    rooms: Rooms,
 }
 
 /// What the ClusterLink uses and tells; it links itself to the servers once it knows that.
@@ -78,8 +86,10 @@ pub struct Neighbours {
     pub topics: Recipient<FromNodes>,
     /// Is told of acknowledged messages at other nodes.
     pub messages: Recipient<Bell>,
+    /// Is told what happens in rooms at other nodes.
+    pub rooms: Recipient<RoomNews>,
     /// Those that have handled all that they were told when they answer, in this order.
-    pub settled: [Recipient<HealthCheck>; 2],
+    pub settled: [Recipient<HealthCheck>; 3],
     /// Notified when accounts have changed.
     pub accounts: Arc<Accounts>,
 }
@@ -105,6 +115,7 @@ impl ClusterLink {
                 announcements: Announcements::default(),
                 directs: Directs::default(),
                 topics: Topics::default(),
+                rooms: Rooms::default(),
             }
         })
     }
@@ -142,6 +153,12 @@ impl ClusterLink {
                 let update = MessageUpdate { id: DeliveryId(id), from, to: to.into(), msgid, state };
                 self.ring(Bell::Ended { update, is_told });
             }
+            envelope::Message::RoomEvent { room, sequence, event, message, comes_online } => {
+                let event = room_manager::Event { event, message, comes_online };
+                self.tell_rooms(RoomNews::Event { room, sequence, event });
+            }
+            envelope::Message::Occupant { occupant, is_told } => self.occupant_changed(from, occupant, is_told),
+            envelope::Message::Typing { room, who } => self.tell_rooms(RoomNews::Typing { room, who }),
             about_topics => self.on_topic_message(from, about_topics),
         }
     }

@@ -3,32 +3,55 @@
 //! Sessions and handlers request changes through [`Rooms`]. The Journal decides and writes them in batches: those that came
 //! while the last batch was written are the next one. The RoomManager then tells the sockets, in the same order, so that
 //! whatever a client has seen is stored. The Registry tells it which sessions ended. Memberships are in the database alone.
+//!
+//! If several nodes share the database, it numbers the events of each room. A node tells the others its own, and each handles
+//! all events of a room in the order of their numbers.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `handle` | what handlers and sessions ask for |
+//! | `in_order` | the order of events, and events that are missing |
+//! | `other_nodes` | sockets at other nodes |
+//! | `tell` | the frames |
 
 mod handle;
+mod in_order;
+mod other_nodes;
 mod tell;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, Context, Handler, Message, MessageResult, Recipient};
+use actix::{Actor, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
-pub use self::handle::{NotRequested, RoomError, Rooms};
+use self::in_order::OrderedRoom;
+pub use self::{
+    handle::{Dependencies, NotRequested, RoomError, Rooms},
+    in_order::Event,
+    other_nodes::RoomNews,
+};
 use super::{
     command_dispatcher::SessionGone,
-    journal::{Journaling, Perform, Place, Queue, WriteQueued, write_batch},
+    journal::{Journaling, Place, Queue, WriteQueued, write_batch},
 };
 use crate::{
     clock::Clock,
+    cluster::Backplane,
     delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
-        rooms::{Attachment, HISTORY_BYTES, Occupancy, Participant, RoomChange, RoomOutcome, RoomRefusal},
+        rooms::{
+            Attachment, Elsewhere, HISTORY_BYTES, Occupancy, Participant, Placed, RoomChange, RoomOutcome, RoomRefusal,
+        },
     },
     protocol::chat::{self, ParticipantEvent, Presence},
-    store::{Decided, StoreError},
+    store::{Decided, Store, StoreError},
 };
+
+/// The outcome of a change for whoever requested it.
+type Answer = Result<RoomOutcome, RoomRefusal>;
 
 /// A client requests a change.
 #[derive(Message)]
@@ -38,7 +61,7 @@ struct Ask {
     /// The socket that requests it; it gets the answer or the refusal as frames.
     socket: Option<(SessionHandle, Attachment)>,
     /// Gets the outcome.
-    answer: Option<oneshot::Sender<Decided>>,
+    answer: Option<oneshot::Sender<Answer>>,
     /// Its share of the memory for waiting changes.
     place: Place,
 }
@@ -48,12 +71,12 @@ struct Ask {
 #[rtype(result = "()")]
 pub struct Renamed(pub Participant);
 
-/// The clients with sockets in a room on this node, and how many each has.
+/// The clients with sockets in a room, and how many each has.
 #[derive(Message)]
 #[rtype(result = "Vec<(Participant, usize)>")]
 struct GetPresence(RoomId);
 
-/// The number of sockets on this node in each room that is not private.
+/// The number of sockets in each room that is not private.
 #[derive(Message)]
 #[rtype(result = "HashMap<RoomId, usize>")]
 struct GetSocketCounts;
@@ -61,26 +84,42 @@ struct GetSocketCounts;
 /// Who asked for a change.
 pub struct Asker {
     socket: Option<(SessionHandle, Attachment)>,
-    answer: Option<oneshot::Sender<Decided>>,
+    answer: Option<oneshot::Sender<Answer>>,
     _place: Place,
 }
 
 pub struct RoomManager {
     occupancy: Occupancy<SessionHandle>,
+    /// at other nodes
+    elsewhere: Elsewhere,
+    /// the rooms with sockets here, if several nodes share the database
+    ordered: HashMap<RoomId, OrderedRoom>,
     /// bounded by the semaphore of [`Rooms`]
     queue: Queue<RoomChange, Asker>,
     /// the most bytes of history that a socket gets
     history_bytes: usize,
     relays: Arc<Relays>,
+    backplane: Arc<dyn Backplane>,
+    store: Store,
     clock: Clock,
 }
 
 impl RoomManager {
-    fn new(journal: Recipient<Perform<RoomChange>>, relays: Arc<Relays>, clock: Clock) -> Self {
+    fn new(dependencies: Dependencies) -> Self {
+        let Dependencies { journal, relays, backplane, store, clock, .. } = dependencies;
         // at most a quarter of an outbox, so that joining makes no slow consumers
         let history_bytes = HISTORY_BYTES.min(relays.quarter_of_outbox());
-        let occupancy = Occupancy::default();
-        Self { occupancy, queue: Queue::new(journal), history_bytes, relays, clock }
+        Self {
+            occupancy: Occupancy::default(),
+            elsewhere: Elsewhere::default(),
+            ordered: HashMap::new(),
+            queue: Queue::new(journal),
+            history_bytes,
+            relays,
+            backplane,
+            store,
+            clock,
+        }
     }
 }
 
@@ -106,18 +145,45 @@ impl Journaling for RoomManager {
         change: &RoomChange,
         asker: Option<Asker>,
         outcome: Result<Decided, StoreError>,
-        _: &mut Context<Self>,
+        context: &mut Context<Self>,
     ) {
         let decided = outcome.unwrap_or_else(|error| Err(refusal(&error)));
-        let (socket, answer) = asker.map(|asker| (asker.socket, asker.answer)).unwrap_or_default();
-        match &decided {
-            Ok(outcome) => self.tell_outcome(outcome, socket.as_ref()),
-            Err(refusal) => self.tell_refusal(*refusal, change, socket.as_ref()),
+        let (socket, asked) = asker.map(|asker| (asker.socket, asker.answer)).unwrap_or_default();
+        let joins = joining(change, socket.as_ref());
+        match decided {
+            Ok(Placed { outcome, position: Some(position) }) => {
+                self.put_own(outcome, position, socket, asked, context);
+            }
+            Ok(Placed { outcome, position: None }) => {
+                if let RoomOutcome::Typing { room, who } = &outcome {
+                    self.tell_typing(*room, who);
+                }
+                self.tell_outcome(&outcome, socket.as_ref());
+                answer(asked, Ok(outcome));
+            }
+            Err(refusal) => {
+                self.tell_refusal(refusal, change, socket.as_ref());
+                answer(asked, Err(refusal));
+            }
         }
-        if let Some(answer) = answer {
-            // after the frames, which leave at the end of the tick; the receiver may be dropped
-            tick::at_end_do(move || drop(answer.send(decided)));
+        if let Some(room) = joins {
+            self.has_joined(room, context);
         }
+    }
+}
+
+/// The room that a socket wants to join with a change.
+fn joining(change: &RoomChange, socket: Option<&(SessionHandle, Attachment)>) -> Option<RoomId> {
+    match change {
+        RoomChange::Join { room, .. } => socket.map(|_| *room),
+        _ => None,
+    }
+}
+
+fn answer(asked: Option<oneshot::Sender<Answer>>, decided: Answer) {
+    if let Some(asked) = asked {
+        // after the frames, which leave at the end of the tick; the receiver may be dropped
+        tick::at_end_do(move || drop(asked.send(decided)));
     }
 }
 
@@ -130,6 +196,10 @@ fn refusal(error: &StoreError) -> RoomRefusal {
 
 impl Actor for RoomManager {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.look_for_missed_regularly(context);
+    }
 }
 
 impl Handler<Ask> for RoomManager {
@@ -140,9 +210,13 @@ impl Handler<Ask> for RoomManager {
         if let RoomChange::Type { room, who } = &ask.change
             && self.occupancy.participant(*room, who.client).is_some()
         {
+            self.tell_typing(*room, who);
             return self.tell_outcome(&RoomOutcome::Typing { room: *room, who: who.clone() }, None);
         }
         let Ask { change, socket, answer, place } = ask;
+        if let Some(room) = joining(&change, socket.as_ref()) {
+            self.joins(room);
+        }
         self.enqueue(change, Asker { socket, answer, _place: place }, context);
     }
 }
@@ -150,12 +224,15 @@ impl Handler<Ask> for RoomManager {
 impl Handler<SessionGone> for RoomManager {
     type Result = ();
 
-    fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
+    fn handle(&mut self, gone: SessionGone, context: &mut Self::Context) {
         for detached in self.occupancy.detach_session(gone.session.id()) {
             let now = self.clock.now();
-            let presence = detached.last.then_some(Presence::Offline);
             let (room, who) = (detached.room, &detached.who);
+            self.announce(room, who, false);
+            let is_last = detached.last && !self.elsewhere.is_present(room, who.client);
+            let presence = is_last.then_some(Presence::Offline);
             self.broadcast(room, || chat::participant_event(ParticipantEvent::Disconnected, room, who, presence, now));
+            self.go_on(room, context);
         }
     }
 }
@@ -172,7 +249,14 @@ impl Handler<GetPresence> for RoomManager {
     type Result = MessageResult<GetPresence>;
 
     fn handle(&mut self, GetPresence(room): GetPresence, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.occupancy.present(room))
+        let mut present = self.occupancy.present(room);
+        for (who, sockets) in self.elsewhere.present(room) {
+            match present.iter_mut().find(|(here, _)| here.client == who.client) {
+                Some((_, total)) => *total += sockets,
+                None => present.push((who.clone(), sockets)),
+            }
+        }
+        MessageResult(present)
     }
 }
 
@@ -180,6 +264,8 @@ impl Handler<GetSocketCounts> for RoomManager {
     type Result = MessageResult<GetSocketCounts>;
 
     fn handle(&mut self, _: GetSocketCounts, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.occupancy.public_counts())
+        let mut counts = self.occupancy.public_counts();
+        self.elsewhere.public_counts().for_each(|(room, sockets)| *counts.entry(room).or_default() += sockets);
+        MessageResult(counts)
     }
 }

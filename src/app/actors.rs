@@ -14,7 +14,7 @@ use crate::{
         journal::Journal,
         message_manager::{self, Messages},
         registry::{self, Clients, Neighbours},
-        room_manager::Rooms,
+        room_manager::{self, Rooms},
         topic_manager::{self, Topics},
     },
     auth::accounts::Accounts,
@@ -116,12 +116,15 @@ impl Actors {
         );
         let rooms = Rooms::start(
             &control,
-            journal.recipient(),
-            relays.clone(),
-            store.clone(),
-            accounts.clone(),
-            RoomLimit(limits.rooms_per_user),
-            clock.clone(),
+            room_manager::Dependencies {
+                journal: journal.recipient(),
+                relays: relays.clone(),
+                backplane: backplane.clone(),
+                store: store.clone(),
+                accounts: accounts.clone(),
+                limit: RoomLimit(limits.rooms_per_user),
+                clock: clock.clone(),
+            },
         );
         let gateways = Gateways::start(
             &arbiters.probing.handle(),
@@ -186,7 +189,8 @@ impl Actors {
             clients_elsewhere,
             topics: topics.recipient(),
             messages: messages.recipient(),
-            settled: [clients.recipient(), topics.recipient()],
+            rooms: rooms.recipient(),
+            settled: [clients.recipient(), topics.recipient(), rooms.recipient()],
             accounts: accounts.clone(),
         });
         // so that the first request sees all gateways

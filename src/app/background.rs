@@ -22,6 +22,9 @@ use crate::{
 /// How often what is old is deleted.
 const CLEANING: Duration = Duration::from_secs(3600);
 
+/// How long the events of rooms are kept for nodes that have missed them.
+const ROOM_EVENTS: TimeDelta = TimeDelta::minutes(10);
+
 /// Starts all loops, and the thread that watches them and the actors.
 pub(super) fn start(
     arbiters: &Arbiters,
@@ -130,6 +133,9 @@ async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old messages deleted (messages.retention_hours)"),
             Err(error) => tracing::warn!(%error, "cannot delete old messages"),
+        }
+        if let Err(error) = store.delete_room_events_before(clock.now() - ROOM_EVENTS).await {
+            tracing::warn!(%error, "cannot delete old events of rooms");
         }
         if let Err(error) = store.forget_old_logins().await {
             tracing::warn!(%error, "cannot delete old logins");

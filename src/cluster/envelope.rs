@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Origin, elsewhere::ClientState};
+use crate::domain::{
+    ids::RoomId,
+    rooms::{Message as ChatMessage, OccupantState, Participant, RoomEvent},
+};
 
 /// The versions that this program understands. It writes the first that all nodes understand.
 pub const VERSIONS: RangeInclusive<u8> = 1..=1;
@@ -133,6 +137,33 @@ pub enum Message {
         number: u64,
         /// Whether the device's outbox has accepted it.
         is_delivered: bool,
+    },
+    /// An event of a room that has sockets at the other node.
+    RoomEvent {
+        /// The room.
+        room: RoomId,
+        /// The number of the event in the room.
+        sequence: i64,
+        /// What has happened.
+        event: RoomEvent,
+        /// The message that it is about.
+        message: Option<ChatMessage>,
+        /// The client that has joined had no socket in the room before, and has one now.
+        comes_online: bool,
+    },
+    /// The number of sockets that a client has in a room at the sending node.
+    Occupant {
+        /// The client.
+        occupant: OccupantState,
+        /// An event of the room tells that it has come or gone.
+        is_told: bool,
+    },
+    /// A client is typing in a room that has sockets at the other node.
+    Typing {
+        /// The room.
+        room: RoomId,
+        /// The client.
+        who: Participant,
     },
 }
 

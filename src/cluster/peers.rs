@@ -12,6 +12,10 @@ use std::{
 use uuid::Uuid;
 
 use super::elsewhere::{ClientState, Interests};
+use crate::domain::{
+    ids::{ClientId, RoomId},
+    rooms::OccupantState,
+};
 
 /// The time after which a snapshot that has not come is asked for again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -40,9 +44,27 @@ enum Knowledge {
     #[default]
     Partial,
     /// A snapshot is coming.
-    Coming { clients: HashMap<Uuid, ClientState>, interests: Interests },
+    Coming(Snapshot),
     /// The state of all of them.
     Complete,
+}
+
+/// All that a peer has said of itself.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Its clients.
+    clients: HashMap<Uuid, ClientState>,
+    /// What has subscribers there.
+    pub interests: Interests,
+    /// Who has sockets in rooms there.
+    occupants: HashMap<(RoomId, ClientId), OccupantState>,
+}
+
+impl Snapshot {
+    /// Who has sockets in rooms at the peer.
+    pub fn occupants(self) -> Vec<OccupantState> {
+        self.occupants.into_values().filter(|occupant| occupant.sockets > 0).collect()
+    }
 }
 
 /// What an envelope is among those of its sender.
@@ -111,8 +133,8 @@ impl Peers {
         let peer = self.0.get_mut(&from)?;
         match &mut peer.knowledge {
             Knowledge::Partial => None,
-            Knowledge::Coming { clients, .. } => {
-                clients.insert(state.client, state);
+            Knowledge::Coming(snapshot) => {
+                snapshot.clients.insert(state.client, state);
                 None
             }
             Knowledge::Complete => {
@@ -129,7 +151,7 @@ impl Peers {
     /// A snapshot begins.
     pub fn snapshot_begins(&mut self, from: Uuid) {
         if let Some(peer) = self.0.get_mut(&from) {
-            peer.knowledge = Knowledge::Coming { clients: HashMap::new(), interests: Interests::new() };
+            peer.knowledge = Knowledge::Coming(Snapshot::default());
         }
     }
 
@@ -138,24 +160,37 @@ impl Peers {
         match self.0.get_mut(&from).map(|peer| &mut peer.knowledge) {
             None | Some(Knowledge::Partial) => false,
             Some(Knowledge::Complete) => true,
-            Some(Knowledge::Coming { interests, .. }) => {
-                interests.insert((id.to_owned(), is_pattern), subscribers);
+            Some(Knowledge::Coming(snapshot)) => {
+                snapshot.interests.insert((id.to_owned(), is_pattern), subscribers);
                 false
             }
         }
     }
 
-    /// A snapshot has ended. Returns the clients that have changed by it, and all that has subscribers.
-    pub fn snapshot_ends(&mut self, from: Uuid) -> Option<(Vec<ClientState>, Interests)> {
+    /// The number of sockets that a client has in a room at a peer has changed. Returns whether that counts now.
+    pub fn occupant_changed(&mut self, from: Uuid, occupant: &OccupantState) -> bool {
+        match self.0.get_mut(&from).map(|peer| &mut peer.knowledge) {
+            None | Some(Knowledge::Partial) => false,
+            Some(Knowledge::Complete) => true,
+            Some(Knowledge::Coming(snapshot)) => {
+                snapshot.occupants.insert((occupant.room, occupant.who.client), occupant.clone());
+                false
+            }
+        }
+    }
+
+    /// A snapshot has ended. Returns the clients that have changed by it, and the rest of it.
+    pub fn snapshot_ends(&mut self, from: Uuid) -> Option<(Vec<ClientState>, Snapshot)> {
         let peer = self.0.get_mut(&from)?;
-        let Knowledge::Coming { mut clients, interests } = std::mem::take(&mut peer.knowledge) else { return None };
+        let Knowledge::Coming(mut snapshot) = std::mem::take(&mut peer.knowledge) else { return None };
+        let mut clients = std::mem::take(&mut snapshot.clients);
         clients.retain(|_, state| state.sessions > 0);
         let gone = peer.clients.iter().filter(|client| !clients.contains_key(*client));
         let mut changed: Vec<_> = gone.copied().map(ClientState::gone).collect();
         peer.clients = clients.keys().copied().collect();
         (peer.knowledge, peer.asked) = (Knowledge::Complete, None);
         changed.extend(clients.into_values());
-        Some((changed, interests))
+        Some((changed, snapshot))
     }
 
     /// The peers of which a snapshot is to be asked for now.
@@ -168,6 +203,11 @@ impl Peers {
             *node
         })
         .collect()
+    }
+
+    /// The peers of which not everything is known.
+    pub fn incomplete(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.0.iter().filter(|(_, peer)| !peer.is_complete()).map(|(node, _)| *node)
     }
 
     /// Whether the state of all clients of all peers is known.

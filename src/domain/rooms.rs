@@ -1,14 +1,21 @@
 //! Rooms, their members and messages (contract section 7).
 
 mod change;
+mod elsewhere;
+mod event;
+mod line;
 mod occupancy;
 mod rules;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 pub use change::{RoomChange, RoomOutcome, RoomRefusal};
+pub use elsewhere::{Elsewhere, OccupantChange, OccupantState};
+pub use event::{Placed, Position, RoomEvent};
+pub use line::{Line, Next};
 pub use occupancy::{Attachment, Detached, Occupancy};
 pub use rules::{Memberships, RoomLimit, role_on_joining, successor};
 
@@ -39,7 +46,7 @@ pub struct Room {
 }
 
 /// A client in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names of the fields say it
 pub struct Participant {
     pub client: ClientId,
@@ -50,7 +57,7 @@ pub struct Participant {
 }
 
 /// What a member may do. Each role includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RoomRole {
     /// Read and write.
     Member,
@@ -89,7 +96,7 @@ pub struct Member {
 }
 
 /// A stored chat message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names of the fields say it
 pub struct Message {
     /// Gives the order within the room.

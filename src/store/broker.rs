@@ -1,5 +1,7 @@
 //! The records of the brokers that serve the database, and a test of whether the database can be written.
 
+use std::sync::atomic::Ordering;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{
     brokers::{ActiveModel, Column, Entity},
@@ -11,7 +13,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{DatabaseLock, Store, StoreError};
+use super::{DatabaseLock, Sharing, Store, StoreError};
 use crate::domain::passwords::PasswordRules;
 
 /// The row of a broker that shares the database is removed when it was not written for so long.
@@ -47,6 +49,7 @@ impl Store {
             }
             written => written?,
         }
+        self.gate.is_shared.store(lock.sharing() == Sharing::Shared, Ordering::Relaxed);
         // only once
         let _ = self.gate.instance.set(broker.instance);
         lock.open_fence().await;

@@ -98,7 +98,15 @@ impl Store {
         let (appends, bytes) =
             topics::append::apply(transaction, changes.appends, limits, nearly_full, &self.clock).await?;
         let rooms_per_user = limits.rooms_per_user;
-        let rooms = rooms::changes::apply(transaction, changes.rooms, rooms_per_user, nearly_full, &self.clock).await?;
+        let rooms = rooms::changes::apply(
+            transaction,
+            changes.rooms,
+            rooms_per_user,
+            nearly_full,
+            self.recording_broker(),
+            &self.clock,
+        )
+        .await?;
         let now = self.clock.now();
         let (messages, more) = messages::apply(transaction, changes.messages, limits, nearly_full, now).await?;
         // last, as the order of locks has it: whoever deletes rows takes the counter after them

@@ -160,7 +160,7 @@ impl Store {
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(None) };
         tokens::delete_of_client(&transaction, uuid, None).await?;
-        rooms::changes::leave_all(&transaction, uuid, &self.clock).await?;
+        rooms::changes::leave_all(&transaction, uuid, self.recording_broker(), &self.clock).await?;
         messages::fail_all(&transaction, uuid, self.clock.now()).await?;
         let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {

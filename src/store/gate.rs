@@ -25,6 +25,8 @@ pub(super) struct Gate {
     nearly_full: Arc<AtomicBool>,
     /// the id of this broker, if the process is one
     pub(super) instance: Arc<OnceLock<Uuid>>,
+    /// whether other brokers may serve the database, too
+    pub(super) is_shared: Arc<AtomicBool>,
     /// notified when a transaction finds that another broker has taken the database over
     pub(super) taken_over: Arc<Notify>,
 }
@@ -47,6 +49,11 @@ impl Store {
     /// There is less than `storage.min_free_bytes`.
     pub fn check_space(&self) -> Result<(), StoreError> {
         if self.is_nearly_full() { Err(StoreError::NearlyFull) } else { Ok(()) }
+    }
+
+    /// This broker, if it records the events of rooms for others.
+    pub(super) fn recording_broker(&self) -> Option<Uuid> {
+        self.gate.instance.get().filter(|_| self.gate.is_shared.load(Ordering::Relaxed)).copied()
     }
 
     /// A write transaction that is refused while storage is nearly full.

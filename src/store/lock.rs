@@ -79,6 +79,14 @@ impl DatabaseLock {
         matches!(self.0, Held::File(_) | Held::Session { mode: Mode::Exclusive, .. })
     }
 
+    /// Whether others may have it, too.
+    pub(super) fn sharing(&self) -> Sharing {
+        match self.0 {
+            Held::File(_) => Sharing::Alone,
+            Held::Session { sharing, .. } => sharing,
+        }
+    }
+
     /// Whether others have it already.
     pub(super) fn is_shared(&self) -> bool {
         !self.is_only_one()

@@ -1,6 +1,7 @@
 //! Rooms, their members and their messages. Reads are here, writes in `changes`.
 
 pub(super) mod changes;
+mod events;
 mod history;
 
 use std::collections::HashMap;
@@ -14,8 +15,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-pub use self::history::Page;
 use self::history::read_page;
+pub use self::{events::RecordedEvent, history::Page};
 use super::{Store, StoreError};
 use crate::domain::{
     ids::{ClientId, MessageId, RoomId},

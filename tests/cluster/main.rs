@@ -9,6 +9,7 @@ mod nodes;
 mod postgres;
 mod proxy;
 mod redis;
+mod rooms;
 mod schedule;
 mod topics;
 #[path = "../api"]

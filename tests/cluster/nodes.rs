@@ -1,5 +1,6 @@
 //! Several nodes with one database and one Redis server.
 
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use switchboard::client::{Client, Connection, Device};
 use uuid::Uuid;
@@ -23,6 +24,13 @@ impl Shared {
     pub async fn start() -> Self {
         let postgres = Postgres::start().await;
         Self { redis: Redis::start().await, database: postgres.database().await, _postgres: postgres }
+    }
+
+    /// Changes rows of the database.
+    pub async fn sql(&self, statement: &str) {
+        let database = sea_orm::Database::connect(&self.database).await.unwrap();
+        database.execute_unprepared(statement).await.unwrap();
+        database.close().await.unwrap();
     }
 
     /// The setup of a node.

@@ -21,7 +21,8 @@ use super::{
     direct::Forward,
     lease::Leave,
     presence::{AwaitAnnounced, ClientChanged},
-    topics::{Ask, InterestChanged, Publish, Send},
+    rooms::OccupantChanged,
+    topics::{Ask, InterestChanged, Publish, Send, To},
 };
 use crate::{
     actors::HealthCheck,
@@ -33,7 +34,10 @@ use crate::{
         shard::{Names, Shard, ShardError},
     },
     delivery::Relays,
-    domain::ids::{ClientId, TopicId},
+    domain::{
+        ids::{ClientId, TopicId},
+        rooms::OccupantState,
+    },
     protocol::wire,
     settings::{self, RedisAddress},
 };
@@ -233,6 +237,22 @@ impl Backplane for Cluster {
         self.shared.node.incarnation
     }
 
+    fn is_shared(&self) -> bool {
+        self.is_shared()
+    }
+
+    fn occupant_changed(&self, occupant: OccupantState, is_told: bool) {
+        if let Some(link) = &self.link {
+            link.do_send(OccupantChanged { occupant, is_told });
+        }
+    }
+
+    fn send_to_room(&self, nodes: Vec<Uuid>, message: envelope::Message) {
+        if let Some(link) = &self.link {
+            link.do_send(Send { to: To::SomeAndUnknown(nodes), message });
+        }
+    }
+
     fn client_changed(&self, client: ClientId) {
         if let Some(link) = &self.link {
             link.do_send(ClientChanged(client));
@@ -263,13 +283,13 @@ impl Backplane for Cluster {
 
     fn send(&self, node: Uuid, message: envelope::Message) {
         if let Some(link) = &self.link {
-            link.do_send(Send { node: Some(node), message });
+            link.do_send(Send { to: To::Node(node), message });
         }
     }
 
     fn send_to_all(&self, message: envelope::Message) {
         if let Some(link) = &self.link {
-            link.do_send(Send { node: None, message });
+            link.do_send(Send { to: To::All, message });
         }
     }
 

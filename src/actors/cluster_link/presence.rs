@@ -9,9 +9,15 @@ use actix::{AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{ClusterLink, topics::Send};
+use super::{
+    ClusterLink,
+    topics::{Send, To},
+};
 use crate::{
-    actors::{HealthCheck, message_manager::Bell, registry::ClientsElsewhere, topic_manager::FromNodes},
+    actors::{
+        HealthCheck, message_manager::Bell, registry::ClientsElsewhere, room_manager::RoomNews,
+        topic_manager::FromNodes,
+    },
     cluster::{
         elsewhere::{ClientState, Interests},
         envelope,
@@ -143,6 +149,7 @@ impl ClusterLink {
             self.push(node, &envelope::Message::Client(state), context);
         }
         self.send_interests(node, context);
+        self.send_occupants(node, context);
         self.push(node, &envelope::Message::SnapshotEnds, context);
     }
 
@@ -154,11 +161,12 @@ impl ClusterLink {
     }
 
     pub(super) fn snapshot_ended(&mut self, node: Uuid) {
-        if let Some((changed, interests)) = self.peers.snapshot_ends(node) {
+        if let Some((changed, snapshot)) = self.peers.snapshot_ends(node) {
             self.learn(node, changed);
-            self.cluster.elsewhere.put_interests(node, &interests);
+            self.cluster.elsewhere.put_interests(node, &snapshot.interests);
             // what the node has sent before may be lost
             self.ring(Bell::Missed);
+            self.tell_rooms(RoomNews::Snapshot { node, occupants: snapshot.occupants() });
         }
         self.show_completeness();
     }
@@ -168,6 +176,7 @@ impl ClusterLink {
         self.announcements.forget(node);
         self.directs.forget(node);
         self.forget_topics(node);
+        self.tell_rooms(RoomNews::Snapshot { node, occupants: Vec::new() });
         self.cluster.elsewhere.put_interests(node, &Interests::new());
         self.drop_draft(node);
         let gone = self.peers.remove(node);
@@ -196,7 +205,7 @@ impl ClusterLink {
                 // without it the process ends
                 let _ = actor.send(HealthCheck).await;
             }
-            address.do_send(Send { node: Some(node), message: envelope::Message::Passed(number) });
+            address.do_send(Send { to: To::Node(node), message: envelope::Message::Passed(number) });
         });
     }
 

@@ -45,12 +45,22 @@ pub(super) struct Ask {
     pub answer: oneshot::Sender<Answer>,
 }
 
-/// A message to a node, or to all others.
+/// A message to other nodes.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Send {
-    pub node: Option<Uuid>,
+    pub to: To,
     pub message: envelope::Message,
+}
+
+/// The nodes that get a message.
+pub(super) enum To {
+    /// This one.
+    Node(Uuid),
+    /// All others.
+    All,
+    /// These, and those of which not everything is known.
+    SomeAndUnknown(Vec<Uuid>),
 }
 
 /// What has subscribers here, and what waits for answers of other nodes.
@@ -220,8 +230,17 @@ impl Handler<Ask> for ClusterLink {
 impl Handler<Send> for ClusterLink {
     type Result = ();
 
-    fn handle(&mut self, Send { node, message }: Send, context: &mut Self::Context) {
-        let nodes = node.map_or_else(|| self.peers.nodes().collect(), |node| vec![node]);
+    fn handle(&mut self, Send { to, message }: Send, context: &mut Self::Context) {
+        let nodes = match to {
+            To::Node(node) => vec![node],
+            To::All => self.peers.nodes().collect(),
+            To::SomeAndUnknown(mut nodes) => {
+                nodes.extend(self.peers.incomplete());
+                nodes.sort_unstable();
+                nodes.dedup();
+                nodes
+            }
+        };
         for node in nodes {
             self.push(node, &message, context);
         }

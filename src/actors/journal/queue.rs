@@ -19,6 +19,8 @@ pub struct Queue<C: Change, A> {
     waiting: Vec<(C, A)>,
     /// a batch is being written, or will be once the mailbox is empty; further changes wait
     writing: bool,
+    /// the number of the last batch
+    batch: u64,
     /// a batch that is written, and told with the next one
     held: Option<Held<C, A>>,
     /// for how long it is held at most; a test may need longer
@@ -45,8 +47,13 @@ impl<C: Change, A> Queue<C, A> {
         !self.writing && self.waiting.is_empty() && self.held.is_none()
     }
 
+    /// The number of the batch that is being written, if one is.
+    pub fn batch_under_way(&self) -> Option<u64> {
+        self.writing.then_some(self.batch)
+    }
+
     pub fn new(journal: Recipient<Perform<C>>) -> Self {
-        Self { journal, waiting: Vec::new(), writing: false, held: None, join: JOIN, is_late: false }
+        Self { journal, waiting: Vec::new(), writing: false, batch: 0, held: None, join: JOIN, is_late: false }
     }
 }
 
@@ -101,6 +108,7 @@ pub fn write_batch<A: Journaling>(actor: &mut A, context: &mut Context<A>) {
         queue.writing = false;
         return;
     }
+    queue.batch += 1;
     let count = queue.waiting.len().min(A::Change::BATCH);
     let (changes, askers): (Vec<_>, Vec<_>) = queue.waiting.drain(..count).unzip();
     let changes: Arc<[A::Change]> = changes.into();

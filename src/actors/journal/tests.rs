@@ -8,7 +8,7 @@ use crate::{
     domain::{
         gateways::{Status, Transition},
         ids::{ClientId, GatewayId},
-        rooms::{Participant, RoomChange, RoomOutcome, RoomRefusal},
+        rooms::{Participant, Placed, RoomChange, RoomOutcome, RoomRefusal},
     },
     store::{
         GatewayRecord,
@@ -66,7 +66,7 @@ async fn changes_of_rooms_are_decided_whatever_is_recorded_with_them() {
         turned(0, Status::Connected),
     ]);
     let Performed::Done(Ok(decided)) = perform(&journal).await else { panic!() };
-    assert!(matches!(decided[..], [Ok(RoomOutcome::Created(_))]), "{decided:?}");
+    assert!(matches!(decided[..], [Ok(Placed { outcome: RoomOutcome::Created(_), .. })]), "{decided:?}");
     let Performed::Done(Ok(decided)) = perform(&journal).await else { panic!() };
     assert!(matches!(decided[..], [Err(RoomRefusal::NameTaken)]), "{decided:?}");
     journal.flush().await.unwrap();

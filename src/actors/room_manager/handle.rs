@@ -14,6 +14,7 @@ use crate::{
     actors::journal::{Perform, Place, Places},
     auth::{LookupError, accounts::Accounts},
     clock::Clock,
+    cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
         budget::OverLimit,
@@ -66,6 +67,24 @@ fn is_new_member(outcome: RoomOutcome) -> Option<bool> {
     }
 }
 
+/// What the RoomManager and its handle use.
+pub struct Dependencies {
+    /// Decides and writes changes.
+    pub journal: Recipient<Perform<RoomChange>>,
+    /// Delivers frames to sessions.
+    pub relays: Arc<Relays>,
+    /// The other nodes.
+    pub backplane: Arc<dyn Backplane>,
+    /// The database.
+    pub store: Store,
+    /// The accounts of members.
+    pub accounts: Arc<Accounts>,
+    /// `limits.rooms_per_user`
+    pub limit: RoomLimit,
+    /// The time of events.
+    pub clock: Clock,
+}
+
 /// Clones are handles of the same RoomManager.
 #[derive(Clone)]
 pub struct Rooms {
@@ -84,17 +103,11 @@ impl fmt::Debug for Rooms {
 }
 
 impl Rooms {
-    /// Starts the RoomManager, which sends its changes to `journal`.
-    pub fn start(
-        arbiter: &ArbiterHandle,
-        journal: Recipient<Perform<RoomChange>>,
-        relays: Arc<Relays>,
-        store: Store,
-        accounts: Arc<Accounts>,
-        limit: RoomLimit,
-        clock: Clock,
-    ) -> Self {
-        let manager = RoomManager::new(journal, relays.clone(), clock);
+    /// Starts the RoomManager.
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
+        let (relays, store) = (with.relays.clone(), with.store.clone());
+        let (accounts, limit) = (with.accounts.clone(), with.limit);
+        let manager = RoomManager::new(with);
         let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
         Self { manager, relays, store, accounts, limit, places: Places::default() }
     }

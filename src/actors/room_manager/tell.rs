@@ -111,7 +111,11 @@ impl RoomManager {
         }
         let first = self.occupancy.attach(room, who, session.clone(), *attachment);
         let now = self.clock.now();
-        let presence = (first == Some(true)).then_some(Presence::Online);
+        let is_first = first == Some(true) && !self.elsewhere.is_present(room.id, who.client);
+        let presence = is_first.then_some(Presence::Online);
+        if first.is_some() {
+            self.announce(room.id, who, newly);
+        }
         self.broadcast(room.id, || chat::participant_event(ParticipantEvent::Joined, room.id, who, presence, now));
         if *attachment == Attachment::Joined {
             history.iter().for_each(|history| self.tell(session, history));
@@ -134,7 +138,11 @@ impl RoomManager {
             self.tell(session, &farewell);
         }
         let now = self.clock.now();
-        let presence = (!sockets.is_empty()).then_some(Presence::Offline);
+        if !sockets.is_empty() {
+            self.announce(room, who, true);
+        }
+        let was_present = !sockets.is_empty() || self.elsewhere.is_present(room, who.client);
+        let presence = was_present.then_some(Presence::Offline);
         self.broadcast(room, || chat::participant_event(ParticipantEvent::Left, room, who, presence, now));
     }
 

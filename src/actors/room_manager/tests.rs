@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use actix::Arbiter;
+use actix::{Arbiter, Recipient};
 use chrono::DateTime;
 use futures_util::FutureExt;
 use serde_json::json;
@@ -11,18 +11,19 @@ use super::*;
 use crate::{
     actors::journal::{Performed, testing::TestJournal},
     auth::accounts::test_accounts,
+    cluster::LocalBackplane,
     delivery::testing::{Peer, worker},
     domain::{
         accounts::{Account, tests::user},
         ids::{MessageId, Role},
         rooms::{Message as ChatMessage, Room, RoomLimit, Wanted},
     },
-    store::test_store,
+    store::{Decided, test_store},
 };
 
 const ROOM: RoomId = RoomId(7);
 
-type Asking = Pin<Box<dyn Future<Output = Decided>>>;
+type Asking = Pin<Box<dyn Future<Output = Answer>>>;
 
 struct Scene {
     rooms: Rooms,
@@ -35,7 +36,16 @@ impl Scene {
         let (folder, store) = test_store().await;
         let (journal, changes) = TestJournal::start();
         let (accounts, clock) = (test_accounts(&store).await, Clock::default());
-        let rooms = Rooms::start(&Arbiter::current(), changes, worker(), store, accounts, RoomLimit(0), clock);
+        let with = Dependencies {
+            journal: changes,
+            relays: worker(),
+            backplane: Arc::new(LocalBackplane),
+            store,
+            accounts,
+            limit: RoomLimit(0),
+            clock,
+        };
+        let rooms = Rooms::start(&Arbiter::current(), with);
         Self { rooms, journal, _folder: folder }
     }
 
@@ -55,7 +65,7 @@ impl Scene {
         let join = RoomChange::Join { room: ROOM, who: who.clone(), wanted: Wanted::Nothing };
         let joined = self.ask(join, socket);
         self.journal
-            .write(vec![Ok(RoomOutcome::Joined { room: Arc::new(room()), who, newly: true, history: None })])
+            .write(vec![Ok(RoomOutcome::Joined { room: Arc::new(room()), who, newly: true, history: None }.into())])
             .await;
         joined.await.unwrap();
         assert_eq!(kind(peer).await, "room_joined");
@@ -87,7 +97,7 @@ fn posted(account: &Account, id: i64, text: &str) -> Decided {
         edited_at: None,
         deleted_at: None,
     };
-    Ok(RoomOutcome::Posted { message: Arc::new(message), newly: true })
+    Ok(RoomOutcome::Posted { message: Arc::new(message), newly: true }.into())
 }
 
 #[actix_web::test]
@@ -196,7 +206,7 @@ async fn a_client_that_is_no_member_any_more_has_no_sockets_in_the_room() {
     let who = bob.participant();
     let left = scene.ask(RoomChange::Remove { room: ROOM, by: alice.id, whose: bob.id }, None);
     let outcome = RoomOutcome::Left { room: ROOM, who, removed: true, new_owner: None };
-    scene.journal.write(vec![Ok(outcome)]).await;
+    scene.journal.write(vec![Ok(outcome.into())]).await;
     left.await.unwrap();
     assert_eq!(of_bob.json().await, json!({ "type": "room_left", "room_id": ROOM, "reason": "removed" }));
     assert_eq!(kind(&mut of_alice).await, "user_left");

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Participant, Room};
+use super::{OccupantState, Participant, Room};
 use crate::domain::{
     ids::{ClientId, RoomId},
     subscriptions::{Audience, Location},
@@ -177,6 +177,29 @@ impl<S: Location + Clone> Occupancy<S> {
     /// The client, if it has a socket in the room.
     pub fn participant(&self, room: RoomId, client: ClientId) -> Option<Participant> {
         self.rooms.get(&room)?.occupants.get(&client).map(|occupant| occupant.who.clone())
+    }
+
+    /// Whether there are sockets in a room.
+    pub fn is_occupied(&self, room: RoomId) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
+    /// What other nodes are told of a client in a room.
+    pub fn occupant(&self, room: RoomId, who: &Participant) -> OccupantState {
+        let occupied = self.rooms.get(&room);
+        let sockets = occupied.and_then(|occupied| Some(occupied.occupants.get(&who.client)?.sessions.len()));
+        OccupantState {
+            room,
+            who: who.clone(),
+            is_private: occupied.is_some_and(|occupied| occupied.is_private),
+            sockets: u32::try_from(sockets.unwrap_or(0)).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Removes all sockets from a room.
+    pub fn vacate(&mut self, room: RoomId) -> Vec<(Participant, Vec<(S, Attachment)>)> {
+        let who = self.present(room).into_iter().map(|(who, _)| who).collect::<Vec<_>>();
+        who.into_iter().map(|who| (who.clone(), self.detach_client(room, who.client))).collect()
     }
 
     /// The clients with sockets in a room, and how many each has.

@@ -4,11 +4,12 @@
 //!
 //! [`Store::write_journal`]: crate::store::Store::write_journal
 
+mod events;
 mod members;
 mod messages;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -17,23 +18,28 @@ use entity::{room_members, rooms};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::LockType,
 };
+use uuid::Uuid;
 
 use super::StoreError;
 use crate::{
     clock::Clock,
     domain::{
         ids::{ClientId, RoomId},
-        rooms::{Memberships, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
+        rooms::{Memberships, Placed, RoomChange, RoomLimit, RoomOutcome, RoomRefusal},
     },
 };
 
 /// Conditions per statement, since SQLite limits the depth of an expression to 1000.
 const CHUNK: usize = 200;
 
-/// The outcome of one change.
-pub type Decided = Result<RoomOutcome, RoomRefusal>;
+/// The outcome of one change, and its position among the events of its room.
+pub type Decided = Result<Placed, RoomRefusal>;
 
-/// Writes all changes in order. Returns the outcome of each.
+/// The outcome of one change.
+type Decision = Result<RoomOutcome, RoomRefusal>;
+
+/// Writes all changes in order. Returns the outcome of each. Their events are recorded for other nodes, if `broker` is given: the
+/// one that writes them.
 ///
 /// # Errors
 /// When the database fails; then the transaction is not to be committed.
@@ -42,6 +48,7 @@ pub(in crate::store) async fn apply(
     changes: &[RoomChange],
     rooms_per_user: usize,
     nearly_full: bool,
+    broker: Option<Uuid>,
     clock: &Clock,
 ) -> Result<Vec<Decided>, StoreError> {
     if changes.is_empty() {
@@ -66,13 +73,17 @@ pub(in crate::store) async fn apply(
             rest = &rest[1..];
         }
     }
-    Ok(decided)
+    match broker {
+        Some(broker) => events::record(&work, decided, broker).await,
+        None => Ok(decided.into_iter().map(|decided| decided.map(Placed::from)).collect()),
+    }
 }
 
 /// Ends all memberships of a client that is deleted; what it owns passes on as if it had left.
 pub(in crate::store) async fn leave_all(
     transaction: &impl ConnectionTrait,
     who: ClientId,
+    broker: Option<Uuid>,
     clock: &Clock,
 ) -> Result<(), StoreError> {
     let rooms: Vec<i64> = room_members::Entity::find()
@@ -84,7 +95,7 @@ pub(in crate::store) async fn leave_all(
         .await?;
     let changes: Vec<_> = rooms.into_iter().map(|room| RoomChange::Leave { room: RoomId(room), who }).collect();
     // leaving takes no space
-    apply(transaction, &changes, 0, false, clock).await?;
+    apply(transaction, &changes, 0, false, broker, clock).await?;
     Ok(())
 }
 
@@ -93,6 +104,8 @@ struct Work<'a, C> {
     transaction: &'a C,
     /// those that the changes concern
     memberships: Memberships,
+    /// the number of the last event of each room, before this transaction
+    last_events: HashMap<RoomId, i64>,
     limit: RoomLimit,
     nearly_full: bool,
     now: DateTime<Utc>,
@@ -113,7 +126,7 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
                 clients.entry(room.0).or_default().extend([Some(by), other].into_iter().flatten().map(ClientId::uuid));
             }
         }
-        let mut memberships = Memberships::default();
+        let (mut memberships, mut last_events) = (Memberships::default(), HashMap::new());
         if !clients.is_empty() {
             let found = rooms::Entity::find()
                 .filter(rooms::Column::Id.is_in(clients.keys().copied()))
@@ -121,7 +134,10 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
                 .lock(LockType::NoKeyUpdate)
                 .all(transaction)
                 .await?;
-            found.into_iter().for_each(|row| memberships.put_room(Arc::new(row.into())));
+            for row in found {
+                last_events.insert(RoomId(row.id), row.last_event);
+                memberships.put_room(Arc::new(row.into()));
+            }
         }
         let clients: Vec<_> = clients.into_iter().collect();
         for some in clients.chunks(CHUNK) {
@@ -137,10 +153,10 @@ impl<'a, C: ConnectionTrait> Work<'a, C> {
             }
         }
         // taken after the locks, so that times are in the order of ids
-        Ok(Self { transaction, memberships, limit, nearly_full, now: clock.now() })
+        Ok(Self { transaction, memberships, last_events, limit, nearly_full, now: clock.now() })
     }
 
-    async fn apply(&mut self, change: &RoomChange) -> Result<Decided, StoreError> {
+    async fn apply(&mut self, change: &RoomChange) -> Result<Decision, StoreError> {
         match change {
             RoomChange::Create { creator, name, description, is_private } => {
                 self.create(creator, name, description.as_ref(), *is_private).await

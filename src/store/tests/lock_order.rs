@@ -15,7 +15,7 @@ use crate::{
             change::{Ending, MessageChange, MessageDecided, Take},
         },
         refresh_tokens::{RefreshToken, ShownRefreshToken},
-        rooms::{RoomChange, RoomOutcome, Wanted},
+        rooms::{Placed, RoomChange, RoomOutcome, Wanted},
         topics::history::Append,
     },
     store::{ChangeLimits, Changes, DeviceChange, Record, Rotation, StoreError, UserChange},
@@ -178,7 +178,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             .unwrap()
             .into_iter()
             .map(|outcome| match outcome {
-                Ok(RoomOutcome::Created(room)) => room.id,
+                Ok(Placed { outcome: RoomOutcome::Created(room), .. }) => room.id,
                 other => panic!("{other:?}"),
             })
             .collect();

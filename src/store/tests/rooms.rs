@@ -5,7 +5,7 @@ use crate::store::{ChangeLimits, Changes};
 use crate::{
     domain::{
         ids::RoomId,
-        rooms::{RoomChange, RoomOutcome, RoomRefusal, RoomRole, Wanted},
+        rooms::{Placed, RoomChange, RoomOutcome, RoomRefusal, RoomRole, Wanted},
     },
     store::Decided,
 };
@@ -34,7 +34,7 @@ impl Fixture {
 
     async fn room(&self, creator: &Participant, is_private: bool) -> RoomId {
         match self.decide(&[create(creator, "room", is_private)]).await.remove(0) {
-            Ok(RoomOutcome::Created(room)) => room.id,
+            Ok(Placed { outcome: RoomOutcome::Created(room), .. }) => room.id,
             other => panic!("{other:?}"),
         }
     }
@@ -42,7 +42,9 @@ impl Fixture {
 
 fn message(decided: &Decided) -> (i64, bool, DateTime<Utc>) {
     match decided {
-        Ok(RoomOutcome::Posted { message, newly }) => (message.id.0, *newly, message.created_at),
+        Ok(Placed { outcome: RoomOutcome::Posted { message, newly }, .. }) => {
+            (message.id.0, *newly, message.created_at)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -64,9 +66,9 @@ async fn changes_are_decided_in_order_each_with_what_came_before_it() {
         .await;
     assert!(matches!(decided[0], Err(RoomRefusal::NameTaken)), "{decided:?}");
     assert!(matches!(decided[1], Err(RoomRefusal::NotAMember)), "{decided:?}");
-    assert!(matches!(decided[2], Ok(RoomOutcome::Joined { newly: true, .. })), "{decided:?}");
+    assert!(matches!(decided[2], Ok(Placed { outcome: RoomOutcome::Joined { newly: true, .. }, .. })), "{decided:?}");
     assert!(message(&decided[3]).1);
-    assert!(matches!(decided[4], Ok(RoomOutcome::Left { removed: true, .. })), "{decided:?}");
+    assert!(matches!(decided[4], Ok(Placed { outcome: RoomOutcome::Left { removed: true, .. }, .. })), "{decided:?}");
     assert!(matches!(decided[5], Err(RoomRefusal::NotAMember)), "{decided:?}");
 }
 
@@ -101,12 +103,14 @@ async fn the_moderator_who_has_been_there_for_longest_follows_an_owner_who_leave
     let owners = [(&anna, Some(&carl)), (&carl, Some(&dora)), (&dora, Some(&bert)), (&bert, None)];
     for (owner, next) in owners {
         let left = fixture.decide(&[RoomChange::Leave { room, who: owner.client }]).await.remove(0);
-        let Ok(RoomOutcome::Left { new_owner, removed: false, .. }) = left else { panic!("{left:?}") };
+        let Ok(Placed { outcome: RoomOutcome::Left { new_owner, removed: false, .. }, .. }) = left else {
+            panic!("{left:?}")
+        };
         assert_eq!(new_owner.as_ref(), next);
     }
     // the room stays, for whoever comes
     let joined = fixture.decide(&[join(room, &bert)]).await.remove(0);
-    assert!(matches!(joined, Ok(RoomOutcome::Joined { newly: true, .. })), "{joined:?}");
+    assert!(matches!(joined, Ok(Placed { outcome: RoomOutcome::Joined { newly: true, .. }, .. })), "{joined:?}");
 }
 
 #[tokio::test]
@@ -117,7 +121,7 @@ async fn a_private_room_goes_with_its_last_member() {
     let decided = fixture
         .decide(&[post(room, &anna, "hello", None), RoomChange::Leave { room, who: anna.client }, join(room, &anna)])
         .await;
-    assert!(matches!(decided[1], Ok(RoomOutcome::Left { new_owner: None, .. })), "{decided:?}");
+    assert!(matches!(decided[1], Ok(Placed { outcome: RoomOutcome::Left { new_owner: None, .. }, .. })), "{decided:?}");
     assert!(matches!(decided[2], Err(RoomRefusal::NoSuchRoom)), "{decided:?}");
 }
 

@@ -133,7 +133,7 @@ impl Store {
         }
         if changed.deleted_at.is_some() {
             known_logins::forget(&transaction, id).await?;
-            rooms::changes::leave_all(&transaction, client, &self.clock).await?;
+            rooms::changes::leave_all(&transaction, client, self.recording_broker(), &self.clock).await?;
         }
         changed.version = counters::next(&transaction, Counter::Change).await?;
         let changed = changed.into_active_model().reset_all().update(&transaction).await?;

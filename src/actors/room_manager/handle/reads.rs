@@ -114,7 +114,7 @@ impl Rooms {
         Ok(history)
     }
 
-    /// The clients with sockets in a room on this node, and how many each has. For members only.
+    /// The clients with sockets in a room, and how many each has. For members only.
     ///
     /// # Errors
     /// The client is not a member.
@@ -123,7 +123,7 @@ impl Rooms {
         Ok(self.manager.send(GetPresence(room)).await?)
     }
 
-    /// The number of sockets on this node in each room that is not private.
+    /// The number of sockets in each room that is not private.
     ///
     /// # Errors
     /// The RoomManager has stopped.

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use super::{
     super::{Page, count_deserted, count_joined, read_page},
-    Decided, Work,
+    Decision, Work,
 };
 use crate::{
     domain::{
@@ -30,7 +30,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         name: &str,
         description: Option<&String>,
         is_private: bool,
-    ) -> Result<Decided, StoreError> {
+    ) -> Result<Decision, StoreError> {
         if self.is_deleted(creator.client).await? {
             return Ok(Err(RoomRefusal::ClientDeleted));
         }
@@ -64,7 +64,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(Ok(RoomOutcome::Created(room)))
     }
 
-    pub(super) async fn join(&mut self, id: RoomId, who: &Participant, wanted: Wanted) -> Result<Decided, StoreError> {
+    pub(super) async fn join(&mut self, id: RoomId, who: &Participant, wanted: Wanted) -> Result<Decision, StoreError> {
         let room = match self.memberships.room(id, who.client) {
             Ok(room) => room.clone(),
             Err(refusal) => return Ok(Err(refusal)),
@@ -113,7 +113,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         by: ClientId,
         who: &Participant,
         role: RoomRole,
-    ) -> Result<Decided, StoreError> {
+    ) -> Result<Decision, StoreError> {
         let allowed = self.memberships.check_addition(id, by).and_then(|()| self.memberships.room(id, by).cloned());
         let room = match allowed {
             Ok(room) => room,
@@ -205,7 +205,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         by: ClientId,
         whose: ClientId,
         role: RoomRole,
-    ) -> Result<Decided, StoreError> {
+    ) -> Result<Decision, StoreError> {
         let member = match self.memberships.check_role_change(room, by, whose) {
             Ok(member) => member.clone(),
             Err(refusal) => return Ok(Err(refusal)),

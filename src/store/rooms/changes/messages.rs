@@ -11,7 +11,7 @@ use sea_orm::{
     Set, sea_query::OnConflict,
 };
 
-use super::{CHUNK, Decided, Work, members::member_row};
+use super::{CHUNK, Decision, Work, members::member_row};
 use crate::{
     domain::{
         ids::{ClientId, MessageId, RoomId},
@@ -40,7 +40,7 @@ enum Known {
 
 impl<C: ConnectionTrait> Work<'_, C> {
     /// Writes posts, read marks and typing, in any order.
-    pub(super) async fn talk(&mut self, changes: &[RoomChange]) -> Result<Vec<Decided>, StoreError> {
+    pub(super) async fn talk(&mut self, changes: &[RoomChange]) -> Result<Vec<Decision>, StoreError> {
         // each is overwritten below
         let mut decided = vec![Err(RoomRefusal::DatabaseUnavailable); changes.len()];
         self.post_all(changes, &mut decided).await?;
@@ -55,7 +55,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
     }
 
     /// Writes new messages in order. A message that was posted before under its `client_msg_id` is not written again.
-    async fn post_all(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
+    async fn post_all(&mut self, changes: &[RoomChange], decided: &mut [Decision]) -> Result<(), StoreError> {
         let mut known = self.named_messages(changes).await?;
         let (mut rows, mut indexes, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         for (index, change) in changes.iter().enumerate() {
@@ -156,7 +156,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
     }
 
     /// Moves read marks. Of several marks of one member the newest counts.
-    async fn mark_all_read(&mut self, changes: &[RoomChange], decided: &mut [Decided]) -> Result<(), StoreError> {
+    async fn mark_all_read(&mut self, changes: &[RoomChange], decided: &mut [Decision]) -> Result<(), StoreError> {
         use messages::{Column, Entity};
         let marked = |change: &RoomChange| match change {
             RoomChange::Read { message, .. } => Some(message.0),
@@ -223,7 +223,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         id: MessageId,
         by: ClientId,
         content: &Arc<str>,
-    ) -> Result<Decided, StoreError> {
+    ) -> Result<Decision, StoreError> {
         let mut message = match self.message(room, id, by).await? {
             Ok(message) => message,
             Err(refusal) => return Ok(Err(refusal)),
@@ -237,7 +237,7 @@ impl<C: ConnectionTrait> Work<'_, C> {
         Ok(Ok(RoomOutcome::Edited(Arc::new(message))))
     }
 
-    pub(super) async fn delete(&mut self, room: RoomId, id: MessageId, by: ClientId) -> Result<Decided, StoreError> {
+    pub(super) async fn delete(&mut self, room: RoomId, id: MessageId, by: ClientId) -> Result<Decision, StoreError> {
         let mut message = match self.message(room, id, by).await? {
             Ok(message) => message,
             Err(refusal) => return Ok(Err(refusal)),

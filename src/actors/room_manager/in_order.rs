@@ -1,0 +1,325 @@
+//! The events of rooms in their order, if several nodes share the database: an event of another node that is missing is read
+//! from there.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use tokio::sync::oneshot;
+
+use super::{Answer, RoomManager, answer};
+use crate::{
+    actors::journal::Journaling,
+    cluster::envelope,
+    delivery::SessionHandle,
+    domain::{
+        ids::RoomId,
+        rooms::{Attachment, Line, Message, Next, Participant, Position, RoomEvent, RoomOutcome},
+    },
+    protocol::{
+        chat::{self, ParticipantEvent, Presence},
+        close_code::CloseCode,
+    },
+    store::{RecordedEvent, StoreError},
+};
+
+/// How long an event may be late before it is looked for in the database.
+const LATE: Duration = Duration::from_millis(50);
+
+/// The period in which rooms with sockets here are compared with the database, since the last event may be missing.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// An event of another node.
+#[derive(Debug)]
+pub struct Event {
+    /// What has happened.
+    pub event: RoomEvent,
+    /// The message that it is about.
+    pub message: Option<Message>,
+    /// The client that has joined had no socket in the room before, and has one now.
+    pub comes_online: bool,
+}
+
+/// An outcome of a change at this node.
+#[derive(Debug)]
+pub(super) struct Own {
+    outcome: RoomOutcome,
+    socket: Option<(SessionHandle, Attachment)>,
+    answer: Option<oneshot::Sender<Answer>>,
+}
+
+/// A room that has sockets here, or that some are joining.
+#[derive(Default)]
+pub(super) struct OrderedRoom {
+    line: Line<Own, Event>,
+    /// what is missing is being read, or will be
+    is_reading: bool,
+    /// an event of this node that was read from the database, and the batch that was written then: its outcome may still come
+    unanswered: Option<(i64, u64)>,
+}
+
+impl RoomManager {
+    /// A socket asks to join: later events of other nodes are for it, too.
+    pub(super) fn joins(&mut self, room: RoomId) {
+        if self.backplane.is_shared() {
+            self.ordered.entry(room).or_default().line.joins();
+        }
+    }
+
+    /// A socket that wanted to join is answered.
+    pub(super) fn has_joined(&mut self, room: RoomId, context: &mut Context<Self>) {
+        if let Some(ordered) = self.ordered.get_mut(&room) {
+            ordered.line.has_joined();
+            self.go_on(room, context);
+        }
+    }
+
+    /// Tells an outcome in its turn.
+    pub(super) fn put_own(
+        &mut self,
+        outcome: RoomOutcome,
+        position: Position,
+        socket: Option<(SessionHandle, Attachment)>,
+        answer: Option<oneshot::Sender<Answer>>,
+        context: &mut Context<Self>,
+    ) {
+        self.tell_nodes(&outcome, position, socket.as_ref());
+        let Some(room) = outcome.event().map(|(room, _)| room).or_else(|| outcome.rejoined()) else { return };
+        let own = Own { outcome, socket, answer };
+        match self.ordered.get_mut(&room) {
+            Some(ordered) => {
+                let is_join = own.socket.is_some() && matches!(own.outcome, RoomOutcome::Joined { .. });
+                ordered.line.put_own(position, own, is_join);
+                self.go_on(room, context);
+            }
+            None => self.tell_own(room, own, context),
+        }
+    }
+
+    /// Tells the nodes with sockets in the room.
+    fn tell_nodes(&self, outcome: &RoomOutcome, position: Position, socket: Option<&(SessionHandle, Attachment)>) {
+        let Position::Event(sequence) = position else { return };
+        let Some((room, event)) = outcome.event() else { return };
+        let nodes = self.elsewhere.nodes(room);
+        if nodes.is_empty() && self.backplane.elsewhere().is_complete() {
+            return;
+        }
+        let comes_online = match &event {
+            RoomEvent::Joined(who) => {
+                socket.is_some_and(|(session, _)| session.is_open()) && !self.is_present(room, who)
+            }
+            _ => false,
+        };
+        let message = outcome.message().map(|message| Message::clone(message));
+        let event = envelope::Message::RoomEvent { room, sequence, event, message, comes_online };
+        self.backplane.send_to_room(nodes, event);
+    }
+
+    /// Whether a client has a socket in a room at any node.
+    pub(super) fn is_present(&self, room: RoomId, who: &Participant) -> bool {
+        self.occupancy.participant(room, who.client).is_some() || self.elsewhere.is_present(room, who.client)
+    }
+
+    /// An event of another node has come.
+    pub(super) fn put_elsewhere(&mut self, room: RoomId, sequence: i64, event: Event, context: &mut Context<Self>) {
+        if let Some(ordered) = self.ordered.get_mut(&room) {
+            ordered.line.put_elsewhere(sequence, event);
+            self.go_on(room, context);
+        }
+    }
+
+    /// Tells everything whose turn it is.
+    pub(super) fn go_on(&mut self, room: RoomId, context: &mut Context<Self>) {
+        while let Some(ordered) = self.ordered.get_mut(&room) {
+            match ordered.line.take_next() {
+                Some(Next::Own { outcome, is_new: true }) => self.tell_own(room, outcome, context),
+                Some(Next::Own { outcome, is_new: false }) => answer(outcome.answer, Ok(outcome.outcome)),
+                Some(Next::Elsewhere(event)) => self.tell_event(room, event),
+                None => {
+                    let (has_gap, last) = (ordered.line.has_gap(), ordered.line.last());
+                    if !ordered.line.is_awaited() && !self.occupancy.is_occupied(room) {
+                        // nobody here is told any more
+                        self.end_line(room, context);
+                    } else if let Some(last) = last.filter(|_| has_gap) {
+                        self.read_later(room, last + 1, LATE, context);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tell_own(&mut self, room: RoomId, own: Own, context: &mut Context<Self>) {
+        let was_occupied = self.occupancy.is_occupied(room);
+        self.tell_outcome(&own.outcome, own.socket.as_ref());
+        answer(own.answer, Ok(own.outcome));
+        if !was_occupied && self.occupancy.is_occupied(room) {
+            self.look_after_announcement(room, context);
+        }
+    }
+
+    fn tell_event(&mut self, room: RoomId, event: Event) {
+        let Event { event, message, comes_online } = event;
+        let message = message.map(Arc::new);
+        let outcome = match event {
+            RoomEvent::Joined(who) => {
+                let (presence, now) = (comes_online.then_some(Presence::Online), self.clock.now());
+                let joined = || chat::participant_event(ParticipantEvent::Joined, room, &who, presence, now);
+                return self.broadcast(room, joined);
+            }
+            RoomEvent::Left { who, removed, new_owner } => RoomOutcome::Left { room, who, removed, new_owner },
+            RoomEvent::RoleSet { who, role } => RoomOutcome::RoleSet { room, who, role },
+            RoomEvent::MarkedRead { who, message } => RoomOutcome::MarkedRead { room, who, message, newly: true },
+            RoomEvent::Posted(_) | RoomEvent::Edited(_) | RoomEvent::Deleted(_) => {
+                // else it was deleted with its room
+                let Some(message) = message else { return };
+                match event {
+                    RoomEvent::Posted(_) => RoomOutcome::Posted { message, newly: true },
+                    RoomEvent::Edited(_) => RoomOutcome::Edited(message),
+                    _ => RoomOutcome::Deleted { message, newly: true },
+                }
+            }
+        };
+        self.tell_outcome(&outcome, None);
+    }
+
+    /// A socket is the first in a room here: reads what has happened before the other nodes knew of it.
+    fn look_after_announcement(&self, room: RoomId, context: &mut Context<Self>) {
+        let backplane = self.backplane.clone();
+        let announced = async move { backplane.announced().await };
+        context.spawn(announced.into_actor(self).map(move |(), rooms, context| {
+            rooms.compare(vec![room], context);
+        }));
+    }
+
+    /// Compares all rooms with sockets here with the database, now and in a period.
+    pub(super) fn look_for_missed_regularly(&self, context: &mut Context<Self>) {
+        if self.backplane.is_shared() {
+            context.run_interval(PERIOD, Self::look_for_missed);
+        }
+    }
+
+    /// Compares all rooms with sockets here with the database.
+    pub(super) fn look_for_missed(&mut self, context: &mut Context<Self>) {
+        let rooms: Vec<_> = self.ordered.keys().copied().collect();
+        rooms.iter().for_each(|room| self.go_on(*room, context));
+        self.compare(rooms, context);
+    }
+
+    fn compare(&mut self, rooms: Vec<RoomId>, context: &mut Context<Self>) {
+        if rooms.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        let last = async move {
+            let last = store.last_room_events(&rooms).await;
+            (rooms, last)
+        };
+        context.spawn(last.into_actor(self).map(|(asked, last), rooms, context| {
+            // else it is tried again after the period
+            let Ok(last) = last else { return };
+            for room in asked {
+                let known = rooms.ordered.get(&room).and_then(|ordered| ordered.line.last());
+                // a deleted room has none
+                let last = last.get(&room).copied().unwrap_or(i64::MAX);
+                if known.is_some_and(|known| last > known) {
+                    rooms.read_later(room, last, LATE, context);
+                }
+            }
+        }));
+    }
+
+    /// Reads what is missing in a room, if the events up to this one have not come after a time.
+    fn read_later(&mut self, room: RoomId, up_to: i64, wait: Duration, context: &mut Context<Self>) {
+        let Some(ordered) = self.ordered.get_mut(&room).filter(|ordered| !ordered.is_reading) else { return };
+        ordered.is_reading = true;
+        context.run_later(wait, move |rooms, context| {
+            let Some(ordered) = rooms.ordered.get_mut(&room) else { return };
+            let Some(last) = ordered.line.last().filter(|last| *last < up_to) else {
+                ordered.is_reading = false;
+                return rooms.go_on(room, context);
+            };
+            ordered.line.reads();
+            let store = rooms.store.clone();
+            let events = async move { store.room_events(room, last).await };
+            context.spawn(events.into_actor(rooms).map(move |events, rooms, context| {
+                rooms.has_read(room, up_to, events, context);
+            }));
+        });
+    }
+
+    fn has_read(
+        &mut self,
+        room: RoomId,
+        up_to: i64,
+        events: Result<Vec<RecordedEvent>, StoreError>,
+        context: &mut Context<Self>,
+    ) {
+        let batch = self.queue().batch_under_way();
+        let Some(ordered) = self.ordered.get_mut(&room) else { return };
+        ordered.is_reading = false;
+        let (Ok(events), Some(last)) = (events, ordered.line.last()) else {
+            return self.read_later(room, up_to, PERIOD, context);
+        };
+        // nothing is left of a room that is deleted
+        let is_missing = events.first().map_or(up_to > last && up_to < i64::MAX, |first| first.sequence > last + 1);
+        if is_missing {
+            return self.give_up(room, context);
+        }
+        let this_node = self.backplane.incarnation();
+        for RecordedEvent { sequence, broker, event, message } in events {
+            if sequence <= last || ordered.line.holds_own(sequence) {
+                continue;
+            }
+            if broker == this_node && ordered.awaits_outcome(sequence, batch) {
+                return self.read_later(room, up_to, LATE, context);
+            }
+            let Some(event) = event else { return self.give_up(room, context) };
+            ordered.line.put_elsewhere(sequence, Event { event, message, comes_online: false });
+        }
+        self.go_on(room, context);
+    }
+
+    /// Sockets in a room whose events cannot be told completely are closed: they get what they miss when they join again.
+    fn give_up(&mut self, room: RoomId, context: &mut Context<Self>) {
+        tracing::warn!(%room, "events of a room are not recorded any more: its sockets are closed");
+        for (who, sessions) in self.occupancy.vacate(room) {
+            sessions.iter().for_each(|(session, _)| self.relays.close(session, CloseCode::TryAgainLater));
+            self.announce(room, &who, false);
+        }
+        self.end_line(room, context);
+    }
+
+    fn end_line(&mut self, room: RoomId, context: &mut Context<Self>) {
+        if let Some(ordered) = self.ordered.remove(&room) {
+            ordered.line.end().for_each(|own| self.tell_own(room, own, context));
+        }
+    }
+}
+
+impl OrderedRoom {
+    /// Whether the outcome of an event that this node has written may still come: its batch is being written.
+    fn awaits_outcome(&mut self, sequence: i64, batch: Option<u64>) -> bool {
+        let Some(batch) = batch else { return false };
+        let since = match self.unanswered {
+            Some((of, since)) if of == sequence => since,
+            _ => batch,
+        };
+        self.unanswered = Some((sequence, since));
+        since == batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_an_event_of_this_node_may_come_while_its_batch_is_written() {
+        let mut room = OrderedRoom::default();
+        assert!(!room.awaits_outcome(1, None));
+        // it was read before the second batch began
+        assert!(room.awaits_outcome(1, Some(1)) && room.awaits_outcome(1, Some(1)));
+        assert!(!room.awaits_outcome(1, Some(2)));
+        assert!(room.awaits_outcome(2, Some(2)));
+    }
+}

@@ -1,0 +1,278 @@
+//! The order in which a node handles the events of a room. They come from the node's own changes, from other nodes and from the
+//! database, in any order, and are handled by their numbers. An event whose predecessor is missing is held.
+
+use std::collections::BTreeMap;
+
+use super::Position;
+
+/// Events of other nodes that are held at most. The database has what is more.
+const HELD: usize = 1000;
+
+/// The events of a room: `O` is an outcome of a change at this node, `E` an event of another.
+#[derive(Debug)]
+pub struct Line<O, E> {
+    /// the last event that was handled; not known before a socket has joined
+    last: Option<i64>,
+    /// by the number of the event, then what comes after it in the order of arrival
+    held: BTreeMap<(i64, u64), Held<O, E>>,
+    arrivals: u64,
+    /// sockets that are joining: each gets the history up to a number that is not known yet, and then all later events
+    joining: usize,
+    /// the highest number among this node's own outcomes: sockets that are still joining come behind it
+    own: i64,
+    /// an event was not held since there were too many
+    is_cut: bool,
+}
+
+#[derive(Debug)]
+enum Held<O, E> {
+    Own(O),
+    Elsewhere(E),
+}
+
+/// What is to be handled next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<O, E> {
+    /// An outcome of this node.
+    Own {
+        /// The outcome.
+        outcome: O,
+        /// False: the event was handled before, as the database had it.
+        is_new: bool,
+    },
+    /// An event of another node.
+    Elsewhere(E),
+}
+
+impl<O, E> Default for Line<O, E> {
+    fn default() -> Self {
+        Self { last: None, held: BTreeMap::new(), arrivals: 0, joining: 0, own: 0, is_cut: false }
+    }
+}
+
+impl<O, E> Line<O, E> {
+    /// The last event that was handled.
+    pub fn last(&self) -> Option<i64> {
+        self.last
+    }
+
+    /// A socket wants to join.
+    pub fn joins(&mut self) {
+        self.joining += 1;
+    }
+
+    /// A socket that wanted to join has got its answer, which was put before.
+    pub fn has_joined(&mut self) {
+        self.joining = self.joining.saturating_sub(1);
+    }
+
+    /// Whether sockets are joining.
+    pub fn is_awaited(&self) -> bool {
+        self.joining > 0
+    }
+
+    /// Adds an outcome of this node. `is_join`: a socket joins with it.
+    pub fn put_own(&mut self, position: Position, outcome: O, is_join: bool) {
+        let (sequence, begins_behind, arrival) = match position {
+            Position::Event(sequence) => (sequence, sequence - 1, 0),
+            Position::After(sequence) => {
+                self.arrivals += 1;
+                (sequence, sequence, self.arrivals)
+            }
+        };
+        self.own = self.own.max(sequence);
+        if self.last.is_none() && is_join {
+            // earlier events are in the history
+            self.held = self.held.split_off(&(begins_behind + 1, 0));
+            self.last = Some(begins_behind);
+        }
+        self.held.insert((sequence, arrival), Held::Own(outcome));
+    }
+
+    /// Adds an event of another node.
+    pub fn put_elsewhere(&mut self, sequence: i64, event: E) {
+        if self.last.is_some_and(|last| sequence <= last) {
+            return;
+        }
+        if self.held.len() >= HELD && self.last.is_none_or(|last| sequence > last + 1) {
+            self.is_cut = true;
+            return;
+        }
+        self.held.entry((sequence, 0)).or_insert(Held::Elsewhere(event));
+    }
+
+    /// Takes what is to be handled next, if its predecessor is handled.
+    pub fn take_next(&mut self) -> Option<Next<O, E>> {
+        let Some(mut last) = self.last else {
+            // nobody here is told
+            let key = *self.held.iter().find(|(_, held)| matches!(held, Held::Own(_)))?.0;
+            let Some(Held::Own(outcome)) = self.held.remove(&key) else { return None };
+            return Some(Next::Own { outcome, is_new: true });
+        };
+        loop {
+            let entry = self.held.first_entry()?;
+            let (sequence, arrival) = *entry.key();
+            let is_event = arrival == 0;
+            let is_own = matches!(entry.get(), Held::Own(_));
+            let is_new = !is_event || sequence > last;
+            let is_in_order = sequence <= if is_event { last + 1 } else { last };
+            // the socket that joins may have it in its history
+            let is_too_early = !is_own && is_new && self.joining > 0 && sequence > self.own;
+            if !is_in_order || is_too_early {
+                return None;
+            }
+            if is_event && is_new {
+                last = sequence;
+                self.last = Some(sequence);
+            }
+            match entry.remove() {
+                Held::Own(outcome) => return Some(Next::Own { outcome, is_new }),
+                Held::Elsewhere(event) if is_new => return Some(Next::Elsewhere(event)),
+                Held::Elsewhere(_) => {}
+            }
+        }
+    }
+
+    /// Whether an event is missing: another one is held behind it, or was not held. To be asked after [`Line::take_next`] has
+    /// returned nothing.
+    pub fn has_gap(&self) -> bool {
+        let Some(last) = self.last else { return false };
+        match self.held.first_key_value() {
+            Some(((sequence, arrival), _)) => *sequence > if *arrival == 0 { last + 1 } else { last },
+            None => self.is_cut,
+        }
+    }
+
+    /// What is missing is being read: what was not held is part of it.
+    pub fn reads(&mut self) {
+        self.is_cut = false;
+    }
+
+    /// Whether an outcome of this node is held for this event.
+    pub fn holds_own(&self, sequence: i64) -> bool {
+        matches!(self.held.get(&(sequence, 0)), Some(Held::Own(_)))
+    }
+
+    /// Ends the line. Returns the outcomes of this node that were held.
+    pub fn end(self) -> impl Iterator<Item = O> {
+        self.held.into_values().filter_map(|held| match held {
+            Held::Own(outcome) => Some(outcome),
+            Held::Elsewhere(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestLine = Line<&'static str, i64>;
+
+    fn own(outcome: &'static str) -> Next<&'static str, i64> {
+        Next::Own { outcome, is_new: true }
+    }
+
+    fn all(line: &mut TestLine) -> Vec<Next<&'static str, i64>> {
+        std::iter::from_fn(|| line.take_next()).collect()
+    }
+
+    /// A line that a socket has joined behind this event.
+    fn joined(last: i64) -> TestLine {
+        let mut line = TestLine::default();
+        line.joins();
+        line.put_own(Position::After(last), "join", true);
+        line.has_joined();
+        assert_eq!(all(&mut line), [own("join")]);
+        line
+    }
+
+    #[test]
+    fn events_are_handled_in_the_order_of_their_numbers_each_once() {
+        let mut line = joined(10);
+        line.put_elsewhere(13, 13);
+        line.put_own(Position::Event(12), "12", false);
+        assert!(line.take_next().is_none() && line.has_gap());
+        line.put_elsewhere(11, 11);
+        line.put_elsewhere(11, 11);
+        line.put_elsewhere(9, 9);
+        assert_eq!(all(&mut line), [Next::Elsewhere(11), own("12"), Next::Elsewhere(13)]);
+        assert!(!line.has_gap());
+        line.put_elsewhere(12, 12);
+        assert!(all(&mut line).is_empty() && line.last() == Some(13));
+    }
+
+    #[test]
+    fn an_own_outcome_that_was_read_from_the_database_before_is_not_new() {
+        let mut line = joined(1);
+        line.put_elsewhere(2, 2);
+        assert_eq!(all(&mut line), [Next::Elsewhere(2)]);
+        line.put_own(Position::Event(2), "late", false);
+        assert_eq!(all(&mut line), [Next::Own { outcome: "late", is_new: false }]);
+        // and takes the place of one that is held
+        line.put_elsewhere(4, 4);
+        line.put_own(Position::Event(4), "4", false);
+        assert!(line.holds_own(4));
+        line.put_elsewhere(3, 3);
+        assert_eq!(all(&mut line), [Next::Elsewhere(3), own("4")]);
+    }
+
+    #[test]
+    fn events_of_other_nodes_wait_while_a_socket_joins() {
+        let mut line = joined(1);
+        line.joins();
+        line.put_elsewhere(2, 2);
+        line.put_elsewhere(4, 4);
+        assert!(all(&mut line).is_empty() && !line.has_gap());
+        // the history ends with 2, and 4 is not in it
+        line.put_own(Position::Event(3), "join", true);
+        line.has_joined();
+        assert_eq!(all(&mut line), [Next::Elsewhere(2), own("join"), Next::Elsewhere(4)]);
+    }
+
+    #[test]
+    fn a_socket_that_still_joins_comes_behind_own_outcomes() {
+        let mut line = joined(1);
+        line.joins();
+        line.put_elsewhere(2, 2);
+        line.put_own(Position::Event(3), "3", false);
+        assert_eq!(all(&mut line), [Next::Elsewhere(2), own("3")]);
+        line.put_elsewhere(4, 4);
+        assert!(all(&mut line).is_empty());
+    }
+
+    #[test]
+    fn the_first_socket_begins_with_the_event_behind_its_history() {
+        let mut line = TestLine::default();
+        line.joins();
+        line.put_own(Position::Event(5), "nobody here", false);
+        for sequence in 6..9 {
+            line.put_elsewhere(sequence, sequence);
+        }
+        assert_eq!(all(&mut line), [own("nobody here")]);
+        assert!(!line.has_gap());
+        line.put_own(Position::After(7), "join", true);
+        line.has_joined();
+        assert_eq!(all(&mut line), [own("join"), Next::Elsewhere(8)]);
+    }
+
+    #[test]
+    fn events_beyond_the_bound_are_missing_afterwards() {
+        let mut line = joined(0);
+        for sequence in 2..=1002 {
+            line.put_elsewhere(sequence, sequence);
+        }
+        line.put_elsewhere(1, 1);
+        assert_eq!(all(&mut line).len(), 1001);
+        assert!(line.has_gap());
+        line.reads();
+        assert!(!line.has_gap());
+    }
+
+    #[test]
+    fn what_is_held_of_this_node_at_the_end_is_returned() {
+        let mut line = joined(1);
+        line.put_own(Position::Event(5), "5", false);
+        line.put_elsewhere(7, 7);
+        assert_eq!(line.end().collect::<Vec<_>>(), ["5"]);
+    }
+}
