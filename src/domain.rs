@@ -8,6 +8,7 @@ pub mod commands;
 pub mod gateways;
 pub mod ids;
 pub mod lease;
+pub mod line;
 pub mod liveness;
 pub mod login_limit;
 pub mod messages;

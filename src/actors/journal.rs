@@ -25,7 +25,7 @@ pub use self::{
     changes::{Change, Outcomes, Perform, Performed},
     handle::{Backlog, Journal},
     places::{Place, Places},
-    queue::{Journaling, Queue, WriteQueued, write_batch},
+    queue::{Journaling, Queue, Unanswered, WriteQueued, write_batch},
 };
 use crate::store::{ChangeLimits, Record, Store, StoreError, patience::Patience};
 

@@ -8,6 +8,7 @@
 mod catching_up;
 mod error;
 mod handle;
+mod in_order;
 mod known;
 mod messages;
 mod other_nodes;
@@ -32,6 +33,7 @@ pub use self::{
     other_nodes::FromNodes,
 };
 use self::{
+    in_order::OrderedTopic,
     known::KnownTopics,
     messages::{GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
     publishing::Waiting,
@@ -51,6 +53,7 @@ use crate::{
         topics::{access::Rules, check_subscription, history::Append},
     },
     protocol::{outbound, wire},
+    store::Store,
 };
 
 /// Capacity of the mailbox. When it is full, publishing sessions wait and are not read.
@@ -75,6 +78,9 @@ pub struct TopicManager {
     /// how many entries of the queue each session has
     queued: HashMap<u64, usize>,
     receipts: Receipts,
+    /// topics with a history and subscribers here, if several nodes share the database
+    ordered: HashMap<TopicId, OrderedTopic>,
+    store: Store,
 }
 
 impl TopicManager {
@@ -82,7 +88,7 @@ impl TopicManager {
         directory: Arc<Directory>,
         relays: Arc<Relays>,
         backplane: Arc<dyn Backplane>,
-        (journal, known): (Recipient<Perform<Append>>, Arc<KnownTopics>),
+        (journal, known, store): (Recipient<Perform<Append>>, Arc<KnownTopics>, Store),
         clock: Clock,
         rules: Rules,
         (per_client, most_waiting, wait): (usize, usize, Duration),
@@ -109,6 +115,8 @@ impl TopicManager {
             places,
             queued,
             receipts,
+            ordered: HashMap::new(),
+            store,
         }
     }
 
@@ -148,6 +156,7 @@ impl Actor for TopicManager {
             manager.subscriptions.drop_absent(manager.wait, Instant::now());
             manager.tell_interest();
         });
+        self.look_for_missed_regularly(context);
     }
 }
 
@@ -155,7 +164,11 @@ impl Handler<Subscribe> for TopicManager {
     type Result = Result<(), CannotSubscribe>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
-        let subscribed = self.subscribe_client(subscribe.client, subscribe.subscription);
+        let Subscribe { client, subscription, last_offset } = subscribe;
+        if let Some(last) = last_offset {
+            self.begin_behind(subscription.id(), last);
+        }
+        let subscribed = self.subscribe_client(client, subscription);
         self.tell_interest();
         subscribed
     }
@@ -212,6 +225,7 @@ impl Handler<TopicDeleted> for TopicManager {
             }
         }
         self.catch_ups.remove_topic(&topic);
+        self.ordered.remove(&topic);
         self.subscriptions.remove_topic(&topic);
         self.tell_interest();
     }

@@ -3,7 +3,6 @@
 mod change;
 mod elsewhere;
 mod event;
-mod line;
 mod occupancy;
 mod rules;
 
@@ -14,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{RoomChange, RoomOutcome, RoomRefusal};
 pub use elsewhere::{Elsewhere, OccupantChange, OccupantState};
-pub use event::{Placed, Position, RoomEvent};
-pub use line::{Line, Next};
+pub use event::{Placed, RoomEvent};
 pub use occupancy::{Attachment, Detached, Occupancy};
 pub use rules::{Memberships, RoomLimit, role_on_joining, successor};
 

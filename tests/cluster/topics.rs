@@ -1,7 +1,7 @@
 //! Topics with subscribers at several nodes.
 
 use serde_json::{Value, json};
-use switchboard::client::Connection;
+use switchboard::client::{Client, Connection};
 
 use crate::{
     api::support::{close_code, get, next, next_of_type, post, until},
@@ -146,4 +146,83 @@ async fn publications_pass_again_when_redis_is_back() {
     until(async || publish(&mut sender, "t", "back").await == "Message sent to 2 subscribers").await;
     assert_eq!(content(&mut socket).await, "back");
     assert_eq!(content(&mut late_socket).await, "back");
+}
+
+/// Creates a topic with a history.
+async fn create_with_history(client: &Client, topic: &str) {
+    let topic = json!({ "topic_id": topic, "history": { "size": 1000 } });
+    let (status, created) = post(client, "/topics/create", topic).await;
+    assert_eq!(status, 200, "{created}");
+}
+
+/// The offsets of so many publications that a socket gets; receipts are passed over.
+async fn offsets(socket: &mut Connection, count: usize) -> Vec<i64> {
+    let mut offsets = Vec::new();
+    while offsets.len() < count {
+        let frame = next(socket).await;
+        if frame["content"].is_number() {
+            offsets.push(frame["offset"].as_i64().unwrap_or_else(|| panic!("{frame}")));
+        }
+    }
+    offsets
+}
+
+#[tokio::test]
+async fn publications_to_a_topic_with_a_history_have_one_order_at_all_nodes() {
+    const EACH: usize = 100;
+    let shared = Shared::start().await;
+    let ([one, two, three], _) = shared.nodes().await;
+    let (creator, _, _creator) = device("creator", &one).await;
+    create_with_history(&creator, "t/1").await;
+    let (mut publishers, mut readers) = (Vec::new(), Vec::new());
+    for (node, subscription) in [(&one, "t/1"), (&two, "t/1"), (&three, "t/+")] {
+        let (client, _, socket) = device("publisher", node).await;
+        client.subscribe("t/1").await.unwrap();
+        publishers.push(socket);
+        let (client, _, socket) = device("reader", node).await;
+        client.subscribe(subscription).await.unwrap();
+        readers.push(socket);
+    }
+    for number in 0..EACH {
+        for publisher in &mut publishers {
+            let frame = json!({ "topic_id": "t/1", "msgid": number.to_string(), "content": number });
+            publisher.send_text(frame.to_string()).await.unwrap();
+        }
+    }
+    let all: Vec<_> = (1..=3 * EACH as i64).collect();
+    for reader in &mut readers {
+        assert_eq!(offsets(reader, 3 * EACH).await, all);
+    }
+    // each publisher gets those of the others
+    for publisher in &mut publishers {
+        assert!(offsets(publisher, 2 * EACH).await.is_sorted());
+    }
+}
+
+#[tokio::test]
+async fn publications_to_a_topic_with_a_history_come_although_redis_is_away() {
+    let mut shared = Shared::start().await;
+    let ([one, two], _) = shared.nodes().await;
+    let (publisher, _, _socket) = device("publisher", &one).await;
+    create_with_history(&publisher, "t").await;
+    publisher.subscribe("t").await.unwrap();
+    let (reader, _, mut socket) = device("reader", &two).await;
+    reader.subscribe("t").await.unwrap();
+    shared.redis.kill().await;
+    for number in 1..=3 {
+        let publishing = json!({ "topic_id": "t", "content": number });
+        let (status, receipt) = post(&publisher, "/topics/publish", publishing).await;
+        assert_eq!(status, 200, "{receipt}");
+    }
+    assert_eq!(offsets(&mut socket, 3).await, [1, 2, 3]);
+    shared.redis.run().await;
+    until(async || {
+        let publishing = json!({ "topic_id": "t", "content": 0 });
+        let (_, receipt) = post(&publisher, "/topics/publish", publishing).await;
+        receipt["message"] == "Message sent to 1 subscribers"
+    })
+    .await;
+    let newest = publisher.request(reqwest::Method::GET, "/topics/t").send().await.unwrap();
+    let newest = newest.json::<Value>().await.unwrap()["history"]["last_offset"].as_i64().unwrap();
+    assert_eq!(offsets(&mut socket, newest as usize - 3).await, (4..=newest).collect::<Vec<_>>());
 }

@@ -166,6 +166,7 @@ impl ClusterLink {
             self.cluster.elsewhere.put_interests(node, &snapshot.interests);
             // what the node has sent before may be lost
             self.ring(Bell::Missed);
+            self.tell_topics(FromNodes::Missed);
             self.tell_rooms(RoomNews::Snapshot { node, occupants: snapshot.occupants() });
         }
         self.show_completeness();

@@ -83,7 +83,7 @@ struct Publication {
 }
 
 impl ClusterLink {
-    fn tell_topics(&self, what: FromNodes) {
+    pub(super) fn tell_topics(&self, what: FromNodes) {
         if let Some(neighbours) = &self.neighbours {
             neighbours.topics.do_send(what);
         }

@@ -47,13 +47,32 @@ impl<C: Change, A> Queue<C, A> {
         !self.writing && self.waiting.is_empty() && self.held.is_none()
     }
 
-    /// The number of the batch that is being written, if one is.
+    /// The number of the last batch, unless the outcomes of all are told.
     pub fn batch_under_way(&self) -> Option<u64> {
-        self.writing.then_some(self.batch)
+        (self.writing || self.held.is_some()).then_some(self.batch)
     }
 
     pub fn new(journal: Recipient<Perform<C>>) -> Self {
         Self { journal, waiting: Vec::new(), writing: false, batch: 0, held: None, join: JOIN, is_late: false }
+    }
+}
+
+/// An event that was read from the database, although this node has not been told of it: if the node has written it, the outcome
+/// may still come, and tells it.
+#[derive(Debug, Default)]
+pub struct Unanswered(Option<(i64, u64)>);
+
+impl Unanswered {
+    /// Whether the outcome of the event with this number may still come. `batch` is that of [`Queue::batch_under_way`].
+    pub fn may_come(&mut self, sequence: i64, batch: Option<u64>) -> bool {
+        let Some(batch) = batch else { return false };
+        let since = match self.0 {
+            Some((of, since)) if of == sequence => since,
+            _ => batch,
+        };
+        self.0 = Some((sequence, since));
+        // the one before may be held
+        batch <= since + 1
     }
 }
 
@@ -202,5 +221,19 @@ fn tell_all<A: Journaling>(
 fn refuse_waiting<A: Journaling>(actor: &mut A, error: &StoreError, context: &mut Context<A>) {
     for (change, asker) in std::mem::take(&mut actor.queue().waiting) {
         actor.tell(&change, Some(asker), Err(error.clone()), context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_an_event_may_come_until_the_batches_are_told_that_were_under_way() {
+        let mut unanswered = Unanswered::default();
+        assert!(!unanswered.may_come(1, None));
+        assert!(unanswered.may_come(1, Some(1)) && unanswered.may_come(1, Some(2)));
+        assert!(!unanswered.may_come(1, Some(3)));
+        assert!(unanswered.may_come(2, Some(3)));
     }
 }

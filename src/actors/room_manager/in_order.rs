@@ -8,12 +8,13 @@ use tokio::sync::oneshot;
 
 use super::{Answer, RoomManager, answer};
 use crate::{
-    actors::journal::Journaling,
+    actors::journal::{Journaling, Unanswered},
     cluster::envelope,
     delivery::SessionHandle,
     domain::{
         ids::RoomId,
-        rooms::{Attachment, Line, Message, Next, Participant, Position, RoomEvent, RoomOutcome},
+        line::{Line, Next, Position},
+        rooms::{Attachment, Message, Participant, RoomEvent, RoomOutcome},
     },
     protocol::{
         chat::{self, ParticipantEvent, Presence},
@@ -53,8 +54,7 @@ pub(super) struct OrderedRoom {
     line: Line<Own, Event>,
     /// what is missing is being read, or will be
     is_reading: bool,
-    /// an event of this node that was read from the database, and the batch that was written then: its outcome may still come
-    unanswered: Option<(i64, u64)>,
+    unanswered: Unanswered,
 }
 
 impl RoomManager {
@@ -267,10 +267,10 @@ impl RoomManager {
         }
         let this_node = self.backplane.incarnation();
         for RecordedEvent { sequence, broker, event, message } in events {
-            if sequence <= last || ordered.line.holds_own(sequence) {
+            if sequence <= last || ordered.line.holds(sequence) {
                 continue;
             }
-            if broker == this_node && ordered.awaits_outcome(sequence, batch) {
+            if broker == this_node && ordered.unanswered.may_come(sequence, batch) {
                 return self.read_later(room, up_to, LATE, context);
             }
             let Some(event) = event else { return self.give_up(room, context) };
@@ -293,33 +293,5 @@ impl RoomManager {
         if let Some(ordered) = self.ordered.remove(&room) {
             ordered.line.end().for_each(|own| self.tell_own(room, own, context));
         }
-    }
-}
-
-impl OrderedRoom {
-    /// Whether the outcome of an event that this node has written may still come: its batch is being written.
-    fn awaits_outcome(&mut self, sequence: i64, batch: Option<u64>) -> bool {
-        let Some(batch) = batch else { return false };
-        let since = match self.unanswered {
-            Some((of, since)) if of == sequence => since,
-            _ => batch,
-        };
-        self.unanswered = Some((sequence, since));
-        since == batch
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_outcome_of_an_event_of_this_node_may_come_while_its_batch_is_written() {
-        let mut room = OrderedRoom::default();
-        assert!(!room.awaits_outcome(1, None));
-        // it was read before the second batch began
-        assert!(room.awaits_outcome(1, Some(1)) && room.awaits_outcome(1, Some(1)));
-        assert!(!room.awaits_outcome(1, Some(2)));
-        assert!(room.awaits_outcome(2, Some(2)));
     }
 }

@@ -16,7 +16,7 @@ pub use self::publishing::NotPublished;
 use super::{
     Directory, TopicError, TopicManager,
     known::KnownTopics,
-    messages::{AwaitDelivery, GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
+    messages::{AwaitDelivery, AwaitOffset, GetCounts, GetSubscribers, Subscribe, TopicDeleted, Unsubscribe},
     other_nodes::named,
 };
 use crate::{
@@ -107,7 +107,7 @@ impl Topics {
             directory.clone(),
             relays.clone(),
             backplane.clone(),
-            (journal, known.clone()),
+            (journal, known.clone(), store.clone()),
             clock.clone(),
             settings.topics.subscribe.clone(),
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
@@ -281,11 +281,12 @@ impl Topics {
     /// The topic does not exist, the pattern is not valid, the client may not subscribe, or a limit is reached.
     pub async fn subscribe(&self, account: &Account, id: &TopicId) -> Result<Option<i64>, TopicError> {
         let client = account.id;
-        let (subscription, _) = self.subscription(account, id).await?;
+        let (subscription, history) = self.subscription(account, id).await?;
         // the subscription is on the node with the client's session; a client without one is expected on this node
         match self.elsewhere(client) {
             None => {
-                self.manager.send(Subscribe { client, subscription }).await??;
+                let last_offset = history.map(|history| history.last_offset);
+                self.manager.send(Subscribe { client, subscription, last_offset }).await??;
                 // so that what is published elsewhere from now on comes here
                 self.backplane.announced().await;
             }
@@ -304,7 +305,12 @@ impl Topics {
         match checked {
             Err(_) => self.unsubscribe(client, id).await?,
             // so that none comes after the answer that is not newer than its offset
-            Ok(Some(_)) => self.manager.send(AwaitDelivery).await?,
+            Ok(Some(offset)) => {
+                self.manager.send(AwaitDelivery).await?;
+                let awaited = self.manager.send(AwaitOffset { topic: id.clone(), offset });
+                // without the database there is no order
+                let _ = tokio::time::timeout(LOOK, awaited).await;
+            }
             Ok(None) => {}
         }
         checked

@@ -26,6 +26,16 @@ use crate::{
 pub(super) struct Subscribe {
     pub(super) client: ClientId,
     pub(super) subscription: Subscription,
+    /// the newest publication of the topic before that, if it has a history
+    pub(super) last_offset: Option<i64>,
+}
+
+/// Answers when the publications up to this offset are delivered to the subscribers here, or will not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct AwaitOffset {
+    pub(super) topic: TopicId,
+    pub(super) offset: i64,
 }
 
 /// A client's subscription to a topic, or to a pattern with this text, ends.

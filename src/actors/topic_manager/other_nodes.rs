@@ -39,6 +39,8 @@ pub enum FromNodes {
     Asked { node: Uuid, number: u64, question: Question },
     /// A topic was changed or deleted there.
     TopicChanged { topic: String, is_deleted: bool },
+    /// Publications from there may be lost.
+    Missed,
 }
 
 /// A subscription as nodes name it.
@@ -103,7 +105,8 @@ impl Handler<FromNodes> for TopicManager {
             FromNodes::Published { node, number, topic, sender, offset, text } => {
                 let frame = wire::text(&[&text]);
                 let own = self.subscriptions.session(sender.into(), &topic).cloned();
-                let clients = self.distribute(&TopicId::from(topic.as_str()), own.as_ref(), offset, &frame);
+                let topic = TopicId::from(topic.as_str());
+                let clients = self.hand_out(&topic, own.as_ref(), offset, &frame, context);
                 let clients = u32::try_from(clients).unwrap_or(u32::MAX);
                 self.backplane.send(node, envelope::Message::Reached { number, clients });
             }
@@ -129,6 +132,7 @@ impl Handler<FromNodes> for TopicManager {
                 let answer = self.answer_node(question);
                 self.backplane.send(node, envelope::Message::Answer { number, answer });
             }
+            FromNodes::Missed => self.look_for_missed(context),
             FromNodes::TopicChanged { topic, is_deleted } => {
                 let topic = TopicId::from(topic.as_str());
                 self.known.changed(&topic);

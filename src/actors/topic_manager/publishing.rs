@@ -116,7 +116,7 @@ impl TopicManager {
     }
 
     /// Delivers a publication, and the receipt to its sender.
-    fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>) {
+    fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>, context: &mut Context<Self>) {
         let Publication { client, sender, frame, .. } = publication;
         let frame = match offset {
             None => frame,
@@ -125,7 +125,7 @@ impl TopicManager {
         match sender {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
-                let reached = self.distribute(topic, Some(&session), offset, &frame);
+                let reached = self.hand_out(topic, Some(&session), offset, &frame, context);
                 if let Some(number) = self.publish_elsewhere(topic, client, Some(&session), offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Session { session, msgid });
@@ -135,7 +135,7 @@ impl TopicManager {
             }
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
-                let reached = self.distribute(topic, own.as_ref(), offset, &frame);
+                let reached = self.hand_out(topic, own.as_ref(), offset, &frame, context);
                 if let Some(number) = self.publish_elsewhere(topic, client, None, offset, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Http(answer));
@@ -187,7 +187,7 @@ impl Handler<Publish> for TopicManager {
         }
         if !has_history && !self.queued.contains_key(&session.id()) {
             let sender = Sender::Session { session, msgid };
-            return self.deliver(&topic, Publication { client, sender, frame, _place: None }, None);
+            return self.deliver(&topic, Publication { client, sender, frame, _place: None }, None, context);
         }
         let Some(place) = place.or_else(|| self.places.try_take(frame.len())) else {
             return self.answer(Answer::Error { session, topic, msgid, error: TopicError::QueueFull }, context);
@@ -211,7 +211,7 @@ impl Handler<PublishOverHttp> for TopicManager {
         let message = self.has_history(&topic, place.is_some()).then(|| wire::payload(&frame));
         let publication = Publication { client, sender: Sender::Http(answer), frame, _place: place };
         match message {
-            None => self.deliver(&topic, publication, None),
+            None => self.deliver(&topic, publication, None, context),
             message => self.append(Append { topic, message }, publication, context),
         }
         Box::pin(async { published.await.unwrap_or(Err(TopicError::Store(StoreError::lost()))) })
@@ -242,7 +242,7 @@ impl Handler<MarkPublished> for TopicManager {
 }
 
 /// The frame of a publication with its number in the topic's history.
-fn with_offset(frame: &Bytes, offset: i64) -> Bytes {
+pub(super) fn with_offset(frame: &Bytes, offset: i64) -> Bytes {
     let payload = wire::payload(frame);
     // it was made from a text
     let (prefix, fields) = outbound::with_offset(std::str::from_utf8(&payload).unwrap_or_default(), offset);
@@ -280,14 +280,14 @@ impl Journaling for TopicManager {
         append: &Append,
         waiting: Option<Waiting>,
         outcome: Result<Appended, StoreError>,
-        _: &mut Context<Self>,
+        context: &mut Context<Self>,
     ) {
         let Append { topic, message } = append;
         let Some(waiting) = waiting else {
             // the sender has been told that it failed, but subscribers get all that is in the history
             if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
                 let frame = with_offset(&wire::text(&[message]), offset);
-                self.distribute(topic, None, Some(offset), &frame);
+                self.hand_out(topic, None, Some(offset), &frame, context);
                 self.publish_elsewhere(topic, Uuid::nil().into(), None, Some(offset), &frame);
             }
             return;
@@ -303,8 +303,12 @@ impl Journaling for TopicManager {
         match (waiting, outcome) {
             (Waiting::Answer(answer), _) => self.give(answer),
             (Waiting::Delivered(_), _) => {}
-            (Waiting::Publication(publication), _) if message.is_none() => self.deliver(topic, publication, None),
-            (Waiting::Publication(publication), Ok(Ok(offset))) => self.deliver(topic, publication, offset),
+            (Waiting::Publication(publication), _) if message.is_none() => {
+                self.deliver(topic, publication, None, context)
+            }
+            (Waiting::Publication(publication), Ok(Ok(offset))) => {
+                self.deliver(topic, publication, offset, context);
+            }
             (Waiting::Publication(publication), Ok(Err(refusal))) => {
                 let error = match refusal {
                     AppendRefusal::TopicNotFound => TopicError::NotFound,

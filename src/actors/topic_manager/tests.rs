@@ -51,7 +51,7 @@ impl Scene {
             directory.clone(),
             worker(),
             backplane,
-            (changes, Arc::new(KnownTopics::new(store, None))),
+            (changes, Arc::new(KnownTopics::new(store.clone(), None)), store),
             Clock::default(),
             Rules::default(),
             (2, 3, wait),
@@ -63,7 +63,7 @@ impl Scene {
 
     async fn subscribe(&self, account: &Account, topic: &str) -> Result<(), CannotSubscribe> {
         let subscription = Subscription::Topic(topic.into());
-        self.manager.send(Subscribe { client: account.id, subscription }).await.unwrap()
+        self.manager.send(Subscribe { client: account.id, subscription, last_offset: None }).await.unwrap()
     }
 
     async fn connect(&self, peer: &Peer, account: &Account) {
@@ -164,7 +164,7 @@ async fn a_client_whose_subscriptions_match_twice_gets_a_publication_once_and_co
     scene.subscribe(&bob, "a/b").await.unwrap();
     for (account, pattern) in [(&alice, "a/+"), (&bob, "#")] {
         let subscription = Subscription::Pattern(Pattern::parse(pattern.into()).unwrap());
-        scene.manager.send(Subscribe { client: account.id, subscription }).await.unwrap().unwrap();
+        scene.manager.send(Subscribe { client: account.id, subscription, last_offset: None }).await.unwrap().unwrap();
     }
     scene.publish(&sender, &alice, "a/b", "first");
     assert_eq!(sender.json().await["message"], "Message sent to 1 subscribers");
@@ -188,7 +188,7 @@ async fn a_client_whose_subscriptions_match_twice_gets_a_publication_once_and_co
 async fn who_loses_the_role_loses_the_subscriptions_that_include_status() {
     let (scene, boss) = (Scene::new().await, user("boss", Role::Operator));
     let pattern = Subscription::Pattern(Pattern::parse("$status/#".into()).unwrap());
-    scene.manager.send(Subscribe { client: boss.id, subscription: pattern }).await.unwrap().unwrap();
+    scene.manager.send(Subscribe { client: boss.id, subscription: pattern, last_offset: None }).await.unwrap().unwrap();
     scene.subscribe(&boss, "weather").await.unwrap();
     assert_eq!(scene.subscribers(TopicId::STATUS).await, [boss.id]);
     let demoted = Account { holder: user("boss", Role::User).holder, ..boss.clone() };

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Message, Participant, RoomOutcome, RoomRole};
-use crate::domain::ids::{MessageId, RoomId};
+use crate::domain::{
+    ids::{MessageId, RoomId},
+    line::Position,
+};
 
 /// Something that has happened in a room. Messages are named by their ids, since the database has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +28,6 @@ pub enum RoomEvent {
     Deleted(MessageId),
     /// A member has marked all messages up to this one as read.
     MarkedRead { who: Participant, message: MessageId },
-}
-
-/// Where an outcome belongs among the events of its room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position {
-    /// It is the event with this number.
-    Event(i64),
-    /// It is no event, and belongs behind the one with this number: a member has joined again.
-    After(i64),
 }
 
 /// The outcome of a change that is written.

@@ -14,7 +14,10 @@ use sea_orm::{
 
 use super::history_of;
 use crate::{
-    domain::topics::history::{Entry, History, HistoryPart},
+    domain::{
+        ids::TopicId,
+        topics::history::{Entry, History, HistoryPart},
+    },
     store::{
         Store, StoreError,
         counters::{self, Counter},
@@ -163,6 +166,23 @@ impl Store {
         }
         snapshot.end().await?;
         Ok(Some(part))
+    }
+
+    /// The offset of the newest publication of each of these topics that has a history.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_offsets(&self, names: &[TopicId]) -> Result<HashMap<TopicId, i64>, StoreError> {
+        use topics::Column as Topic;
+        let mut last = HashMap::new();
+        for some in names.chunks(1000) {
+            let found = topics::Entity::find().select_only().columns([Topic::Id, Topic::LastOffset]);
+            let found = found.filter(Topic::Id.is_in(some.iter().map(TopicId::as_str)));
+            let found = found.filter(Topic::HistoryId.is_not_null());
+            let found = found.into_tuple::<(String, i64)>().all(&self.read).await?;
+            last.extend(found.into_iter().map(|(name, offset)| (TopicId::from(name), offset)));
+        }
+        Ok(last)
     }
 
     /// Completes after a topic has lost its history, or may have, so that its bytes are free soon.

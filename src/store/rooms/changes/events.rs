@@ -11,10 +11,7 @@ use uuid::Uuid;
 
 use super::{Decided, Decision, Work};
 use crate::{
-    domain::{
-        ids::RoomId,
-        rooms::{Placed, Position},
-    },
+    domain::{ids::RoomId, line::Position, rooms::Placed},
     store::{StoreError, pieces},
 };
 

@@ -1,17 +1,25 @@
-//! The order in which a node handles the events of a room. They come from the node's own changes, from other nodes and from the
-//! database, in any order, and are handled by their numbers. An event whose predecessor is missing is held.
+//! The order in which a node handles events that the database has numbered without gaps: those of a room, or the publications of a
+//! topic with a history. They come from the node's own changes, from other nodes and from the database, in any order, and are
+//! handled by their numbers. An event whose predecessor is missing is held.
 
 use std::collections::BTreeMap;
-
-use super::Position;
 
 /// Events of other nodes that are held at most. The database has what is more.
 const HELD: usize = 1000;
 
-/// The events of a room: `O` is an outcome of a change at this node, `E` an event of another.
+/// Where an outcome belongs among the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// It is the event with this number.
+    Event(i64),
+    /// It is no event, and belongs behind the one with this number.
+    After(i64),
+}
+
+/// The events of a room or a topic: `O` is an outcome of a change at this node, `E` an event of another.
 #[derive(Debug)]
 pub struct Line<O, E> {
-    /// the last event that was handled; not known before a socket has joined
+    /// the last event that was handled; not known before somebody here is told
     last: Option<i64>,
     /// by the number of the event, then what comes after it in the order of arrival
     held: BTreeMap<(i64, u64), Held<O, E>>,
@@ -54,6 +62,16 @@ impl<O, E> Line<O, E> {
     /// The last event that was handled.
     pub fn last(&self) -> Option<i64> {
         self.last
+    }
+
+    /// The events from here on are behind this one.
+    pub fn begin_behind(&mut self, last: i64) {
+        self.last = Some(last);
+    }
+
+    /// Begins with the first event that is held.
+    pub fn begin_with_first(&mut self) {
+        self.last = self.held.first_key_value().map(|((sequence, _), _)| sequence - 1);
     }
 
     /// A socket wants to join.
@@ -148,9 +166,9 @@ impl<O, E> Line<O, E> {
         self.is_cut = false;
     }
 
-    /// Whether an outcome of this node is held for this event.
-    pub fn holds_own(&self, sequence: i64) -> bool {
-        matches!(self.held.get(&(sequence, 0)), Some(Held::Own(_)))
+    /// Whether this event is held.
+    pub fn holds(&self, sequence: i64) -> bool {
+        self.held.contains_key(&(sequence, 0))
     }
 
     /// Ends the line. Returns the outcomes of this node that were held.
@@ -211,7 +229,7 @@ mod tests {
         // and takes the place of one that is held
         line.put_elsewhere(4, 4);
         line.put_own(Position::Event(4), "4", false);
-        assert!(line.holds_own(4));
+        assert!(line.holds(4));
         line.put_elsewhere(3, 3);
         assert_eq!(all(&mut line), [Next::Elsewhere(3), own("4")]);
     }

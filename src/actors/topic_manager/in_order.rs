@@ -1,0 +1,229 @@
+//! The order of publications to topics with a history, if several nodes share the database: each node delivers them to its
+//! subscribers in the order of their offsets, and reads from the history what does not come.
+
+use std::{convert::Infallible, time::Duration};
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{TopicManager, messages::AwaitOffset, publishing::with_offset};
+use crate::{
+    actors::journal::{Journaling, Unanswered},
+    delivery::SessionHandle,
+    domain::{
+        ids::TopicId,
+        line::{Line, Next},
+        topics::history::HistoryPart,
+    },
+    protocol::wire,
+    store::StoreError,
+};
+
+/// How long a publication may be late before it is looked for in the history.
+const LATE: Duration = Duration::from_millis(50);
+
+/// The period in which topics with subscribers here are compared with the database, since the last publication may be missing.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Most publications, and bytes, that are read at once.
+const PART: (u64, usize) = (100, 1024 * 1024);
+
+/// A topic with subscribers here.
+#[derive(Default)]
+pub(super) struct OrderedTopic {
+    line: Line<Infallible, Stored>,
+    /// the first publication, if subscribers by a pattern may have been owed earlier ones that come still later
+    began_with: Option<i64>,
+    /// what is missing is being read, or will be
+    is_reading: bool,
+    unanswered: Unanswered,
+    /// those who wait until the publications up to an offset are delivered
+    waiting: Vec<(i64, oneshot::Sender<()>)>,
+}
+
+/// A publication in a history.
+struct Stored {
+    offset: i64,
+    frame: Bytes,
+    /// the session that published it gets no copy
+    sender: Option<SessionHandle>,
+}
+
+impl TopicManager {
+    /// Delivers a publication to the subscribers at this node, in the order of offsets if it has one. Returns their number.
+    pub(super) fn hand_out(
+        &mut self,
+        topic: &TopicId,
+        sender: Option<&SessionHandle>,
+        offset: Option<i64>,
+        frame: &Bytes,
+        context: &mut Context<Self>,
+    ) -> usize {
+        let Some(offset) = offset.filter(|_| self.backplane.is_shared()) else {
+            return self.distribute(topic, sender, offset, frame);
+        };
+        let Some(audience) = self.subscriptions.audience(topic) else {
+            self.ordered.remove(topic);
+            return 0;
+        };
+        let reached = audience.connected.saturating_sub(usize::from(sender.is_some()));
+        let ordered = self.ordered.entry(topic.clone()).or_default();
+        if ordered.began_with.is_some_and(|first| offset < first) {
+            // rather late than never
+            return self.distribute(topic, sender, Some(offset), frame);
+        }
+        ordered.line.put_elsewhere(offset, Stored { offset, frame: frame.clone(), sender: sender.cloned() });
+        if ordered.line.last().is_some() {
+            self.go_on(topic, context);
+        } else if !ordered.is_reading {
+            // those before it may be on their way
+            ordered.is_reading = true;
+            let topic = topic.clone();
+            context.run_later(LATE, move |topics, context| {
+                if let Some(ordered) = topics.ordered.get_mut(&topic) {
+                    ordered.is_reading = false;
+                    ordered.line.begin_with_first();
+                    ordered.began_with = ordered.line.last().map(|last| last + 1);
+                    topics.go_on(&topic, context);
+                }
+            });
+        }
+        reached
+    }
+
+    /// Somebody subscribes to a topic whose newest publication has this offset.
+    pub(super) fn begin_behind(&mut self, topic: &TopicId, last: i64) {
+        if self.backplane.is_shared() && self.subscriptions.audience(topic).is_none() {
+            let mut ordered = OrderedTopic::default();
+            ordered.line.begin_behind(last);
+            self.ordered.insert(topic.clone(), ordered);
+        }
+    }
+
+    /// Delivers everything whose turn it is.
+    fn go_on(&mut self, topic: &TopicId, context: &mut Context<Self>) {
+        while let Some(Next::Elsewhere(stored)) =
+            self.ordered.get_mut(topic).and_then(|ordered| ordered.line.take_next())
+        {
+            self.distribute(topic, stored.sender.as_ref(), Some(stored.offset), &stored.frame);
+        }
+        let Some(ordered) = self.ordered.get_mut(topic) else { return };
+        let Some(last) = ordered.line.last() else { return };
+        ordered.waiting.retain(|(offset, _)| *offset > last);
+        if ordered.line.has_gap() {
+            self.read_later(topic, last + 1, LATE, context);
+        }
+    }
+
+    /// Compares all topics with a history and subscribers here with the database, in a period.
+    pub(super) fn look_for_missed_regularly(&self, context: &mut Context<Self>) {
+        if self.backplane.is_shared() {
+            context.run_interval(PERIOD, Self::look_for_missed);
+        }
+    }
+
+    /// The same now.
+    pub(super) fn look_for_missed(&mut self, context: &mut Context<Self>) {
+        self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
+        let topics: Vec<_> = self.ordered.keys().cloned().collect();
+        if topics.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        let last = async move {
+            let last = store.last_offsets(&topics).await;
+            (topics, last)
+        };
+        context.spawn(last.into_actor(self).map(|(asked, last), topics, context| {
+            // else it is tried again after the period
+            let Ok(last) = last else { return };
+            for topic in asked {
+                let Some(known) = topics.ordered.get(&topic).and_then(|ordered| ordered.line.last()) else { continue };
+                match last.get(&topic) {
+                    Some(last) if *last == known => {}
+                    Some(last) if *last > known => topics.read_later(&topic, *last, LATE, context),
+                    // it is not the same topic any more, or has no history
+                    _ => drop(topics.ordered.remove(&topic)),
+                }
+            }
+        }));
+    }
+
+    /// Reads what is missing of a topic, if the publications up to this one have not come after a time.
+    fn read_later(&mut self, topic: &TopicId, up_to: i64, wait: Duration, context: &mut Context<Self>) {
+        let Some(ordered) = self.ordered.get_mut(topic).filter(|ordered| !ordered.is_reading) else { return };
+        ordered.is_reading = true;
+        let topic = topic.clone();
+        context.run_later(wait, move |topics, context| {
+            let Some(ordered) = topics.ordered.get_mut(&topic) else { return };
+            let Some(last) = ordered.line.last().filter(|last| *last < up_to) else {
+                ordered.is_reading = false;
+                return topics.go_on(&topic, context);
+            };
+            ordered.line.reads();
+            let (store, name, (most, bytes)) = (topics.store.clone(), topic.clone(), PART);
+            let part = async move { store.topic_history(name.as_str(), last, most, bytes).await };
+            context.spawn(part.into_actor(topics).map(move |part, topics, context| {
+                topics.has_read(&topic, up_to, part, context);
+            }));
+        });
+    }
+
+    fn has_read(
+        &mut self,
+        topic: &TopicId,
+        up_to: i64,
+        part: Result<Option<HistoryPart>, StoreError>,
+        context: &mut Context<Self>,
+    ) {
+        let batch = self.queue().batch_under_way();
+        let Some(ordered) = self.ordered.get_mut(topic) else { return };
+        ordered.is_reading = false;
+        let Some(last) = ordered.line.last() else { return };
+        let part = match part {
+            Err(_) => return self.read_later(topic, up_to, PERIOD, context),
+            Ok(part) => part.filter(|part| part.last_offset >= last),
+        };
+        let Some(part) = part else {
+            self.ordered.remove(topic);
+            return;
+        };
+        if part.first_offset > last + 1 {
+            // the history has given up what was before
+            ordered.line.begin_behind(part.first_offset - 1);
+        }
+        let mut newest = last;
+        for entry in part.entries {
+            newest = entry.offset;
+            if newest <= last || ordered.line.holds(newest) {
+                continue;
+            }
+            if ordered.unanswered.may_come(newest, batch) {
+                return self.read_later(topic, up_to, LATE, context);
+            }
+            let frame = with_offset(&wire::text(&[entry.message.as_bytes()]), newest);
+            ordered.line.put_elsewhere(newest, Stored { offset: newest, frame, sender: None });
+        }
+        self.go_on(topic, context);
+        if newest > last && newest < up_to {
+            self.read_later(topic, up_to, Duration::ZERO, context);
+        }
+    }
+}
+
+impl Handler<AwaitOffset> for TopicManager {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, AwaitOffset { topic, offset }: AwaitOffset, context: &mut Self::Context) -> Self::Result {
+        let is_behind = |ordered: &&mut OrderedTopic| ordered.line.last().is_some_and(|last| last < offset);
+        let Some(ordered) = self.ordered.get_mut(&topic).filter(is_behind) else {
+            return Box::pin(std::future::ready(()));
+        };
+        let (waiting, delivered) = oneshot::channel();
+        ordered.waiting.push((offset, waiting));
+        self.read_later(&topic, offset, LATE, context);
+        // completes with an error, since the sender is dropped
+        Box::pin(async { drop(delivered.await) })
+    }
+}
