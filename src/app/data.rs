@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::bootstrap;
 use crate::{
     clock::Clock,
+    delivery::note_id,
     domain::{
         commands::Command,
         gateways::{Gateway, Transition},
@@ -81,6 +82,9 @@ impl Data {
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
         starting.register_broker(&broker, &mut lock).await?;
+        if sharing == Sharing::Shared {
+            note_id(starting.newest_socket().await?);
+        }
         if settings.devices.registration == Registration::Claim {
             warn_of_unbound_devices(&starting).await?;
         }

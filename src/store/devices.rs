@@ -122,6 +122,16 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
+    /// The highest stamp of a device's socket: sockets of this process must have higher ones, whatever the clock says.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_socket(&self) -> Result<u64, StoreError> {
+        let newest = Devices::find().select_only().column_as(Column::NewestSocket.max(), "newest");
+        let newest = newest.into_tuple::<Option<i64>>().one(&self.read).await?;
+        Ok(newest.flatten().unwrap_or_default().unsigned_abs())
+    }
+
     /// Changes a device. Returns the device after the change.
     ///
     /// # Errors

@@ -112,3 +112,17 @@ async fn messages_that_are_sent_while_redis_is_away_arrive_when_it_is_back() {
     until(async || send(&mut sender, recipient.uuid, &Uuid::new_v4().to_string()).await["status"] == "pending_ack")
         .await;
 }
+
+#[tokio::test]
+async fn a_device_sends_messages_although_the_clock_was_set_back_before_its_node_started() {
+    let shared = Shared::start().await;
+    let one = shared.node().start().await;
+    let (sending, _) = one.device("sender").await;
+    let (_, recipient) = one.device("recipient").await;
+    drop(one);
+    // a socket of the year 2096, in microseconds
+    shared.sql("UPDATE devices SET newest_socket = 4000000000000000").await;
+    let one = shared.node().start().await;
+    let mut sender = connect(&sending, &one).await;
+    assert_eq!(send(&mut sender, recipient.uuid, "1").await["status"], "queued_offline");
+}

@@ -304,7 +304,7 @@ impl Journaling for TopicManager {
             (Waiting::Answer(answer), _) => self.give(answer),
             (Waiting::Delivered(_), _) => {}
             (Waiting::Publication(publication), _) if message.is_none() => {
-                self.deliver(topic, publication, None, context)
+                self.deliver(topic, publication, None, context);
             }
             (Waiting::Publication(publication), Ok(Ok(offset))) => {
                 self.deliver(topic, publication, offset, context);

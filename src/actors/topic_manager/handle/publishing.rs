@@ -51,7 +51,7 @@ impl Topics {
             Some(_) => Some(self.place(account.id, frame.len(), has_offset).await?),
             None => None,
         };
-        self.uncongested().await;
+        self.uncongested(&topic).await;
         let must_be_subscribed =
             !account.is_active_operator() && !self.is_subscribed_elsewhere(account.id, &topic).await?;
         let request = PublishOverHttp { client: account.id, topic, frame, must_be_subscribed, place };
@@ -69,12 +69,16 @@ impl Topics {
         Ok(answer == Answer::Yes)
     }
 
-    /// Waits until workers and other nodes have room for publications.
-    async fn uncongested(&self) {
+    /// Waits until the workers, and the other nodes with subscribers, have room for publications to a topic.
+    async fn uncongested(&self, topic: &TopicId) {
         self.relays.uncongested().await;
-        while self.backplane.is_congested() {
+        while self.is_congested_elsewhere(topic) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    fn is_congested_elsewhere(&self, topic: &TopicId) -> bool {
+        self.backplane.is_congested() && !self.backplane.elsewhere().subscribers(topic.as_str()).is_empty()
     }
 
     /// A place among the publications that wait to be stored, as soon as there is one.
@@ -91,7 +95,7 @@ impl Topics {
     /// # Errors
     /// Nothing was published.
     pub fn publish(&self, mut publish: Publish) -> Result<(), NotPublished> {
-        if self.relays.is_congested() || self.backplane.is_congested() || !self.admits(&publish) {
+        if self.relays.is_congested() || self.is_congested_elsewhere(&publish.topic) || !self.admits(&publish) {
             return Err(NotPublished::NotNow(publish));
         }
         match self.known.has_history(&publish.topic) {
@@ -125,7 +129,7 @@ impl Topics {
             self.publications_passed(publish.session).await;
             return Err(error);
         }
-        self.uncongested().await;
+        self.uncongested(&publish.topic).await;
         Ok(self.manager.send(publish).await?)
     }
 
