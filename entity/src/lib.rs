@@ -14,6 +14,7 @@ pub mod gateway_transitions;
 pub mod gateways;
 pub mod idempotency_keys;
 pub mod known_logins;
+pub mod leases;
 pub mod messages;
 pub mod refresh_tokens;
 pub mod revocations;

@@ -12,6 +12,7 @@ pub use super::gateway_transitions::Entity as GatewayTransitions;
 pub use super::gateways::Entity as Gateways;
 pub use super::idempotency_keys::Entity as IdempotencyKeys;
 pub use super::known_logins::Entity as KnownLogins;
+pub use super::leases::Entity as Leases;
 pub use super::messages::Entity as Messages;
 pub use super::refresh_tokens::Entity as RefreshTokens;
 pub use super::revocations::Entity as Revocations;

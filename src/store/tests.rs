@@ -4,6 +4,7 @@
 mod brokers;
 mod commands;
 mod gateways;
+mod leases;
 mod lock_order;
 mod messages;
 mod migrations;
