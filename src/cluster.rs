@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `elsewhere` | the clients that are connected to other nodes |
 //! | `envelope` | what nodes send each other, as bytes |
+//! | `findings` | what the node that probes gateways tells the others |
 //! | `node` | what nodes know of each other |
 //! | `peers` | the order of what other nodes send, and whether all of it is known |
 //! | `shard` | a Redis server |
@@ -13,6 +14,7 @@
 
 pub mod elsewhere;
 pub mod envelope;
+pub mod findings;
 pub mod node;
 pub mod peers;
 pub mod shard;

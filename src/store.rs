@@ -6,7 +6,7 @@
 //! PostgreSQL ends one of two transactions that wait for each other's rows, and its client would see a database that fails.
 //! So every transaction takes the locks that it needs in this order, and those of one line by their ids:
 //!
-//! 1. the turn of those who create rooms;
+//! 1. the turn of those who create rooms, or of those who change gateways while several nodes serve the database;
 //! 2. the rows of devices, then of users: whatever changes the tokens, the key or the memberships of a client, or counts its
 //!    topics, locks its row first, so that all of these wait here;
 //! 3. refresh tokens and known logins, of the clients that are locked;
@@ -54,7 +54,10 @@ pub use changes::{ChangeLimits, Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
-pub use gateways::history::{GatewayHistory, GatewayRecord};
+pub use gateways::{
+    Current,
+    history::{GatewayHistory, GatewayRecord},
+};
 pub use leases::LEASE;
 pub use location::Location;
 pub use lock::{DatabaseLock, Sharing};

@@ -35,6 +35,7 @@ use self::{direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, 
 use super::{
     HealthCheck,
     directory::Directory,
+    gateway_monitor::Gateways,
     message_manager::Bell,
     registry::ClientsElsewhere,
     room_manager::{self, RoomNews},
@@ -92,6 +93,8 @@ pub struct Neighbours {
     pub settled: [Recipient<HealthCheck>; 3],
     /// Notified when accounts have changed.
     pub accounts: Arc<Accounts>,
+    /// Told what other nodes find of gateways, and that they have changed some.
+    pub gateways: Gateways,
 }
 
 /// An envelope came through an inbox.
@@ -145,6 +148,9 @@ impl ClusterLink {
                     neighbours.accounts.look_now();
                 }
             }
+            envelope::Message::Gateways(findings) => self.with_gateways(|gateways| gateways.heard(from, findings)),
+            envelope::Message::GetGateways => self.with_gateways(|gateways| gateways.tell_all(from)),
+            envelope::Message::GatewaysChanged => self.with_gateways(Gateways::look_now),
             envelope::Message::DeliveryWaits(to) => self.ring(Bell::Waiting(to.into())),
             envelope::Message::DeliveryEnded { id, from: (sender, incarnation), to, msgid, state, is_told } => {
                 // another version may know other states
@@ -166,6 +172,12 @@ impl ClusterLink {
     fn ring(&self, bell: Bell) {
         if let Some(neighbours) = &self.neighbours {
             neighbours.messages.do_send(bell);
+        }
+    }
+
+    fn with_gateways(&self, tell: impl FnOnce(&Gateways)) {
+        if let Some(neighbours) = &self.neighbours {
+            tell(&neighbours.gateways);
         }
     }
 

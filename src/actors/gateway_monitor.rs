@@ -3,12 +3,13 @@
 //! Handlers create, change and delete gateways through the handle [`Gateways`], and read their states there. The
 //! GatewayMonitor sends status sessions the body of `GET /device_status/`, records changes and round trips with the Journal, and announces
 //! changes of status through the TopicManager. `domain/gateways` decides when a gateway is probed and what a probe means;
-//! `probe` does it. The actor has a thread of its own, so that thousands of probes do not delay messages.
+//! `probe` does it. Of several nodes one probes, and tells the others (`sharing`). The actor has a thread of its own, so that thousands of probes do not delay messages.
 
 mod board;
 mod handle;
 mod messages;
 mod probe;
+mod sharing;
 mod trouble;
 mod watchers;
 
@@ -24,6 +25,7 @@ use board::Board;
 pub use handle::{Dependencies, GatewayChange, GatewayError, Gateways, NewGateway};
 use messages::{Probed, Put, Remove, WriteAllHours, WriteHour};
 use probe::{Probe, Prober};
+use sharing::Sharing;
 use trouble::Trouble;
 use watchers::{REFRESH, Watchers};
 
@@ -56,6 +58,8 @@ pub struct GatewayMonitor {
     /// how many probes are under way, at most [`AT_A_TIME`]
     probing: usize,
     trouble: Trouble,
+    /// None without other nodes
+    sharing: Option<Sharing>,
     /// the one timer, and what it is set to
     timer: Option<(Instant, SpawnHandle)>,
     watchers: Watchers,
@@ -84,8 +88,9 @@ impl GatewayMonitor {
         settings: settings::Probes,
         board: Arc<Board>,
         neighbours: Neighbours,
+        sharing: Option<Sharing>,
     ) -> Self {
-        let period = Duration::from_secs(settings.period_secs.into());
+        let period = period(&settings);
         let initial = gateways.into_iter().map(|gateway| {
             let before = before.remove(&gateway.id);
             (gateway, before)
@@ -99,6 +104,7 @@ impl GatewayMonitor {
             prober: None,
             probing: 0,
             trouble: Trouble::new(period, board.clone()),
+            sharing,
             timer: None,
             watchers: Watchers::default(),
             pushed: neighbours.clock.instant(),
@@ -110,7 +116,7 @@ impl GatewayMonitor {
 
     /// Begins the probes that are due, as many as may be under way, and sets the timer to the next.
     fn probe_due(&mut self, context: &mut Context<Self>) {
-        let Some(prober) = self.prober.clone() else { return };
+        let Some(prober) = self.prober.clone().filter(|_| self.leads()) else { return };
         let now = self.clock().instant();
         while self.probing < AT_A_TIME {
             let Some((id, due)) = self.schedule.take(now) else { break };
@@ -151,23 +157,22 @@ impl GatewayMonitor {
 
     /// Tells everyone concerned what is different.
     fn tell(&mut self, effects: Effects, context: &mut Context<Self>) {
-        let now = self.clock().instant();
+        let (now, leads) = (self.clock().instant(), self.leads());
         let mut records = Vec::new();
-        let mut is_other = false;
+        let (mut is_other, mut is_urgent) = (false, false);
         for (id, change) in effects.changes {
             let Some(known) = self.table.known(id) else { continue };
             if change.event {
                 let (status, reason) = (known.status.as_str(), known.reason.map(|reason| reason.as_str()));
                 let name = &known.gateway.name;
-                // at the first start this is thousands of lines that nobody needs
-                if self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
+                // at the first start this is thousands of lines that nobody needs, and with several nodes one log is enough
+                if leads && self.board.get(id).is_some_and(|before| before.status != Status::Unknown) {
                     tracing::info!(gateway = %id, %name, status, reason, "gateway changed");
                 } else {
                     tracing::debug!(gateway = %id, %name, status, reason, "gateway changed");
                 }
-                self.neighbours
-                    .announce
-                    .do_send(Announce(StatusEvent::Gateway { known: known.clone(), at: self.clock().now() }));
+                let at = if leads { self.clock().now() } else { known.since };
+                self.neighbours.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at }));
             }
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });
@@ -175,12 +180,55 @@ impl GatewayMonitor {
             let status = known.status;
             let before = self.board.put(known).map_or(Status::Unknown, |before| before.status);
             is_other |= before.is_up() != status.is_up();
+            is_urgent |= before != status;
+            self.to_be_told(id);
         }
         self.record(records);
         effects.probe.into_iter().for_each(|id| self.schedule.at_once(id, now));
         if is_other {
             self.push_soon(context);
         }
+        if is_urgent {
+            self.tell_nodes();
+        }
+    }
+
+    /// Adds or changes a gateway, which is probed at once.
+    fn put(&mut self, gateway: Gateway, context: &mut Context<Self>) {
+        let id = gateway.id;
+        let effects = self.table.put(gateway, None, self.clock().now());
+        if self.leads() {
+            self.schedule.add(id, self.clock().instant());
+        }
+        self.tell(effects, context);
+        self.probe_due(context);
+    }
+
+    fn remove(&mut self, id: GatewayId, context: &mut Context<Self>) {
+        let effects = self.table.remove(id);
+        self.schedule.remove(id);
+        self.hours.remove(id);
+        self.trouble.probed(id);
+        if self.table.is_empty() {
+            self.trouble.delayed(Duration::ZERO);
+        }
+        self.board.remove(id);
+        if self.leads() {
+            // after what was recorded of it before
+            self.record(vec![GatewayRecord::Deleted(id)]);
+        }
+        self.tell(effects, context);
+        self.push_soon(context);
+        self.probe_due(context);
+    }
+
+    fn write_all_hours(&mut self) {
+        let all = self.hours.record_all();
+        self.record(all.into_iter().map(|(gateway, hour)| GatewayRecord::Hour { gateway, hour }).collect());
+    }
+
+    fn period(&self) -> Duration {
+        period(&self.settings)
     }
 
     fn clock(&self) -> &Clock {
@@ -195,6 +243,10 @@ impl GatewayMonitor {
     }
 }
 
+fn period(settings: &settings::Probes) -> Duration {
+    Duration::from_secs(settings.period_secs.into())
+}
+
 fn hours_of(gateway: GatewayId, hours: impl IntoIterator<Item = Hour>) -> Vec<GatewayRecord> {
     hours.into_iter().map(|hour| GatewayRecord::Hour { gateway, hour }).collect()
 }
@@ -205,12 +257,18 @@ impl Actor for GatewayMonitor {
     fn started(&mut self, context: &mut Self::Context) {
         let timeout = Duration::from_secs(self.settings.timeout_secs.into());
         self.prober.get_or_insert_with(|| Arc::new(Prober::new(timeout, self.settings.icmp)));
+        self.start_sharing(context);
         let now = self.clock().instant();
         for (gateway, before) in std::mem::take(&mut self.initial) {
             let id = gateway.id;
             let effects = self.table.put(gateway, before, self.clock().now());
-            self.schedule.add(id, now);
             self.tell(effects, context);
+            if self.leads() {
+                self.schedule.add(id, now);
+            } else if let Some(before) = before {
+                let effects = self.table.adopt_stored(id, before);
+                self.tell(effects, context);
+            }
         }
         context.run_interval(REFRESH, |monitor, context| monitor.push_soon(context));
         self.probe_due(context);
@@ -222,6 +280,10 @@ impl Handler<Probed> for GatewayMonitor {
 
     fn handle(&mut self, Probed { id, version, began, outcome }: Probed, context: &mut Self::Context) {
         self.probing -= 1;
+        if !self.leads() {
+            // another node may have found something else since
+            return self.follow();
+        }
         self.schedule.done(id, self.clock().instant());
         let now = self.clock().now();
         let effects = match outcome {
@@ -253,11 +315,7 @@ impl Handler<Put> for GatewayMonitor {
     type Result = ();
 
     fn handle(&mut self, Put(gateway): Put, context: &mut Self::Context) {
-        let id = gateway.id;
-        let effects = self.table.put(gateway, None, self.clock().now());
-        self.schedule.add(id, self.clock().instant());
-        self.tell(effects, context);
-        self.probe_due(context);
+        self.put(gateway, context);
     }
 }
 
@@ -265,19 +323,7 @@ impl Handler<Remove> for GatewayMonitor {
     type Result = ();
 
     fn handle(&mut self, Remove(id): Remove, context: &mut Self::Context) {
-        let effects = self.table.remove(id);
-        self.schedule.remove(id);
-        self.hours.remove(id);
-        self.trouble.probed(id);
-        if self.table.is_empty() {
-            self.trouble.delayed(Duration::ZERO);
-        }
-        self.board.remove(id);
-        // after what was recorded of it before
-        self.record(vec![GatewayRecord::Deleted(id)]);
-        self.tell(effects, context);
-        self.push_soon(context);
-        self.probe_due(context);
+        self.remove(id, context);
     }
 }
 
@@ -294,8 +340,7 @@ impl Handler<WriteAllHours> for GatewayMonitor {
     type Result = ();
 
     fn handle(&mut self, _: WriteAllHours, _: &mut Self::Context) {
-        let all = self.hours.record_all();
-        self.record(all.into_iter().map(|(gateway, hour)| GatewayRecord::Hour { gateway, hour }).collect());
+        self.write_all_hours();
     }
 }
 

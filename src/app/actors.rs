@@ -139,6 +139,7 @@ impl Actors {
                 store: store.clone(),
                 accounts: accounts.clone(),
                 clock: clock.clone(),
+                backplane: cluster.is_shared().then(|| backplane.clone()),
             },
         );
         let commands = Commands::start(
@@ -192,6 +193,7 @@ impl Actors {
             rooms: rooms.recipient(),
             settled: [clients.recipient(), topics.recipient(), rooms.recipient()],
             accounts: accounts.clone(),
+            gateways: gateways.clone(),
         });
         // so that the first request sees all gateways
         gateways.record_all().await?;

@@ -50,6 +50,7 @@ pub(super) fn start(
         let period = Duration::from_secs(settings.auth.recheck_secs);
         async move { accounts.watch(period, |change| clients.apply_here(change)).await }
     });
+    loops.spawn("gateway watcher", actors.gateways.clone().share());
     loops.spawn(
         "deletion of old rows",
         delete_what_is_old(

@@ -32,6 +32,7 @@ impl Application {
         close_sessions(&self.broker, &handle).await;
         server.await??;
         write_the_last(&self.broker).await;
+        self.broker.gateways.leave().await;
         self.broker.cluster.leave().await;
         // background tasks may still use connections
         if tokio::time::timeout(PATIENCE, self.store.close()).await.is_err() {
@@ -67,7 +68,7 @@ async fn write_the_last(broker: &Broker) {
         // the Registry has handled the end of every session
         broker.clients.settled().await?;
         broker.commands.record_begun().await?;
-        broker.gateways.record_all().await?;
+        broker.gateways.stop_probing().await?;
         // retried, since the database may be back within PATIENCE
         while broker.journal.flush().await.is_err() {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -19,7 +19,7 @@ pub(super) async fn run(Arguments { output }: Arguments) -> anyhow::Result<()> {
     if output.json {
         return print_json(&cluster);
     }
-    let mut nodes = table(&["NODE", "HOST", "PROCESS", "VERSION", "SOCKETS", "SINCE", "INCARNATION"]);
+    let mut nodes = table(&["NODE", "HOST", "PROCESS", "VERSION", "SOCKETS", "PROBES", "SINCE", "INCARNATION"]);
     for node in items(&cluster, "nodes") {
         let this = if node["is_this"] == true { " (this)" } else { "" };
         nodes.add_row([
@@ -28,6 +28,7 @@ pub(super) async fn run(Arguments { output }: Arguments) -> anyhow::Result<()> {
             text(&node["process_id"]),
             text(&node["version"]),
             text(&node["sockets"]),
+            if node["probes_gateways"] == true { "yes" } else { "no" }.to_owned(),
             text(&node["started_at"]),
             text(&node["incarnation"]),
         ]);

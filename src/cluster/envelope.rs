@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Origin, elsewhere::ClientState};
+use super::{Origin, elsewhere::ClientState, findings::Findings};
 use crate::domain::{
     ids::RoomId,
     rooms::{Message as ChatMessage, OccupantState, Participant, RoomEvent},
@@ -26,7 +26,7 @@ pub const VERSIONS: RangeInclusive<u8> = 1..=1;
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A message from one node to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Message {
     /// A node's own, with its number: it shows the node that its inbox works.
     Ping(u64),
@@ -165,6 +165,12 @@ pub enum Message {
         /// The client.
         who: Participant,
     },
+    /// What the sending node, which probes the gateways, has found.
+    Gateways(Findings),
+    /// Asks the node that probes gateways for all that it has found.
+    GetGateways,
+    /// Gateways have been created, changed or deleted, as the database says.
+    GatewaysChanged,
 }
 
 /// What a node asks another one.
@@ -209,7 +215,7 @@ pub enum Answer {
 }
 
 /// Messages from a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
     /// The incarnation of the node that sent it.
     pub from: Uuid,

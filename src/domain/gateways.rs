@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 pub use address::{Address, EXPECTED, Host, Target, is_one_machine};
 pub use hours::{Hour, Hours};
 pub use schedule::Schedule;
-pub use table::{Delta, Effects, GatewayTable};
+pub use table::{Delta, Effects, Found, GatewayTable};
 pub use window::Window;
 
 use super::ids::GatewayId;

@@ -31,6 +31,8 @@ pub struct ClusterNode {
     started_at: String,
     /// Its open WebSockets, as of its last lease.
     sockets: usize,
+    /// Whether it probes the gateways, as far as the node that answers knows.
+    probes_gateways: bool,
 }
 
 /// A Redis server that connects the nodes.
@@ -69,7 +71,19 @@ pub async fn show(broker: web::Data<Broker>, _: Operator) -> web::Json<ClusterSt
     let nodes = broker.cluster.nodes().await.into_iter().map(|node| {
         let Node { incarnation, host, process_id, address, version, envelopes, started_at, sockets } = node;
         let is_this = incarnation == this;
-        ClusterNode { incarnation, is_this, host, process_id, address, version, envelopes, started_at, sockets }
+        let probes_gateways = broker.gateways.is_prober(incarnation);
+        ClusterNode {
+            incarnation,
+            is_this,
+            host,
+            process_id,
+            address,
+            version,
+            envelopes,
+            started_at,
+            sockets,
+            probes_gateways,
+        }
     });
     let redis = broker.cluster.servers().into_iter().map(|server| {
         let ServerStatus { address, is_up, error, round_trip } = server;

@@ -15,6 +15,8 @@ pub(super) enum Counter {
     Change,
     /// The highest id that a gateway ever had.
     GatewayId,
+    /// How many changes there were of gateways.
+    GatewayChange,
     /// The highest id of a topic's history.
     TopicHistory,
     /// The highest id of an acknowledged message.
@@ -28,6 +30,7 @@ impl Counter {
         match self {
             Self::Change => "change",
             Self::GatewayId => "gateway_id",
+            Self::GatewayChange => "gateway_change",
             Self::TopicHistory => "topic_history",
             Self::AcknowledgedMessageId => "acknowledged_message_id",
             Self::StoredBytes => "stored_bytes",
@@ -69,4 +72,20 @@ pub(super) async fn raise(connection: &impl ConnectionTrait, counter: Counter, t
         .exec(connection)
         .await?;
     Ok(())
+}
+
+/// Gives the next number, if the last one is this: `false` means that others were given meanwhile. The counter's row stays
+/// locked until the transaction ends. So this is also a turn, to be taken before all other locks.
+pub(super) async fn next_after(
+    transaction: &impl ConnectionTrait,
+    counter: Counter,
+    last: i64,
+) -> Result<bool, StoreError> {
+    let done = Entity::update_many()
+        .filter(Column::Name.eq(counter.name()))
+        .filter(Column::Value.eq(last))
+        .col_expr(Column::Value, Expr::value(last + 1))
+        .exec(transaction)
+        .await?;
+    Ok(done.rows_affected > 0)
 }

@@ -4,7 +4,7 @@ pub(super) mod history;
 
 use chrono::{DateTime, Utc};
 use entity::gateways;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set, sea_query::Expr};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set, sea_query::Expr};
 
 use super::{
     DeviceRow, Store, StoreError,
@@ -41,7 +41,24 @@ fn gateway_row(gateway: &Gateway, now: DateTime<Utc>) -> gateways::ActiveModel {
     }
 }
 
+/// What came of a change of the gateways, unless they are not as its author knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Current<T> {
+    /// The change was tried, with this result.
+    Yes(T),
+    /// Another node has changed gateways in the meantime; nothing is changed.
+    No,
+}
+
 impl Store {
+    /// How many changes there were of gateways. Read it before the gateways: they are at least as new then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gateway_version(&self) -> Result<i64, StoreError> {
+        counters::last(&self.read, Counter::GatewayChange).await
+    }
+
     /// The gateways that were created over HTTP.
     ///
     /// # Errors
@@ -71,32 +88,39 @@ impl Store {
         Ok(())
     }
 
-    /// Creates a gateway, without what is left of the history of an earlier one. Returns false if there is one with this id.
+    /// Creates a gateway, without what is left of the history of an earlier one. False: there is one with this id. `version` is
+    /// that of the gateways that the author knows, `None` if there are no other nodes.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn create_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
+    pub async fn create_gateway(&self, gateway: &Gateway, version: Option<i64>) -> Result<Current<bool>, StoreError> {
         let transaction = self.begin().await?;
+        if !is_current(&transaction, version).await? {
+            return Ok(Current::No);
+        }
         match gateways::Entity::insert(gateway_row(gateway, self.clock.now()))
             .exec_without_returning(&transaction)
             .await
         {
             Ok(_) => {}
-            Err(error) if is_unique_violation(&error) => return Ok(false),
+            Err(error) if is_unique_violation(&error) => return Ok(Current::Yes(false)),
             Err(error) => return Err(error.into()),
         }
         history::delete_history(&transaction, &[gateway.id]).await?;
         counters::raise(&transaction, Counter::GatewayId, gateway.id.0).await?;
         transaction.commit().await?;
-        Ok(true)
+        Ok(Current::Yes(true))
     }
 
-    /// Changes a gateway. Returns whether there is one with this id.
+    /// Changes a gateway. False: there is none with this id. `version` as for [`Store::create_gateway`].
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn update_gateway(&self, gateway: &Gateway) -> Result<bool, StoreError> {
+    pub async fn update_gateway(&self, gateway: &Gateway, version: Option<i64>) -> Result<Current<bool>, StoreError> {
         let transaction = self.begin().await?;
+        if !is_current(&transaction, version).await? {
+            return Ok(Current::No);
+        }
         let done = gateways::Entity::update_many()
             .filter(gateways::Column::Id.eq(gateway.id.0))
             .col_expr(gateways::Column::Name, Expr::value(gateway.name.as_str()))
@@ -107,16 +131,24 @@ impl Store {
             .exec(&transaction)
             .await?;
         transaction.commit().await?;
-        Ok(done.rows_affected > 0)
+        Ok(Current::Yes(done.rows_affected > 0))
     }
 
     /// Deletes a gateway with its history; what was behind it is behind nothing. What the Journal has not written yet of the
-    /// history is deleted by the record of the deletion. Returns the devices that were behind it, as they are now.
+    /// history is deleted by the record of the deletion. Returns the devices that were behind it, as they are now. `version` as for
+    /// [`Store::create_gateway`].
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_gateway(&self, id: GatewayId) -> Result<Vec<DeviceRow>, StoreError> {
+    pub async fn delete_gateway(
+        &self,
+        id: GatewayId,
+        version: Option<i64>,
+    ) -> Result<Current<Vec<DeviceRow>>, StoreError> {
         let transaction = self.begin_essential().await?;
+        if !is_current(&transaction, version).await? {
+            return Ok(Current::No);
+        }
         let devices = devices::lock_behind(&transaction, id).await?;
         gateways::Entity::delete_by_id(id.0).exec(&transaction).await?;
         gateways::Entity::update_many()
@@ -127,6 +159,15 @@ impl Store {
         history::delete_history(&transaction, &[id]).await?;
         let devices = devices::forget_gateway(&transaction, id, devices).await?;
         transaction.commit().await?;
-        Ok(devices)
+        Ok(Current::Yes(devices))
+    }
+}
+
+/// Counts a change of the gateways, if they are of this version, and keeps others from changing them until the transaction
+/// ends. A node without others counts nothing.
+async fn is_current(transaction: &impl ConnectionTrait, version: Option<i64>) -> Result<bool, StoreError> {
+    match version {
+        Some(version) => counters::next_after(transaction, Counter::GatewayChange, version).await,
+        None => Ok(true),
     }
 }

@@ -4,6 +4,7 @@
 
 mod acknowledged;
 mod direct;
+mod gateways;
 mod link;
 mod nodes;
 mod postgres;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use papaya::HashMap;
+use uuid::Uuid;
 
 use crate::domain::{
     gateways::{GatewayState, Status},
@@ -15,6 +16,8 @@ pub(super) struct Board {
     gateways: HashMap<GatewayId, Arc<GatewayState>>,
     /// what keeps gateways from being probed as they should
     trouble: Mutex<Option<String>>,
+    /// the node that probes them, if that is known
+    prober: Mutex<Option<Uuid>>,
 }
 
 impl Board {
@@ -62,6 +65,15 @@ impl Board {
 
     pub(super) fn remove(&self, id: GatewayId) {
         self.gateways.pin().remove(&id);
+    }
+
+    /// The node that probes the gateways, if there are several and that is known.
+    pub(super) fn prober(&self) -> Option<Uuid> {
+        *self.prober.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_prober(&self, prober: Option<Uuid>) {
+        *self.prober.lock().unwrap_or_else(PoisonError::into_inner) = prober;
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

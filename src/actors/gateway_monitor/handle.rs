@@ -2,21 +2,25 @@
 //! gateways, stored, and then sent to the actor.
 
 mod history;
+mod sharing;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use self::sharing::Shared;
 use super::{
     GatewayMonitor, Neighbours,
     board::Board,
     messages::{AddWatcher, Put, Remove, RemoveWatcher, WriteAllHours},
+    sharing::Sharing,
 };
 use crate::{
     actors::{journal::Journal, topic_manager::Announce},
     auth::accounts::Accounts,
     clock::Clock,
+    cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
         accounts::Account,
@@ -25,7 +29,7 @@ use crate::{
     },
     settings,
     store::{
-        Store, StoreError,
+        Current, Store, StoreError,
         patience::{self, OutOfPatience},
     },
 };
@@ -115,6 +119,8 @@ pub struct Dependencies {
     pub accounts: Arc<Accounts>,
     /// The time of changes and probes.
     pub clock: Clock,
+    /// The way to the other nodes; `None` if there are none.
+    pub backplane: Option<Arc<dyn Backplane>>,
 }
 
 /// Clones are handles of the same GatewayMonitor.
@@ -128,6 +134,8 @@ pub struct Gateways {
     most: usize,
     /// one change at a time
     changes: Arc<Mutex<()>>,
+    /// None without other nodes
+    shared: Option<Arc<Shared>>,
 }
 
 impl fmt::Debug for Gateways {
@@ -139,12 +147,26 @@ impl fmt::Debug for Gateways {
 impl Gateways {
     /// Starts the GatewayMonitor.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let Dependencies { gateways, before, probes, most, relays, journal, announce, store, accounts, clock } = with;
+        let Dependencies {
+            gateways,
+            before,
+            probes,
+            most,
+            relays,
+            journal,
+            announce,
+            store,
+            accounts,
+            clock,
+            backplane,
+        } = with;
         let board = Arc::<Board>::default();
+        let shared = backplane.clone().map(|backplane| Shared::new(backplane, clock.clone()));
         let neighbours = Neighbours { relays, journal: journal.clone(), announce, clock };
-        let monitor = GatewayMonitor::new(gateways, before, probes, board.clone(), neighbours);
+        let sharing = backplane.map(Sharing::new);
+        let monitor = GatewayMonitor::new(gateways, before, probes, board.clone(), neighbours, sharing);
         let monitor = GatewayMonitor::start_in_arbiter(arbiter, |_| monitor);
-        Self { monitor, board, journal, store, accounts, most, changes: Arc::default() }
+        Self { monitor, board, journal, store, accounts, most, changes: Arc::default(), shared }
     }
 
     /// The gateway with this id.
@@ -186,6 +208,19 @@ impl Gateways {
     /// The reason why it is not created.
     pub async fn create(&self, new: NewGateway) -> Result<Arc<GatewayState>, GatewayError> {
         let _turn = self.turn().await?;
+        loop {
+            let version = self.version();
+            let gateway = self.allowed(new.clone()).await?;
+            match self.store.create_gateway(&gateway, version).await? {
+                Current::Yes(true) => return self.put(gateway).await,
+                Current::Yes(false) => return Err(GatewayError::IdTaken),
+                Current::No => self.catch_up().await?,
+            }
+        }
+    }
+
+    /// The gateway to be created, with its id.
+    async fn allowed(&self, new: NewGateway) -> Result<Gateway, GatewayError> {
         let NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent } = new;
         if id.is_some_and(|id| self.board.get(id).is_some()) {
             return Err(GatewayError::IdTaken);
@@ -201,11 +236,7 @@ impl Gateways {
         if id > GatewayId::MAX {
             return Err(GatewayError::NoIdLeft);
         }
-        let gateway = Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source: Source::Api };
-        if !self.store.create_gateway(&gateway).await? {
-            return Err(GatewayError::IdTaken);
-        }
-        self.put(gateway).await
+        Ok(Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source: Source::Api })
     }
 
     /// Changes a gateway. It is probed at once.
@@ -214,12 +245,25 @@ impl Gateways {
     /// The reason why it is not changed.
     pub async fn update(&self, id: GatewayId, change: GatewayChange) -> Result<Arc<GatewayState>, GatewayError> {
         let _turn = self.turn().await?;
+        loop {
+            let version = self.version();
+            let gateway = self.changed_by(id, change.clone())?;
+            match self.store.update_gateway(&gateway, version).await? {
+                Current::Yes(true) => return self.put(gateway).await,
+                Current::Yes(false) => return Err(GatewayError::NotFound),
+                Current::No => self.catch_up().await?,
+            }
+        }
+    }
+
+    /// The gateway as it is to be after a change.
+    fn changed_by(&self, id: GatewayId, change: GatewayChange) -> Result<Gateway, GatewayError> {
         let known = self.changeable(id)?;
         let old = &known.gateway;
         if let Some(parent_id) = change.parent_id {
             self.check_parent(Some(id), parent_id)?;
         }
-        let gateway = Gateway {
+        Ok(Gateway {
             id,
             name: change.name.unwrap_or_else(|| old.name.clone()),
             address: change.address.unwrap_or_else(|| old.address.clone()),
@@ -227,11 +271,7 @@ impl Gateways {
             max_rtt_ms: change.max_rtt_ms.unwrap_or(old.max_rtt_ms),
             max_loss_percent: change.max_loss_percent.unwrap_or(old.max_loss_percent),
             source: old.source,
-        };
-        if !self.store.update_gateway(&gateway).await? {
-            return Err(GatewayError::NotFound);
-        }
-        self.put(gateway).await
+        })
     }
 
     /// Deletes a gateway with its history. Devices and gateways behind it are behind none afterwards.
@@ -240,11 +280,23 @@ impl Gateways {
     /// The reason why it is not deleted.
     pub async fn delete(&self, id: GatewayId) -> Result<(), GatewayError> {
         let _turn = self.turn().await?;
-        self.changeable(id)?;
-        for device in self.store.delete_gateway(id).await? {
+        let devices = loop {
+            let version = self.version();
+            self.changeable(id)?;
+            match self.store.delete_gateway(id, version).await? {
+                Current::Yes(devices) => break devices,
+                Current::No => self.catch_up().await?,
+            }
+        };
+        if !devices.is_empty() {
+            self.devices_changed();
+        }
+        for device in devices {
             self.accounts.put(Account::from(device));
         }
-        Ok(self.monitor.send(Remove(id)).await?)
+        self.monitor.send(Remove(id)).await?;
+        self.changed();
+        Ok(())
     }
 
     /// Keeps a gateway from being deleted until the result is dropped.
@@ -253,6 +305,10 @@ impl Gateways {
     /// There is no gateway with this id.
     pub async fn hold(&self, id: GatewayId) -> Result<OwnedMutexGuard<()>, GatewayError> {
         let turn = self.turn().await?;
+        if self.get(id).is_err() {
+            // another node may have created it just now
+            self.catch_up().await?;
+        }
         self.get(id)?;
         Ok(turn)
     }
@@ -285,6 +341,11 @@ impl Gateways {
         self.monitor.clone().recipient()
     }
 
+    /// The version of the gateways that this node knows; `None` without other nodes.
+    fn version(&self) -> Option<i64> {
+        self.shared.as_ref().map(|shared| shared.version())
+    }
+
     async fn turn(&self) -> Result<OwnedMutexGuard<()>, GatewayError> {
         Ok(patience::wait(self.changes.clone().lock_owned()).await?)
     }
@@ -310,6 +371,7 @@ impl Gateways {
     async fn put(&self, gateway: Gateway) -> Result<Arc<GatewayState>, GatewayError> {
         let id = gateway.id;
         self.monitor.send(Put(gateway)).await?;
+        self.changed();
         self.get(id)
     }
 }

@@ -3,9 +3,19 @@ use std::{collections::HashSet, sync::Mutex};
 use actix::{Addr, Arbiter};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
-use super::{probe::Unable, *};
+use super::{
+    probe::Unable,
+    sharing::{Heard, LeaseAnswered, StopProbing, TellAll},
+    *,
+};
 use crate::{
+    cluster::{
+        Backplane,
+        envelope::Message as ToNode,
+        findings::{self, FoundGateway},
+    },
     domain::gateways::{Address, Outcome, Reason, Source, Target},
     store::{
         ChangeLimits,
@@ -51,6 +61,36 @@ impl Handler<Announce> for Listener {
     }
 }
 
+/// In place of other nodes: what they were sent.
+#[derive(Default)]
+struct OtherNodes(Mutex<Vec<ToNode>>);
+
+impl OtherNodes {
+    /// The gateways that they were told of.
+    fn told(&self) -> Vec<FoundGateway> {
+        let messages = std::mem::take(&mut *self.0.lock().unwrap());
+        let findings = messages.into_iter().map(|message| match message {
+            ToNode::Gateways(findings) => findings.gateways,
+            other => panic!("{other:?}"),
+        });
+        findings.flatten().collect()
+    }
+}
+
+impl Backplane for OtherNodes {
+    fn incarnation(&self) -> Uuid {
+        Uuid::from_u128(1)
+    }
+
+    fn send(&self, _: Uuid, message: ToNode) {
+        self.0.lock().unwrap().push(message);
+    }
+
+    fn send_to_all(&self, message: ToNode) {
+        self.0.lock().unwrap().push(message);
+    }
+}
+
 /// A monitor without a network. A gateway's id is its port.
 struct Lab {
     monitor: Addr<GatewayMonitor>,
@@ -80,6 +120,10 @@ fn gateway(id: i64, parent_id: Option<i64>) -> Gateway {
 
 impl Lab {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(sharing: Option<Sharing>) -> Self {
         let fixture = Fixture::new().await;
         let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), ChangeLimits::default());
         let (sender, announced) = mpsc::unbounded_channel();
@@ -90,7 +134,8 @@ impl Lab {
             clock: fixture.clock.clone(),
         };
         let (board, findings) = (Arc::<Board>::default(), Arc::<Findings>::default());
-        let mut monitor = GatewayMonitor::new(Vec::new(), HashMap::new(), section("probes"), board.clone(), neighbours);
+        let mut monitor =
+            GatewayMonitor::new(Vec::new(), HashMap::new(), section("probes"), board.clone(), neighbours, sharing);
         monitor.prober = Some(findings.clone());
         Self { monitor: monitor.start(), findings, announced, board, journal, fixture }
     }
@@ -99,6 +144,12 @@ impl Lab {
     async fn probe(&self, gateway: Gateway) {
         self.fixture.clock.advance(Duration::from_secs(1));
         self.monitor.send(Put(gateway)).await.unwrap();
+    }
+
+    /// The answer of the database that this node has the lease; or another one has it.
+    async fn lease(&self, term: Option<i64>) {
+        let asked = self.fixture.clock.instant();
+        self.monitor.send(LeaseAnswered { term, asked }).await.unwrap();
     }
 
     async fn announced(&mut self) -> (i64, Status) {
@@ -181,4 +232,67 @@ async fn a_probe_that_can_not_be_made_changes_nothing_but_is_told() {
     *lab.findings.unable.lock().unwrap() = None;
     lab.probe(gateway(1, None)).await;
     assert_eq!((lab.announced().await, lab.board.trouble()), ((1, Status::Connected), None));
+}
+
+#[actix_web::test]
+async fn a_node_probes_only_while_it_is_sure_of_its_lease() {
+    let others = Arc::<OtherNodes>::default();
+    let mut lab = Lab::with(Some(Sharing::new(others.clone()))).await;
+    lab.probe(gateway(1, None)).await;
+    assert_eq!((lab.status(1).0, lab.board.prober()), (Status::Unknown, None));
+    lab.lease(Some(1)).await;
+    assert_eq!(lab.announced().await, (1, Status::Connected));
+    assert_eq!(lab.board.prober(), Some(others.incarnation()));
+    lab.findings.silent.lock().unwrap().insert(1);
+    // nobody has renewed the lease
+    lab.fixture.clock.advance(Duration::from_secs(8));
+    lab.probe(gateway(1, None)).await;
+    lab.lease(None).await;
+    assert_eq!((lab.status(1).0, lab.board.prober()), (Status::Connected, None));
+    // what it knew counts, also for what comes next
+    lab.lease(Some(3)).await;
+    assert_eq!(lab.announced().await, (1, Status::Disconnected));
+    lab.monitor.send(StopProbing).await.unwrap();
+    lab.lease(Some(3)).await;
+    assert_eq!(lab.board.prober(), None);
+    let (changes, probes) = lab.recorded(1).await;
+    assert_eq!(changes, [(Status::Connected, None), (Status::Disconnected, Some(Reason::Timeout))]);
+    assert_eq!(probes, 2);
+}
+
+#[actix_web::test]
+async fn what_one_node_tells_another_one_shows_and_announces_but_does_not_record() {
+    let (first, second) = (Arc::<OtherNodes>::default(), Arc::<OtherNodes>::default());
+    let mut prober = Lab::with(Some(Sharing::new(first.clone()))).await;
+    let mut other = Lab::with(Some(Sharing::new(second.clone()))).await;
+    prober.probe(gateway(1, None)).await;
+    other.probe(gateway(1, None)).await;
+    prober.lease(Some(1)).await;
+    prober.announced().await;
+    first.told();
+    prober.monitor.send(TellAll(Uuid::from_u128(2))).await.unwrap();
+    let gateways = first.told();
+    assert_eq!(gateways.len(), 1);
+    let findings = |term, number| findings::Findings {
+        term,
+        number,
+        is_end: true,
+        trouble: Some("no ping".to_owned()),
+        gateways: gateways.clone(),
+    };
+    let from = first.incarnation();
+    other.monitor.send(Heard { from, findings: findings(1, 1) }).await.unwrap();
+    assert_eq!(other.announced().await, (1, Status::Connected));
+    assert_eq!((other.board.prober(), other.board.trouble().as_deref()), (Some(from), Some("no ping")));
+    let shown = |lab: &Lab| lab.board.get(GatewayId(1)).map(|known| (known.status, known.since, known.rtt_ms));
+    assert_eq!(shown(&other), shown(&prober));
+    assert_eq!(other.recorded(1).await, (vec![], 0));
+    // it tells others nothing itself
+    assert!(second.told().is_empty());
+    // the same again is no event, and a former prober says nothing
+    other.monitor.send(Heard { from, findings: findings(1, 2) }).await.unwrap();
+    let former = findings::Findings { trouble: None, ..findings(0, 3) };
+    other.monitor.send(Heard { from: Uuid::from_u128(7), findings: former }).await.unwrap();
+    assert_eq!(other.board.trouble().as_deref(), Some("no ping"));
+    assert!(other.announced.try_recv().is_err());
 }

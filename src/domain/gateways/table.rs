@@ -4,6 +4,7 @@
 //! with a parent counts only after a later probe of the parent: otherwise a site that loses its power would cause an event
 //! for each machine in it.
 
+mod following;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use self::following::Found;
 use super::{Gateway, GatewayState, Outcome, Reason, Status, Transition, Window, is_behind_itself};
 use crate::domain::ids::GatewayId;
 
@@ -31,6 +33,8 @@ struct Entry {
     began_at: Option<DateTime<Utc>>,
     /// its state before this process started; it continues if the first probe has the same result
     before: Option<Transition>,
+    /// the time of the last change that may be in its history; those to come are later
+    latest: Option<DateTime<Utc>>,
     /// up or down, as the last event said
     told: Option<bool>,
     /// a failure that waits for a probe of the parent, and when the failed probe began
@@ -62,6 +66,8 @@ pub struct GatewayTable {
     /// the last version given; no version is given twice, even if an id is used again
     versions: u64,
     children: HashMap<GatewayId, BTreeSet<GatewayId>>,
+    /// another node probes the gateways
+    follows: bool,
 }
 
 impl GatewayTable {
@@ -145,6 +151,7 @@ impl GatewayTable {
                     probed_at: None,
                     began_at: None,
                     before,
+                    latest: before.map(|before| before.at),
                     told,
                     suspect: None,
                 };
@@ -157,7 +164,8 @@ impl GatewayTable {
             self.children.entry(parent).or_default().insert(id);
         }
         effects.touch(id);
-        if self.is_behind_down(id) {
+        // else the other node does
+        if !self.follows && self.is_behind_down(id) {
             self.drag_down(id, now, &mut effects);
         }
         effects
@@ -298,13 +306,13 @@ impl GatewayTable {
         let mut transition = None;
         if entry.status != status {
             let was_unknown = entry.status == Status::Unknown;
-            // changes stay in order even if the clock has gone back
-            let last = if was_unknown { entry.before.map(|before| before.at) } else { Some(entry.since) };
-            let now = last.map_or(now, |last| now.max(last + TimeDelta::microseconds(1)));
+            // changes stay in order even if the clock has gone back, or is another node's
+            let now = entry.latest.map_or(now, |last| now.max(last + TimeDelta::microseconds(1)));
             let continued = entry.before.take().filter(|before| was_unknown && before.status == status);
             entry.status = status;
             entry.since = continued.map_or(now, |before| before.at);
             transition = continued.is_none().then_some(Transition { at: now, status, reason });
+            entry.latest = transition.map(|transition| transition.at).or(entry.latest);
         }
         let event = is_own && entry.told != status.is_up();
         if event {

@@ -6,10 +6,22 @@ use std::collections::VecDeque;
 const ATTEMPTS: usize = 20;
 
 /// Round trips in milliseconds of the last 20 attempts; `None` for a lost one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Window(VecDeque<Option<f64>>);
 
 impl Window {
+    /// The window with these attempts, the oldest first; of too many the last ones.
+    pub fn of(attempts: impl IntoIterator<Item = Option<f64>>) -> Self {
+        let mut window = Self::default();
+        attempts.into_iter().for_each(|attempt| window.push(attempt));
+        window
+    }
+
+    /// Its attempts, the oldest first.
+    pub fn attempts(&self) -> impl Iterator<Item = Option<f64>> {
+        self.0.iter().copied()
+    }
+
     /// Adds an attempt.
     pub fn push(&mut self, rtt_ms: Option<f64>) {
         if self.0.len() == ATTEMPTS {

@@ -20,6 +20,9 @@ use crate::{
 /// Gateways whose samples go in one transaction, so that nothing else waits long.
 const THINNED: u64 = 200;
 
+/// Recent changes that are read at once, so that gateways that change all the time take bounded memory.
+const MOST_RECENT: u64 = 20_000;
+
 /// Something to be written about a gateway.
 #[derive(Debug, Clone)]
 pub enum GatewayRecord {
@@ -81,6 +84,21 @@ impl Store {
     pub async fn last_gateway_transitions(&self) -> Result<Vec<(GatewayId, Transition)>, StoreError> {
         let rows = gateway_transitions::Entity::find().filter(last_of_each()).all(&self.read).await?;
         Ok(rows.into_iter().map(|row| (GatewayId(row.gateway_id), read_transition(row))).collect())
+    }
+
+    /// The last change of each gateway that has changed since then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gateway_transitions_since(
+        &self,
+        since: DateTime<Utc>,
+    ) -> Result<BTreeMap<GatewayId, Transition>, StoreError> {
+        use gateway_transitions::Column;
+        let since = gateway_transitions::Entity::find().filter(Column::At.gt(since)).order_by_desc(Column::At);
+        let rows = since.limit(MOST_RECENT).all(&self.read).await?;
+        // the oldest first: later ones replace earlier ones
+        Ok(rows.into_iter().rev().map(|row| (GatewayId(row.gateway_id), read_transition(row))).collect())
     }
 
     /// What is kept of a gateway between two times, with at most so many changes, the latest.

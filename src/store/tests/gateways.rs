@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::{ChangeLimits, Changes};
+use crate::store::{ChangeLimits, Changes, Current};
 use crate::{
     domain::{
         gateways::{Address, Gateway, Hour, Source, Status, Transition},
@@ -43,17 +43,19 @@ async fn a_gateway_is_read_as_it_was_created_or_changed_last() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let (first, second) = (gateway(1, None), gateway(2, Some(1)));
-    assert!(store.create_gateway(&first).await.unwrap() && store.create_gateway(&second).await.unwrap());
-    assert!(!store.create_gateway(&gateway(2, None)).await.unwrap());
+    for new in [&first, &second] {
+        assert_eq!(store.create_gateway(new, None).await.unwrap(), Current::Yes(true));
+    }
+    assert_eq!(store.create_gateway(&gateway(2, None), None).await.unwrap(), Current::Yes(false));
     assert_eq!(store.gateways().await.unwrap(), [first.clone(), second]);
     let changed =
         Gateway { name: "other".to_owned(), max_rtt_ms: None, max_loss_percent: Some(1.0), ..gateway(2, None) };
-    assert!(store.update_gateway(&changed).await.unwrap());
-    assert!(!store.update_gateway(&gateway(3, None)).await.unwrap());
+    assert_eq!(store.update_gateway(&changed, None).await.unwrap(), Current::Yes(true));
+    assert_eq!(store.update_gateway(&gateway(3, None), None).await.unwrap(), Current::Yes(false));
     assert_eq!(store.gateways().await.unwrap(), [first, changed]);
     assert_eq!(store.unused_gateway_id().await.unwrap(), GatewayId(3));
     store.reserve_gateway_ids(GatewayId(10)).await.unwrap();
-    store.delete_gateway(GatewayId(2)).await.unwrap();
+    store.delete_gateway(GatewayId(2), None).await.unwrap();
     assert_eq!(store.unused_gateway_id().await.unwrap(), GatewayId(11));
 }
 
@@ -62,7 +64,7 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     for (id, parent) in [(1, None), (2, Some(1)), (3, None)] {
-        assert!(store.create_gateway(&gateway(id, parent)).await.unwrap());
+        assert_eq!(store.create_gateway(&gateway(id, parent), None).await.unwrap(), Current::Yes(true));
     }
     let device = ClientId::random();
     fixture.device(device).await;
@@ -71,7 +73,7 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
     let records = [turned(1, 0, Status::Connected), hour(1, 3), turned(3, 0, Status::Connected), hour(3, 2)];
     store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
 
-    let behind = store.delete_gateway(GatewayId(1)).await.unwrap();
+    let Current::Yes(behind) = store.delete_gateway(GatewayId(1), None).await.unwrap() else { panic!() };
     assert_eq!(behind.iter().map(|device| (device.uuid, device.gateway_id)).collect::<Vec<_>>(), [(device, None)]);
     assert_eq!(store.gateways().await.unwrap(), [gateway(2, None), gateway(3, None)]);
     assert_eq!((kept(store, 1).await, kept(store, 3).await), ((0, vec![]), (1, vec![2])));
@@ -125,4 +127,40 @@ async fn thinning_keeps_figures_and_the_last_change_of_each_gateway() {
     assert_eq!((kept(store, 1).await, kept(store, 2).await), ((1, vec![]), (0, vec![])));
     let last = store.last_gateway_transitions().await.unwrap();
     assert_eq!(last.iter().map(|(id, last)| (id.0, last.status)).collect::<Vec<_>>(), [(1, Status::Disconnected)]);
+}
+
+#[tokio::test]
+async fn a_change_of_gateways_that_are_not_as_its_author_knows_them_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let known = store.gateway_version().await.unwrap();
+    assert_eq!(store.create_gateway(&gateway(1, None), Some(known)).await.unwrap(), Current::Yes(true));
+    assert_eq!(store.gateway_version().await.unwrap(), known + 1);
+    let other = Gateway { name: "other".to_owned(), ..gateway(1, None) };
+    assert_eq!(store.create_gateway(&gateway(2, None), Some(known)).await.unwrap(), Current::No);
+    assert_eq!(store.update_gateway(&other, Some(known)).await.unwrap(), Current::No);
+    assert!(matches!(store.delete_gateway(GatewayId(1), Some(known)).await.unwrap(), Current::No));
+    assert_eq!(store.gateways().await.unwrap(), [gateway(1, None)]);
+    // what is refused for another reason is no change
+    assert_eq!(store.create_gateway(&gateway(1, None), Some(known + 1)).await.unwrap(), Current::Yes(false));
+    assert_eq!(store.gateway_version().await.unwrap(), known + 1);
+    assert_eq!(store.update_gateway(&other, Some(known + 1)).await.unwrap(), Current::Yes(true));
+    assert!(matches!(store.delete_gateway(GatewayId(1), Some(known + 2)).await.unwrap(), Current::Yes(_)));
+    assert_eq!(store.gateway_version().await.unwrap(), known + 3);
+}
+
+#[tokio::test]
+async fn of_recent_changes_the_last_one_of_each_gateway_is_read() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let records = [
+        turned(1, 0, Status::Connected),
+        turned(2, 5, Status::Connected),
+        turned(2, 6, Status::Disconnected),
+        turned(3, 7, Status::Connected),
+    ];
+    store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
+    let recent = store.gateway_transitions_since(start() + TimeDelta::minutes(1)).await.unwrap();
+    let recent: Vec<_> = recent.into_iter().map(|(id, last)| (id.0, last.status)).collect();
+    assert_eq!(recent, [(2, Status::Disconnected), (3, Status::Connected)]);
 }

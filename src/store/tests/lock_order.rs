@@ -155,7 +155,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
             max_loss_percent: None,
             source: Source::Api,
         };
-        assert!(store.create_gateway(&gateway).await.unwrap());
+        store.create_gateway(&gateway, None).await.unwrap();
         for uuid in &devices {
             fixture.device(*uuid).await;
             let behind = DeviceChange { gateway_id: Some(Some(gateway.id)), ..DeviceChange::default() };
@@ -208,7 +208,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
                 tried(store.update_device(devices[2], rename())),
                 tried(store.delete_device(devices[0])),
                 tried(store.delete_device(devices[round % 2 + 1])),
-                tried(store.delete_gateway(gateway.id)),
+                tried(store.delete_gateway(gateway.id, None)),
             ],
         )
         .await;

@@ -206,6 +206,7 @@ fn no_gateways(
         store: store.clone(),
         accounts: accounts.clone(),
         clock: Clock::default(),
+        backplane: None,
     };
     Gateways::start(&Arbiter::current(), dependencies)
 }
