@@ -181,7 +181,7 @@ impl GatewayMonitor {
             let before = self.board.put(known).map_or(Status::Unknown, |before| before.status);
             is_other |= before.is_up() != status.is_up();
             is_urgent |= before != status;
-            self.to_be_told(id);
+            self.note_news(id);
         }
         self.record(records);
         effects.probe.into_iter().for_each(|id| self.schedule.at_once(id, now));

@@ -18,7 +18,7 @@ use crate::{
         budget::OverLimit,
         ids::ClientId,
     },
-    store::{DeviceChange, DeviceFilter, DeviceRow, Store, StoreError},
+    store::{Current, DeviceChange, DeviceFilter, DeviceRow, Store, StoreError},
 };
 
 /// Why a device is not read, changed or deleted.
@@ -108,12 +108,18 @@ impl Devices {
     /// There is no such device or gateway, `by` has reached its limit of stored bytes, or the database failed.
     pub async fn update(&self, by: ClientId, id: ClientId, change: DeviceChange) -> Result<DeviceView, DeviceError> {
         self.store.charge_stored(by, change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()))?;
-        // the gateway must not be deleted before the device is linked to it
-        let _held = match change.gateway_id {
-            Some(Some(gateway)) => Some(self.gateways.hold(gateway).await?),
-            _ => None,
+        let device = loop {
+            // the gateway must not be deleted before the device is linked to it
+            let held = match change.gateway_id {
+                Some(Some(gateway)) => Some(self.gateways.hold(gateway).await?),
+                _ => None,
+            };
+            let version = held.as_ref().and_then(|held| held.version);
+            match self.store.update_device(id, change.clone(), version).await? {
+                Current::Yes(device) => break device.ok_or(DeviceError::NotFound)?,
+                Current::No => {}
+            }
         };
-        let device = self.store.update_device(id, change).await?.ok_or(DeviceError::NotFound)?;
         self.apply(device.clone()).await?;
         tracing::info!(device = %id, %by, "device changed");
         Ok(self.view(device).await)

@@ -74,6 +74,17 @@ pub(super) async fn raise(connection: &impl ConnectionTrait, counter: Counter, t
     Ok(())
 }
 
+/// Whether the last number that was given is this. No other is given until the transaction ends. To be asked before all other
+/// locks are taken.
+pub(super) async fn stays_at(
+    transaction: &impl ConnectionTrait,
+    counter: Counter,
+    last: i64,
+) -> Result<bool, StoreError> {
+    let row = Entity::find().filter(Column::Name.eq(counter.name())).lock_shared().one(transaction).await?;
+    Ok(row.is_some_and(|row| row.value == last))
+}
+
 /// Gives the next number, if the last one is this: `false` means that others were given meanwhile. The counter's row stays
 /// locked until the transaction ends. So this is also a turn, to be taken before all other locks.
 pub(super) async fn next_after(

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub use self::search::DeviceFilter;
 use super::{
-    Store, StoreError,
+    Current, Store, StoreError,
     counters::{self, Counter},
     messages, pieces, rooms, tokens,
 };
@@ -86,7 +86,7 @@ impl From<Model> for DeviceRow {
 }
 
 /// A change of a device; `None` changes nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DeviceChange {
     /// Another name.
     pub name: Option<String>,
@@ -132,14 +132,25 @@ impl Store {
         Ok(newest.flatten().unwrap_or_default().unsigned_abs())
     }
 
-    /// Changes a device. Returns the device after the change.
+    /// Changes a device. Returns the device after the change. `version` is that of the gateways, if another node must not delete
+    /// the device's gateway meanwhile.
     ///
     /// # Errors
     /// When the database fails; no such device is `None`.
-    pub async fn update_device(&self, uuid: ClientId, change: DeviceChange) -> Result<Option<DeviceRow>, StoreError> {
+    pub async fn update_device(
+        &self,
+        uuid: ClientId,
+        change: DeviceChange,
+        version: Option<i64>,
+    ) -> Result<Current<Option<DeviceRow>>, StoreError> {
         let transaction = self.begin().await?;
+        if let Some(version) = version
+            && !counters::stays_at(&transaction, Counter::GatewayChange, version).await?
+        {
+            return Ok(Current::No);
+        }
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
-        let Some(row) = row.one(&transaction).await? else { return Ok(None) };
+        let Some(row) = row.one(&transaction).await? else { return Ok(Current::Yes(None)) };
         // metadata is not part of the cached account
         let is_account_changed = change.name.is_some() || change.gateway_id.is_some();
         let mut row = row.into_active_model();
@@ -158,7 +169,7 @@ impl Store {
         }
         let row = if row.is_changed() { row.update(&transaction).await? } else { row.try_into_model()? };
         transaction.commit().await?;
-        Ok(Some(row.into()))
+        Ok(Current::Yes(Some(row.into())))
     }
 
     /// Deletes a device: its tokens end, and its name and metadata are removed. Returns the rest of its row.

@@ -1,6 +1,6 @@
-//! The handle of the GatewayMonitor: reads the state of gateways and changes them. Each change is checked against the other
-//! gateways, stored, and then sent to the actor.
+//! The handle of the GatewayMonitor: reads the state of gateways and changes them.
 
+mod changes;
 mod history;
 mod sharing;
 
@@ -13,7 +13,7 @@ use self::sharing::Shared;
 use super::{
     GatewayMonitor, Neighbours,
     board::Board,
-    messages::{AddWatcher, Put, Remove, RemoveWatcher, WriteAllHours},
+    messages::{AddWatcher, RemoveWatcher, WriteAllHours},
     sharing::Sharing,
 };
 use crate::{
@@ -23,13 +23,12 @@ use crate::{
     cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
-        accounts::Account,
-        gateways::{Address, Gateway, GatewayState, Source, Transition, is_behind_itself},
+        gateways::{Address, Gateway, GatewayState, Transition},
         ids::GatewayId,
     },
     settings,
     store::{
-        Current, Store, StoreError,
+        Store, StoreError,
         patience::{self, OutOfPatience},
     },
 };
@@ -123,6 +122,14 @@ pub struct Dependencies {
     pub backplane: Option<Arc<dyn Backplane>>,
 }
 
+/// A gateway is not deleted at this node as long as this is there.
+#[derive(Debug)]
+pub struct Held {
+    /// The version of the gateways, by which the database knows whether another node has changed them; `None` without others.
+    pub version: Option<i64>,
+    _turn: OwnedMutexGuard<()>,
+}
+
 /// Clones are handles of the same GatewayMonitor.
 #[derive(Clone)]
 pub struct Gateways {
@@ -202,115 +209,15 @@ impl Gateways {
         self.board.trouble()
     }
 
-    /// Creates a gateway. It is probed at once.
-    ///
-    /// # Errors
-    /// The reason why it is not created.
-    pub async fn create(&self, new: NewGateway) -> Result<Arc<GatewayState>, GatewayError> {
-        let _turn = self.turn().await?;
-        loop {
-            let version = self.version();
-            let gateway = self.allowed(new.clone()).await?;
-            match self.store.create_gateway(&gateway, version).await? {
-                Current::Yes(true) => return self.put(gateway).await,
-                Current::Yes(false) => return Err(GatewayError::IdTaken),
-                Current::No => self.catch_up().await?,
-            }
-        }
-    }
-
-    /// The gateway to be created, with its id.
-    async fn allowed(&self, new: NewGateway) -> Result<Gateway, GatewayError> {
-        let NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent } = new;
-        if id.is_some_and(|id| self.board.get(id).is_some()) {
-            return Err(GatewayError::IdTaken);
-        }
-        if self.most > 0 && self.board.len() >= self.most {
-            return Err(GatewayError::TooMany);
-        }
-        self.check_parent(id, parent_id)?;
-        let id = match id {
-            Some(id) => id,
-            None => self.store.unused_gateway_id().await?,
-        };
-        if id > GatewayId::MAX {
-            return Err(GatewayError::NoIdLeft);
-        }
-        Ok(Gateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent, source: Source::Api })
-    }
-
-    /// Changes a gateway. It is probed at once.
-    ///
-    /// # Errors
-    /// The reason why it is not changed.
-    pub async fn update(&self, id: GatewayId, change: GatewayChange) -> Result<Arc<GatewayState>, GatewayError> {
-        let _turn = self.turn().await?;
-        loop {
-            let version = self.version();
-            let gateway = self.changed_by(id, change.clone())?;
-            match self.store.update_gateway(&gateway, version).await? {
-                Current::Yes(true) => return self.put(gateway).await,
-                Current::Yes(false) => return Err(GatewayError::NotFound),
-                Current::No => self.catch_up().await?,
-            }
-        }
-    }
-
-    /// The gateway as it is to be after a change.
-    fn changed_by(&self, id: GatewayId, change: GatewayChange) -> Result<Gateway, GatewayError> {
-        let known = self.changeable(id)?;
-        let old = &known.gateway;
-        if let Some(parent_id) = change.parent_id {
-            self.check_parent(Some(id), parent_id)?;
-        }
-        Ok(Gateway {
-            id,
-            name: change.name.unwrap_or_else(|| old.name.clone()),
-            address: change.address.unwrap_or_else(|| old.address.clone()),
-            parent_id: change.parent_id.unwrap_or(old.parent_id),
-            max_rtt_ms: change.max_rtt_ms.unwrap_or(old.max_rtt_ms),
-            max_loss_percent: change.max_loss_percent.unwrap_or(old.max_loss_percent),
-            source: old.source,
-        })
-    }
-
-    /// Deletes a gateway with its history. Devices and gateways behind it are behind none afterwards.
-    ///
-    /// # Errors
-    /// The reason why it is not deleted.
-    pub async fn delete(&self, id: GatewayId) -> Result<(), GatewayError> {
-        let _turn = self.turn().await?;
-        let devices = loop {
-            let version = self.version();
-            self.changeable(id)?;
-            match self.store.delete_gateway(id, version).await? {
-                Current::Yes(devices) => break devices,
-                Current::No => self.catch_up().await?,
-            }
-        };
-        if !devices.is_empty() {
-            self.devices_changed();
-        }
-        for device in devices {
-            self.accounts.put(Account::from(device));
-        }
-        self.monitor.send(Remove(id)).await?;
-        self.changed();
-        Ok(())
-    }
-
-    /// Keeps a gateway from being deleted until the result is dropped.
+    /// Keeps a gateway from being deleted at this node until the result is dropped.
     ///
     /// # Errors
     /// There is no gateway with this id.
-    pub async fn hold(&self, id: GatewayId) -> Result<OwnedMutexGuard<()>, GatewayError> {
+    pub async fn hold(&self, id: GatewayId) -> Result<Held, GatewayError> {
         let turn = self.turn().await?;
-        if self.get(id).is_err() {
-            // another node may have created it just now
-            self.catch_up().await?;
-        }
+        self.catch_up().await?;
         self.get(id)?;
-        Ok(turn)
+        Ok(Held { version: self.version(), _turn: turn })
     }
 
     /// Records everything that is only in memory, before the process ends. All earlier messages have been handled by then.
@@ -348,30 +255,5 @@ impl Gateways {
 
     async fn turn(&self) -> Result<OwnedMutexGuard<()>, GatewayError> {
         Ok(patience::wait(self.changes.clone().lock_owned()).await?)
-    }
-
-    fn changeable(&self, id: GatewayId) -> Result<Arc<GatewayState>, GatewayError> {
-        let known = self.get(id)?;
-        match known.gateway.source {
-            Source::Api => Ok(known),
-            Source::Config => Err(GatewayError::Configured),
-        }
-    }
-
-    fn check_parent(&self, id: Option<GatewayId>, parent: Option<GatewayId>) -> Result<(), GatewayError> {
-        let Some(parent) = parent else { return Ok(()) };
-        let parent_of = |id| self.board.get(id).and_then(|known| known.gateway.parent_id);
-        if id.is_some_and(|id| is_behind_itself(id, parent, parent_of)) {
-            return Err(GatewayError::BehindItself(parent));
-        }
-        self.board.get(parent).map(drop).ok_or(GatewayError::ParentNotFound)
-    }
-
-    /// Sends a stored change to the actor, which probes the gateway.
-    async fn put(&self, gateway: Gateway) -> Result<Arc<GatewayState>, GatewayError> {
-        let id = gateway.id;
-        self.monitor.send(Put(gateway)).await?;
-        self.changed();
-        self.get(id)
     }
 }

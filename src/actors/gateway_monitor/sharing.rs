@@ -171,8 +171,8 @@ impl GatewayMonitor {
         self.board.set_trouble(None);
     }
 
-    /// Something is known of a gateway that other nodes should know; of a change of its status at once.
-    pub(super) fn to_be_told(&mut self, id: GatewayId) {
+    /// Something has changed of a gateway that other nodes are to be told.
+    pub(super) fn note_news(&mut self, id: GatewayId) {
         if let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.lease.is_some()) {
             sharing.unsent.insert(id);
         }

@@ -69,7 +69,7 @@ async fn a_deleted_gateway_leaves_no_history_and_nothing_behind_it() {
     let device = ClientId::random();
     fixture.device(device).await;
     let change = DeviceChange { gateway_id: Some(Some(GatewayId(1))), name: None, metadata: None };
-    store.update_device(device, change).await.unwrap().unwrap();
+    assert!(matches!(store.update_device(device, change, None).await.unwrap(), Current::Yes(Some(_))));
     let records = [turned(1, 0, Status::Connected), hour(1, 3), turned(3, 0, Status::Connected), hour(3, 2)];
     store.write_journal(&records, Changes::default(), ChangeLimits::default()).await.unwrap();
 
@@ -140,6 +140,13 @@ async fn a_change_of_gateways_that_are_not_as_its_author_knows_them_changes_noth
     assert_eq!(store.create_gateway(&gateway(2, None), Some(known)).await.unwrap(), Current::No);
     assert_eq!(store.update_gateway(&other, Some(known)).await.unwrap(), Current::No);
     assert!(matches!(store.delete_gateway(GatewayId(1), Some(known)).await.unwrap(), Current::No));
+    let device = ClientId::random();
+    fixture.device(device).await;
+    let behind = DeviceChange { gateway_id: Some(Some(GatewayId(1))), ..DeviceChange::default() };
+    let linked = async |version| store.update_device(device, behind.clone(), Some(version)).await.unwrap();
+    assert!(matches!(linked(known).await, Current::No));
+    assert_eq!(store.device(device).await.unwrap().unwrap().gateway_id, None);
+    assert!(matches!(linked(known + 1).await, Current::Yes(Some(_))));
     assert_eq!(store.gateways().await.unwrap(), [gateway(1, None)]);
     // what is refused for another reason is no change
     assert_eq!(store.create_gateway(&gateway(1, None), Some(known + 1)).await.unwrap(), Current::Yes(false));

@@ -89,7 +89,7 @@ async fn registrations_rotations_revocations_and_deletions_of_one_device_wait_fo
             register("other"),
             tried(store.revoke_client(uuid)),
             tried(store.end_family(logins[0].0, start() + TimeDelta::days(2))),
-            tried(store.update_device(uuid, rename)),
+            tried(store.update_device(uuid, rename, None)),
             tried(store.delete_expired_tokens()),
         ];
         transactions.extend(logins.iter().map(|login| tried(fixture.rotated(login, &names))));
@@ -159,7 +159,7 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
         for uuid in &devices {
             fixture.device(*uuid).await;
             let behind = DeviceChange { gateway_id: Some(Some(gateway.id)), ..DeviceChange::default() };
-            store.update_device(*uuid, behind).await.unwrap();
+            store.update_device(*uuid, behind, None).await.unwrap();
         }
         let who = |number: usize| Participant { client: devices[number], user_id: None, username: "device".into() };
         let create = |number: usize, name: &str| RoomChange::Create {
@@ -204,8 +204,8 @@ async fn the_journal_and_deletions_of_devices_and_gateways_wait_for_each_other_i
                 write(vec![seen(2), seen(0), transition()], vec![join(1, 0), join(2, 1), create(1, "d")]),
                 write(vec![seen(1)], vec![join(2, 0), join(1, 2), create(2, "e")]),
                 write(vec![transition(), seen(1)], vec![create(2, "f"), join(1, 0)]),
-                tried(store.update_device(devices[1], rename())),
-                tried(store.update_device(devices[2], rename())),
+                tried(store.update_device(devices[1], rename(), None)),
+                tried(store.update_device(devices[2], rename(), None)),
                 tried(store.delete_device(devices[0])),
                 tried(store.delete_device(devices[round % 2 + 1])),
                 tried(store.delete_gateway(gateway.id, None)),

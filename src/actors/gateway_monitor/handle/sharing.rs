@@ -110,7 +110,8 @@ impl Gateways {
     async fn look(&self, shared: &Shared) -> Result<(), GatewayError> {
         if self.store.gateway_version().await? != shared.version() {
             let _turn = self.turn().await?;
-            self.read_stored(shared).await?;
+            // this node may have made the change itself
+            self.catch_up().await?;
         }
         if self.monitor.send(NeedsStored).await? {
             let since = shared.clock.now() - RECENT;
@@ -120,8 +121,8 @@ impl Gateways {
         Ok(())
     }
 
-    /// Has the GatewayMonitor know the gateways of the database. Nothing else may change gateways at this node meanwhile.
-    pub(super) async fn read_stored(&self, shared: &Shared) -> Result<(), GatewayError> {
+    /// Has the GatewayMonitor know the gateways of the database.
+    async fn read_stored(&self, shared: &Shared) -> Result<(), GatewayError> {
         let version = self.store.gateway_version().await?;
         let gateways = Some(self.store.gateways().await?);
         self.monitor.send(Stored { gateways, transitions: BTreeMap::new() }).await?;
@@ -129,11 +130,11 @@ impl Gateways {
         Ok(())
     }
 
-    /// Has the GatewayMonitor know the gateways of the database, if there are other nodes.
+    /// Has the GatewayMonitor know what other nodes have changed. Nothing else may change gateways at this node meanwhile.
     pub(super) async fn catch_up(&self) -> Result<(), GatewayError> {
         match &self.shared {
-            Some(shared) => self.read_stored(shared).await,
-            None => Ok(()),
+            Some(shared) if self.store.gateway_version().await? != shared.version() => self.read_stored(shared).await,
+            _ => Ok(()),
         }
     }
 
