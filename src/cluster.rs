@@ -19,7 +19,7 @@ pub mod node;
 pub mod peers;
 pub mod shard;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,6 +66,17 @@ pub enum Outcome {
     Absent,
     /// The other node has not answered.
     Unknown,
+}
+
+/// Whether an event was counted for all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It was.
+    Everywhere,
+    /// It was not: there are no other nodes, or they cannot be asked now. The count of this node alone decides.
+    Here,
+    /// There were too many. One more is possible after this time.
+    TooMany(Duration),
 }
 
 /// The connection to other nodes. A node announces its own sockets, and the subscriptions and presence that depend on them.
@@ -126,6 +137,15 @@ pub trait Backplane: Send + Sync + 'static {
     async fn ask(&self, _node: Uuid, _question: Question) -> Option<Answer> {
         None
     }
+
+    /// Counts an event of all these at all nodes, unless one of them has had `limit` events in a minute. What is counted is a
+    /// text, of which other nodes and Redis learn a keyed hash.
+    async fn count(&self, _what: &[String], _limit: u32) -> Counted {
+        Counted::Here
+    }
+
+    /// Takes an event that all nodes count back.
+    async fn give_back(&self, _what: &[String]) {}
 
     /// Whether publishers should wait, since much waits for other nodes.
     fn is_congested(&self) -> bool {

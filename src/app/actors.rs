@@ -19,7 +19,7 @@ use crate::{
     },
     auth::accounts::Accounts,
     clock::Clock,
-    cluster::{Backplane, LocalBackplane, node::Node, shard::Names},
+    cluster::{node::Node, shard::Names},
     delivery::Relays,
     domain::rooms::RoomLimit,
     settings::{RedisAddress, Settings},
@@ -80,8 +80,7 @@ impl Actors {
         let addresses =
             RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
         let cluster = Cluster::start(&control, node, addresses, &names, &settings.cluster, relays.clone())?;
-        let backplane: Arc<dyn Backplane> =
-            if cluster.is_shared() { Arc::new(cluster.clone()) } else { Arc::new(LocalBackplane) };
+        let backplane = cluster.backplane();
         let change_limits = ChangeLimits {
             rooms_per_user: limits.rooms_per_user,
             queue: limits.queue(),

@@ -28,9 +28,11 @@ pub(super) fn broker(
     let Identities { accounts, passwords } = identities;
     let limits = &settings.limits;
     let sessions = Arc::new(clients.clone());
+    let backplane = cluster.backplane();
     let registrations = Registrations::new(
         settings.devices.registration,
         limits.registrations_per_minute,
+        backplane.clone(),
         accounts.clone(),
         sessions.clone(),
         passwords.clone(),
@@ -38,6 +40,7 @@ pub(super) fn broker(
     );
     let logins = Logins::new(
         limits.login_failures_per_minute,
+        backplane,
         settings.auth.password_rules(),
         accounts.clone(),
         sessions,

@@ -8,7 +8,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use super::{
     AuthError, IdentityError, Sessions, accounts::Accounts, passwords::Passwords, tokens::Issued, undisturbed,
 };
 use crate::{
+    cluster::{Backplane, Counted},
     domain::{
         accounts::{Account, AccountChange, Authenticated},
         budget::OverLimit,
@@ -34,6 +35,7 @@ const LOGGED_CHARS: usize = 64;
 #[derive(Clone)]
 pub struct Logins {
     limit: Arc<Mutex<LoginLimit>>,
+    backplane: Arc<dyn Backplane>,
     rules: PasswordRules,
     accounts: Arc<Accounts>,
     sessions: Arc<dyn Sessions>,
@@ -48,9 +50,10 @@ impl fmt::Debug for Logins {
 }
 
 impl Logins {
-    /// With so many failures a minute of each address and name, and these rules for new passwords.
+    /// With so many failures a minute of each address and name, at all nodes together, and these rules for new passwords.
     pub fn new(
         failures_per_minute: u32,
+        backplane: Arc<dyn Backplane>,
         rules: PasswordRules,
         accounts: Arc<Accounts>,
         sessions: Arc<dyn Sessions>,
@@ -58,7 +61,7 @@ impl Logins {
         store: Store,
     ) -> Self {
         let limit = Arc::new(Mutex::new(LoginLimit::new(failures_per_minute)));
-        Self { limit, rules, accounts, sessions, passwords, store }
+        Self { limit, backplane, rules, accounts, sessions, passwords, store }
     }
 
     /// Logs in with a username or email.
@@ -206,6 +209,9 @@ impl Logins {
         // an overlong password is not worth a hash, but must take as long as any other
         let password = if password.chars().count() > MAX_CHARS { String::new() } else { password };
         let verified = self.passwords.verify(password, user.map(|user| user.password_hash.clone())).await;
+        if !matches!(verified, Ok(false)) && !attempt.counted().is_empty() {
+            self.backplane.give_back(attempt.counted()).await;
+        }
         match &verified {
             Ok(true) => self.limit().succeeded(attempt, Instant::now()),
             Ok(false) => {
@@ -219,13 +225,33 @@ impl Logins {
 
     /// Counts an attempt. A name without attempts left may have one of its own at an address that the database remembers.
     async fn attempt(&self, name: &str, user: Option<&User>, address: Option<IpAddr>) -> Result<Attempt, AuthError> {
-        let mut attempt = self.limit().begin(name, address, Instant::now());
+        let mut attempt = self.count(name, address).await;
         if let (Err(_), Some(address)) = (&attempt, address)
             && self.recall(name, user, address).await?
         {
-            attempt = self.limit().begin(name, Some(address), Instant::now());
+            attempt = self.count(name, Some(address)).await;
         }
         Ok(attempt.map_err(|wait| OverLimit::for_at_least("limits.login_failures_per_minute", wait))?)
+    }
+
+    /// Counts an attempt at this node, and at all nodes if that is possible. Both counts may refuse it; then it counts nowhere.
+    async fn count(&self, name: &str, address: Option<IpAddr>) -> Result<Attempt, Duration> {
+        let (mut attempt, limit) = {
+            let mut local = self.limit();
+            (local.begin(name, address, Instant::now())?, local.limit())
+        };
+        if limit == 0 {
+            return Ok(attempt);
+        }
+        match self.backplane.count(attempt.texts(), limit).await {
+            Counted::Everywhere => attempt.counted_everywhere(),
+            Counted::Here => {}
+            Counted::TooMany(wait) => {
+                self.limit().undecided(attempt);
+                return Err(wait);
+            }
+        }
+        Ok(attempt)
     }
 
     /// Whether the database alone remembers a login of this user from this address.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -17,6 +17,7 @@ use super::{
     undisturbed,
 };
 use crate::{
+    cluster::{Backplane, Counted},
     domain::{
         accounts::AccountChange,
         budget::OverLimit,
@@ -58,6 +59,7 @@ pub struct RegisteredDevice {
 pub struct Registrations {
     policy: Policy,
     per_address: Arc<Mutex<PerMinute<IpAddr>>>,
+    backplane: Arc<dyn Backplane>,
     accounts: Arc<Accounts>,
     sessions: Arc<dyn Sessions>,
     passwords: Passwords,
@@ -71,17 +73,18 @@ impl fmt::Debug for Registrations {
 }
 
 impl Registrations {
-    /// Under this policy, with so many a minute from each address.
+    /// Under this policy, with so many a minute from each address, at all nodes together.
     pub fn new(
         policy: Policy,
         per_minute: u32,
+        backplane: Arc<dyn Backplane>,
         accounts: Arc<Accounts>,
         sessions: Arc<dyn Sessions>,
         passwords: Passwords,
         store: Store,
     ) -> Self {
         let per_address = Arc::new(Mutex::new(PerMinute::new(per_minute)));
-        Self { policy, per_address, accounts, sessions, passwords, store }
+        Self { policy, per_address, backplane, accounts, sessions, passwords, store }
     }
 
     /// Registers a device, or registers it again. The credentials of the request are used only where the policy asks for
@@ -121,7 +124,7 @@ impl Registrations {
                 Proof::Operator
             }
         };
-        self.count(address)?;
+        self.count(address).await?;
         let tokens = self.accounts.tokens();
         let family = Uuid::new_v4();
         let refresh = tokens.refresh(family)?;
@@ -158,7 +161,7 @@ impl Registrations {
     /// The names are taken, the address has registered too many, too many passwords wait to be hashed, or the database
     /// fails.
     pub async fn user(&self, user: NewAccount, address: Option<IpAddr>) -> Result<User, AuthError> {
-        self.count(address)?;
+        self.count(address).await?;
         let NewAccount { username, email, password, full_name, job_title } = user;
         let password_hash = self.passwords.hash(password).await?;
         let new = NewUser { username, email, full_name, job_title, password_hash, role: Role::User };
@@ -172,12 +175,28 @@ impl Registrations {
         .await
     }
 
-    fn count(&self, address: Option<IpAddr>) -> Result<(), OverLimit> {
+    /// Counts a registration at this node, and at all nodes if that is possible. Both counts may refuse it; then it counts
+    /// nowhere.
+    async fn count(&self, address: Option<IpAddr>) -> Result<(), OverLimit> {
         let Some(address) = address.map(network::limit_key) else { return Ok(()) };
-        let mut per_address = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        per_address
-            .take(&[address], Instant::now())
-            .map_err(|wait| OverLimit::for_at_least("limits.registrations_per_minute", wait))
+        let too_many = |wait| OverLimit::for_at_least("limits.registrations_per_minute", wait);
+        let limit = {
+            let mut per_address = self.per_address();
+            per_address.take(&[address], Instant::now()).map_err(too_many)?;
+            per_address.limit()
+        };
+        if limit > 0
+            && let Counted::TooMany(wait) =
+                self.backplane.count(&[format!("registration address {address}")], limit).await
+        {
+            self.per_address().give_back(&[address]);
+            return Err(too_many(wait));
+        }
+        Ok(())
+    }
+
+    fn per_address(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
+        self.per_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,9 @@
 //! One Redis server. A node has an inbox there, a channel to which others publish, and its record, which is there for as long
-//! as its lease.
+//! as its lease. It also counts what limits of all nodes together need (`counts`).
 
-use std::{sync::LazyLock, time::Duration};
+mod counts;
+
+use std::{fmt, sync::LazyLock, time::Duration};
 
 use deadpool_redis::{
     Manager, Pool, PoolError, Runtime,
@@ -50,8 +52,19 @@ pub enum ShardError {
 
 /// The names of keys and channels. They follow from the secret and the database that all nodes share, so that brokers that do
 /// not belong together can use the same server.
-#[derive(Debug, Clone)]
-pub struct Names(String);
+#[derive(Clone)]
+pub struct Names {
+    /// how all of them begin
+    tag: String,
+    /// of hashes
+    key: [u8; 32],
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Names").field(&self.tag).finish()
+    }
+}
 
 impl Names {
     /// Those of the nodes with this secret, and the database with this number.
@@ -59,19 +72,22 @@ impl Names {
         let digest = Sha256::new().chain_update(b"switchboard cluster").chain_update(secret);
         let digest = digest.chain_update(database.to_be_bytes()).finalize();
         let tag: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("switchboard:{tag}"))
+        // another hash, since the beginning of the first is public
+        let key = Sha256::new().chain_update(b"switchboard counts").chain_update(secret);
+        let key = key.chain_update(database.to_be_bytes()).finalize().into();
+        Self { tag: format!("switchboard:{tag}"), key }
     }
 
     fn inbox(&self, node: Uuid) -> String {
-        format!("{}:inbox:{node}", self.0)
+        format!("{}:inbox:{node}", self.tag)
     }
 
     fn record(&self, node: &str) -> String {
-        format!("{}:node:{node}", self.0)
+        format!("{}:node:{node}", self.tag)
     }
 
     fn nodes(&self) -> String {
-        format!("{}:nodes", self.0)
+        format!("{}:nodes", self.tag)
     }
 }
 

@@ -44,6 +44,26 @@ pub struct Attempt {
     name: Name,
     address: Option<IpAddr>,
     keys: Vec<Key>,
+    /// the keys as texts that are the same at all nodes
+    texts: Vec<String>,
+    is_counted_everywhere: bool,
+}
+
+impl Attempt {
+    /// What other nodes count of it.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// Other nodes have counted it.
+    pub fn counted_everywhere(&mut self) {
+        self.is_counted_everywhere = true;
+    }
+
+    /// What other nodes have counted of it.
+    pub fn counted(&self) -> &[String] {
+        if self.is_counted_everywhere { &self.texts } else { &[] }
+    }
 }
 
 /// Until when a login is remembered, and until when its row is recent. The ends are kept, since an `Instant` can't go back
@@ -74,13 +94,26 @@ impl LoginLimit {
     /// How long to wait, since too many attempts have failed.
     pub fn begin(&mut self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
         let known = address.filter(|address| self.knows(name, *address, now));
+        // the last part of a text may contain anything
+        let texts = match known {
+            Some(address) => vec![format!("login known {address} {name}")],
+            None => {
+                let of_address = address.map(|address| format!("login address {address}"));
+                of_address.into_iter().chain([format!("login name {name}")]).collect()
+            }
+        };
         let name = self.hasher.hash_one(name);
         let keys = match known {
             Some(address) => vec![Key::Known(name, address)],
             None => address.map(Key::Address).into_iter().chain([Key::Name(name)]).collect(),
         };
         self.failures.take(&keys, now)?;
-        Ok(Attempt { name, address, keys })
+        Ok(Attempt { name, address, keys, texts, is_counted_everywhere: false })
+    }
+
+    /// How many may fail in a minute; 0 never limits.
+    pub fn limit(&self) -> u32 {
+        self.failures.limit()
     }
 
     /// The password was right.

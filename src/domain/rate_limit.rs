@@ -63,6 +63,11 @@ impl<K: Eq + Hash> PerMinute<K> {
         Self { limit, windows: HashMap::new(), swept: None }
     }
 
+    /// How many events one key may have in a minute; 0 never limits.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
     /// Counts an event of all these keys, unless one of them has had as many as it may.
     ///
     /// # Errors

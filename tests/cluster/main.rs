@@ -5,6 +5,7 @@
 mod acknowledged;
 mod direct;
 mod gateways;
+mod limits;
 mod link;
 mod nodes;
 mod postgres;

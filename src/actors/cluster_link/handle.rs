@@ -27,7 +27,7 @@ use super::{
 use crate::{
     actors::HealthCheck,
     cluster::{
-        Backplane, Forwarding, Origin,
+        Backplane, Counted, Forwarding, LocalBackplane, Origin,
         elsewhere::{Elsewhere, Place},
         envelope::{self, Answer, Question},
         node::Node,
@@ -150,6 +150,11 @@ impl Cluster {
     /// Whether there may be other nodes.
     pub fn is_shared(&self) -> bool {
         self.link.is_some() && self.shared.is_shared
+    }
+
+    /// The connection to other nodes, if there may be any.
+    pub fn backplane(&self) -> Arc<dyn Backplane> {
+        if self.is_shared() { Arc::new(self.clone()) } else { Arc::new(LocalBackplane) }
     }
 
     /// The incarnation of this node.
@@ -299,6 +304,26 @@ impl Backplane for Cluster {
         answered.await.ok()
     }
 
+    async fn count(&self, what: &[String], limit: u32) -> Counted {
+        let Some(server) = self.shared.counting() else { return Counted::Here };
+        match server.shard.count(what, limit).await {
+            Ok(None) => Counted::Everywhere,
+            Ok(Some(wait)) => Counted::TooMany(wait),
+            Err(error) => {
+                server.failed(&error);
+                Counted::Here
+            }
+        }
+    }
+
+    async fn give_back(&self, what: &[String]) {
+        if let Some(server) = self.shared.counting()
+            && let Err(error) = server.shard.give_back(what).await
+        {
+            server.failed(&error);
+        }
+    }
+
     fn is_congested(&self) -> bool {
         self.shared.backlog.load(Ordering::Relaxed) > CONGESTED
     }
@@ -323,6 +348,11 @@ impl Shared {
         let pair = self.node.incarnation.as_u128() ^ node.as_u128();
         // the bits of a random number, but for a few
         (pair % self.servers.len().max(1) as u128) as usize
+    }
+
+    /// The server with the counts of all nodes, if it works.
+    fn counting(&self) -> Option<&Server> {
+        self.servers.first().map(Arc::as_ref).filter(|server| server.is_up())
     }
 
     fn this_node(&self) -> Node {
