@@ -227,9 +227,11 @@ impl Handler<LeaseAnswered> for GatewayMonitor {
     type Result = ();
 
     fn handle(&mut self, LeaseAnswered { term, asked }: LeaseAnswered, context: &mut Self::Context) {
+        let until = asked + PROBING;
         match term {
-            Some(term) => self.lead(term, asked + PROBING, context),
-            None => self.follow(),
+            // an answer may come late, as when this process was stopped
+            Some(term) if self.clock().instant() < until => self.lead(term, until, context),
+            _ => self.follow(),
         }
     }
 }

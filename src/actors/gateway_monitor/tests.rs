@@ -249,6 +249,11 @@ async fn a_node_probes_only_while_it_is_sure_of_its_lease() {
     lab.probe(gateway(1, None)).await;
     lab.lease(None).await;
     assert_eq!((lab.status(1).0, lab.board.prober()), (Status::Connected, None));
+    // an answer that came late
+    let asked = lab.fixture.clock.instant();
+    lab.fixture.clock.advance(Duration::from_secs(9));
+    lab.monitor.send(LeaseAnswered { term: Some(2), asked }).await.unwrap();
+    assert_eq!(lab.board.prober(), None);
     // what it knew counts, also for what comes next
     lab.lease(Some(3)).await;
     assert_eq!(lab.announced().await, (1, Status::Disconnected));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix::MailboxError;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
@@ -37,7 +37,8 @@ const RENEWAL: Duration = Duration::from_secs(3);
 /// Between two looks when much changes.
 const GATHERING: Duration = Duration::from_millis(100);
 
-/// The age of changes of status that are read while the prober is not heard. The clocks of nodes may differ by less than that.
+/// How much older than the last look changes of status may be that are read while the prober is not heard. The clocks of nodes
+/// may differ by less than that.
 const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// The version of the gateways before the first look.
@@ -79,7 +80,7 @@ impl Gateways {
         let Some(shared) = &self.shared else { return std::future::pending().await };
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut renewed = None;
+        let (mut renewed, mut looked) = (None, shared.clock.now());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -88,8 +89,10 @@ impl Gateways {
             if let Err(error) = self.keep_lease(shared, &mut renewed).await {
                 tracing::debug!(%error, "cannot ask for the lease of the prober");
             }
-            if let Err(error) = self.look(shared).await {
-                tracing::debug!(%error, "cannot look for changed gateways");
+            let now = shared.clock.now();
+            match self.look(shared, looked).await {
+                Ok(()) => looked = now,
+                Err(error) => tracing::debug!(%error, "cannot look for changed gateways"),
             }
             tokio::time::sleep(GATHERING).await;
         }
@@ -107,15 +110,15 @@ impl Gateways {
         Ok(self.monitor.send(LeaseAnswered { term, asked }).await?)
     }
 
-    async fn look(&self, shared: &Shared) -> Result<(), GatewayError> {
+    /// Looks for what other nodes have changed, and what the prober has stored since the last look.
+    async fn look(&self, shared: &Shared, looked: DateTime<Utc>) -> Result<(), GatewayError> {
         if self.store.gateway_version().await? != shared.version() {
             let _turn = self.turn().await?;
             // this node may have made the change itself
             self.catch_up().await?;
         }
         if self.monitor.send(NeedsStored).await? {
-            let since = shared.clock.now() - RECENT;
-            let transitions = self.store.gateway_transitions_since(since).await?;
+            let transitions = self.store.gateway_transitions_since(looked - RECENT).await?;
             self.monitor.send(Stored { gateways: None, transitions }).await?;
         }
         Ok(())
