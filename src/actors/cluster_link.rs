@@ -23,6 +23,7 @@ mod topics;
 mod traffic;
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -71,6 +72,8 @@ pub struct ClusterLink {
     directs: Directs,
     topics: Topics,
     rooms: Rooms,
+    /// peers that stop
+    leaving: HashSet<Uuid>,
 }
 
 /// What the ClusterLink uses and tells; it links itself to the servers once it knows that.
@@ -119,6 +122,7 @@ impl ClusterLink {
                 directs: Directs::default(),
                 topics: Topics::default(),
                 rooms: Rooms::default(),
+                leaving: HashSet::new(),
             }
         })
     }
@@ -133,6 +137,7 @@ impl ClusterLink {
             // from itself alone
             envelope::Message::Ping(_) => tracing::debug!(%from, link, "a ping from another node"),
             envelope::Message::Alive => {}
+            envelope::Message::Leaving => drop(self.leaving.insert(from)),
             envelope::Message::Client(state) => self.client_changed_elsewhere(from, state),
             envelope::Message::GetSnapshot => self.send_snapshot(from, context),
             envelope::Message::SnapshotBegins => self.peers.snapshot_begins(from),

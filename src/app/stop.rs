@@ -28,6 +28,7 @@ impl Application {
             }
         }
         self.broker.begin_draining();
+        self.broker.cluster.begin_to_leave();
         self.broker.supervision.stop();
         close_sessions(&self.broker, &handle).await;
         server.await??;

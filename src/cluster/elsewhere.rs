@@ -175,6 +175,14 @@ impl Elsewhere {
         Change { client, kind, name, was_online, is_online, is_connected: is_there }
     }
 
+    /// The state of a client that is online at a node which stops: it is listed there until it connects to another one, but
+    /// nothing can be sent to it.
+    pub fn moving(&self, node: Uuid, client: ClientId) -> Option<ClientState> {
+        let clients = self.clients.pin();
+        let at = clients.get(&client)?.iter().find(|at| at.node == node && at.state.is_online)?;
+        Some(ClientState { sessions: 1, device: 0, agent: 0, chat: 0, ..at.state.clone() })
+    }
+
     /// Whether another node has a newer device socket of the client than one with this stamp.
     pub fn has_newer_device(&self, client: ClientId, stamp: u64) -> bool {
         self.clients.pin().get(&client).is_some_and(|all| all.iter().any(|at| at.state.device > stamp))

@@ -171,6 +171,8 @@ pub enum Message {
     GetGateways,
     /// Gateways have been created, changed or deleted, as the database says.
     GatewaysChanged,
+    /// The sending node stops: its clients are told to connect to another one.
+    Leaving,
 }
 
 /// What a node asks another one.

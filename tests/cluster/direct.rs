@@ -1,5 +1,7 @@
 //! Direct messages between devices at different nodes.
 
+use std::pin::pin;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -105,6 +107,41 @@ async fn the_clients_of_a_node_that_is_killed_leave_all_lists() {
     let mut back = connect(&client, &three).await;
     until(async || send(&mut sender, there.uuid, "4").await["type"] == "sent").await;
     assert_eq!(next(&mut back).await["content"], "4");
+}
+
+#[tokio::test]
+async fn the_clients_of_a_node_that_stops_are_missing_in_no_list_while_they_move() {
+    let shared = Shared::start().await;
+    let ([one, two], _) = shared.nodes().await;
+    let (_, sending, mut sender) = device("sender", &one).await;
+    let (moving, moves, mut socket) = device("moves", &two).await;
+    let (_, stays_away, _away) = device("stays away", &two).await;
+    let mut all = [sending.uuid, moves.uuid, stays_away.uuid];
+    all.sort_unstable();
+    let list = one.client();
+    assert_eq!(listed(&list).await, all);
+    let stopping = async {
+        let mut two = two;
+        two.signal("TERM");
+        assert_eq!(close_code(&mut socket).await, 1001);
+        assert_eq!(two.ended().await, Some(0));
+        connect(&moving, &one).await
+    };
+    let mut stopping = pin!(stopping);
+    let mut back = loop {
+        tokio::select! {
+            biased;
+            back = &mut stopping => break back,
+            listed = listed(&list) => assert_eq!(listed, all),
+        }
+    };
+    assert_eq!(send(&mut sender, moves.uuid, "1").await["type"], "sent");
+    assert_eq!(next(&mut back).await["content"], "1");
+    // listed, but nothing can be sent to it
+    assert_eq!(code(&send(&mut sender, stays_away.uuid, "2").await), "recipient_not_connected");
+    // who does not come back is gone later
+    until(async || !listed(&list).await.contains(&stays_away.uuid)).await;
+    assert!(listed(&list).await.contains(&moves.uuid));
 }
 
 #[tokio::test]

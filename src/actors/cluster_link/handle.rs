@@ -218,6 +218,13 @@ impl Cluster {
         nodes
     }
 
+    /// Tells the other nodes that this one stops, so that its clients, which connect to others, are missing in no list.
+    pub fn begin_to_leave(&self) {
+        if self.is_shared() {
+            self.send_to_all(envelope::Message::Leaving);
+        }
+    }
+
     /// Ends the lease of this node.
     pub async fn leave(&self) {
         if let Some(link) = &self.link {

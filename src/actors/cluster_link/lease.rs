@@ -137,7 +137,7 @@ impl ClusterLink {
                 }
                 // their leases cannot be seen
                 self.links[link].listed = None;
-                self.listed(link, &HashSet::new());
+                self.listed(link, &HashSet::new(), context);
             }
             let Link { server, lease, is_open, heard, .. } = &mut self.links[link];
             if !*is_open {
@@ -203,7 +203,7 @@ impl ClusterLink {
                     *since = Some(Instant::now());
                     let nodes = records.iter().filter_map(|record| serde_json::from_str::<Node>(record).ok());
                     let nodes: HashSet<_> = nodes.map(|node| node.incarnation).collect();
-                    actor.listed(link, &nodes);
+                    actor.listed(link, &nodes, context);
                     actor.tend(context);
                 }
             }
@@ -211,12 +211,12 @@ impl ClusterLink {
     }
 
     /// Only these nodes have a lease at a server.
-    fn listed(&mut self, link: usize, nodes: &HashSet<Uuid>) {
+    fn listed(&mut self, link: usize, nodes: &HashSet<Uuid>, context: &mut Context<Self>) {
         let own = self.incarnation();
         for node in self.peers_of(link) {
             if !nodes.contains(&node) {
                 tracing::info!(%node, "a node has left the cluster");
-                self.forget(node);
+                self.forget(node, context);
             }
         }
         for node in nodes {

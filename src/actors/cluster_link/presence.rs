@@ -26,6 +26,9 @@ use crate::{
     domain::ids::ClientId,
 };
 
+/// How long the clients of a node that has stopped in good order are listed, unless they connect to another one before.
+const MOVING: Duration = Duration::from_secs(10);
+
 /// The sessions of a client at this node have changed.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -155,6 +158,9 @@ impl ClusterLink {
 
     pub(super) fn client_changed_elsewhere(&mut self, node: Uuid, state: ClientState) {
         note_id(state.device.max(state.agent).max(state.chat));
+        let is_moving = state.sessions == 0 && self.leaving.contains(&node);
+        let moving = if is_moving { self.cluster.elsewhere.moving(node, state.client.into()) } else { None };
+        let state = moving.unwrap_or(state);
         if let Some(state) = self.peers.changed(node, state) {
             self.learn(node, vec![state]);
         }
@@ -172,15 +178,25 @@ impl ClusterLink {
         self.show_completeness();
     }
 
-    /// A node has left, and its clients with it.
-    pub(super) fn forget(&mut self, node: Uuid) {
+    /// A node has left, and its clients with it. If it had said so, they have some time to connect to another one.
+    pub(super) fn forget(&mut self, node: Uuid, context: &mut Context<Self>) {
         self.announcements.forget(node);
         self.directs.forget(node);
         self.forget_topics(node);
-        self.tell_rooms(RoomNews::Snapshot { node, occupants: Vec::new() });
         self.cluster.elsewhere.put_interests(node, &Interests::new());
         self.drop_draft(node);
         let gone = self.peers.remove(node);
+        if self.leaving.remove(&node) {
+            let moving = gone.iter().filter_map(|state| self.cluster.elsewhere.moving(node, state.client.into()));
+            self.learn(node, moving.collect());
+            context.run_later(MOVING, move |link, _| link.clients_gone(node, gone));
+        } else {
+            self.clients_gone(node, gone);
+        }
+    }
+
+    fn clients_gone(&self, node: Uuid, gone: Vec<ClientState>) {
+        self.tell_rooms(RoomNews::Snapshot { node, occupants: Vec::new() });
         self.learn(node, gone);
     }
 
