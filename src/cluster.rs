@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::{
-    elsewhere::Elsewhere,
+    elsewhere::{Elsewhere, Place},
     envelope::{Answer, Message, Question},
 };
 use crate::domain::{
@@ -110,6 +110,16 @@ pub trait Backplane: Send + Sync + 'static {
     /// Sends the text of a frame to a device on another node.
     fn forward(&self, _to: ClientId, _from: Origin, _text: Bytes) -> Forwarding {
         Forwarding::Absent
+    }
+
+    /// The other node with the socket of this client that takes commands, if that node can be asked.
+    fn commandable(&self, _client: ClientId) -> Place {
+        Place::Nowhere
+    }
+
+    /// The other nodes.
+    fn nodes(&self) -> Vec<Uuid> {
+        Vec::new()
     }
 
     /// Announces topics, and with the flag patterns, of which the number of subscribers on this node has changed.

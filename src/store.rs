@@ -39,6 +39,7 @@ mod records;
 mod rooms;
 mod row_locks;
 mod stored_bytes;
+mod takeover;
 mod tokens;
 mod topics;
 mod users;
@@ -51,7 +52,7 @@ use tokio::sync::Notify;
 
 pub use broker::ServingBroker;
 pub use changes::{ChangeLimits, Changes, Decisions};
-pub use commands::{CommandFilter, CommandPage, KeyedCommand, StoredProgress};
+pub use commands::{CommandFilter, CommandPage, CommandStanding, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
 pub use gateways::{
@@ -210,7 +211,7 @@ impl Store {
         let newcomers = changes.rooms.iter().filter_map(RoomChange::newcomer);
         let recipients = changes.messages.iter().filter_map(MessageChange::recipient);
         row_locks::devices(&transaction, seen.chain(newcomers).chain(recipients)).await?;
-        records::write(&transaction, records, nearly_full).await?;
+        records::write(&transaction, records, nearly_full, self.gate.instance.get().copied()).await?;
         let decided = self.apply(&transaction, changes, limits, nearly_full).await?;
         transaction.commit().await?;
         Ok(decided)

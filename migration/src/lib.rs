@@ -37,6 +37,7 @@ mod m20261122_000026_count_history_bytes;
 mod m20261122_000027_allow_several_brokers;
 mod m20261122_000028_add_newest_socket;
 mod m20261122_000029_add_room_events;
+mod m20261122_000030_add_command_owner;
 mod m20261122_000031_create_leases;
 
 use std::pin::Pin;
@@ -104,6 +105,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000027_allow_several_brokers,
     m20261122_000028_add_newest_socket,
     m20261122_000029_add_room_events,
+    m20261122_000030_add_command_owner,
     m20261122_000031_create_leases,
 ];
 

@@ -35,6 +35,7 @@ pub use self::handle::{Cluster, ServerStatus};
 use self::{direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, topics::Topics, traffic::Traffic};
 use super::{
     HealthCheck,
+    command_dispatcher::CommandsFromNodes,
     directory::Directory,
     gateway_monitor::Gateways,
     message_manager::Bell,
@@ -45,7 +46,7 @@ use super::{
 use crate::{
     auth::accounts::Accounts,
     cluster::{
-        envelope::{self, Envelope},
+        envelope::{self, Envelope, Question},
         peers::{Arrival, Peers},
     },
     delivery::Relays,
@@ -88,6 +89,8 @@ pub struct Neighbours {
     pub clients_elsewhere: Recipient<ClientsElsewhere>,
     /// Is told what other nodes publish and ask.
     pub topics: Recipient<FromNodes>,
+    /// Is told what other nodes say and ask about commands.
+    pub commands: Recipient<CommandsFromNodes>,
     /// Is told of acknowledged messages at other nodes.
     pub messages: Recipient<Bell>,
     /// Is told what happens in rooms at other nodes.
@@ -156,6 +159,13 @@ impl ClusterLink {
             envelope::Message::Gateways(findings) => self.with_gateways(|gateways| gateways.heard(from, findings)),
             envelope::Message::GetGateways => self.with_gateways(|gateways| gateways.tell_all(from)),
             envelope::Message::GatewaysChanged => self.with_gateways(Gateways::look_now),
+            envelope::Message::Command(message) => self.tell_commands(CommandsFromNodes::Said { node: from, message }),
+            envelope::Message::Ask {
+                number,
+                question: question @ (Question::WriteCommands | Question::CancelCommand(_)),
+            } => {
+                self.tell_commands(CommandsFromNodes::Asked { node: from, number, question });
+            }
             envelope::Message::DeliveryWaits(to) => self.ring(Bell::Waiting(to.into())),
             envelope::Message::DeliveryEnded { id, from: (sender, incarnation), to, msgid, state, is_told } => {
                 // another version may know other states
@@ -171,6 +181,12 @@ impl ClusterLink {
             envelope::Message::Occupant { occupant, is_told } => self.occupant_changed(from, occupant, is_told),
             envelope::Message::Typing { room, who } => self.tell_rooms(RoomNews::Typing { room, who }),
             about_topics => self.on_topic_message(from, about_topics),
+        }
+    }
+
+    fn tell_commands(&self, what: CommandsFromNodes) {
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.commands.do_send(what);
         }
     }
 

@@ -5,15 +5,18 @@
 //! update with the Journal, then tells it to those who wait for the command or follow it.
 
 mod audience;
+mod elsewhere;
 mod error;
 mod follow;
 mod handle;
 mod inputs;
 mod messages;
+mod other_nodes;
 mod preparing;
 mod reading;
 mod recording;
 mod sending;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod unrecorded;
@@ -29,6 +32,7 @@ use std::{
 
 use actix::{Actor, Context, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 
 use self::{
     audience::Audience,
@@ -41,15 +45,17 @@ pub use self::{
     follow::{CommandEvent, EventContent, Finished, Follow},
     handle::{Commands, Dependencies, IdempotencyKey, Outcome},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
+    other_nodes::CommandsFromNodes,
     preparing::{NewCommand, Targets},
     reading::CommandQuery,
 };
 use super::{directory::Directory, journal::Journal};
 use crate::{
     clock::Clock,
+    cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
-        commands::{Answered, Command, PendingCommands, Recovered, Socket, recover},
+        commands::{Answered, Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
         ids::{ClientId, CommandId},
     },
     protocol::outbound,
@@ -74,8 +80,13 @@ pub struct CommandDispatcher {
     dropped: u64,
     /// what the last process has left, until this actor starts
     unfinished: Vec<Command>,
+    /// the commands of other nodes that were sent to sockets here
+    for_others: CommandsForOthers,
+    /// notified when a node leaves
+    node_left: Arc<Notify>,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
+    backplane: Arc<dyn Backplane>,
     journal: Journal,
     store: Store,
     clock: Clock,
@@ -95,7 +106,7 @@ fn deliver_by(command: &Command, now: DateTime<Utc>) -> Option<Instant> {
 
 impl CommandDispatcher {
     fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { directory, relays, journal, store, clock, limits, unfinished, .. } = dependencies;
+        let Dependencies { directory, relays, backplane, journal, store, clock, limits, unfinished, .. } = dependencies;
         Self {
             pending: PendingCommands::new(limits),
             unrecorded: Unrecorded::default(),
@@ -106,8 +117,11 @@ impl CommandDispatcher {
             under_way: Arc::default(),
             dropped: 0,
             unfinished,
+            for_others: CommandsForOthers::default(),
+            node_left: Arc::default(),
             directory,
             relays,
+            backplane,
             journal,
             store,
             clock,
@@ -158,27 +172,37 @@ impl CommandDispatcher {
         self.set_timer(context);
     }
 
-    fn on_reply(&mut self, reply: Reply, context: &mut Context<Self>) {
+    /// Handles what a client says about a command. Returns it if nobody here has asked the client.
+    fn on_reply(&mut self, reply: Reply, context: &mut Context<Self>) -> Option<Reply> {
         let Reply { client, command, content } = reply;
         match content {
-            ReplyContent::Result { result, failed } => self.on_result(client, command, result, failed, context),
+            ReplyContent::Result { result, failed } => {
+                if self.on_result(client, command, &result, failed, context) {
+                    return None;
+                }
+                Some(Reply { client, command, content: ReplyContent::Result { result, failed } })
+            }
             ReplyContent::Progress(progress) => {
-                match self.pending.progress(command, client, progress, self.clock.now()) {
-                    Some(update) => self.record_and_tell([update]),
-                    None => self.drop_reply(client, command),
+                match self.pending.progress(command, client, progress.clone(), self.clock.now()) {
+                    Some(update) => {
+                        self.record_and_tell([update]);
+                        None
+                    }
+                    None => Some(Reply { client, command, content: ReplyContent::Progress(progress) }),
                 }
             }
         }
     }
 
+    /// Returns false if nobody here has asked the client.
     fn on_result(
         &mut self,
         client: ClientId,
         command: CommandId,
-        result: Arc<str>,
+        result: &Arc<str>,
         failed: bool,
         context: &mut Context<Self>,
-    ) {
+    ) -> bool {
         match self.pending.answer(command, client, result.clone(), failed, self.clock.now()) {
             Answered::Ended(update) => {
                 self.record_and_tell([*update]);
@@ -187,8 +211,33 @@ impl CommandDispatcher {
                 }
             }
             Answered::Late if self.journal.backlog().is_stuck() => {}
-            Answered::Late => self.journal.record_soon(vec![Record::LateResult { command, client, result }]),
-            Answered::Unexpected => self.drop_reply(client, command),
+            Answered::Late => {
+                self.journal.record_soon(vec![Record::LateResult { command, client, result: result.clone() }]);
+            }
+            Answered::Unexpected => return false,
+        }
+        true
+    }
+
+    /// Cancels a command. Returns whether it was handled here.
+    fn cancel(&mut self, id: CommandId) -> bool {
+        let Cancelled { updates, sessions, elsewhere } = self.pending.cancel(id, self.clock.now());
+        let frame = outbound::cancel(id);
+        for session in sessions {
+            self.relays.deliver(&session, &[frame.as_bytes()]);
+        }
+        self.cancel_elsewhere(id, elsewhere);
+        let was_here = !updates.is_empty();
+        self.record_and_tell(updates);
+        was_here
+    }
+
+    /// Continues with a stored command, unless it is handled here, and sends it to targets that are connected.
+    fn go_on_with(&mut self, command: Command, context: &mut Context<Self>) {
+        if !self.pending.contains(command.id) {
+            let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
+            self.recover(command);
+            clients.into_iter().for_each(|client| self.send_queued_to(client, context));
         }
     }
 
@@ -224,7 +273,11 @@ impl Handler<Inputs> for CommandDispatcher {
                     // its caller may have gone
                     Err(refusal) => drop(waiter.send(Err(refusal))),
                 },
-                Input::Reply(reply) => self.on_reply(reply, context),
+                Input::Reply(reply) => {
+                    if let Some(reply) = self.on_reply(reply, context) {
+                        self.pass_on(reply);
+                    }
+                }
             }
         }
     }
@@ -272,9 +325,7 @@ impl Handler<Recover> for CommandDispatcher {
         let id = command.id;
         if !self.pending.contains(id) {
             tracing::warn!(command = %id, "a stored command that is not finished was not handled");
-            let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
-            self.recover(command);
-            clients.into_iter().for_each(|client| self.send_queued_to(client, context));
+            self.go_on_with(command, context);
             self.set_timer(context);
         }
         MessageResult(self.pending.contains(id).then(|| self.audience.wait(id)))
@@ -285,14 +336,7 @@ impl Handler<Cancel> for CommandDispatcher {
     type Result = bool;
 
     fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        let (updates, sessions) = self.pending.cancel(id, self.clock.now());
-        let frame = outbound::cancel(id);
-        for session in sessions {
-            self.relays.deliver(&session, &[frame.as_bytes()]);
-        }
-        let was_here = !updates.is_empty();
-        self.record_and_tell(updates);
-        was_here
+        self.cancel(id)
     }
 }
 
@@ -309,9 +353,7 @@ impl Handler<RecordBegun> for CommandDispatcher {
     type Result = ();
 
     fn handle(&mut self, _: RecordBegun, _: &mut Self::Context) {
-        // of the last period, and of this one
-        self.record_begun();
-        self.record_begun();
+        self.record_all_begun();
     }
 }
 
@@ -337,6 +379,8 @@ impl Handler<SessionGone> for CommandDispatcher {
     fn handle(&mut self, gone: SessionGone, _: &mut Self::Context) {
         let updates = self.pending.session_lost(gone.client, &gone.session, self.clock.now());
         self.record_and_tell(updates);
+        let lost = self.for_others.session_lost(gone.client, gone.session.id());
+        self.tell_lost(gone.client, lost);
     }
 }
 

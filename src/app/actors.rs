@@ -146,6 +146,7 @@ impl Actors {
             command_dispatcher::Dependencies {
                 directory: directory.clone(),
                 relays: relays.clone(),
+                backplane: backplane.clone(),
                 gateways: gateways.clone(),
                 topics: topics.clone(),
                 accounts: accounts.clone(),
@@ -188,6 +189,7 @@ impl Actors {
             relays: relays.clone(),
             clients_elsewhere,
             topics: topics.recipient(),
+            commands: commands.recipient(),
             messages: messages.recipient(),
             rooms: rooms.recipient(),
             settled: [clients.recipient(), topics.recipient(), rooms.recipient()],

@@ -65,6 +65,10 @@ pub(super) fn start(
         "deletion of old gateway history",
         thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
     );
+    loops.spawn("takeover of commands", {
+        let commands = actors.commands.clone();
+        async move { commands.take_over().await }
+    });
     loops.spawn("free space watcher", {
         let (store, storage) = (store.clone(), settings.storage.clone());
         async move { store.watch_space(storage.data_dir, storage.min_free_bytes).await }

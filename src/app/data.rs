@@ -81,6 +81,7 @@ impl Data {
         let is_first = lock.is_only_one();
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
+        let instance = broker.instance;
         starting.register_broker(&broker, &mut lock).await?;
         if sharing == Sharing::Shared {
             note_id(starting.newest_socket().await?);
@@ -97,7 +98,12 @@ impl Data {
             restored: Restored {
                 gateways: all_gateways(settings, &starting).await?,
                 transitions: starting.last_gateway_transitions().await?.into_iter().collect(),
-                unfinished: if is_first { starting.unfinished_commands().await? } else { Vec::new() },
+                unfinished: match sharing {
+                    Sharing::Alone => starting.unfinished_commands(None).await?,
+                    // those of another one that starts at the same time are not in there
+                    Sharing::Shared if is_first => starting.unfinished_commands(Some(instance)).await?,
+                    Sharing::Shared => Vec::new(),
+                },
             },
         };
         starting.close().await;

@@ -54,6 +54,11 @@ impl ClientState {
         }
     }
 
+    /// The stamp of its socket that takes commands.
+    pub fn commandable(&self) -> u64 {
+        if self.device > 0 { self.device } else { self.agent }
+    }
+
     /// What kind of client it is.
     pub fn kind(&self) -> ClientKind {
         if self.is_user { ClientKind::User } else { ClientKind::Device }
@@ -119,9 +124,26 @@ pub struct Elsewhere {
 impl Elsewhere {
     /// The node with the device socket of this client.
     pub fn device(&self, client: ClientId) -> Place {
+        self.place(client, |state| state.device)
+    }
+
+    /// The node with the socket of this client that takes commands.
+    pub fn commandable(&self, client: ClientId) -> Place {
+        self.place(client, ClientState::commandable)
+    }
+
+    /// The clients with a socket at another node that takes commands.
+    pub fn all_commandable(&self) -> Vec<ClientId> {
+        let is_commandable = |all: &[At]| all.iter().any(|at| at.state.commandable() > 0);
+        self.clients.pin().iter().filter(|(_, all)| is_commandable(all)).map(|(id, _)| *id).collect()
+    }
+
+    /// The node with the newest socket of a client, by the stamps that `stamp` returns.
+    fn place(&self, client: ClientId, stamp: impl Fn(&ClientState) -> u64) -> Place {
         let clients = self.clients.pin();
         let newest = clients.get(&client).and_then(|all| {
-            all.iter().filter(|at| at.state.device > 0).max_by_key(|at| (at.state.device, at.node)).map(|at| at.node)
+            let with_socket = all.iter().filter(|at| stamp(&at.state) > 0);
+            with_socket.max_by_key(|at| (stamp(&at.state), at.node)).map(|at| at.node)
         });
         match newest {
             Some(node) => Place::Node(node),

@@ -7,12 +7,15 @@
 //! | 8 | number of the envelope among those from this node to the other, little endian |
 //! | the rest | messages, one after the other, as postcard writes them |
 
+mod commands;
+
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::commands::{CommandMessage, HandOver, ReplyText};
 use super::{Origin, elsewhere::ClientState, findings::Findings};
 use crate::domain::{
     ids::RoomId,
@@ -173,6 +176,8 @@ pub enum Message {
     GatewaysChanged,
     /// The sending node stops: its clients are told to connect to another one.
     Leaving,
+    /// About a command.
+    Command(CommandMessage),
 }
 
 /// What a node asks another one.
@@ -201,6 +206,10 @@ pub enum Question {
     },
     /// The subscribers of a topic.
     Subscribers(String),
+    /// To write what has happened to the commands that it owns.
+    WriteCommands,
+    /// To cancel a command that it owns, and to write that. The answer is no if it does not own it or it is finished.
+    CancelCommand(Uuid),
 }
 
 /// What a node answers.

@@ -1,5 +1,6 @@
 //! Commands: what a client gives to other clients, and what becomes of it.
 
+mod for_others;
 mod late;
 mod order;
 mod pending;
@@ -16,8 +17,9 @@ use super::{
     ids::{ClientId, ClientKind, CommandId, Role},
 };
 
+pub use for_others::{CommandsForOthers, LostCommands};
 pub use order::{Order, Selection, max_targets, may_command};
-pub use pending::{Answered, PendingCommands, Socket};
+pub use pending::{Answered, Cancelled, PendingCommands, Socket};
 pub use recovery::{Recovered, recover};
 pub use state::{Reason, TargetState};
 pub use usage::{CommandLimits, Exceeded};

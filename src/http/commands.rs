@@ -81,7 +81,7 @@ pub async fn show(
 ) -> Result<web::Json<CommandInfo>, ApiError> {
     let id = command_id(&path)?;
     let TargetPage { from, limit } = page.0;
-    let written = broker.commands.written().await?;
+    let written = broker.commands.written_of(id).await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let (page, reports) = written.get(id, &identity.0.account, from, limit).await?;
     let mut info = CommandInfo::of_page(&page);
@@ -95,7 +95,7 @@ pub async fn show(
 }
 
 /// Cancel a command for all targets that have not ended. Targets that it was sent to are told.
-#[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found")), security(("bearer" = [])))]
+#[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found"), (status = 503, description = "The node that handles the command cannot be asked")), security(("bearer" = [])))]
 pub async fn cancel(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -129,7 +129,7 @@ pub async fn list(
     let ListQuery { state, target, since, limit, cursor } = query.0;
     let query = CommandQuery { state, target, since, before: cursor, limit, bytes: PAGE_BYTES };
     let filter = broker.commands.filter(query, &identity.0.account).await?;
-    let written = broker.commands.written().await?;
+    let written = broker.commands.written_everywhere().await?;
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let (pages, more) = written.list(filter).await?;
     let next_cursor = if more { pages.last().map(|last| last.command.id) } else { None };

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use entity::{
     brokers::{ActiveModel, Column, Entity},
-    counters,
+    commands, counters,
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Set,
@@ -15,9 +15,6 @@ use uuid::Uuid;
 
 use super::{DatabaseLock, Sharing, Store, StoreError};
 use crate::domain::passwords::PasswordRules;
-
-/// The row of a broker that shares the database is removed when it was not written for so long.
-const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
 
 /// The name of the number that tells this database from others, among the counters.
 const DATABASE: &str = "database";
@@ -38,11 +35,13 @@ pub struct ServingBroker {
 }
 
 impl Store {
-    /// Records that a broker serves the database, by the clock of the database. The only one removes the records of others.
+    /// Records that a broker serves the database, by the clock of the database. The only one removes the records of others,
+    /// and with PostgreSQL handles the commands that are not finished.
     ///
     /// # Errors
     /// When the database fails. A full disk is no error with SQLite, whose lock is a file; the record is informative there.
     pub async fn register_broker(&self, broker: &ServingBroker, lock: &mut DatabaseLock) -> Result<(), StoreError> {
+        lock.take_own(broker.instance).await;
         match self.write_broker(broker, lock.is_shared()).await {
             Err(StoreError::Full(error)) if self.read.backend() == DbBackend::Sqlite => {
                 tracing::error!(%error, "storage is full: nothing is stored");
@@ -60,11 +59,16 @@ impl Store {
         let transaction = self.begin_essential().await?;
         let now = self.clock.now();
         let rules = broker.password_rules;
-        let mut gone = Entity::delete_many();
-        if is_shared {
-            gone = gone.filter(Column::SeenAt.lt(now - FORGOTTEN));
+        if !is_shared {
+            Entity::delete_many().exec(&transaction).await?;
         }
-        gone.exec(&transaction).await?;
+        if !is_shared && transaction.get_database_backend() == DbBackend::Postgres {
+            commands::Entity::update_many()
+                .filter(commands::Column::FinishedAt.is_null())
+                .col_expr(commands::Column::Owner, Expr::value(broker.instance))
+                .exec(&transaction)
+                .await?;
+        }
         let row = ActiveModel {
             instance: Set(broker.instance),
             host: Set(broker.host.clone()),

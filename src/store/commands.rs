@@ -10,7 +10,7 @@ use entity::{command_progress, command_targets, commands, devices, idempotency_k
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, Set, sea_query::OnConflict};
 use uuid::Uuid;
 
-pub use self::read::{CommandFilter, CommandPage, StoredProgress};
+pub use self::read::{CommandFilter, CommandPage, CommandStanding, StoredProgress};
 pub(super) use self::write::{upsert_commands, upsert_targets, write_late_result, write_progress};
 use super::{Store, StoreError, User, pieces};
 use crate::domain::{
@@ -68,7 +68,7 @@ impl Store {
                 None => Err(DbErr::RecordNotFound("an idempotency key that was just there".to_owned()).into()),
             };
         }
-        upsert_commands(&transaction, std::iter::once(command)).await?;
+        upsert_commands(&transaction, std::iter::once(command), self.gate.instance.get().copied()).await?;
         upsert_targets(&transaction, command.targets.iter().map(|target| (command.id, target))).await?;
         transaction.commit().await?;
         Ok(None)

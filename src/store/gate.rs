@@ -4,10 +4,10 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -29,6 +29,20 @@ pub(super) struct Gate {
     pub(super) is_shared: Arc<AtomicBool>,
     /// notified when a transaction finds that another broker has taken the database over
     pub(super) taken_over: Arc<Notify>,
+    /// since when the session has the lock on the database; with PostgreSQL alone
+    held_since: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Gate {
+    /// The session has the lock on the database now, or has lost it.
+    pub(super) fn set_held(&self, is_held: bool) {
+        *self.held_since.lock().unwrap_or_else(PoisonError::into_inner) = is_held.then(Instant::now);
+    }
+
+    /// Whether the session has had the lock on the database for so long.
+    pub(super) fn has_held(&self, time: Duration) -> bool {
+        self.held_since.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() >= time)
+    }
 }
 
 /// Free and total bytes of the file system of a path.

@@ -7,6 +7,9 @@
 //! takes a second lock, shared, and then checks that its broker's row is still there. A starting broker holds that lock
 //! exclusively from before its migrations until its row is there. It waits for open transactions. If it does not share the
 //! database, it removes the rows of others, and their later transactions find that.
+//!
+//! The session of a broker that shares the database also has a lock of its own. While it has that, the broker lives; once it is
+//! free, others may take over what the broker has left (`takeover`).
 
 use std::{
     fmt,
@@ -29,10 +32,17 @@ use super::{Store, StoreError, Transaction, open::Database};
 const KEY: i64 = i64::from_be_bytes(*b"switchbd");
 
 /// The key of the lock that write transactions share.
-const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
+pub(super) const FENCE: i64 = i64::from_be_bytes(*b"switchbf");
 
 /// The key of the turn of those who create rooms.
 const ROOM_CREATORS: i64 = i64::from_be_bytes(*b"switchbr");
+
+/// The keys of a broker's own lock: half of its instance, which is random, so that two brokers have different ones, and no client
+/// has a say in it. Locks with two keys never meet those with one.
+pub(super) fn own_keys(instance: Uuid) -> (i32, i32) {
+    let (_, low) = instance.as_u64_pair();
+    ((low >> 32) as u32 as i32, low as u32 as i32)
+}
 
 /// How long a start waits for the previous broker, or a migration, to release the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -90,6 +100,14 @@ impl DatabaseLock {
     /// Whether others have it already.
     pub(super) fn is_shared(&self) -> bool {
         !self.is_only_one()
+    }
+
+    /// Takes the broker's own lock, before anything names the broker.
+    pub(super) async fn take_own(&mut self, instance: Uuid) {
+        if let Held::Session { session, sharing: Sharing::Shared, .. } = &mut self.0 {
+            // an error has also ended the session, and with it the lock, which is noticed
+            let _ = take_own(session, instance).await;
+        }
     }
 
     /// Allows write transactions, once this broker's row is there, and others to serve the database, if it is shared.
@@ -169,6 +187,7 @@ impl Store {
     /// Returns when another broker has or had the lock, alone.
     async fn keep(&self, mut session: PgConnection, sharing: Sharing, options: &PgConnectOptions, instance: Uuid) {
         let mut seen = Instant::now();
+        self.gate.set_held(true);
         loop {
             sleep(PERIOD).await;
             if let Ok(Ok(_)) = timeout(PERIOD, sqlx::query("SELECT 1").execute(&mut session)).await {
@@ -181,10 +200,17 @@ impl Store {
                 continue;
             }
             tracing::error!("the lock on the database is lost: another broker can take the database over");
+            self.gate.set_held(false);
             drop(session);
             session = loop {
                 sleep(PERIOD).await;
-                let Ok(Ok(locked)) = timeout(PATIENCE, lock_session(options, sharing)).await else { continue };
+                let Ok(Ok(mut locked)) = timeout(PATIENCE, lock_session(options, sharing)).await else { continue };
+                // first, so that nobody can remove the row once it is seen
+                if let (Some((session, _)), Sharing::Shared) = (&mut locked, sharing)
+                    && !matches!(timeout(PATIENCE, take_own(session, instance)).await, Ok(Ok(())))
+                {
+                    continue;
+                }
                 let Ok(is_registered) = self.is_registered(instance).await else { continue };
                 match locked {
                     _ if !is_registered => return,
@@ -198,6 +224,7 @@ impl Store {
                     None => {}
                 }
             };
+            self.gate.set_held(true);
             tracing::info!("the lock on the database is held again");
         }
     }
@@ -243,6 +270,12 @@ pub(super) async fn turn_of_room_creators(transaction: &Transaction) -> Result<(
         transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ROOM_CREATORS})")).await?;
     }
     Ok(())
+}
+
+/// Takes a broker's own lock. Waits for a former session that the server has not ended yet.
+async fn take_own(session: &mut PgConnection, instance: Uuid) -> Result<(), sqlx::Error> {
+    let (one, two) = own_keys(instance);
+    sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(one).bind(two).execute(session).await.map(drop)
 }
 
 /// Lets others have the lock, too.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use entity::command_progress;
 use sea_orm::{ConnectionTrait, Set};
+use uuid::Uuid;
 
 use super::{GatewayRecord, StoreError, commands, devices, gateways};
 use crate::domain::{
@@ -72,7 +73,7 @@ impl Record {
     }
 }
 
-/// Writes all records, but no progress reports while storage is nearly full.
+/// Writes all records of the broker with this id, but no progress reports while storage is nearly full.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
@@ -80,6 +81,7 @@ pub(super) async fn write(
     transaction: &impl ConnectionTrait,
     records: &[Record],
     nearly_full: bool,
+    broker: Option<Uuid>,
 ) -> Result<(), StoreError> {
     // in the order of ids, so that two transactions never wait for each other's rows; ids of commands are in the order of
     // time, so that the database appends
@@ -118,7 +120,7 @@ pub(super) async fn write(
             Record::Gateway(record) => of_gateways.push(record),
         }
     }
-    commands::upsert_commands(transaction, of_commands.into_values()).await?;
+    commands::upsert_commands(transaction, of_commands.into_values(), broker).await?;
     commands::upsert_targets(transaction, targets.into_iter().map(|((command, _), target)| (command, target))).await?;
     commands::write_progress(transaction, progress).await?;
     let seen: Vec<_> = seen.into_iter().map(|(device, (incarnation, at))| (device, incarnation, at)).collect();

@@ -1,7 +1,7 @@
 //! What is known of the Redis servers, the nodes and their clients, and how this node asks the others for something.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -63,6 +63,8 @@ pub struct Cluster {
 pub(super) struct Shared {
     pub node: Node,
     pub servers: Vec<Arc<Server>>,
+    /// the nodes with a lease, as the ClusterLink knows them
+    peers: Mutex<BTreeSet<Uuid>>,
     /// the clients of other nodes
     pub elsewhere: Elsewhere,
     /// whether other nodes serve the same database
@@ -135,7 +137,18 @@ impl Cluster {
         let is_linked = !servers.is_empty();
         let (elsewhere, backlog, publications) = (Elsewhere::default(), Arc::default(), AtomicU64::new(1));
         let (is_shared, patience) = (settings.preview, Duration::from_millis(settings.timeout_ms));
-        let shared = Arc::new(Shared { node, servers, elsewhere, is_shared, patience, backlog, publications, relays });
+        let shared = Shared {
+            node,
+            servers,
+            peers: Mutex::default(),
+            elsewhere,
+            is_shared,
+            patience,
+            backlog,
+            publications,
+            relays,
+        };
+        let shared = Arc::new(shared);
         let link = is_linked.then(|| ClusterLink::start(arbiter, shared.clone()));
         Ok(Self { shared, link })
     }
@@ -280,6 +293,17 @@ impl Backplane for Cluster {
         }
     }
 
+    fn commandable(&self, client: ClientId) -> Place {
+        match self.shared.elsewhere.commandable(client) {
+            Place::Node(node) if !self.shared.is_linked_with(node) => Place::Unknown,
+            place => place,
+        }
+    }
+
+    fn nodes(&self) -> Vec<Uuid> {
+        self.shared.peers().iter().copied().collect()
+    }
+
     fn interest_changed(&self, changed: Vec<((String, bool), usize)>) {
         if let Some(link) = &self.link {
             link.do_send(InterestChanged(changed));
@@ -341,8 +365,9 @@ impl Backplane for Cluster {
             Place::Nowhere => return Forwarding::Absent,
             Place::Unknown => return Forwarding::Unavailable,
         };
-        let is_up = self.shared.servers[self.shared.server_with(node)].is_up();
-        let Some(link) = self.link.as_ref().filter(|_| is_up) else { return Forwarding::Unavailable };
+        let Some(link) = self.link.as_ref().filter(|_| self.shared.is_linked_with(node)) else {
+            return Forwarding::Unavailable;
+        };
         let (outcome, known) = oneshot::channel();
         link.do_send(Forward { node, to, from, text, outcome });
         Forwarding::UnderWay(known)
@@ -360,6 +385,16 @@ impl Shared {
     /// The server with the counts of all nodes, if it works.
     fn counting(&self) -> Option<&Server> {
         self.servers.first().map(Arc::as_ref).filter(|server| server.is_up())
+    }
+
+    /// Whether the server is up that this node and another one use.
+    fn is_linked_with(&self, node: Uuid) -> bool {
+        self.servers.get(self.server_with(node)).is_some_and(|server| server.is_up())
+    }
+
+    /// The nodes with a lease.
+    pub fn peers(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn this_node(&self) -> Node {

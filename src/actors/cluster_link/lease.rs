@@ -222,6 +222,7 @@ impl ClusterLink {
         for node in nodes {
             if *node != own && self.link_with(*node) == link && self.peers.add(*node) {
                 tracing::info!(%node, "a node has joined the cluster");
+                self.cluster.peers().insert(*node);
             }
         }
         self.show_completeness();

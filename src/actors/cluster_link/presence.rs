@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     actors::{
-        HealthCheck, message_manager::Bell, registry::ClientsElsewhere, room_manager::RoomNews,
+        HealthCheck, command_dispatcher::CommandsFromNodes, message_manager::Bell, registry::ClientsElsewhere, room_manager::RoomNews,
         topic_manager::FromNodes,
     },
     cluster::{
@@ -186,6 +186,7 @@ impl ClusterLink {
         self.cluster.elsewhere.put_interests(node, &Interests::new());
         self.drop_draft(node);
         let gone = self.peers.remove(node);
+        self.cluster.peers().remove(&node);
         if self.leaving.remove(&node) {
             let moving = gone.iter().filter_map(|state| self.cluster.elsewhere.moving(node, state.client.into()));
             self.learn(node, moving.collect());
@@ -193,6 +194,7 @@ impl ClusterLink {
         } else {
             self.clients_gone(node, gone);
         }
+        self.tell_commands(CommandsFromNodes::Left(node));
     }
 
     fn clients_gone(&self, node: Uuid, gone: Vec<ClientState>) {
@@ -231,7 +233,9 @@ impl ClusterLink {
         if let Some(neighbours) = &self.neighbours
             && !changes.is_empty()
         {
-            let connected = changes.iter().filter(|change| change.is_connected).map(|change| change.client).collect();
+            let connected = changes.iter().filter(|change| change.is_connected).map(|change| change.client);
+            let connected: Vec<_> = connected.collect();
+            neighbours.commands.do_send(CommandsFromNodes::Connected(connected.clone()));
             neighbours.clients_elsewhere.do_send(ClientsElsewhere(changes));
             neighbours.topics.do_send(FromNodes::Connected(connected));
         }

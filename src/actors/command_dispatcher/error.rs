@@ -44,6 +44,9 @@ pub enum CommandError {
     /// Commands can't be recorded: the database does not keep up, or takes nothing for this reason.
     #[error("commands can't be recorded")]
     NotRecorded(Option<StoreError>),
+    /// The node that handles the command cannot be asked.
+    #[error("The node that handles the command cannot be asked")]
+    ClusterUnavailable,
     /// The broker stops, and nobody waits for commands any more.
     #[error("the broker is stopping")]
     Stopping,

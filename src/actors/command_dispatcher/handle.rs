@@ -1,9 +1,16 @@
 //! The handle of the CommandDispatcher: gives, awaits, cancels, reads and follows commands.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
 use super::{
@@ -16,6 +23,7 @@ use crate::{
     actors::{directory::Directory, gateway_monitor::Gateways, journal::Journal, topic_manager::Topics},
     auth::accounts::Accounts,
     clock::Clock,
+    cluster::Backplane,
     delivery::Relays,
     domain::{
         accounts::Account,
@@ -35,6 +43,8 @@ pub struct Dependencies {
     pub directory: Arc<Directory>,
     /// Delivers frames to sessions.
     pub relays: Arc<Relays>,
+    /// The way to other nodes.
+    pub backplane: Arc<dyn Backplane>,
     /// The state of gateways.
     pub gateways: Gateways,
     /// The subscribers of topics.
@@ -67,6 +77,11 @@ pub struct Commands {
     pub(super) directory: Arc<Directory>,
     pub(super) topics: Topics,
     pub(super) accounts: Arc<Accounts>,
+    pub(super) backplane: Arc<dyn Backplane>,
+    /// notified when a node leaves
+    pub(super) node_left: Arc<Notify>,
+    /// nobody waits any more
+    is_stopping: Arc<AtomicBool>,
     /// `limits.outbound_bytes`; 0 is none
     pub(super) outbound_bytes: usize,
 }
@@ -84,8 +99,18 @@ pub struct IdempotencyKey {
 #[derive(Debug)]
 pub struct Given {
     pub(super) id: CommandId,
-    /// `None`: there is nothing to wait for
-    end: Option<oneshot::Receiver<Ended>>,
+    end: End,
+}
+
+/// How to wait for the end of a command.
+#[derive(Debug)]
+enum End {
+    /// The CommandDispatcher tells.
+    Here(oneshot::Receiver<Ended>),
+    /// Another node handles it: the database tells.
+    Elsewhere,
+    /// There is nothing to wait for.
+    Over,
 }
 
 /// The state of a command when its caller is answered.
@@ -118,19 +143,33 @@ impl Commands {
         let (journal, store, clock) = (with.journal.clone(), with.store.clone(), with.clock.clone());
         let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
         let (directory, topics, accounts) = (with.directory.clone(), with.topics.clone(), with.accounts.clone());
+        let backplane = with.backplane.clone();
         let dispatcher = CommandDispatcher::new(with);
-        let under_way = dispatcher.under_way.clone();
+        let (under_way, node_left) = (dispatcher.under_way.clone(), dispatcher.node_left.clone());
         let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
-        let commands =
-            Self { dispatcher, inputs, journal, store, clock, gateways, directory, topics, accounts, outbound_bytes };
+        let commands = Self {
+            dispatcher,
+            inputs,
+            journal,
+            store,
+            clock,
+            gateways,
+            directory,
+            topics,
+            accounts,
+            backplane,
+            node_left,
+            is_stopping: Arc::default(),
+            outbound_bytes,
+        };
         commands.end_for_deleted(&awaited).await?;
         Ok(commands)
     }
 
     /// Ends what waits for clients that are deleted. To be called once it waits: the CommandDispatcher was told of a deletion
     /// before that, and had nothing to end.
-    async fn end_for_deleted(&self, awaited: &[(ClientId, i64)]) -> Result<(), StoreError> {
+    pub(super) async fn end_for_deleted(&self, awaited: &[(ClientId, i64)]) -> Result<(), StoreError> {
         let incarnations = self.store.incarnations(awaited.iter().map(|(client, _)| *client)).await?;
         for (client, awaited) in awaited {
             if let Some(incarnation) = incarnations.get(client).copied().filter(|now| now > awaited) {
@@ -232,7 +271,7 @@ impl Commands {
                 // it would end when the next device with the UUID connects
                 tracing::warn!(command = %id, %error, "cannot see whether targets were deleted meanwhile");
             }
-            return Ok(Given { id, end: Some(end) });
+            return Ok(Given { id, end: End::Here(end) });
         }
         self.dispatcher.do_send(Release(id));
         match (existing?, key) {
@@ -270,23 +309,25 @@ impl Commands {
         let id = existing.id;
         let end = match self.dispatcher.send(AwaitEnd(id)).await? {
             None => self.recover(id).await?,
-            end => end,
+            Some(end) => End::Here(end),
         };
         Ok(Given { id, end })
     }
 
-    /// Recovers a stored command, if it is not finished and not known here. Returns how to wait for its end.
-    async fn recover(&self, id: CommandId) -> Result<Option<oneshot::Receiver<Ended>>, CommandError> {
+    /// Recovers a stored command, if it is not finished, not known here and not owned by another node. Returns how to wait for its
+    /// end.
+    async fn recover(&self, id: CommandId) -> Result<End, CommandError> {
         // a command that has just finished is not known here either, so its end is written first
         self.written().await?;
         match self.store.command(id, 0, usize::MAX).await? {
+            Some(page) if page.command.finished_at.is_none() && !self.owns(page.owner) => Ok(End::Elsewhere),
             Some(page) if page.command.finished_at.is_none() => {
                 let awaited = page.command.awaited();
                 let end = self.dispatcher.send(Recover(page.command)).await?;
                 self.end_for_deleted(&awaited).await?;
-                Ok(end)
+                Ok(end.map_or(End::Over, End::Here))
             }
-            _ => Ok(None),
+            _ => Ok(End::Over),
         }
     }
 
@@ -297,8 +338,8 @@ impl Commands {
     pub(super) async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
         let Given { id, end } = given;
         let mut stopping = false;
-        if let Some(end) = end.filter(|_| !wait.is_zero()) {
-            match tokio::time::timeout(wait, end).await {
+        match end {
+            End::Here(end) if !wait.is_zero() => match tokio::time::timeout(wait, end).await {
                 Ok(Ok(Ok(command))) => {
                     self.flush().await?;
                     return Ok(Outcome::Finished(command));
@@ -307,9 +348,11 @@ impl Commands {
                 Ok(Ok(Err(error))) => return Err(error),
                 // timed out, or not sent at all: the stored state tells
                 Ok(Err(_)) | Err(_) => {}
-            }
+            },
+            End::Elsewhere if !wait.is_zero() => stopping = !self.ended_elsewhere(id, wait).await?,
+            End::Here(_) | End::Elsewhere | End::Over => {}
         }
-        self.written().await?;
+        self.written_of(id).await?;
         let page = self.store.command(id, 0, PAGE_BYTES).await?.ok_or(CommandError::NotFound)?;
         Ok(Outcome::Stored { page: page.into(), stopping })
     }
@@ -318,13 +361,17 @@ impl Commands {
     /// that.
     ///
     /// # Errors
-    /// `NotFound`, also if this account may not see the command.
+    /// `NotFound`, also if this account may not see the command. `ClusterUnavailable`.
     pub async fn cancel(&self, id: CommandId, by: &Account) -> Result<CommandPage, CommandError> {
         let page = self.get(id, by).await?;
         let mut was_cancelled = self.dispatcher.send(Cancel(id)).await?;
         if !was_cancelled && page.command.finished_at.is_none() {
-            self.recover(id).await?;
-            was_cancelled = self.dispatcher.send(Cancel(id)).await?;
+            if self.owns(page.owner) {
+                self.recover(id).await?;
+                was_cancelled = self.dispatcher.send(Cancel(id)).await?;
+            } else {
+                was_cancelled = self.cancel_elsewhere(id, page.owner).await?;
+            }
         }
         if was_cancelled {
             tracing::info!(command = %id, by = %by.id, "command cancelled");
@@ -357,8 +404,14 @@ impl Commands {
         self.inputs.push(Input::Reply(reply));
     }
 
+    /// Whether the broker stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
     /// Ends the wait of all callers, since the broker stops.
     pub fn stop_waiting(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
         self.dispatcher.do_send(StopWaiting);
     }
 }

@@ -139,7 +139,7 @@ impl Commands {
     async fn selected(&self, selection: &Selection, by: ClientId) -> Result<Vec<Arc<Account>>, CommandError> {
         let mut groups: Vec<HashSet<ClientId>> = Vec::new();
         if let Some(topic) = &selection.topic {
-            groups.push(self.topics.subscribers_here(topic.clone()).await?.into_iter().collect());
+            groups.push(self.topics.subscribers(topic).await?.into_iter().collect());
         }
         if let Some(room) = selection.room {
             // a requester that may not see the room must not learn its members
@@ -154,10 +154,20 @@ impl Commands {
         Ok(accounts)
     }
 
+    /// The accounts of connected clients, of all nodes.
     async fn connected(&self, is_wanted: impl Fn(ClientId) -> bool) -> Result<Vec<Arc<Account>>, CommandError> {
         let mut accounts = Vec::new();
-        for client in self.directory.all_commandable().into_iter().filter(|client| is_wanted(*client)) {
+        let here = self.directory.all_commandable();
+        for client in here.iter().copied().filter(|client| is_wanted(*client)) {
             accounts.extend(self.accounts.find(client).await?);
+        }
+        let mut elsewhere = self.backplane.elsewhere().all_commandable();
+        if !elsewhere.is_empty() {
+            let here: HashSet<_> = here.into_iter().collect();
+            elsewhere.retain(|client| !here.contains(client) && is_wanted(*client));
+            // their accounts may not be known here
+            let found = stream::iter(elsewhere).map(|client| self.accounts.find(client)).buffered(AT_ONCE);
+            accounts.extend(found.try_collect::<Vec<_>>().await?.into_iter().flatten());
         }
         Ok(accounts)
     }

@@ -92,6 +92,25 @@ impl Commands {
         Ok(Written(self))
     }
 
+    /// The same for a command that another node may handle, as far as that can be asked.
+    ///
+    /// # Errors
+    /// As [`Commands::written`].
+    pub async fn written_of(&self, id: CommandId) -> Result<Written<'_>, CommandError> {
+        let written = self.written().await?;
+        self.have_written(id).await?;
+        Ok(written)
+    }
+
+    /// The same for the commands of all nodes that can be asked.
+    ///
+    /// # Errors
+    /// As [`Commands::written`].
+    pub async fn written_everywhere(&self) -> Result<Written<'_>, CommandError> {
+        self.have_all_written().await;
+        self.written().await
+    }
+
     /// Records the commands that have begun with the Journal, which has not written them yet.
     ///
     /// # Errors
@@ -109,7 +128,8 @@ impl Commands {
     /// # Errors
     /// `NotFound`: also if this account may not see it.
     pub async fn get(&self, id: CommandId, viewer: &Account) -> Result<CommandPage, CommandError> {
-        let page = self.read(id).await?;
+        self.written_of(id).await?;
+        let page = self.store.command(id, 0, PAGE_BYTES).await?;
         page.filter(|page| page.command.is_visible_to(viewer)).ok_or(CommandError::NotFound)
     }
 

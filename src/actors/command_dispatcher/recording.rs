@@ -77,6 +77,12 @@ impl CommandDispatcher {
         });
     }
 
+    /// Records all that has begun: in the last period, and in this one.
+    pub(super) fn record_all_begun(&mut self) {
+        self.record_begun();
+        self.record_begun();
+    }
+
     /// A period ends: records what began before it.
     pub(super) fn record_begun(&mut self) {
         let begun = self.unrecorded.next_period();

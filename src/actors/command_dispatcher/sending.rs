@@ -1,10 +1,13 @@
 //! Commands on their way to sockets, and the time that their targets have.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use actix::{AsyncContext, Context};
 
-use super::CommandDispatcher;
+use super::{CommandDispatcher, other_nodes::Destination};
 use crate::{
     delivery::SessionHandle,
     domain::{
@@ -14,8 +17,8 @@ use crate::{
     protocol::outbound,
 };
 
-/// When to try again to send what waits for a socket without room.
-const RETRY: Duration = Duration::from_secs(1);
+/// When to try again to send what waits for a socket, or a node, without room.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 impl CommandDispatcher {
     /// Sends a command to all targets that are connected. If it may not wait, the others end as offline.
@@ -27,26 +30,43 @@ impl CommandDispatcher {
         behind_down_gateway: &[ClientId],
         context: &mut Context<Self>,
     ) {
+        let mut elsewhere = BTreeMap::<_, Vec<_>>::new();
         for &client in clients {
             if !may_wait && behind_down_gateway.binary_search(&client).is_ok() {
                 let update = self.pending.offline(id, client, Some(Reason::GatewayDown), self.clock.now());
                 self.record_and_tell(update);
                 continue;
             }
-            if let Some(session) = self.directory.commandable(client) {
-                self.send_queued(client, &session, context);
+            let mut reason = None;
+            match self.destination(client) {
+                Destination::Here(session) => self.send_queued(client, &session, context),
+                Destination::At(node) if may_wait => self.hand_over_next(client, node, context),
+                Destination::At(node) if !self.backplane.is_congested() => {
+                    let incarnation = self.pending.hand_over(id, client, node, Instant::now());
+                    let to = incarnation.map(|incarnation| (client.uuid(), incarnation));
+                    elsewhere.entry(node).or_default().extend(to);
+                }
+                Destination::Nowhere => {}
+                Destination::At(_) | Destination::Unknown => reason = Some(Reason::NodeUnavailable),
             }
             if !may_wait && self.pending.is_queued(id, client) {
-                let update = self.pending.offline(id, client, None, self.clock.now());
+                let update = self.pending.offline(id, client, reason, self.clock.now());
                 self.record_and_tell(update);
             }
         }
+        // once for each node, however many targets it has
+        for (node, to) in elsewhere {
+            self.hand_over(id, node, to);
+        }
     }
 
-    /// Sends what waits for a client to its socket.
+    /// Sends what waits for a client to its socket, wherever that is.
     pub(super) fn send_queued_to(&mut self, client: ClientId, context: &mut Context<Self>) {
-        if let Some(session) = self.directory.commandable(client) {
-            self.send_queued(client, &session, context);
+        match self.destination(client) {
+            Destination::Here(session) => self.send_queued(client, &session, context),
+            Destination::At(node) => self.hand_over_next(client, node, context),
+            // until it connects, or its node can be asked
+            Destination::Nowhere | Destination::Unknown => {}
         }
     }
 
@@ -61,8 +81,7 @@ impl CommandDispatcher {
             let Some(command) = self.pending.command(id) else { continue };
             let frame = outbound::command(command);
             if command.deliver_until.is_some() && !self.relays.has_room(session, frame.len()) {
-                context.run_later(RETRY, move |dispatcher, context| dispatcher.send_queued_to(client, context));
-                return;
+                return self.try_again_later(client, context);
             }
             if !self.relays.deliver(session, &[frame.as_bytes()]) {
                 return;
@@ -86,7 +105,11 @@ impl CommandDispatcher {
         let timer = context.run_later(wait, |dispatcher, context| {
             dispatcher.timer = None;
             let updates = dispatcher.pending.expire(Instant::now(), dispatcher.clock.now());
+            // what another node has not confirmed made others wait
+            let clients = updates.iter().map(|update| update.target.client);
+            let waited_for: Vec<_> = clients.filter(|client| dispatcher.pending.has_queued(*client)).collect();
             dispatcher.record_and_tell(updates);
+            waited_for.into_iter().for_each(|client| dispatcher.send_queued_to(client, context));
             dispatcher.set_timer(context);
         });
         self.timer = Some((next, timer));

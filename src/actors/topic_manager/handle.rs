@@ -193,13 +193,7 @@ impl Topics {
     /// There is no such topic.
     pub async fn view(&self, id: &str) -> Result<TopicView, TopicError> {
         let topic = self.known.find(&id.into()).await?;
-        let mut subscribers = self.subscribers_here(TopicId::from(id)).await?;
-        for node in self.backplane.elsewhere().subscribers(id).into_keys() {
-            let question = Question::Subscribers(id.to_owned());
-            if let Some(Answer::Clients(clients)) = self.backplane.ask(node, question).await {
-                subscribers.extend(clients.into_iter().map(ClientId::from));
-            }
-        }
+        let mut subscribers = self.subscribers(&id.into()).await?;
         subscribers.sort_unstable();
         let subscriber_count = subscribers.len();
         if topic.is_status() {
@@ -208,12 +202,19 @@ impl Topics {
         Ok(TopicView { topic, subscriber_count, subscribers })
     }
 
-    /// The subscribers of a topic on this node, connected or not.
+    /// The subscribers of a topic, connected or not, on all nodes that answer.
     ///
     /// # Errors
     /// The TopicManager has stopped.
-    pub async fn subscribers_here(&self, topic: TopicId) -> Result<Vec<ClientId>, MailboxError> {
-        self.manager.send(GetSubscribers(topic)).await
+    pub async fn subscribers(&self, topic: &TopicId) -> Result<Vec<ClientId>, MailboxError> {
+        let mut subscribers = self.manager.send(GetSubscribers(topic.clone())).await?;
+        for node in self.backplane.elsewhere().subscribers(topic.as_str()).into_keys() {
+            let question = Question::Subscribers(topic.as_str().to_owned());
+            if let Some(Answer::Clients(clients)) = self.backplane.ask(node, question).await {
+                subscribers.extend(clients.into_iter().map(ClientId::from));
+            }
+        }
+        Ok(subscribers)
     }
 
     /// Changes a topic. Returns it as it is then, with its subscribers.

@@ -93,6 +93,8 @@ impl TopicManager {
             Question::Subscribers(topic) => {
                 Answer::Clients(self.subscriptions.members(&topic).into_iter().map(Uuid::from).collect())
             }
+            // for the CommandDispatcher
+            Question::WriteCommands | Question::CancelCommand(_) => Answer::No,
         }
     }
 }

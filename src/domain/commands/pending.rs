@@ -1,5 +1,7 @@
 //! The commands that are not finished.
 
+mod elsewhere;
+mod outcomes;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +12,9 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
+pub use self::outcomes::{Answered, Cancelled};
 use super::{
     Command, Reason, Target, TargetState, TargetUpdate,
     late::LateAnswers,
@@ -28,11 +32,23 @@ pub trait Socket: Clone {
 const RESULT_DROPPED: &str =
     r#"{"error":"Result dropped: the results of unfinished commands are over limits.command_bytes_per_identity"}"#;
 
+/// How far a command has come on its way to a target.
+#[derive(Debug)]
+enum Way<S> {
+    /// It waits.
+    Queued,
+    /// It was handed over to this other node, which has not said whether it was sent.
+    HandedOver(Uuid),
+    /// It was sent to a socket here.
+    Sent(S),
+    /// It was sent to a socket at this other node.
+    SentAt(Uuid),
+}
+
 /// A target that has not ended.
 #[derive(Debug)]
 struct OpenTarget<S> {
-    /// the socket that the command was sent to
-    session: Option<S>,
+    way: Way<S>,
     /// when it times out, or expires if it was not sent
     deadline: Instant,
     /// its index among the command's targets
@@ -42,6 +58,8 @@ struct OpenTarget<S> {
 #[derive(Debug)]
 struct Pending<S> {
     command: Command,
+    /// `deliver_until` on the clock of this process
+    deliver_by: Option<Instant>,
     open: HashMap<ClientId, OpenTarget<S>>,
 }
 
@@ -54,20 +72,11 @@ pub struct PendingCommands<S> {
     by_session: HashMap<u64, HashSet<CommandId>>,
     /// what waits for each client, in order
     queued: HashMap<ClientId, VecDeque<CommandId>>,
+    /// what may wait and is handed over for a client now: one at a time, so that the order holds
+    handing_over: HashMap<ClientId, CommandId>,
     /// what counts against limits: also the commands that are reserved and not inserted yet
     usage: Usage,
     late: LateAnswers,
-}
-
-/// What an answer leads to.
-#[derive(Debug)]
-pub enum Answered {
-    /// The target has ended.
-    Ended(Box<TargetUpdate>),
-    /// It came too late: the target had timed out or lost its socket.
-    Late,
-    /// Nobody asked this client, or it has answered already.
-    Unexpected,
 }
 
 impl<S> Default for PendingCommands<S> {
@@ -77,6 +86,7 @@ impl<S> Default for PendingCommands<S> {
             deadlines: BTreeSet::new(),
             by_session: HashMap::new(),
             queued: HashMap::new(),
+            handing_over: HashMap::new(),
             usage: Usage::default(),
             late: LateAnswers::default(),
         }
@@ -128,13 +138,13 @@ impl<S: Socket> PendingCommands<S> {
             let deadline = deliver_by.unwrap_or(now);
             self.deadlines.insert((deadline, id, target.client));
             self.queued.entry(target.client).or_default().push_back(id);
-            open.insert(target.client, OpenTarget { session: None, deadline, index });
+            open.insert(target.client, OpenTarget { way: Way::Queued, deadline, index });
         }
         if open.is_empty() {
             self.usage.release(id);
         } else {
             self.usage.take(&command);
-            self.commands.insert(id, Pending { command, open });
+            self.commands.insert(id, Pending { command, deliver_by, open });
         }
     }
 
@@ -160,7 +170,7 @@ impl<S: Socket> PendingCommands<S> {
 
     /// Whether this command waits for this client.
     pub fn is_queued(&self, id: CommandId, client: ClientId) -> bool {
-        self.open_target(id, client).is_some_and(|target| target.session.is_none())
+        self.open_target(id, client).is_some_and(|target| matches!(target.way, Way::Queued))
     }
 
     fn open_target(&self, id: CommandId, client: ClientId) -> Option<&OpenTarget<S>> {
@@ -177,10 +187,10 @@ impl<S: Socket> PendingCommands<S> {
         time: DateTime<Utc>,
     ) -> Option<TargetUpdate> {
         let pending = self.commands.get_mut(&id)?;
-        let target = pending.open.get_mut(&client).filter(|target| target.session.is_none())?;
+        let target = pending.open.get_mut(&client).filter(|target| matches!(target.way, Way::Queued))?;
         self.deadlines.remove(&(target.deadline, id, client));
         target.deadline = now + pending.command.timeout;
-        target.session = Some(session.clone());
+        target.way = Way::Sent(session.clone());
         self.deadlines.insert((target.deadline, id, client));
         self.by_session.entry(session.number()).or_default().insert(id);
         let index = target.index;
@@ -225,7 +235,7 @@ impl<S: Socket> PendingCommands<S> {
         progress: Arc<str>,
         time: DateTime<Utc>,
     ) -> Option<TargetUpdate> {
-        let index = self.open_target(id, client).filter(|target| target.session.is_some())?.index;
+        let index = self.open_target(id, client).filter(|target| !matches!(target.way, Way::Queued))?.index;
         let mut update = self.update(id, index, |target| {
             target.state = TargetState::InProgress;
             target.in_progress_at.get_or_insert(time);
@@ -238,12 +248,7 @@ impl<S: Socket> PendingCommands<S> {
     /// answer late, from another socket.
     pub fn session_lost(&mut self, client: ClientId, session: &S, time: DateTime<Utc>) -> Vec<TargetUpdate> {
         let sent = self.by_session.remove(&session.number()).unwrap_or_default();
-        sent.into_iter()
-            .filter_map(|id| {
-                self.late.expect(id, client);
-                self.end(id, client, TargetState::Disconnected, None, time)
-            })
-            .collect()
+        sent.into_iter().filter_map(|id| self.disconnected(id, client, time)).collect()
     }
 
     /// A target is offline, and the command does not wait for it.
@@ -296,17 +301,25 @@ impl<S: Socket> PendingCommands<S> {
         updates
     }
 
-    /// Cancels a command for all targets that have not ended. Answers the updates, and the sockets it was sent to.
-    pub fn cancel(&mut self, id: CommandId, time: DateTime<Utc>) -> (Vec<TargetUpdate>, Vec<S>) {
-        let Some(pending) = self.commands.get(&id) else { return (Vec::new(), Vec::new()) };
+    /// Cancels a command for all targets that have not ended.
+    pub fn cancel(&mut self, id: CommandId, time: DateTime<Utc>) -> Cancelled<S> {
+        let mut cancelled = Cancelled { updates: Vec::new(), sessions: Vec::new(), elsewhere: Vec::new() };
+        let Some(pending) = self.commands.get(&id) else { return cancelled };
+        for (client, target) in &pending.open {
+            match &target.way {
+                Way::Queued => {}
+                Way::Sent(session) => cancelled.sessions.push(session.clone()),
+                Way::HandedOver(node) | Way::SentAt(node) => cancelled.elsewhere.push((*node, *client)),
+            }
+        }
         let clients: Vec<_> = pending.open.keys().copied().collect();
-        let sessions = pending.open.values().filter_map(|target| target.session.clone()).collect();
         let updates = clients.into_iter().filter_map(|client| self.end(id, client, TargetState::Cancelled, None, time));
-        (updates.collect(), sessions)
+        cancelled.updates = updates.collect();
+        cancelled
     }
 
     fn was_sent(&self, id: CommandId, client: ClientId) -> bool {
-        self.open_target(id, client).is_some_and(|target| target.session.is_some())
+        self.open_target(id, client).is_some_and(|target| !matches!(target.way, Way::Queued))
     }
 
     fn end(
@@ -322,8 +335,8 @@ impl<S: Socket> PendingCommands<S> {
         let is_last = pending.open.is_empty();
         self.usage.target_ended(id, client);
         self.deadlines.remove(&(target.deadline, id, client));
-        match target.session {
-            Some(session) => {
+        match target.way {
+            Way::Sent(session) => {
                 if let Some(sent) = self.by_session.get_mut(&session.number()) {
                     sent.remove(&id);
                     if sent.is_empty() {
@@ -331,7 +344,9 @@ impl<S: Socket> PendingCommands<S> {
                     }
                 }
             }
-            None => self.unqueue(id, client),
+            Way::Queued => self.unqueue(id, client),
+            Way::HandedOver(_) => self.hand_over_ended(id, client),
+            Way::SentAt(_) => {}
         }
         let mut update = self.update(id, target.index, |target| {
             target.end(state, time);

@@ -72,6 +72,8 @@ impl TargetState {
 pub enum Reason {
     /// Its gateway is down.
     GatewayDown,
+    /// It may be connected to another node, which cannot be asked.
+    NodeUnavailable,
 }
 
 impl Reason {
@@ -79,11 +81,12 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::GatewayDown => "gateway_down",
+            Self::NodeUnavailable => "node_unavailable",
         }
     }
 
     /// The reason of that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::GatewayDown].into_iter().find(|reason| reason.as_str() == text)
+        [Self::GatewayDown, Self::NodeUnavailable].into_iter().find(|reason| reason.as_str() == text)
     }
 }

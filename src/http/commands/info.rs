@@ -50,7 +50,8 @@ pub struct TargetInfo {
     name: String,
     #[schema(value_type = StateName)]
     state: &'static str,
-    /// `gateway_down`: offline since its gateway is down.
+    /// `gateway_down`: offline since its gateway is down. `node_unavailable`: offline since it may be connected to another node,
+    /// which cannot be asked.
     reason: Option<&'static str>,
     #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Box<RawValue>>,

@@ -19,9 +19,12 @@ use crate::{
         body::Body,
         extract::{Operator, UserIdentity},
     },
-    protocol::json,
+    protocol::{error_code::ErrorCode, json},
     state::Broker,
 };
+
+/// Why a target is offline that may be connected to another node.
+const NODE_UNAVAILABLE: &str = "The node of the client cannot be asked.";
 
 /// A target's answer.
 #[derive(Serialize, ToSchema)]
@@ -35,7 +38,7 @@ pub struct Sent {
 }
 
 /// Send a command to a device or user and get its result.
-#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands, or Gateway … is down"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
+#[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands, or Gateway … is down, or the node of the client cannot be asked"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
 pub async fn send(
     broker: web::Data<Broker>,
     identity: UserIdentity,
@@ -63,6 +66,9 @@ pub async fn send(
         TargetState::TimedOut => Err(ApiError::CommandTimeout),
         TargetState::Disconnected => Err(ApiError::ConnectionLost),
         TargetState::Cancelled => Err(ApiError::CommandCancelled),
+        TargetState::Offline if target.reason == Some(Reason::NodeUnavailable) => {
+            Err(ApiError::Message(ErrorCode::ClusterUnavailable, NODE_UNAVAILABLE.to_owned()))
+        }
         _ => Err(ApiError::NotConnected(not_connected)),
     }
 }
@@ -112,6 +118,7 @@ fn outcome(target: &Target) -> Result<Box<RawValue>, ApiError> {
         TargetState::Succeeded | TargetState::Failed => return Ok(result(target)),
         TargetState::TimedOut => "Timeout waiting for response.",
         TargetState::Offline if target.reason == Some(Reason::GatewayDown) => "The client's gateway is down.",
+        TargetState::Offline if target.reason == Some(Reason::NodeUnavailable) => NODE_UNAVAILABLE,
         TargetState::Cancelled => "Command was cancelled",
         _ => "Connection lost while waiting for command response.",
     };

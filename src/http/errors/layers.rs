@@ -234,6 +234,7 @@ impl From<CommandError> for ApiError {
             // the statement that failed may be about records of other callers
             CommandError::NotRecorded(None | Some(StoreError::Database(_))) => Self::DatabaseUnavailable,
             CommandError::NotRecorded(Some(failure)) => failure.into(),
+            CommandError::ClusterUnavailable => Self::Message(ErrorCode::ClusterUnavailable, error.to_string()),
             CommandError::Stopping => Self::Draining,
             CommandError::Store(error) => error.into(),
             CommandError::OutOfPatience(error) => error.into(),

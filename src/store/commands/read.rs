@@ -63,6 +63,17 @@ pub struct CommandPage {
     pub command: Command,
     /// The number of the next target, if there are more.
     pub next_target: Option<u64>,
+    /// The broker that handles it, by its instance; `None` if an earlier version has stored it.
+    pub owner: Option<Uuid>,
+}
+
+/// How a command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandStanding {
+    /// Whether it is finished.
+    pub is_finished: bool,
+    /// As in [`CommandPage`].
+    pub owner: Option<Uuid>,
 }
 
 impl Store {
@@ -150,7 +161,8 @@ impl Store {
                 }
                 room = room.saturating_sub(size);
                 let (targets, next_target) = read_targets(&snapshot, row.id.into(), 0, u64::MAX, &mut room).await?;
-                pages.push(CommandPage { command: read_command(row, targets), next_target });
+                let owner = row.owner;
+                pages.push(CommandPage { command: read_command(row, targets), next_target, owner });
             }
             if !more || pages.len() as u64 >= filter.limit {
                 snapshot.end().await?;
@@ -159,17 +171,41 @@ impl Store {
         }
     }
 
-    /// Commands that are not finished, in the order in which they were given.
+    /// Commands that are not finished, in the order in which they were given: all, or those that a broker handles.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn unfinished_commands(&self) -> Result<Vec<Command>, StoreError> {
-        let rows = commands::Entity::find()
-            .filter(commands::Column::FinishedAt.is_null())
-            .order_by_asc(commands::Column::Id)
-            .all(&self.read)
-            .await?;
+    pub async fn unfinished_commands(&self, owner: Option<Uuid>) -> Result<Vec<Command>, StoreError> {
+        let mut rows = commands::Entity::find().filter(commands::Column::FinishedAt.is_null());
+        if let Some(owner) = owner {
+            rows = rows.filter(commands::Column::Owner.eq(owner));
+        }
+        let rows = rows.order_by_asc(commands::Column::Id).all(&self.read).await?;
         with_targets(&self.read, rows).await
+    }
+
+    /// Those of these commands that are not finished, in the order in which they were given.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn unfinished_of(&self, ids: &[CommandId]) -> Result<Vec<Command>, StoreError> {
+        let rows = commands::Entity::find()
+            .filter(commands::Column::Id.is_in(ids.iter().map(|id| id.uuid())))
+            .filter(commands::Column::FinishedAt.is_null())
+            .order_by_asc(commands::Column::Id);
+        let rows = rows.all(&self.read).await?;
+        with_targets(&self.read, rows).await
+    }
+
+    /// How a command stands; `None` if there is none with this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn command_standing(&self, id: CommandId) -> Result<Option<CommandStanding>, StoreError> {
+        let columns = [commands::Column::FinishedAt, commands::Column::Owner];
+        let row = commands::Entity::find_by_id(id.uuid()).select_only().columns(columns);
+        let row = row.into_tuple::<(Option<DateTime<Utc>>, Option<Uuid>)>().one(&self.read).await?;
+        Ok(row.map(|(finished_at, owner)| CommandStanding { is_finished: finished_at.is_some(), owner }))
     }
 }
 
@@ -182,7 +218,8 @@ async fn find(
 ) -> Result<Option<CommandPage>, StoreError> {
     let Some(row) = commands::Entity::find_by_id(id.uuid()).one(connection).await? else { return Ok(None) };
     let (targets, next_target) = read_targets(connection, id, from, limit, &mut bytes).await?;
-    Ok(Some(CommandPage { command: read_command(row, targets), next_target }))
+    let owner = row.owner;
+    Ok(Some(CommandPage { command: read_command(row, targets), next_target, owner }))
 }
 
 /// A command's targets from number `from` on: at least one, at most `limit`, and as many as fit into `room` bytes, which are

@@ -16,12 +16,14 @@ use crate::domain::{
 /// Progress reports kept per target.
 const PROGRESS_KEPT: u64 = 100;
 
+/// Writes commands. The owner of a new one is the broker with this id; that of others stays.
 pub(in crate::store) async fn upsert_commands(
     connection: &impl ConnectionTrait,
     mut commands: impl ExactSizeIterator<Item = &Command>,
+    owner: Option<Uuid>,
 ) -> Result<(), StoreError> {
     for size in pieces(commands.len()) {
-        commands::Entity::insert_many(commands.by_ref().take(size).map(command_row))
+        commands::Entity::insert_many(commands.by_ref().take(size).map(|command| command_row(command, owner)))
             .on_conflict(
                 OnConflict::column(commands::Column::Id)
                     .update_columns([commands::Column::FinishedAt, commands::Column::Version])
@@ -121,7 +123,7 @@ pub(in crate::store) async fn write_progress(
     Ok(())
 }
 
-fn command_row(command: &Command) -> commands::ActiveModel {
+fn command_row(command: &Command, owner: Option<Uuid>) -> commands::ActiveModel {
     commands::ActiveModel {
         id: Set(command.id.uuid()),
         requested_by: Set(command.requested_by.into()),
@@ -134,6 +136,7 @@ fn command_row(command: &Command) -> commands::ActiveModel {
         created_at: Set(command.created_at.into()),
         finished_at: Set(command.finished_at.map(Into::into)),
         version: Set(command.version),
+        owner: Set(owner),
     }
 }
 

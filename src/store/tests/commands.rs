@@ -59,14 +59,14 @@ async fn of_several_records_of_one_target_the_last_counts() {
         targets.into_iter().map(|target| (target.state, target.version)).collect::<Vec<_>>()
     };
     assert_eq!(states().await, [(TargetState::Succeeded, 3), (TargetState::Queued, 0)]);
-    assert_eq!(store.unfinished_commands().await.unwrap().len(), 1);
+    assert_eq!(store.unfinished_commands(None).await.unwrap().len(), 1);
     (given.finished_at, given.targets[1].state) = (Some(start()), TargetState::TimedOut);
     store
         .write_journal(&[Record::Whole(Arc::new(given.clone()))], Changes::default(), ChangeLimits::default())
         .await
         .unwrap();
     assert_eq!(states().await, [(TargetState::Succeeded, 3), (TargetState::TimedOut, 0)]);
-    assert!(store.unfinished_commands().await.unwrap().is_empty());
+    assert!(store.unfinished_commands(None).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -174,6 +174,7 @@ async fn start(
     let dependencies = Dependencies {
         directory: directory.clone(),
         relays: relays.clone(),
+        backplane: Arc::new(LocalBackplane),
         gateways: no_gateways(relays, journal, &topics, &accounts, store, settings),
         topics,
         accounts,
@@ -182,7 +183,7 @@ async fn start(
         clock: Clock::default(),
         limits: settings.limits.commands(),
         outbound_bytes: settings.limits.outbound_bytes,
-        unfinished: store.unfinished_commands().await.unwrap(),
+        unfinished: store.unfinished_commands(None).await.unwrap(),
     };
     Commands::start(&Arbiter::current(), dependencies).await.unwrap()
 }

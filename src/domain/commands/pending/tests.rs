@@ -194,7 +194,7 @@ fn a_cancelled_command_tells_which_sockets_had_been_asked() {
     let id = command.id;
     table.pending.insert(command, Some(table.now + Duration::from_secs(100)), table.now);
     table.pending.sent(id, asked, &At(1), table.now, table.time).unwrap();
-    let (updates, sockets) = table.pending.cancel(id, table.time);
+    let Cancelled { updates, sessions: sockets, .. } = table.pending.cancel(id, table.time);
     assert_eq!((updates.len(), sockets), (2, vec![At(1)]));
     assert_eq!(updates.iter().filter(|update| update.finished.is_some()).count(), 1);
     table.assert_empty();
@@ -211,3 +211,5 @@ fn progress_updates_the_state_once_and_the_version_each_time() {
     assert!(second.target.version > first.target.version);
     assert!(table.pending.progress(id, ClientId::random(), "30".into(), table.time).is_none());
 }
+
+mod elsewhere;
