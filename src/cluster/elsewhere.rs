@@ -331,6 +331,7 @@ mod tests {
         assert_eq!((elsewhere.device(client), elsewhere.session_count(client, |_| 0)), (Place::Node(one), 2));
         elsewhere.put(two, device(uuid, 11));
         assert_eq!(elsewhere.device(client), Place::Node(two));
+        assert_eq!((elsewhere.commandable(client), elsewhere.all_commandable()), (Place::Node(two), vec![client]));
         assert!(elsewhere.takes_over(client, Uuid::nil(), 10, |state| state.device));
         assert!(!elsewhere.takes_over(client, Uuid::nil(), 12, |state| state.device));
         // of two with the same stamp one wins, for all nodes the same

@@ -336,6 +336,10 @@ mod tests {
                 text: Bytes::from_static(b"{}"),
             },
             Message::Outcome { number: 300, is_delivered: true },
+            Message::Command(CommandMessage::HandedOver {
+                command: Uuid::from_u128(4),
+                outcomes: vec![(Uuid::from_u128(5), HandOver::Deleted(2))],
+            }),
         ]
     }
 

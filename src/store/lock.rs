@@ -207,7 +207,7 @@ impl Store {
                 let Ok(Ok(mut locked)) = timeout(PATIENCE, lock_session(options, sharing)).await else { continue };
                 // first, so that nobody can remove the row once it is seen
                 if let (Some((session, _)), Sharing::Shared) = (&mut locked, sharing)
-                    && !matches!(timeout(PATIENCE, take_own(session, instance)).await, Ok(Ok(())))
+                    && !matches!(timeout(PATIENCE, take_own(session, instance)).await, Ok(Ok(true)))
                 {
                     continue;
                 }
@@ -272,10 +272,12 @@ pub(super) async fn turn_of_room_creators(transaction: &Transaction) -> Result<(
     Ok(())
 }
 
-/// Takes a broker's own lock. Waits for a former session that the server has not ended yet.
-async fn take_own(session: &mut PgConnection, instance: Uuid) -> Result<(), sqlx::Error> {
+/// Takes a broker's own lock. Returns false if another session has it: a former one that the server has not ended yet, or one
+/// that looks whether this broker has ended.
+async fn take_own(session: &mut PgConnection, instance: Uuid) -> Result<bool, sqlx::Error> {
     let (one, two) = own_keys(instance);
-    sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(one).bind(two).execute(session).await.map(drop)
+    let taken = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)").bind(one).bind(two);
+    taken.fetch_one(session).await
 }
 
 /// Lets others have the lock, too.

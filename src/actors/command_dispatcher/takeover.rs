@@ -31,7 +31,9 @@ impl Commands {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = self.node_left.notified() => {}
             }
-            if let Err(error) = self.look_for_ended(&mut taken).await {
+            if !self.is_stopping()
+                && let Err(error) = self.look_for_ended(&mut taken).await
+            {
                 tracing::warn!(%error, "cannot look for commands of nodes that have ended");
             }
         }
