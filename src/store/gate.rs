@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -19,6 +19,9 @@ use crate::domain::storage::Threshold;
 /// The period of the checks of free space.
 const PERIOD: Duration = Duration::from_millis(200);
 
+/// How long a check of the session with the lock on the database counts. Less than others wait before they take over.
+const CURRENT: Duration = Duration::from_secs(5);
+
 /// Whether writing is allowed. Without [`Store::watch_space`] it always is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
@@ -29,19 +32,39 @@ pub(super) struct Gate {
     pub(super) is_shared: Arc<AtomicBool>,
     /// notified when a transaction finds that another broker has taken the database over
     pub(super) taken_over: Arc<Notify>,
-    /// since when the session has the lock on the database; with PostgreSQL alone
-    held_since: Arc<Mutex<Option<Instant>>>,
+    /// the session has the lock on the database; with PostgreSQL alone
+    held: Arc<Mutex<Option<HeldLock>>>,
+}
+
+/// A lock that the session has.
+#[derive(Debug, Clone, Copy)]
+struct HeldLock {
+    since: Instant,
+    /// when the last check began that found the session
+    checked: Instant,
 }
 
 impl Gate {
+    fn held(&self) -> MutexGuard<'_, Option<HeldLock>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The session has the lock on the database now, or has lost it.
     pub(super) fn set_held(&self, is_held: bool) {
-        *self.held_since.lock().unwrap_or_else(PoisonError::into_inner) = is_held.then(Instant::now);
+        let now = Instant::now();
+        *self.held() = is_held.then_some(HeldLock { since: now, checked: now });
+    }
+
+    /// A check that began then has found the session.
+    pub(super) fn found_held(&self, began: Instant) {
+        if let Some(held) = self.held().as_mut() {
+            held.checked = began;
+        }
     }
 
     /// Whether the session has had the lock on the database for so long.
     pub(super) fn has_held(&self, time: Duration) -> bool {
-        self.held_since.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() >= time)
+        self.held().is_some_and(|held| held.since.elapsed() >= time)
     }
 }
 
@@ -52,6 +75,12 @@ pub(super) fn space(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 impl Store {
+    /// Whether the session with the lock on the database was there a moment ago. If not, other brokers may have taken over what
+    /// this one handles: the process was stopped, or cannot reach PostgreSQL. Always false with SQLite.
+    pub fn has_session(&self) -> bool {
+        self.gate.held().is_some_and(|held| held.checked.elapsed() < CURRENT)
+    }
+
     /// Whether there is less space than `storage.min_free_bytes`.
     pub fn is_nearly_full(&self) -> bool {
         self.gate.nearly_full.load(Ordering::Relaxed)

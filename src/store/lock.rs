@@ -190,7 +190,9 @@ impl Store {
         self.gate.set_held(true);
         loop {
             sleep(PERIOD).await;
+            let began = Instant::now();
             if let Ok(Ok(_)) = timeout(PERIOD, sqlx::query("SELECT 1").execute(&mut session)).await {
+                self.gate.found_held(began.into_std());
                 if sharing == Sharing::Shared && seen.elapsed() > SEEN {
                     seen = Instant::now();
                     let row = sqlx::query("UPDATE brokers SET seen_at = now() WHERE instance = $1").bind(instance);

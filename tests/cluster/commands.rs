@@ -369,6 +369,27 @@ async fn a_node_that_is_cut_off_from_the_others_keeps_its_commands() {
 }
 
 #[tokio::test]
+async fn a_node_without_lease_and_session_loses_its_commands_and_ends() {
+    let shared = Shared::start().await;
+    let ([mut one, two], operator) = shared.nodes().await;
+    let (client, absent) = two.device("absent").await;
+    let (_, _, _here) = device("here", &one).await;
+    let queued = give(&operator, &order(&[absent.uuid], 600)).await;
+    one.signal("STOP");
+    until(async || listed(&two.client()).await.is_empty()).await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'switchboard lock'";
+    shared.execute(end).await;
+    let operator = at(&operator, &two);
+    let mut socket = connect(&client, &two).await;
+    assert_eq!(command_id(&mut socket).await, queued);
+    one.signal("CONT");
+    assert_eq!(one.ended().await, Some(70));
+    send_result(&mut socket, &queued, json!(1)).await;
+    until_states(&operator, &queued, &["succeeded"]).await;
+    nothing_came(&mut socket).await;
+}
+
+#[tokio::test]
 async fn an_agent_at_another_node_takes_commands_and_another_of_the_user_replaces_it() {
     let shared = Shared::start().await;
     let ([mut one, two], operator) = shared.nodes().await;

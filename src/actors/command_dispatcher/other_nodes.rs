@@ -76,6 +76,11 @@ impl CommandDispatcher {
         self.backplane.incarnation().is_nil()
     }
 
+    /// Whether this node owns its commands for sure. Another one may have taken them over if it was stopped for long.
+    pub(super) fn is_owner(&self) -> bool {
+        self.is_alone() || self.store.has_session()
+    }
+
     fn say(&self, node: Uuid, message: CommandMessage) {
         self.backplane.send(node, envelope::Message::Command(message));
     }
@@ -83,7 +88,7 @@ impl CommandDispatcher {
     /// Hands the next command that waits for a client over to the node with its socket.
     pub(super) fn hand_over_next(&mut self, client: ClientId, node: Uuid, context: &mut Context<Self>) {
         let Some(id) = self.pending.next_to_hand_over(client) else { return };
-        if self.backplane.is_congested() {
+        if self.backplane.is_congested() || !self.is_owner() {
             return self.try_again_later(client, context);
         }
         self.hand_over_one(id, client, node);

@@ -80,7 +80,8 @@ impl CommandDispatcher {
         for id in self.pending.queued_for(client, incarnation) {
             let Some(command) = self.pending.command(id) else { continue };
             let frame = outbound::command(command);
-            if command.deliver_until.is_some() && !self.relays.has_room(session, frame.len()) {
+            let may_be_sent = || self.relays.has_room(session, frame.len()) && self.is_owner();
+            if command.deliver_until.is_some() && !may_be_sent() {
                 return self.try_again_later(client, context);
             }
             if !self.relays.deliver(session, &[frame.as_bytes()]) {
