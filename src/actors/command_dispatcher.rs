@@ -12,9 +12,11 @@ mod handle;
 mod inputs;
 mod messages;
 mod other_nodes;
+mod outcome;
 mod preparing;
 mod reading;
 mod recording;
+mod replies;
 mod sending;
 mod takeover;
 #[cfg(test)]
@@ -43,9 +45,10 @@ use self::{
 pub use self::{
     error::CommandError,
     follow::{CommandEvent, EventContent, Finished, Follow},
-    handle::{Commands, Dependencies, IdempotencyKey, Outcome},
+    handle::{Commands, Dependencies, IdempotencyKey},
     messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
     other_nodes::CommandsFromNodes,
+    outcome::Outcome,
     preparing::{NewCommand, Targets},
     reading::CommandQuery,
 };
@@ -55,8 +58,8 @@ use crate::{
     cluster::Backplane,
     delivery::{Relays, SessionHandle},
     domain::{
-        commands::{Answered, Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
-        ids::{ClientId, CommandId},
+        commands::{Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
+        ids::CommandId,
     },
     protocol::outbound,
     store::{Record, Store},
@@ -172,53 +175,6 @@ impl CommandDispatcher {
         self.set_timer(context);
     }
 
-    /// Handles what a client says about a command. Returns it if nobody here has asked the client.
-    fn on_reply(&mut self, reply: Reply, context: &mut Context<Self>) -> Option<Reply> {
-        let Reply { client, command, content } = reply;
-        match content {
-            ReplyContent::Result { result, failed } => {
-                if self.on_result(client, command, &result, failed, context) {
-                    return None;
-                }
-                Some(Reply { client, command, content: ReplyContent::Result { result, failed } })
-            }
-            ReplyContent::Progress(progress) => {
-                match self.pending.progress(command, client, progress.clone(), self.clock.now()) {
-                    Some(update) => {
-                        self.record_and_tell([update]);
-                        None
-                    }
-                    None => Some(Reply { client, command, content: ReplyContent::Progress(progress) }),
-                }
-            }
-        }
-    }
-
-    /// Returns false if nobody here has asked the client.
-    fn on_result(
-        &mut self,
-        client: ClientId,
-        command: CommandId,
-        result: &Arc<str>,
-        failed: bool,
-        context: &mut Context<Self>,
-    ) -> bool {
-        match self.pending.answer(command, client, result.clone(), failed, self.clock.now()) {
-            Answered::Ended(update) => {
-                self.record_and_tell([*update]);
-                if self.pending.has_queued(client) {
-                    self.send_queued_to(client, context);
-                }
-            }
-            Answered::Late if self.journal.backlog().is_stuck() => {}
-            Answered::Late => {
-                self.journal.record_soon(vec![Record::LateResult { command, client, result: result.clone() }]);
-            }
-            Answered::Unexpected => return false,
-        }
-        true
-    }
-
     /// Cancels a command. Returns whether it was handled here.
     fn cancel(&mut self, id: CommandId) -> bool {
         let Cancelled { updates, sessions, elsewhere } = self.pending.cancel(id, self.clock.now());
@@ -239,11 +195,6 @@ impl CommandDispatcher {
             self.recover(command);
             clients.into_iter().for_each(|client| self.send_queued_to(client, context));
         }
-    }
-
-    fn drop_reply(&mut self, client: ClientId, command: CommandId) {
-        self.dropped += 1;
-        tracing::debug!(%client, %command, dropped = self.dropped, "reply that nobody asked for");
     }
 }
 

@@ -16,7 +16,8 @@ use tracing::Instrument;
 use super::{
     CommandDispatcher, CommandError, NewCommand, Reply,
     inputs::{Input, InputQueue},
-    messages::{AwaitEnd, Begin, Cancel, ClientDeleted, Ended, Recover, Release, Reserve, StopWaiting},
+    messages::{Begin, Cancel, ClientDeleted, Release, Reserve, StopWaiting},
+    outcome::{End, Given, Outcome},
     preparing::Prepared,
 };
 use crate::{
@@ -93,38 +94,6 @@ pub struct IdempotencyKey {
     pub key: String,
     /// The digest of the request.
     pub digest: String,
-}
-
-/// A command that was given by this request, or by the earlier one that it repeats.
-#[derive(Debug)]
-pub struct Given {
-    pub(super) id: CommandId,
-    end: End,
-}
-
-/// How to wait for the end of a command.
-#[derive(Debug)]
-enum End {
-    /// The CommandDispatcher tells.
-    Here(oneshot::Receiver<Ended>),
-    /// Another node handles it: the database tells.
-    Elsewhere,
-    /// There is nothing to wait for.
-    Over,
-}
-
-/// The state of a command when its caller is answered.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It finished while the caller waited.
-    Finished(Arc<Command>),
-    /// The command as it is stored.
-    Stored {
-        /// The command, with the first of its targets.
-        page: Box<CommandPage>,
-        /// Whether the broker stops. Then the sockets close, and the present state is not the outcome.
-        stopping: bool,
-    },
 }
 
 impl fmt::Debug for Commands {
@@ -299,62 +268,6 @@ impl Commands {
             return Err(error);
         }
         Ok(None)
-    }
-
-    /// The command of a repeated request.
-    async fn repeated(&self, existing: KeyedCommand, key: &IdempotencyKey) -> Result<Given, CommandError> {
-        if existing.body_digest != key.digest {
-            return Err(CommandError::KeyReused);
-        }
-        let id = existing.id;
-        let end = match self.dispatcher.send(AwaitEnd(id)).await? {
-            None => self.recover(id).await?,
-            Some(end) => End::Here(end),
-        };
-        Ok(Given { id, end })
-    }
-
-    /// Recovers a stored command, if it is not finished, not known here and not owned by another node. Returns how to wait for its
-    /// end.
-    async fn recover(&self, id: CommandId) -> Result<End, CommandError> {
-        // a command that has just finished is not known here either, so its end is written first
-        self.written().await?;
-        match self.store.command(id, 0, usize::MAX).await? {
-            Some(page) if page.command.finished_at.is_none() && !self.owns(page.owner) => Ok(End::Elsewhere),
-            Some(page) if page.command.finished_at.is_none() => {
-                let awaited = page.command.awaited();
-                let end = self.dispatcher.send(Recover(page.command)).await?;
-                self.end_for_deleted(&awaited).await?;
-                Ok(end.map_or(End::Over, End::Here))
-            }
-            _ => Ok(End::Over),
-        }
-    }
-
-    /// Waits for the end of a command, at most for `wait`. The returned state has been written to the database.
-    ///
-    /// # Errors
-    /// The state cannot be written or read now.
-    pub(super) async fn outcome(&self, given: Given, wait: Duration) -> Result<Outcome, CommandError> {
-        let Given { id, end } = given;
-        let mut stopping = false;
-        match end {
-            End::Here(end) if !wait.is_zero() => match tokio::time::timeout(wait, end).await {
-                Ok(Ok(Ok(command))) => {
-                    self.flush().await?;
-                    return Ok(Outcome::Finished(command));
-                }
-                Ok(Ok(Err(CommandError::Stopping))) => stopping = true,
-                Ok(Ok(Err(error))) => return Err(error),
-                // timed out, or not sent at all: the stored state tells
-                Ok(Err(_)) | Err(_) => {}
-            },
-            End::Elsewhere if !wait.is_zero() => stopping = !self.ended_elsewhere(id, wait).await?,
-            End::Here(_) | End::Elsewhere | End::Over => {}
-        }
-        self.written_of(id).await?;
-        let page = self.store.command(id, 0, PAGE_BYTES).await?.ok_or(CommandError::NotFound)?;
-        Ok(Outcome::Stored { page: page.into(), stopping })
     }
 
     /// Cancels a command for all targets that have not ended, and tells those to which it was sent. Returns the command after

@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use self::world::{PATIENCE, World};
-use super::{handle::Given, preparing::Prepared, *};
+use super::{outcome::Given, preparing::Prepared, *};
 use crate::domain::{
     accounts::{Account, tests::device},
     commands::{Exceeded, Order, TargetState},

@@ -4,7 +4,11 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{ids::ClientKind, refresh_tokens::RefreshToken, registration::Proof},
+    domain::{
+        ids::{ClientId, ClientKind},
+        refresh_tokens::RefreshToken,
+        registration::Proof,
+    },
     store::NewRefreshToken,
 };
 
