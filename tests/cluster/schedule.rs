@@ -1,8 +1,11 @@
 //! Three nodes under a random schedule of kills, pauses, partitions and empty returns of Redis, while devices move from node
-//! to node and send each other messages. What was acknowledged to a client must hold.
+//! to node and send each other messages, and users write in a room. What was acknowledged to a client must hold.
 //!
 //! `SWITCHBOARD_SCHEDULE_SECS` is the time of the schedule, without which nothing is done, and `SWITCHBOARD_SCHEDULE_SEED` the
 //! number that it follows from: `scripts/cluster-schedule` sets both.
+
+mod chat;
+mod history;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -20,7 +23,7 @@ use tokio::time::{interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
-    api::support::{Broker, ChangeBroker, until, within},
+    api::support::{Broker, ChangeBroker, post, until, within},
     nodes::{SECRET, Shared, at, knows, listed},
     proxy::{Proxy, Way},
 };
@@ -28,6 +31,8 @@ use crate::{
 const NODES: usize = 3;
 const DEVICES: usize = 8;
 const TOPIC: &str = "everybody";
+/// A topic with a history.
+const KEPT: &str = "kept";
 
 /// What the devices know together.
 struct World {
@@ -46,6 +51,8 @@ struct Accounts {
     accepted: BTreeMap<String, usize>,
     /// those that have arrived
     arrived: BTreeSet<String>,
+    /// publications that are kept, by offset
+    kept: BTreeMap<i64, String>,
     /// receipts by kind
     receipts: BTreeMap<String, usize>,
     findings: Vec<String>,
@@ -69,6 +76,7 @@ struct Seen {
     /// the messages without a receipt, oldest first
     without_receipt: VecDeque<String>,
     is_subscribed: bool,
+    kept: history::Socket,
 }
 
 /// A device that is connected to some node as long as there is one, and sends.
@@ -78,6 +86,7 @@ struct Device {
     world: Arc<World>,
     random: StdRng,
     sent: u64,
+    kept: history::Reader,
 }
 
 impl Device {
@@ -103,8 +112,11 @@ impl Device {
         let mut ticks = interval(Duration::from_millis(10));
         let mut moves_after = self.random.random_range(100..1000);
         let subscribe = json!({ "type": "subscribe", "topic_id": TOPIC }).to_string();
-        if socket.send_text(subscribe).await.is_err() {
-            return;
+        let subscribe_since = self.kept.subscribe();
+        for frame in [subscribe, subscribe_since] {
+            if socket.send_text(frame).await.is_err() {
+                return;
+            }
         }
         while !self.world.is_over.load(Ordering::Relaxed) {
             tokio::select! {
@@ -133,8 +145,9 @@ impl Device {
         let to = self.world.uuids[self.random.random_range(0..DEVICES)];
         let kind = match self.random.random_range(0..10) {
             0..=5 => 'd',
-            6..=8 => 'a',
-            _ if seen.is_subscribed => 't',
+            6 | 7 => 'a',
+            8 if seen.kept.is_subscribed() => 'h',
+            9 if seen.is_subscribed => 't',
             _ => return true,
         };
         self.sent += 1;
@@ -143,6 +156,7 @@ impl Device {
         let frame = match kind {
             'd' => json!({ "to": to, "msgid": msgid, "content": content }),
             'a' => json!({ "to": to, "msgid": msgid, "content": content, "acknowledge": true }),
+            'h' => json!({ "topic_id": KEPT, "msgid": msgid, "content": content }),
             _ => json!({ "topic_id": TOPIC, "msgid": msgid, "content": content }),
         };
         if kind == 'a' {
@@ -156,6 +170,7 @@ impl Device {
     async fn on_frame(&mut self, socket: &mut Connection, seen: &mut Seen, frame: &Value) -> bool {
         let kind = frame["type"].as_str();
         match (kind, frame["msgid"].as_str()) {
+            (Some("subscribed"), _) if frame["topic_id"] == KEPT => seen.kept.subscribed(),
             (Some("subscribed"), _) => seen.is_subscribed = true,
             (Some("sent" | "topic_sent" | "error"), Some(msgid)) => {
                 let first = seen.without_receipt.pop_front();
@@ -168,6 +183,14 @@ impl Device {
                 if kind == Some("sent") && msgid.starts_with('a') {
                     accounts.accepted.insert(msgid.to_owned(), self.index);
                 }
+                if let (Some("topic_sent"), Some(offset)) = (kind, frame["offset"].as_i64()) {
+                    accounts.kept.insert(offset, msgid.to_owned());
+                }
+            }
+            (None, Some(msgid)) if frame["topic_id"] == KEPT => {
+                if let Err(finding) = self.kept.read(&seen.kept, frame) {
+                    self.world.finding(format!("{msgid} came to device {}: {finding}: {frame}", self.index));
+                }
             }
             (None, Some(msgid)) => {
                 self.on_message(seen, frame, msgid);
@@ -176,6 +199,8 @@ impl Device {
                     return socket.send_text(ack.to_string()).await.is_ok();
                 }
             }
+            // it comes back
+            (Some("error"), None) if frame["topic_id"] == KEPT => return false,
             (Some("error"), None) => self.world.finding(format!("an error without a cause: {frame}")),
             _ => {}
         }
@@ -296,8 +321,10 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let proxy = Proxy::of(shared.redis.address()).await;
-        let setup =
-            shared.node().env("REDIS_URL", &proxy.url()).env("SECRET_KEY", SECRET).set("CLUSTER__TIMEOUT_MS", "1000");
+        let mut setup = shared.node().env("REDIS_URL", &proxy.url()).env("SECRET_KEY", SECRET);
+        for (key, value) in [("CLUSTER__TIMEOUT_MS", "1000"), ("LIMITS__STORED_BYTES_PER_MINUTE", "0")] {
+            setup = setup.set(key, value);
+        }
         nodes.push(Node { broker: Some(setup.start().await), setup: None, proxy, is_stopped: false });
     }
     let operator = nodes[0].broker.as_mut().unwrap().admin().await;
@@ -307,6 +334,9 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
         clients.push(first.device(&format!("device {index}")).await);
     }
     clients[0].0.create_topic(TOPIC).await.unwrap();
+    let (status, created) = post(&clients[0].0, "/topics/create", history::topic(KEPT)).await;
+    assert_eq!(status, 200, "{created}");
+    let chat = chat::Room::create(first).await;
     let world = Arc::new(World {
         urls: RwLock::new(vec![None; NODES]),
         uuids: clients.iter().map(|(_, device)| device.uuid).collect(),
@@ -316,12 +346,17 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
     });
     let mut cluster = Cluster { shared, nodes, world: world.clone() };
     (0..NODES).for_each(|node| cluster.show(node));
+    let offsets: Vec<_> = clients.iter().map(|(_, device)| history::Reader::new(device.uuid)).collect();
+    let readers = offsets.clone();
+    let reader = clients[0].0.clone();
+    let people = chat.people(&world, seed);
     let devices: Vec<_> = clients
         .into_iter()
         .enumerate()
         .map(|(index, (client, _))| {
             let random = StdRng::seed_from_u64(seed ^ (1 + index as u64) << 32);
-            tokio::spawn(Device { index, client, world: world.clone(), random, sent: 0 }.run())
+            let kept = offsets[index].clone();
+            tokio::spawn(Device { index, client, world: world.clone(), random, sent: 0, kept }.run())
         })
         .collect();
 
@@ -347,6 +382,18 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
         accounts.accepted.keys().all(|msgid| accounts.arrived.contains(msgid))
     })
     .await;
+    let reader = at(&reader, cluster.nodes[0].broker.as_ref().unwrap());
+    let kept = history::all(&reader, KEPT).await;
+    // of a long schedule only the newest are kept
+    let first = kept.first_key_value().map_or(i64::MAX, |(offset, _)| *offset);
+    for (offset, msgid) in world.accounts().kept.range(first..) {
+        assert_eq!(kept.get(offset).map(|kept| &kept.0), Some(msgid), "seed {seed}: offset {offset}");
+    }
+    for reader in &readers {
+        until(async || reader.has_all(&kept)).await;
+    }
+    let url = cluster.nodes[0].broker.as_ref().unwrap().url.clone();
+    let written = chat.check(&url).await;
     // everybody is connected, and all nodes list everybody and nobody else
     let mut everybody = world.uuids.clone();
     everybody.sort_unstable();
@@ -355,12 +402,13 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
         until(async || listed(&client).await == everybody).await;
     }
     world.is_over.store(true, Ordering::Relaxed);
-    for device in devices {
-        device.abort();
-        drop(within(device).await);
+    for task in devices.into_iter().chain(people) {
+        task.abort();
+        drop(within(task).await);
     }
     let accounts = world.accounts();
     println!("{} accepted, {} arrived, {:?}", accounts.accepted.len(), accounts.arrived.len(), accounts.receipts);
+    println!("{} kept in the topic, {written} in the room", kept.len());
     assert!(accounts.findings.is_empty(), "seed {seed}: {:#?}", accounts.findings);
     assert!(!accounts.accepted.is_empty());
 }

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     actors::{
-        HealthCheck, command_dispatcher::CommandsFromNodes, message_manager::Bell, registry::ClientsElsewhere, room_manager::RoomNews,
-        topic_manager::FromNodes,
+        HealthCheck, command_dispatcher::CommandsFromNodes, message_manager::Bell, registry::ClientsElsewhere,
+        room_manager::RoomNews, topic_manager::FromNodes,
     },
     cluster::{
         elsewhere::{ClientState, Interests},
