@@ -152,7 +152,7 @@ impl Journaling for RoomManager {
         let joins = joining(change, socket.as_ref());
         match decided {
             Ok(Placed { outcome, position: Some(position) }) => {
-                self.put_own(outcome, position, socket, asked, context);
+                return self.put_own(outcome, position, socket, asked, context);
             }
             Ok(Placed { outcome, position: None }) => {
                 if let RoomOutcome::Typing { room, who } = &outcome {
@@ -164,10 +164,14 @@ impl Journaling for RoomManager {
             Err(refusal) => {
                 self.tell_refusal(refusal, change, socket.as_ref());
                 answer(asked, Err(refusal));
+                // a membership may have ended at another node
+                if let Some(room) = change.room().filter(|room| self.ordered.contains_key(room)) {
+                    self.compare(vec![room], context);
+                }
             }
         }
         if let Some(room) = joins {
-            self.has_joined(room, context);
+            self.does_not_join(room, context);
         }
     }
 }

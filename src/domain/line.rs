@@ -45,7 +45,7 @@ pub enum Next<O, E> {
     Own {
         /// The outcome.
         outcome: O,
-        /// False: the event was handled before, as the database had it.
+        /// False: the event was handled before, as the database had it, or is not recorded any more.
         is_new: bool,
     },
     /// An event of another node.
@@ -67,6 +67,13 @@ impl<O, E> Line<O, E> {
     /// The events from here on are behind this one.
     pub fn begin_behind(&mut self, last: i64) {
         self.last = Some(last);
+        self.is_cut = false;
+    }
+
+    /// The events before this one are not recorded any more: goes on with it, or with one before that has come.
+    pub fn skip_to(&mut self, first: i64) {
+        let held = self.held.first_key_value().map_or(first, |((sequence, _), _)| *sequence);
+        self.begin_behind(first.min(held) - 1);
     }
 
     /// Begins with the first event that is held.
@@ -79,7 +86,7 @@ impl<O, E> Line<O, E> {
         self.joining += 1;
     }
 
-    /// A socket that wanted to join has got its answer, which was put before.
+    /// A socket that wanted to join has been told the outcome.
     pub fn has_joined(&mut self) {
         self.joining = self.joining.saturating_sub(1);
     }
@@ -102,7 +109,7 @@ impl<O, E> Line<O, E> {
         if self.last.is_none() && is_join {
             // earlier events are in the history
             self.held = self.held.split_off(&(begins_behind + 1, 0));
-            self.last = Some(begins_behind);
+            self.begin_behind(begins_behind);
         }
         self.held.insert((sequence, arrival), Held::Own(outcome));
     }
@@ -132,7 +139,7 @@ impl<O, E> Line<O, E> {
             let (sequence, arrival) = *entry.key();
             let is_event = arrival == 0;
             let is_own = matches!(entry.get(), Held::Own(_));
-            let is_new = !is_event || sequence > last;
+            let is_new = if is_event { sequence > last } else { sequence == last };
             let is_in_order = sequence <= if is_event { last + 1 } else { last };
             // the socket that joins may have it in its history
             let is_too_early = !is_own && is_new && self.joining > 0 && sequence > self.own;
@@ -284,6 +291,19 @@ mod tests {
         assert!(line.has_gap());
         line.reads();
         assert!(!line.has_gap());
+    }
+
+    #[test]
+    fn events_that_are_not_recorded_any_more_are_skipped_but_not_those_that_are_held() {
+        let mut line = joined(1);
+        line.put_elsewhere(4, 4);
+        line.skip_to(6);
+        assert_eq!(all(&mut line), [Next::Elsewhere(4)]);
+        line.put_own(Position::After(5), "too late", true);
+        line.skip_to(9);
+        assert_eq!(all(&mut line), []);
+        line.begin_behind(8);
+        assert_eq!(all(&mut line), [Next::Own { outcome: "too late", is_new: false }]);
     }
 
     #[test]

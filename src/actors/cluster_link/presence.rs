@@ -173,7 +173,7 @@ impl ClusterLink {
             // what the node has sent before may be lost
             self.ring(Bell::Missed);
             self.tell_topics(FromNodes::Missed);
-            self.tell_rooms(RoomNews::Snapshot { node, occupants: snapshot.occupants() });
+            self.tell_rooms(RoomNews::Snapshot { node, occupants: snapshot.occupants(), has_moved: false });
         }
         self.show_completeness();
     }
@@ -190,15 +190,20 @@ impl ClusterLink {
         if self.leaving.remove(&node) {
             let moving = gone.iter().filter_map(|state| self.cluster.elsewhere.moving(node, state.client.into()));
             self.learn(node, moving.collect());
-            context.run_later(MOVING, move |link, _| link.clients_gone(node, gone));
+            context.run_later(MOVING, move |link, _| {
+                // unless it was only without a lease for a while
+                if !link.peers.contains(node) {
+                    link.clients_gone(node, gone, true);
+                }
+            });
         } else {
-            self.clients_gone(node, gone);
+            self.clients_gone(node, gone, false);
         }
         self.tell_commands(CommandsFromNodes::Left(node));
     }
 
-    fn clients_gone(&self, node: Uuid, gone: Vec<ClientState>) {
-        self.tell_rooms(RoomNews::Snapshot { node, occupants: Vec::new() });
+    fn clients_gone(&self, node: Uuid, gone: Vec<ClientState>, has_moved: bool) {
+        self.tell_rooms(RoomNews::Snapshot { node, occupants: Vec::new(), has_moved });
         self.learn(node, gone);
     }
 

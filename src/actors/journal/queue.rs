@@ -57,22 +57,28 @@ impl<C: Change, A> Queue<C, A> {
     }
 }
 
-/// An event that was read from the database, although this node has not been told of it: if the node has written it, the outcome
-/// may still come, and tells it.
+/// Events that were read from the database, although this node has not been told of them: if the node has written them, their
+/// outcomes may still come, and tell them.
 #[derive(Debug, Default)]
 pub struct Unanswered(Option<(i64, u64)>);
 
 impl Unanswered {
-    /// Whether the outcome of the event with this number may still come. `batch` is that of [`Queue::batch_under_way`].
-    pub fn may_come(&mut self, sequence: i64, batch: Option<u64>) -> bool {
-        let Some(batch) = batch else { return false };
-        let since = match self.0 {
-            Some((of, since)) if of == sequence => since,
-            _ => batch,
-        };
-        self.0 = Some((sequence, since));
-        // the one before may be held
-        batch <= since + 1
+    /// Events up to this number have been read. Returns up to which number outcomes cannot come any more. `batch` is that of
+    /// [`Queue::batch_under_way`].
+    pub fn read(&mut self, newest: i64, batch: Option<u64>) -> i64 {
+        let Some(batch) = batch else { return newest };
+        match self.0 {
+            // the batch before may be held
+            Some((up_to, since)) if batch > since + 1 => {
+                self.0 = (newest > up_to).then_some((newest, batch));
+                up_to
+            }
+            Some(_) => i64::MIN,
+            None => {
+                self.0 = Some((newest, batch));
+                i64::MIN
+            }
+        }
     }
 }
 
@@ -229,11 +235,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outcome_of_an_event_may_come_until_the_batches_are_told_that_were_under_way() {
+    fn the_outcomes_of_events_may_come_until_the_batches_are_told_that_were_under_way() {
         let mut unanswered = Unanswered::default();
-        assert!(!unanswered.may_come(1, None));
-        assert!(unanswered.may_come(1, Some(1)) && unanswered.may_come(1, Some(2)));
-        assert!(!unanswered.may_come(1, Some(3)));
-        assert!(unanswered.may_come(2, Some(3)));
+        assert_eq!(unanswered.read(10, None), 10);
+        assert_eq!([unanswered.read(10, Some(1)), unanswered.read(12, Some(2))], [i64::MIN; 2]);
+        assert_eq!(unanswered.read(13, Some(3)), 10);
+        // those that came later wait for themselves
+        assert_eq!(unanswered.read(13, Some(4)), i64::MIN);
+        assert_eq!(unanswered.read(13, Some(5)), 13);
     }
 }

@@ -48,6 +48,13 @@ pub(super) struct Own {
     answer: Option<oneshot::Sender<Answer>>,
 }
 
+impl Own {
+    /// Whether a socket joins with it.
+    fn is_join(&self) -> bool {
+        self.socket.is_some() && matches!(self.outcome, RoomOutcome::Joined { .. })
+    }
+}
+
 /// A room that has sockets here, or that some are joining.
 #[derive(Default)]
 pub(super) struct OrderedRoom {
@@ -65,11 +72,15 @@ impl RoomManager {
         }
     }
 
-    /// A socket that wanted to join is answered.
-    pub(super) fn has_joined(&mut self, room: RoomId, context: &mut Context<Self>) {
+    /// A socket may not join.
+    pub(super) fn does_not_join(&mut self, room: RoomId, context: &mut Context<Self>) {
+        self.has_joined(room);
+        self.go_on(room, context);
+    }
+
+    fn has_joined(&mut self, room: RoomId) {
         if let Some(ordered) = self.ordered.get_mut(&room) {
             ordered.line.has_joined();
-            self.go_on(room, context);
         }
     }
 
@@ -87,7 +98,7 @@ impl RoomManager {
         let own = Own { outcome, socket, answer };
         match self.ordered.get_mut(&room) {
             Some(ordered) => {
-                let is_join = own.socket.is_some() && matches!(own.outcome, RoomOutcome::Joined { .. });
+                let is_join = own.is_join();
                 ordered.line.put_own(position, own, is_join);
                 self.go_on(room, context);
             }
@@ -132,7 +143,7 @@ impl RoomManager {
         while let Some(ordered) = self.ordered.get_mut(&room) {
             match ordered.line.take_next() {
                 Some(Next::Own { outcome, is_new: true }) => self.tell_own(room, outcome, context),
-                Some(Next::Own { outcome, is_new: false }) => answer(outcome.answer, Ok(outcome.outcome)),
+                Some(Next::Own { outcome, is_new: false }) => self.answer_late(room, outcome),
                 Some(Next::Elsewhere(event)) => self.tell_event(room, event),
                 None => {
                     let (has_gap, last) = (ordered.line.has_gap(), ordered.line.last());
@@ -148,8 +159,22 @@ impl RoomManager {
         }
     }
 
+    /// Answers the request for a change of which the room knows already, or of which the events before are not recorded any more.
+    fn answer_late(&mut self, room: RoomId, own: Own) {
+        if own.is_join() {
+            self.has_joined(room);
+            if let Some((session, _)) = &own.socket {
+                self.relays.close(session, CloseCode::TryAgainLater);
+            }
+        }
+        answer(own.answer, Ok(own.outcome));
+    }
+
     fn tell_own(&mut self, room: RoomId, own: Own, context: &mut Context<Self>) {
         let was_occupied = self.occupancy.is_occupied(room);
+        if own.is_join() {
+            self.has_joined(room);
+        }
         self.tell_outcome(&own.outcome, own.socket.as_ref());
         answer(own.answer, Ok(own.outcome));
         if !was_occupied && self.occupancy.is_occupied(room) {
@@ -205,7 +230,7 @@ impl RoomManager {
         self.compare(rooms, context);
     }
 
-    fn compare(&mut self, rooms: Vec<RoomId>, context: &mut Context<Self>) {
+    pub(super) fn compare(&mut self, rooms: Vec<RoomId>, context: &mut Context<Self>) {
         if rooms.is_empty() {
             return;
         }
@@ -230,7 +255,9 @@ impl RoomManager {
 
     /// Reads what is missing in a room, if the events up to this one have not come after a time.
     fn read_later(&mut self, room: RoomId, up_to: i64, wait: Duration, context: &mut Context<Self>) {
-        let Some(ordered) = self.ordered.get_mut(&room).filter(|ordered| !ordered.is_reading) else { return };
+        let is_behind = |ordered: &&mut OrderedRoom| ordered.line.last().is_some_and(|last| last < up_to);
+        let ordered = self.ordered.get_mut(&room).filter(|ordered| !ordered.is_reading).filter(is_behind);
+        let Some(ordered) = ordered else { return };
         ordered.is_reading = true;
         context.run_later(wait, move |rooms, context| {
             let Some(ordered) = rooms.ordered.get_mut(&room) else { return };
@@ -242,7 +269,7 @@ impl RoomManager {
             let store = rooms.store.clone();
             let events = async move { store.room_events(room, last).await };
             context.spawn(events.into_actor(rooms).map(move |events, rooms, context| {
-                rooms.has_read(room, up_to, events, context);
+                rooms.has_read(room, (last, up_to), events, context);
             }));
         });
     }
@@ -250,43 +277,57 @@ impl RoomManager {
     fn has_read(
         &mut self,
         room: RoomId,
-        up_to: i64,
+        (asked, up_to): (i64, i64),
         events: Result<Vec<RecordedEvent>, StoreError>,
         context: &mut Context<Self>,
     ) {
         let batch = self.queue().batch_under_way();
         let Some(ordered) = self.ordered.get_mut(&room) else { return };
         ordered.is_reading = false;
-        let (Ok(events), Some(last)) = (events, ordered.line.last()) else {
+        let Some(last) = ordered.line.last() else { return };
+        let Ok(events) = events else {
             return self.read_later(room, up_to, PERIOD, context);
         };
+        let newest = events.last().map_or(asked, |newest| newest.sequence);
         // nothing is left of a room that is deleted
-        let is_missing = events.first().map_or(up_to > last && up_to < i64::MAX, |first| first.sequence > last + 1);
-        if is_missing {
-            return self.give_up(room, context);
+        let first = events.first().map_or(if up_to < i64::MAX { up_to + 1 } else { last }, |first| first.sequence);
+        if first > last + 1 {
+            return self.give_up(room, first - 1, context);
         }
         let this_node = self.backplane.incarnation();
+        let answered = ordered.unanswered.read(newest, batch);
         for RecordedEvent { sequence, broker, event, message } in events {
             if sequence <= last || ordered.line.holds(sequence) {
                 continue;
             }
-            if broker == this_node && ordered.unanswered.may_come(sequence, batch) {
+            if broker == this_node && sequence > answered {
+                self.go_on(room, context);
                 return self.read_later(room, up_to, LATE, context);
             }
-            let Some(event) = event else { return self.give_up(room, context) };
+            let Some(event) = event else { return self.give_up(room, sequence, context) };
             ordered.line.put_elsewhere(sequence, Event { event, message, comes_online: false });
         }
         self.go_on(room, context);
+        if newest > asked {
+            // at once, unless they wait for a socket that joins
+            let last_now = self.ordered.get(&room).and_then(|ordered| ordered.line.last());
+            let wait = if last_now > Some(last) { Duration::ZERO } else { LATE };
+            self.read_later(room, up_to, wait, context);
+        }
     }
 
-    /// Sockets in a room whose events cannot be told completely are closed: they get what they miss when they join again.
-    fn give_up(&mut self, room: RoomId, context: &mut Context<Self>) {
+    /// Sockets in a room whose events up to this one cannot be told completely are closed: they get what they miss when they join
+    /// again.
+    fn give_up(&mut self, room: RoomId, up_to: i64, context: &mut Context<Self>) {
         tracing::warn!(%room, "events of a room are not recorded any more: its sockets are closed");
         for (who, sessions) in self.occupancy.vacate(room) {
             sessions.iter().for_each(|(session, _)| self.relays.close(session, CloseCode::TryAgainLater));
             self.announce(room, &who, false);
         }
-        self.end_line(room, context);
+        if let Some(ordered) = self.ordered.get_mut(&room) {
+            ordered.line.begin_behind(up_to);
+        }
+        self.go_on(room, context);
     }
 
     fn end_line(&mut self, room: RoomId, context: &mut Context<Self>) {

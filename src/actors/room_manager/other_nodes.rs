@@ -41,6 +41,8 @@ pub enum RoomNews {
         node: Uuid,
         /// The clients.
         occupants: Vec<OccupantState>,
+        /// The node has stopped a while ago: of clients that have come to another one nothing is told.
+        has_moved: bool,
     },
     /// A client is typing there.
     Typing {
@@ -90,9 +92,13 @@ impl Handler<RoomNews> for RoomManager {
                 let change = self.elsewhere.put(node, occupant);
                 change.filter(|_| !is_told).into_iter().for_each(|change| self.occupant_changed(change));
             }
-            RoomNews::Snapshot { node, occupants } => {
+            RoomNews::Snapshot { node, occupants, has_moved } => {
                 let changes = self.elsewhere.replace(node, occupants);
-                changes.into_iter().for_each(|change| self.occupant_changed(change));
+                for change in changes {
+                    if !has_moved || !self.is_present(change.room, &change.who) {
+                        self.occupant_changed(change);
+                    }
+                }
                 self.look_for_missed(context);
             }
             RoomNews::Typing { room, who } => self.tell_outcome(&RoomOutcome::Typing { room, who }, None),

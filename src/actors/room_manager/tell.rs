@@ -76,6 +76,8 @@ impl RoomManager {
             _ => None,
         };
         if let (Some(room), Some(gone)) = (change.room(), gone)
+            // else the event tells it
+            && !self.ordered.contains_key(&room)
             && let Some(who) = self.occupancy.participant(room, gone)
         {
             self.left(room, &who, false, None);

@@ -81,7 +81,8 @@ impl TopicManager {
             ordered.is_reading = true;
             let topic = topic.clone();
             context.run_later(LATE, move |topics, context| {
-                if let Some(ordered) = topics.ordered.get_mut(&topic) {
+                // it may be another one by now
+                if let Some(ordered) = topics.ordered.get_mut(&topic).filter(|ordered| ordered.line.last().is_none()) {
                     ordered.is_reading = false;
                     ordered.line.begin_with_first();
                     ordered.began_with = ordered.line.last().map(|last| last + 1);
@@ -94,7 +95,8 @@ impl TopicManager {
 
     /// Somebody subscribes to a topic whose newest publication has this offset.
     pub(super) fn begin_behind(&mut self, topic: &TopicId, last: i64) {
-        if self.backplane.is_shared() && self.subscriptions.audience(topic).is_none() {
+        let has_line = self.ordered.contains_key(topic) && self.subscriptions.audience(topic).is_some();
+        if self.backplane.is_shared() && !has_line {
             let mut ordered = OrderedTopic::default();
             ordered.line.begin_behind(last);
             self.ordered.insert(topic.clone(), ordered);
@@ -126,23 +128,24 @@ impl TopicManager {
     /// The same now.
     pub(super) fn look_for_missed(&mut self, context: &mut Context<Self>) {
         self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
-        let topics: Vec<_> = self.ordered.keys().cloned().collect();
-        if topics.is_empty() {
+        let known = self.ordered.iter().filter_map(|(topic, ordered)| Some((topic.clone(), ordered.line.last()?)));
+        let known: Vec<_> = known.collect();
+        if known.is_empty() {
             return;
         }
         let store = self.store.clone();
         let last = async move {
+            let topics: Vec<_> = known.iter().map(|(topic, _)| topic.clone()).collect();
             let last = store.last_offsets(&topics).await;
-            (topics, last)
+            (known, last)
         };
         context.spawn(last.into_actor(self).map(|(asked, last), topics, context| {
             // else it is tried again after the period
             let Ok(last) = last else { return };
-            for topic in asked {
-                let Some(known) = topics.ordered.get(&topic).and_then(|ordered| ordered.line.last()) else { continue };
+            for (topic, known) in asked {
                 match last.get(&topic) {
-                    Some(last) if *last == known => {}
-                    Some(last) if *last > known => topics.read_later(&topic, *last, LATE, context),
+                    // what has come since is newer
+                    Some(last) if *last >= known => topics.read_later(&topic, *last, LATE, context),
                     // it is not the same topic any more, or has no history
                     _ => drop(topics.ordered.remove(&topic)),
                 }
@@ -152,7 +155,9 @@ impl TopicManager {
 
     /// Reads what is missing of a topic, if the publications up to this one have not come after a time.
     fn read_later(&mut self, topic: &TopicId, up_to: i64, wait: Duration, context: &mut Context<Self>) {
-        let Some(ordered) = self.ordered.get_mut(topic).filter(|ordered| !ordered.is_reading) else { return };
+        let is_behind = |ordered: &&mut OrderedTopic| ordered.line.last().is_some_and(|last| last < up_to);
+        let ordered = self.ordered.get_mut(topic).filter(|ordered| !ordered.is_reading).filter(is_behind);
+        let Some(ordered) = ordered else { return };
         ordered.is_reading = true;
         let topic = topic.clone();
         context.run_later(wait, move |topics, context| {
@@ -165,7 +170,7 @@ impl TopicManager {
             let (store, name, (most, bytes)) = (topics.store.clone(), topic.clone(), PART);
             let part = async move { store.topic_history(name.as_str(), last, most, bytes).await };
             context.spawn(part.into_actor(topics).map(move |part, topics, context| {
-                topics.has_read(&topic, up_to, part, context);
+                topics.has_read(&topic, (last, up_to), part, context);
             }));
         });
     }
@@ -173,7 +178,7 @@ impl TopicManager {
     fn has_read(
         &mut self,
         topic: &TopicId,
-        up_to: i64,
+        (asked, up_to): (i64, i64),
         part: Result<Option<HistoryPart>, StoreError>,
         context: &mut Context<Self>,
     ) {
@@ -183,7 +188,7 @@ impl TopicManager {
         let Some(last) = ordered.line.last() else { return };
         let part = match part {
             Err(_) => return self.read_later(topic, up_to, PERIOD, context),
-            Ok(part) => part.filter(|part| part.last_offset >= last),
+            Ok(part) => part.filter(|part| part.last_offset >= asked),
         };
         let Some(part) = part else {
             self.ordered.remove(topic);
@@ -191,23 +196,21 @@ impl TopicManager {
         };
         if part.first_offset > last + 1 {
             // the history has given up what was before
-            ordered.line.begin_behind(part.first_offset - 1);
+            ordered.line.skip_to(part.first_offset);
         }
-        let mut newest = last;
-        for entry in part.entries {
-            newest = entry.offset;
-            if newest <= last || ordered.line.holds(newest) {
-                continue;
-            }
-            if ordered.unanswered.may_come(newest, batch) {
-                return self.read_later(topic, up_to, LATE, context);
-            }
-            let frame = with_offset(&wire::text(&[entry.message.as_bytes()]), newest);
-            ordered.line.put_elsewhere(newest, Stored { offset: newest, frame, sender: None });
+        let newest = part.entries.last().map_or(asked, |entry| entry.offset);
+        let answered = ordered.unanswered.read(newest, batch);
+        for entry in part.entries.into_iter().filter(|entry| entry.offset > last && entry.offset <= answered) {
+            let offset = entry.offset;
+            let frame = with_offset(&wire::text(&[entry.message.as_bytes()]), offset);
+            // unless it has come meanwhile
+            ordered.line.put_elsewhere(offset, Stored { offset, frame, sender: None });
         }
         self.go_on(topic, context);
-        if newest > last && newest < up_to {
-            self.read_later(topic, up_to, Duration::ZERO, context);
+        if newest > asked {
+            // at once, unless something is awaited
+            let wait = if answered < newest { LATE } else { Duration::ZERO };
+            self.read_later(topic, up_to, wait, context);
         }
     }
 }

@@ -58,6 +58,10 @@ impl TopicManager {
     /// Tells the other nodes what has subscribers here, if that has changed.
     pub(super) fn tell_interest(&mut self) {
         let changed = self.subscriptions.take_changed();
+        if changed.iter().any(|(_, count)| *count == 0) {
+            // what is published while nobody is subscribed is not delivered later
+            self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
+        }
         if !changed.is_empty() {
             let named = changed.iter().map(|(subscription, count)| (named(subscription), *count));
             self.backplane.interest_changed(named.collect());
@@ -119,7 +123,10 @@ impl Handler<FromNodes> for TopicManager {
                 });
             }
             FromNodes::Connected(clients) => {
-                for client in clients {
+                let elsewhere = self.backplane.elsewhere();
+                let connected: Vec<_> =
+                    clients.into_iter().filter(|client| elsewhere.subscriber(*client).is_some()).collect();
+                for client in connected {
                     let subscriptions = self.subscriptions.take_of_absent(client);
                     self.hand_over(client, &subscriptions);
                 }
