@@ -47,6 +47,13 @@ pub(super) fn own_keys(instance: Uuid) -> (i32, i32) {
 /// How long a start waits for the previous broker, or a migration, to release the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a start waits for the transactions of those that share the database. PostgreSQL ends one of a node that is frozen
+/// after ten seconds.
+const FROZEN: Duration = Duration::from_secs(15);
+
+/// PostgreSQL's code of a lock that was not got in time.
+const LOCK_TIMEOUT: &str = "55P03";
+
 /// The period of the checks that the lock is still held, and the deadline of each check.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -151,9 +158,8 @@ impl Store {
                 loop {
                     let session = timeout(PATIENCE, lock_session(options, sharing)).await;
                     if let Some((mut session, mode)) = session.map_err(|_| StoreError::lost())?? {
-                        // waits for the transactions of a broker that has lost its lock
-                        let fence = sqlx::query("SELECT pg_advisory_lock($1)").bind(FENCE);
-                        if let Ok(Ok(_)) = timeout(PATIENCE, fence.execute(&mut session)).await {
+                        let patience = if sharing == Sharing::Shared { FROZEN } else { PATIENCE };
+                        if close_fence(&mut session, began + patience).await {
                             let session = Box::new(session);
                             return Ok(DatabaseLock(Held::Session { session, sharing, mode }));
                         }
@@ -280,6 +286,27 @@ async fn take_own(session: &mut PgConnection, instance: Uuid) -> Result<bool, sq
     let (one, two) = own_keys(instance);
     let taken = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)").bind(one).bind(two);
     taken.fetch_one(session).await
+}
+
+/// Waits for open transactions: of a broker that has lost its lock, or of those that share the database. Returns whether they
+/// have ended in time.
+async fn close_fence(session: &mut PgConnection, until: Instant) -> bool {
+    // others that begin a transaction wait behind, so this gives up soon, and comes again
+    if sqlx::query("SET lock_timeout = '1s'").execute(&mut *session).await.is_err() {
+        return false;
+    }
+    loop {
+        match sqlx::query("SELECT pg_advisory_lock($1)").bind(FENCE).execute(&mut *session).await {
+            Ok(_) => return sqlx::query("RESET lock_timeout").execute(&mut *session).await.is_ok(),
+            Err(error) => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                if code.as_deref() != Some(LOCK_TIMEOUT) || Instant::now() > until {
+                    return false;
+                }
+                sleep(PATIENCE / 10).await;
+            }
+        }
+    }
 }
 
 /// Lets others have the lock, too.

@@ -395,11 +395,14 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
     let url = cluster.nodes[0].broker.as_ref().unwrap().url.clone();
     let written = chat.check(&url).await;
     // everybody is connected, and all nodes list everybody and nobody else
-    let mut everybody = world.uuids.clone();
-    everybody.sort_unstable();
+    let everybody = world.uuids.clone();
     for node in &cluster.nodes {
         let client = node.broker.as_ref().unwrap().client();
-        until(async || listed(&client).await == everybody).await;
+        until(async || {
+            let listed = listed(&client).await;
+            listed.len() == DEVICES + chat::PEOPLE && everybody.iter().all(|device| listed.contains(device))
+        })
+        .await;
     }
     world.is_over.store(true, Ordering::Relaxed);
     for task in devices.into_iter().chain(people) {

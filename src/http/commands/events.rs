@@ -74,6 +74,8 @@ pub async fn events(
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header(("cache-control", "no-store"))
+        // nginx would wait until it has some kilobytes
+        .insert_header(("x-accel-buffering", "no"))
         .streaming(futures_util::StreamExt::map(stream, Ok::<Bytes, ApiError>)))
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 use super::World;
 use crate::api::support::{Broker, chat::Person, until};
 
-const PEOPLE: usize = 4;
+pub const PEOPLE: usize = 4;
 
 /// The room, and what each user has got, whatever its socket.
 pub struct Room {
@@ -96,7 +96,8 @@ impl Room {
         let client = Client::new(url).unwrap().with_token(self.people[0].0.token().unwrap());
         let person = Person { client, name: String::new(), who: Value::Null };
         let mut stored = Vec::new();
-        for (_, got) in &self.people {
+        for (index, (_, got)) in self.people.iter().enumerate() {
+            println!("user {index} has got {} messages", got.lock().unwrap().ids.len());
             // what was sent last may be stored still
             until(async || {
                 stored = person.history(self.id).await.iter().map(|message| message["id"].as_i64().unwrap()).collect();
@@ -138,6 +139,8 @@ impl Writer {
         while !self.world.is_over.load(Ordering::Relaxed) {
             tokio::select! {
                 frame = socket.next_frame() => match frame {
+                    // it may not join now
+                    Ok(frame) if frame["type"] == "error" && !is_joined => return,
                     Ok(frame) => {
                         is_joined |= frame["type"] == "message_history";
                         own += u64::from(self.on_frame(&frame));
