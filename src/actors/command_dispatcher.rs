@@ -17,6 +17,7 @@ mod preparing;
 mod reading;
 mod recording;
 mod replies;
+mod retrying;
 mod sending;
 mod takeover;
 #[cfg(test)]
@@ -59,7 +60,7 @@ use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
         commands::{Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
-        ids::CommandId,
+        ids::{ClientId, CommandId},
     },
     protocol::outbound,
     store::{Record, Store},
@@ -85,6 +86,8 @@ pub struct CommandDispatcher {
     unfinished: Vec<Command>,
     /// the commands of other nodes that were sent to sockets here
     for_others: CommandsForOthers,
+    /// for these clients it is tried again soon to send what waits
+    retries: HashSet<ClientId>,
     /// notified when a node leaves
     node_left: Arc<Notify>,
     directory: Arc<Directory>,
@@ -121,6 +124,7 @@ impl CommandDispatcher {
             dropped: 0,
             unfinished,
             for_others: CommandsForOthers::default(),
+            retries: HashSet::new(),
             node_left: Arc::default(),
             directory,
             relays,
@@ -176,15 +180,17 @@ impl CommandDispatcher {
     }
 
     /// Cancels a command. Returns whether it was handled here.
-    fn cancel(&mut self, id: CommandId) -> bool {
+    fn cancel(&mut self, id: CommandId, context: &mut Context<Self>) -> bool {
         let Cancelled { updates, sessions, elsewhere } = self.pending.cancel(id, self.clock.now());
         let frame = outbound::cancel(id);
         for session in sessions {
             self.relays.deliver(&session, &[frame.as_bytes()]);
         }
-        self.cancel_elsewhere(id, elsewhere);
+        self.cancel_elsewhere(id, &elsewhere);
         let was_here = !updates.is_empty();
         self.record_and_tell(updates);
+        // others have waited for the one that was under way
+        elsewhere.into_iter().for_each(|(_, client)| self.send_queued_to(client, context));
         was_here
     }
 
@@ -286,8 +292,8 @@ impl Handler<Recover> for CommandDispatcher {
 impl Handler<Cancel> for CommandDispatcher {
     type Result = bool;
 
-    fn handle(&mut self, Cancel(id): Cancel, _: &mut Self::Context) -> bool {
-        self.cancel(id)
+    fn handle(&mut self, Cancel(id): Cancel, context: &mut Self::Context) -> bool {
+        self.cancel(id, context)
     }
 }
 

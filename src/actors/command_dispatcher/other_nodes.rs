@@ -5,11 +5,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{Context, Handler, Message};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{CommandDispatcher, Reply, ReplyContent, sending::RETRY};
+use super::{CommandDispatcher, Reply, ReplyContent};
 use crate::{
     cluster::{
         elsewhere::Place,
@@ -108,14 +108,10 @@ impl CommandDispatcher {
         self.say(node, CommandMessage::HandOver { command: id.uuid(), to, text, may_wait });
     }
 
-    pub(super) fn try_again_later(&self, client: ClientId, context: &mut Context<Self>) {
-        context.run_later(RETRY, move |dispatcher, context| dispatcher.send_queued_to(client, context));
-    }
-
     /// Tells the nodes of a target that a command is cancelled.
-    pub(super) fn cancel_elsewhere(&self, id: CommandId, targets: Vec<(Uuid, ClientId)>) {
+    pub(super) fn cancel_elsewhere(&self, id: CommandId, targets: &[(Uuid, ClientId)]) {
         for (node, client) in targets {
-            self.say(node, CommandMessage::Cancel { command: id.uuid(), client: client.uuid() });
+            self.say(*node, CommandMessage::Cancel { command: id.uuid(), client: client.uuid() });
         }
     }
 
@@ -238,7 +234,10 @@ impl CommandDispatcher {
             self.record_and_tell(update);
             return self.send_queued_to(client, context);
         }
-        let Some(may_wait) = self.pending.not_sent_at(id, client, node) else { return };
+        let Some(may_wait) = self.pending.not_sent_at(id, client, node) else {
+            // it has ended meanwhile, and others have waited for it
+            return self.send_queued_to(client, context);
+        };
         match (outcome, self.destination(client)) {
             (HandOver::Deleted(incarnation), _) => {
                 let updates = self.pending.end_earlier(client, incarnation, now);
@@ -247,9 +246,10 @@ impl CommandDispatcher {
             }
             // the client has moved meanwhile
             (_, Destination::Here(session)) => self.send_queued(client, &session, context),
+            (_, Destination::At(other)) if other != node && may_wait => self.hand_over_next(client, other, context),
             (_, Destination::At(other)) if other != node => self.hand_over_one(id, client, other),
             // its node has no room, or this one will hear soon where the client is
-            (_, Destination::At(_)) if may_wait => self.try_again_later(client, context),
+            (_, Destination::At(_) | Destination::Unknown) if may_wait => self.try_again_later(client, context),
             _ => {}
         }
         if !may_wait && self.pending.is_queued(id, client) {
@@ -260,9 +260,9 @@ impl CommandDispatcher {
     }
 
     /// Another node asks something. The answer follows when what happened before is written.
-    fn on_asked(&mut self, node: Uuid, number: u64, question: Question) {
+    fn on_asked(&mut self, node: Uuid, number: u64, question: Question, context: &mut Context<Self>) {
         let is_done = match question {
-            Question::CancelCommand(id) => self.cancel(id.into()),
+            Question::CancelCommand(id) => self.cancel(id.into(), context),
             _ => {
                 self.record_all_begun();
                 true
@@ -283,7 +283,7 @@ impl Handler<CommandsFromNodes> for CommandDispatcher {
     fn handle(&mut self, message: CommandsFromNodes, context: &mut Self::Context) {
         match message {
             CommandsFromNodes::Said { node, message } => self.on_said(node, message, context),
-            CommandsFromNodes::Asked { node, number, question } => self.on_asked(node, number, question),
+            CommandsFromNodes::Asked { node, number, question } => self.on_asked(node, number, question, context),
             CommandsFromNodes::Connected(clients) => {
                 let waited_for: Vec<_> =
                     clients.into_iter().filter(|client| self.pending.has_queued(*client)).collect();

@@ -1,9 +1,6 @@
 //! Commands on their way to sockets, and the time that their targets have.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use actix::{AsyncContext, Context};
 
@@ -16,9 +13,6 @@ use crate::{
     },
     protocol::outbound,
 };
-
-/// When to try again to send what waits for a socket, or a node, without room.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 impl CommandDispatcher {
     /// Sends a command to all targets that are connected. If it may not wait, the others end as offline.
@@ -47,6 +41,7 @@ impl CommandDispatcher {
                     elsewhere.entry(node).or_default().extend(to);
                 }
                 Destination::Nowhere => {}
+                Destination::Unknown if may_wait => self.try_again_later(client, context),
                 Destination::At(_) | Destination::Unknown => reason = Some(Reason::NodeUnavailable),
             }
             if !may_wait && self.pending.is_queued(id, client) {
@@ -65,30 +60,37 @@ impl CommandDispatcher {
         match self.destination(client) {
             Destination::Here(session) => self.send_queued(client, &session, context),
             Destination::At(node) => self.hand_over_next(client, node, context),
-            // until it connects, or its node can be asked
+            // until its node can be asked: nobody tells when
+            Destination::Unknown if self.pending.has_queued(client) => self.try_again_later(client, context),
+            // until it connects
             Destination::Nowhere | Destination::Unknown => {}
         }
     }
 
     /// Sends what waits for a client, in order, as far as the socket has room. The rest is sent when the client has answered
-    /// something, or a second later. What was given to an earlier incarnation of the client ends: whoever deleted that meant
+    /// something, or a second later; what may not wait is sent before it. What was given to an earlier incarnation of the client ends: whoever deleted that meant
     /// its commands, too.
     pub(super) fn send_queued(&mut self, client: ClientId, session: &SessionHandle, context: &mut Context<Self>) {
         let incarnation = session.incarnation();
         let ended = self.pending.end_earlier(client, incarnation, self.clock.now());
         self.record_and_tell(ended);
+        let mut must_wait = false;
         for id in self.pending.queued_for(client, incarnation) {
             let Some(command) = self.pending.command(id) else { continue };
             let frame = outbound::command(command);
             let may_be_sent = || self.relays.has_room(session, frame.len()) && self.is_owner();
-            if command.deliver_until.is_some() && !may_be_sent() {
-                return self.try_again_later(client, context);
+            if command.deliver_until.is_some() && (must_wait || !may_be_sent()) {
+                must_wait = true;
+                continue;
             }
             if !self.relays.deliver(session, &[frame.as_bytes()]) {
                 return;
             }
             let update = self.pending.sent(id, client, session, Instant::now(), self.clock.now());
             self.record_and_tell(update);
+        }
+        if must_wait {
+            self.try_again_later(client, context);
         }
         self.set_timer(context);
     }
