@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 use self::{
     audience::Audience,
     inputs::{Input, Inputs},
-    messages::{AwaitEnd, Begin, Cancel, RecordBegun, Recover, Release, Reserve, StopWaiting, Subscribe},
+    messages::{AwaitEnd, Begin, Cancel, NotHandled, RecordBegun, Recover, Release, Reserve, StopWaiting, Subscribe},
     unrecorded::Unrecorded,
 };
 pub use self::{
@@ -212,6 +212,7 @@ impl Actor for CommandDispatcher {
             self.recover(command);
         }
         self.set_timer(context);
+        self.repeat_hand_overs(context);
     }
 }
 
@@ -272,6 +273,14 @@ impl Handler<AwaitEnd> for CommandDispatcher {
 
     fn handle(&mut self, AwaitEnd(id): AwaitEnd, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.pending.contains(id).then(|| self.audience.wait(id)))
+    }
+}
+
+impl Handler<NotHandled> for CommandDispatcher {
+    type Result = Vec<CommandId>;
+
+    fn handle(&mut self, NotHandled(ids): NotHandled, _: &mut Self::Context) -> Self::Result {
+        ids.into_iter().filter(|id| !self.pending.contains(*id)).collect()
     }
 }
 

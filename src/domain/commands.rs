@@ -17,7 +17,7 @@ use super::{
     ids::{ClientId, ClientKind, CommandId, Role},
 };
 
-pub use for_others::{CommandsForOthers, LostCommands};
+pub use for_others::{CommandsForOthers, Known, LostCommands};
 pub use order::{Order, Selection, max_targets, may_command};
 pub use pending::{Answered, Cancelled, PendingCommands, Socket};
 pub use recovery::{Recovered, recover};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tracing::Instrument;
 
 use super::{
@@ -81,6 +81,8 @@ pub struct Commands {
     pub(super) backplane: Arc<dyn Backplane>,
     /// notified when a node leaves
     pub(super) node_left: Arc<Notify>,
+    /// held from the question whether stored commands are handled here until they are: what is read meanwhile must not have ended
+    pub(super) recovering: Arc<Mutex<()>>,
     /// nobody waits any more
     is_stopping: Arc<AtomicBool>,
     /// `limits.outbound_bytes`; 0 is none
@@ -129,6 +131,7 @@ impl Commands {
             accounts,
             backplane,
             node_left,
+            recovering: Arc::default(),
             is_stopping: Arc::default(),
             outbound_bytes,
         };

@@ -54,6 +54,11 @@ pub(super) struct Subscribe(pub(super) CommandId);
 #[rtype(result = "Option<oneshot::Receiver<Ended>>")]
 pub(super) struct AwaitEnd(pub(super) CommandId);
 
+/// Asks which of these commands are neither handled here nor reserved.
+#[derive(Message)]
+#[rtype(result = "Vec<CommandId>")]
+pub(super) struct NotHandled(pub(super) Vec<CommandId>);
+
 /// Recovers a stored command that is not finished, unless it is handled here. Answers as [`AwaitEnd`].
 #[derive(Message)]
 #[rtype(result = "Option<oneshot::Receiver<Ended>>")]

@@ -17,7 +17,7 @@ use crate::{
     },
     delivery::SessionHandle,
     domain::{
-        commands::LostCommands,
+        commands::{Known, LostCommands},
         ids::{ClientId, CommandId},
     },
     protocol::outbound,
@@ -72,7 +72,7 @@ impl CommandDispatcher {
     }
 
     /// Whether there are no other nodes.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.backplane.incarnation().is_nil()
     }
 
@@ -119,24 +119,26 @@ impl CommandDispatcher {
     /// nodes: the client may have moved here since, or the command's node has changed. Its bytes are charged to the client.
     pub(super) fn pass_on(&mut self, reply: Reply) {
         let Reply { client, command, content } = reply;
-        let (owner, content, is_result) = match content {
+        let (known, content, is_result) = match content {
             ReplyContent::Result { result, failed } => {
-                (self.for_others.answered(command, client), ReplyText::Result(result.to_string(), failed), true)
+                (self.for_others.close(command, client), ReplyText::Result(result.to_string(), failed), true)
             }
             ReplyContent::Progress(progress) => {
-                (self.for_others.owner(command, client), ReplyText::Progress(progress.to_string()), false)
+                (self.for_others.known(command, client), ReplyText::Progress(progress.to_string()), false)
             }
         };
         let len = match &content {
             ReplyText::Result(text, _) | ReplyText::Progress(text) => text.len(),
         };
         let message = CommandMessage::Reply { command: command.uuid(), client: client.uuid(), content };
-        match owner {
-            Some(node) => self.say(node, message),
-            None if is_result && !self.is_alone() && self.store.charge_stored(client, len).is_ok() => {
+        match known {
+            Known::Of(node) if self.backplane.nodes().contains(&node) => self.say(node, message),
+            Known::Of(_) | Known::Not
+                if is_result && !self.is_alone() && self.store.charge_stored(client, len).is_ok() =>
+            {
                 self.backplane.send_to_all(envelope::Message::Command(message));
             }
-            None => self.drop_reply(client, command),
+            _ => self.drop_reply(client, command),
         }
     }
 
@@ -188,6 +190,7 @@ impl CommandDispatcher {
                     && self.for_others.session(command, client) == Some(session.id())
                 {
                     self.relays.deliver(&session, &[outbound::cancel(command).as_bytes()]);
+                    self.for_others.close(command, client);
                 }
             }
         }
@@ -207,6 +210,10 @@ impl CommandDispatcher {
         if session.incarnation() > incarnation {
             return HandOver::Deleted(session.incarnation());
         }
+        // handed over once more: its owner has missed that, or has ended, and this is the next one
+        if may_wait && self.for_others.was_sent(owner, command, client, session.id()) {
+            return HandOver::Sent;
+        }
         if may_wait && !self.relays.has_room(&session, text.len()) {
             return HandOver::NoRoom;
         }
@@ -214,7 +221,7 @@ impl CommandDispatcher {
         if session.incarnation() < incarnation || !self.relays.deliver(&session, &[text]) {
             return HandOver::Absent;
         }
-        let lost = self.for_others.sent(owner, command, client, session.id());
+        let lost = self.for_others.sent(owner, command, client, session.id(), may_wait);
         self.tell_lost(client, lost);
         HandOver::Sent
     }
@@ -252,7 +259,9 @@ impl CommandDispatcher {
             (_, Destination::At(_) | Destination::Unknown) if may_wait => self.try_again_later(client, context),
             _ => {}
         }
-        if !may_wait && self.pending.is_queued(id, client) {
+        if may_wait {
+            self.end_if_deleted(id, client, context);
+        } else if self.pending.is_queued(id, client) {
             let update = self.pending.offline(id, client, None, now);
             self.record_and_tell(update);
         }
@@ -290,7 +299,6 @@ impl Handler<CommandsFromNodes> for CommandDispatcher {
                 waited_for.into_iter().for_each(|client| self.send_queued_to(client, context));
             }
             CommandsFromNodes::Left(node) => {
-                self.for_others.forget(node);
                 let updates = self.pending.node_lost(node, self.clock.now());
                 let clients: Vec<_> = updates.iter().map(|update| update.target.client).collect();
                 self.record_and_tell(updates);

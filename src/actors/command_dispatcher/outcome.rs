@@ -63,6 +63,10 @@ impl Commands {
     /// Recovers a stored command, if it is not finished, not known here and not owned by another node. Returns how to wait for its
     /// end.
     pub(super) async fn recover(&self, id: CommandId) -> Result<End, CommandError> {
+        let _recovering = self.recovering.lock().await;
+        if let Some(end) = self.dispatcher.send(AwaitEnd(id)).await? {
+            return Ok(End::Here(end));
+        }
         // a command that has just finished is not known here either, so its end is written first
         self.written().await?;
         match self.store.command(id, 0, usize::MAX).await? {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::{Context, Handler, Message};
 
-use super::{CommandDispatcher, CommandError, Commands};
+use super::{CommandDispatcher, CommandError, Commands, messages::NotHandled};
 use crate::domain::{commands::Command, ids::CommandId};
 
 /// How often brokers are looked for that have ended.
@@ -41,24 +41,42 @@ impl Commands {
 
     /// `taken` has what was taken over and is not handled yet.
     async fn look_for_ended(&self, taken: &mut Vec<CommandId>) -> Result<(), CommandError> {
+        self.go_on_with(taken).await?;
         let living = self.backplane.nodes();
         for broker in self.store.other_brokers().await? {
             if living.contains(&broker) {
                 continue;
             }
-            let commands = self.store.take_over_commands(broker).await?;
-            if !commands.is_empty() {
-                tracing::info!(node = %broker, commands = commands.len(), "goes on with the commands of a node that has ended");
+            match self.store.take_over_commands(broker).await {
+                Ok(commands) if commands.is_empty() => {}
+                Ok(commands) => {
+                    tracing::info!(node = %broker, commands = commands.len(), "goes on with the commands of a node that has ended");
+                    taken.extend(commands);
+                }
+                // others may have ended, too
+                Err(error) => tracing::warn!(node = %broker, %error, "cannot take over commands"),
             }
-            taken.extend(commands);
         }
+        self.go_on_with(taken).await
+    }
+
+    /// Goes on with what was taken over. On errors the rest is left.
+    async fn go_on_with(&self, taken: &mut Vec<CommandId>) -> Result<(), CommandError> {
         while !taken.is_empty() {
             let count = taken.len().min(AT_ONCE);
-            let commands = self.store.unfinished_of(&taken[..count]).await?;
-            let awaited: Vec<_> = commands.iter().flat_map(Command::awaited).collect();
-            self.dispatcher.send(TakeOver(commands)).await?;
-            taken.drain(..count);
+            let awaited = {
+                let _recovering = self.recovering.lock().await;
+                let not_handled = self.dispatcher.send(NotHandled(taken[..count].to_vec())).await?;
+                // one of them may have just ended here
+                self.written().await?;
+                let mut commands = self.store.unfinished_of(&taken[..count]).await?;
+                let awaited: Vec<_> = commands.iter().flat_map(Command::awaited).collect();
+                commands.retain(|command| not_handled.contains(&command.id));
+                self.dispatcher.send(TakeOver(commands)).await?;
+                awaited
+            };
             self.end_for_deleted(&awaited).await?;
+            taken.drain(..count);
         }
         Ok(())
     }

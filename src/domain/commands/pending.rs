@@ -72,8 +72,8 @@ pub struct PendingCommands<S> {
     by_session: HashMap<u64, HashSet<CommandId>>,
     /// what waits for each client, in order
     queued: HashMap<ClientId, VecDeque<CommandId>>,
-    /// what may wait and is handed over for a client now: one at a time, so that the order holds
-    handing_over: HashMap<ClientId, CommandId>,
+    /// what may wait and is handed over for a client now, and since when: one at a time, so that the order holds
+    handing_over: HashMap<ClientId, (CommandId, Instant)>,
     /// what counts against limits: also the commands that are reserved and not inserted yet
     usage: Usage,
     late: LateAnswers,
@@ -158,7 +158,8 @@ impl<S: Socket> PendingCommands<S> {
         queue.copied().filter(|id| self.incarnation(*id, client).is_some_and(&is_wanted)).collect()
     }
 
-    fn incarnation(&self, id: CommandId, client: ClientId) -> Option<i64> {
+    /// How often the UUID of a target that has not ended had been deleted when the command was given.
+    pub fn incarnation(&self, id: CommandId, client: ClientId) -> Option<i64> {
         let pending = self.commands.get(&id)?;
         Some(pending.command.targets.get(pending.open.get(&client)?.index)?.incarnation)
     }

@@ -34,9 +34,20 @@ impl<S: Socket> PendingCommands<S> {
         self.deadlines.insert((target.deadline, id, client));
         self.unqueue(id, client);
         if may_wait {
-            self.handing_over.insert(client, id);
+            self.handing_over.insert(client, (id, now));
         }
         Some(incarnation)
+    }
+
+    /// What may wait and has been under way to another node since then or longer: the command, its client with its incarnation, and
+    /// the node.
+    pub fn unconfirmed(&self, since: Instant) -> Vec<(CommandId, ClientId, i64, Uuid)> {
+        let late = self.handing_over.iter().filter(|(_, (_, began))| *began <= since);
+        let with_node = late.filter_map(|(client, (id, _))| match self.open_target(*id, *client)?.way {
+            Way::HandedOver(node) => Some((*id, *client, self.incarnation(*id, *client)?, node)),
+            _ => None,
+        });
+        with_node.collect()
     }
 
     /// The other node has sent a command that was handed over to it.
@@ -124,7 +135,7 @@ impl<S: Socket> PendingCommands<S> {
 
     /// A command is not on its way to another node any more.
     pub(super) fn hand_over_ended(&mut self, id: CommandId, client: ClientId) {
-        if self.handing_over.get(&client) == Some(&id) {
+        if self.handing_over.get(&client).is_some_and(|(under_way, _)| *under_way == id) {
             self.handing_over.remove(&client);
         }
     }

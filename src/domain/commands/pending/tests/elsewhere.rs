@@ -79,6 +79,19 @@ fn of_those_that_may_wait_one_at_a_time_is_handed_over_for_a_client() {
 }
 
 #[test]
+fn what_may_wait_and_is_not_confirmed_for_some_time_is_known() {
+    let mut table = Table::new();
+    let (client, other) = (ClientId::random(), ClientId::random());
+    let (waiting, hasty) = (table.queue(client, true), table.queue(other, false));
+    table.hand_over(waiting, client);
+    table.hand_over(hasty, other);
+    assert_eq!(table.pending.unconfirmed(table.now - Duration::from_nanos(1)), []);
+    assert_eq!(table.pending.unconfirmed(table.now), [(waiting, client, 0, NODES[0])]);
+    table.pending.sent_at(waiting, client, NODES[0], table.time).unwrap();
+    assert_eq!(table.pending.unconfirmed(table.now), []);
+}
+
+#[test]
 fn what_comes_back_has_the_time_that_it_had() {
     let mut table = Table::new();
     let client = ClientId::random();
