@@ -85,7 +85,7 @@ fn what_may_wait_and_is_not_confirmed_for_some_time_is_known() {
     let (waiting, hasty) = (table.queue(client, true), table.queue(other, false));
     table.hand_over(waiting, client);
     table.hand_over(hasty, other);
-    assert_eq!(table.pending.unconfirmed(table.now - Duration::from_nanos(1)), []);
+    assert_eq!(table.pending.unconfirmed(table.now.checked_sub(Duration::from_nanos(1)).unwrap()), []);
     assert_eq!(table.pending.unconfirmed(table.now), [(waiting, client, 0, NODES[0])]);
     table.pending.sent_at(waiting, client, NODES[0], table.time).unwrap();
     assert_eq!(table.pending.unconfirmed(table.now), []);
