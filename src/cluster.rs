@@ -34,6 +34,7 @@ use self::{
 use crate::domain::{
     ids::{ClientId, TopicId},
     rooms::OccupantState,
+    topics::history::Kept,
 };
 
 /// What becomes of a message to a device that is not connected to this node.
@@ -127,7 +128,7 @@ pub trait Backplane: Send + Sync + 'static {
 
     /// Sends the text of a publication's frame to the nodes with subscribers. Returns its number if there are any: the TopicManager is
     /// told how many clients it has reached there.
-    fn publish(&self, _topic: &TopicId, _from: Origin, _offset: Option<i64>, _frame: &Bytes) -> Option<u64> {
+    fn publish(&self, _topic: &TopicId, _from: Origin, _kept: Option<Kept>, _frame: &Bytes) -> Option<u64> {
         None
     }
 

@@ -164,9 +164,9 @@ impl Handler<Subscribe> for TopicManager {
     type Result = Result<(), CannotSubscribe>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
-        let Subscribe { client, subscription, last_offset } = subscribe;
-        if let Some(last) = last_offset {
-            self.begin_behind(subscription.id(), last);
+        let Subscribe { client, subscription, newest } = subscribe;
+        if let Some(newest) = newest {
+            self.begin_behind(subscription.id(), newest);
         }
         let subscribed = self.subscribe_client(client, subscription);
         self.tell_interest();
@@ -225,7 +225,7 @@ impl Handler<TopicDeleted> for TopicManager {
             }
         }
         self.catch_ups.remove_topic(&topic);
-        self.ordered.remove(&topic);
+        self.history_is_over(&topic);
         self.subscriptions.remove_topic(&topic);
         self.tell_interest();
     }

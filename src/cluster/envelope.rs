@@ -20,6 +20,7 @@ use super::{Origin, elsewhere::ClientState, findings::Findings};
 use crate::domain::{
     ids::RoomId,
     rooms::{Message as ChatMessage, OccupantState, Participant, RoomEvent},
+    topics::history::Kept,
 };
 
 /// The versions that this program understands. It writes the first that all nodes understand.
@@ -75,8 +76,8 @@ pub enum Message {
         topic: String,
         /// Who published it, and gets no copy.
         from: Origin,
-        /// Its number in the topic's history.
-        offset: Option<i64>,
+        /// Where it is kept, if the topic has a history.
+        kept: Option<Kept>,
         /// The text of the frame that subscribers get.
         text: Bytes,
     },

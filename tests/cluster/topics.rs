@@ -226,3 +226,33 @@ async fn publications_to_a_topic_with_a_history_come_although_redis_is_away() {
     let newest = newest.json::<Value>().await.unwrap()["history"]["last_offset"].as_i64().unwrap();
     assert_eq!(offsets(&mut socket, newest as usize - 3).await, (4..=newest).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_topic_that_is_created_again_is_another_one_although_redis_is_away() {
+    let mut shared = Shared::start().await;
+    let ([one, two], _) = shared.nodes().await;
+    let (publisher, _, _socket) = device("publisher", &one).await;
+    let (reader, _, mut socket) = device("reader", &two).await;
+    reader.subscribe("t/+").await.unwrap();
+    let publish = async |number: i64| {
+        let publishing = json!({ "topic_id": "t/1", "content": number });
+        let (status, receipt) = post(&publisher, "/topics/publish", publishing).await;
+        assert_eq!(status, 200, "{receipt}");
+    };
+    create_with_history(&publisher, "t/1").await;
+    publisher.subscribe("t/1").await.unwrap();
+    for number in 1..=5 {
+        publish(number).await;
+    }
+    assert_eq!(offsets(&mut socket, 5).await, [1, 2, 3, 4, 5]);
+    shared.redis.kill().await;
+    let deleted = publisher.request(reqwest::Method::DELETE, "/topics/t%2F1").send().await.unwrap();
+    assert_eq!(deleted.status(), 200);
+    create_with_history(&publisher, "t/1").await;
+    publisher.subscribe("t/1").await.unwrap();
+    for number in 1..=3 {
+        publish(number).await;
+    }
+    assert_eq!(next(&mut socket).await["type"], "topic_deleted");
+    assert_eq!(offsets(&mut socket, 3).await, [1, 2, 3]);
+}

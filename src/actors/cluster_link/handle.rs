@@ -37,6 +37,7 @@ use crate::{
     domain::{
         ids::{ClientId, TopicId},
         rooms::OccupantState,
+        topics::history::Kept,
     },
     protocol::wire,
     settings::{self, RedisAddress},
@@ -310,10 +311,10 @@ impl Backplane for Cluster {
         }
     }
 
-    fn publish(&self, topic: &TopicId, from: Origin, offset: Option<i64>, frame: &Bytes) -> Option<u64> {
+    fn publish(&self, topic: &TopicId, from: Origin, kept: Option<Kept>, frame: &Bytes) -> Option<u64> {
         let link = self.link.as_ref().filter(|_| !self.shared.elsewhere.subscribers(topic.as_str()).is_empty())?;
         let number = self.shared.publications.fetch_add(1, Ordering::Relaxed);
-        link.do_send(Publish { number, topic: topic.clone(), from, offset, text: wire::payload(frame) });
+        link.do_send(Publish { number, topic: topic.clone(), from, kept, text: wire::payload(frame) });
         Some(number)
     }
 

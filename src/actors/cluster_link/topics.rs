@@ -17,7 +17,7 @@ use crate::{
         Origin,
         envelope::{self, Answer, Question},
     },
-    domain::ids::TopicId,
+    domain::{ids::TopicId, topics::history::Kept},
 };
 
 /// Topics, and with the flag patterns, of which the number of subscribers at this node has changed.
@@ -32,7 +32,7 @@ pub(super) struct Publish {
     pub number: u64,
     pub topic: TopicId,
     pub from: Origin,
-    pub offset: Option<i64>,
+    pub kept: Option<Kept>,
     pub text: Bytes,
 }
 
@@ -148,10 +148,10 @@ impl ClusterLink {
     /// Handles a message that is about topics.
     pub(super) fn on_topic_message(&mut self, from: Uuid, message: envelope::Message) {
         match message {
-            envelope::Message::Publication { from: origin, offset: None, .. } if self.is_outdated(origin) => {}
-            envelope::Message::Publication { number, topic, from: origin, offset, text } => {
+            envelope::Message::Publication { from: origin, kept: None, .. } if self.is_outdated(origin) => {}
+            envelope::Message::Publication { number, topic, from: origin, kept, text } => {
                 let sender = origin.client;
-                self.tell_topics(FromNodes::Published { node: from, number, topic, sender, offset, text });
+                self.tell_topics(FromNodes::Published { node: from, number, topic, sender, kept, text });
             }
             envelope::Message::Subscriptions { client, ids } => {
                 self.announcements.moved();
@@ -198,14 +198,14 @@ impl Handler<Publish> for ClusterLink {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
-        let Publish { number, topic, from, offset, text } = publish;
+        let Publish { number, topic, from, kept, text } = publish;
         let nodes = self.cluster.elsewhere.subscribers(topic.as_str()).into_keys();
         let nodes: HashSet<_> = nodes.filter(|node| self.peers.contains(*node)).collect();
         if nodes.is_empty() {
             return self.tell_topics(FromNodes::Reached { number, clients: 0 });
         }
         let topic = topic.as_str().to_owned();
-        let message = envelope::Message::Publication { number, topic, from, offset, text };
+        let message = envelope::Message::Publication { number, topic, from, kept, text };
         for node in &nodes {
             self.push(*node, &message, context);
         }

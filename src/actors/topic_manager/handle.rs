@@ -36,7 +36,7 @@ use crate::{
             Topic, TopicChange,
             access::Access,
             check_subscription,
-            history::{Append, History, HistoryPart, Retention},
+            history::{Append, History, HistoryPart, Kept, Retention},
             pattern::{Pattern, has_wildcards},
         },
     },
@@ -286,8 +286,8 @@ impl Topics {
         // the subscription is on the node with the client's session; a client without one is expected on this node
         match self.elsewhere(client) {
             None => {
-                let last_offset = history.map(|history| history.last_offset);
-                self.manager.send(Subscribe { client, subscription, last_offset }).await??;
+                let newest = history.map(|history| Kept { history: history.id, offset: history.last_offset });
+                self.manager.send(Subscribe { client, subscription, newest }).await??;
                 // so that what is published elsewhere from now on comes here
                 self.backplane.announced().await;
             }

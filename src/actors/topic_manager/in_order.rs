@@ -1,20 +1,27 @@
 //! The order of publications to topics with a history, if several nodes share the database: each node delivers them to its
 //! subscribers in the order of their offsets, and reads from the history what does not come.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{TopicManager, messages::AwaitOffset, publishing::with_offset};
+use super::{
+    TopicManager,
+    messages::{AwaitOffset, TopicDeleted},
+    publishing::with_offset,
+};
 use crate::{
     actors::journal::{Journaling, Unanswered},
     delivery::SessionHandle,
     domain::{
         ids::TopicId,
         line::{Line, Next},
-        topics::history::HistoryPart,
+        topics::history::{HistoryPart, Kept},
     },
     protocol::wire,
     store::StoreError,
@@ -33,6 +40,10 @@ const PART: (u64, usize) = (100, 1024 * 1024);
 #[derive(Default)]
 pub(super) struct OrderedTopic {
     line: Line<Infallible, Stored>,
+    /// the number of the topic's history; not known before its first publication
+    history: i64,
+    /// since when the topic is deleted: what still comes of it is late
+    over_since: Option<Instant>,
     /// the first publication, if subscribers by a pattern may have been owed earlier ones that come still later
     began_with: Option<i64>,
     /// what is missing is being read, or will be
@@ -56,19 +67,25 @@ impl TopicManager {
         &mut self,
         topic: &TopicId,
         sender: Option<&SessionHandle>,
-        offset: Option<i64>,
+        kept: Option<Kept>,
         frame: &Bytes,
         context: &mut Context<Self>,
     ) -> usize {
-        let Some(offset) = offset.filter(|_| self.backplane.is_shared()) else {
-            return self.distribute(topic, sender, offset, frame);
+        let Some(Kept { history, offset }) = kept.filter(|_| self.backplane.is_shared()) else {
+            return self.distribute(topic, sender, kept.map(|kept| kept.offset), frame);
         };
         let Some(audience) = self.subscriptions.audience(topic) else {
             self.ordered.remove(topic);
             return 0;
         };
         let reached = audience.connected.saturating_sub(usize::from(sender.is_some()));
-        let ordered = self.ordered.entry(topic.clone()).or_default();
+        let ordered = self.ordered.entry(topic.clone()).or_insert_with(|| OrderedTopic::of(history));
+        if ordered.history < history {
+            // a new topic of this name: who subscribes to it by a pattern gets all of it
+            *ordered = OrderedTopic::behind(Kept { history, offset: 0 });
+        } else if ordered.history > history || ordered.over_since.is_some() {
+            return 0;
+        }
         if ordered.began_with.is_some_and(|first| offset < first) {
             // rather late than never
             return self.distribute(topic, sender, Some(offset), frame);
@@ -93,13 +110,20 @@ impl TopicManager {
         reached
     }
 
-    /// Somebody subscribes to a topic whose newest publication has this offset.
-    pub(super) fn begin_behind(&mut self, topic: &TopicId, last: i64) {
-        let has_line = self.ordered.contains_key(topic) && self.subscriptions.audience(topic).is_some();
+    /// Somebody subscribes to a topic with this newest publication.
+    pub(super) fn begin_behind(&mut self, topic: &TopicId, newest: Kept) {
+        let line =
+            self.ordered.get(topic).filter(|ordered| ordered.history >= newest.history && ordered.over_since.is_none());
+        let has_line = line.is_some() && self.subscriptions.audience(topic).is_some();
         if self.backplane.is_shared() && !has_line {
-            let mut ordered = OrderedTopic::default();
-            ordered.line.begin_behind(last);
-            self.ordered.insert(topic.clone(), ordered);
+            self.ordered.insert(topic.clone(), OrderedTopic::behind(newest));
+        }
+    }
+
+    /// A topic is deleted.
+    pub(super) fn history_is_over(&mut self, topic: &TopicId) {
+        if let Some(ordered) = self.ordered.get_mut(topic) {
+            *ordered = OrderedTopic { over_since: Some(Instant::now()), ..OrderedTopic::of(ordered.history) };
         }
     }
 
@@ -128,29 +152,52 @@ impl TopicManager {
     /// The same now.
     pub(super) fn look_for_missed(&mut self, context: &mut Context<Self>) {
         self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
-        let known = self.ordered.iter().filter_map(|(topic, ordered)| Some((topic.clone(), ordered.line.last()?)));
-        let known: Vec<_> = known.collect();
+        let known =
+            self.ordered.iter().filter(|(_, ordered)| ordered.line.last().is_some() || ordered.over_since.is_some());
+        let known: Vec<_> = known.map(|(topic, ordered)| (topic.clone(), ordered.history)).collect();
         if known.is_empty() {
             return;
         }
         let store = self.store.clone();
-        let last = async move {
+        let newest = async move {
             let topics: Vec<_> = known.iter().map(|(topic, _)| topic.clone()).collect();
-            let last = store.last_offsets(&topics).await;
-            (known, last)
+            let newest = store.newest_kept(&topics).await;
+            (known, newest)
         };
-        context.spawn(last.into_actor(self).map(|(asked, last), topics, context| {
+        context.spawn(newest.into_actor(self).map(|(asked, newest), topics, context| {
             // else it is tried again after the period
-            let Ok(last) = last else { return };
-            for (topic, known) in asked {
-                match last.get(&topic) {
-                    // what has come since is newer
-                    Some(last) if *last >= known => topics.read_later(&topic, *last, LATE, context),
-                    // it is not the same topic any more, or has no history
-                    _ => drop(topics.ordered.remove(&topic)),
-                }
+            let Ok(newest) = newest else { return };
+            for (topic, history) in asked {
+                topics.compare(&topic, history, newest.get(&topic).copied(), context);
             }
         }));
+    }
+
+    /// The database has this newest publication of a topic that had a history with this number; no topic if it is deleted.
+    fn compare(&mut self, topic: &TopicId, history: i64, newest: Option<Option<Kept>>, context: &mut Context<Self>) {
+        let Some(ordered) = self.ordered.get(topic).filter(|ordered| ordered.history == history) else { return };
+        let over_since = ordered.over_since;
+        match newest {
+            Some(Some(newest)) if newest.history == history => self.read_later(topic, newest.offset, LATE, context),
+            // it has no history any more
+            Some(None) => drop(self.ordered.remove(topic)),
+            // it was deleted at another node
+            None => match over_since {
+                None => self.handle(TopicDeleted(topic.clone()), context),
+                Some(since) if since.elapsed() > PERIOD => drop(self.ordered.remove(topic)),
+                Some(_) => {}
+            },
+            Some(Some(newest)) => {
+                if over_since.is_none() {
+                    self.handle(TopicDeleted(topic.clone()), context);
+                }
+                if self.subscriptions.audience(topic).is_some() {
+                    let begins = Kept { history: newest.history, offset: 0 };
+                    self.ordered.insert(topic.clone(), OrderedTopic::behind(begins));
+                    self.read_later(topic, newest.offset, LATE, context);
+                }
+            }
+        }
     }
 
     /// Reads what is missing of a topic, if the publications up to this one have not come after a time.
@@ -186,14 +233,9 @@ impl TopicManager {
         let Some(ordered) = self.ordered.get_mut(topic) else { return };
         ordered.is_reading = false;
         let Some(last) = ordered.line.last() else { return };
-        let part = match part {
-            Err(_) => return self.read_later(topic, up_to, PERIOD, context),
-            Ok(part) => part.filter(|part| part.last_offset >= asked),
-        };
-        let Some(part) = part else {
-            self.ordered.remove(topic);
-            return;
-        };
+        let Ok(part) = part else { return self.read_later(topic, up_to, PERIOD, context) };
+        // another topic of this name is found when they are compared
+        let Some(part) = part.filter(|part| part.history == ordered.history) else { return };
         if part.first_offset > last + 1 {
             // the history has given up what was before
             ordered.line.skip_to(part.first_offset);
@@ -212,6 +254,19 @@ impl TopicManager {
             let wait = if answered < newest { LATE } else { Duration::ZERO };
             self.read_later(topic, up_to, wait, context);
         }
+    }
+}
+
+impl OrderedTopic {
+    fn of(history: i64) -> Self {
+        Self { history, ..Self::default() }
+    }
+
+    /// What comes after this publication.
+    fn behind(newest: Kept) -> Self {
+        let mut ordered = Self::of(newest.history);
+        ordered.line.begin_behind(newest.offset);
+        ordered
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
             CannotSubscribe, Subscription,
             catching_up::{Attempt, CaughtUp},
         },
+        topics::history::Kept,
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
 };
@@ -27,7 +28,7 @@ pub(super) struct Subscribe {
     pub(super) client: ClientId,
     pub(super) subscription: Subscription,
     /// the newest publication of the topic before that, if it has a history
-    pub(super) last_offset: Option<i64>,
+    pub(super) newest: Option<Kept>,
 }
 
 /// Answers when the publications up to this offset are delivered to the subscribers here, or will not be.

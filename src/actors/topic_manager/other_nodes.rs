@@ -10,7 +10,7 @@ use crate::{
     domain::{
         ids::{ClientId, TopicId},
         subscriptions::Subscription,
-        topics::pattern::Pattern,
+        topics::{history::Kept, pattern::Pattern},
     },
     protocol::{outbound, wire},
 };
@@ -26,7 +26,7 @@ pub enum FromNodes {
         number: u64,
         topic: String,
         sender: Uuid,
-        offset: Option<i64>,
+        kept: Option<Kept>,
         text: Bytes,
     },
     /// An own publication has reached so many clients there.
@@ -108,11 +108,11 @@ impl Handler<FromNodes> for TopicManager {
 
     fn handle(&mut self, message: FromNodes, context: &mut Context<Self>) {
         match message {
-            FromNodes::Published { node, number, topic, sender, offset, text } => {
+            FromNodes::Published { node, number, topic, sender, kept, text } => {
                 let frame = wire::text(&[&text]);
                 let own = self.subscriptions.session(sender.into(), &topic).cloned();
                 let topic = TopicId::from(topic.as_str());
-                let clients = self.hand_out(&topic, own.as_ref(), offset, &frame, context);
+                let clients = self.hand_out(&topic, own.as_ref(), kept, &frame, context);
                 let clients = u32::try_from(clients).unwrap_or(u32::MAX);
                 self.backplane.send(node, envelope::Message::Reached { number, clients });
             }

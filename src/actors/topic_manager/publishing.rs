@@ -19,7 +19,7 @@ use crate::{
     delivery::{Mark, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
-        topics::history::{Append, AppendRefusal, Appended},
+        topics::history::{Append, AppendRefusal, Appended, Kept},
     },
     protocol::{
         outbound::{self, About},
@@ -116,8 +116,9 @@ impl TopicManager {
     }
 
     /// Delivers a publication, and the receipt to its sender.
-    fn deliver(&mut self, topic: &TopicId, publication: Publication, offset: Option<i64>, context: &mut Context<Self>) {
+    fn deliver(&mut self, topic: &TopicId, publication: Publication, kept: Option<Kept>, context: &mut Context<Self>) {
         let Publication { client, sender, frame, .. } = publication;
+        let offset = kept.map(|kept| kept.offset);
         let frame = match offset {
             None => frame,
             Some(offset) => with_offset(&frame, offset),
@@ -125,8 +126,8 @@ impl TopicManager {
         match sender {
             Sender::Session { session, msgid } => {
                 // the sender is a subscriber, but gets no copy
-                let reached = self.hand_out(topic, Some(&session), offset, &frame, context);
-                if let Some(number) = self.publish_elsewhere(topic, client, Some(&session), offset, &frame) {
+                let reached = self.hand_out(topic, Some(&session), kept, &frame, context);
+                if let Some(number) = self.publish_elsewhere(topic, client, Some(&session), kept, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Session { session, msgid });
                 }
@@ -135,8 +136,8 @@ impl TopicManager {
             }
             Sender::Http(answer) => {
                 let own = self.subscriptions.session(client, topic.as_str()).cloned();
-                let reached = self.hand_out(topic, own.as_ref(), offset, &frame, context);
-                if let Some(number) = self.publish_elsewhere(topic, client, None, offset, &frame) {
+                let reached = self.hand_out(topic, own.as_ref(), kept, &frame, context);
+                if let Some(number) = self.publish_elsewhere(topic, client, None, kept, &frame) {
                     let delivered = Delivered { topic: topic.clone(), offset, reached };
                     return self.receipts.wait(number, delivered, Recipient::Http(answer));
                 }
@@ -152,7 +153,7 @@ impl TopicManager {
         topic: &TopicId,
         client: ClientId,
         session: Option<&SessionHandle>,
-        offset: Option<i64>,
+        kept: Option<Kept>,
         frame: &Bytes,
     ) -> Option<u64> {
         if !self.backplane.elsewhere().has_subscribers() {
@@ -160,7 +161,7 @@ impl TopicManager {
         }
         let device = session.filter(|session| self.directory.device(client).as_ref() == Some(session));
         let from = Origin { client: client.uuid(), device: device.map_or(0, SessionHandle::id) };
-        self.backplane.publish(topic, from, offset, frame)
+        self.backplane.publish(topic, from, kept, frame)
     }
 
     fn refuse(&mut self, topic: &TopicId, sender: Sender, error: TopicError) {
@@ -285,10 +286,10 @@ impl Journaling for TopicManager {
         let Append { topic, message } = append;
         let Some(waiting) = waiting else {
             // the sender has been told that it failed, but subscribers get all that is in the history
-            if let (Some(message), Ok(Ok(Some(offset)))) = (message, outcome) {
-                let frame = with_offset(&wire::text(&[message]), offset);
-                self.hand_out(topic, None, Some(offset), &frame, context);
-                self.publish_elsewhere(topic, Uuid::nil().into(), None, Some(offset), &frame);
+            if let (Some(message), Ok(Ok(Some(kept)))) = (message, outcome) {
+                let frame = with_offset(&wire::text(&[message]), kept.offset);
+                self.hand_out(topic, None, Some(kept), &frame, context);
+                self.publish_elsewhere(topic, Uuid::nil().into(), None, Some(kept), &frame);
             }
             return;
         };
@@ -306,8 +307,8 @@ impl Journaling for TopicManager {
             (Waiting::Publication(publication), _) if message.is_none() => {
                 self.deliver(topic, publication, None, context);
             }
-            (Waiting::Publication(publication), Ok(Ok(offset))) => {
-                self.deliver(topic, publication, offset, context);
+            (Waiting::Publication(publication), Ok(Ok(kept))) => {
+                self.deliver(topic, publication, kept, context);
             }
             (Waiting::Publication(publication), Ok(Err(refusal))) => {
                 let error = match refusal {

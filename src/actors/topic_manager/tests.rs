@@ -23,7 +23,10 @@ use crate::{
         },
         ids::{ClientId, ClientKind, Role},
         subscriptions::Subscription,
-        topics::{history::AppendRefusal, pattern::Pattern},
+        topics::{
+            history::{AppendRefusal, Appended, Kept},
+            pattern::Pattern,
+        },
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::{StoreError, test_store},
@@ -63,7 +66,7 @@ impl Scene {
 
     async fn subscribe(&self, account: &Account, topic: &str) -> Result<(), CannotSubscribe> {
         let subscription = Subscription::Topic(topic.into());
-        self.manager.send(Subscribe { client: account.id, subscription, last_offset: None }).await.unwrap()
+        self.manager.send(Subscribe { client: account.id, subscription, newest: None }).await.unwrap()
     }
 
     async fn connect(&self, peer: &Peer, account: &Account) {
@@ -117,6 +120,11 @@ fn told(frame: &Value) -> (&str, &str) {
     (kind.unwrap(), frame["msgid"].as_str().unwrap())
 }
 
+/// The outcome of a publication that is kept with this offset.
+fn kept(offset: i64) -> Appended {
+    Ok(Some(Kept { history: 1, offset }))
+}
+
 #[actix_web::test]
 async fn a_subscription_waits_for_its_client_and_ends_with_its_last_session() {
     let (scene, alice, bob) = (Scene::new().await, device("alice"), device("bob"));
@@ -164,7 +172,7 @@ async fn a_client_whose_subscriptions_match_twice_gets_a_publication_once_and_co
     scene.subscribe(&bob, "a/b").await.unwrap();
     for (account, pattern) in [(&alice, "a/+"), (&bob, "#")] {
         let subscription = Subscription::Pattern(Pattern::parse(pattern.into()).unwrap());
-        scene.manager.send(Subscribe { client: account.id, subscription, last_offset: None }).await.unwrap().unwrap();
+        scene.manager.send(Subscribe { client: account.id, subscription, newest: None }).await.unwrap().unwrap();
     }
     scene.publish(&sender, &alice, "a/b", "first");
     assert_eq!(sender.json().await["message"], "Message sent to 1 subscribers");
@@ -188,7 +196,7 @@ async fn a_client_whose_subscriptions_match_twice_gets_a_publication_once_and_co
 async fn who_loses_the_role_loses_the_subscriptions_that_include_status() {
     let (scene, boss) = (Scene::new().await, user("boss", Role::Operator));
     let pattern = Subscription::Pattern(Pattern::parse("$status/#".into()).unwrap());
-    scene.manager.send(Subscribe { client: boss.id, subscription: pattern, last_offset: None }).await.unwrap().unwrap();
+    scene.manager.send(Subscribe { client: boss.id, subscription: pattern, newest: None }).await.unwrap().unwrap();
     scene.subscribe(&boss, "weather").await.unwrap();
     assert_eq!(scene.subscribers(TopicId::STATUS).await, [boss.id]);
     let demoted = Account { holder: user("boss", Role::User).holder, ..boss.clone() };
@@ -271,7 +279,7 @@ async fn a_publication_with_a_history_is_seen_once_it_is_stored_and_nothing_of_i
         assert_eq!(peer.next().await, "at once");
     }
     assert_eq!(changes[0].message.as_deref(), Some(json!({ "msgid": "1" }).to_string().as_bytes()));
-    done.send(Performed::Done(Ok(vec![Ok(Some(7))]))).unwrap();
+    done.send(Performed::Done(Ok(vec![kept(7)]))).unwrap();
     assert_eq!(reader.json().await, json!({ "offset": 7, "msgid": "1" }));
     let receipt = sender.json().await;
     assert_eq!((told(&receipt), &receipt["offset"]), (("topic_sent", "1"), &json!(7)));
@@ -312,7 +320,7 @@ async fn a_publication_that_is_not_stored_is_refused_and_one_that_is_stored_late
     let (tell, outcomes) = oneshot::channel();
     done.send(Performed::Late(outcomes)).unwrap();
     assert_eq!(told(&sender.json().await), ("database_unavailable", "4"));
-    tell.send(Ok(vec![Ok(Some(1))])).unwrap();
+    tell.send(Ok(vec![kept(1)])).unwrap();
     assert_eq!(reader.json().await, json!({ "offset": 1, "msgid": "4" }));
 }
 
@@ -330,7 +338,7 @@ async fn what_waits_behind_a_publication_that_is_not_stored_yet_is_bounded_and_r
     }
     // the rest is in the queue by now
     scene.subscribers("t").await;
-    done.send(Performed::Done(Ok(vec![Ok(Some(1))]))).unwrap();
+    done.send(Performed::Done(Ok(vec![kept(1)]))).unwrap();
     assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
     scene.journal.write(vec![Ok(None); 3]).await;
     for expected in [("topic_sent", "2"), ("topic_sent", "3"), ("at_limit", "4")] {
@@ -354,7 +362,7 @@ async fn what_comes_at_once_is_one_batch_and_to_many_subscribers_it_goes_with_th
         assert_eq!(changes.len(), 2);
         scene.publish_to_history(&sender, &alice, topic, "3").await;
         scene.subscribers(topic).await;
-        first.send(Performed::Done(Ok(vec![Ok(Some(1)), Ok(Some(2))]))).unwrap();
+        first.send(Performed::Done(Ok(vec![kept(1), kept(2)]))).unwrap();
         let (_, second) = scene.journal.batch().await;
         // what is told by now comes before this
         scene.publish(&readers[0], &device("other"), topic, "probe");
@@ -366,7 +374,7 @@ async fn what_comes_at_once_is_one_batch_and_to_many_subscribers_it_goes_with_th
         // a third waits, but not for a fourth
         scene.publish_to_history(&sender, &alice, topic, "4").await;
         scene.subscribers(topic).await;
-        second.send(Performed::Done(Ok(vec![Ok(Some(3))]))).unwrap();
+        second.send(Performed::Done(Ok(vec![kept(3)]))).unwrap();
         let (_, third) = scene.journal.batch().await;
         if topic == "many" {
             for reader in &mut readers {
@@ -378,7 +386,7 @@ async fn what_comes_at_once_is_one_batch_and_to_many_subscribers_it_goes_with_th
             assert_eq!(told(&sender.json().await), ("topic_sent", "2"));
         }
         assert_eq!(told(&sender.json().await), ("topic_sent", "3"));
-        third.send(Performed::Done(Ok(vec![Ok(Some(4))]))).unwrap();
+        third.send(Performed::Done(Ok(vec![kept(4)]))).unwrap();
         assert_eq!(told(&sender.json().await), ("topic_sent", "4"));
     }
 }
@@ -394,7 +402,7 @@ async fn what_waits_for_the_next_batch_is_told_when_that_takes_long() {
     let (_, first) = scene.journal.batch().await;
     scene.publish_to_history(&sender, &alice, "many", "2").await;
     scene.subscribers("many").await;
-    first.send(Performed::Done(Ok(vec![Ok(Some(1))]))).unwrap();
+    first.send(Performed::Done(Ok(vec![kept(1)]))).unwrap();
     let (_, second) = scene.journal.batch().await;
     assert_eq!(told(&sender.json().await), ("topic_sent", "1"));
     assert_eq!(readers[0].json().await["offset"], 1);

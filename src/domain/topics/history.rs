@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::TopicId;
 
@@ -95,8 +96,17 @@ pub enum AppendRefusal {
     StorageFull,
 }
 
-/// The offset of a publication that was appended; `None` if the topic has no history.
-pub type Appended = Result<Option<i64>, AppendRefusal>;
+/// Where a publication is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The history: a topic that is deleted and created again has one with a higher number.
+    pub history: i64,
+    /// Its number in the history.
+    pub offset: i64,
+}
+
+/// Where a publication that was appended is kept; `None` if the topic has no history.
+pub type Appended = Result<Option<Kept>, AppendRefusal>;
 
 /// A publication in a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +122,8 @@ pub struct Entry {
 /// A part of a history, oldest first.
 #[derive(Debug, Clone)]
 pub struct HistoryPart {
+    /// The number of the history.
+    pub history: i64,
     /// The offset of the oldest publication that is kept, or of the next to come.
     pub first_offset: i64,
     /// The offset of the newest publication; 0: there has been none.

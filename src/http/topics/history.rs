@@ -195,7 +195,7 @@ pub async fn messages(
     let _turn = admission.reads.begin_list(PAGE_BYTES).await?;
     let id = TopicId::from(topic_id.as_str());
     let part = broker.topics.history(&identity.account, &id, since_offset, limit, PAGE_BYTES).await?;
-    let HistoryPart { first_offset, last_offset, entries } = part;
+    let HistoryPart { first_offset, last_offset, entries, .. } = part;
     let messages = entries.into_iter().map(KeptPublication::of).collect();
     Ok(web::Json(TopicMessages { topic_id, first_offset, last_offset, messages }))
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     domain::topics::{
         TopicChange,
-        history::{Append, AppendRefusal, Appended, Retention, RetentionChange},
+        history::{Append, AppendRefusal, Retention, RetentionChange},
     },
     store::{
         ChangeLimits, Changes,
@@ -32,13 +32,14 @@ impl Fixture {
         self.store.create_topic(&id.into(), creator, json!({}), retention, 0).await.unwrap();
     }
 
-    async fn append(&self, limits: ChangeLimits, appends: &[(&str, usize)]) -> Vec<Appended> {
+    async fn append(&self, limits: ChangeLimits, appends: &[(&str, usize)]) -> Vec<Result<Option<i64>, AppendRefusal>> {
         let appends = appends
             .iter()
             .map(|(topic, bytes)| Append { topic: (*topic).into(), message: Some("x".repeat(*bytes).into()) });
         let appends: Vec<_> = appends.collect();
         let changes = Changes { appends: &appends, ..Changes::default() };
-        self.store.write_journal(&[], changes, limits).await.unwrap().appends.unwrap()
+        let appended = self.store.write_journal(&[], changes, limits).await.unwrap().appends.unwrap();
+        appended.into_iter().map(|appended| appended.map(|kept| kept.map(|kept| kept.offset))).collect()
     }
 
     /// The offsets and bytes of what a topic keeps.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::topics::history::{Append, AppendRefusal, Appended, History},
+    domain::topics::history::{Append, AppendRefusal, Appended, History, Kept},
     store::{
         ChangeLimits, StoreError,
         counters::{self, Counter},
@@ -138,7 +138,7 @@ pub(in crate::store) async fn apply(
             Some(Some(_)) if nearly_full => Err(AppendRefusal::StorageFull),
             Some(Some(head)) => match head.push(message, most, &mut free) {
                 None => Err(AppendRefusal::TotalReached),
-                offset => Ok(offset),
+                Some(offset) => Ok(Some(Kept { history: head.history.id, offset })),
             },
         }
     };

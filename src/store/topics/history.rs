@@ -16,7 +16,7 @@ use super::history_of;
 use crate::{
     domain::{
         ids::TopicId,
-        topics::history::{Entry, History, HistoryPart},
+        topics::history::{Entry, History, HistoryPart, Kept},
     },
     store::{
         Store, StoreError,
@@ -143,7 +143,7 @@ impl Store {
         let Some(history) = row.as_ref().and_then(history_of) else { return Ok(None) };
         let last_offset = history.last_offset;
         let first_offset = first_offset(&snapshot, &history, self.clock.now()).await?.unwrap_or(last_offset + 1);
-        let mut part = HistoryPart { first_offset, last_offset, entries: Vec::new() };
+        let mut part = HistoryPart { history: history.id, first_offset, last_offset, entries: Vec::new() };
         let (mut after, mut size) = (Ord::max(since, first_offset - 1), 0);
         'reading: while after < last_offset {
             let want = Ord::min(limit - part.entries.len() as u64, CHUNK);
@@ -168,21 +168,24 @@ impl Store {
         Ok(Some(part))
     }
 
-    /// The offset of the newest publication of each of these topics that has a history.
+    /// The newest publication of each of these topics; `None`: it has no history. Deleted topics are left out.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn last_offsets(&self, names: &[TopicId]) -> Result<HashMap<TopicId, i64>, StoreError> {
+    pub async fn newest_kept(&self, names: &[TopicId]) -> Result<HashMap<TopicId, Option<Kept>>, StoreError> {
         use topics::Column as Topic;
-        let mut last = HashMap::new();
+        let mut newest = HashMap::new();
         for some in names.chunks(1000) {
-            let found = topics::Entity::find().select_only().columns([Topic::Id, Topic::LastOffset]);
+            let found = topics::Entity::find().select_only().columns([Topic::Id, Topic::HistoryId, Topic::LastOffset]);
             let found = found.filter(Topic::Id.is_in(some.iter().map(TopicId::as_str)));
-            let found = found.filter(Topic::HistoryId.is_not_null());
-            let found = found.into_tuple::<(String, i64)>().all(&self.read).await?;
-            last.extend(found.into_iter().map(|(name, offset)| (TopicId::from(name), offset)));
+            let found = found.into_tuple::<(String, Option<i64>, i64)>().all(&self.read).await?;
+            newest.extend(
+                found.into_iter().map(|(name, history, offset)| {
+                    (TopicId::from(name), history.map(|history| Kept { history, offset }))
+                }),
+            );
         }
-        Ok(last)
+        Ok(newest)
     }
 
     /// Completes after a topic has lost its history, or may have, so that its bytes are free soon.
