@@ -6,7 +6,9 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `handle` | what is read and asked from any thread |
+//! | `backplane` | what other nodes are asked and told, from any thread |
+//! | `handle` | what is known of this node and the others, from any thread |
+//! | `server` | what is known of the link to each server |
 //! | `lease` | the inbox and the lease at each server |
 //! | `traffic` | collects what goes to each node during a tick, and publishes it |
 //! | `presence` | tells the others who is connected here, and learns who is connected there |
@@ -14,11 +16,13 @@
 //! | `rooms` | events of rooms with sockets at other nodes |
 //! | `topics` | publications for subscribers at other nodes, and questions of one node to another |
 
+mod backplane;
 mod direct;
 mod handle;
 mod lease;
 mod presence;
 mod rooms;
+mod server;
 mod topics;
 mod traffic;
 
@@ -31,8 +35,8 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, Recipient};
 use uuid::Uuid;
 
-pub use self::handle::{Cluster, ServerStatus};
 use self::{direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, topics::Topics, traffic::Traffic};
+pub use self::{handle::Cluster, server::ServerStatus};
 use super::{
     HealthCheck,
     command_dispatcher::CommandsFromNodes,
@@ -246,9 +250,8 @@ impl Handler<Arrived> for ClusterLink {
         let Envelope { from, number, messages } = match Envelope::decode(&envelope) {
             Ok(envelope) => envelope,
             Err(error) => {
-                let mut state = self.links[link].server.state();
-                state.refused += 1;
-                tracing::debug!(%error, refused = state.refused, "what came through the inbox is no envelope");
+                let refused = self.links[link].server.refused();
+                tracing::debug!(%error, refused, "what came through the inbox is no envelope");
                 return;
             }
         };

@@ -6,7 +6,7 @@ use crate::{
     api::support::{delete, nothing_came, posting, reply, until, within},
     commands::{PATH, command_id, give, order, send_result, show, states, until_states},
     nodes::{Shared, at, connect, device, knows, listed},
-    proxy::{Proxy, Way},
+    proxy::Way,
 };
 
 #[tokio::test]
@@ -66,13 +66,7 @@ async fn another_node_goes_on_with_the_commands_of_one_that_is_killed() {
 #[tokio::test]
 async fn a_node_that_is_cut_off_from_the_others_keeps_its_commands() {
     let shared = Shared::start().await;
-    let proxy = Proxy::of(shared.redis.address()).await;
-    let mut one = shared.node().env("REDIS_URL", &proxy.url()).start().await;
-    let two = shared.node().start().await;
-    let operator = one.admin().await;
-    for node in [&one, &two] {
-        knows(&at(&operator, node), 2).await;
-    }
+    let ([one, two], proxy, operator) = shared.nodes_with_proxy().await;
     let (client, absent) = two.device("absent").await;
     let (_, here, mut here_socket) = device("here", &one).await;
     let sent = give(&operator, &order(&[here.uuid], 600)).await;

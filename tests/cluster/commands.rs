@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::{
     api::support::{Broker, answer, close_code, delete, get, next, nothing_came, post, posting, reply, until, within},
-    nodes::{Shared, at, connect, device, knows, listed},
-    proxy::{Proxy, Way},
+    nodes::{Shared, at, connect, device, listed},
+    proxy::Way,
 };
 
 pub const PATH: &str = "/api/commands";
@@ -255,13 +255,7 @@ async fn a_socket_that_is_replaced_at_another_node_ends_what_was_sent_to_it_and_
 #[tokio::test]
 async fn a_target_at_a_node_that_cannot_be_asked_is_offline_at_once_and_what_may_wait_arrives_later() {
     let shared = Shared::start().await;
-    let proxy = Proxy::of(shared.redis.address()).await;
-    let mut one = shared.node().env("REDIS_URL", &proxy.url()).start().await;
-    let two = shared.node().start().await;
-    let operator = one.admin().await;
-    for node in [&one, &two] {
-        knows(&at(&operator, node), 2).await;
-    }
+    let ([one, two], proxy, operator) = shared.nodes_with_proxy().await;
     let (_, here, mut here_socket) = device("here", &one).await;
     let (_, there, mut there_socket) = device("there", &two).await;
     proxy.set(Way::Cut);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     api::support::{Broker, ChangeBroker, get, next, next_of_type, until, within},
     postgres::Postgres,
+    proxy::Proxy,
     redis::Redis,
 };
 
@@ -63,6 +64,18 @@ impl Shared {
             knows(&at(&operator, node), N).await;
         }
         (nodes.try_into().unwrap_or_else(|_| panic!("all of them")), operator)
+    }
+
+    /// Two nodes that know each other, with a proxy between the first and Redis, and an operator.
+    pub async fn nodes_with_proxy(&self) -> ([Broker; 2], Proxy, Client) {
+        let proxy = Proxy::of(self.redis.address()).await;
+        let mut one = self.node().env("REDIS_URL", &proxy.url()).start().await;
+        let two = self.node().start().await;
+        let operator = one.admin().await;
+        for node in [&one, &two] {
+            knows(&at(&operator, node), 2).await;
+        }
+        ([one, two], proxy, operator)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::client::{Client, Connection};
+use switchboard::client::Connection;
 
 use crate::{
     api::support::{
@@ -11,7 +11,7 @@ use crate::{
         close_code, next, until,
     },
     nodes::{Shared, at, knows},
-    proxy::{Proxy, Way},
+    proxy::Way,
 };
 
 /// The same person at another node.
@@ -32,18 +32,6 @@ async fn next_among(socket: &mut Connection, types: &[&str]) -> Value {
 /// The next frame of this type.
 async fn next_of(socket: &mut Connection, kind: &str) -> Value {
     next_among(socket, &[kind]).await
-}
-
-/// Two nodes, with a proxy between the second and Redis, and an operator of the first.
-async fn with_proxy(shared: &Shared) -> (Broker, Broker, Proxy, Client) {
-    let mut one = shared.node().start().await;
-    let proxy = Proxy::of(shared.redis.address()).await;
-    let two = shared.node().env("REDIS_URL", &proxy.url()).start().await;
-    let operator = one.admin().await;
-    for node in [&one, &two] {
-        knows(&at(&operator, node), 2).await;
-    }
-    (one, two, proxy, operator)
 }
 
 /// The ids of so many messages that a socket gets.
@@ -252,7 +240,7 @@ async fn a_node_that_is_gone_has_nobody_in_a_room() {
 #[tokio::test]
 async fn a_client_whose_membership_ends_while_its_node_is_cut_off_is_out_of_the_room() {
     let shared = Shared::start().await;
-    let (one, two, proxy, operator) = with_proxy(&shared).await;
+    let ([two, one], proxy, operator) = shared.nodes_with_proxy().await;
     let (anna, bert) = (Person::user(&one, "anna").await, Person::user(&one, "bert").await);
     let room = anna.room("lobby").await;
     let mut of_bert = person_at(&bert, &two).chat_in(room).await;
@@ -272,7 +260,7 @@ async fn a_client_whose_membership_ends_while_its_node_is_cut_off_is_out_of_the_
 #[tokio::test]
 async fn sockets_that_cannot_be_told_everything_are_closed_and_find_it_when_they_come_back() {
     let shared = Shared::start().await;
-    let (one, two, proxy, _) = with_proxy(&shared).await;
+    let ([two, one], proxy, _) = shared.nodes_with_proxy().await;
     let (anna, bert) = (Person::user(&one, "anna").await, Person::user(&one, "bert").await);
     let room = anna.room("lobby").await;
     let there = person_at(&bert, &two);

@@ -66,6 +66,21 @@ impl World {
     fn finding(&self, text: String) {
         self.accounts().findings.push(text);
     }
+
+    /// Opens a socket at some node, if that answers.
+    async fn connect(&self, client: &Client, path: &str, random: &mut StdRng) -> Option<Connection> {
+        let urls: Vec<_> = self.urls.read().unwrap().iter().flatten().cloned().collect();
+        let url = urls.get(random.random_range(0..urls.len().max(1)));
+        if let Some(url) = url {
+            let client = Client::new(url).unwrap().with_token(client.token().unwrap());
+            if let Ok(Ok(socket)) = timeout(Duration::from_secs(3), client.connect(path)).await {
+                return Some(socket);
+            }
+        }
+        // not so fast that nothing else happens on the machine
+        sleep(Duration::from_millis(50)).await;
+        None
+    }
 }
 
 /// What a device has seen on one socket.
@@ -92,16 +107,8 @@ struct Device {
 impl Device {
     async fn run(mut self) {
         while !self.world.is_over.load(Ordering::Relaxed) {
-            let urls: Vec<_> = self.world.urls.read().unwrap().iter().flatten().cloned().collect();
-            let Some(url) = urls.get(self.random.random_range(0..urls.len().max(1))) else {
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let client = Client::new(url).unwrap().with_token(self.client.token().unwrap());
-            match timeout(Duration::from_secs(3), client.connect("/ws")).await {
-                Ok(Ok(socket)) => self.serve(socket).await,
-                // not so fast that nothing else happens on the machine
-                _ => sleep(Duration::from_millis(50)).await,
+            if let Some(socket) = self.world.connect(&self.client, "/ws", &mut self.random).await {
+                self.serve(socket).await;
             }
         }
     }

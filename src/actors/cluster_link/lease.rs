@@ -10,7 +10,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseAct
 use futures_util::StreamExt;
 use uuid::Uuid;
 
-use super::{Arrived, ClusterLink, handle::Server, traffic::Publisher};
+use super::{Arrived, ClusterLink, server::Server, traffic::Publisher};
 use crate::{
     cluster::{
         envelope::{self, Draft},

@@ -12,7 +12,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
-use super::{ClusterLink, handle::Server};
+use super::{ClusterLink, server::Server};
 use crate::cluster::envelope::{self, Draft};
 
 /// Length above which an envelope leaves before the end of the tick.

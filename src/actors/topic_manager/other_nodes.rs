@@ -58,9 +58,15 @@ impl TopicManager {
     /// Tells the other nodes what has subscribers here, if that has changed.
     pub(super) fn tell_interest(&mut self) {
         let changed = self.subscriptions.take_changed();
-        if changed.iter().any(|(_, count)| *count == 0) {
-            // what is published while nobody is subscribed is not delivered later
-            self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
+        // what is published while nobody is subscribed is not delivered later
+        for (subscription, _) in changed.iter().filter(|(_, count)| *count == 0) {
+            match subscription {
+                Subscription::Topic(topic) if self.subscriptions.audience(topic).is_some() => {}
+                Subscription::Topic(topic) => drop(self.ordered.remove(topic)),
+                Subscription::Pattern(_) => {
+                    self.ordered.retain(|topic, _| self.subscriptions.audience(topic).is_some());
+                }
+            }
         }
         if !changed.is_empty() {
             let named = changed.iter().map(|(subscription, count)| (named(subscription), *count));

@@ -9,10 +9,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use switchboard::client::{Client, Connection};
-use tokio::{
-    task::JoinHandle,
-    time::{interval, sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::interval};
 
 use super::World;
 use crate::api::support::{Broker, chat::Person, until};
@@ -112,15 +109,8 @@ impl Room {
 impl Writer {
     async fn run(mut self) {
         while !self.world.is_over.load(Ordering::Relaxed) {
-            let urls: Vec<_> = self.world.urls.read().unwrap().iter().flatten().cloned().collect();
-            let Some(url) = urls.get(self.random.random_range(0..urls.len().max(1))) else {
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let client = Client::new(url).unwrap().with_token(self.client.token().unwrap());
-            match timeout(Duration::from_secs(3), client.connect("/ws/auth")).await {
-                Ok(Ok(socket)) => self.serve(socket).await,
-                _ => sleep(Duration::from_millis(50)).await,
+            if let Some(socket) = self.world.connect(&self.client, "/ws/auth", &mut self.random).await {
+                self.serve(socket).await;
             }
         }
     }
