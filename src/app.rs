@@ -5,6 +5,7 @@
 //! | `bootstrap` | the first start: the data directory, the secret, the first account |
 //! | `data` | the data directory, the database, and what the actors begin with |
 //! | `identities` | tokens, accounts and passwords |
+//! | `others` | whether the nodes that run already can be understood |
 //! | `actors` | the actors, and which tells which |
 //! | `background` | periodic work, and the watch over it and over the actors |
 //! | `broker` | the state that handlers and sessions share |
@@ -17,6 +18,7 @@ pub(crate) mod bootstrap;
 mod broker;
 mod data;
 mod identities;
+mod others;
 mod server;
 mod stop;
 
@@ -34,7 +36,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    cluster::{envelope::VERSIONS, node::Node, shard::Names},
+    cluster::{envelope::EnvelopeVersions, node::Node, shard::Names},
     protocol::outbound::rfc3339,
     settings::Settings,
     state::Broker,
@@ -42,14 +44,14 @@ use crate::{
 };
 
 /// This process as a node.
-fn node(broker: &ServingBroker, started_at: DateTime<Utc>) -> Node {
+fn node(broker: &ServingBroker, envelopes: EnvelopeVersions, started_at: DateTime<Utc>) -> Node {
     Node {
         incarnation: broker.instance,
         host: broker.host.clone(),
         process_id: broker.process_id,
         address: broker.address.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        envelopes: VERSIONS.into(),
+        envelopes,
         started_at: rfc3339(started_at),
         sockets: 0,
     }
@@ -75,11 +77,12 @@ impl fmt::Debug for Application {
 }
 
 impl Application {
-    /// Opens the database, starts the actors and listens. Connections are accepted from then on.
+    /// Opens the database, starts the actors and listens. Connections are accepted from then on. Other nodes can send envelopes of
+    /// these versions.
     ///
     /// # Errors
     /// The reason why the broker cannot start, as a text for the operator.
-    pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn build(settings: Settings, envelopes: EnvelopeVersions) -> anyhow::Result<Self> {
         let (clock, workers) = (Clock::default(), worker_count(&settings));
         let dir = DataDir::open(&settings)?;
         // bound before the database is opened, so that a second server on the same address fails before it migrates
@@ -87,10 +90,11 @@ impl Application {
         let address = listener.local_addr()?;
         warn_of_risks(&settings, address);
         let Data { store, held, database, restored, first_password, has_accounts } =
-            Data::open(&settings, address, &clock).await?;
+            Data::open(&settings, address, &clock, (&dir.secret, envelopes)).await?;
         let identities = Identities::load(&settings, &clock, &dir.secret, &store, workers).await?;
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
-        let this = ThisNode { workers, node: node(&held.broker, clock.now()), names: Names::of(&dir.secret, database) };
+        let node = node(&held.broker, envelopes, clock.now());
+        let this = ThisNode { workers, node, names: Names::of(&dir.secret, database) };
         let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
         let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
         let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));

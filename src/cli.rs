@@ -25,13 +25,14 @@ mod subscribe;
 mod user;
 mod values;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
     client::ClientError,
+    cluster::envelope::{EnvelopeVersions, VERSIONS},
     settings::{self, Flags, LogFormat, Settings, SettingsError},
     terminal::{WrongArguments, output},
 };
@@ -114,8 +115,13 @@ impl ConfigArguments {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    main_with_envelopes(VERSIONS)
+}
+
+/// The same as a program that understands these versions of envelopes, and no others. For tests of nodes of different releases.
+pub fn main_with_envelopes(versions: RangeInclusive<u8>) -> ExitCode {
     let arguments = CommandLine::parse();
-    match run(arguments.command.unwrap_or(Command::Serve(arguments.serve))) {
+    match run(arguments.command.unwrap_or(Command::Serve(arguments.serve)), versions.into()) {
         Ok(code) => code,
         Err(error) => {
             let advice = error.downcast_ref().map(advice).unwrap_or_default();
@@ -143,10 +149,10 @@ fn advice(error: &ClientError) -> &'static str {
 /// The exit code for wrong arguments, the same as clap's.
 const WRONG_ARGUMENTS: u8 = 2;
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command, envelopes: EnvelopeVersions) -> anyhow::Result<ExitCode> {
     let system = actix_web::rt::System::new();
     let done = match command {
-        Command::Serve(arguments) => system.block_on(serve::run(arguments)),
+        Command::Serve(arguments) => system.block_on(serve::run(arguments, envelopes)),
         Command::User(arguments) => system.block_on(user::run(arguments)),
         Command::Migrate(arguments) => system.block_on(migrate::run(arguments)),
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),

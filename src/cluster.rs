@@ -158,7 +158,8 @@ pub trait Backplane: Send + Sync + 'static {
     /// Takes an event that all nodes count back.
     async fn give_back(&self, _what: &[String]) {}
 
-    /// Whether publishers should wait, since much waits for other nodes.
+    /// Whether publishers should wait, since much waits to be sent to other nodes. Which of those are congested themselves says
+    /// [`Backplane::elsewhere`].
     fn is_congested(&self) -> bool {
         false
     }

@@ -3,6 +3,9 @@
 //! To add a migration, add a file named after its date and content, and its name to [`MIGRATIONS`]. Then run
 //! `scripts/generate-entities`, which generates the `entity` crate from the migrated schema.
 //!
+//! Nodes of the release before go on with the new schema while they are replaced one after the other. So a migration adds: a new
+//! column has a default or may be null, and what the release before still uses is neither removed nor renamed.
+//!
 //! Each migration and its row in the table of applied migrations are one transaction, so that a crash leaves no half of it.
 //! sea-orm-migration does that on SQLite only where a migration asks for it, and it switches on features of sea-orm that are not
 //! used, which take long to build.

@@ -7,6 +7,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `backplane` | what other nodes are asked and told, from any thread |
+//! | `congestion` | tells the others whether publications wait here |
 //! | `handle` | what is known of this node and the others, from any thread |
 //! | `server` | what is known of the link to each server |
 //! | `lease` | the inbox and the lease at each server |
@@ -17,6 +18,7 @@
 //! | `topics` | publications for subscribers at other nodes, and questions of one node to another |
 
 mod backplane;
+mod congestion;
 mod direct;
 mod handle;
 mod lease;
@@ -35,7 +37,10 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, Recipient};
 use uuid::Uuid;
 
-use self::{direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, topics::Topics, traffic::Traffic};
+use self::{
+    congestion::Congestion, direct::Directs, lease::Link, presence::Announcements, rooms::Rooms, topics::Topics,
+    traffic::Traffic,
+};
 pub use self::{handle::Cluster, server::ServerStatus};
 use super::{
     HealthCheck,
@@ -77,6 +82,7 @@ pub struct ClusterLink {
     directs: Directs,
     topics: Topics,
     rooms: Rooms,
+    congestion: Congestion,
     /// peers that stop
     leaving: HashSet<Uuid>,
 }
@@ -129,6 +135,7 @@ impl ClusterLink {
                 directs: Directs::default(),
                 topics: Topics::default(),
                 rooms: Rooms::default(),
+                congestion: Congestion::default(),
                 leaving: HashSet::new(),
             }
         })
@@ -183,6 +190,9 @@ impl ClusterLink {
                 self.tell_rooms(RoomNews::Event { room, sequence, event });
             }
             envelope::Message::Occupant { occupant, is_told } => self.occupant_changed(from, occupant, is_told),
+            envelope::Message::Congested(is_congested) => {
+                self.cluster.elsewhere.congested().put(from, is_congested, Instant::now());
+            }
             envelope::Message::Typing { room, who } => self.tell_rooms(RoomNews::Typing { room, who }),
             about_topics => self.on_topic_message(from, about_topics),
         }
@@ -212,6 +222,8 @@ impl ClusterLink {
         self.directs.give_up(now, patience);
         self.announcements.give_up(now, patience);
         self.give_up_topics(now, patience);
+        self.cluster.elsewhere.congested().give_up(now);
+        self.tell_congestion(context);
         for node in self.peers.due(now) {
             self.push(node, &envelope::Message::GetSnapshot, context);
         }
@@ -247,7 +259,7 @@ impl Handler<Arrived> for ClusterLink {
         if self.links.is_empty() {
             return;
         }
-        let Envelope { from, number, messages } = match Envelope::decode(&envelope) {
+        let Envelope { from, number, messages } = match Envelope::decode(&envelope, self.cluster.node.envelopes) {
             Ok(envelope) => envelope,
             Err(error) => {
                 let refused = self.links[link].server.refused();
@@ -276,5 +288,6 @@ impl Handler<Arrived> for ClusterLink {
         for message in messages {
             self.on_message(link, from, message, context);
         }
+        self.tell_congestion(context);
     }
 }

@@ -4,9 +4,10 @@ use std::{collections::HashMap, fs::File, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 
-use super::bootstrap;
+use super::{bootstrap, others};
 use crate::{
     clock::Clock,
+    cluster::envelope::EnvelopeVersions,
     delivery::note_id,
     domain::{
         commands::Command,
@@ -71,14 +72,29 @@ pub(super) struct Restored {
 }
 
 impl Data {
-    /// For a broker that listens at `address`.
-    pub(super) async fn open(settings: &Settings, address: SocketAddr, clock: &Clock) -> anyhow::Result<Self> {
+    /// For a broker that listens at `address`, with the secret of all nodes and the versions of envelopes that this one
+    /// understands.
+    pub(super) async fn open(
+        settings: &Settings,
+        address: SocketAddr,
+        clock: &Clock,
+        (secret, envelopes): (&[u8], EnvelopeVersions),
+    ) -> anyhow::Result<Self> {
         // has longer timeouts than the one that serves clients
         let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
         let sharing = if settings.cluster.preview { Sharing::Shared } else { Sharing::Alone };
+        // before the lock, for which the others wait
+        let stranger = match sharing {
+            Sharing::Shared => others::without_common_version(settings, &starting, secret, envelopes).await,
+            Sharing::Alone => None,
+        };
         let mut lock = starting.lock(sharing).await?;
         // what the others serve is not taken from them
         let is_first = lock.is_only_one();
+        // a record may outlive its node for some seconds, but not the lock
+        if let Some(stranger) = stranger.filter(|_| !is_first) {
+            return Err(stranger.into());
+        }
         starting.migrate_up().await.context("cannot bring the database's schema up to date")?;
         let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
         let instance = broker.instance;

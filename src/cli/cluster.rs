@@ -19,7 +19,8 @@ pub(super) async fn run(Arguments { output }: Arguments) -> anyhow::Result<()> {
     if output.json {
         return print_json(&cluster);
     }
-    let mut nodes = table(&["NODE", "HOST", "PROCESS", "VERSION", "SOCKETS", "PROBES", "SINCE", "INCARNATION"]);
+    let mut nodes =
+        table(&["NODE", "HOST", "PROCESS", "VERSION", "ENVELOPES", "SOCKETS", "PROBES", "SINCE", "INCARNATION"]);
     for node in items(&cluster, "nodes") {
         let this = if node["is_this"] == true { " (this)" } else { "" };
         nodes.add_row([
@@ -27,6 +28,11 @@ pub(super) async fn run(Arguments { output }: Arguments) -> anyhow::Result<()> {
             text(&node["host"]),
             text(&node["process_id"]),
             text(&node["version"]),
+            if node["envelope_version"].is_null() {
+                "none in common".to_owned()
+            } else {
+                text(&node["envelope_version"])
+            },
             text(&node["sockets"]),
             if node["probes_gateways"] == true { "yes" } else { "no" }.to_owned(),
             text(&node["started_at"]),

@@ -10,10 +10,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArguments, start_logging};
-use crate::{
-    terminal::output::log_line,
-    {app::Application, settings::LogFormat},
-};
+use crate::{app::Application, cluster::envelope::EnvelopeVersions, settings::LogFormat, terminal::output::log_line};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -24,7 +21,8 @@ pub(super) struct Arguments {
     config: ConfigArguments,
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// For a node that understands these versions of envelopes.
+pub(super) async fn run(arguments: Arguments, envelopes: EnvelopeVersions) -> anyhow::Result<()> {
     let flags = arguments.config.flags();
     let settings = arguments.config.load(arguments.bind.map(|bind| bind.to_string()))?;
     start_logging(&settings.log)?;
@@ -33,7 +31,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // installed before the start, so that no signal is missed
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
 
-    let application = Application::build(settings).await?;
+    let application = Application::build(settings, envelopes).await?;
     let banner = match format {
         LogFormat::Text => text_banner(&application, &data_dir, &flags),
         LogFormat::Json => json_banner(&application, &data_dir),

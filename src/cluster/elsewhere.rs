@@ -1,4 +1,7 @@
-//! The clients that are connected to other nodes, and what they are subscribed to. Written by the ClusterLink alone, read from any thread without a message.
+//! The clients that are connected to other nodes, and what they are subscribed to. Written by the ClusterLink alone, read from any
+//! thread without a message.
+
+mod congested;
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +15,7 @@ use papaya::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::congested::{Congested, REPEAT};
 use crate::domain::{
     ids::{ClientId, ClientKind, TopicId},
     topics::pattern::Pattern,
@@ -119,6 +123,7 @@ pub struct Elsewhere {
     has_subscribers: AtomicBool,
     /// some node may have clients that are not in here
     is_incomplete: AtomicBool,
+    congested: Congested,
 }
 
 impl Elsewhere {
@@ -230,6 +235,16 @@ impl Elsewhere {
         nodes
     }
 
+    /// The nodes where publications wait.
+    pub fn congested(&self) -> &Congested {
+        &self.congested
+    }
+
+    /// Whether publishers to a topic should wait for a node with subscribers of it.
+    pub fn is_congested(&self, topic: &str) -> bool {
+        self.congested.are_some() && self.subscribers(topic).into_keys().any(|node| self.congested.contains(node))
+    }
+
     /// Replaces the number of subscribers of a topic or a pattern at a node.
     pub fn put_interest(&self, node: Uuid, id: &str, is_pattern: bool, subscribers: u32) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -299,6 +314,8 @@ impl Topics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn device(client: Uuid, stamp: u64) -> ClientState {
@@ -319,6 +336,20 @@ mod tests {
         assert_eq!(elsewhere.subscribers("a/b"), [(one, 1)].into());
         elsewhere.put_interest(one, "a/+", true, 0);
         assert!(elsewhere.subscribers("a/b").is_empty() && elsewhere.subscribers("other").is_empty());
+    }
+
+    #[test]
+    fn publishers_wait_for_a_congested_node_only_if_it_has_subscribers_of_their_topic() {
+        let (elsewhere, [one, two]) = (Elsewhere::default(), [2, 3].map(Uuid::from_u128));
+        elsewhere.put_interest(one, "a/b", false, 1);
+        elsewhere.put_interest(two, "a/+", true, 1);
+        elsewhere.congested().put(one, true, Instant::now());
+        assert!(elsewhere.is_congested("a/b") && !elsewhere.is_congested("a/c"));
+        elsewhere.congested().put(two, true, Instant::now());
+        assert!(elsewhere.is_congested("a/c") && !elsewhere.is_congested("b"));
+        elsewhere.congested().put(one, false, Instant::now());
+        elsewhere.congested().put(two, false, Instant::now());
+        assert!(!elsewhere.is_congested("a/b"));
     }
 
     #[test]

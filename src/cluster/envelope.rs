@@ -6,28 +6,38 @@
 //! | 16 | incarnation of the sending node |
 //! | 8 | number of the envelope among those from this node to the other, little endian |
 //! | the rest | messages, one after the other, as postcard writes them |
+//!
+//! **Versions.** The record of each node names the versions that it understands ([`VERSIONS`]), and what one sends another has the
+//! highest version that both understand. A message that came with a later version is not sent to a node that does not
+//! understand it ([`Message::since`]); the sender goes on as if that node had not got the feature.
+//!
+//! *To add a kind of message*, append a variant: postcard writes the number of a variant, and no names. Give it the next version in
+//! `versions.rs`, raise the end of [`VERSIONS`], and add its bytes to `golden.rs`. All additions of one release have the same
+//! version. *To change a kind*, or anything in it, add another one, and have the sender write the one that the other node
+//! understands: the bytes of a version never change. *The oldest version may be dropped*, with what only it needs, in the release after
+//! the one that brought the version that follows it: a release works with the nodes of the release before it.
 
+mod coding;
 mod commands;
-
-use std::ops::RangeInclusive;
+#[cfg(test)]
+mod golden;
+mod versions;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::commands::{CommandMessage, HandOver, ReplyText};
+pub use self::{
+    coding::{Draft, Envelope},
+    commands::{CommandMessage, HandOver, ReplyText},
+    versions::{EnvelopeVersions, VERSIONS},
+};
 use super::{Origin, elsewhere::ClientState, findings::Findings};
 use crate::domain::{
     ids::RoomId,
     rooms::{Message as ChatMessage, OccupantState, Participant, RoomEvent},
     topics::history::Kept,
 };
-
-/// The versions that this program understands. It writes the first that all nodes understand.
-pub const VERSIONS: RangeInclusive<u8> = 1..=1;
-
-/// Longest envelope that is read, in bytes.
-pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A message from one node to another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -179,6 +189,9 @@ pub enum Message {
     Leaving,
     /// About a command.
     Command(CommandMessage),
+    /// Whether publications on the way to sockets of the sending node wait there, so that publishers to topics with subscribers at
+    /// that node should wait. Repeated while it is so.
+    Congested(bool),
 }
 
 /// What a node asks another one.
@@ -224,168 +237,4 @@ pub enum Answer {
     TooMany,
     /// These clients.
     Clients(Vec<Uuid>),
-}
-
-/// Messages from a node.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Envelope {
-    /// The incarnation of the node that sent it.
-    pub from: Uuid,
-    /// One more than that of the envelope that the node sent here before.
-    pub number: u64,
-    /// In the order in which they were sent.
-    pub messages: Vec<Message>,
-}
-
-/// Why bytes are not an envelope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadEnvelope {
-    /// It is longer than [`MAX_BYTES`].
-    #[error("an envelope of {0} bytes is too long")]
-    TooLong(usize),
-    /// Its version is not one of [`VERSIONS`].
-    #[error("unknown version {0} of an envelope")]
-    Version(u8),
-    /// It ends in the middle of its head.
-    #[error("an envelope ends in the middle")]
-    Incomplete,
-    /// Something in it is no message.
-    #[error("an envelope contains something else than messages")]
-    NotAMessage,
-}
-
-/// An envelope that is being filled.
-#[derive(Debug, Default)]
-pub struct Draft {
-    messages: Vec<u8>,
-}
-
-impl Draft {
-    /// Adds a message.
-    pub fn push(&mut self, message: &Message) {
-        // it takes whatever fits into memory
-        if let Ok(messages) = postcard::to_extend(message, std::mem::take(&mut self.messages)) {
-            self.messages = messages;
-        }
-    }
-
-    /// The length of its messages in bytes.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// Whether it has no messages.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// The bytes of the envelope. The draft is empty then.
-    pub fn finish(&mut self, from: Uuid, number: u64) -> Vec<u8> {
-        let messages = std::mem::take(&mut self.messages);
-        let mut bytes = Vec::with_capacity(25 + messages.len());
-        bytes.push(*VERSIONS.start());
-        bytes.extend_from_slice(from.as_bytes());
-        bytes.extend_from_slice(&number.to_le_bytes());
-        bytes.extend_from_slice(&messages);
-        bytes
-    }
-}
-
-impl Envelope {
-    /// Reads an envelope.
-    ///
-    /// # Errors
-    /// What is wrong with it. Nothing of it counts then.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadEnvelope> {
-        if bytes.len() > MAX_BYTES {
-            return Err(BadEnvelope::TooLong(bytes.len()));
-        }
-        let (version, bytes) = bytes.split_first().ok_or(BadEnvelope::Incomplete)?;
-        if !VERSIONS.contains(version) {
-            return Err(BadEnvelope::Version(*version));
-        }
-        let (from, bytes) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
-        let (number, mut rest) = bytes.split_first_chunk().ok_or(BadEnvelope::Incomplete)?;
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let (message, after) = postcard::take_from_bytes(rest).map_err(|_| BadEnvelope::NotAMessage)?;
-            messages.push(message);
-            rest = after;
-        }
-        Ok(Self { from: Uuid::from_bytes(*from), number: u64::from_le_bytes(*number), messages })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-
-    use super::*;
-
-    fn messages() -> Vec<Message> {
-        let client = ClientState { name: "Wörld".to_owned(), device: 7, ..ClientState::gone(Uuid::from_u128(3)) };
-        vec![
-            Message::Ping(u64::MAX),
-            Message::SnapshotBegins,
-            Message::Client(client),
-            Message::SnapshotEnds,
-            Message::Barrier(1),
-            Message::Direct {
-                number: 300,
-                to: Uuid::from_u128(9),
-                from: Origin { client: Uuid::from_u128(8), device: 5 },
-                text: Bytes::from_static(b"{}"),
-            },
-            Message::Outcome { number: 300, is_delivered: true },
-            Message::Command(CommandMessage::HandedOver {
-                command: Uuid::from_u128(4),
-                outcomes: vec![(Uuid::from_u128(5), HandOver::Deleted(2))],
-            }),
-        ]
-    }
-
-    fn encoded() -> Vec<u8> {
-        let mut draft = Draft::default();
-        messages().iter().for_each(|message| draft.push(message));
-        draft.finish(Uuid::from_u128(7), 5)
-    }
-
-    #[test]
-    fn an_envelope_is_read_as_it_was_written() {
-        let envelope = Envelope { from: Uuid::from_u128(7), number: 5, messages: messages() };
-        assert_eq!(Envelope::decode(&encoded()), Ok(envelope));
-    }
-
-    #[test]
-    fn what_is_no_envelope_is_refused_with_a_reason() {
-        let good = encoded();
-        let changed = |place: usize, byte: u8| {
-            let mut bytes = good.clone();
-            bytes[place] = byte;
-            Envelope::decode(&bytes)
-        };
-        assert_eq!(Envelope::decode(&[]), Err(BadEnvelope::Incomplete));
-        assert_eq!(Envelope::decode(&good[..24]), Err(BadEnvelope::Incomplete));
-        assert_eq!(changed(0, 2), Err(BadEnvelope::Version(2)));
-        assert_eq!(changed(25, 200), Err(BadEnvelope::NotAMessage));
-        assert_eq!(Envelope::decode(&good[..good.len() - 1]), Err(BadEnvelope::NotAMessage));
-        assert_eq!(Envelope::decode(&vec![1; MAX_BYTES + 1]), Err(BadEnvelope::TooLong(MAX_BYTES + 1)));
-    }
-
-    #[test]
-    fn random_bytes_are_refused_without_harm() {
-        let mut random = StdRng::seed_from_u64(1);
-        let good = encoded();
-        for _ in 0..10_000 {
-            let mut bytes = good.clone();
-            for _ in 0..random.random_range(1..4) {
-                let place = random.random_range(0..bytes.len());
-                bytes[place] = random.random();
-            }
-            bytes.truncate(random.random_range(0..=bytes.len()));
-            let _ = Envelope::decode(&bytes);
-            random.fill_bytes(&mut bytes);
-            let _ = Envelope::decode(&bytes);
-        }
-    }
 }

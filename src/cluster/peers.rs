@@ -26,6 +26,8 @@ pub struct Peers(BTreeMap<Uuid, Peer>);
 
 #[derive(Debug, Default)]
 struct Peer {
+    /// the version of the envelopes to it and from it; `None`: there is none that both understand, and nothing is sent
+    version: Option<u8>,
     /// the number of the last envelope that was sent to it
     sent: u64,
     /// the number of the last envelope that came from it
@@ -84,15 +86,26 @@ impl Peers {
         self.0.contains_key(&node)
     }
 
-    /// All of them.
-    pub fn nodes(&self) -> impl Iterator<Item = Uuid> + '_ {
+    /// All of them, also those to which nothing can be sent.
+    pub fn all(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.0.keys().copied()
     }
 
-    /// A node that has a lease becomes a peer. Returns whether it is new.
-    pub fn add(&mut self, node: Uuid) -> bool {
+    /// Those to which something can be sent.
+    pub fn nodes(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.0.iter().filter(|(_, peer)| peer.version.is_some()).map(|(node, _)| *node)
+    }
+
+    /// The version of the envelopes to a node. `None` if nothing can be sent to it.
+    pub fn version(&self, node: Uuid) -> Option<u8> {
+        self.0.get(&node)?.version
+    }
+
+    /// A node that has a lease becomes a peer, with this version of envelopes, if there is one that both understand. Returns
+    /// whether it is new.
+    pub fn add(&mut self, node: Uuid, version: Option<u8>) -> bool {
         let is_new = !self.contains(node);
-        self.0.entry(node).or_default();
+        self.0.entry(node).or_default().version = version;
         is_new
     }
 
@@ -195,8 +208,10 @@ impl Peers {
 
     /// The peers of which a snapshot is to be asked for now.
     pub fn due(&mut self, now: Instant) -> Vec<Uuid> {
-        let is_due =
-            |peer: &Peer| !peer.is_complete() && peer.asked.is_none_or(|asked| now.duration_since(asked) >= RETRY);
+        let is_due = |peer: &Peer| {
+            let is_late = peer.asked.is_none_or(|asked| now.duration_since(asked) >= RETRY);
+            peer.version.is_some() && !peer.is_complete() && is_late
+        };
         let late = self.0.iter_mut().filter(|(_, peer)| is_due(peer));
         late.map(|(node, peer)| {
             peer.asked = Some(now);
@@ -244,8 +259,9 @@ mod tests {
     #[test]
     fn changes_count_from_a_snapshot_on_and_a_gap_asks_for_another() {
         let (mut peers, node, now) = (Peers::default(), Uuid::from_u128(100), Instant::now());
-        assert_eq!(peers.received(node, 1), Arrival::FromStranger);
-        assert!(peers.is_complete() && peers.add(node) && !peers.add(node) && !peers.is_complete());
+        assert_eq!((peers.received(node, 1), peers.is_complete()), (Arrival::FromStranger, true));
+        let is_new = [peers.add(node, Some(1)), peers.add(node, Some(1))];
+        assert_eq!((is_new, peers.is_complete()), ([true, false], false));
         assert_eq!(peers.due(now), [node]);
         assert!(peers.due(now).is_empty());
         assert_eq!(peers.due(now + RETRY), [node]);
@@ -272,9 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_sent_to_a_node_without_a_version_in_common_and_nothing_is_known_of_it() {
+        let (mut peers, [one, other]) = (Peers::default(), [100, 101].map(Uuid::from_u128));
+        peers.add(one, Some(2));
+        peers.add(other, None);
+        assert_eq!((peers.version(one), peers.version(other)), (Some(2), None));
+        assert!(peers.nodes().eq([one]) && peers.all().eq([one, other]));
+        assert_eq!(peers.due(Instant::now()), [one]);
+        peers.snapshot_begins(one);
+        peers.snapshot_ends(one);
+        assert!(!peers.is_complete());
+        peers.remove(other);
+        assert!(peers.is_complete());
+    }
+
+    #[test]
     fn a_snapshot_with_a_gap_in_it_does_not_count() {
         let (mut peers, node) = (Peers::default(), Uuid::from_u128(100));
-        peers.add(node);
+        peers.add(node, Some(1));
         peers.received(node, 1);
         peers.snapshot_begins(node);
         assert_eq!(peers.received(node, 3), Arrival::AfterGap);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     actors::cluster_link::ServerStatus,
-    cluster::node::{EnvelopeVersions, Node},
+    cluster::{envelope::EnvelopeVersions, node::Node},
     http::extract::Operator,
     state::Broker,
 };
@@ -27,12 +27,19 @@ pub struct ClusterNode {
     /// The version of its program.
     #[schema(example = "0.1.0")]
     version: String,
+    /// The versions of envelopes that it understands.
     envelopes: EnvelopeVersions,
+    /// The version that it and the node that answers send each other. `null` if they understand none in common: then neither knows
+    /// the other's clients.
+    envelope_version: Option<u8>,
     started_at: String,
     /// Its open WebSockets, as of its last lease.
     sockets: usize,
     /// Whether it probes the gateways, as far as the node that answers knows.
     probes_gateways: bool,
+    /// Whether publications on the way to its sockets wait there, as far as the node that answers knows. Publishers to topics with
+    /// subscribers there wait, too.
+    is_congested: bool,
 }
 
 /// A Redis server that connects the nodes.
@@ -72,6 +79,8 @@ pub async fn show(broker: web::Data<Broker>, _: Operator) -> web::Json<ClusterSt
         let Node { incarnation, host, process_id, address, version, envelopes, started_at, sockets } = node;
         let is_this = incarnation == this;
         let probes_gateways = broker.gateways.is_prober(incarnation);
+        let envelope_version = broker.cluster.version_with(envelopes);
+        let is_congested = broker.cluster.is_congested(incarnation);
         ClusterNode {
             incarnation,
             is_this,
@@ -80,9 +89,11 @@ pub async fn show(broker: web::Data<Broker>, _: Operator) -> web::Json<ClusterSt
             address,
             version,
             envelopes,
+            envelope_version,
             started_at,
             sockets,
             probes_gateways,
+            is_congested,
         }
     });
     let redis = broker.cluster.servers().into_iter().map(|server| {

@@ -107,8 +107,17 @@ impl Store {
             .on_conflict(OnConflict::column(counters::Column::Name).do_nothing().to_owned())
             .exec_without_returning(&self.write)
             .await?;
+        let number = self.known_database_number().await?;
+        number.ok_or_else(|| DbErr::RecordNotFound("the number of the database".to_owned()).into())
+    }
+
+    /// The same, without a change of the database. `None` if it has no number yet.
+    ///
+    /// # Errors
+    /// When the database fails, or was never migrated.
+    pub async fn known_database_number(&self) -> Result<Option<i64>, StoreError> {
         let row = counters::Entity::find_by_id(DATABASE.to_owned()).one(&self.write).await?;
-        row.map(|row| row.value).ok_or_else(|| DbErr::RecordNotFound("the number of the database".to_owned()).into())
+        Ok(row.map(|row| row.value))
     }
 
     /// The broker that serves the database or was the last to do so, and since when; of several the one that started last.

@@ -21,7 +21,7 @@ pub enum StoreError {
     InUse(String),
     /// The schema has migrations that this program does not know; the text names them.
     #[error(
-        "this database was migrated by a newer switchboard ({0}): run that version, or restore a backup from before"
+        "this database was migrated by a newer switchboard ({0}): run that version, or stop all brokers and revert that with its `switchboard migrate down`, or restore a backup from before"
     )]
     Newer(String),
     /// The statement itself failed.

@@ -108,7 +108,7 @@ impl Handler<Forward> for ClusterLink {
 
     fn handle(&mut self, forward: Forward, context: &mut Self::Context) {
         let Forward { node, to, from, text, outcome } = forward;
-        if !self.peers.contains(node) {
+        if self.peers.version(node).is_none() {
             let _ = outcome.send(Outcome::Absent);
             return;
         }

@@ -23,7 +23,7 @@ use crate::{
     cluster::{
         Backplane, LocalBackplane,
         elsewhere::Elsewhere,
-        envelope,
+        envelope::{self, EnvelopeVersions},
         node::Node,
         shard::{Names, Shard},
     },
@@ -126,6 +126,20 @@ impl Cluster {
         self.shared.node.incarnation
     }
 
+    /// The version of the envelopes that this node and one that understands these send each other.
+    pub fn version_with(&self, envelopes: EnvelopeVersions) -> Option<u8> {
+        self.shared.node.envelopes.in_common_with(envelopes)
+    }
+
+    /// Whether publications wait at a node on their way to its sockets, as far as this one knows.
+    pub fn is_congested(&self, node: Uuid) -> bool {
+        if node == self.incarnation() {
+            self.shared.relays.is_congested()
+        } else {
+            self.shared.elsewhere.congested().contains(node)
+        }
+    }
+
     /// The state of each Redis server.
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.shared.servers.iter().map(|server| server.status()).collect()
@@ -164,7 +178,7 @@ impl Cluster {
         let asked = self.shared.servers.iter().map(|server| server.shard.nodes());
         let records = futures_util::future::join_all(asked).await.into_iter().flatten().flatten();
         // what a node of another version cannot say is left out
-        let nodes = records.filter_map(|record| serde_json::from_str::<Node>(&record).ok());
+        let nodes = records.filter_map(|record| Node::read(&record));
         let mut nodes: BTreeMap<_, _> = nodes.map(|node| (node.incarnation, node)).collect();
         nodes.insert(self.shared.node.incarnation, self.shared.this_node());
         let mut nodes: Vec<_> = nodes.into_values().collect();

@@ -1,7 +1,7 @@
 //! The inbox and the lease at each server, and which nodes have a lease.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
@@ -137,7 +137,7 @@ impl ClusterLink {
                 }
                 // their leases cannot be seen
                 self.links[link].listed = None;
-                self.listed(link, &HashSet::new(), context);
+                self.listed(link, &HashMap::new(), context);
             }
             let Link { server, lease, is_open, heard, .. } = &mut self.links[link];
             if !*is_open {
@@ -147,7 +147,7 @@ impl ClusterLink {
                 self.lost(link, &ShardError::Late, context);
                 continue;
             }
-            let mut draft = Draft::default();
+            let mut draft = Draft::new(self.cluster.node.envelopes.last());
             draft.push(&envelope::Message::Ping(lease.ping(now)));
             let (shard, from) = (server.shard.clone(), self.incarnation());
             let sent = async move { shard.publish(&[(from, draft.finish(from, 0))]).await };
@@ -201,8 +201,8 @@ impl ClusterLink {
                 Ok(_) if !*is_open => {}
                 Ok(records) => {
                     *since = Some(Instant::now());
-                    let nodes = records.iter().filter_map(|record| serde_json::from_str::<Node>(record).ok());
-                    let nodes: HashSet<_> = nodes.map(|node| node.incarnation).collect();
+                    let nodes = records.iter().filter_map(|record| Node::read(record));
+                    let nodes = nodes.map(|node| (node.incarnation, node)).collect();
                     actor.listed(link, &nodes, context);
                     actor.tend(context);
                 }
@@ -211,18 +211,32 @@ impl ClusterLink {
     }
 
     /// Only these nodes have a lease at a server.
-    fn listed(&mut self, link: usize, nodes: &HashSet<Uuid>, context: &mut Context<Self>) {
+    fn listed(&mut self, link: usize, nodes: &HashMap<Uuid, Node>, context: &mut Context<Self>) {
         let own = self.incarnation();
         for node in self.peers_of(link) {
-            if !nodes.contains(&node) {
+            if !nodes.contains_key(&node) {
                 tracing::info!(%node, "a node has left the cluster");
                 self.forget(node, context);
             }
         }
-        for node in nodes {
-            if *node != own && self.link_with(*node) == link && self.peers.add(*node) {
-                tracing::info!(%node, "a node has joined the cluster");
-                self.cluster.peers().insert(*node);
+        for (node, Node { envelopes, address, .. }) in nodes {
+            if *node == own || self.link_with(*node) != link {
+                continue;
+            }
+            let version = self.cluster.node.envelopes.in_common_with(*envelopes);
+            if !self.peers.add(*node, version) {
+                continue;
+            }
+            self.cluster.peers().insert(*node);
+            match version {
+                Some(version) => tracing::info!(%node, version, "a node has joined the cluster"),
+                None => tracing::warn!(
+                    %node,
+                    address,
+                    understood = %envelopes,
+                    own = %self.cluster.node.envelopes,
+                    "a node has joined the cluster that has no version of envelopes in common with this one: it cannot be asked, and its clients are not known; upgrade by way of a version in between"
+                ),
             }
         }
         self.show_completeness();
@@ -230,7 +244,7 @@ impl ClusterLink {
 
     /// The nodes with which a link connects this one.
     fn peers_of(&self, link: usize) -> Vec<Uuid> {
-        self.peers.nodes().filter(|node| self.link_with(*node) == link).collect()
+        self.peers.all().filter(|node| self.link_with(*node) == link).collect()
     }
 
     /// Shows whether all that other nodes have is known.

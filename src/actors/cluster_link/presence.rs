@@ -153,6 +153,7 @@ impl ClusterLink {
         }
         self.send_interests(node, context);
         self.send_occupants(node, context);
+        self.repeat_congestion(node, context);
         self.push(node, &envelope::Message::SnapshotEnds, context);
     }
 
@@ -183,6 +184,7 @@ impl ClusterLink {
         self.announcements.forget(node);
         self.directs.forget(node);
         self.forget_topics(node);
+        self.cluster.elsewhere.congested().put(node, false, Instant::now());
         self.cluster.elsewhere.put_interests(node, &Interests::new());
         self.drop_draft(node);
         let gone = self.peers.remove(node);

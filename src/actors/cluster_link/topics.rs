@@ -200,7 +200,7 @@ impl Handler<Publish> for ClusterLink {
     fn handle(&mut self, publish: Publish, context: &mut Self::Context) {
         let Publish { number, topic, from, kept, text } = publish;
         let nodes = self.cluster.elsewhere.subscribers(topic.as_str()).into_keys();
-        let nodes: HashSet<_> = nodes.filter(|node| self.peers.contains(*node)).collect();
+        let nodes: HashSet<_> = nodes.filter(|node| self.peers.version(*node).is_some()).collect();
         if nodes.is_empty() {
             return self.tell_topics(FromNodes::Reached { number, clients: 0 });
         }
@@ -217,7 +217,8 @@ impl Handler<Ask> for ClusterLink {
     type Result = ();
 
     fn handle(&mut self, Ask { node, question, answer }: Ask, context: &mut Self::Context) {
-        if !self.peers.contains(node) {
+        // no answer at once, rather than after the time for one
+        if self.peers.version(node).is_none_or(|version| question.since() > version) {
             return;
         }
         self.topics.last_question += 1;

@@ -76,12 +76,10 @@ async fn publish(server: Arc<Server>, mut queue: UnboundedReceiver<(Uuid, Vec<u8
 }
 
 impl ClusterLink {
-    /// Sends a message to a peer at the end of the tick.
+    /// Sends a message to a peer at the end of the tick, unless it came with a later version than the peer understands.
     pub(super) fn push(&mut self, node: Uuid, message: &envelope::Message, context: &mut Context<Self>) {
-        if !self.peers.contains(node) {
-            return;
-        }
-        let draft = self.traffic.drafts.entry(node).or_default();
+        let Some(version) = self.peers.version(node) else { return };
+        let draft = self.traffic.drafts.entry(node).or_insert_with(|| Draft::new(version));
         draft.push(message);
         if draft.len() > LONG {
             self.dispatch(node);

@@ -78,7 +78,9 @@ impl Topics {
     }
 
     fn is_congested_elsewhere(&self, topic: &TopicId) -> bool {
-        self.backplane.is_congested() && !self.backplane.elsewhere().subscribers(topic.as_str()).is_empty()
+        let elsewhere = self.backplane.elsewhere();
+        let is_full = self.backplane.is_congested() && !elsewhere.subscribers(topic.as_str()).is_empty();
+        is_full || elsewhere.is_congested(topic.as_str())
     }
 
     /// A place among the publications that wait to be stored, as soon as there is one.

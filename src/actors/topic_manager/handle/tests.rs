@@ -1,14 +1,18 @@
 //! Subscriptions that something else overtakes.
 
+use std::time::Instant;
+
 use actix::Arbiter;
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
 use crate::{
     actors::journal::testing::TestJournal,
-    actors::topic_manager::messages::PresenceChanged,
+    actors::topic_manager::messages::{PresenceChanged, Publish},
     auth::accounts::test_accounts,
+    cluster::elsewhere::Elsewhere,
     delivery::testing::{Peer, worker},
     domain::{
         accounts::{
@@ -47,7 +51,17 @@ impl Backplane for Meanwhile {
     }
 }
 
-fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: Meanwhile) -> Topics {
+/// Other nodes of which this is known.
+struct OtherNodes(Arc<Elsewhere>);
+
+#[async_trait]
+impl Backplane for OtherNodes {
+    fn elsewhere(&self) -> &Elsewhere {
+        &self.0
+    }
+}
+
+fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: impl Backplane) -> Topics {
     let (directory, settings) = (Arc::new(Directory::default()), settings::built_in());
     let dependencies = Dependencies {
         directory,
@@ -136,4 +150,29 @@ async fn a_subscriber_that_begins_anew_gets_the_history_once() {
     let _parts = topics.parts.acquire_many(catch_up::PARTS as u32).await.unwrap();
     topics.relays.deliver(&peer.session, &[br#"{"number":"end"}"#]);
     assert_eq!(peer.json().await["number"], "end");
+}
+
+#[actix_web::test]
+async fn a_publication_waits_only_for_congested_nodes_with_subscribers_of_its_topic() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let accounts = test_accounts(&store).await;
+    accounts.put(alice.clone());
+    let (elsewhere, node) = (Arc::new(Elsewhere::default()), Uuid::from_u128(1));
+    let topics = topics(&store, &accounts, OtherNodes(elsewhere.clone()));
+    for topic in ["weather", "other"] {
+        topics.create(&TopicId::from(topic), &alice, json!({}), None).await.unwrap();
+        assert!(topics.known.find(&TopicId::from(topic)).await.is_ok());
+    }
+    elsewhere.put_interest(node, "weather", false, 1);
+    elsewhere.congested().put(node, true, Instant::now());
+    let peer = Peer::of(&alice).await;
+    let publish = |topic: &str| {
+        let (frame, msgid) = (Bytes::new(), "1".to_owned());
+        let (topic, session) = (TopicId::from(topic), peer.session.clone());
+        topics.publish(Publish { client: alice.id, session, topic, msgid, frame, has_offset: false, place: None })
+    };
+    assert!(publish("other").is_ok());
+    assert!(matches!(publish("weather"), Err(NotPublished::NotNow(_))));
+    elsewhere.congested().put(node, false, Instant::now());
+    assert!(publish("weather").is_ok());
 }
