@@ -5,6 +5,7 @@
 mod acknowledged;
 mod command_owners;
 mod commands;
+mod congestion;
 mod direct;
 mod gateways;
 mod limits;
@@ -16,6 +17,7 @@ mod redis;
 mod rooms;
 mod schedule;
 mod topics;
+mod upgrade;
 #[path = "../api"]
 mod api {
     #[expect(dead_code, unused_imports, reason = "the tests of the API use all of it")]

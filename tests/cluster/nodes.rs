@@ -46,6 +46,20 @@ impl Shared {
             .set("LIMITS__FRAMES_PER_SECOND", "0")
     }
 
+    /// Whether a node has the lock on the database.
+    pub async fn is_served(&self) -> bool {
+        let connection = sea_orm::Database::connect(&self.database).await.unwrap();
+        let locks = connection
+            .query_one_raw(sea_orm::Statement::from_string(
+                sea_orm::DbBackend::Postgres,
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'",
+            ))
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        locks.is_some()
+    }
+
     /// Runs a statement in the database.
     pub async fn execute(&self, statement: &str) {
         let connection = sea_orm::Database::connect(&self.database).await.unwrap();

@@ -5,7 +5,7 @@
 //! number that it follows from: `scripts/cluster-schedule` sets both.
 
 mod chat;
-mod history;
+pub mod history;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},

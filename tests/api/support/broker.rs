@@ -48,6 +48,7 @@ pub struct ChangeBroker {
     arguments: Vec<String>,
     dir: Option<TempDir>,
     descriptors: Option<u32>,
+    program: Option<String>,
 }
 
 /// The output and exit code of a command.
@@ -76,6 +77,13 @@ impl ChangeBroker {
         self
     }
 
+    /// Runs another program than the broker's.
+    #[allow(dead_code, reason = "tests of nodes use it")]
+    pub fn program(mut self, path: &str) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Adds an argument for `serve`.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -95,7 +103,8 @@ impl ChangeBroker {
 
     /// A command of the binary, with the broker's working directory and environment.
     pub fn command(&mut self, arguments: &[&str]) -> std::process::Command {
-        self.command_of(env!("CARGO_BIN_EXE_switchboard"), arguments)
+        let program = self.program.clone();
+        self.command_of(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_switchboard")), arguments)
     }
 
     /// A command of any program, with the broker's working directory and environment.
