@@ -1,4 +1,4 @@
-//! Subscriptions that something else overtakes.
+//! Subscriptions that something else overtakes, and publications that wait for other nodes.
 
 use std::time::Instant;
 
