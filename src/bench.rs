@@ -43,6 +43,7 @@ use entrance::Seat;
 use identities::{Identities, Identity};
 use messages::{Outgoing, Plan, Sender, Window};
 use meter::{Control, Stop};
+use process::Processes;
 use progress::Progress;
 use report::Report;
 use stamp::Template;
@@ -108,9 +109,10 @@ struct TargetArguments {
     /// Another node of the server at --url, as http://host:port: sockets are opened at each in turn. May be repeated
     #[arg(long = "node", value_name = "URL", requires = "url")]
     nodes: Vec<String>,
-    /// The process id of the server at --url, if it runs on this machine, to measure its memory and CPU
-    #[arg(long, requires = "url")]
-    pid: Option<u32>,
+    /// The process id of the server at --url, if it runs on this machine, to measure its memory and CPU. May be repeated: the sum
+    /// is measured
+    #[arg(long = "pid", value_name = "PID", requires = "url")]
+    pids: Vec<u32>,
     /// The protocol of the server at --url
     #[arg(long, value_enum, default_value = "switchboard")]
     protocol: Protocol,
@@ -189,7 +191,7 @@ struct Bench {
 impl Bench {
     /// Finds or starts the target.
     async fn prepare(arguments: TargetArguments) -> anyhow::Result<Self> {
-        let TargetArguments { url, nodes, workers, pid, protocol, spin, json, credentials } = arguments;
+        let TargetArguments { url, nodes, workers, pids, protocol, spin, json, credentials } = arguments;
         ensure!(
             protocol == Protocol::Switchboard || url.is_some(),
             WrongArguments("--protocol nats needs the --url of a nats-server".to_owned())
@@ -198,16 +200,17 @@ impl Bench {
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let progress = Progress::new();
         progress.wait("starting");
-        let mut control = Control { progress: progress.clone(), stop: Stop::listen()?, process: None, spin };
+        let mut control =
+            Control { progress: progress.clone(), stop: Stop::listen()?, processes: Processes::default(), spin };
         let target = match &url {
-            Some(url) => Target::running(url, pid)?,
+            Some(url) => Target::running(url, pids)?,
             None => Target::start(workers, &control).await?,
         };
         let mut addresses = vec![target.address];
         for node in &nodes {
-            addresses.push(Target::running(node, None)?.address);
+            addresses.push(Target::running(node, Vec::new())?.address);
         }
-        control.process = target.process;
+        control.processes = target.processes.clone();
         let token = credentials.token().map(str::to_owned);
         let client = Client::new(&target.url)?;
         let operator = match target.data_dir() {

@@ -87,7 +87,7 @@ struct Run {
 /// Runs the plan and fills in the report.
 pub(super) fn run(engine: &mut Engine, plan: Plan, control: &Control, report: &mut Report) -> anyhow::Result<()> {
     let Plan { protocol, host, run, seats, senders, window, is_acknowledged, rate, duration, login_flood } = plan;
-    let memory_before = control.process.and_then(super::process::Process::memory);
+    let memory_before = control.processes.memory();
     let count = seats.len();
     let login = format!("username=bench-{run}&password=not-the-password");
     let login = format!(

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     engine::Engine,
-    process::Process,
+    process::Processes,
     progress::Progress,
     report::{self, Latency, Report, thousands},
 };
@@ -57,13 +57,13 @@ impl Stop {
     }
 }
 
-/// Progress line, signals and process of a benchmark.
+/// Progress line, signals and processes of a benchmark.
 #[derive(Clone)]
 pub(super) struct Control {
     pub progress: Progress,
     pub stop: Arc<Stop>,
-    /// The broker's process, if known.
-    pub process: Option<Process>,
+    /// The broker's processes, if known.
+    pub processes: Processes,
     /// Whether to poll without sleeping.
     pub spin: bool,
 }
@@ -199,7 +199,7 @@ impl Meter {
         }
         if now - self.looked_at > LOOK {
             self.looked_at = now;
-            self.memory_peak = self.memory_peak.max(self.control.process.and_then(Process::memory));
+            self.memory_peak = self.memory_peak.max(self.control.processes.memory());
             let rate = self.counts.delivered as f64 * 1e9 / (now.saturating_sub(self.begin).max(1)) as f64;
             let since = |time: u64| Duration::from_nanos(time.saturating_sub(self.begin));
             self.control.progress.running(since(now), since(self.end), format!("{} delivered/s", thousands(rate)));
@@ -221,7 +221,7 @@ impl Meter {
     }
 
     fn snapshot(&self, engine: &Engine, at: u64) -> Snapshot {
-        let cpu = self.control.process.and_then(Process::cpu);
+        let cpu = self.control.processes.cpu();
         Snapshot { at, counts: self.counts, received: engine.received, idle: engine.idle, cpu }
     }
 

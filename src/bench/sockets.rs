@@ -10,7 +10,6 @@ use super::{
     engine::{Ended, Engine, Handler},
     entrance::{Entrance, Opening, Seat, explain},
     meter::{Control, PATIENCE},
-    process::Process,
     report::{Latency, Report},
     wire::{Incoming, Protocol},
 };
@@ -111,12 +110,12 @@ impl Run {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let count = self.entrance.seats.len();
-        let memory = || control.process.and_then(Process::memory);
+        let memory = || control.processes.memory();
         let before = self.settled_memory(engine, control)?;
         let mut peak = before;
         let (mut seats, mut opening) = (0..count, Opening::begin(engine, count, control));
         let begin = engine.now();
-        let (cpu, mut looked_at) = (control.process.and_then(Process::cpu), begin);
+        let (cpu, mut looked_at) = (control.processes.cpu(), begin);
         while self.entrance.ready < count {
             self.entrance.open(engine, &mut seats).context("cannot open a socket")?;
             engine.poll(control.timeout(), self)?;
@@ -130,7 +129,7 @@ impl Run {
         let seconds = (engine.now() - begin) as f64 / 1e9;
         report.handshakes = Some(self.entrance.taken);
         report.handshakes_per_s = Some(self.entrance.taken as f64 / seconds);
-        if let (Some(first), Some(last)) = (cpu, control.process.and_then(Process::cpu)) {
+        if let (Some(first), Some(last)) = (cpu, control.processes.cpu()) {
             report.broker_cpu_cores = Some((last.saturating_sub(first)).as_secs_f64() / seconds);
         }
         self.hold(engine, duration, control)?;
@@ -150,7 +149,7 @@ impl Run {
 
     /// Waits until the broker's memory no longer falls. Returns it.
     fn settled_memory(&mut self, engine: &mut Engine, control: &Control) -> anyhow::Result<Option<u64>> {
-        let memory = || control.process.and_then(Process::memory);
+        let memory = || control.processes.memory();
         let Some(mut now) = memory() else { return Ok(None) };
         control.progress.wait("waiting until the broker's memory has settled");
         let begin = engine.now();
@@ -186,11 +185,11 @@ impl Run {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let count = self.entrance.seats.len();
-        let memory = || control.process.and_then(Process::memory);
+        let memory = || control.processes.memory();
         report.memory_before_bytes = memory();
         self.is_churning = true;
         let begin = engine.now();
-        let (whole, cpu) = (Duration::from_secs_f64(duration), control.process.and_then(Process::cpu));
+        let (whole, cpu) = (Duration::from_secs_f64(duration), control.processes.cpu());
         let mut peak = memory();
         let (mut seats, mut elapsed, mut looked_at) = (0..0, Duration::ZERO, begin);
         let mut progress = (0, begin);
@@ -227,7 +226,7 @@ impl Run {
         report.handshakes = Some(self.entrance.taken);
         let rate = self.entrance.taken as f64 / report.duration_s;
         report.handshakes_per_s = Some(rate);
-        if let (Some(first), Some(last)) = (cpu, control.process.and_then(Process::cpu)) {
+        if let (Some(first), Some(last)) = (cpu, control.processes.cpu()) {
             let cores = (last.saturating_sub(first)).as_secs_f64() / report.duration_s;
             report.broker_cpu_cores = Some(cores);
             if cores > 0.05 {

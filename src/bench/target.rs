@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{meter::Control, process::Process};
+use super::{meter::Control, process::Processes};
 use crate::terminal::WrongArguments;
 
 /// Timeout for the start of a broker.
@@ -49,8 +49,8 @@ pub(super) struct Target {
     pub address: SocketAddr,
     /// Its value for the `Host` header.
     pub host: String,
-    /// The process, if it is on this machine and known.
-    pub process: Option<Process>,
+    /// Its processes, if they are on this machine and known.
+    pub processes: Processes,
     own: Option<Own>,
 }
 
@@ -62,7 +62,7 @@ struct Own {
 
 impl Target {
     /// Checks that a server listens at the URL.
-    pub(super) fn running(url: &str, pid: Option<u32>) -> anyhow::Result<Self> {
+    pub(super) fn running(url: &str, pids: Vec<u32>) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).ok().filter(Url::has_host);
         let Some(parsed) = parsed else {
             bail!(WrongArguments(format!("bad URL {url}: expected something like http://127.0.0.1:8000")));
@@ -89,14 +89,14 @@ impl Target {
         let address = address.with_context(|| {
             format!("no broker at {url}: start it, or leave out --url to measure a broker of its own")
         })?;
-        let process = pid.map(Process);
+        let processes = Processes(pids);
         ensure!(
-            process.is_none_or(|process| process.memory().is_some()),
-            "no process {} here, or this system does not report its memory",
-            pid.unwrap_or_default()
+            processes.0.is_empty() || processes.memory().is_some(),
+            "one of the processes {:?} is not here, or this system does not report its memory",
+            processes.0
         );
         let url = format!("http://{host}:{port}");
-        Ok(Self { url, address, host: format!("{host}:{port}"), process, own: None })
+        Ok(Self { url, address, host: format!("{host}:{port}"), processes, own: None })
     }
 
     /// Starts a broker with this many workers.
@@ -126,8 +126,8 @@ impl Target {
         let mut own = Own { child: command.spawn().context("cannot start a broker")?, dir };
         match control.unless_stopped(own.url()).await {
             Ok(url) => {
-                let process = own.child.id().map(Process);
-                Ok(Self { process, own: Some(own), ..Self::running(&url, None)? })
+                let pids = own.child.id().into_iter().collect();
+                Ok(Self { own: Some(own), ..Self::running(&url, pids)? })
             }
             Err(error) => {
                 own.stop().await;

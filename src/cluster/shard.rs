@@ -6,7 +6,7 @@ mod counts;
 use std::{fmt, sync::LazyLock, time::Duration};
 
 use deadpool_redis::{
-    Manager, Pool, PoolError, Runtime,
+    Connection, Manager, Pool, PoolError, Runtime,
     redis::{AsyncCommands, Client, FromRedisValue, Pipeline, RedisError, Script, pipe},
 };
 use futures_util::{Stream, StreamExt};
@@ -139,16 +139,31 @@ impl Shard {
         Ok(connection.into_on_message().map(|message| message.get_payload_bytes().to_owned()))
     }
 
-    /// Publishes envelopes, each to the inbox of a node, in their order.
+    /// Publishes envelopes, each to the inbox of a node, in their order. Uses the connection that is there, if any, and leaves the one
+    /// that works: the pool would check it with a round trip before each use.
     ///
     /// # Errors
     /// Redis is away, or refuses; then it may have published some nevertheless.
-    pub async fn publish(&self, envelopes: &[(Uuid, Vec<u8>)]) -> Result<(), ShardError> {
+    pub async fn publish(
+        &self,
+        connection: &mut Option<Connection>,
+        envelopes: &[(Uuid, Vec<u8>)],
+    ) -> Result<(), ShardError> {
         let mut commands = pipe();
         for (node, envelope) in envelopes {
             commands.publish(self.names.inbox(*node), envelope.as_slice()).ignore();
         }
-        self.ask(&commands).await
+        let last = connection.take();
+        let published = async {
+            let mut working = match last {
+                Some(last) => last,
+                None => self.pool.get().await?,
+            };
+            commands.query_async::<()>(&mut working).await?;
+            Ok::<_, ShardError>(working)
+        };
+        *connection = Some(timeout(PATIENCE, published).await.map_err(|_| ShardError::Late)??);
+        Ok(())
     }
 
     /// Renews a node's lease, with its record.

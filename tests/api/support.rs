@@ -6,7 +6,7 @@ mod loss;
 mod preload;
 mod program;
 mod raw;
-mod tls;
+pub mod tls;
 
 pub use broker::{Broker, ChangeBroker, Output, create_database};
 pub use loss::LossyProxy;

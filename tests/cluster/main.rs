@@ -16,6 +16,7 @@ mod proxy;
 mod redis;
 mod rooms;
 mod schedule;
+mod servers;
 mod topics;
 mod upgrade;
 #[path = "../api"]

@@ -150,7 +150,7 @@ impl ClusterLink {
             let mut draft = Draft::new(self.cluster.node.envelopes.last());
             draft.push(&envelope::Message::Ping(lease.ping(now)));
             let (shard, from) = (server.shard.clone(), self.incarnation());
-            let sent = async move { shard.publish(&[(from, draft.finish(from, 0))]).await };
+            let sent = async move { shard.publish(&mut None, &[(from, draft.finish(from, 0))]).await };
             context.spawn(sent.into_actor(self).map(move |sent, actor: &mut Self, _| {
                 if let (Err(error), Some(link)) = (sent, actor.links.get(link)) {
                     link.server.failed(&error);

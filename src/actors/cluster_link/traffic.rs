@@ -64,9 +64,9 @@ impl Publisher {
 
 /// Publishes what is queued, without end: at each server one round trip after the other.
 async fn publish(server: Arc<Server>, mut queue: UnboundedReceiver<(Uuid, Vec<u8>)>, backlog: Arc<AtomicUsize>) {
-    let mut envelopes = Vec::new();
+    let (mut envelopes, mut connection) = (Vec::new(), None);
     while queue.recv_many(&mut envelopes, AT_ONCE).await > 0 {
-        if let Err(error) = server.shard.publish(&envelopes).await {
+        if let Err(error) = server.shard.publish(&mut connection, &envelopes).await {
             server.failed(&error);
         }
         let bytes: usize = envelopes.iter().map(|(_, envelope)| envelope.len()).sum();

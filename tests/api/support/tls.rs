@@ -26,13 +26,7 @@ pub struct TlsProxy {
 impl TlsProxy {
     /// Starts a proxy for 127.0.0.1 and writes the authority's certificate to a file.
     pub fn start(broker: &Broker, authority_file: &Path) -> Self {
-        let authority_key = KeyPair::generate().unwrap();
-        let mut authority = CertificateParams::new([]).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        std::fs::write(authority_file, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let (certificate, key) = certified("127.0.0.1", authority_file);
         Self::serve(broker, &certificate, &key)
     }
 
@@ -103,6 +97,18 @@ impl TlsProxy {
         });
         Self { url, _stop: stop }
     }
+}
+
+/// A certificate of a new authority for a name, and its key. Writes the authority's certificate to a file.
+pub fn certified(name: &str, authority_file: &Path) -> (Certificate, KeyPair) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(authority_file, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (certificate, key)
 }
 
 /// The head of a request without the proxy's path. A path outside of it is replaced by one that the broker does not have.
