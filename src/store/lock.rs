@@ -47,9 +47,9 @@ pub(super) fn own_keys(instance: Uuid) -> (i32, i32) {
 /// How long a start waits for the previous broker, or a migration, to release the lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a start waits for the transactions of those that share the database. PostgreSQL ends one of a node that is frozen
-/// after ten seconds.
-const FROZEN: Duration = Duration::from_secs(15);
+/// The same if the database is shared. PostgreSQL ends the open transaction of a node that is frozen after ten seconds: a start waits
+/// for that, or for another start that does.
+const SHARED_PATIENCE: Duration = Duration::from_secs(20);
 
 /// PostgreSQL's code of a lock that was not got in time.
 const LOCK_TIMEOUT: &str = "55P03";
@@ -154,17 +154,17 @@ impl Store {
                 Ok(DatabaseLock(Held::File(file)))
             }
             Database::Postgres(options) => {
+                let patience = if sharing == Sharing::Shared { SHARED_PATIENCE } else { PATIENCE };
                 let began = Instant::now();
                 loop {
                     let session = timeout(PATIENCE, lock_session(options, sharing)).await;
                     if let Some((mut session, mode)) = session.map_err(|_| StoreError::lost())?? {
-                        let patience = if sharing == Sharing::Shared { FROZEN } else { PATIENCE };
                         if close_fence(&mut session, began + patience).await {
                             let session = Box::new(session);
                             return Ok(DatabaseLock(Held::Session { session, sharing, mode }));
                         }
                     }
-                    if began.elapsed() > PATIENCE {
+                    if began.elapsed() > patience {
                         return Err(self.in_use().await);
                     }
                     sleep(PATIENCE / 10).await;
