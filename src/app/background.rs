@@ -139,7 +139,7 @@ async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
             Ok(deleted) => tracing::info!(deleted, "old messages deleted (messages.retention_hours)"),
             Err(error) => tracing::warn!(%error, "cannot delete old messages"),
         }
-        if let Err(error) = store.delete_room_events_before(clock.now() - ROOM_EVENTS).await {
+        if let Err(error) = store.delete_room_events_after(ROOM_EVENTS).await {
             tracing::warn!(%error, "cannot delete old events of rooms");
         }
         if let Err(error) = store.forget_old_logins().await {

@@ -8,7 +8,7 @@ use entity::{
     commands, counters,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Set,
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Set, Statement,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -141,6 +141,20 @@ impl Store {
             };
             (broker, row.started_at.to_utc())
         }))
+    }
+
+    /// The time by the clock of the database, which is the same for all that share it; with SQLite that of this process.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
+        if self.read.backend() != DbBackend::Postgres {
+            return Ok(self.clock.now());
+        }
+        let ask = Statement::from_string(DbBackend::Postgres, "SELECT now() AS now");
+        let row = self.read.query_one_raw(ask).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("the time of the database".to_owned()))?;
+        Ok(row.try_get("", "now")?)
     }
 
     /// Writes and commits a row: only that proves that the database takes writes.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::{messages, room_events, rooms};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
@@ -80,12 +80,13 @@ impl Store {
         Ok(events.into_iter().map(with_message).collect())
     }
 
-    /// Deletes the events that were recorded before this time, in small transactions.
+    /// Deletes the events that were recorded longer ago than this, in small transactions.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_room_events_before(&self, time: DateTime<Utc>) -> Result<u64, StoreError> {
+    pub async fn delete_room_events_after(&self, age: TimeDelta) -> Result<u64, StoreError> {
         use room_events::{Column, Entity};
+        let time = self.database_time().await? - age;
         let mut deleted = 0;
         loop {
             let old = Entity::find().select_only().column(Column::At).filter(Column::At.lt(time));

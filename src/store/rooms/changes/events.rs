@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use entity::{room_events, rooms};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Set,
-    sea_query::{CaseStatement, Expr},
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter,
+    sea_query::{CaseStatement, Expr, Query},
 };
 use uuid::Uuid;
 
@@ -36,13 +36,8 @@ pub(super) async fn record<C: ConnectionTrait>(
             (Some((room, event)), _) => {
                 let last = last_events.entry(room).or_insert_with(|| last_before(room));
                 *last += 1;
-                rows.push(room_events::ActiveModel {
-                    room_id: Set(room.0),
-                    sequence: Set(*last),
-                    broker: Set(broker),
-                    event: Set(serde_json::to_string(&event).map_err(|error| DbErr::Json(error.to_string()))?),
-                    at: Set(work.now.into()),
-                });
+                let event = serde_json::to_string(&event).map_err(|error| DbErr::Json(error.to_string()))?;
+                rows.push([Expr::value(room.0), Expr::value(*last), Expr::value(broker), Expr::value(event)]);
                 Some(Position::Event(*last))
             }
             (None, Some(room)) => {
@@ -52,11 +47,23 @@ pub(super) async fn record<C: ConnectionTrait>(
         };
         placed.push(Ok(Placed { outcome, position }));
     }
+    // by the clock of the database, since those of nodes may differ by more than events are kept
+    let at = match work.transaction.get_database_backend() {
+        DbBackend::Postgres => Expr::current_timestamp(),
+        _ => Expr::value(work.now),
+    };
     let sizes = pieces(rows.len());
     let mut rows = rows.into_iter();
     for size in sizes {
-        let rows = rows.by_ref().take(size);
-        room_events::Entity::insert_many(rows).exec_without_returning(work.transaction).await?;
+        use room_events::Column;
+        let mut insert = Query::insert();
+        insert.into_table(room_events::Entity);
+        insert.columns([Column::RoomId, Column::Sequence, Column::Broker, Column::Event, Column::At]);
+        for row in rows.by_ref().take(size) {
+            let values = row.into_iter().chain([at.clone()]);
+            insert.values(values).map_err(|error| DbErr::Custom(error.to_string()))?;
+        }
+        work.transaction.execute(&insert).await?;
     }
     let last_events: Vec<_> = last_events.into_iter().collect();
     for some in last_events.chunks(super::CHUNK) {
