@@ -140,12 +140,19 @@ pub(super) async fn join(
     session.exchange(identity.clone());
     let (client, stamp) = (account.id, session.id());
     broker.clients.connect(session, dialect.kind(), account).await?;
-    if dialect == Dialect::Device
-        && broker.cluster.is_shared()
-        && let Err(error) = broker.messages.note_socket(client, stamp).await
-    {
-        // messages that this node and others store at the same time may then come in another order
-        tracing::debug!(%error, device = %client, "cannot store that a device has a new socket");
+    if dialect == Dialect::Device && broker.cluster.is_shared() {
+        match broker.messages.note_socket(client, stamp).await {
+            Ok(newest) if newest > stamp => {
+                // what it sends would be refused, and at the other node it would count as the older one
+                delivery::note_id(newest);
+                return Err(JoinError::Outdated);
+            }
+            Ok(_) => {}
+            // messages that this node and others store at the same time may then come in another order
+            Err(error) => {
+                tracing::debug!(%error, device = %client, "cannot store that a device has a new socket");
+            }
+        }
     }
     broker.accounts.confirm(&identity).await?;
     Ok(identity.expires_at)

@@ -42,6 +42,10 @@ pub enum JoinError {
     /// The client has as many sockets as it may.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The device had a socket at another node, with a higher stamp, of which this node did not know. The next one has a higher
+    /// stamp still.
+    #[error("a newer socket of this device was opened at another node: try again")]
+    Outdated,
 }
 
 impl JoinError {
@@ -51,6 +55,7 @@ impl JoinError {
             Self::Identity(error) => error.told(),
             Self::Connect(ConnectError::OverLimit(exceeded)) => (ErrorCode::TooManyRequests, exceeded.to_string()),
             Self::Connect(ConnectError::Stopped(_)) => (ErrorCode::InternalError, INTERNAL_ERROR.to_owned()),
+            Self::Outdated => (ErrorCode::ClusterUnavailable, self.to_string()),
         }
     }
 
@@ -60,7 +65,8 @@ impl JoinError {
             Self::Identity(IdentityError::InvalidCredentials) => CloseCode::Unauthorized,
             Self::Identity(IdentityError::InactiveUser) => CloseCode::Forbidden,
             Self::Identity(IdentityError::Store(StoreError::Unavailable(_)))
-            | Self::Connect(ConnectError::OverLimit(_)) => CloseCode::TryAgainLater,
+            | Self::Connect(ConnectError::OverLimit(_))
+            | Self::Outdated => CloseCode::TryAgainLater,
             Self::Identity(IdentityError::Store(_)) | Self::Connect(ConnectError::Stopped(_)) => CloseCode::ServerError,
         }
     }

@@ -105,21 +105,29 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
-    /// Stores that a device has a socket with this stamp. From then on messages through older ones are refused.
+    /// Stores that a device has a socket with this stamp. From then on messages through older ones are refused. Returns the stamp
+    /// of the newest one, which is another if that is stored already.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<(), StoreError> {
+    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<u64, StoreError> {
         // microseconds since 1970
-        let stamp = i64::try_from(stamp).unwrap_or(i64::MAX);
+        let own = i64::try_from(stamp).unwrap_or(i64::MAX);
         let transaction = self.begin_essential().await?;
-        Devices::update_many()
+        let noted = Devices::update_many()
             .filter(Column::Uuid.eq(device.uuid()))
-            .filter(Column::NewestSocket.lt(stamp))
-            .col_expr(Column::NewestSocket, Expr::value(stamp))
+            .filter(Column::NewestSocket.lt(own))
+            .col_expr(Column::NewestSocket, Expr::value(own))
             .exec(&transaction)
             .await?;
-        Ok(transaction.commit().await?)
+        let newest = if noted.rows_affected == 0 {
+            let newest = Devices::find_by_id(device.uuid()).select_only().column(Column::NewestSocket);
+            newest.into_tuple::<i64>().one(&transaction).await?
+        } else {
+            None
+        };
+        transaction.commit().await?;
+        Ok(newest.map_or(stamp, |newest| stamp.max(newest.unsigned_abs())))
     }
 
     /// The highest stamp of a device's socket: sockets of this process must have higher ones, whatever the clock says.

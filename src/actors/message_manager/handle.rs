@@ -101,11 +101,12 @@ impl Messages {
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
     }
 
-    /// With other nodes: stores that a device has a new socket. From then on messages through older ones are refused.
+    /// With other nodes: stores that a device has a new socket. From then on messages through older ones are refused. Returns
+    /// the stamp of the newest one, which is another if that is stored already.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<(), StoreError> {
+    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<u64, StoreError> {
         self.store.note_socket(device, stamp).await
     }
 

@@ -92,6 +92,7 @@ impl From<JoinError> for ApiError {
             JoinError::Identity(IdentityError::InactiveUser) => Self::InactiveAtHandshake,
             JoinError::Identity(error) => error.into(),
             JoinError::Connect(error) => error.into(),
+            JoinError::Outdated => Self::Message(ErrorCode::ClusterUnavailable, error.to_string()),
         }
     }
 }

@@ -230,9 +230,11 @@ async fn a_message_through_a_socket_that_its_sender_has_replaced_is_refused() {
         }
     };
     assert_eq!(send("1", Some(5)).await, Ok(()));
-    fixture.store.note_socket(anna, 7).await.unwrap();
+    assert_eq!(fixture.store.note_socket(anna, 7).await.unwrap(), 7);
     // an older one comes late
-    fixture.store.note_socket(anna, 6).await.unwrap();
+    assert_eq!(fixture.store.note_socket(anna, 6).await.unwrap(), 7);
+    assert_eq!(fixture.store.note_socket(anna, 7).await.unwrap(), 7);
+    assert_eq!(fixture.store.note_socket(ClientId::random(), 6).await.unwrap(), 6);
     assert_eq!(send("2", Some(5)).await, Err(MessageRefusal::SocketReplaced));
     assert_eq!(send("3", Some(7)).await, Ok(()));
     // not through a socket
