@@ -1,4 +1,4 @@
-//! A proxy between a node and Redis that can be cut or held up.
+//! A proxy between a node and Redis that can be cut, held up, or led to another server.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -20,10 +20,17 @@ pub enum Way {
     Held,
 }
 
+/// Where the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Route {
+    server: SocketAddr,
+    way: Way,
+}
+
 /// Listens for a node, and passes its bytes on.
 pub struct Proxy {
     address: SocketAddr,
-    way: Arc<watch::Sender<Way>>,
+    route: Arc<watch::Sender<Route>>,
 }
 
 impl Proxy {
@@ -31,15 +38,15 @@ impl Proxy {
     pub async fn of(server: SocketAddr) -> Self {
         let address = own_address();
         let listener = TcpListener::bind(address).await.unwrap();
-        let way = Arc::new(watch::Sender::new(Way::Open));
-        let of_connections = way.clone();
+        let route = Arc::new(watch::Sender::new(Route { server, way: Way::Open }));
+        let of_connections = route.clone();
         tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
-                tokio::spawn(pass_on(client, server, of_connections.subscribe()));
+                tokio::spawn(pass_on(client, of_connections.subscribe()));
             }
         });
-        Self { address, way }
+        Self { address, route }
     }
 
     pub fn url(&self) -> String {
@@ -47,24 +54,30 @@ impl Proxy {
     }
 
     pub fn set(&self, way: Way) {
-        self.way.send_replace(way);
+        self.route.send_modify(|route| route.way = way);
+    }
+
+    /// Leads new connections to this server, and closes those to another one.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.route.send_modify(|route| route.server = server);
     }
 }
 
-async fn pass_on(mut client: TcpStream, server: SocketAddr, mut way: watch::Receiver<Way>) {
-    if *way.borrow_and_update() == Way::Cut {
+async fn pass_on(mut client: TcpStream, mut route: watch::Receiver<Route>) {
+    let began = *route.borrow_and_update();
+    if began.way == Way::Cut {
         return;
     }
-    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    let Ok(mut server) = TcpStream::connect(began.server).await else { return };
     let (mut there, mut back) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let now = *way.borrow_and_update();
-        if now == Way::Cut {
+        let now = *route.borrow_and_update();
+        if now.way == Way::Cut || now.server != began.server {
             return;
         }
-        let is_open = now == Way::Open;
+        let is_open = now.way == Way::Open;
         let written = tokio::select! {
-            _ = way.changed() => continue,
+            _ = route.changed() => continue,
             read = client.read(&mut there), if is_open => match read {
                 Ok(read) if read > 0 => server.write_all(&there[..read]).await,
                 _ => return,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -11,10 +11,17 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Connection};
 use tokio::{task::JoinHandle, time::interval};
 
-use super::World;
+use super::world::World;
 use crate::api::support::{Broker, chat::Person, until};
 
 pub const PEOPLE: usize = 4;
+
+/// The name and the password of a user.
+pub fn login(index: usize) -> (String, String) {
+    let name = format!("writer{index}");
+    let password = format!("password of {name}");
+    (name, password)
+}
 
 /// The room, and what each user has got, whatever its socket.
 pub struct Room {
@@ -61,7 +68,7 @@ impl Room {
     pub async fn create(broker: &Broker) -> Self {
         let (mut id, mut people) = (None, Vec::new());
         for index in 0..PEOPLE {
-            let person = Person::user(broker, &format!("writer{index}")).await;
+            let person = Person::user(broker, &login(index).0).await;
             let id = match id {
                 Some(id) => id,
                 None => *id.insert(person.room("room").await),
@@ -89,8 +96,8 @@ impl Room {
     }
 
     /// Waits until all have got all that is stored. Returns the number of messages.
-    pub async fn check(&self, url: &str) -> usize {
-        let client = Client::new(url).unwrap().with_token(self.people[0].0.token().unwrap());
+    pub async fn check(&self, node: &Client) -> usize {
+        let client = node.clone().with_token(self.people[0].0.token().unwrap());
         let person = Person { client, name: String::new(), who: Value::Null };
         let mut stored = Vec::new();
         for (index, (_, got)) in self.people.iter().enumerate() {
@@ -108,8 +115,9 @@ impl Room {
 
 impl Writer {
     async fn run(mut self) {
-        while !self.world.is_over.load(Ordering::Relaxed) {
-            if let Some(socket) = self.world.connect(&self.client, "/ws/auth", &mut self.random).await {
+        let who = format!("user {}", self.index);
+        while !self.world.is_over() {
+            if let Some((_, socket)) = self.world.connect(&who, &self.client, "/ws/auth", &mut self.random).await {
                 self.serve(socket).await;
             }
         }
@@ -126,7 +134,7 @@ impl Writer {
         let mut ticks = interval(Duration::from_millis(100));
         let (mut is_joined, mut sent, mut own) = (false, 0, 0);
         let moves_after = self.random.random_range(10..100);
-        while !self.world.is_over.load(Ordering::Relaxed) {
+        while !self.world.is_over() {
             tokio::select! {
                 frame = socket.next_frame() => match frame {
                     // it may not join now
@@ -138,7 +146,7 @@ impl Writer {
                     Err(_) => return,
                 },
                 _ = ticks.tick() => {
-                    let is_sending = self.world.is_sending.load(Ordering::Relaxed);
+                    let is_sending = self.world.is_sending();
                     if is_sending && (sent == moves_after || sent > own + 30) {
                         return;
                     }
@@ -165,7 +173,7 @@ impl Writer {
         };
         for message in messages {
             if let Err(finding) = self.got.lock().unwrap().read(message) {
-                self.world.finding(format!("to user {}: {finding}", self.index));
+                self.world.finding(&format!("to user {}: {finding}", self.index));
             }
         }
         let own = format!("{}.{}-", self.index, self.sockets);
