@@ -71,6 +71,7 @@ pub struct Http {
     pub public_sockets: bool,
     pub cors_origins: Vec<String>,
     pub trusted_proxies: Vec<Network>,
+    pub shutdown_delay_secs: u64,
     pub drain_secs: u64,
     pub close_spread_secs: u64,
 }

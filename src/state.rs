@@ -71,6 +71,7 @@ pub struct Broker {
     pub cluster: Cluster,
     pub(crate) requests: Mutex<Budgets<ClientId>>,
     pub(crate) requests_of_addresses: Mutex<Budgets<IpAddr>>,
+    pub(crate) stopping: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) readiness: Readiness,
     pub(crate) supervision: Supervision,
@@ -109,7 +110,17 @@ impl Broker {
         spend(&self.requests_of_addresses, address, "limits.requests_per_second_per_address")
     }
 
-    /// Whether the server is stopping.
+    /// Whether the server has been told to stop. It drains after `http.shutdown_delay_secs`.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The server has been told to stop.
+    pub(crate) fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server refuses requests, since it stops.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }

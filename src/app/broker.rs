@@ -60,6 +60,7 @@ pub(super) fn broker(
     Broker {
         requests: budget(limits.requests_per_second),
         requests_of_addresses: budget(limits.requests_per_second_per_address),
+        stopping: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         readiness: Readiness::new(store, journal.clone()),
         supervision,

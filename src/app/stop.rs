@@ -1,6 +1,6 @@
 //! The end: clients are told, and what they were told is written.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use actix::MailboxError;
 use actix_web::dev::ServerHandle;
@@ -12,21 +12,36 @@ use crate::{delivery::CloseAll, protocol::close_code::CloseCode, state::Broker};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Application {
-    /// Serves until `stop` completes, then drains: new sockets are refused, all sockets are closed with 1001, and the
-    /// records that are queued are written to the database.
+    /// Serves until `told_to_stop` completes, and for `http.shutdown_delay_secs` more or until it completes again. Then drains: new
+    /// sockets are refused, all sockets are closed with 1001, and the records that are queued are written to the database. When
+    /// `told_to_stop` completes once more, the process ends at once.
     ///
     /// # Errors
     /// The HTTP server failed or ended by itself.
-    pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn run_until_stopped(self, mut told_to_stop: impl AsyncFnMut() + 'static) -> anyhow::Result<()> {
         let handle = self.server.handle();
         let mut server = actix_web::rt::spawn(self.server);
+        let stopping = async {
+            told_to_stop().await;
+            self.broker.begin_stopping();
+            let delay = Duration::from_secs(self.broker.settings.http.shutdown_delay_secs);
+            if !delay.is_zero() {
+                tracing::info!(?delay, "stopping after http.shutdown_delay_secs");
+                // a second signal ends the delay
+                let _ = tokio::time::timeout(delay, told_to_stop()).await;
+            }
+        };
         tokio::select! {
-            () = stop => {}
+            () = stopping => {}
             ended = &mut server => {
                 ended??;
                 anyhow::bail!("the HTTP server ended by itself");
             }
         }
+        actix_web::rt::spawn(async move {
+            told_to_stop().await;
+            std::process::exit(1);
+        });
         self.broker.begin_draining();
         self.broker.cluster.begin_to_leave();
         self.broker.supervision.stop();

@@ -39,21 +39,13 @@ pub(super) async fn run(arguments: Arguments, envelopes: EnvelopeVersions) -> an
     // an error is ignored: the parent process may have closed stdout
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
-    let stop = async move {
+    let told_to_stop = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // a second signal ends the process at once
-        actix_web::rt::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            std::process::exit(1);
-        });
     };
-    application.run_until_stopped(stop).await
+    application.run_until_stopped(told_to_stop).await
 }
 
 fn text_banner(application: &Application, data_dir: &str, flags: &str) -> String {

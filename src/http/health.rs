@@ -58,7 +58,7 @@ pub struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away or full", body = Readiness)))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = tokio::time::timeout(PATIENCE, broker.database_readiness()).await.unwrap_or("away");
-    let draining = broker.is_draining();
+    let draining = broker.is_stopping();
     let ready = matches!(database, "ok" | NEARLY_FULL) && !draining;
     let trouble = broker.gateways.trouble();
     let redis = match broker.cluster.is_up() {

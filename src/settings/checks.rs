@@ -66,6 +66,7 @@ impl Settings {
         for (key, value, most) in [
             // of the framework
             ("http.workers", http.workers as u64, 512),
+            ("http.shutdown_delay_secs", http.shutdown_delay_secs, A_YEAR),
             ("http.drain_secs", http.drain_secs, A_YEAR),
             ("http.close_spread_secs", http.close_spread_secs, A_YEAR),
             // memory is taken for each at the start

@@ -548,6 +548,31 @@ async fn stop(signal: &str) {
 }
 
 #[tokio::test]
+async fn a_broker_with_a_delay_serves_on_without_being_ready_until_another_signal_or_its_end() {
+    let mut broker = Broker::with().set("HTTP__SHUTDOWN_DELAY_SECS", "300").start().await;
+    let (_, _, mut alice) = broker.connected("Alice").await;
+    broker.signal("TERM");
+    until(async || get(&broker.client(), "/readyz").await.0 == 503).await;
+    let (_, body) = get(&broker.client(), "/readyz").await;
+    assert_eq!((&body["status"], &body["draining"]), (&json!("unavailable"), &json!(true)), "{body}");
+    let (client, bob) = broker.device("Bob").await;
+    let mut socket = open(&client, "/ws").await;
+    next_of_type(&mut socket, "connection").await;
+    alice.send_text(json!({ "to": bob.uuid, "msgid": "1", "content": "hello" }).to_string()).await.unwrap();
+    next_of_type(&mut alice, "sent").await;
+    assert_eq!(next(&mut socket).await["content"], "hello");
+    broker.signal("TERM");
+    assert_eq!(close_code(&mut socket).await, 1001);
+    assert_eq!(broker.ended().await, Some(0));
+
+    let mut broker = Broker::with().set("HTTP__SHUTDOWN_DELAY_SECS", "1").start().await;
+    let (_, _, mut alice) = broker.connected("Alice").await;
+    broker.signal("INT");
+    assert_eq!(close_code(&mut alice).await, 1001);
+    assert_eq!(broker.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
     let mut broker = Broker::with().set("HTTP__DRAIN_SECS", "1").start().await;
     let (client, _) = broker.device("Alice").await;
