@@ -14,6 +14,7 @@ mod other_nodes;
 mod outcomes;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use std::{
     collections::HashMap,
@@ -34,7 +35,7 @@ pub use self::{
 };
 use self::{
     look::Looks,
-    messages::{Failed, FromSession, MarkSettled, Pump, Resume, SendOverHttp, Sender, Told, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Pump, Resume, SendOverHttp, Sender, Withdraw},
 };
 use super::{
     command_dispatcher::{ClientReady, SessionGone},
@@ -45,9 +46,13 @@ use crate::{
     clock::Clock,
     cluster::Backplane,
     delivery::{Mark, Relays, SessionHandle},
-    domain::messages::{
-        change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence},
-        deliveries::{Admission, Deliveries, Next},
+    domain::{
+        ids::DeliveryId,
+        messages::{
+            change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence},
+            deliveries::{Admission, Deliveries, Next},
+            updates::ToldUpdates,
+        },
     },
     store::{Store, StoreError},
 };
@@ -88,6 +93,8 @@ pub enum Asker {
     },
     /// The search for messages that have expired.
     Expiry,
+    /// The session of a sender that has been told how its message has ended.
+    Told(SessionHandle),
     Nobody,
 }
 
@@ -102,6 +109,7 @@ impl Asker {
             | Self::Withdraw(_)
             | Self::Take(_)
             | Self::Expiry
+            | Self::Told(_)
             | Self::Nobody => None,
         }
     }
@@ -120,6 +128,9 @@ pub struct MessageManager {
     /// the one timer for messages that go again, and the time to which it is set
     retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
+    told: ToldUpdates,
+    /// sessions that have been told how these messages ended, which the database has refused to record
+    unrecorded: Vec<(SessionHandle, DeliveryId)>,
     /// when the next message expires; `None`: it is not known, or none does
     next_expiry: Option<DateTime<Utc>>,
     /// answers to messages that nobody has sent
@@ -142,6 +153,8 @@ impl MessageManager {
             is_pumping: false,
             retry_timer: None,
             looks: Looks::default(),
+            told: ToldUpdates::default(),
+            unrecorded: Vec::new(),
             next_expiry: None,
             unknown_answers: 0,
             backplane,
@@ -331,16 +344,6 @@ impl Handler<Failed> for MessageManager {
     fn handle(&mut self, Failed(updates): Failed, context: &mut Self::Context) {
         for update in updates {
             self.end(&update, context);
-        }
-    }
-}
-
-impl Handler<Told> for MessageManager {
-    type Result = ();
-
-    fn handle(&mut self, Told(ids): Told, context: &mut Self::Context) {
-        for id in ids {
-            self.ask(MessageChange::Told(id), Asker::Nobody, context);
         }
     }
 }

@@ -2,12 +2,13 @@
 //! acknowledges or rejects them, or they fail, expire or are cancelled.
 //!
 //! The database decides what becomes of each ([`change`]); [`deliveries`] decides when which of them go to a connected
-//! recipient.
+//! recipient, and [`updates`] remembers which senders have been told how they ended.
 
 pub mod change;
 pub mod deliveries;
 #[cfg(test)]
 pub(crate) mod table;
+pub mod updates;
 
 use std::time::Duration;
 

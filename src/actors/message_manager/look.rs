@@ -6,10 +6,9 @@ use actix::{Addr, AsyncContext, Context, Handler};
 
 use super::{
     Asker, MessageManager, RETRY,
-    messages::{Expired, Found, Looked, Told},
+    messages::{Expired, Found, Looked, TellUpdates},
 };
 use crate::{
-    clock::Clock,
     delivery::{Relays, SessionHandle},
     domain::{
         ids::ClientId,
@@ -18,7 +17,6 @@ use crate::{
             change::{Ending, MessageChange},
         },
     },
-    protocol::outbound,
     store::{Store, StoreError},
 };
 
@@ -124,7 +122,6 @@ impl Handler<Looked> for MessageManager {
                             self.relays.clone(),
                             context.address(),
                             (party, session),
-                            self.clock.clone(),
                         ));
                     }
                 }
@@ -135,13 +132,12 @@ impl Handler<Looked> for MessageManager {
     }
 }
 
-/// Tells a sender how its messages have ended since it was last connected.
+/// Has a sender told how its messages have ended since it was last connected.
 async fn tell_updates(
     store: Store,
     relays: Arc<Relays>,
     manager: Addr<MessageManager>,
     (sender, session): (Party, SessionHandle),
-    clock: Clock,
 ) {
     let mut after = None;
     loop {
@@ -157,15 +153,7 @@ async fn tell_updates(
         let Some(last) = updates.last() else { return };
         after = Some(last.id);
         relays.drained(&session).await;
-        let mut told = Vec::with_capacity(updates.len());
-        for update in &updates {
-            if relays.deliver(&session, &[outbound::delivery_update(update, clock.now()).as_bytes()]) {
-                told.push(update.id);
-            }
-        }
-        let is_open = told.len() == updates.len();
-        manager.do_send(Told(told));
-        if !is_open {
+        if !manager.send(TellUpdates { session: session.clone(), updates }).await.unwrap_or(false) {
             return;
         }
     }

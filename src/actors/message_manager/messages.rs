@@ -90,10 +90,18 @@ pub struct SenderReady(pub ClientId);
 #[rtype(result = "()")]
 pub(super) struct Failed(pub(super) Vec<MessageUpdate>);
 
-/// Senders have been told how these messages have ended.
+/// The database says that these messages of a sender have ended. Returns whether its session has been told all of that.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct TellUpdates {
+    pub(super) session: SessionHandle,
+    pub(super) updates: Vec<MessageUpdate>,
+}
+
+/// It is tried again to record that senders have been told.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Told(pub(super) Vec<DeliveryId>);
+pub(super) struct RecordTold;
 
 /// It is known for which of these recipients messages wait, and which of these senders are to be told something; `None`: the
 /// database has failed.

@@ -111,18 +111,6 @@ impl MessageManager {
         self.ring_end(update, is_told);
     }
 
-    /// Tells a sender that is connected to this node how its message has ended. Returns whether it is.
-    pub(super) fn tell_sender(&mut self, update: &MessageUpdate, context: &mut Context<Self>) -> bool {
-        let Some(session) = self.directory.subscriber(update.from.client) else { return false };
-        let is_sender = session.incarnation() == update.from.incarnation;
-        let is_told = is_sender
-            && self.relays.deliver(&session, &[outbound::delivery_update(update, self.clock.now()).as_bytes()]);
-        if is_told {
-            self.ask(MessageChange::Told(update.id), Asker::Nobody, context);
-        }
-        is_told
-    }
-
     fn taken(
         &mut self,
         to: ClientId,
@@ -254,6 +242,9 @@ impl Journaling for MessageManager {
                     // whoever asked may be gone
                     let _ = asker.send(outcome);
                 }
+            }
+            (MessageChange::Told(id), Asker::Told(session)) => {
+                self.told_recorded(session, *id, outcome.is_ok(), context)
             }
             (_, Asker::Mark { mark, .. }) => self.relays.mark(&mark),
             (_, Asker::Expiry) => self.look_for_expired_later(outcome.is_err(), context),

@@ -3,9 +3,12 @@
 use actix::Addr;
 use chrono::TimeDelta;
 
-use super::{messages::Told, *};
+use super::{messages::TellUpdates, *};
 use crate::{
-    actors::journal::{Performed, Places, testing::TestJournal},
+    actors::{
+        HealthCheck,
+        journal::{Performed, Places, testing::TestJournal},
+    },
     cluster::LocalBackplane,
     delivery::{
         SessionKind,
@@ -219,6 +222,52 @@ async fn a_refusal_and_a_failing_database_are_told_and_leave_the_window_open() {
     scene.journal.write(vec![accepted(2, MessageState::PendingAck)]).await;
     assert_eq!(recipient.next().await, object("2"));
     // nothing is left to do for those that were refused
-    scene.manager.send(Told(Vec::new())).await.unwrap();
+    scene.manager.send(HealthCheck).await.unwrap();
     assert!(scene.journal.is_idle());
+}
+
+#[actix_web::test]
+async fn a_session_is_told_once_how_a_message_has_ended_whoever_finds_it() {
+    let (scene, anna, pump) = (Scene::new().await, device("anna"), device("pump"));
+    let mut sender = scene.connect(&anna).await;
+    let update = |id: i64| MessageUpdate {
+        id: DeliveryId(id),
+        from: party(&anna),
+        to: pump.id,
+        msgid: id.to_string(),
+        state: MessageState::Delivered,
+    };
+    let found = async |peer: &Peer, ids: &[i64]| {
+        let updates = ids.iter().map(|id| update(*id)).collect();
+        assert!(scene.manager.send(TellUpdates { session: peer.session.clone(), updates }).await.unwrap());
+    };
+    let by_another_node = async |id: i64| {
+        scene.manager.send(Bell::Ended { update: update(id), is_told: false }).await.unwrap();
+    };
+    found(&sender, &[1, 2]).await;
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(changes[..], [MessageChange::Told(DeliveryId(1)), MessageChange::Told(_)]), "{changes:?}");
+    // a second look, while it is not recorded that the sender was told, and another node
+    found(&sender, &[1, 2, 3]).await;
+    by_another_node(2).await;
+    done.send(Performed::Done(Ok(vec![MessageDecided::Done, MessageDecided::Done]))).unwrap();
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(changes[..], [MessageChange::Told(DeliveryId(3))]), "{changes:?}");
+    // it is recorded again until it is
+    done.send(Performed::Done(Err(StoreError::lost()))).unwrap();
+    let (changes, done) = scene.journal.batch().await;
+    assert!(matches!(changes[..], [MessageChange::Told(DeliveryId(3))]), "{changes:?}");
+    done.send(Performed::Done(Ok(vec![MessageDecided::Done]))).unwrap();
+    // one that comes late
+    for id in 1..=4 {
+        by_another_node(id).await;
+    }
+    for id in 1..=4 {
+        let told = sender.json().await;
+        assert_eq!((&told["type"], &told["msgid"]), (&"delivery_update".into(), &id.to_string().into()), "{told}");
+    }
+    // another session of the sender knows nothing of that
+    let mut newer = Peer::of(&anna).await;
+    found(&newer, &[3]).await;
+    assert_eq!(newer.json().await["msgid"], "3");
 }
