@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Connection};
 
 use crate::{
-    api::support::{close_code, get, next, next_of_type, post, until},
+    api::support::{close_code, get, next, next_of_type, post, until, within},
     nodes::{Shared, at, connect, device, knows},
+    proxy::Way,
 };
 
 /// Publishes to a topic. Returns the text of the receipt.
@@ -85,6 +86,33 @@ async fn over_http_any_node_publishes_subscribes_and_ends_subscriptions_of_a_cli
     assert_eq!(status, 200, "{ended}");
     let (status, receipt) = post(&publisher, "/topics/publish", publishing).await;
     assert_eq!((status, &receipt["message"]), (200, &json!("Message sent to 0 subscribers")), "{receipt}");
+}
+
+#[tokio::test]
+async fn a_subscription_of_a_client_elsewhere_is_answered_when_all_nodes_know_it() {
+    let shared = Shared::start().await;
+    let ([three, two], proxy, operator) = shared.nodes_with_proxy().await;
+    let one = shared.node().start().await;
+    for node in [&one, &two, &three] {
+        knows(&at(&operator, node), 3).await;
+    }
+    let (publisher, _, mut sender) = device("publisher", &three).await;
+    publisher.create_topic("t").await.unwrap();
+    publisher.subscribe("t").await.unwrap();
+    let (reader, _, mut socket) = device("reader", &two).await;
+    let (reader, shown) = (at(&reader, &one), at(&reader, &one));
+    proxy.set(Way::Held);
+    let subscribing = tokio::spawn(async move { reader.subscribe("t").await });
+    // the subscription is there
+    until(async || get(&shown, "/topics/t").await.1["subscriber_count"] == 2).await;
+    for _ in 0..20 {
+        assert_eq!(get(&shown, "/topics/t").await.1["subscriber_count"], 2);
+    }
+    assert!(!subscribing.is_finished());
+    proxy.set(Way::Open);
+    within(subscribing).await.unwrap().unwrap();
+    assert_eq!(publish(&mut sender, "t", "first").await, "Message sent to 1 subscribers");
+    assert_eq!(content(&mut socket).await, "first");
 }
 
 #[tokio::test]

@@ -71,8 +71,17 @@ pub(super) struct Topics {
     changed: HashSet<(String, bool)>,
     /// publications by their numbers
     publications: HashMap<u64, Publication>,
-    questions: HashMap<u64, (Uuid, Instant, oneshot::Sender<Answer>)>,
+    questions: HashMap<u64, Asked>,
     last_question: u64,
+}
+
+/// A question that has no answer yet.
+struct Asked {
+    node: Uuid,
+    since: Instant,
+    /// the other node itself waits for all others before it answers
+    is_long: bool,
+    answer: oneshot::Sender<Answer>,
 }
 
 /// A publication that has not reached all nodes yet.
@@ -121,15 +130,15 @@ impl ClusterLink {
 
     /// The answer to a question has come.
     pub(super) fn answered(&mut self, number: u64, answer: Answer) {
-        if let Some((_, _, asker)) = self.topics.questions.remove(&number) {
-            // it may be gone
-            let _ = asker.send(answer);
+        if let Some(asked) = self.topics.questions.remove(&number) {
+            // whoever asked may be gone
+            let _ = asked.answer.send(answer);
         }
     }
 
     /// Nothing more comes from a node.
     pub(super) fn forget_topics(&mut self, node: Uuid) {
-        self.topics.questions.retain(|_, (of, _, _)| *of != node);
+        self.topics.questions.retain(|_, asked| asked.node != node);
         for number in self.topics.publications.keys().copied().collect::<Vec<_>>() {
             self.publication_reached(number, node, 0);
         }
@@ -137,7 +146,10 @@ impl ClusterLink {
 
     /// Nodes that have not answered in time have reached nobody, as far as is known.
     pub(super) fn give_up_topics(&mut self, now: Instant, patience: Duration) {
-        self.topics.questions.retain(|_, (_, since, _)| now.duration_since(*since) < patience);
+        self.topics.questions.retain(|_, asked| {
+            let patience = if asked.is_long { 2 * patience } else { patience };
+            now.duration_since(asked.since) < patience
+        });
         let is_late = |publication: &Publication| now.duration_since(publication.since) >= patience;
         let late: Vec<_> = self.topics.publications.extract_if(|_, publication| is_late(publication)).collect();
         for (number, Publication { clients, .. }) in late {
@@ -223,7 +235,8 @@ impl Handler<Ask> for ClusterLink {
         }
         self.topics.last_question += 1;
         let number = self.topics.last_question;
-        self.topics.questions.insert(number, (node, Instant::now(), answer));
+        let is_long = matches!(question, Question::Subscribe { .. });
+        self.topics.questions.insert(number, Asked { node, since: Instant::now(), is_long, answer });
         self.push(node, &envelope::Message::Ask { number, question }, context);
     }
 }

@@ -144,8 +144,19 @@ impl Handler<FromNodes> for TopicManager {
                 }
             }
             FromNodes::Asked { node, number, question } => {
+                let is_subscription = matches!(question, Question::Subscribe { .. });
                 let answer = self.answer_node(question);
-                self.backplane.send(node, envelope::Message::Answer { number, answer });
+                let backplane = self.backplane.clone();
+                if is_subscription && answer == Answer::Yes {
+                    self.tell_interest();
+                    // so that what is published elsewhere after the answer comes here
+                    actix::spawn(async move {
+                        backplane.announced().await;
+                        backplane.send(node, envelope::Message::Answer { number, answer });
+                    });
+                } else {
+                    backplane.send(node, envelope::Message::Answer { number, answer });
+                }
             }
             FromNodes::Missed => self.look_for_missed(context),
             FromNodes::TopicChanged { topic, is_deleted } => {
