@@ -29,7 +29,6 @@ mod topics;
 mod traffic;
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -83,8 +82,6 @@ pub struct ClusterLink {
     topics: Topics,
     rooms: Rooms,
     congestion: Congestion,
-    /// peers that stop
-    leaving: HashSet<Uuid>,
 }
 
 /// What the ClusterLink uses and tells; it links itself to the servers once it knows that.
@@ -136,7 +133,6 @@ impl ClusterLink {
                 topics: Topics::default(),
                 rooms: Rooms::default(),
                 congestion: Congestion::default(),
-                leaving: HashSet::new(),
             }
         })
     }
@@ -151,7 +147,7 @@ impl ClusterLink {
             // from itself alone
             envelope::Message::Ping(_) => tracing::debug!(%from, link, "a ping from another node"),
             envelope::Message::Alive => {}
-            envelope::Message::Leaving => drop(self.leaving.insert(from)),
+            envelope::Message::Leaving => self.cluster.elsewhere.set_leaving(from, true),
             envelope::Message::Client(state) => self.client_changed_elsewhere(from, state),
             envelope::Message::GetSnapshot => self.send_snapshot(from, context),
             envelope::Message::SnapshotBegins => self.peers.snapshot_begins(from),

@@ -4,7 +4,7 @@
 mod congested;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -119,6 +119,8 @@ struct Topics {
 pub struct Elsewhere {
     clients: HashMap<ClientId, Arc<[At]>>,
     topics: RwLock<Topics>,
+    /// nodes that have said that they stop, for as long as clients are listed there
+    leaving: RwLock<BTreeSet<Uuid>>,
     /// something has subscribers, so that without any a publication takes no lock
     has_subscribers: AtomicBool,
     /// some node may have clients that are not in here
@@ -169,10 +171,29 @@ impl Elsewhere {
         online.map(|(id, at)| (id, at.state.name.clone())).collect()
     }
 
-    /// The number of a client's sessions at other nodes, without those that `replaced` counts.
+    /// The number of a client's sessions at other nodes, without those that `replaced` counts and those at nodes that stop, which
+    /// tell their clients to go elsewhere.
     pub fn session_count(&self, client: ClientId, replaced: impl Fn(&ClientState) -> usize) -> usize {
         let count = |at: &At| (at.state.sessions as usize).saturating_sub(replaced(&at.state));
-        self.clients.pin().get(&client).map_or(0, |all| all.iter().map(count).sum())
+        let clients = self.clients.pin();
+        let Some(all) = clients.get(&client) else { return 0 };
+        let leaving = self.leaving.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|at| !leaving.contains(&at.node)).map(count).sum()
+    }
+
+    /// Whether a node has said that it stops. Its clients are listed until they connect to another one, or a time is over.
+    pub fn is_leaving(&self, node: Uuid) -> bool {
+        self.leaving.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+
+    /// Says whether a node has said that it stops.
+    pub fn set_leaving(&self, node: Uuid, is_leaving: bool) {
+        let mut leaving = self.leaving.write().unwrap_or_else(PoisonError::into_inner);
+        if is_leaving {
+            leaving.insert(node);
+        } else {
+            leaving.remove(&node);
+        }
     }
 
     /// Whether another node's session of the client takes over one here, by the stamps that `stamp` returns.
@@ -368,6 +389,11 @@ mod tests {
         // of two with the same stamp one wins, for all nodes the same
         assert!(elsewhere.takes_over(client, one, 11, |state| state.device));
         assert!(!elsewhere.takes_over(client, Uuid::max(), 11, |state| state.device));
+        // a node that stops has the client still, but its sockets are as good as closed
+        elsewhere.set_leaving(two, true);
+        assert!(elsewhere.session_count(client, |_| 0) == 1 && elsewhere.is_online(client));
+        elsewhere.set_leaving(two, false);
+        assert_eq!(elsewhere.session_count(client, |_| 0), 2);
         for node in [one, two] {
             elsewhere.put(node, ClientState::gone(uuid));
         }

@@ -6,8 +6,8 @@ use switchboard::client::Client;
 use uuid::Uuid;
 
 use crate::{
-    api::support::{Broker, answer, get, post, until},
-    nodes::{Shared, at, knows},
+    api::support::{Broker, answer, close_code, get, next_of_type, post, refusal, until, within},
+    nodes::{Shared, at, connect, device, knows, listed},
 };
 
 /// Two nodes that believe a proxy at this machine, and an operator.
@@ -107,4 +107,31 @@ async fn registrations_count_at_all_nodes() {
         assert_eq!(registration(node, "203.0.113.1").await, 429);
         assert_eq!(registration(node, "203.0.113.2").await, 200);
     }
+}
+
+#[tokio::test]
+async fn sockets_at_a_node_that_stops_do_not_count_although_their_clients_are_listed() {
+    let shared = Shared::start().await;
+    let setup = || shared.node().set("LIMITS__CONNECTIONS_PER_IDENTITY", "1");
+    let (one, mut two) = (setup().start().await, setup().start().await);
+    let operator = one.admin().await;
+    for node in [&one, &two] {
+        knows(&at(&operator, node), 2).await;
+    }
+    let (client, device, mut socket) = device("device", &two).await;
+    let (agent, chatting) = (one.user("agent", "user").await, one.user("chatting", "user").await);
+    let mut agent_socket = connect(&agent, &two).await;
+    let mut chat = within(at(&chatting, &two).connect("/ws/auth")).await.unwrap();
+    next_of_type(&mut chat, "connection_established").await;
+    assert_eq!(refusal(within(chatting.connect("/ws/auth")).await).0, 429);
+    two.signal("TERM");
+    for socket in [&mut socket, &mut agent_socket, &mut chat] {
+        assert_eq!(close_code(socket).await, 1001);
+    }
+    assert_eq!(two.ended().await, Some(0));
+    knows(&operator, 1).await;
+    assert!(listed(&operator).await.contains(&device.uuid));
+    connect(&client, &one).await;
+    connect(&agent, &one).await;
+    within(chatting.connect("/ws/auth")).await.unwrap();
 }

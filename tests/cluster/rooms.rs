@@ -8,9 +8,9 @@ use crate::{
     api::support::{
         Broker,
         chat::{Person, join, next_event, send},
-        close_code, next, until,
+        close_code, get, next, until,
     },
-    nodes::{Shared, at, knows},
+    nodes::{Shared, at, device, knows},
     proxy::Way,
 };
 
@@ -235,6 +235,35 @@ async fn a_node_that_is_gone_has_nobody_in_a_room() {
     assert_eq!((&gone["username"], &gone["presence"]), (&json!("bert"), &json!("offline")), "{gone}");
     let present = anna.get(&format!("/api/rooms/{room}/presence")).await;
     assert_eq!(present["count"], 1, "{present}");
+}
+
+#[tokio::test]
+async fn who_leaves_a_room_after_its_node_has_stopped_is_out_of_it_at_all_others() {
+    let shared = Shared::start().await;
+    let ([one, mut two, three], operator) = shared.nodes().await;
+    let (anna, bert) = (Person::user(&one, "anna").await, Person::user(&one, "bert").await);
+    let room = anna.room("lobby").await;
+    let mut of_anna = anna.chat_in(room).await;
+    let mut of_bert = person_at(&bert, &two).chat_in(room).await;
+    next_of(&mut of_anna, "user_joined").await;
+    two.signal("TERM");
+    assert_eq!(close_code(&mut of_bert).await, 1001);
+    assert_eq!(two.ended().await, Some(0));
+    for node in [&one, &three] {
+        knows(&at(&operator, node), 2).await;
+        // expected to come back
+        let (_, present) = get(&at(&anna.client, node), &format!("/api/rooms/{room}/presence")).await;
+        assert_eq!(present["count"], 2, "{present}");
+    }
+    bert.leave(room).await;
+    let left = next(&mut of_anna).await;
+    assert_eq!((&left["type"], &left["presence"]), (&json!("user_left"), &json!("offline")), "{left}");
+    // answered when the third node has handled what was announced before
+    let _socket = device("device", &one).await;
+    for node in [&one, &three] {
+        let (_, present) = get(&at(&anna.client, node), &format!("/api/rooms/{room}/presence")).await;
+        assert_eq!(present["count"], 1, "{present}");
+    }
 }
 
 #[tokio::test]

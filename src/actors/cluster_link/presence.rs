@@ -159,7 +159,7 @@ impl ClusterLink {
 
     pub(super) fn client_changed_elsewhere(&mut self, node: Uuid, state: ClientState) {
         note_id(state.device.max(state.agent).max(state.chat));
-        let is_moving = state.sessions == 0 && self.leaving.contains(&node);
+        let is_moving = state.sessions == 0 && self.cluster.elsewhere.is_leaving(node);
         let moving = if is_moving { self.cluster.elsewhere.moving(node, state.client.into()) } else { None };
         let state = moving.unwrap_or(state);
         if let Some(state) = self.peers.changed(node, state) {
@@ -189,13 +189,14 @@ impl ClusterLink {
         self.drop_draft(node);
         let gone = self.peers.remove(node);
         self.cluster.peers().remove(&node);
-        if self.leaving.remove(&node) {
+        if self.cluster.elsewhere.is_leaving(node) {
             let moving = gone.iter().filter_map(|state| self.cluster.elsewhere.moving(node, state.client.into()));
             self.learn(node, moving.collect());
             context.run_later(MOVING, move |link, _| {
                 // unless it was only without a lease for a while
                 if !link.peers.contains(node) {
                     link.clients_gone(node, gone, true);
+                    link.cluster.elsewhere.set_leaving(node, false);
                 }
             });
         } else {

@@ -45,7 +45,7 @@ impl ClusterLink {
     /// The number of sockets that a client has in a room at another node has changed.
     pub(super) fn occupant_changed(&mut self, node: Uuid, occupant: OccupantState, is_told: bool) {
         // at the new node of the client it would seem to come back
-        let is_moving = occupant.sockets == 0 && !is_told && self.leaving.contains(&node);
+        let is_moving = occupant.sockets == 0 && !is_told && self.cluster.elsewhere.is_leaving(node);
         if !is_moving && self.peers.occupant_changed(node, &occupant) {
             self.tell_rooms(RoomNews::Occupant { node, occupant, is_told });
         }

@@ -60,6 +60,12 @@ impl RoomManager {
         self.backplane.occupant_changed(self.occupancy.occupant(room, who), is_told);
     }
 
+    /// A client has left a room: nodes that have stopped with sockets of it there do not say so. Returns whether there are any.
+    pub(super) fn left_nodes_that_stop(&mut self, room: RoomId, who: &Participant) -> bool {
+        let others = self.backplane.elsewhere();
+        self.elsewhere.left(room, who.client, |node| others.is_leaving(node))
+    }
+
     /// Tells the other nodes that a client is typing.
     pub(super) fn tell_typing(&self, room: RoomId, who: &Participant) {
         let nodes = self.elsewhere.nodes(room);
@@ -89,6 +95,10 @@ impl Handler<RoomNews> for RoomManager {
         match news {
             RoomNews::Event { room, sequence, event } => self.put_elsewhere(room, sequence, event, context),
             RoomNews::Occupant { node, occupant, is_told } => {
+                // where sockets are in the room, the event does that
+                if is_told && occupant.sockets == 0 && !self.ordered.contains_key(&occupant.room) {
+                    self.left_nodes_that_stop(occupant.room, &occupant.who);
+                }
                 let change = self.elsewhere.put(node, occupant);
                 change.filter(|_| !is_told).into_iter().for_each(|change| self.occupant_changed(change));
             }

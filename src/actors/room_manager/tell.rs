@@ -140,10 +140,10 @@ impl RoomManager {
             self.tell(session, &farewell);
         }
         let now = self.clock.now();
-        if !sockets.is_empty() {
+        let was_present = !sockets.is_empty() || self.elsewhere.is_present(room, who.client);
+        if self.left_nodes_that_stop(room, who) || !sockets.is_empty() {
             self.announce(room, who, true);
         }
-        let was_present = !sockets.is_empty() || self.elsewhere.is_present(room, who.client);
         let presence = was_present.then_some(Presence::Offline);
         self.broadcast(room, || chat::participant_event(ParticipantEvent::Left, room, who, presence, now));
     }

@@ -91,6 +91,16 @@ impl Elsewhere {
         gone.into_iter().chain(occupants).filter_map(|occupant| self.put(node, occupant)).collect()
     }
 
+    /// A client is no member of a room any more: its sockets there are gone at the nodes that `is_leaving` accepts, which do not
+    /// say so themselves. Returns whether there were any.
+    pub fn left(&mut self, room: RoomId, client: ClientId, is_leaving: impl Fn(Uuid) -> bool) -> bool {
+        let Some(known) = self.0.get(&room).and_then(|clients| clients.get(&client)) else { return false };
+        let gone: Vec<_> = known.by_node.keys().copied().filter(|node| is_leaving(*node)).collect();
+        let occupant = OccupantState { room, who: known.who.clone(), is_private: known.is_private, sockets: 0 };
+        gone.iter().for_each(|node| drop(self.put(*node, occupant.clone())));
+        !gone.is_empty()
+    }
+
     /// The nodes with sockets in a room.
     pub fn nodes(&self, room: RoomId) -> Vec<Uuid> {
         let clients = self.0.get(&room).into_iter().flat_map(HashMap::values);
@@ -166,7 +176,9 @@ mod tests {
         let changes = changes.into_iter().map(|change| (change.who.client, change.is_more, change.is_first_or_last));
         let changes: Vec<_> = changes.collect();
         assert_eq!(changes, [(Uuid::from_u128(4).into(), false, false), (Uuid::from_u128(5).into(), true, true),]);
-        assert_eq!(elsewhere.replace(NODES[0], Vec::new()).len(), 2);
+        assert!(!elsewhere.left(RoomId(7), Uuid::from_u128(5).into(), |node| node == NODES[1]));
+        assert!(elsewhere.left(RoomId(7), Uuid::from_u128(5).into(), |node| node == NODES[0]));
+        assert_eq!(elsewhere.replace(NODES[0], Vec::new()).len(), 1);
         assert_eq!(elsewhere.nodes(RoomId(7)), [NODES[1]]);
     }
 }
