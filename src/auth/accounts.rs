@@ -13,7 +13,6 @@ use std::{
 use chrono::{DateTime, Utc};
 use papaya::HashMap;
 use quick_cache::sync::Cache;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
     tokens::{Claims, Tokens},
 };
 use crate::{
+    cluster::looks::Looks,
     domain::{
         accounts::{Account, Authenticated},
         ids::{ClientId, ClientKind, ClientRef},
@@ -43,7 +43,7 @@ pub struct Accounts {
     /// the version of the newest change when `revoked` was read; whatever is cached is at least as new
     loaded: i64,
     /// another process has changed something
-    look: Notify,
+    looks: Looks,
 }
 
 impl fmt::Debug for Accounts {
@@ -71,7 +71,7 @@ impl Accounts {
             putting: Mutex::new(()),
             revoked,
             loaded,
-            look: Notify::new(),
+            looks: Looks::default(),
         })
     }
 

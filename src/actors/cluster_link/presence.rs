@@ -223,11 +223,20 @@ impl ClusterLink {
         });
     }
 
-    /// Tells a node that all that it sent before is handled, once all actors that it concerns have handled it.
+    /// Tells a node that all that it sent before is handled, once all actors that it concerns have handled it, and the accounts
+    /// and gateways are known that have changed.
     pub(super) fn pass(&self, node: Uuid, number: u64, context: &mut Context<Self>) {
         let Some(neighbours) = &self.neighbours else { return };
         let (settled, address) = (neighbours.settled.clone(), context.address());
+        let (accounts, gateways) = (neighbours.accounts.clone(), neighbours.gateways.clone());
+        let patience = self.cluster.patience;
         actix::spawn(async move {
+            // after this time the other node waits no more
+            let looked = async {
+                accounts.looked().await;
+                gateways.looked().await;
+            };
+            let _ = tokio::time::timeout(patience, looked).await;
             for actor in settled {
                 // without it the process ends
                 let _ = actor.send(HealthCheck).await;

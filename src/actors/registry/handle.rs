@@ -130,13 +130,14 @@ impl Clients {
     }
 
     /// Applies a change of an account or token that is in the database: closes the sessions that it affects, on this node and
-    /// on others.
+    /// on others. Then the other nodes know of it, or do not answer.
     ///
     /// # Errors
     /// The Registry has stopped.
     pub async fn apply(&self, change: AccountChange) -> Result<(), MailboxError> {
         self.backplane.send_to_all(envelope::Message::AccountsChanged);
         self.registry.send(Apply(change)).await?;
+        self.backplane.announced().await;
         Ok(())
     }
 

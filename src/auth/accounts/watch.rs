@@ -19,12 +19,14 @@ impl Accounts {
         loop {
             let now = tokio::select! {
                 now = ticks.tick() => now,
-                () = self.look.notified() => tokio::time::Instant::now(),
+                () = self.looks.wanted() => tokio::time::Instant::now(),
             };
+            let began = self.looks.begins();
             match self.changes_after(seen).await {
                 Ok((changes, upto)) => {
                     seen = upto;
                     changes.into_iter().for_each(&mut on_change);
+                    self.looks.ends(began);
                 }
                 Err(error) => tracing::warn!(%error, "cannot look for changed accounts"),
             }
@@ -41,7 +43,13 @@ impl Accounts {
 
     /// Looks for changes at once: another process has made some.
     pub fn look_now(&self) {
-        self.look.notify_one();
+        self.looks.look_now();
+    }
+
+    /// Waits until all changes are known, and given to `on_change`, that [`Accounts::look_now`] told of before. While the
+    /// database is away that lasts.
+    pub async fn looked(&self) {
+        self.looks.settled().await;
     }
 
     /// The changes after this version, and the version up to which they go. Versions become visible in their order, so

@@ -22,16 +22,18 @@ impl Gateways {
     /// # Errors
     /// The reason why it is not created.
     pub async fn create(&self, new: NewGateway) -> Result<Arc<GatewayState>, GatewayError> {
-        let _turn = self.turn().await?;
-        loop {
+        let turn = self.turn().await?;
+        let created = loop {
             let version = self.version();
             let gateway = self.allowed(new.clone()).await?;
             match self.store.create_gateway(&gateway, version).await? {
-                Current::Yes(true) => return self.put(gateway).await,
+                Current::Yes(true) => break self.put(gateway).await?,
                 Current::Yes(false) => return Err(GatewayError::IdTaken),
                 Current::No => self.catch_up().await?,
             }
-        }
+        };
+        self.known_everywhere(turn).await;
+        Ok(created)
     }
 
     /// The gateway to be created, with its id.
@@ -59,16 +61,18 @@ impl Gateways {
     /// # Errors
     /// The reason why it is not changed.
     pub async fn update(&self, id: GatewayId, change: GatewayChange) -> Result<Arc<GatewayState>, GatewayError> {
-        let _turn = self.turn().await?;
-        loop {
+        let turn = self.turn().await?;
+        let changed = loop {
             let version = self.version();
             let gateway = self.changed_by(id, change.clone())?;
             match self.store.update_gateway(&gateway, version).await? {
-                Current::Yes(true) => return self.put(gateway).await,
+                Current::Yes(true) => break self.put(gateway).await?,
                 Current::Yes(false) => return Err(GatewayError::NotFound),
                 Current::No => self.catch_up().await?,
             }
-        }
+        };
+        self.known_everywhere(turn).await;
+        Ok(changed)
     }
 
     /// The gateway as it is to be after a change.
@@ -94,7 +98,7 @@ impl Gateways {
     /// # Errors
     /// The reason why it is not deleted.
     pub async fn delete(&self, id: GatewayId) -> Result<(), GatewayError> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let devices = loop {
             let version = self.version();
             self.changeable(id)?;
@@ -111,6 +115,7 @@ impl Gateways {
         }
         self.monitor.send(Remove(id)).await?;
         self.changed();
+        self.known_everywhere(turn).await;
         Ok(())
     }
 

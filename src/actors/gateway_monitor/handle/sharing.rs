@@ -13,7 +13,7 @@ use std::{
 
 use actix::MailboxError;
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cluster::{Backplane, envelope::Message, findings::Findings},
+    cluster::{Backplane, envelope::Message, findings::Findings, looks::Looks},
 };
 
 /// The name of the prober's lease.
@@ -50,8 +50,8 @@ pub(super) struct Shared {
     clock: Clock,
     /// the version of the gateways that the GatewayMonitor has
     version: AtomicI64,
-    /// another node has changed gateways
-    look: Notify,
+    /// for what other nodes have changed
+    looks: Looks,
     /// held while the lease is asked for; whether this node has given it up for good
     has_left: Mutex<bool>,
 }
@@ -65,7 +65,7 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(backplane: Arc<dyn Backplane>, clock: Clock) -> Arc<Self> {
         let version = AtomicI64::new(NOT_READ);
-        Arc::new(Self { backplane, clock, version, look: Notify::new(), has_left: Mutex::default() })
+        Arc::new(Self { backplane, clock, version, looks: Looks::default(), has_left: Mutex::default() })
     }
 
     /// The version of the gateways that this node knows.
@@ -84,14 +84,17 @@ impl Gateways {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = shared.look.notified() => {}
+                () = shared.looks.wanted() => {}
             }
             if let Err(error) = self.keep_lease(shared, &mut renewed).await {
                 tracing::debug!(%error, "cannot ask for the lease of the prober");
             }
-            let now = shared.clock.now();
+            let (now, began) = (shared.clock.now(), shared.looks.begins());
             match self.look(shared, looked).await {
-                Ok(()) => looked = now,
+                Ok(()) => {
+                    looked = now;
+                    shared.looks.ends(began);
+                }
                 Err(error) => tracing::debug!(%error, "cannot look for changed gateways"),
             }
             tokio::time::sleep(GATHERING).await;
@@ -159,7 +162,23 @@ impl Gateways {
     /// Another node has changed gateways.
     pub fn look_now(&self) {
         if let Some(shared) = &self.shared {
-            shared.look.notify_one();
+            shared.looks.look_now();
+        }
+    }
+
+    /// Waits until everything is known here of which [`Gateways::look_now`] told before.
+    pub async fn looked(&self) {
+        if let Some(shared) = &self.shared {
+            shared.looks.settled().await;
+        }
+    }
+
+    /// Waits until the other nodes know what this one has changed, or do not answer.
+    pub(super) async fn known_everywhere(&self, turn: impl Sized) {
+        // they may be changing gateways, too, and wait for this one
+        drop(turn);
+        if let Some(shared) = &self.shared {
+            shared.backplane.announced().await;
         }
     }
 
