@@ -1,7 +1,9 @@
-//! The clients that are connected to other nodes, and what they are subscribed to. Written by the ClusterLink alone, read from any
-//! thread without a message.
+//! The clients that are connected to other nodes, and what they are subscribed to. Written by the ClusterLink, and by the
+//! TopicManager for subscriptions that it hands over; read from any thread without a message.
 
 mod congested;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -273,6 +275,18 @@ impl Elsewhere {
         self.has_subscribers.store(!topics.is_empty(), Ordering::Release);
     }
 
+    /// A node is about to have subscribers of these topics and, with the flag, patterns; it announces their numbers later.
+    pub fn expect_interests(&self, node: Uuid, ids: &[(String, bool)]) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, is_pattern) in ids {
+            let of_topic = topics.by_name.get(id.as_str()).is_some_and(|nodes| nodes.contains_key(&node));
+            if !of_topic && !topics.patterns.contains_key(&(node, TopicId::from(id.as_str()))) {
+                topics.put(node, id, *is_pattern, 1);
+            }
+        }
+        self.has_subscribers.store(!topics.is_empty(), Ordering::Release);
+    }
+
     /// Replaces all that has subscribers at a node.
     pub fn put_interests(&self, node: Uuid, interests: &Interests) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -283,11 +297,11 @@ impl Elsewhere {
         self.has_subscribers.store(!topics.is_empty(), Ordering::Release);
     }
 
-    /// The node whose session gets a client's publications.
+    /// The node whose session gets a client's publications, or would if it were not for commands alone.
     pub fn subscriber(&self, client: ClientId) -> Option<Uuid> {
-        let clients = self.clients.pin();
-        let with_session = clients.get(&client)?.iter().filter(|at| at.state.device.max(at.state.chat) > 0);
-        with_session.max_by_key(|at| (at.state.device, at.state.chat, at.node)).map(|at| at.node)
+        let (clients, ranked) = (self.clients.pin(), |at: &At| (at.state.device, at.state.chat, at.state.agent));
+        let with_session = clients.get(&client)?.iter().filter(|at| ranked(at) > (0, 0, 0));
+        with_session.max_by_key(|at| (ranked(at), at.node)).map(|at| at.node)
     }
 
     /// Whether no node has clients that are not in here.
@@ -330,75 +344,5 @@ impl Topics {
             !nodes.is_empty()
         });
         self.patterns.retain(|(of, _), _| *of != node);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    fn device(client: Uuid, stamp: u64) -> ClientState {
-        ClientState { is_online: true, sessions: 1, device: stamp, ..ClientState::gone(client) }
-    }
-
-    #[test]
-    fn publications_go_to_the_nodes_with_subscribers_by_name_or_by_pattern() {
-        let (elsewhere, [one, two]) = (Elsewhere::default(), [2, 3].map(Uuid::from_u128));
-        assert!(elsewhere.subscribers("a/b").is_empty());
-        elsewhere.put_interest(one, "a/b", false, 2);
-        elsewhere.put_interest(one, "a/+", true, 1);
-        let interests = [(("a/#".to_owned(), true), 5), (("other".to_owned(), false), 1)];
-        elsewhere.put_interests(two, &interests.into());
-        assert_eq!(elsewhere.subscribers("a/b"), [(one, 3), (two, 5)].into());
-        elsewhere.put_interest(one, "a/b", false, 0);
-        elsewhere.put_interests(two, &Interests::new());
-        assert_eq!(elsewhere.subscribers("a/b"), [(one, 1)].into());
-        elsewhere.put_interest(one, "a/+", true, 0);
-        assert!(elsewhere.subscribers("a/b").is_empty() && elsewhere.subscribers("other").is_empty());
-    }
-
-    #[test]
-    fn publishers_wait_for_a_congested_node_only_if_it_has_subscribers_of_their_topic() {
-        let (elsewhere, [one, two]) = (Elsewhere::default(), [2, 3].map(Uuid::from_u128));
-        elsewhere.put_interest(one, "a/b", false, 1);
-        elsewhere.put_interest(two, "a/+", true, 1);
-        elsewhere.congested().put(one, true, Instant::now());
-        assert!(elsewhere.is_congested("a/b") && !elsewhere.is_congested("a/c"));
-        elsewhere.congested().put(two, true, Instant::now());
-        assert!(elsewhere.is_congested("a/c") && !elsewhere.is_congested("b"));
-        elsewhere.congested().put(one, false, Instant::now());
-        elsewhere.congested().put(two, false, Instant::now());
-        assert!(!elsewhere.is_congested("a/b"));
-    }
-
-    #[test]
-    fn the_newest_device_socket_is_the_one_that_counts() {
-        let (elsewhere, uuid) = (Elsewhere::default(), Uuid::from_u128(1));
-        let (client, [one, two]) = (ClientId::from(uuid), [2, 3].map(Uuid::from_u128));
-        assert_eq!(elsewhere.device(client), Place::Nowhere);
-        elsewhere.put(one, device(uuid, 10));
-        elsewhere.put(two, device(uuid, 9));
-        assert_eq!((elsewhere.device(client), elsewhere.session_count(client, |_| 0)), (Place::Node(one), 2));
-        elsewhere.put(two, device(uuid, 11));
-        assert_eq!(elsewhere.device(client), Place::Node(two));
-        assert_eq!((elsewhere.commandable(client), elsewhere.all_commandable()), (Place::Node(two), vec![client]));
-        assert!(elsewhere.takes_over(client, Uuid::nil(), 10, |state| state.device));
-        assert!(!elsewhere.takes_over(client, Uuid::nil(), 12, |state| state.device));
-        // of two with the same stamp one wins, for all nodes the same
-        assert!(elsewhere.takes_over(client, one, 11, |state| state.device));
-        assert!(!elsewhere.takes_over(client, Uuid::max(), 11, |state| state.device));
-        // a node that stops has the client still, but its sockets are as good as closed
-        elsewhere.set_leaving(two, true);
-        assert!(elsewhere.session_count(client, |_| 0) == 1 && elsewhere.is_online(client));
-        elsewhere.set_leaving(two, false);
-        assert_eq!(elsewhere.session_count(client, |_| 0), 2);
-        for node in [one, two] {
-            elsewhere.put(node, ClientState::gone(uuid));
-        }
-        assert!(!elsewhere.is_online(client) && elsewhere.online().is_empty());
-        elsewhere.set_complete(false);
-        assert_eq!(elsewhere.device(client), Place::Unknown);
     }
 }

@@ -158,6 +158,13 @@ impl<S: Location + Clone> Subscriptions<S> {
         self.interest.as_mut().map(Interest::take_changed).unwrap_or_default()
     }
 
+    /// The number of subscribers is to be announced: other nodes expect one who could not subscribe.
+    pub fn announce(&mut self, subscription: Subscription) {
+        if let Some(interest) = &mut self.interest {
+            interest.is_expected(subscription);
+        }
+    }
+
     /// Ends the subscriptions of a client that has no session here, and returns them.
     pub fn take_of_absent(&mut self, client: ClientId) -> Vec<Subscription> {
         if self.clients.get(&client).is_none_or(|entry| entry.absent_since.is_none()) {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
 
 mod acknowledged;
+mod changes;
 mod clocks;
 mod command_owners;
 mod commands;

@@ -5,7 +5,7 @@ mod publishing;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, Recipient, dev::ToEnvelope};
 use serde_json::Value;
@@ -208,12 +208,20 @@ impl Topics {
     /// The TopicManager has stopped.
     pub async fn subscribers(&self, topic: &TopicId) -> Result<Vec<ClientId>, MailboxError> {
         let mut subscribers = self.manager.send(GetSubscribers(topic.clone())).await?;
-        for node in self.backplane.elsewhere().subscribers(topic.as_str()).into_keys() {
+        if !self.backplane.is_shared() {
+            return Ok(subscribers);
+        }
+        let nodes = self.backplane.elsewhere().subscribers(topic.as_str());
+        for node in nodes.into_keys() {
             let question = Question::Subscribers(topic.as_str().to_owned());
             if let Some(Answer::Clients(clients)) = self.backplane.ask(node, question).await {
                 subscribers.extend(clients.into_iter().map(ClientId::from));
             }
         }
+        // some may have come here meanwhile, and some are subscribers at several nodes
+        subscribers.extend(self.manager.send(GetSubscribers(topic.clone())).await?);
+        subscribers.sort_unstable();
+        subscribers.dedup();
         Ok(subscribers)
     }
 
@@ -228,6 +236,7 @@ impl Topics {
         self.store.charge_stored(by.id, bytes)?;
         let updated = self.store.update_topic(id.as_str(), topic.creator, change).await?;
         self.changed(id, false);
+        self.backplane.announced().await;
         match updated {
             UpdatedTopic::Done(_) => {}
             UpdatedTopic::NotFound => return Err(TopicError::NotFound),
@@ -283,21 +292,24 @@ impl Topics {
     pub async fn subscribe(&self, account: &Account, id: &TopicId) -> Result<Option<i64>, TopicError> {
         let client = account.id;
         let (subscription, history) = self.subscription(account, id).await?;
-        // the subscription is on the node with the client's session; a client without one is expected on this node
-        match self.elsewhere(client) {
+        let answer = match self.home(client) {
+            None => None,
+            Some(node) => {
+                let question = Question::Subscribe { client: client.uuid(), id: named(&subscription) };
+                self.backplane.ask(node, question).await
+            }
+        };
+        match answer {
+            Some(Answer::Yes) => {}
+            Some(Answer::TooMany) => return Err(TopicError::Limit(CannotSubscribe::TooMany)),
+            Some(_) => return Err(TopicError::ClusterUnavailable),
+            // the node with its session does not answer
+            None if self.elsewhere(client).is_some() => return Err(TopicError::ClusterUnavailable),
             None => {
                 let newest = history.map(|history| Kept { history: history.id, offset: history.last_offset });
                 self.manager.send(Subscribe { client, subscription, newest }).await??;
                 // so that what is published elsewhere from now on comes here
                 self.backplane.announced().await;
-            }
-            Some(node) => {
-                let question = Question::Subscribe { client: client.uuid(), id: named(&subscription) };
-                match self.backplane.ask(node, question).await {
-                    Some(Answer::Yes) => {}
-                    Some(Answer::TooMany) => return Err(TopicError::Limit(CannotSubscribe::TooMany)),
-                    _ => return Err(TopicError::ClusterUnavailable),
-                }
             }
         }
         // what ends a subscription had none to end if it came between the check and the subscription: a deletion of the topic
@@ -350,19 +362,32 @@ impl Topics {
     /// # Errors
     /// The client's node does not answer, or the TopicManager has stopped.
     pub async fn unsubscribe(&self, client: ClientId, id: &TopicId) -> Result<(), TopicError> {
-        match self.elsewhere(client) {
-            None => self.manager.send(Unsubscribe { client, id: id.clone() }).await?,
-            Some(node) => {
-                let question = Question::Unsubscribe { client: client.uuid(), id: id.as_str().to_owned() };
-                self.backplane.ask(node, question).await.ok_or(TopicError::ClusterUnavailable)?;
-            }
+        self.manager.send(Unsubscribe { client, id: id.clone() }).await?;
+        if self.directory.is_connected(client) {
+            return Ok(());
+        }
+        // one that waits for its client may be at a node that was its home before
+        let nodes = self.backplane.elsewhere().subscribers(id.as_str()).into_keys();
+        for node in nodes.chain(self.home(client)).collect::<BTreeSet<_>>() {
+            let question = Question::Unsubscribe { client: client.uuid(), id: id.as_str().to_owned() };
+            self.backplane.ask(node, question).await.ok_or(TopicError::ClusterUnavailable)?;
         }
         Ok(())
     }
 
-    /// The other node with a client's subscriptions, if it is connected there and not here.
+    /// The other node with a client's session, if it is connected there and not here.
     fn elsewhere(&self, client: ClientId) -> Option<Uuid> {
         if self.directory.is_connected(client) { None } else { self.backplane.elsewhere().subscriber(client) }
+    }
+
+    /// The other node that is to have a client's subscriptions: that of its session, and if it has none at any node, the same one
+    /// for all nodes. `None` if it is this node.
+    fn home(&self, client: ClientId) -> Option<Uuid> {
+        if self.directory.is_connected(client) {
+            return None;
+        }
+        let lowest = || self.backplane.nodes().into_iter().min().filter(|node| *node < self.backplane.incarnation());
+        self.elsewhere(client).or_else(lowest)
     }
 
     /// A topic is changed or deleted, as all nodes are to know.

@@ -74,13 +74,15 @@ impl TopicManager {
         }
     }
 
-    /// Hands the subscriptions of a client over to the node that it is connected to.
+    /// Hands the subscriptions of a client over to the node that it is connected to. That node is taken for one with subscribers at
+    /// once, since it announces so only later.
     pub(super) fn hand_over(&self, client: ClientId, subscriptions: &[Subscription]) {
         if subscriptions.is_empty() {
             return;
         }
         if let Some(node) = self.backplane.elsewhere().subscriber(client) {
-            let ids = subscriptions.iter().map(named).collect();
+            let ids: Vec<_> = subscriptions.iter().map(named).collect();
+            self.backplane.elsewhere().expect_interests(node, &ids);
             self.backplane.send(node, envelope::Message::Subscriptions { client: client.uuid(), ids });
         }
     }
@@ -140,23 +142,25 @@ impl Handler<FromNodes> for TopicManager {
             FromNodes::Subscriptions { client, ids } => {
                 for subscription in ids.into_iter().filter_map(subscription) {
                     // what exceeds a limit ends
-                    let _ = self.subscribe_client(client.into(), subscription);
+                    if self.subscribe_client(client.into(), subscription.clone()).is_err() {
+                        self.subscriptions.announce(subscription);
+                    }
                 }
             }
             FromNodes::Asked { node, number, question } => {
-                let is_subscription = matches!(question, Question::Subscribe { .. });
+                let changes = matches!(question, Question::Subscribe { .. } | Question::Unsubscribe { .. });
                 let answer = self.answer_node(question);
+                self.tell_interest();
                 let backplane = self.backplane.clone();
-                if is_subscription && answer == Answer::Yes {
-                    self.tell_interest();
-                    // so that what is published elsewhere after the answer comes here
-                    actix::spawn(async move {
-                        backplane.announced().await;
-                        backplane.send(node, envelope::Message::Answer { number, answer });
-                    });
-                } else {
-                    backplane.send(node, envelope::Message::Answer { number, answer });
+                let told = envelope::Message::Answer { number, answer };
+                if !changes {
+                    return backplane.send(node, told);
                 }
+                // as here, what is published elsewhere after the answer comes to who has subscribed
+                actix::spawn(async move {
+                    backplane.announced().await;
+                    backplane.send(node, told);
+                });
             }
             FromNodes::Missed => self.look_for_missed(context),
             FromNodes::TopicChanged { topic, is_deleted } => {

@@ -27,6 +27,11 @@ impl Interest {
         self.changed.insert(subscription.clone());
     }
 
+    /// The other nodes expect a subscription that has not begun.
+    pub(super) fn is_expected(&mut self, subscription: Subscription) {
+        self.changed.insert(subscription);
+    }
+
     pub(super) fn all_end(&mut self, subscription: &Subscription) {
         self.counts.remove(subscription);
         self.changed.insert(subscription.clone());

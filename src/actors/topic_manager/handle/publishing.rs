@@ -63,7 +63,7 @@ impl Topics {
 
     /// Whether a client that is connected to another node alone is subscribed there.
     async fn is_subscribed_elsewhere(&self, client: ClientId, topic: &TopicId) -> Result<bool, TopicError> {
-        let Some(node) = self.elsewhere(client) else { return Ok(false) };
+        let Some(node) = self.home(client) else { return Ok(false) };
         let question = Question::IsSubscribed { client: client.uuid(), topic: topic.as_str().to_owned() };
         let answer = self.backplane.ask(node, question).await.ok_or(TopicError::ClusterUnavailable)?;
         Ok(answer == Answer::Yes)
