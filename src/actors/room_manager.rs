@@ -245,7 +245,9 @@ impl Handler<Renamed> for RoomManager {
     type Result = ();
 
     fn handle(&mut self, Renamed(who): Renamed, _: &mut Self::Context) {
-        self.occupancy.rename(&who);
+        for room in self.occupancy.rename(&who) {
+            self.announce(room, &who, false);
+        }
     }
 }
 

@@ -145,11 +145,16 @@ impl<S: Location + Clone> Occupancy<S> {
         occupant
     }
 
-    /// Updates the name of a client in all rooms.
-    pub fn rename(&mut self, who: &Participant) {
-        for occupant in self.rooms.values_mut().filter_map(|occupied| occupied.occupants.get_mut(&who.client)) {
-            occupant.who = who.clone();
+    /// Updates the name of a client in all rooms. Returns those in which it has sockets.
+    pub fn rename(&mut self, who: &Participant) -> Vec<RoomId> {
+        let mut rooms = Vec::new();
+        for (room, occupied) in &mut self.rooms {
+            if let Some(occupant) = occupied.occupants.get_mut(&who.client) {
+                occupant.who = who.clone();
+                rooms.push(*room);
+            }
         }
+        rooms
     }
 
     /// The sockets in a room that understand all frames.
