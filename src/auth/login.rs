@@ -225,6 +225,12 @@ impl Logins {
 
     /// Counts an attempt. A name without attempts left may have one of its own at an address that the database remembers.
     async fn attempt(&self, name: &str, user: Option<&User>, address: Option<IpAddr>) -> Result<Attempt, AuthError> {
+        // all nodes count the same, so each must know what the others remember
+        if let Some(address) = address
+            && self.backplane.is_shared()
+        {
+            self.recall(name, user, address).await?;
+        }
         let mut attempt = self.count(name, address).await;
         if let (Err(_), Some(address)) = (&attempt, address)
             && self.recall(name, user, address).await?
