@@ -46,7 +46,7 @@ pub struct Readiness {
     status: &'static str,
     /// `ok`, or what is wrong.
     database: &'static str,
-    /// `ok`, `away`, or `disabled` on a node of its own.
+    /// `ok`, `away`, `incomplete` while not all clients of other nodes are known, or `disabled` on a node of its own.
     redis: &'static str,
     /// `ok`, `none`, or what is wrong.
     gateways: String,
@@ -63,12 +63,13 @@ pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let trouble = broker.gateways.trouble();
     let redis = match broker.cluster.is_up() {
         None => "disabled",
-        Some(true) => "ok",
         Some(false) => "away",
+        Some(true) if !broker.cluster.is_complete() => "incomplete",
+        Some(true) => "ok",
     };
     let status = match ready {
         false => "unavailable",
-        true if trouble.is_some() || database == NEARLY_FULL || redis == "away" => "degraded",
+        true if trouble.is_some() || database == NEARLY_FULL || matches!(redis, "away" | "incomplete") => "degraded",
         true => "ready",
     };
     let gateways = trouble.unwrap_or_else(|| if broker.gateways.is_empty() { "none" } else { "ok" }.to_owned());
