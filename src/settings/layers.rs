@@ -30,12 +30,13 @@ const UNPREFIXED: [(&str, &str); 9] = [
 ];
 
 /// Variables of the command line and of the tests, which are not settings.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "SWITCHBOARD_CA",
     "SWITCHBOARD_DEVICE_KEY",
     "SWITCHBOARD_DEVICE_TOKEN",
     "SWITCHBOARD_PASSWORD",
     "SWITCHBOARD_TEST_POSTGRES",
+    "SWITCHBOARD_TEST_REDIS",
     "SWITCHBOARD_TOKEN",
     "SWITCHBOARD_URL",
     "SWITCHBOARD_USERNAME",

@@ -171,7 +171,7 @@ async fn connections_are_opened_counted_and_closed() {
 
 #[tokio::test]
 async fn a_running_broker_is_measured_and_left_as_it_was() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("it sends all commands through one connection").start().await;
     let url = broker.url.clone();
     for _ in 0..2 {
         let output = broker

@@ -5,7 +5,8 @@ use switchboard::client::{Client, Connection};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    Broker, Frame, RawSocket, close_code, get, handshake, is_listed, next, next_of_type, refusal, until, within,
+    Broker, Frame, RawSocket, close_code, everywhere, get, handshake, is_listed, next, next_of_type, refusal, until,
+    within,
 };
 
 /// Far more than a broker takes up for other reasons in the meantime.
@@ -106,7 +107,7 @@ async fn a_frame_or_message_too_large_is_refused_by_its_declared_length() {
 
 #[tokio::test]
 async fn a_huge_frame_takes_up_no_memory_however_much_of_it_is_sent() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("memory of one process").start().await;
     let (_, _, mut other) = broker.connected("other").await;
     for first in [0x81, 0x82, 0x01] {
         let mut socket = RawSocket::open(&broker, "/ws").await;
@@ -197,7 +198,7 @@ async fn too_many_bad_frames_in_a_row_end_a_socket() {
 
 #[tokio::test]
 async fn no_more_sockets_are_opened_than_may_be() {
-    let broker = Broker::with().set("LIMITS__CONNECTIONS", "3").start().await;
+    let broker = Broker::with().alone("limits.connections is per node").set("LIMITS__CONNECTIONS", "3").start().await;
     let (client, _, _device) = broker.connected("device").await;
     let _echo = within(broker.client().connect("/ws/echo")).await.unwrap();
     let last = within(broker.client().connect("/ws")).await.unwrap();
@@ -296,7 +297,7 @@ async fn a_slow_consumer_learns_that_it_was_one_and_others_miss_nothing() {
 
 #[tokio::test]
 async fn consumers_that_do_not_read_cost_their_budget_and_no_more() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("memory of one process").start().await;
     let (mut publisher, mut reader) = pair(&broker, "t").await;
     let mut all = Vec::new();
     for _ in 0..5 {
@@ -313,7 +314,7 @@ async fn consumers_that_do_not_read_cost_their_budget_and_no_more() {
 
 #[tokio::test]
 async fn sockets_of_nobody_that_read_nothing_cost_little() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("memory of one process").start().await;
     let before = broker.memory();
     let frame = RawSocket::frame(0x82, &[b'x'; 65_536]);
     let mut echoes = Vec::new();
@@ -342,7 +343,7 @@ async fn a_peer_that_takes_nothing_for_too_long_is_cut() {
     for n in 0..150 {
         publish(&mut publisher, &mut reader, n, &content).await;
     }
-    until(async || !is_listed(&client, uuid).await).await;
+    everywhere(async || !is_listed(&client, uuid).await).await;
     // without a close frame: nothing could be sent any more
     assert_eq!(stalled.close_code().await, None);
     publish(&mut publisher, &mut reader, 150, &content).await;
@@ -350,7 +351,12 @@ async fn a_peer_that_takes_nothing_for_too_long_is_cut() {
 
 #[tokio::test]
 async fn connections_that_say_nothing_or_half_a_handshake_are_in_nobodys_way() {
-    let mut broker = Broker::with().set("LIMITS__CONNECTIONS", "2").set("HTTP__WORKERS", "1").start().await;
+    let mut broker = Broker::with()
+        .alone("limits.connections is per node")
+        .set("LIMITS__CONNECTIONS", "2")
+        .set("HTTP__WORKERS", "1")
+        .start()
+        .await;
     let (client, device) = broker.device("device").await;
     let mut idle = Vec::new();
     for half in ["", "GET /ws HT", "GET /ws HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\n", "\u{16}\u{3}\u{1}"] {
@@ -373,7 +379,7 @@ async fn connections_that_say_nothing_or_half_a_handshake_are_in_nobodys_way() {
 
 #[tokio::test]
 async fn sockets_that_come_and_go_leave_nothing_behind() {
-    let broker = Broker::with().set("LIMITS__CONNECTIONS", "20").start().await;
+    let broker = Broker::with().alone("limits.connections is per node").set("LIMITS__CONNECTIONS", "20").start().await;
     let (client, device) = broker.device("device").await;
     let token = client.token().unwrap();
     let paths = [format!("/ws?token={token}"), format!("/ws/auth?token={token}"), "/ws".to_owned()];
@@ -414,7 +420,7 @@ async fn sockets_that_come_and_go_leave_nothing_behind() {
 #[tokio::test]
 async fn a_publisher_faster_than_the_broker_is_slowed_down_and_nothing_is_lost() {
     const MESSAGES: usize = 20_000;
-    let broker = Broker::with().set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
+    let broker = Broker::with().alone("memory of one process").set("LIMITS__FRAMES_PER_SECOND", "0").start().await;
     let (publisher, _) = broker.device("publisher").await;
     publisher.create_topic("t").await.unwrap();
     publisher.subscribe("t").await.unwrap();

@@ -14,7 +14,9 @@ const STEPS: [(i64, i64); 2] = [(3600, 0), (0, 3600)];
 
 /// A broker whose tokens outlive every step, and its clock. It reads every second what the command line has changed.
 async fn stepping() -> (SteppedClock, Broker) {
-    let settings = Broker::with().set("AUTH__ACCESS_TOKEN_MINUTES", "1440").set("AUTH__RECHECK_SECS", "1");
+    let because = "a jump ends the leases of nodes, and what they wait for";
+    let settings =
+        Broker::with().alone(because).set("AUTH__ACCESS_TOKEN_MINUTES", "1440").set("AUTH__RECHECK_SECS", "1");
     let (clock, settings) = SteppedClock::of(settings);
     (clock, settings.start().await)
 }

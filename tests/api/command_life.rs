@@ -8,8 +8,8 @@ use switchboard::client::{Client, Connection, Device};
 use uuid::Uuid;
 
 use crate::support::{
-    Broker, PERIODS, answer, faults, get, is_listed, next, next_of_type, no_command_is_left, nothing_came, post,
-    posting, reply, until, within,
+    Broker, PERIODS, answer, everywhere, faults, get, is_listed, next, next_of_type, no_command_is_left, nothing_came,
+    post, posting, reply, until, within,
 };
 
 const PATH: &str = "/api/commands";
@@ -456,7 +456,7 @@ async fn a_retry_with_the_same_key_is_the_same_command_however_many_come_at_once
 
 #[tokio::test]
 async fn a_stored_command_that_nobody_sees_to_ends_when_it_is_asked_for_again_or_cancelled() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("the rows are those of a node that has ended").start().await;
     let operator = broker.admin().await;
     let (_, device, mut socket) = broker.connected("device").await;
     let key = |key: &str| {
@@ -472,7 +472,7 @@ async fn a_stored_command_that_nobody_sees_to_ends_when_it_is_asked_for_again_or
         assert_eq!(within(asking).await.unwrap().0, StatusCode::OK);
     }
     within(socket.close()).await.unwrap();
-    until(async || !is_listed(&operator, device.uuid).await).await;
+    everywhere(async || !is_listed(&operator, device.uuid).await).await;
     // as if they had been stored, and whoever stored them had never learned it
     broker.execute("UPDATE commands SET finished_at = NULL, version = 0").await;
     broker.execute("UPDATE command_targets SET state = 'queued', result = NULL, ended_at = NULL, version = 0").await;
@@ -506,7 +506,7 @@ async fn a_retry_finds_its_command_also_when_it_could_not_be_given_again() {
     assert_eq!(within(asking).await.unwrap().0, StatusCode::OK);
     // nobody fits any more
     within(socket.close()).await.unwrap();
-    until(async || !is_listed(&operator, device.uuid).await).await;
+    everywhere(async || !is_listed(&operator, device.uuid).await).await;
     let (status, same) = answer(keyed()).await;
     assert_eq!((status, &same["id"]), (StatusCode::OK, &command["command_id"]), "{same}");
     assert_eq!(same["targets"][0]["result"], 1);
@@ -561,7 +561,7 @@ async fn a_command_waits_for_its_target_in_order_and_survives_the_servers_death(
 
 #[tokio::test]
 async fn a_queue_of_any_size_reaches_its_device() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("commands that were given at different nodes have no order").start().await;
     let operator = broker.admin().await;
     let (_, device) = broker.device("device").await;
     // together more than may wait for a socket at a time
@@ -930,7 +930,7 @@ async fn whoever_follows_a_command_misses_nothing_of_a_restart() {
 
 #[tokio::test]
 async fn a_queue_keeps_its_order_while_its_device_connects() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("commands that were given at different nodes have no order").start().await;
     let operator = broker.admin().await;
     for round in 0..30 {
         let (_, device) = broker.device("device").await;

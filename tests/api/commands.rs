@@ -527,7 +527,8 @@ async fn a_result_over_the_frame_limit_closes_the_socket_and_ends_its_command() 
 
 #[tokio::test]
 async fn over_the_limit_of_pending_commands_callers_are_told_to_come_again() {
-    let mut broker = Broker::with().set("LIMITS__PENDING_COMMANDS", "2").start().await;
+    let mut broker =
+        Broker::with().alone("limits of commands are per node").set("LIMITS__PENDING_COMMANDS", "2").start().await;
     let operator = broker.admin().await;
     let (_, device, mut socket) = broker.connected("device").await;
     let (_, other, mut other_socket) = broker.connected("other").await;

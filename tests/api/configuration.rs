@@ -49,7 +49,13 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn of_the_layers_the_later_ones_win() {
     let (file, dotenv) = ("[limits]\nbody_bytes = 101\n", "SWITCHBOARD__LIMITS__BODY_BYTES=102\n");
-    let with_file = || Broker::with().argument("--config").argument("my.toml").file("my.toml", file);
+    let with_file = || {
+        Broker::with()
+            .alone("the data directory of one node")
+            .argument("--config")
+            .argument("my.toml")
+            .file("my.toml", file)
+    };
     for (setup, expected) in [
         (with_file(), 101),
         (with_file().file(".env", dotenv), 102),
@@ -60,7 +66,10 @@ async fn of_the_layers_the_later_ones_win() {
         assert_eq!(body["detail"], format!("Request body over {expected} bytes (limits.body_bytes)"));
     }
     // the harness starts every broker with --bind 127.0.0.1:0
-    let setup = Broker::with().set("HTTP__BIND", "127.0.0.1:9").set("STORAGE__DATA_DIR", "elsewhere");
+    let setup = Broker::with()
+        .alone("the data directory of one node")
+        .set("HTTP__BIND", "127.0.0.1:9")
+        .set("STORAGE__DATA_DIR", "elsewhere");
     let mut broker = setup.argument("--data-dir").argument("data/here").start().await;
     assert!(!broker.url.ends_with(":9"));
     assert!(broker.data_dir().join("here/jwt-secret").exists());
@@ -220,7 +229,7 @@ async fn production_wants_a_strong_secret_and_trusts_nobody() {
 
 #[tokio::test]
 async fn the_first_start_makes_private_files_and_the_second_one_keeps_them() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("the data directory of one node").start().await;
     let data = broker.data_dir();
     let files = ["jwt-secret", "initial-admin-password"].map(|name| data.join(name));
     let contents = files.clone().map(|path| fs::read_to_string(path).unwrap());

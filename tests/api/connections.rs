@@ -81,7 +81,7 @@ async fn a_body_that_nobody_wants_is_not_read_on() {
 
 #[tokio::test]
 async fn bodies_that_do_not_end_take_up_no_more_than_they_may() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("memory of one process").start().await;
     let (client, _) = broker.device("device").await;
     let before = broker.memory();
     let mut refused = 0;
@@ -114,6 +114,7 @@ async fn bodies_that_do_not_end_take_up_no_more_than_they_may() {
 #[tokio::test]
 async fn bodies_of_all_together_take_up_no_more_than_they_may() {
     let broker = Broker::with()
+        .alone("limits.request_bytes is per node")
         .set("LIMITS__REQUEST_BYTES", "100000")
         .set("LIMITS__REQUEST_BYTES_PER_IDENTITY", "0")
         .start()
@@ -149,6 +150,7 @@ async fn bodies_of_all_together_take_up_no_more_than_they_may() {
 #[tokio::test]
 async fn strangers_of_many_networks_whose_bodies_do_not_end_leave_room_for_others() {
     let broker = Broker::with()
+        .alone("limits.request_bytes is per node")
         .set("HTTP__TRUSTED_PROXIES", "127.0.0.1")
         .set("LIMITS__REQUEST_BYTES", "4000000")
         .set("LIMITS__REQUEST_BYTES_PER_IDENTITY", "500000")
@@ -201,7 +203,7 @@ async fn a_little_that_nobody_wants_is_drained_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn requests_whose_answers_nobody_reads_cost_little() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("memory of one process").start().await;
     let client = broker.client();
     let mut small = Vec::new();
     for request in ["GET /healthz", "HEAD /healthz", "GET /nowhere", "OPTIONS /healthz"] {
@@ -272,7 +274,10 @@ async fn readers_of_large_answers_that_do_not_read_cost_little_and_are_cut() {
 
 /// False: nobody has asked for more in the time until they were cut.
 async fn readers_that_do_not_read_are_refused_more_within(secs: u32) -> bool {
-    let settings = Broker::with().set("LIMITS__TOPICS_PER_CLIENT", "0").set("LIMITS__READS_PER_IDENTITY", "0");
+    let settings = Broker::with()
+        .alone("memory of one process")
+        .set("LIMITS__TOPICS_PER_CLIENT", "0")
+        .set("LIMITS__READS_PER_IDENTITY", "0");
     let broker = settings.set("LIMITS__SEND_TIMEOUT_SECS", &secs.to_string()).start().await;
     let (client, _) = broker.device("device").await;
     let metadata = json!({ "text": "x".repeat(4_000) });
@@ -318,7 +323,8 @@ async fn readers_that_do_not_read_are_refused_more_within(secs: u32) -> bool {
 
 #[tokio::test]
 async fn the_servers_health_is_told_however_many_connections_there_are() {
-    let broker = Broker::with().descriptors(256).set("HTTP__WORKERS", "2").start().await;
+    let broker =
+        Broker::with().alone("descriptors of one process").descriptors(256).set("HTTP__WORKERS", "2").start().await;
     let mut sockets = Vec::new();
     // sockets, up to what the descriptors allow
     let refused = loop {
@@ -360,7 +366,8 @@ async fn the_servers_health_is_told_however_many_connections_there_are() {
 
 #[tokio::test]
 async fn the_servers_health_is_told_at_the_first_try_behind_many_connections_that_come_at_once() {
-    let broker = Broker::with().descriptors(200).set("HTTP__WORKERS", "2").start().await;
+    let broker =
+        Broker::with().alone("descriptors of one process").descriptors(200).set("HTTP__WORKERS", "2").start().await;
     for round in 0..20 {
         let silent = futures_util::future::join_all((0..300).map(|_| RawSocket::connect(&broker))).await;
         let mut socket = RawSocket::connect(&broker).await;
@@ -373,7 +380,8 @@ async fn the_servers_health_is_told_at_the_first_try_behind_many_connections_tha
 
 #[tokio::test]
 async fn connections_that_come_all_at_once_do_not_take_the_descriptors() {
-    let mut broker = Broker::with().descriptors(200).set("HTTP__WORKERS", "2").start().await;
+    let mut broker =
+        Broker::with().alone("descriptors of one process").descriptors(200).set("HTTP__WORKERS", "2").start().await;
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.extend(futures_util::future::join_all((0..100).map(|_| RawSocket::connect(&broker))).await);
@@ -393,7 +401,8 @@ async fn connections_that_come_all_at_once_do_not_take_the_descriptors() {
 
 #[tokio::test]
 async fn idle_connections_make_room_for_others() {
-    let broker = Broker::with().descriptors(256).set("HTTP__WORKERS", "1").start().await;
+    let broker =
+        Broker::with().alone("descriptors of one process").descriptors(256).set("HTTP__WORKERS", "1").start().await;
     let mut idle = Vec::new();
     for _ in 0..100 {
         let mut socket = RawSocket::connect(&broker).await;
@@ -426,7 +435,11 @@ async fn a_body_that_does_not_end_in_time_is_refused_and_its_connection_closed()
 
 #[tokio::test]
 async fn an_address_has_no_more_connections_than_it_may() {
-    let broker = Broker::with().set("LIMITS__CONNECTIONS_PER_ADDRESS", "3").start().await;
+    let broker = Broker::with()
+        .alone("limits.connections_per_address is per node")
+        .set("LIMITS__CONNECTIONS_PER_ADDRESS", "3")
+        .start()
+        .await;
     let mut sockets = Vec::new();
     for _ in 0..3 {
         sockets.push(RawSocket::open(&broker, "/ws/echo").await);

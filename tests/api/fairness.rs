@@ -26,6 +26,7 @@ fn names(body: &Value, limit: &str) -> bool {
 #[tokio::test]
 async fn a_user_who_queues_as_much_as_it_may_keeps_nobody_from_commanding() {
     let mut broker = Broker::with()
+        .alone("limits of commands are per node")
         .set("LIMITS__QUEUED_COMMANDS", "10")
         .set("LIMITS__QUEUED_COMMANDS_PER_TARGET", "3")
         .set("LIMITS__PENDING_COMMANDS", "1")
@@ -58,6 +59,7 @@ async fn a_user_who_queues_as_much_as_it_may_keeps_nobody_from_commanding() {
 #[tokio::test]
 async fn many_commands_at_once_do_not_exceed_the_limits_of_commands() {
     let mut broker = Broker::with()
+        .alone("limits of commands are per node")
         .set("LIMITS__QUEUED_COMMANDS_PER_IDENTITY", "7")
         .set("LIMITS__PENDING_COMMANDS_PER_IDENTITY", "5")
         .start()
@@ -152,7 +154,11 @@ async fn rooms_and_subscriptions_that_are_asked_for_at_once_are_no_more_than_a_c
 #[tokio::test]
 async fn what_an_identity_has_stored_is_bounded_per_minute() {
     // what was spent is given again as time goes by: all of a second message only after most of a minute
-    let broker = Broker::with().set("LIMITS__STORED_BYTES_PER_MINUTE", "31000").start().await;
+    let broker = Broker::with()
+        .alone("limits.stored_bytes_per_minute is per node")
+        .set("LIMITS__STORED_BYTES_PER_MINUTE", "31000")
+        .start()
+        .await;
     let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
     let room = anna.room("lobby").await;
     bert.join(room).await;

@@ -32,7 +32,8 @@ fn line_of<'a>(banner: &'a str, word: &str) -> &'a str {
 
 #[tokio::test]
 async fn the_commands_of_the_banner_work_as_printed() {
-    let mut broker = Broker::with().argument("--bind").argument("0.0.0.0:0").start().await;
+    let mut broker =
+        Broker::with().alone("the banner of one node").argument("--bind").argument("0.0.0.0:0").start().await;
     let banner = broker.banner().to_owned();
     assert!(banner.lines().next().unwrap().contains("http://0.0.0.0:"), "{banner}");
     let output = shell(broker.setup(), line_of(&banner, "try it"), "");
@@ -43,7 +44,11 @@ async fn the_commands_of_the_banner_work_as_printed() {
 
 #[tokio::test]
 async fn the_banner_tells_how_to_make_the_first_account() {
-    let setup = Broker::with().env("SECRET_KEY", SECRET).argument("--config").argument(PRODUCTION);
+    let setup = Broker::with()
+        .alone("the banner of one node")
+        .env("SECRET_KEY", SECRET)
+        .argument("--config")
+        .argument(PRODUCTION);
     let mut broker = setup.argument("--data-dir").argument("data").start().await;
     let banner = broker.banner().to_owned();
     assert!(banner.contains("accounts  none yet"), "{banner}");
@@ -58,7 +63,12 @@ async fn the_banner_tells_how_to_make_the_first_account() {
 
 #[tokio::test]
 async fn with_json_logs_nothing_but_json_is_printed() {
-    let mut broker = Broker::with().set("LOG__FORMAT", "json").env("SWITCHBOARD_PORT", "tcp://x").start().await;
+    let mut broker = Broker::with()
+        .alone("the banner of one node")
+        .set("LOG__FORMAT", "json")
+        .env("SWITCHBOARD_PORT", "tcp://x")
+        .start()
+        .await;
     let banner: Value = serde_json::from_str(broker.banner()).unwrap();
     assert_eq!(banner["fields"]["url"], broker.url.as_str());
     assert!(banner["fields"]["initial_admin_password"].as_str().unwrap().contains("initial-admin-password"));

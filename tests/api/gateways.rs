@@ -20,8 +20,8 @@ use switchboard::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Broker, ChangeBroker, answer, close_code, delete, faults, get, next, next_of_type, nothing_came, own_address, post,
-    posting, refusal, reply, until, within,
+    Broker, ChangeBroker, answer, close_code, delete, everywhere, faults, get, next, next_of_type, nothing_came,
+    own_address, post, posting, refusal, reply, until, within,
 };
 
 /// A broker that probes every second.
@@ -55,7 +55,7 @@ async fn gateway(operator: &Client, id: i64) -> Value {
 
 /// Waits until a gateway has this status, and gives it back.
 async fn has_status(operator: &Client, id: i64, status: &str) -> Value {
-    until(async || gateway(operator, id).await["status"] == status).await;
+    everywhere(async || gateway(operator, id).await["status"] == status).await;
     gateway(operator, id).await
 }
 
@@ -99,7 +99,7 @@ fn asked(dir: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn a_port_that_closes_and_opens_turns_status_sockets_events_and_history() {
-    let mut broker = quick().start().await;
+    let mut broker = quick().alone("the node that probes writes the history a little later").start().await;
     let (operator, nobody) = (broker.user("olga", "operator").await, broker.client());
     let (listener, address, text) = listening();
     let id = create(&operator, json!({ "name": "Plant north", "address": text })).await;
@@ -501,7 +501,7 @@ async fn as_many_gateways_as_the_limit_says() {
 
 #[tokio::test]
 async fn what_is_known_of_a_gateway_outlives_the_process() {
-    let mut broker = quick().start().await;
+    let mut broker = quick().alone("the node that probes writes the history a little later").start().await;
     let operator = broker.admin().await;
     let (listener, _, text) = listening();
     let up = create(&operator, json!({ "name": "up", "address": text })).await;
@@ -530,7 +530,7 @@ async fn what_is_known_of_a_gateway_outlives_the_process() {
 
 #[tokio::test]
 async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("the node that probes writes the history a little later").start().await;
     let operator = broker.admin().await;
     let id = create(&operator, json!({ "name": "x", "address": "tcp://127.0.0.1:1", "id": 1 })).await;
     has_status(&operator, id, "disconnected").await;
@@ -627,7 +627,8 @@ async fn history_is_thinned_out_with_age_and_an_answer_has_a_bounded_size() {
 
 #[tokio::test]
 async fn a_status_socket_tells_and_does_not_listen() {
-    let mut broker = Broker::with().set("LIMITS__CONNECTIONS", "2").start().await;
+    let mut broker =
+        Broker::with().alone("limits.connections is per node").set("LIMITS__CONNECTIONS", "2").start().await;
     let nobody = broker.client();
     let mut socket = within(nobody.connect("/ws/status")).await.unwrap();
     assert_eq!(next(&mut socket).await, json!({}));

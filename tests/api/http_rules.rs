@@ -404,7 +404,7 @@ async fn a_head_request_is_answered_like_a_get_without_the_body() {
 
 #[tokio::test]
 async fn health_and_readiness_tell_each_part() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("without Redis").start().await;
     assert_eq!(get(&broker.client(), "/healthz").await.0, 200);
     let (status, parts) = get(&broker.client(), "/readyz").await;
     assert_eq!((status, &parts["database"], &parts["redis"]), (200, &json!("ok"), &json!("disabled")));

@@ -461,7 +461,11 @@ async fn a_disabled_user_is_out_at_once_and_in_again_when_enabled() {
 
 #[tokio::test]
 async fn a_user_disabled_on_the_command_line_is_out_soon() {
-    let mut broker = Broker::with().set("AUTH__RECHECK_SECS", "1").start().await;
+    let mut broker = Broker::with()
+        .alone("each node looks by itself for what the command line has changed")
+        .set("AUTH__RECHECK_SECS", "1")
+        .start()
+        .await;
     let user = broker.user("alice", "user").await;
     let mut sockets = [within(user.connect("/ws")).await.unwrap(), within(user.connect("/ws/auth")).await.unwrap()];
     assert_eq!(broker.command(&["user", "disable", "alice"], "").code, Some(0));

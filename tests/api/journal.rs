@@ -91,7 +91,7 @@ async fn a_broker_whose_records_can_not_be_written_is_not_ready() {
     if std::env::var("SWITCHBOARD_TEST_POSTGRES").is_err() {
         return;
     }
-    let mut broker = Broker::with().set("STORAGE__TIMEOUT_MS", "1800").start().await;
+    let mut broker = Broker::with().alone("readiness of one node").set("STORAGE__TIMEOUT_MS", "1800").start().await;
     let admin = broker.admin().await;
     let (_, device, mut socket) = broker.connected("device").await;
     let command = command(&admin, &device, &mut socket).await;

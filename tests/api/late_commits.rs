@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::support::{
-    Broker, answer,
+    Broker, ChangeBroker, answer,
     chat::{Person, call, next_event},
-    create_database, delete, get, next, post, posting, preload, reply, until, within,
+    create_database, delete, everywhere, get, next, post, posting, preload, reply, until, within,
 };
 
 /// What happens to the answers to commits of writes, and to questions what became of those.
@@ -120,7 +120,11 @@ enum Commits {
 impl Commits {
     /// A broker whose commits can be delayed.
     async fn with_broker() -> (Self, Broker) {
-        let mut change = Broker::with().set("STORAGE__TIMEOUT_MS", "4000");
+        Self::of(Broker::with()).await
+    }
+
+    async fn of(change: ChangeBroker) -> (Self, Broker) {
+        let mut change = change.set("STORAGE__TIMEOUT_MS", "4000");
         let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else {
             let held = change.dir().join("held");
             let change = preload(change, "slow_sync.c").env("SLOW_SYNC", held.to_str().unwrap());
@@ -219,25 +223,25 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
         let body = json!({ "name": name, "address": "tcp://127.0.0.1:1" });
         refused(&admin, Method::POST, "/api/gateways", Some(body)).await;
         commits.set(Answers::Pass);
-        until(async || named(&name).await.is_some()).await;
+        everywhere(async || named(&name).await.is_some()).await;
         let path = format!("/api/gateways/{}", named(&name).await.unwrap()["id"]);
         until(async || is_ready(&admin).await).await;
         // its first probe is recorded
-        until(async || named(&name).await.unwrap()["status"] == "disconnected").await;
+        everywhere(async || named(&name).await.unwrap()["status"] == "disconnected").await;
         settled(&admin).await;
 
         let other = format!("other {name}");
         commits.set(answers);
         refused(&admin, Method::PUT, &path, Some(json!({ "name": other }))).await;
         commits.set(Answers::Pass);
-        until(async || named(&other).await.is_some()).await;
+        everywhere(async || named(&other).await.is_some()).await;
         until(async || is_ready(&admin).await).await;
         settled(&admin).await;
 
         commits.set(answers);
         refused(&admin, Method::DELETE, &path, None).await;
         commits.set(Answers::Pass);
-        until(async || named(&other).await.is_none()).await;
+        everywhere(async || named(&other).await.is_none()).await;
         until(async || is_ready(&admin).await).await;
         assert_eq!(delete(&admin, &path).await.0, 404);
     }
@@ -245,7 +249,8 @@ async fn changes_of_gateways_that_are_known_late_are_made() {
 
 #[actix_web::test]
 async fn a_room_hears_of_what_is_known_late() {
-    let (commits, broker) = Commits::with_broker().await;
+    // at another node the next one does not wait for it
+    let (commits, broker) = Commits::of(Broker::with().alone("requests at another node do not wait for it")).await;
     let (anna, bert) = (Person::user(&broker, "anna").await, Person::user(&broker, "bert").await);
     for &answers in commits.kinds() {
         settled(&anna.client).await;

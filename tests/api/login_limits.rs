@@ -115,7 +115,7 @@ async fn a_restart_does_not_forget_who_has_logged_in_from_where() {
 
 #[tokio::test]
 async fn a_failed_login_is_logged_with_the_name_and_a_proxy_that_is_not_trusted_with_the_setting() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::with().alone("each node warns once").start().await;
     let name = format!("mallory\n2026 forged line\u{1b}[31m{}", "x".repeat(150));
     assert_eq!(answer(attempt(&broker, "203.0.113.1", &name, "not-in-the-log")).await.0, 401);
     let log = broker.log();
@@ -129,7 +129,8 @@ async fn a_failed_login_is_logged_with_the_name_and_a_proxy_that_is_not_trusted_
     assert_eq!(log.matches(warning).count(), 1, "{log}");
     answer(attempt(&broker, "203.0.113.2", "alice", "wrong!")).await;
     assert_eq!(broker.log().matches(warning).count(), 1, "once in a while");
-    let mut broker = Broker::with().set("HTTP__TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1").start().await;
+    let mut broker =
+        Broker::with().alone("each node warns once").set("HTTP__TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1").start().await;
     answer(attempt(&broker, "203.0.113.2", "alice", "wrong!")).await;
     assert!(!broker.log().contains(warning));
 }

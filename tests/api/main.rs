@@ -2,7 +2,9 @@
 //! port and a data directory of its own.
 //!
 //! `SWITCHBOARD_TEST_POSTGRES=postgres://user@host/name` runs all of it on PostgreSQL instead of SQLite, with a database
-//! per broker. `scripts/test` does both.
+//! per broker. With `SWITCHBOARD_TEST_REDIS=redis://host:port` beside it, each broker is two nodes, and the balancer before them
+//! (`support/balancer.rs`) gives each request and each socket to one of them; a test of what one node has or counts says
+//! `.alone()`. `scripts/test` does both, the second with two nodes.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the verdict")]
 

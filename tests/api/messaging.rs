@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Connection, Device};
 use uuid::Uuid;
 
-use crate::support::{Broker, close_code, get, is_listed, next, next_of_type, post, until, within};
+use crate::support::{Broker, close_code, everywhere, get, is_listed, next, next_of_type, post, until, within};
 
 /// A device whose messages are answered one by one.
 struct Sender {
@@ -283,7 +283,7 @@ async fn a_subscription_waits_for_its_client_and_ends_with_its_last_socket() {
     assert!(listed(&bob).await);
 
     within(second.close()).await.unwrap();
-    until(async || !listed(&bob).await).await;
+    everywhere(async || !listed(&bob).await).await;
     let mut third = within(bob.connect("/ws")).await.unwrap();
     next_of_type(&mut third, "connection").await;
     assert_eq!(alice.reach("t").await, "Message sent to 0 subscribers");
@@ -435,7 +435,7 @@ async fn only_connected_clients_are_listed() {
     assert_eq!(get(&nobody, "/clients").await, (200, expected));
     assert!(!is_listed(&nobody, absent.uuid).await);
     within(socket.close()).await.unwrap();
-    until(async || !is_listed(&nobody, alice.uuid).await).await;
+    everywhere(async || !is_listed(&nobody, alice.uuid).await).await;
 }
 
 #[tokio::test]

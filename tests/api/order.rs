@@ -14,7 +14,11 @@ fn is_direct(n: usize) -> bool {
 async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_receipts() {
     const MESSAGES: usize = 400;
     for workers in ["1", "2"] {
-        let broker = Broker::with().set("HTTP__WORKERS", workers).start().await;
+        let broker = Broker::with()
+            .alone("messages of different kinds have no order between nodes")
+            .set("HTTP__WORKERS", workers)
+            .start()
+            .await;
         let (sender, _) = broker.device("sender").await;
         sender.create_topic("t").await.unwrap();
         sender.subscribe("t").await.unwrap();
@@ -57,7 +61,11 @@ async fn direct_and_topic_messages_of_one_sender_arrive_in_order_and_so_do_the_r
 #[tokio::test]
 async fn many_senders_that_mix_direct_and_topic_messages_keep_their_order_each() {
     const MESSAGES: usize = 100;
-    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let broker = Broker::with()
+        .alone("messages of different kinds have no order between nodes")
+        .set("HTTP__WORKERS", "2")
+        .start()
+        .await;
     let (client, device, mut receiver) = broker.connected("receiver").await;
     client.create_topic("t").await.unwrap();
     client.subscribe("t").await.unwrap();

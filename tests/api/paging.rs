@@ -281,7 +281,7 @@ async fn gateways_and_commands_are_listed_to_the_end_while_others_come_and_go() 
 
 #[tokio::test]
 async fn rooms_with_sockets_are_counted_page_by_page() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("/connections is per node").start().await;
     let anna = Person::user(&broker, "anna").await;
     let (mut rooms, mut sockets) = (Vec::new(), Vec::new());
     for n in 0..5 {

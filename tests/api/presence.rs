@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Broker, answer, get, is_listed, next, next_of_type, nothing_came, post, until, within};
+use crate::support::{Broker, answer, everywhere, get, is_listed, next, next_of_type, nothing_came, post, within};
 
 #[tokio::test]
 async fn a_device_with_a_chat_socket_alone_is_offline_for_messages_commands_and_lists_alike() {
@@ -45,7 +45,7 @@ async fn a_device_with_a_chat_socket_alone_is_offline_for_messages_commands_and_
         assert_eq!(next(&mut events).await["event"], "client_connected");
         within(socket.close()).await.unwrap();
         assert_eq!(next(&mut events).await["event"], "client_disconnected");
-        until(async || !is_listed(&operator, device.uuid).await).await;
+        everywhere(async || !is_listed(&operator, device.uuid).await).await;
     }
 
     // topics reach it where it is

@@ -131,7 +131,7 @@ async fn the_walk_of_production_keeps_its_secret_and_its_first_admin() {
         serve.rsplit_once("switchboard serve").map(|(before, rest)| format!("{before}exec switchboard serve{rest}"));
     let serve = serve.expect("it starts the broker");
     // a broker that has nothing to do with it lends its directory
-    let mut other = Broker::start().await;
+    let mut other = Broker::with().alone("starts a broker of its own with the same environment").start().await;
     let home = other.setup().dir();
     bash(&mut other, "true");
     let path = format!("{}:{}", home.join("bin").display(), std::env::var("PATH").unwrap());

@@ -688,7 +688,7 @@ async fn a_socket_that_goes_is_missed_in_all_its_rooms() {
 
 #[tokio::test]
 async fn connections_count_the_sockets_of_each_room_but_not_of_private_ones() {
-    let broker = Broker::start().await;
+    let broker = Broker::with().alone("/connections is per node").start().await;
     let anna = Person::user(&broker, "anna").await;
     let (room, other, hidden) = (anna.room("a").await, anna.room("b").await, anna.private_room("c").await);
     let mut chat = anna.chat_in(room).await;

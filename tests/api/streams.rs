@@ -59,8 +59,12 @@ async fn a_stream_of_events_ends_with_the_right_to_see_it() {
 
 #[tokio::test]
 async fn streams_of_events_count_as_sockets() {
-    let mut broker =
-        Broker::with().set("LIMITS__CONNECTIONS_PER_IDENTITY", "3").set("LIMITS__CONNECTIONS", "4").start().await;
+    let mut broker = Broker::with()
+        .alone("streams are counted per node")
+        .set("LIMITS__CONNECTIONS_PER_IDENTITY", "3")
+        .set("LIMITS__CONNECTIONS", "4")
+        .start()
+        .await;
     let admin = broker.admin().await;
     let id = queued(&broker, &admin).await;
     let path = format!("/api/commands/{id}/events");
@@ -114,6 +118,7 @@ async fn progress(socket: &mut Connection, command: &Value, progress: Value) {
 #[tokio::test]
 async fn a_stream_of_events_that_nobody_reads_is_cut_and_frees_its_place() {
     let mut broker = Broker::with()
+        .alone("streams are counted per node")
         .set("LIMITS__SEND_TIMEOUT_SECS", "1")
         .set("LIMITS__CONNECTIONS_PER_IDENTITY", "1")
         .set("LIMITS__FRAME_BYTES", "0")

@@ -15,7 +15,8 @@ const ACTORS: [&str; 7] =
 #[actix_web::test]
 async fn a_broker_whose_actor_panics_ends_with_a_clear_line() {
     let deaths = ACTORS.map(async |actor| {
-        let mut broker = Broker::with().env("SWITCHBOARD_TEST_PANIC", actor).start().await;
+        let mut broker =
+            Broker::with().alone("the end of one process").env("SWITCHBOARD_TEST_PANIC", actor).start().await;
         // whoever asks for health may not hear the answer
         let _ = broker.client().request(Method::GET, "/healthz").send().await;
         assert_eq!(broker.ended().await, Some(70), "{actor}");
@@ -43,7 +44,10 @@ const LOOPS: [&str; 9] = [
 async fn a_broker_whose_loop_panics_ends_with_a_clear_line() {
     for name in LOOPS {
         let (url, _dir) = shared_database().await;
-        let mut broker = Broker::with().env("DATABASE_URL", &url).env("SWITCHBOARD_TEST_PANIC", name);
+        let mut broker = Broker::with()
+            .alone("one broker per database")
+            .env("DATABASE_URL", &url)
+            .env("SWITCHBOARD_TEST_PANIC", name);
         // it may end before it says that it has started
         let mut serving = Command::from(broker.command(&["serve", "--bind", "127.0.0.1:0"]));
         let ended = within(serving.kill_on_drop(true).output()).await.unwrap();
@@ -75,7 +79,7 @@ async fn shared_database() -> (String, TempDir) {
 #[actix_web::test]
 async fn a_second_broker_on_a_database_refuses_to_start_and_names_the_first() {
     let (url, _dir) = shared_database().await;
-    let first = Broker::with().env("DATABASE_URL", &url).start().await;
+    let first = Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
     // a data directory of its own does not make it another database
     let refused = {
         let mut second = ChangeBroker::default().env("DATABASE_URL", &url);
@@ -93,7 +97,7 @@ async fn a_second_broker_on_a_database_refuses_to_start_and_names_the_first() {
     assert_eq!(get(&first.client(), "/readyz").await.0, 200);
 
     first.kill().await;
-    Broker::with().env("DATABASE_URL", &url).start().await;
+    Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
 }
 
 #[actix_web::test]
@@ -101,7 +105,7 @@ async fn a_link_to_a_database_is_no_other_database() {
     let dir = TempDir::new().unwrap();
     let (file, link) = (dir.path().join("shared.db"), dir.path().join("link.db"));
     let url = |path: &std::path::Path| format!("sqlite:///{}", path.display());
-    let _first = Broker::with().env("DATABASE_URL", &url(&file)).start().await;
+    let _first = Broker::with().alone("one broker per database").env("DATABASE_URL", &url(&file)).start().await;
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let mut second = ChangeBroker::default().env("DATABASE_URL", &url(&link));
     let refused = second.run(&["serve", "--bind", "127.0.0.1:0"], "");
@@ -121,7 +125,7 @@ const END_LOCK_SESSION: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_ac
 async fn a_broker_that_loses_its_lock_takes_it_again() {
     let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
     let url = create_database(&server).await;
-    let broker = Broker::with().env("DATABASE_URL", &url).start().await;
+    let broker = Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
     let connection = Database::connect(&url).await.unwrap();
     let sessions = async || {
         let count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' \
@@ -145,13 +149,13 @@ async fn a_broker_that_loses_its_lock_takes_it_again() {
 async fn a_broker_acknowledges_nothing_once_another_serves_its_database() {
     let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
     let url = create_database(&server).await;
-    let mut first = Broker::with().env("DATABASE_URL", &url).start().await;
+    let mut first = Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
     let (device, _) = first.device("device").await;
     let connection = Database::connect(&url).await.unwrap();
     // it can't notice the loss of its lock before it is asked
     first.signal("STOP");
     execute(&connection, END_LOCK_SESSION).await;
-    let second = Broker::with().env("DATABASE_URL", &url).start().await;
+    let second = Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
     let (other, _) = second.device("another device").await;
     let topic = |n: usize, whose: &str| json!({ "topic_id": format!("{whose} {n}") });
     let asked = (0..50).map(|n| device.request(Method::POST, "/topics/create").json(&topic(n, "first")).send());
@@ -176,7 +180,7 @@ async fn a_broker_acknowledges_nothing_once_another_serves_its_database() {
 async fn a_broker_whose_database_another_has_taken_over_ends() {
     let Ok(server) = std::env::var("SWITCHBOARD_TEST_POSTGRES") else { return };
     let url = create_database(&server).await;
-    let mut broker = Broker::with().env("DATABASE_URL", &url).start().await;
+    let mut broker = Broker::with().alone("one broker per database").env("DATABASE_URL", &url).start().await;
     let mut options = sea_orm::ConnectOptions::new(url.clone());
     options.max_connections(1);
     let other = Database::connect(options).await.unwrap();

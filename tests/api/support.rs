@@ -1,18 +1,22 @@
 //! Helpers of the tests: a broker per test, and clients for it.
 
+mod balancer;
 mod broker;
 pub mod chat;
 mod loss;
+mod node;
 mod preload;
 mod program;
 mod raw;
+mod setup;
 pub mod tls;
 
-pub use broker::{Broker, ChangeBroker, Output, create_database};
+pub use broker::Broker;
 pub use loss::LossyProxy;
 pub use preload::{SteppedClock, preload};
 pub use program::Program;
 pub use raw::{Frame, RawSocket};
+pub use setup::{ChangeBroker, Output, create_database};
 pub use tls::TlsProxy;
 
 use std::{
@@ -43,10 +47,11 @@ pub fn own_address() -> SocketAddr {
     TcpListener::bind((IpAddr::from(ip), 0)).unwrap().local_addr().unwrap()
 }
 
-/// Where cargo puts an example, built if it is not there.
+/// Where cargo puts an example, built if it is not there. All of the workspace is named, as for the tests: with the features of
+/// one package alone, other packages would be built again.
 pub fn example(name: &str) -> String {
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--example", name]);
+    cargo.args(["build", "--quiet", "--workspace", "--example", name]);
     // what cargo has set for this test would make it build anew what depends on these variables
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
@@ -69,6 +74,16 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         while !is_so().await {
             tokio::task::yield_now().await;
         }
+    })
+    .await;
+}
+
+/// Repeats a query until it returns true at all nodes: of three requests in a row, one goes to each.
+pub async fn everywhere(mut is_so: impl AsyncFnMut() -> bool) {
+    let mut agreed = 0;
+    until(async || {
+        agreed = if is_so().await { agreed + 1 } else { 0 };
+        agreed == 3
     })
     .await;
 }

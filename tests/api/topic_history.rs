@@ -311,7 +311,11 @@ async fn a_field_offset_is_reserved_in_topics_with_a_history() {
 
 #[tokio::test]
 async fn one_senders_publications_keep_their_order_with_and_without_history() {
-    let broker = Broker::with().set("HTTP__WORKERS", "2").start().await;
+    let broker = Broker::with()
+        .alone("messages of different kinds have no order between nodes")
+        .set("HTTP__WORKERS", "2")
+        .start()
+        .await;
     let (device, identity, mut publisher) = broker.connected("publisher").await;
     let (reader, other, mut socket) = broker.connected("reader").await;
     create(&device, "kept", json!({ "size": 10 })).await;

@@ -99,6 +99,7 @@ fn variables_with_one_underscore_that_are_no_setting_are_told_of() {
     let settings = variables(&[
         ("SWITCHBOARD_URL", "http://localhost"),
         ("SWITCHBOARD_TEST_POSTGRES", "postgres://x"),
+        ("SWITCHBOARD_TEST_REDIS", "redis://x"),
         ("SWITCHBOARD_PORT", "tcp://10.0.0.1:8000"),
         ("SWITCHBOARD_BIND", "0.0.0.0:80"),
     ]);

@@ -34,13 +34,12 @@ pub struct RawSocket {
 impl RawSocket {
     /// Connects without sending anything.
     pub async fn connect(broker: &Broker) -> Self {
-        let address = broker.url.strip_prefix("http://").unwrap();
-        Self { stream: within(TcpStream::connect(address)).await.unwrap() }
+        Self { stream: within(TcpStream::connect(broker.address())).await.unwrap() }
     }
 
     /// Connects with a small receive window, so that the broker's send buffer fills up soon if nothing is read.
     pub async fn connect_narrow(broker: &Broker) -> Self {
-        let address: std::net::SocketAddr = broker.url.strip_prefix("http://").unwrap().parse().unwrap();
+        let address: std::net::SocketAddr = broker.address().parse().unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(32 * 1024).unwrap();
         Self { stream: within(socket.connect(address)).await.unwrap() }
