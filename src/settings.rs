@@ -294,7 +294,6 @@ pub struct Redis {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each key is documented in config/default.toml
 pub struct Cluster {
-    pub preview: bool,
     pub timeout_ms: u64,
 }
 
@@ -318,6 +317,12 @@ pub enum LogFormat {
 }
 
 impl Settings {
+    /// Whether other nodes may serve the database, too: PostgreSQL can be shared, and Redis connects them.
+    pub fn is_shared(&self) -> bool {
+        let has_redis = !self.redis.url.is_empty() || !self.redis.host.is_empty();
+        has_redis && self.storage.database_url.expose().starts_with("postgres")
+    }
+
     /// The configured gateways.
     pub fn gateways(&self) -> Vec<Gateway> {
         // does not fail: `validate` has checked them

@@ -1,6 +1,6 @@
 //! The actors of the broker: each is started with what it uses, and with the way to those that it tells something.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::Arbiter;
 
@@ -24,7 +24,7 @@ use crate::{
     domain::rooms::RoomLimit,
     settings::{RedisAddress, Settings},
     state::Supervision,
-    store::{ChangeLimits, Store},
+    store::{ChangeLimits, Sharing, Store},
 };
 
 /// The handles of all actors.
@@ -79,7 +79,9 @@ impl Actors {
         let relays = Relays::new(workers, limits, clock.clone());
         let addresses =
             RedisAddress::all(&settings.redis).map_err(|(key, expected)| anyhow::anyhow!("{key}: {expected}"))?;
-        let cluster = Cluster::start(&control, node, addresses, &names, &settings.cluster, relays.clone())?;
+        let sharing = if settings.is_shared() { Sharing::Shared } else { Sharing::Alone };
+        let patience = Duration::from_millis(settings.cluster.timeout_ms);
+        let cluster = Cluster::start(&control, node, addresses, &names, (sharing, patience), relays.clone())?;
         let backplane = cluster.backplane();
         let change_limits = ChangeLimits {
             rooms_per_user: limits.rooms_per_user,

@@ -82,7 +82,7 @@ impl Data {
     ) -> anyhow::Result<Self> {
         // has longer timeouts than the one that serves clients
         let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
-        let sharing = if settings.cluster.preview { Sharing::Shared } else { Sharing::Alone };
+        let sharing = if settings.is_shared() { Sharing::Shared } else { Sharing::Alone };
         // before the lock, for which the others wait
         let stranger = match sharing {
             Sharing::Shared => others::without_common_version(settings, &starting, secret, envelopes).await,

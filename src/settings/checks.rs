@@ -95,13 +95,7 @@ impl Settings {
             }
         }
         gateways::read(self)?;
-        let redis = RedisAddress::all(&self.redis).map_err(|(key, expected)| (key, expected.to_owned()))?;
-        if self.cluster.preview && redis.is_empty() {
-            return Err(("cluster.preview", "needs Redis, which connects the nodes: set redis.url".to_owned()));
-        }
-        if self.cluster.preview && !self.storage.database_url.expose().starts_with("postgres") {
-            return Err(("cluster.preview", "needs PostgreSQL, which nodes can share: set DATABASE_URL".to_owned()));
-        }
+        RedisAddress::all(&self.redis).map_err(|(key, expected)| (key, expected.to_owned()))?;
         for origin in &self.http.cors_origins {
             if !origin::is_listable(origin) {
                 return Err((

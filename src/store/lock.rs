@@ -158,11 +158,11 @@ impl Store {
                 let began = Instant::now();
                 loop {
                     let session = timeout(PATIENCE, lock_session(options, sharing)).await;
-                    if let Some((mut session, mode)) = session.map_err(|_| StoreError::lost())?? {
-                        if close_fence(&mut session, began + patience).await {
-                            let session = Box::new(session);
-                            return Ok(DatabaseLock(Held::Session { session, sharing, mode }));
-                        }
+                    if let Some((mut session, mode)) = session.map_err(|_| StoreError::lost())??
+                        && close_fence(&mut session, began + patience).await
+                    {
+                        let session = Box::new(session);
+                        return Ok(DatabaseLock(Held::Session { session, sharing, mode }));
                     }
                     if began.elapsed() > patience {
                         return Err(self.in_use().await);

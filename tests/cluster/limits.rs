@@ -113,7 +113,7 @@ async fn registrations_count_at_all_nodes() {
 async fn sockets_at_a_node_that_stops_do_not_count_although_their_clients_are_listed() {
     let shared = Shared::start().await;
     let setup = || shared.node().set("LIMITS__CONNECTIONS_PER_IDENTITY", "1");
-    let (one, mut two) = (setup().start().await, setup().start().await);
+    let (mut one, mut two) = (setup().start().await, setup().start().await);
     let operator = one.admin().await;
     for node in [&one, &two] {
         knows(&at(&operator, node), 2).await;

@@ -157,15 +157,14 @@ async fn nodes_with_one_database_see_each_other_until_their_leases_end() {
 }
 
 #[tokio::test]
-async fn several_nodes_need_redis_and_postgresql() {
-    let with = |name: &str, value: &str| {
-        let mut broker = Broker::with().set("CLUSTER__PREVIEW", "true").env("SECRET_KEY", SECRET).env(name, value);
-        broker.run(&["serve", "--bind", "127.0.0.1:0"], "").stderr
-    };
-    let refused = with("DATABASE_URL", "postgres://switchboard@localhost/nowhere");
-    assert!(refused.contains("`cluster.preview`") && refused.contains("set redis.url"), "{refused}");
-    let refused = with("REDIS_URL", "redis://localhost");
-    assert!(refused.contains("`cluster.preview`") && refused.contains("set DATABASE_URL"), "{refused}");
+async fn without_postgresql_a_second_node_is_refused_though_both_have_redis() {
+    let redis = Redis::start().await;
+    let setup = || Broker::with().env("REDIS_URL", &redis.url()).env("SECRET_KEY", SECRET);
+    let mut one = setup().start().await;
+    let database = format!("sqlite://{}", one.data_dir().join("switchboard.db").display());
+    let refused = setup().env("DATABASE_URL", &database).run(&["serve", "--bind", "127.0.0.1:0"], "");
+    assert!(refused.stderr.contains("another broker uses this database"), "{refused:?}");
+    linked(&one.admin().await).await;
 }
 
 #[tokio::test]

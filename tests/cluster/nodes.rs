@@ -40,7 +40,6 @@ impl Shared {
             .env("DATABASE_URL", &self.database)
             .env("REDIS_URL", &self.redis.url())
             .env("SECRET_KEY", SECRET)
-            .set("CLUSTER__PREVIEW", "true")
             // a slow machine is no silent node
             .set("CLUSTER__TIMEOUT_MS", "60000")
             .set("LIMITS__FRAMES_PER_SECOND", "0")

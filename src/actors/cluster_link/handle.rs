@@ -28,7 +28,8 @@ use crate::{
         shard::{Names, Shard},
     },
     delivery::Relays,
-    settings::{self, RedisAddress},
+    settings::RedisAddress,
+    store::Sharing,
 };
 
 /// How long the end of the lease may take.
@@ -77,7 +78,7 @@ impl Cluster {
         node: Node,
         addresses: Vec<RedisAddress>,
         names: &Names,
-        settings: &settings::Cluster,
+        (sharing, patience): (Sharing, Duration),
         relays: Arc<Relays>,
     ) -> anyhow::Result<Self> {
         let server = |address| {
@@ -87,7 +88,7 @@ impl Cluster {
         let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
         let is_linked = !servers.is_empty();
         let (elsewhere, backlog, publications) = (Elsewhere::default(), Arc::default(), AtomicU64::new(1));
-        let (is_shared, patience) = (settings.preview, Duration::from_millis(settings.timeout_ms));
+        let is_shared = sharing == Sharing::Shared;
         let shared = Shared {
             node,
             servers,

@@ -244,7 +244,7 @@ impl Journaling for MessageManager {
                 }
             }
             (MessageChange::Told(id), Asker::Told(session)) => {
-                self.told_recorded(session, *id, outcome.is_ok(), context)
+                self.told_recorded(session, *id, outcome.is_ok(), context);
             }
             (_, Asker::Mark { mark, .. }) => self.relays.mark(&mark),
             (_, Asker::Expiry) => self.look_for_expired_later(outcome.is_err(), context),
