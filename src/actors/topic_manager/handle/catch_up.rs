@@ -30,6 +30,8 @@ struct Subscriber {
     /// The session that gets the client's publications.
     session: SessionHandle,
     attempt: Attempt,
+    /// The number of the history.
+    history: i64,
 }
 
 impl Topics {
@@ -60,8 +62,13 @@ impl Topics {
         };
         // first, so that the client gets nothing that the history has, too
         let begun = self.manager.send(CatchUp { client: account.id, topic: id.clone() }).await?;
-        let subscriber =
-            begun.map(|(session, attempt)| Subscriber { client: account.id, topic: id.clone(), session, attempt });
+        let subscriber = begun.map(|(session, attempt)| Subscriber {
+            client: account.id,
+            topic: id.clone(),
+            session,
+            attempt,
+            history: history.id,
+        });
         if let Err(error) = self.subscribe(account, id).await {
             if let Some(subscriber) = &subscriber {
                 self.end(subscriber).await;
@@ -104,11 +111,9 @@ impl Topics {
                 continue;
             }
             let part = self.store.topic_history(topic.as_str(), since, PART, bytes).await?;
-            let part = part.ok_or(TopicError::NoHistory)?;
-            if since > part.last_offset {
-                // another topic has got its name
-                return Err(TopicError::OffsetBeyond(part.last_offset));
-            }
+            let Some(part) = part.filter(|part| part.history == subscriber.history) else {
+                return Err(self.without_history(subscriber).await);
+            };
             if subscriber.attempt.is_over() {
                 return Ok(());
             }
@@ -160,18 +165,34 @@ impl Topics {
         }
     }
 
-    /// Ends a subscription whose history cannot be read, and tells the client.
+    /// Why a topic does not have its history any more.
+    async fn without_history(&self, subscriber: &Subscriber) -> TopicError {
+        match self.known.find(&subscriber.topic).await {
+            Ok(topic) if topic.history.is_none() => TopicError::NoHistory,
+            // another topic has got its name
+            Ok(_) => TopicError::NotFound,
+            Err(error) => error,
+        }
+    }
+
+    /// Ends a subscription whose history cannot be read, and tells the client. If the topic was deleted, perhaps at another node, it is
+    /// told that, as if the TopicManager had heard of it in time.
     async fn give_up(&self, subscriber: &Subscriber, error: &TopicError) {
         let Subscriber { topic, session, .. } = subscriber;
-        if !matches!(error, TopicError::Store(StoreError::Unavailable(_))) {
+        if !matches!(error, TopicError::NotFound | TopicError::Store(StoreError::Unavailable(_))) {
             tracing::warn!(%error, topic = topic.as_str(), "cannot send what a subscriber missed");
         }
         if self.end(subscriber).await {
+            if matches!(error, TopicError::NotFound) {
+                self.relays.deliver(session, &[outbound::topic_deleted(topic.as_str()).as_bytes()]);
+                return;
+            }
             let (code, text) = error.told(topic.as_str());
             let about = outbound::About { topic_id: Some(topic.as_str()), ..outbound::About::default() };
             self.relays.deliver(session, &[outbound::error(code, &text, about, self.clock.now()).as_bytes()]);
         }
     }
+
     /// Ends the subscription. Returns false if the client has unsubscribed, or begun anew, by itself.
     async fn end(&self, subscriber: &Subscriber) -> bool {
         let Subscriber { client, topic, attempt, .. } = subscriber;

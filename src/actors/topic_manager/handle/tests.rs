@@ -176,3 +176,35 @@ async fn a_publication_waits_only_for_congested_nodes_with_subscribers_of_its_to
     elsewhere.congested().put(node, false, Instant::now());
     assert!(publish("weather").is_ok());
 }
+
+#[actix_web::test]
+async fn a_subscriber_is_told_when_its_topic_was_deleted_at_another_node_before_it_has_got_the_history() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let accounts = test_accounts(&store).await;
+    accounts.put(alice.clone());
+    let topics = topics(&store, &accounts, Meanwhile::Nothing);
+    let topic = TopicId::from("weather");
+    let mut peer = Peer::of(&alice).await;
+    let presence = PresenceChanged { client: alice.id, subscriber: Some(peer.session.clone()), is_connected: true };
+    topics.manager.send(presence).await.unwrap();
+    for is_created_again in [false, true] {
+        let retention = Retention { size: 10, ttl_secs: None };
+        topics.create(&topic, &alice, json!({}), Some(retention)).await.unwrap();
+        let parts = topics.parts.acquire_many(catch_up::PARTS as u32).await.unwrap();
+        let (session, answer) = (peer.session.clone(), json!({ "type": "subscribed" }).to_string());
+        topics.subscribe_from(&alice, &topic, Beginning::Last(10), |_| (session, answer)).await.unwrap();
+        // the TopicManager has not heard of it yet
+        assert!(store.delete_topic("weather", alice.id).await.unwrap());
+        if is_created_again {
+            topics.create(&topic, &alice, json!({}), Some(retention)).await.unwrap();
+        }
+        drop(parts);
+        assert_eq!(peer.json().await["type"], "subscribed");
+        assert_eq!(peer.json().await, json!({ "type": "topic_deleted", "topic_id": "weather" }));
+        assert!(topics.subscribers(&topic).await.unwrap().is_empty());
+    }
+    // and is not told again when that is heard of
+    topics.manager.send(TopicDeleted(topic)).await.unwrap();
+    topics.relays.deliver(&peer.session, &[br#"{"type":"end"}"#]);
+    assert_eq!(peer.json().await["type"], "end");
+}
