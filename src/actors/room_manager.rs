@@ -29,8 +29,7 @@ use tokio::sync::oneshot;
 use self::in_order::OrderedRoom;
 pub use self::{
     handle::{Dependencies, NotRequested, RoomError, Rooms},
-    in_order::Event,
-    other_nodes::RoomNews,
+    other_nodes::{Event, RoomNews},
 };
 use super::{
     command_dispatcher::SessionGone,
@@ -42,6 +41,7 @@ use crate::{
     delivery::{Relays, SessionHandle, tick},
     domain::{
         ids::RoomId,
+        line::HeldBytes,
         rooms::{
             Attachment, Elsewhere, HISTORY_BYTES, Occupancy, Participant, Placed, RoomChange, RoomOutcome, RoomRefusal,
         },
@@ -94,6 +94,8 @@ pub struct RoomManager {
     elsewhere: Elsewhere,
     /// the rooms with sockets here, if several nodes share the database
     ordered: HashMap<RoomId, OrderedRoom>,
+    /// by these
+    held: HeldBytes,
     /// bounded by the semaphore of [`Rooms`]
     queue: Queue<RoomChange, Asker>,
     /// the most bytes of history that a socket gets
@@ -113,6 +115,7 @@ impl RoomManager {
             occupancy: Occupancy::default(),
             elsewhere: Elsewhere::default(),
             ordered: HashMap::new(),
+            held: HeldBytes::default(),
             queue: Queue::new(journal),
             history_bytes,
             relays,

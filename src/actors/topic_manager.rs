@@ -49,6 +49,7 @@ use crate::{
     delivery::{Relays, SessionHandle},
     domain::{
         ids::{ClientId, TopicId},
+        line::HeldBytes,
         subscriptions::{CannotSubscribe, Location, Subscription, Subscriptions, catching_up::CatchUps},
         topics::{access::Rules, check_subscription, history::Append},
     },
@@ -80,6 +81,8 @@ pub struct TopicManager {
     receipts: Receipts,
     /// topics with a history and subscribers here, if several nodes share the database
     ordered: HashMap<TopicId, OrderedTopic>,
+    /// by these
+    held: HeldBytes,
     store: Store,
 }
 
@@ -116,6 +119,7 @@ impl TopicManager {
             queued,
             receipts,
             ordered: HashMap::new(),
+            held: HeldBytes::default(),
             store,
         }
     }

@@ -2,10 +2,49 @@
 //! topic with a history. They come from the node's own changes, from other nodes and from the database, in any order, and are
 //! handled by their numbers. An event whose predecessor is missing is held.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-/// Events of other nodes that are held at most. The database has what is more.
+/// Events of other nodes that a line holds at most. The database has what is more.
 const HELD: usize = 1000;
+
+/// Bytes of events of other nodes that several lines together hold at most. The database has what is more.
+const HELD_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the bookkeeping of an event takes, in bytes.
+const PER_EVENT: usize = 200;
+
+/// The bytes that several lines hold together. Clones count the same.
+#[derive(Debug, Clone, Default)]
+pub struct HeldBytes(Arc<AtomicUsize>);
+
+impl HeldBytes {
+    /// The share of an event of this many bytes; `None` if there is no room for it.
+    fn share(&self, bytes: usize) -> Option<Share> {
+        let bytes = bytes + PER_EVENT;
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let share = Share { bytes, of: self.0.clone() };
+        (before + bytes <= HELD_BYTES).then_some(share)
+    }
+}
+
+/// The bytes of an event that is held. Dropping it gives them back.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// Where an outcome belongs among the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +69,14 @@ pub struct Line<O, E> {
     own: i64,
     /// an event was not held since there were too many
     is_cut: bool,
+    bytes: HeldBytes,
 }
 
 #[derive(Debug)]
 enum Held<O, E> {
     Own(O),
-    Elsewhere(E),
+    /// With its share of the memory; one that is handled next may have none.
+    Elsewhere(E, #[expect(dead_code, reason = "it is held")] Option<Share>),
 }
 
 /// What is to be handled next.
@@ -52,13 +93,12 @@ pub enum Next<O, E> {
     Elsewhere(E),
 }
 
-impl<O, E> Default for Line<O, E> {
-    fn default() -> Self {
-        Self { last: None, held: BTreeMap::new(), arrivals: 0, joining: 0, own: 0, is_cut: false }
-    }
-}
-
 impl<O, E> Line<O, E> {
+    /// One that counts what it holds in `bytes`.
+    pub fn new(bytes: &HeldBytes) -> Self {
+        Self { last: None, held: BTreeMap::new(), arrivals: 0, joining: 0, own: 0, is_cut: false, bytes: bytes.clone() }
+    }
+
     /// The last event that was handled.
     pub fn last(&self) -> Option<i64> {
         self.last
@@ -114,16 +154,19 @@ impl<O, E> Line<O, E> {
         self.held.insert((sequence, arrival), Held::Own(outcome));
     }
 
-    /// Adds an event of another node.
-    pub fn put_elsewhere(&mut self, sequence: i64, event: E) {
-        if self.last.is_some_and(|last| sequence <= last) {
+    /// Adds an event of another node, of which so many bytes are in memory.
+    pub fn put_elsewhere(&mut self, sequence: i64, event: E, bytes: usize) {
+        if self.last.is_some_and(|last| sequence <= last) || self.holds(sequence) {
             return;
         }
-        if self.held.len() >= HELD && self.last.is_none_or(|last| sequence > last + 1) {
+        // one that does not know yet where it begins has to have an event to begin with
+        let is_next = self.last.map_or(self.held.is_empty(), |last| sequence == last + 1);
+        let share = if self.held.len() < HELD { self.bytes.share(bytes) } else { None };
+        if share.is_some() || is_next {
+            self.held.insert((sequence, 0), Held::Elsewhere(event, share));
+        } else {
             self.is_cut = true;
-            return;
         }
-        self.held.entry((sequence, 0)).or_insert(Held::Elsewhere(event));
     }
 
     /// Takes what is to be handled next, if its predecessor is handled.
@@ -152,8 +195,8 @@ impl<O, E> Line<O, E> {
             }
             match entry.remove() {
                 Held::Own(outcome) => return Some(Next::Own { outcome, is_new }),
-                Held::Elsewhere(event) if is_new => return Some(Next::Elsewhere(event)),
-                Held::Elsewhere(_) => {}
+                Held::Elsewhere(event, _) if is_new => return Some(Next::Elsewhere(event)),
+                Held::Elsewhere(..) => {}
             }
         }
     }
@@ -182,7 +225,7 @@ impl<O, E> Line<O, E> {
     pub fn end(self) -> impl Iterator<Item = O> {
         self.held.into_values().filter_map(|held| match held {
             Held::Own(outcome) => Some(outcome),
-            Held::Elsewhere(_) => None,
+            Held::Elsewhere(..) => None,
         })
     }
 }
@@ -203,7 +246,11 @@ mod tests {
 
     /// A line that a socket has joined behind this event.
     fn joined(last: i64) -> TestLine {
-        let mut line = TestLine::default();
+        joined_with(last, &HeldBytes::default())
+    }
+
+    fn joined_with(last: i64, bytes: &HeldBytes) -> TestLine {
+        let mut line = TestLine::new(bytes);
         line.joins();
         line.put_own(Position::After(last), "join", true);
         line.has_joined();
@@ -214,30 +261,30 @@ mod tests {
     #[test]
     fn events_are_handled_in_the_order_of_their_numbers_each_once() {
         let mut line = joined(10);
-        line.put_elsewhere(13, 13);
+        line.put_elsewhere(13, 13, 10);
         line.put_own(Position::Event(12), "12", false);
         assert!(line.take_next().is_none() && line.has_gap());
-        line.put_elsewhere(11, 11);
-        line.put_elsewhere(11, 11);
-        line.put_elsewhere(9, 9);
+        line.put_elsewhere(11, 11, 10);
+        line.put_elsewhere(11, 11, 10);
+        line.put_elsewhere(9, 9, 10);
         assert_eq!(all(&mut line), [Next::Elsewhere(11), own("12"), Next::Elsewhere(13)]);
         assert!(!line.has_gap());
-        line.put_elsewhere(12, 12);
+        line.put_elsewhere(12, 12, 10);
         assert!(all(&mut line).is_empty() && line.last() == Some(13));
     }
 
     #[test]
     fn an_own_outcome_that_was_read_from_the_database_before_is_not_new() {
         let mut line = joined(1);
-        line.put_elsewhere(2, 2);
+        line.put_elsewhere(2, 2, 10);
         assert_eq!(all(&mut line), [Next::Elsewhere(2)]);
         line.put_own(Position::Event(2), "late", false);
         assert_eq!(all(&mut line), [Next::Own { outcome: "late", is_new: false }]);
         // and takes the place of one that is held
-        line.put_elsewhere(4, 4);
+        line.put_elsewhere(4, 4, 10);
         line.put_own(Position::Event(4), "4", false);
         assert!(line.holds(4));
-        line.put_elsewhere(3, 3);
+        line.put_elsewhere(3, 3, 10);
         assert_eq!(all(&mut line), [Next::Elsewhere(3), own("4")]);
     }
 
@@ -245,8 +292,8 @@ mod tests {
     fn events_of_other_nodes_wait_while_a_socket_joins() {
         let mut line = joined(1);
         line.joins();
-        line.put_elsewhere(2, 2);
-        line.put_elsewhere(4, 4);
+        line.put_elsewhere(2, 2, 10);
+        line.put_elsewhere(4, 4, 10);
         assert!(all(&mut line).is_empty() && !line.has_gap());
         // the history ends with 2, and 4 is not in it
         line.put_own(Position::Event(3), "join", true);
@@ -258,20 +305,20 @@ mod tests {
     fn a_socket_that_still_joins_comes_behind_own_outcomes() {
         let mut line = joined(1);
         line.joins();
-        line.put_elsewhere(2, 2);
+        line.put_elsewhere(2, 2, 10);
         line.put_own(Position::Event(3), "3", false);
         assert_eq!(all(&mut line), [Next::Elsewhere(2), own("3")]);
-        line.put_elsewhere(4, 4);
+        line.put_elsewhere(4, 4, 10);
         assert!(all(&mut line).is_empty());
     }
 
     #[test]
     fn the_first_socket_begins_with_the_event_behind_its_history() {
-        let mut line = TestLine::default();
+        let mut line = TestLine::new(&HeldBytes::default());
         line.joins();
         line.put_own(Position::Event(5), "nobody here", false);
         for sequence in 6..9 {
-            line.put_elsewhere(sequence, sequence);
+            line.put_elsewhere(sequence, sequence, 10);
         }
         assert_eq!(all(&mut line), [own("nobody here")]);
         assert!(!line.has_gap());
@@ -284,9 +331,9 @@ mod tests {
     fn events_beyond_the_bound_are_missing_afterwards() {
         let mut line = joined(0);
         for sequence in 2..=1002 {
-            line.put_elsewhere(sequence, sequence);
+            line.put_elsewhere(sequence, sequence, 10);
         }
-        line.put_elsewhere(1, 1);
+        line.put_elsewhere(1, 1, 10);
         assert_eq!(all(&mut line).len(), 1001);
         assert!(line.has_gap());
         line.reads();
@@ -294,9 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn lines_share_the_memory_for_events_that_are_held_and_what_is_next_needs_none() {
+        let bytes = HeldBytes::default();
+        let mut lines = [joined_with(0, &bytes), joined_with(0, &bytes)];
+        lines[0].put_elsewhere(2, 2, HELD_BYTES - PER_EVENT);
+        lines[1].put_elsewhere(2, 2, 0);
+        assert!(!lines[1].holds(2));
+        lines[1].put_elsewhere(1, 1, HELD_BYTES);
+        assert_eq!(all(&mut lines[1]), [Next::Elsewhere(1)]);
+        assert!(lines[1].has_gap());
+        // read from the database when there is room again
+        let [mut first, mut second] = lines;
+        first.put_elsewhere(1, 1, 0);
+        assert_eq!(all(&mut first).len(), 2);
+        second.put_elsewhere(3, 3, HELD_BYTES - PER_EVENT);
+        assert!(second.holds(3));
+        drop(second);
+        assert_eq!(bytes.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn events_that_are_not_recorded_any_more_are_skipped_but_not_those_that_are_held() {
         let mut line = joined(1);
-        line.put_elsewhere(4, 4);
+        line.put_elsewhere(4, 4, 10);
         line.skip_to(6);
         assert_eq!(all(&mut line), [Next::Elsewhere(4)]);
         line.put_own(Position::After(5), "too late", true);
@@ -310,7 +377,7 @@ mod tests {
     fn what_is_held_of_this_node_at_the_end_is_returned() {
         let mut line = joined(1);
         line.put_own(Position::Event(5), "5", false);
-        line.put_elsewhere(7, 7);
+        line.put_elsewhere(7, 7, 10);
         assert_eq!(line.end().collect::<Vec<_>>(), ["5"]);
     }
 }

@@ -6,14 +6,14 @@ use std::{sync::Arc, time::Duration};
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::sync::oneshot;
 
-use super::{Answer, RoomManager, answer};
+use super::{Answer, Event, RoomManager, answer};
 use crate::{
     actors::journal::{Journaling, Unanswered},
     cluster::envelope,
     delivery::SessionHandle,
     domain::{
         ids::RoomId,
-        line::{Line, Next, Position},
+        line::{HeldBytes, Line, Next, Position},
         rooms::{Attachment, Message, Participant, RoomEvent, RoomOutcome},
     },
     protocol::{
@@ -28,17 +28,6 @@ const LATE: Duration = Duration::from_millis(50);
 
 /// The period in which rooms with sockets here are compared with the database, since the last event may be missing.
 const PERIOD: Duration = Duration::from_secs(5);
-
-/// An event of another node.
-#[derive(Debug)]
-pub struct Event {
-    /// What has happened.
-    pub event: RoomEvent,
-    /// The message that it is about.
-    pub message: Option<Message>,
-    /// The client that has joined had no socket in the room before, and has one now.
-    pub comes_online: bool,
-}
 
 /// An outcome of a change at this node.
 #[derive(Debug)]
@@ -56,7 +45,6 @@ impl Own {
 }
 
 /// A room that has sockets here, or that some are joining.
-#[derive(Default)]
 pub(super) struct OrderedRoom {
     line: Line<Own, Event>,
     /// what is missing is being read, or will be
@@ -64,11 +52,18 @@ pub(super) struct OrderedRoom {
     unanswered: Unanswered,
 }
 
+impl OrderedRoom {
+    fn new(held: &HeldBytes) -> Self {
+        Self { line: Line::new(held), is_reading: false, unanswered: Unanswered::default() }
+    }
+}
+
 impl RoomManager {
     /// A socket asks to join: later events of other nodes are for it, too.
     pub(super) fn joins(&mut self, room: RoomId) {
         if self.backplane.is_shared() {
-            self.ordered.entry(room).or_default().line.joins();
+            let ordered = self.ordered.entry(room).or_insert_with(|| OrderedRoom::new(&self.held));
+            ordered.line.joins();
         }
     }
 
@@ -133,7 +128,8 @@ impl RoomManager {
     /// An event of another node has come.
     pub(super) fn put_elsewhere(&mut self, room: RoomId, sequence: i64, event: Event, context: &mut Context<Self>) {
         if let Some(ordered) = self.ordered.get_mut(&room) {
-            ordered.line.put_elsewhere(sequence, event);
+            let bytes = event.bytes();
+            ordered.line.put_elsewhere(sequence, event, bytes);
             self.go_on(room, context);
         }
     }
@@ -305,7 +301,9 @@ impl RoomManager {
                 return self.read_later(room, up_to, LATE, context);
             }
             let Some(event) = event else { return self.give_up(room, sequence, context) };
-            ordered.line.put_elsewhere(sequence, Event { event, message, comes_online: false });
+            let event = Event { event, message, comes_online: false };
+            let bytes = event.bytes();
+            ordered.line.put_elsewhere(sequence, event, bytes);
         }
         self.go_on(room, context);
         if newest > asked {

@@ -3,15 +3,35 @@
 use actix::{Context, Handler, Message};
 use uuid::Uuid;
 
-use super::{RoomManager, in_order::Event};
+use super::RoomManager;
 use crate::{
     cluster::envelope,
     domain::{
         ids::RoomId,
-        rooms::{OccupantChange, OccupantState, Participant, RoomOutcome},
+        rooms::{Message as ChatMessage, OccupantChange, OccupantState, Participant, RoomEvent, RoomOutcome},
     },
     protocol::chat::{self, ParticipantEvent, Presence},
 };
+
+/// An event of another node.
+#[derive(Debug)]
+pub struct Event {
+    /// What has happened.
+    pub event: RoomEvent,
+    /// The message that it is about.
+    pub message: Option<ChatMessage>,
+    /// The client that has joined had no socket in the room before, and has one now.
+    pub comes_online: bool,
+}
+
+impl Event {
+    /// The bytes of it in memory, without those of all events.
+    pub(super) fn bytes(&self) -> usize {
+        let texts =
+            |message: &ChatMessage| message.content.len() + message.client_msg_id.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.message.as_ref().map_or(0, texts)
+    }
+}
 
 /// What other nodes have for the RoomManager.
 #[derive(Message, Debug)]

@@ -20,7 +20,7 @@ use crate::{
     delivery::SessionHandle,
     domain::{
         ids::TopicId,
-        line::{Line, Next},
+        line::{HeldBytes, Line, Next},
         topics::history::{HistoryPart, Kept},
     },
     protocol::wire,
@@ -37,7 +37,6 @@ const PERIOD: Duration = Duration::from_secs(5);
 const PART: (u64, usize) = (100, 1024 * 1024);
 
 /// A topic with subscribers here.
-#[derive(Default)]
 pub(super) struct OrderedTopic {
     line: Line<Infallible, Stored>,
     /// the number of the topic's history; not known before its first publication
@@ -79,10 +78,11 @@ impl TopicManager {
             return 0;
         };
         let reached = audience.connected.saturating_sub(usize::from(sender.is_some()));
-        let ordered = self.ordered.entry(topic.clone()).or_insert_with(|| OrderedTopic::of(history));
+        let held = &self.held;
+        let ordered = self.ordered.entry(topic.clone()).or_insert_with(|| OrderedTopic::of(history, held));
         if ordered.history < history {
             // a new topic of this name: who subscribes to it by a pattern gets all of it
-            *ordered = OrderedTopic::behind(Kept { history, offset: 0 });
+            *ordered = OrderedTopic::behind(Kept { history, offset: 0 }, held);
         } else if ordered.history > history || ordered.over_since.is_some() {
             return 0;
         }
@@ -90,7 +90,8 @@ impl TopicManager {
             // rather late than never
             return self.distribute(topic, sender, Some(offset), frame);
         }
-        ordered.line.put_elsewhere(offset, Stored { offset, frame: frame.clone(), sender: sender.cloned() });
+        let stored = Stored { offset, frame: frame.clone(), sender: sender.cloned() };
+        ordered.line.put_elsewhere(offset, stored, frame.len());
         if ordered.line.last().is_some() {
             self.go_on(topic, context);
         } else if !ordered.is_reading {
@@ -116,14 +117,15 @@ impl TopicManager {
             self.ordered.get(topic).filter(|ordered| ordered.history >= newest.history && ordered.over_since.is_none());
         let has_line = line.is_some() && self.subscriptions.audience(topic).is_some();
         if self.backplane.is_shared() && !has_line {
-            self.ordered.insert(topic.clone(), OrderedTopic::behind(newest));
+            self.ordered.insert(topic.clone(), OrderedTopic::behind(newest, &self.held));
         }
     }
 
     /// A topic is deleted.
     pub(super) fn history_is_over(&mut self, topic: &TopicId) {
         if let Some(ordered) = self.ordered.get_mut(topic) {
-            *ordered = OrderedTopic { over_since: Some(Instant::now()), ..OrderedTopic::of(ordered.history) };
+            let over_since = Some(Instant::now());
+            *ordered = OrderedTopic { over_since, ..OrderedTopic::of(ordered.history, &self.held) };
         }
     }
 
@@ -193,7 +195,7 @@ impl TopicManager {
                 }
                 if self.subscriptions.audience(topic).is_some() {
                     let begins = Kept { history: newest.history, offset: 0 };
-                    self.ordered.insert(topic.clone(), OrderedTopic::behind(begins));
+                    self.ordered.insert(topic.clone(), OrderedTopic::behind(begins, &self.held));
                     self.read_later(topic, newest.offset, LATE, context);
                 }
             }
@@ -246,7 +248,8 @@ impl TopicManager {
             let offset = entry.offset;
             let frame = with_offset(&wire::text(&[entry.message.as_bytes()]), offset);
             // unless it has come meanwhile
-            ordered.line.put_elsewhere(offset, Stored { offset, frame, sender: None });
+            let bytes = frame.len();
+            ordered.line.put_elsewhere(offset, Stored { offset, frame, sender: None }, bytes);
         }
         self.go_on(topic, context);
         if newest > asked {
@@ -258,13 +261,21 @@ impl TopicManager {
 }
 
 impl OrderedTopic {
-    fn of(history: i64) -> Self {
-        Self { history, ..Self::default() }
+    fn of(history: i64, held: &HeldBytes) -> Self {
+        Self {
+            line: Line::new(held),
+            history,
+            over_since: None,
+            began_with: None,
+            is_reading: false,
+            unanswered: Unanswered::default(),
+            waiting: Vec::new(),
+        }
     }
 
     /// What comes after this publication.
-    fn behind(newest: Kept) -> Self {
-        let mut ordered = Self::of(newest.history);
+    fn behind(newest: Kept, held: &HeldBytes) -> Self {
+        let mut ordered = Self::of(newest.history, held);
         ordered.line.begin_behind(newest.offset);
         ordered
     }
