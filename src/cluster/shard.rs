@@ -3,7 +3,14 @@
 
 mod counts;
 
-use std::{fmt, sync::LazyLock, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool_redis::{
     Connection, Manager, Pool, PoolError, Runtime,
@@ -11,13 +18,24 @@ use deadpool_redis::{
 };
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::unconstrained,
+    time::timeout,
+};
 use uuid::Uuid;
 
 use crate::{domain::lease::LEASE, settings::RedisAddress};
 
 /// How long each step may take: to get a connection, to make one, to check one that was used before, to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait in an inbox to be handled. With more it is closed: the node notices that it misses something, as after a
+/// lost connection.
+const INBOX: usize = 64 * 1024 * 1024;
+
+/// What the bookkeeping of an envelope takes, in bytes.
+const PER_ENVELOPE: usize = 64;
 
 /// Connections for commands. Each takes many at once.
 const CONNECTIONS: usize = 4;
@@ -125,18 +143,19 @@ impl Shard {
         &self.address
     }
 
-    /// Subscribes to a node's inbox. The stream ends with its connection.
+    /// Subscribes to a node's inbox.
     ///
     /// # Errors
     /// Redis is away, or refuses.
-    pub async fn inbox(&self, node: Uuid) -> Result<impl Stream<Item = Vec<u8>> + use<>, ShardError> {
+    pub async fn inbox(&self, node: Uuid) -> Result<Inbox, ShardError> {
         let subscribed = async {
             let mut connection = self.client.get_async_pubsub().await?;
             connection.subscribe(self.names.inbox(node)).await?;
             Ok::<_, RedisError>(connection)
         };
         let connection = timeout(2 * PATIENCE, subscribed).await.map_err(|_| ShardError::Late)??;
-        Ok(connection.into_on_message().map(|message| message.get_payload_bytes().to_owned()))
+        let envelopes = connection.into_on_message().map(|message| message.get_payload_bytes().to_owned());
+        Ok(Inbox::of(envelopes, INBOX))
     }
 
     /// Publishes envelopes, each to the inbox of a node, in their order. Uses the connection that is there, if any, and leaves the one
@@ -217,5 +236,82 @@ impl Shard {
             Ok(commands.query_async(&mut connection).await?)
         };
         timeout(PATIENCE, answered).await.map_err(|_| ShardError::Late)?
+    }
+}
+
+/// What comes through a connection. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Inbox {
+    queued: UnboundedReceiver<Vec<u8>>,
+    /// the bytes in the queue
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// So many bytes may wait: with more it ends behind them, and so does the connection. The connection's own queue has no bound,
+    /// so it is emptied by a task that does nothing else.
+    fn of(mut envelopes: impl Stream<Item = Vec<u8>> + Unpin + Send + 'static, most: usize) -> Self {
+        let (queue, queued) = unbounded_channel::<Vec<u8>>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counted = waiting.clone();
+        // without the pauses of other tasks, so that it is faster than the connection
+        tokio::spawn(unconstrained(async move {
+            loop {
+                let envelope = tokio::select! {
+                    envelope = envelopes.next() => envelope,
+                    () = queue.closed() => return,
+                };
+                let Some(envelope) = envelope else { return };
+                let bytes = envelope.len() + PER_ENVELOPE;
+                if counted.fetch_add(bytes, Ordering::Relaxed) + bytes > most {
+                    tracing::warn!(most, "an inbox is closed, since too much waits in it");
+                    return;
+                }
+                if queue.send(envelope).is_err() {
+                    return;
+                }
+            }
+        }));
+        Self { queued, waiting }
+    }
+
+    /// The next envelope. `None`: it has ended with its connection, or since too much waited in it.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        let envelope = self.queued.recv().await?;
+        self.waiting.fetch_sub(envelope.len() + PER_ENVELOPE, Ordering::Relaxed);
+        Some(envelope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn an_inbox_ends_behind_what_may_wait_in_it() {
+        let (sender, received) = unbounded_channel::<Vec<u8>>();
+        let incoming = stream::unfold(received, |mut received| async { Some((received.recv().await?, received)) });
+        let mut inbox = Inbox::of(Box::pin(incoming), 3 * (10 + PER_ENVELOPE));
+        // any number, one after the other
+        for number in 0..10 {
+            sender.send(vec![number; 10]).unwrap();
+            assert_eq!(inbox.next().await, Some(vec![number; 10]));
+        }
+        for number in 0..10 {
+            // it may be closed already
+            let _ = sender.send(vec![number; 10]);
+        }
+        sender.closed().await;
+        for number in 0..3 {
+            assert_eq!(inbox.next().await, Some(vec![number; 10]));
+        }
+        assert_eq!(inbox.next().await, None);
+        // a reader that goes away closes it, too
+        let (sender, received) = unbounded_channel::<Vec<u8>>();
+        let incoming = stream::unfold(received, |mut received| async { Some((received.recv().await?, received)) });
+        drop(Inbox::of(Box::pin(incoming), 0));
+        sender.closed().await;
     }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, SpawnHandle, WrapFuture};
-use futures_util::StreamExt;
 use uuid::Uuid;
 
 use super::{Arrived, ClusterLink, server::Server, traffic::Publisher};
