@@ -58,6 +58,9 @@ pub struct Settings {
     /// Environment variables that begin with `SWITCHBOARD_` and are not settings.
     #[serde(skip)]
     pub ignored_variables: Vec<String>,
+    /// Keys that were set and change nothing, each with its layer.
+    #[serde(skip)]
+    pub without_effect: Vec<String>,
 }
 
 /// `[http]`

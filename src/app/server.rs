@@ -78,6 +78,12 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
             settings.ignored_variables.join(", ")
         );
     }
+    if !settings.without_effect.is_empty() {
+        tracing::warn!(
+            "these settings have no effect: {}; the address of Redis is redis.url, or redis.host if that is empty",
+            settings.without_effect.join(", ")
+        );
+    }
 }
 
 /// Descriptors of the process itself: standard streams, files, listener.

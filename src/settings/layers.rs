@@ -287,14 +287,42 @@ impl Layers {
     }
 
     fn finish(self) -> Result<Settings, SettingsError> {
-        let mut settings: Settings =
-            self.values.try_into().map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
+        let mut settings: Settings = self
+            .values
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
+        self.complete_redis(&mut settings);
         settings.ignored_variables = self.ignored;
         settings.validate().map_err(|(key, why)| {
             let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
             SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"))
         })?;
         Ok(settings)
+    }
+}
+
+impl Layers {
+    /// Redis is on the same machine if only other keys than its address are given, as in the systems that Switchboard replaces. Notes
+    /// keys that change nothing.
+    fn complete_redis(&self, settings: &mut Settings) {
+        let is_empty = |key: &str| {
+            let value = key.split_once('.').and_then(|(section, key)| self.values.get(section)?.get(key)?.as_str());
+            value.is_some_and(str::is_empty)
+        };
+        let given = |key: &&str| self.origins.contains_key(*key) && !is_empty(key);
+        let others: Vec<_> = ["redis.port", "redis.db", "redis.password"].into_iter().filter(given).collect();
+        let redis = &mut settings.redis;
+        if redis.url.is_empty() && !self.origins.contains_key("redis.host") && !others.is_empty() {
+            redis.host = "localhost".to_owned();
+        }
+        let in_vain: Vec<_> = match (redis.url.is_empty(), redis.host.is_empty()) {
+            (false, _) => ["redis.host"].into_iter().filter(given).chain(others).collect(),
+            (true, true) => others,
+            (true, false) => Vec::new(),
+        };
+        let named = |key: &str| format!("{key} ({})", self.origins.get(key).map_or("", String::as_str));
+        settings.without_effect = in_vain.into_iter().map(named).collect();
     }
 }
 

@@ -107,6 +107,26 @@ fn variables_with_one_underscore_that_are_no_setting_are_told_of() {
 }
 
 #[test]
+fn redis_is_on_this_machine_if_no_host_is_given_and_keys_without_effect_are_named() {
+    let read = |given: &[(&str, &str)]| {
+        let settings = variables(given).unwrap();
+        let addresses = crate::settings::RedisAddress::all(&settings.redis).unwrap();
+        (addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), settings.without_effect)
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(read(&[]), (String::new(), none.clone()));
+    assert_eq!(read(&[("REDIS_HOST", ""), ("REDIS_PASSWORD", "")]), (String::new(), none.clone()));
+    assert_eq!(read(&[("REDIS_PORT", "6380")]), ("redis://localhost:6380/0".to_owned(), none.clone()));
+    assert_eq!(read(&[("SWITCHBOARD__REDIS__DB", "2")]), ("redis://localhost:6379/2".to_owned(), none.clone()));
+    assert_eq!(read(&[("REDIS_PASSWORD", "hush"), ("REDIS_HOST", "cache")]), ("redis://cache:6379/0".to_owned(), none));
+    let (address, in_vain) = read(&[("REDIS_URL", "redis://one"), ("REDIS_HOST", "two"), ("REDIS_PORT", "6380")]);
+    assert_eq!(address, "redis://one:6379/0");
+    assert_eq!(in_vain, ["redis.host (environment, REDIS_HOST)", "redis.port (environment, REDIS_PORT)"]);
+    let (address, in_vain) = read(&[("REDIS_PORT", "6380"), ("SWITCHBOARD__REDIS__HOST", "")]);
+    assert_eq!((address.as_str(), in_vain), ("", vec!["redis.port (environment, REDIS_PORT)".to_owned()]));
+}
+
+#[test]
 fn redis_is_an_address_and_needs_a_secret() {
     let no_address = refusal(variables(&[("REDIS_URL", "http://:hidden@localhost")]));
     assert!(no_address.contains("environment, REDIS_URL") && !no_address.contains("hidden"), "{no_address}");
