@@ -55,7 +55,7 @@ pub struct Readiness {
 }
 
 /// Whether to send traffic, with a detail for each part. 503: send none. 200 with `degraded`: look at the details.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait", body = Readiness), (status = 503, description = "Draining, or the database is away or full", body = Readiness)))]
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Ready; degraded if something can wait, such as Redis or free space", body = Readiness), (status = 503, description = "Draining, or the database takes no writes: it is away, or its disk is full", body = Readiness)))]
 pub async fn readyz(broker: web::Data<Broker>) -> HttpResponse {
     let database = tokio::time::timeout(PATIENCE, broker.database_readiness()).await.unwrap_or("away");
     let draining = broker.is_stopping();
