@@ -49,7 +49,7 @@ use crate::{
     domain::{
         ids::DeliveryId,
         messages::{
-            change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence},
+            change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence, Take},
             deliveries::{Admission, Deliveries, Next},
             updates::ToldUpdates,
         },
@@ -180,9 +180,15 @@ impl MessageManager {
             RecipientPresence::Absent => self.presence_elsewhere(message.to),
             here => here,
         };
-        let message = NewMessage { recipient, ..message };
+        let recipient_socket = admission.session().and_then(|session| self.stamp(session));
+        let message = NewMessage { recipient, recipient_socket, ..message };
         self.ask(MessageChange::Accept(message), Asker::Send { sender, admission, _place: place }, context);
         self.pump_soon(context);
+    }
+
+    /// The stamp of a session, if its client may have others at other nodes.
+    fn stamp(&self, session: &SessionHandle) -> Option<u64> {
+        self.backplane.is_shared().then(|| session.id())
     }
 
     /// Has messages taken for recipients that can get some, once what is in hand is done.
@@ -200,6 +206,7 @@ impl MessageManager {
                 None => break,
                 Some(Next::Take(take, session)) => {
                     self.takes += 1;
+                    let take = Take { socket: self.stamp(&session), ..take };
                     self.ask(MessageChange::Take(take), Asker::Take(session), context);
                 }
                 Some(Next::Drain(to, session)) => {

@@ -45,6 +45,7 @@ impl Session {
             priority: delivery.priority,
             ttl: delivery.ttl.unwrap_or_else(|| self.broker.messages.usual_ttl()),
             recipient: RecipientPresence::Absent,
+            recipient_socket: None,
             socket: self.broker.cluster.is_shared().then(|| self.outbox.handle().id()),
         };
         self.unsettled.acknowledged_messages = true;

@@ -77,6 +77,7 @@ impl Scene {
             priority: Priority::Normal,
             ttl: Duration::from_secs(60),
             recipient: RecipientPresence::Absent,
+            recipient_socket: None,
             socket: None,
         };
         let place = Places::default().try_take(1).unwrap();

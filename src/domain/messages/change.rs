@@ -63,6 +63,9 @@ pub struct NewMessage {
     pub recipient: RecipientPresence,
     /// With other nodes, the stamp of the device socket through which it came, or [`NO_SOCKET`].
     pub socket: Option<u64>,
+    /// With other nodes, the stamp of the recipient's socket at this node, if it has one. It may have a newer one elsewhere, of
+    /// which this node has not heard: then the message waits.
+    pub recipient_socket: Option<u64>,
 }
 
 /// Whether the recipient of a new message can get it.
@@ -104,6 +107,8 @@ pub struct Take {
     pub most: usize,
     /// Of how many bytes, at most; one may exceed it.
     pub bytes: usize,
+    /// With other nodes, the stamp of the socket that is to get them. One that the recipient has replaced gets none.
+    pub socket: Option<u64>,
 }
 
 /// What is decided of a change.

@@ -48,6 +48,14 @@ pub enum Admission<S> {
 }
 
 impl<S> Admission<S> {
+    /// The session of the recipient.
+    pub fn session(&self) -> Option<&S> {
+        match self {
+            Self::Absent => None,
+            Self::Waits(session) | Self::Goes(session) => Some(session),
+        }
+    }
+
     /// Whether the recipient can get it.
     pub fn presence(&self) -> RecipientPresence {
         match self {
@@ -207,7 +215,7 @@ impl<S: Clone + PartialEq> Deliveries<S> {
             let most = PAGE.min(self.window - recipient.unacknowledged());
             let held = recipient.put_off().map(|message| (message.from, message.priority)).collect();
             let except = recipient.sent.iter().map(|sent| sent.message.id).collect();
-            return Some(Next::Take(Take { to, except, held, most, bytes }, session));
+            return Some(Next::Take(Take { to, except, held, most, bytes, socket: None }, session));
         }
         None
     }

@@ -81,7 +81,7 @@ impl Table {
     }
 
     fn accept(&mut self, new: &NewMessage, now: DateTime<Utc>) -> Result<Accepted, MessageRefusal> {
-        let NewMessage { from, to, msgid, object, priority, ttl, recipient, socket } = new;
+        let NewMessage { from, to, msgid, object, priority, ttl, recipient, socket, recipient_socket: _ } = new;
         let incarnation = *self.devices.get(to).ok_or(MessageRefusal::RecipientUnknown)?;
         let (to, object) = (Party { client: *to, incarnation }, String::from_utf8(object.to_vec()).unwrap());
         if let Some(row) = self.rows.iter().find(|row| (row.from, row.to, &row.msgid) == (*from, to, msgid)) {
@@ -159,7 +159,7 @@ impl Table {
     }
 
     fn take(&mut self, take: &Take, now: DateTime<Utc>) -> MessageDecided {
-        let Take { to, except, held, most, bytes } = take;
+        let Take { to, except, held, most, bytes, socket: _ } = take;
         let waits = |row: &&mut MessageRecord| {
             let is_held = held.iter().any(|(from, held)| *from == row.from.client && *held <= row.priority);
             let is_open = row.ended_at.is_none() && row.expires_at > now;

@@ -178,6 +178,7 @@ async fn send_as(broker: &Broker, account: &Account, message: DeviceMessage) -> 
             priority,
             ttl: ttl.map_or(broker.messages.usual_ttl(), Duration::from_secs),
             recipient: RecipientPresence::Absent,
+            recipient_socket: None,
             socket: broker.cluster.is_shared().then_some(NO_SOCKET),
         };
         Some(broker.messages.send_over_http(message).await?)

@@ -78,6 +78,7 @@ pub(super) async fn apply(
     let recipients: Vec<_> = recipients.into_iter().collect();
     let incarnations = incarnations(transaction, &recipients).await?;
     let newest_sockets = newest_sockets(transaction, &new).await?;
+    let newest_of = |client: ClientId| newest_sockets.get(&client.uuid()).copied().unwrap_or_default();
     let total = counters::last(transaction, Counter::StoredBytes).await?;
     let (depths, waiting) = depths(transaction, &recipients).await?;
     let last = counters::add(transaction, Counter::AcknowledgedMessageId, new.len() as i64).await?;
@@ -96,8 +97,7 @@ pub(super) async fn apply(
             decided[index] = MessageDecided::Accepted(Err(MessageRefusal::RecipientUnknown));
             continue;
         };
-        let newest = newest_sockets.get(&message.from.client.uuid()).copied().unwrap_or_default();
-        if message.socket.is_some_and(|socket| (socket as i64) < newest) {
+        if message.socket.is_some_and(|socket| (socket as i64) < newest_of(message.from.client)) {
             decided[index] = MessageDecided::Accepted(Err(MessageRefusal::SocketReplaced));
             continue;
         }
@@ -110,8 +110,11 @@ pub(super) async fn apply(
         }
         match refusal {
             None => {
+                // else a later message, which is stored at the node with the newer socket, would come before it
+                let is_replaced =
+                    message.recipient_socket.is_some_and(|socket| (socket as i64) < newest_of(message.to));
                 let others_wait = message.socket.is_some() && batch.waiting.contains(&message.to);
-                batch.push(row(index, DeliveryId(id), message, to, others_wait, now));
+                batch.push(row(index, DeliveryId(id), message, to, others_wait || is_replaced, now));
             }
             Some(refusal) => {
                 // what has been stored before is no more
@@ -249,17 +252,19 @@ async fn incarnations(
     Ok(incarnations)
 }
 
-/// The stamps of the newest sockets of those devices that send these messages through sockets, if there are other nodes.
+/// The stamps of the newest sockets of those devices that send these messages through sockets, or get them, if there are other
+/// nodes.
 async fn newest_sockets(
     transaction: &impl ConnectionTrait,
     new: &[(usize, &NewMessage)],
 ) -> Result<HashMap<Uuid, i64>, StoreError> {
     use devices::{Column, Entity};
-    let senders = new.iter().filter(|(_, message)| message.socket.is_some());
-    let senders: BTreeSet<_> = senders.map(|(_, message)| message.from.client.uuid()).collect();
-    let senders: Vec<_> = senders.into_iter().collect();
-    let (mut newest, mut later) = (HashMap::new(), senders.as_slice());
-    for size in pieces(senders.len()) {
+    let shared = new.iter().filter(|(_, message)| message.socket.is_some());
+    let devices: BTreeSet<_> =
+        shared.flat_map(|(_, message)| [message.from.client.uuid(), message.to.uuid()]).collect();
+    let devices: Vec<_> = devices.into_iter().collect();
+    let (mut newest, mut later) = (HashMap::new(), devices.as_slice());
+    for size in pieces(devices.len()) {
         let (piece, rest) = later.split_at(size);
         later = rest;
         let rows = Entity::find().select_only().columns([Column::Uuid, Column::NewestSocket]);

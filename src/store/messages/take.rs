@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use entity::acknowledged_messages::{Column, Entity};
+use entity::{
+    acknowledged_messages::{Column, Entity},
+    devices,
+};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, Query},
@@ -13,7 +16,7 @@ use uuid::Uuid;
 use super::count;
 use crate::{
     domain::{
-        ids::DeliveryId,
+        ids::{ClientId, DeliveryId},
         messages::{
             MessageState, Priority,
             change::{MessageChange, MessageDecided, Take, TakenMessage},
@@ -41,7 +44,12 @@ async fn take(
     wanted: &Take,
     now: DateTime<Utc>,
 ) -> Result<MessageDecided, StoreError> {
-    let Take { to, except, held, most, bytes } = wanted;
+    let Take { to, except, held, most, bytes, socket } = wanted;
+    if let Some(socket) = socket
+        && newest_socket(transaction, *to).await? > *socket as i64
+    {
+        return Ok(MessageDecided::Taken { messages: Vec::new(), is_all: true });
+    }
     let mut waiting = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Bytes])
@@ -100,6 +108,12 @@ async fn take(
     // the rows come back in any order
     let messages = ids.iter().filter_map(|id| taken.remove(id)).collect();
     Ok(MessageDecided::Taken { messages, is_all })
+}
+
+/// The stamp of a device's newest socket at any node.
+async fn newest_socket(transaction: &impl ConnectionTrait, client: ClientId) -> Result<i64, StoreError> {
+    let newest = devices::Entity::find_by_id(client.uuid()).select_only().column(devices::Column::NewestSocket);
+    Ok(newest.into_tuple().one(transaction).await?.unwrap_or_default())
 }
 
 /// Notes which senders have been told how their messages ended.

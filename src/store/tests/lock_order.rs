@@ -254,6 +254,7 @@ async fn acknowledged_messages_and_deletions_of_devices_wait_for_each_other_in_o
                 held: Vec::new(),
                 most: 10,
                 bytes: 1_000,
+                socket: Some(0),
             })
         };
         write(vec![end(6), end(7), end(8)]).await.unwrap();

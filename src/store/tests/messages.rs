@@ -39,6 +39,7 @@ pub(super) fn message(from: Party, to: ClientId, msgid: &str) -> NewMessage {
         priority: Priority::Normal,
         ttl: Duration::from_secs(60),
         recipient: RecipientPresence::Absent,
+        recipient_socket: None,
         socket: None,
     }
 }
@@ -118,6 +119,7 @@ impl Changer {
                     held,
                     most: self.random.random_range(1..4),
                     bytes: self.random.random_range(1..20),
+                    socket: None,
                 })
             }
             _ => {
@@ -239,6 +241,47 @@ async fn a_message_through_a_socket_that_its_sender_has_replaced_is_refused() {
     assert_eq!(send("3", Some(7)).await, Ok(()));
     // not through a socket
     assert_eq!(send("4", None).await, Ok(()));
+}
+
+#[actix::test]
+async fn a_message_waits_for_the_newest_socket_of_its_recipient() {
+    let fixture = Fixture::new().await;
+    let (anna, ben) = (ClientId::random(), ClientId::random());
+    for device in [anna, ben] {
+        fixture.device(device).await;
+    }
+    let from = Party { client: anna, incarnation: 0 };
+    let send = async |msgid: &str, recipient_socket: u64| {
+        let message = NewMessage {
+            recipient: RecipientPresence::Ready,
+            socket: Some(NO_SOCKET),
+            recipient_socket: Some(recipient_socket),
+            ..message(from, ben, msgid)
+        };
+        match fixture.decide_messages(&[MessageChange::Accept(message)], 0).await.remove(0) {
+            MessageDecided::Accepted(Ok(accepted)) => accepted.waits,
+            other => panic!("{other:?}"),
+        }
+    };
+    let take = async |socket: u64| {
+        let take = Take { to: ben, except: vec![], held: vec![], most: 9, bytes: 999, socket: Some(socket) };
+        match fixture.decide_messages(&[MessageChange::Take(take)], 0).await.remove(0) {
+            MessageDecided::Taken { messages, is_all: true } => {
+                messages.into_iter().map(|message| message.msgid).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    fixture.store.note_socket(ben, 5).await.unwrap();
+    assert!(!send("1", 5).await);
+    // the node with the older socket has not heard of the newer one
+    fixture.store.note_socket(ben, 7).await.unwrap();
+    assert!(send("2", 5).await);
+    assert_eq!(take(5).await, Vec::<String>::new());
+    // the other one has, and sends none before it
+    assert!(send("3", 7).await);
+    assert_eq!(take(7).await, ["1", "2", "3"]);
+    assert!(!send("4", 7).await);
 }
 
 #[actix::test]

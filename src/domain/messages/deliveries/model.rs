@@ -128,6 +128,7 @@ impl World {
             ttl: Duration::from_secs(self.random.random_range(1..300)),
             recipient: admission.presence(),
             socket: None,
+            recipient_socket: None,
         };
         let message = OnWay { id: DeliveryId(0), from, msgid: msgid.into(), priority };
         self.journal.push_back((MessageChange::Accept(change), Asker::Send { to, admission, message }));
