@@ -161,7 +161,7 @@ async fn without_postgresql_a_second_node_is_refused_though_both_have_redis() {
     let redis = Redis::start().await;
     let setup = || Broker::with().env("REDIS_URL", &redis.url()).env("SECRET_KEY", SECRET);
     let mut one = setup().start().await;
-    let database = format!("sqlite://{}", one.data_dir().join("switchboard.db").display());
+    let database = format!("sqlite:///{}", one.data_dir().join("switchboard.db").display());
     let refused = setup().env("DATABASE_URL", &database).run(&["serve", "--bind", "127.0.0.1:0"], "");
     assert!(refused.stderr.contains("another broker uses this database"), "{refused:?}");
     linked(&one.admin().await).await;

@@ -109,7 +109,9 @@ impl Handler<Forward> for ClusterLink {
     fn handle(&mut self, forward: Forward, context: &mut Self::Context) {
         let Forward { node, to, from, text, outcome } = forward;
         if self.peers.version(node).is_none() {
-            let _ = outcome.send(Outcome::Absent);
+            // it has left meanwhile, or cannot be seen any more
+            let is_gone = self.cluster.elsewhere.is_complete();
+            let _ = outcome.send(if is_gone { Outcome::Absent } else { Outcome::Unknown });
             return;
         }
         let number = self.directs.begin(node, outcome);

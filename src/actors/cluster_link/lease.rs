@@ -25,6 +25,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The time before an inbox that was lost is opened again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// The time after an inbox was opened again in which nodes may not have a record yet that have not left: a Redis that comes back
+/// may be empty, and others come back a little later.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// The shortest time between two looks for nodes.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -41,6 +45,10 @@ pub(super) struct Link {
     /// when the nodes with a lease were asked for, and when they were known last since the inbox is open
     asked: Option<Instant>,
     listed: Option<Instant>,
+    /// the inbox was lost before
+    was_lost: bool,
+    /// the end of [`SETTLING`]
+    settled: Option<Instant>,
 }
 
 /// An inbox is open.
@@ -64,6 +72,8 @@ impl Link {
             heard: Instant::now(),
             asked: None,
             listed: None,
+            was_lost: false,
+            settled: None,
         }
     }
 
@@ -110,7 +120,8 @@ impl ClusterLink {
         if self.links.is_empty() {
             return;
         }
-        (self.links[link].is_open, self.links[link].listed) = (false, None);
+        let lost = &mut self.links[link];
+        (lost.is_open, lost.listed, lost.was_lost) = (false, None, true);
         if let Some(inbox) = self.links[link].inbox.take() {
             context.cancel_future(inbox);
         }
@@ -136,7 +147,8 @@ impl ClusterLink {
                 }
                 // their leases cannot be seen
                 self.links[link].listed = None;
-                self.listed(link, &HashMap::new(), context);
+                self.retain(link, &HashMap::new(), context);
+                self.show_completeness();
             }
             let Link { server, lease, is_open, heard, .. } = &mut self.links[link];
             if !*is_open {
@@ -194,15 +206,20 @@ impl ClusterLink {
         let shard = server.shard.clone();
         let listed = async move { shard.nodes().await };
         context.spawn(listed.into_actor(self).map(move |listed, actor: &mut Self, context| {
-            let Some(Link { server, is_open, listed: since, .. }) = actor.links.get_mut(link) else { return };
+            let Some(Link { server, is_open, listed: since, settled, .. }) = actor.links.get_mut(link) else { return };
             match listed {
                 Err(error) => server.failed(&error),
                 Ok(_) if !*is_open => {}
                 Ok(records) => {
-                    *since = Some(Instant::now());
                     let nodes = records.iter().filter_map(|record| Node::read(record));
                     let nodes = nodes.map(|node| (node.incarnation, node)).collect();
-                    actor.listed(link, &nodes, context);
+                    let now = Instant::now();
+                    let is_settled = settled.is_none_or(|settled| now >= settled);
+                    if is_settled {
+                        *since = Some(now);
+                        actor.retain(link, &nodes, context);
+                    }
+                    actor.add(link, &nodes);
                     actor.tend(context);
                 }
             }
@@ -210,14 +227,18 @@ impl ClusterLink {
     }
 
     /// Only these nodes have a lease at a server.
-    fn listed(&mut self, link: usize, nodes: &HashMap<Uuid, Node>, context: &mut Context<Self>) {
-        let own = self.incarnation();
+    fn retain(&mut self, link: usize, nodes: &HashMap<Uuid, Node>, context: &mut Context<Self>) {
         for node in self.peers_of(link) {
             if !nodes.contains_key(&node) {
                 tracing::info!(%node, "a node has left the cluster");
                 self.forget(node, context);
             }
         }
+    }
+
+    /// These nodes have a lease at a server.
+    fn add(&mut self, link: usize, nodes: &HashMap<Uuid, Node>) {
+        let own = self.incarnation();
         for (node, Node { envelopes, address, .. }) in nodes {
             if *node == own || self.link_with(*node) != link {
                 continue;
@@ -259,6 +280,7 @@ impl Handler<InboxOpened> for ClusterLink {
     fn handle(&mut self, InboxOpened(link): InboxOpened, context: &mut Self::Context) {
         let Some(opened) = self.links.get_mut(link) else { return };
         (opened.is_open, opened.heard) = (true, Instant::now());
+        opened.settled = opened.was_lost.then(|| opened.heard + SETTLING);
         // at once, so that a start or a return of Redis costs no period
         self.ping(context);
     }
