@@ -5,7 +5,7 @@
 //! | `elsewhere` | the clients that are connected to other nodes |
 //! | `envelope` | what nodes send each other, as bytes |
 //! | `findings` | what the node that probes gateways tells the others |
-//! | `looks` | looks into the database for what others have changed, and who waits for them |
+//! | `look_requests` | looks into the database for what others have changed, and who waits for them |
 //! | `node` | what nodes know of each other |
 //! | `peers` | the order of what other nodes send, and whether all of it is known |
 //! | `shard` | a Redis server |
@@ -16,7 +16,7 @@
 pub mod elsewhere;
 pub mod envelope;
 pub mod findings;
-pub mod looks;
+pub mod look_requests;
 pub mod node;
 pub mod peers;
 pub mod shard;

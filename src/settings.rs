@@ -292,6 +292,13 @@ pub struct Redis {
     pub password: Secret,
 }
 
+impl Redis {
+    /// Whether a server is named.
+    pub fn is_given(&self) -> bool {
+        !self.url.is_empty() || !self.host.is_empty()
+    }
+}
+
 /// `[cluster]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -322,8 +329,7 @@ pub enum LogFormat {
 impl Settings {
     /// Whether other nodes may serve the database, too: PostgreSQL can be shared, and Redis connects them.
     pub fn is_shared(&self) -> bool {
-        let has_redis = !self.redis.url.is_empty() || !self.redis.host.is_empty();
-        has_redis && self.storage.database_url.expose().starts_with("postgres")
+        self.redis.is_given() && self.storage.database_url.expose().starts_with("postgres")
     }
 
     /// The configured gateways.

@@ -20,7 +20,7 @@ use super::{
     tokens::{Claims, Tokens},
 };
 use crate::{
-    cluster::looks::Looks,
+    cluster::look_requests::LookRequests,
     domain::{
         accounts::{Account, Authenticated},
         ids::{ClientId, ClientKind, ClientRef},
@@ -43,7 +43,7 @@ pub struct Accounts {
     /// the version of the newest change when `revoked` was read; whatever is cached is at least as new
     loaded: i64,
     /// another process has changed something
-    looks: Looks,
+    looks: LookRequests,
 }
 
 impl fmt::Debug for Accounts {
@@ -71,7 +71,7 @@ impl Accounts {
             putting: Mutex::new(()),
             revoked,
             loaded,
-            looks: Looks::default(),
+            looks: LookRequests::default(),
         })
     }
 

@@ -258,6 +258,14 @@ impl Elsewhere {
         nodes
     }
 
+    /// Whether some node has subscribers of a topic.
+    pub fn is_subscribed(&self, topic: &str) -> bool {
+        self.has_subscribers() && {
+            let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            topics.by_name.contains_key(topic) || topics.patterns.values().any(|(pattern, _)| pattern.matches(topic))
+        }
+    }
+
     /// The nodes where publications wait.
     pub fn congested(&self) -> &Congested {
         &self.congested

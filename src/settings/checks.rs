@@ -114,7 +114,7 @@ impl Settings {
     /// # Errors
     /// The secret is missing or weak; the text tells the operator what to set.
     pub fn check_secret(&self) -> Result<(), SettingsError> {
-        if self.auth.secret.is_empty() && (!self.redis.url.is_empty() || !self.redis.host.is_empty()) {
+        if self.auth.secret.is_empty() && self.redis.is_given() {
             return Err(SettingsError::new(
                 "Redis connects nodes, which share a secret, and none is given: set SECRET_KEY to at least 32 random bytes",
             ));

@@ -99,7 +99,7 @@ async fn a_node_without_lease_and_session_loses_its_commands_and_ends() {
     one.signal("STOP");
     until(async || listed(&two.client()).await.is_empty()).await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'switchboard lock'";
-    shared.execute(end).await;
+    shared.sql(end).await;
     let operator = at(&operator, &two);
     let mut socket = connect(&client, &two).await;
     assert_eq!(command_id(&mut socket).await, queued);

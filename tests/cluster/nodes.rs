@@ -59,13 +59,6 @@ impl Shared {
         locks.is_some()
     }
 
-    /// Runs a statement in the database.
-    pub async fn execute(&self, statement: &str) {
-        let connection = sea_orm::Database::connect(&self.database).await.unwrap();
-        connection.execute_unprepared(statement).await.unwrap();
-        connection.close().await.unwrap();
-    }
-
     /// So many nodes that know each other, and an operator of the first.
     pub async fn nodes<const N: usize>(&self) -> ([Broker; N], Client) {
         let mut nodes = Vec::new();

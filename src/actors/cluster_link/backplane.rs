@@ -90,7 +90,7 @@ impl Backplane for Cluster {
     }
 
     fn publish(&self, topic: &TopicId, from: Origin, kept: Option<Kept>, frame: &Bytes) -> Option<u64> {
-        let link = self.link.as_ref().filter(|_| !self.shared.elsewhere.subscribers(topic.as_str()).is_empty())?;
+        let link = self.link.as_ref().filter(|_| self.shared.elsewhere.is_subscribed(topic.as_str()))?;
         let number = self.shared.publications.fetch_add(1, Ordering::Relaxed);
         link.do_send(Publish { number, topic: topic.clone(), from, kept, text: wire::payload(frame) });
         Some(number)

@@ -9,8 +9,9 @@ fn device(client: Uuid, stamp: u64) -> ClientState {
 #[test]
 fn publications_go_to_the_nodes_with_subscribers_by_name_or_by_pattern() {
     let (elsewhere, [one, two]) = (Elsewhere::default(), [2, 3].map(Uuid::from_u128));
-    assert!(elsewhere.subscribers("a/b").is_empty());
+    assert!(elsewhere.subscribers("a/b").is_empty() && !elsewhere.is_subscribed("a/b"));
     elsewhere.put_interest(one, "a/b", false, 2);
+    assert!(elsewhere.is_subscribed("a/b") && !elsewhere.is_subscribed("a/c"));
     elsewhere.put_interest(one, "a/+", true, 1);
     let interests = [(("a/#".to_owned(), true), 5), (("other".to_owned(), false), 1)];
     elsewhere.put_interests(two, &interests.into());
@@ -18,6 +19,7 @@ fn publications_go_to_the_nodes_with_subscribers_by_name_or_by_pattern() {
     elsewhere.put_interest(one, "a/b", false, 0);
     elsewhere.put_interests(two, &Interests::new());
     assert_eq!(elsewhere.subscribers("a/b"), [(one, 1)].into());
+    assert!(elsewhere.is_subscribed("a/b") && elsewhere.is_subscribed("a/c") && !elsewhere.is_subscribed("other"));
     elsewhere.put_interest(one, "a/+", true, 0);
     assert!(elsewhere.subscribers("a/b").is_empty() && elsewhere.subscribers("other").is_empty());
 }

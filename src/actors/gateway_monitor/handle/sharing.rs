@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cluster::{Backplane, envelope::Message, findings::Findings, looks::Looks},
+    cluster::{Backplane, envelope::Message, findings::Findings, look_requests::LookRequests},
 };
 
 /// The name of the prober's lease.
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     /// the version of the gateways that the GatewayMonitor has
     version: AtomicI64,
     /// for what other nodes have changed
-    looks: Looks,
+    looks: LookRequests,
     /// held while the lease is asked for; whether this node has given it up for good
     has_left: Mutex<bool>,
 }
@@ -65,7 +65,7 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(backplane: Arc<dyn Backplane>, clock: Clock) -> Arc<Self> {
         let version = AtomicI64::new(NOT_READ);
-        Arc::new(Self { backplane, clock, version, looks: Looks::default(), has_left: Mutex::default() })
+        Arc::new(Self { backplane, clock, version, looks: LookRequests::default(), has_left: Mutex::default() })
     }
 
     /// The version of the gateways that this node knows.

@@ -79,7 +79,7 @@ impl Topics {
 
     fn is_congested_elsewhere(&self, topic: &TopicId) -> bool {
         let elsewhere = self.backplane.elsewhere();
-        let is_full = self.backplane.is_congested() && !elsewhere.subscribers(topic.as_str()).is_empty();
+        let is_full = self.backplane.is_congested() && elsewhere.is_subscribed(topic.as_str());
         is_full || elsewhere.is_congested(topic.as_str())
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::{Notify, watch};
 
 /// Tells a loop to look, and others that it has looked.
 #[derive(Debug)]
-pub struct Looks {
+pub struct LookRequests {
     wanted: Notify,
     /// how often a look was wanted
     asked: AtomicU64,
@@ -14,13 +14,13 @@ pub struct Looks {
     answered: watch::Sender<u64>,
 }
 
-impl Default for Looks {
+impl Default for LookRequests {
     fn default() -> Self {
         Self { wanted: Notify::new(), asked: AtomicU64::new(0), answered: watch::Sender::new(0) }
     }
 }
 
-impl Looks {
+impl LookRequests {
     /// Has the loop look at once: another process has changed something.
     pub fn look_now(&self) {
         self.asked.fetch_add(1, Ordering::SeqCst);
@@ -32,7 +32,7 @@ impl Looks {
         self.wanted.notified().await;
     }
 
-    /// A look begins. The result is for [`Looks::ends`].
+    /// A look begins. The result is for [`LookRequests::ends`].
     pub fn begins(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
     }
@@ -42,7 +42,7 @@ impl Looks {
         self.answered.send_replace(began);
     }
 
-    /// Waits until a look has succeeded that began after all calls of [`Looks::look_now`] so far. While the database is away that
+    /// Waits until a look has succeeded that began after all calls of [`LookRequests::look_now`] so far. While the database is away that
     /// lasts.
     pub async fn settled(&self) {
         let asked = self.asked.load(Ordering::SeqCst);
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_look_that_began_before_a_change_does_not_answer_for_it() {
-        let looks = Looks::default();
+        let looks = LookRequests::default();
         assert!(looks.settled().now_or_never().is_some());
         looks.look_now();
         let began = looks.begins();
