@@ -47,13 +47,13 @@ pub use self::{
     error::CommandError,
     follow::{CommandEvent, EventContent, Finished, Follow},
     handle::{Commands, Dependencies, IdempotencyKey},
-    messages::{ClientDeleted, ClientReady, Reply, ReplyContent, SessionGone},
+    messages::{ClientReady, Reply, ReplyContent, SessionGone},
     other_nodes::CommandsFromNodes,
     outcome::Outcome,
     preparing::{NewCommand, Targets},
     reading::CommandQuery,
 };
-use super::{directory::Directory, journal::Journal};
+use super::{directory::Directory, journal::Journal, topic_manager::ClientDeleted};
 use crate::{
     clock::Clock,
     cluster::Backplane,

@@ -12,12 +12,13 @@ mod look;
 mod messages;
 mod other_nodes;
 mod outcomes;
+mod replaced;
 #[cfg(test)]
 mod tests;
 mod updates;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -47,7 +48,7 @@ use crate::{
     cluster::Backplane,
     delivery::{Mark, Relays, SessionHandle},
     domain::{
-        ids::DeliveryId,
+        ids::{ClientId, DeliveryId},
         messages::{
             change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence, Take},
             deliveries::{Admission, Deliveries, Next},
@@ -128,6 +129,8 @@ pub struct MessageManager {
     /// the one timer for messages that go again, and the time to which it is set
     retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
+    /// devices whose socket here is refused, and may be the newest nevertheless
+    reinstating: HashSet<ClientId>,
     told: ToldUpdates,
     /// sessions that have been told how these messages ended, which the database has refused to record
     unrecorded: Vec<(SessionHandle, DeliveryId)>,
@@ -153,6 +156,7 @@ impl MessageManager {
             is_pumping: false,
             retry_timer: None,
             looks: Looks::default(),
+            reinstating: HashSet::new(),
             told: ToldUpdates::default(),
             unrecorded: Vec::new(),
             next_expiry: None,

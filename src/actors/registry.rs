@@ -16,12 +16,12 @@ use actix::{Actor, Context, Handler, Message, Recipient};
 
 pub use self::handle::{Clients, ConnectError, Dependencies};
 use super::{
-    command_dispatcher::{ClientDeleted, ClientReady, SessionGone},
+    command_dispatcher::{ClientReady, SessionGone},
     directory::{Connected, Directory},
     journal::Journal,
     message_manager::{Bell, SenderReady},
     room_manager::Renamed,
-    topic_manager::{AccountChanged, Announce, CloseReplaced, PresenceChanged},
+    topic_manager::{AccountChanged, Announce, ClientDeleted, CloseReplaced, PresenceChanged},
 };
 use crate::{
     clock::Clock,
@@ -97,7 +97,7 @@ pub struct Neighbours {
     pub session_gone: [Recipient<SessionGone>; 3],
     pub sender_ready: Recipient<SenderReady>,
     pub bell: Recipient<Bell>,
-    pub client_deleted: Recipient<ClientDeleted>,
+    pub client_deleted: [Recipient<ClientDeleted>; 2],
     pub renamed: Recipient<Renamed>,
     pub close_replaced: Recipient<CloseReplaced>,
     pub announce: Recipient<Announce>,
@@ -218,17 +218,12 @@ impl Registry {
         for (_, session) in before.iter().flat_map(|before| &before.sessions) {
             self.gone(SessionGone { client: id, session: session.clone() });
         }
-        // last, since a client whose socket is lost is expected to answer late
-        self.neighbours.client_deleted.do_send(ClientDeleted { client: id, incarnation: account.incarnation() });
-        let Some(before) = before else {
-            // its subscriptions may wait for it to connect
-            self.neighbours.presence_changed.do_send(PresenceChanged {
-                client: id,
-                subscriber: None,
-                is_connected: false,
-            });
-            return 0;
-        };
+        // after the ends of its sessions, since a client whose socket is lost is expected to answer late; before it is absent, since
+        // the subscriptions of one that has gone wait or are handed over
+        for neighbour in &self.neighbours.client_deleted {
+            neighbour.do_send(ClientDeleted { client: id, incarnation: account.incarnation() });
+        }
+        let Some(before) = before else { return 0 };
         self.put(id, Some(&before), Connected { sessions: Vec::new(), ..before.clone() });
         self.close(before.sessions.into_iter().map(|(_, session)| session), CloseCode::Unauthorized)
     }

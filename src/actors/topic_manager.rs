@@ -29,7 +29,7 @@ use bytes::Bytes;
 pub use self::{
     error::TopicError,
     handle::{Dependencies, NotPublished, TopicView, Topics},
-    messages::{AccountChanged, Announce, CloseReplaced, PresenceChanged, Publish},
+    messages::{AccountChanged, Announce, ClientDeleted, CloseReplaced, PresenceChanged, Publish},
     other_nodes::FromNodes,
 };
 use self::{
@@ -214,6 +214,16 @@ impl Handler<PresenceChanged> for TopicManager {
             self.subscriptions.disconnected(change.client);
             self.hand_over(change.client, &subscriptions);
         }
+        self.tell_interest();
+    }
+}
+
+impl Handler<ClientDeleted> for TopicManager {
+    type Result = ();
+
+    fn handle(&mut self, deleted: ClientDeleted, _: &mut Self::Context) {
+        self.catch_ups.end_all(deleted.client);
+        self.subscriptions.disconnected(deleted.client);
         self.tell_interest();
     }
 }

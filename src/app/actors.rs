@@ -167,7 +167,7 @@ impl Actors {
             session_gone: [commands.recipient(), rooms.recipient(), messages.recipient()],
             sender_ready: messages.recipient(),
             bell: messages.recipient(),
-            client_deleted: commands.recipient(),
+            client_deleted: [commands.recipient(), topics.recipient()],
             renamed: rooms.recipient(),
             close_replaced: topics.recipient(),
             announce: topics.recipient(),

@@ -130,6 +130,24 @@ impl Store {
         Ok(newest.map_or(stamp, |newest| stamp.max(newest.unsigned_abs())))
     }
 
+    /// Stores that the socket with this stamp is a device's newest, since the one with the stamp `gone` is nowhere. Returns whether
+    /// that one was stored as the newest until now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reinstate_socket(&self, device: ClientId, stamp: u64, gone: u64) -> Result<bool, StoreError> {
+        let [stamp, gone] = [stamp, gone].map(|stamp| i64::try_from(stamp).unwrap_or(i64::MAX));
+        let transaction = self.begin_essential().await?;
+        let reinstated = Devices::update_many()
+            .filter(Column::Uuid.eq(device.uuid()))
+            .filter(Column::NewestSocket.eq(gone))
+            .col_expr(Column::NewestSocket, Expr::value(stamp))
+            .exec(&transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(reinstated.rows_affected > 0)
+    }
+
     /// The highest stamp of a device's socket: sockets of this process must have higher ones, whatever the clock says.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use switchboard::client::{Client, Connection};
 use uuid::Uuid;
 
-use crate::support::{Broker, answer, delete, get, next, next_of_type, nothing_came, post, until};
+use crate::support::{Broker, answer, delete, everywhere, get, is_listed, next, next_of_type, nothing_came, post};
 
 /// A device with an open socket.
 struct Device {
@@ -29,7 +29,7 @@ impl Device {
         let Self { client, uuid, socket } = self;
         drop(socket);
         let reader = broker.client();
-        until(async || !crate::support::is_listed(&reader, uuid).await).await;
+        everywhere(async || !is_listed(&reader, uuid).await).await;
         (client, uuid)
     }
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::{io::AsyncReadExt, process::Command};
 
-use crate::support::{Broker, ChangeBroker, Output, Program, example, get, until, within};
+use crate::support::{Broker, ChangeBroker, Output, PAUSE, Program, example, get, until, within};
 
 /// Runs a benchmark, with a duration that is just enough to count something.
 fn bench(arguments: &[&str]) -> Output {
@@ -266,7 +266,7 @@ async fn a_benchmark_that_is_interrupted_takes_its_broker_with_it() {
                     return data;
                 }
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;

@@ -7,7 +7,7 @@ use switchboard::client::Connection;
 use crate::support::{
     Broker, RawSocket, answer,
     chat::{Person, ask, call, error_text, ids, join, next_event, nothing_happened, send, without_time},
-    close_code, faults, get, handshake, next, next_of_type, posting, refusal, reply, until, within,
+    close_code, everywhere, faults, get, handshake, next, next_of_type, posting, refusal, reply, until, within,
 };
 
 /// What somebody sees of a message on a socket that understands all frames.
@@ -1348,8 +1348,8 @@ async fn a_socket_that_closes_while_it_joins_is_not_left_in_the_room() {
         drop(socket);
         bert.call(Method::POST, &format!("/api/rooms/{room}/leave"), None).await;
     }
-    until(async || present(&anna, room).await == json!([])).await;
-    until(async || get(&broker.client(), "/connections").await.1["total_connections"] == 0).await;
+    everywhere(async || present(&anna, room).await == json!([])).await;
+    everywhere(async || get(&broker.client(), "/connections").await.1["total_connections"] == 0).await;
     let mut annas = anna.chat_in(room).await;
     anna.say(room, "x").await;
     next_of_type(&mut annas, "message").await;

@@ -33,6 +33,9 @@ use switchboard::client::{Client, ClientError, Connection};
 /// Timeout of all waits. It exceeds what any step takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Between two queries for the same, so that tests that wait leave the processor to others.
+pub const PAUSE: Duration = Duration::from_millis(10);
+
 /// Timeouts, in seconds, of tests in which one thing must time out while others must be in time. A test tries the next one
 /// if the others were too late, so that it is quick on a fast machine and does not fail on a slow one.
 pub const PERIODS: [u32; 4] = [1, 4, 12, 25];
@@ -72,7 +75,7 @@ pub async fn within<T>(what: impl Future<Output = T>) -> T {
 pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     within(async {
         while !is_so().await {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;

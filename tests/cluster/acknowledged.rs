@@ -9,11 +9,16 @@ use crate::{
     nodes::{Shared, at, connect, device, knows},
 };
 
-/// Sends a message that is to be acknowledged. Returns its receipt.
-async fn send(socket: &mut Connection, to: Uuid, msgid: &str) -> Value {
+/// Sends a message that is to be acknowledged. Returns what it is answered.
+async fn try_send(socket: &mut Connection, to: Uuid, msgid: &str) -> Value {
     let frame = json!({ "to": to, "msgid": msgid, "content": msgid, "acknowledge": true });
     socket.send_text(frame.to_string()).await.unwrap();
-    let receipt = next(socket).await;
+    next(socket).await
+}
+
+/// Sends a message that is to be acknowledged. Returns its receipt.
+async fn send(socket: &mut Connection, to: Uuid, msgid: &str) -> Value {
+    let receipt = try_send(socket, to, msgid).await;
     assert_eq!((&receipt["type"], &receipt["msgid"]), (&json!("sent"), &json!(msgid)), "{receipt}");
     receipt
 }
@@ -125,4 +130,25 @@ async fn a_device_sends_messages_although_the_clock_was_set_back_before_its_node
     let one = shared.node().start().await;
     let mut sender = connect(&sending, &one).await;
     assert_eq!(send(&mut sender, recipient.uuid, "1").await["status"], "queued_offline");
+}
+
+#[tokio::test]
+async fn a_device_gets_and_sends_messages_although_a_newer_socket_was_stored_and_failed() {
+    let shared = Shared::start().await;
+    let nodes = [shared.node().start().await, shared.node().start().await];
+    let (_, recipient, mut socket) = device("recipient", &nodes[0]).await;
+    let (_, _, mut sender) = device("sender", &nodes[1]).await;
+    // the handshake of another one, which fails before a node knows of its socket
+    shared.sql("UPDATE devices SET newest_socket = newest_socket + 1000000").await;
+    let mut sent = Vec::new();
+    until(async || {
+        let msgid = Uuid::new_v4().to_string();
+        let receipt = try_send(&mut sender, recipient.uuid, &msgid).await;
+        let is_accepted = receipt["type"] == "sent";
+        assert!(is_accepted || receipt["code"] == "forbidden", "{receipt}");
+        sent.extend(is_accepted.then_some(msgid));
+        is_accepted
+    })
+    .await;
+    assert_eq!(next(&mut socket).await["msgid"], sent[0]);
 }

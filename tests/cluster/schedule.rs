@@ -30,7 +30,7 @@ use self::{
     devices::Device,
     logins::Visitor,
     nodes::Cluster,
-    world::{World, until_seen},
+    world::World,
 };
 use crate::{
     api::support::{post, until, within},
@@ -135,9 +135,9 @@ async fn end_quietly(
     nodes: &[Client],
 ) {
     // a machine may be so slow that there was nothing before
-    until_seen(|| !world.accounts().accepted.is_empty() && !given.is_empty()).await;
+    until(async || !world.accounts().accepted.is_empty() && !given.is_empty()).await;
     world.is_sending.store(false, Ordering::Relaxed);
-    until_seen(|| {
+    until(async || {
         let accounts = world.accounts();
         accounts.accepted.keys().all(|msgid| accounts.arrived.contains(msgid))
     })
@@ -152,7 +152,7 @@ async fn end_quietly(
         }
     }
     for reader in readers {
-        until_seen(|| reader.has_all(&kept)).await;
+        until(async || reader.has_all(&kept)).await;
     }
     let written = chat.check(&nodes[0]).await;
     given.check(nodes, world).await;

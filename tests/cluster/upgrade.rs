@@ -133,7 +133,9 @@ async fn a_node_works_beside_one_of_the_release_before_whichever_was_there_first
 #[tokio::test]
 async fn a_node_does_not_start_beside_one_that_it_has_no_version_in_common_with() {
     let shared = Shared::start().await;
-    let old = release(&shared, "1-1").start().await;
+    let mut old = release(&shared, "1-1").start().await;
+    // it has its lease
+    knows(&old.admin().await, 1).await;
     let arguments = ["serve", "--bind", "127.0.0.1:0"];
     let refused = tokio::task::spawn_blocking({
         let mut new = release(&shared, "2-3");

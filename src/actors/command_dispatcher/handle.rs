@@ -16,12 +16,17 @@ use tracing::Instrument;
 use super::{
     CommandDispatcher, CommandError, NewCommand, Reply,
     inputs::{Input, InputQueue},
-    messages::{Begin, Cancel, ClientDeleted, Release, Reserve, StopWaiting},
+    messages::{Begin, Cancel, Release, Reserve, StopWaiting},
     outcome::{End, Given, Outcome},
     preparing::Prepared,
 };
 use crate::{
-    actors::{directory::Directory, gateway_monitor::Gateways, journal::Journal, topic_manager::Topics},
+    actors::{
+        directory::Directory,
+        gateway_monitor::Gateways,
+        journal::Journal,
+        topic_manager::{ClientDeleted, Topics},
+    },
     auth::accounts::Accounts,
     clock::Clock,
     cluster::Backplane,

@@ -118,13 +118,3 @@ pub struct SessionGone {
     /// The socket.
     pub session: SessionHandle,
 }
-
-/// A client was deleted: nothing waits for it any longer.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ClientDeleted {
-    /// The client.
-    pub client: ClientId,
-    /// How often it has been deleted by now.
-    pub incarnation: i64,
-}

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use actix::{AsyncContext, Context};
 
-use super::{ClientDeleted, CommandDispatcher};
-use crate::domain::ids::{ClientId, CommandId};
+use super::CommandDispatcher;
+use crate::{
+    actors::topic_manager::ClientDeleted,
+    domain::ids::{ClientId, CommandId},
+};
 
 /// When to try again to send what waits for a socket, or a node, that has no room or cannot be asked.
 const RETRY: Duration = Duration::from_secs(1);

@@ -128,6 +128,14 @@ pub(super) struct Expired {
     pub(super) next: Option<DateTime<Utc>>,
 }
 
+/// It was tried to store the socket here as the newest one of a device.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Reinstated {
+    pub(super) device: ClientId,
+    pub(super) is_newest: bool,
+}
+
 /// Messages may be taken for a recipient again.
 #[derive(Message)]
 #[rtype(result = "()")]

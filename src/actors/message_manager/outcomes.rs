@@ -10,7 +10,8 @@ use crate::{
         ids::ClientId,
         messages::{
             change::{
-                Accepted, AnswerOf, Answered, MessageChange, MessageDecided, MessageUpdate, NewMessage, TakenMessage,
+                Accepted, AnswerOf, Answered, MessageChange, MessageDecided, MessageRefusal, MessageUpdate, NewMessage,
+                TakenMessage,
             },
             deliveries::{Admission, OnWay},
         },
@@ -209,6 +210,9 @@ impl Journaling for MessageManager {
             (MessageChange::Accept(message), Asker::Send { sender, admission, .. }) => {
                 let outcome = match outcome {
                     Ok(MessageDecided::Accepted(accepted)) => {
+                        if accepted == Err(MessageRefusal::SocketReplaced) {
+                            self.replaced(message.from.client, context);
+                        }
                         accepted.map_err(|refusal| MessageError::Refused { refusal, to: message.to })
                     }
                     Ok(_) => Err(StoreError::lost().into()),
@@ -226,6 +230,10 @@ impl Journaling for MessageManager {
             (MessageChange::Take(take), Asker::Take(session)) => {
                 let outcome = outcome.and_then(|decided| match decided {
                     MessageDecided::Taken { messages, is_all } => Ok((messages, is_all)),
+                    MessageDecided::Replaced => {
+                        self.replaced(take.to, context);
+                        Ok((Vec::new(), true))
+                    }
                     _ => Err(StoreError::lost()),
                 });
                 self.taken(take.to, &session, outcome, context);

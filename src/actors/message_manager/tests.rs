@@ -61,7 +61,7 @@ impl Scene {
     async fn looked(&self, account: &Account, peer: &Peer, found: bool) {
         let recipients = vec![(account.id, peer.session.clone())];
         let waiting = found.then_some(account.id).into_iter().collect();
-        let found = Some(messages::Found { recipients: waiting, senders: std::collections::HashSet::new() });
+        let found = Some(messages::Found { recipients: waiting, senders: HashSet::new() });
         self.manager
             .send(messages::Looked { recipients, senders: Vec::new(), again: Vec::new(), found })
             .await

@@ -112,8 +112,8 @@ impl Scene {
             client_ready: [neighbour.clone().recipient(), other.clone().recipient()],
             session_gone: [neighbour.clone().recipient(), other.clone().recipient(), other.clone().recipient()],
             sender_ready: other.clone().recipient(),
-            bell: other.recipient(),
-            client_deleted: neighbour.clone().recipient(),
+            bell: other.clone().recipient(),
+            client_deleted: [neighbour.clone().recipient(), other.clone().recipient()],
             renamed: neighbour.clone().recipient(),
             close_replaced: neighbour.clone().recipient(),
             announce: neighbour.clone().recipient(),
@@ -295,7 +295,7 @@ async fn a_deleted_client_leaves_the_directory_at_once_and_its_sessions_are_clos
 
     // subscriptions and commands of one that is not connected end as well
     assert_eq!(scene.apply(deleted).await, 0);
-    assert_eq!(scene.told().await, [Deleted, GONE]);
+    assert_eq!(scene.told().await, [Deleted]);
 }
 
 #[actix_web::test]

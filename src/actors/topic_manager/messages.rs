@@ -109,6 +109,16 @@ pub struct PresenceChanged {
     pub is_connected: bool,
 }
 
+/// A client was deleted: nothing waits for it any longer, and its subscriptions end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ClientDeleted {
+    /// The client.
+    pub client: ClientId,
+    /// How often it has been deleted by now.
+    pub incarnation: i64,
+}
+
 /// A session was replaced by a newer one: it is closed after the publications that it was to get before.
 #[derive(Message)]
 #[rtype(result = "()")]

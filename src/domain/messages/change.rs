@@ -127,6 +127,8 @@ pub enum MessageDecided {
         /// Whether no others wait.
         is_all: bool,
     },
+    /// Of [`MessageChange::Take`]: the recipient has a newer socket.
+    Replaced,
     /// Of the others.
     Done,
 }

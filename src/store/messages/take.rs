@@ -48,7 +48,7 @@ async fn take(
     if let Some(socket) = socket
         && newest_socket(transaction, *to).await? > *socket as i64
     {
-        return Ok(MessageDecided::Taken { messages: Vec::new(), is_all: true });
+        return Ok(MessageDecided::Replaced);
     }
     let mut waiting = Entity::find()
         .select_only()

@@ -263,25 +263,31 @@ async fn a_message_waits_for_the_newest_socket_of_its_recipient() {
             other => panic!("{other:?}"),
         }
     };
-    let take = async |socket: u64| {
+    let decide = async |socket: u64| {
         let take = Take { to: ben, except: vec![], held: vec![], most: 9, bytes: 999, socket: Some(socket) };
-        match fixture.decide_messages(&[MessageChange::Take(take)], 0).await.remove(0) {
-            MessageDecided::Taken { messages, is_all: true } => {
-                messages.into_iter().map(|message| message.msgid).collect::<Vec<_>>()
-            }
-            other => panic!("{other:?}"),
+        fixture.decide_messages(&[MessageChange::Take(take)], 0).await.remove(0)
+    };
+    let take = async |socket: u64| match decide(socket).await {
+        MessageDecided::Taken { messages, is_all: true } => {
+            messages.into_iter().map(|message| message.msgid).collect::<Vec<_>>()
         }
+        other => panic!("{other:?}"),
     };
     fixture.store.note_socket(ben, 5).await.unwrap();
     assert!(!send("1", 5).await);
     // the node with the older socket has not heard of the newer one
     fixture.store.note_socket(ben, 7).await.unwrap();
     assert!(send("2", 5).await);
-    assert_eq!(take(5).await, Vec::<String>::new());
+    assert_eq!(decide(5).await, MessageDecided::Replaced);
     // the other one has, and sends none before it
     assert!(send("3", 7).await);
     assert_eq!(take(7).await, ["1", "2", "3"]);
     assert!(!send("4", 7).await);
+    // the newer one is gone
+    assert!(!fixture.store.reinstate_socket(ben, 5, 6).await.unwrap());
+    assert_eq!(decide(5).await, MessageDecided::Replaced);
+    assert!(fixture.store.reinstate_socket(ben, 5, 7).await.unwrap());
+    assert_eq!(take(5).await, ["1", "2", "3", "4"]);
 }
 
 #[actix::test]

@@ -1,6 +1,6 @@
 //! How a broker is started: its settings, files and arguments.
 
-use std::{io::Write, path::PathBuf, process::Stdio, time::Duration};
+use std::{io::Write, path::PathBuf, process::Stdio};
 
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use serde_json::json;
@@ -20,9 +20,6 @@ const PATIENT: [(&str, &str); 5] = [
     ("SESSIONS__HEARTBEAT_SECS", "3600"),
     ("LIMITS__COMMAND_TIMEOUT_SECS", "120"),
 ];
-
-/// Between two questions whether nodes know each other.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// An address with a free port.
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -246,12 +243,7 @@ async fn linked(node: &Node) {
     let client = Client::new(&node.url).unwrap();
     until(async || {
         let (_, body) = get(&client, "/readyz").await;
-        let is_linked = body["redis"] == "ok";
-        if !is_linked {
-            // the lease of a node that was killed lasts ten seconds, in which other tests need the processor
-            tokio::time::sleep(PAUSE).await;
-        }
-        is_linked
+        body["redis"] == "ok"
     })
     .await;
 }

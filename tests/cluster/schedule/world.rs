@@ -14,8 +14,6 @@ use switchboard::client::{Client, Connection};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::api::support::until;
-
 /// Entries of the journal that are kept.
 const JOURNAL: usize = 1000;
 
@@ -133,13 +131,4 @@ impl World {
         sleep(Duration::from_millis(50)).await;
         None
     }
-}
-
-/// Looks again and again, with pauses: unlike a request, a look at what is in memory takes no time.
-pub async fn until_seen(is_so: impl Fn() -> bool) {
-    until(async || {
-        sleep(Duration::from_millis(20)).await;
-        is_so()
-    })
-    .await;
 }

@@ -9,10 +9,12 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    actors::journal::testing::TestJournal,
-    actors::topic_manager::messages::{PresenceChanged, Publish},
+    actors::{
+        journal::testing::TestJournal,
+        topic_manager::messages::{ClientDeleted, PresenceChanged, Publish},
+    },
     auth::accounts::test_accounts,
-    cluster::elsewhere::Elsewhere,
+    cluster::elsewhere::{ClientState, Elsewhere},
     delivery::testing::{Peer, worker},
     domain::{
         accounts::{
@@ -175,6 +177,33 @@ async fn a_publication_waits_only_for_congested_nodes_with_subscribers_of_its_to
     assert!(matches!(publish("weather"), Err(NotPublished::NotNow(_))));
     elsewhere.congested().put(node, false, Instant::now());
     assert!(publish("weather").is_ok());
+}
+
+#[actix_web::test]
+async fn the_subscriptions_of_a_deleted_client_are_handed_over_to_no_other_node() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let accounts = test_accounts(&store).await;
+    accounts.put(alice.clone());
+    let (elsewhere, node) = (Arc::new(Elsewhere::default()), Uuid::from_u128(1));
+    let topics = topics(&store, &accounts, OtherNodes(elsewhere.clone()));
+    let topic = TopicId::from("weather");
+    topics.create(&topic, &alice, json!({}), None).await.unwrap();
+    let peer = Peer::of(&alice).await;
+    let gone = || PresenceChanged { client: alice.id, subscriber: None, is_connected: false };
+    for is_deleted in [false, true] {
+        let presence = PresenceChanged { subscriber: Some(peer.session.clone()), is_connected: true, ..gone() };
+        topics.manager.send(presence).await.unwrap();
+        elsewhere.put(node, ClientState::gone(alice.id.uuid()));
+        topics.subscribe(&alice, &topic).await.unwrap();
+        elsewhere.put(node, ClientState { sessions: 1, chat: 1, ..ClientState::gone(alice.id.uuid()) });
+        if is_deleted {
+            topics.manager.send(ClientDeleted { client: alice.id, incarnation: 1 }).await.unwrap();
+        }
+        topics.manager.send(gone()).await.unwrap();
+        assert_eq!(topics.manager.send(GetSubscribers(topic.clone())).await.unwrap(), []);
+        assert_eq!(elsewhere.is_subscribed("weather"), !is_deleted);
+        elsewhere.put_interest(node, "weather", false, 0);
+    }
 }
 
 #[actix_web::test]

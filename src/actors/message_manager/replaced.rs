@@ -1,0 +1,73 @@
+//! Device sockets here that are refused, since a newer one is stored. Usually its node has announced that, or is about to, and the
+//! socket here is closed. But a handshake stores its stamp before other nodes know of its socket: if that socket fails, or its node
+//! ends, nobody is told, and the device has no other socket than the one here.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{AsyncContext, Context, Handler};
+
+use super::{MessageManager, messages::Reinstated};
+use crate::{
+    cluster::{Backplane, elsewhere::Place},
+    delivery::SessionHandle,
+    domain::ids::ClientId,
+    store::{Store, StoreError},
+};
+
+/// How long a node may take to announce a socket whose stamp it has stored.
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
+
+impl MessageManager {
+    /// A socket of this device was refused. If the newer one is at no node, the one here is stored as the newest.
+    pub(super) fn replaced(&mut self, device: ClientId, context: &mut Context<Self>) {
+        let Some(session) = self.directory.device(device) else { return };
+        if !self.reinstating.insert(device) {
+            return;
+        }
+        let (store, backplane, manager) = (self.store.clone(), self.backplane.clone(), context.address());
+        actix::spawn(async move {
+            let is_newest = reinstate(&store, &backplane, device, &session).await;
+            let is_newest = is_newest.unwrap_or_else(|error| {
+                // the next refusal has it tried again
+                tracing::debug!(%error, %device, "cannot store which socket of a device is the newest");
+                false
+            });
+            manager.do_send(Reinstated { device, is_newest });
+        });
+    }
+}
+
+/// Stores a socket as the newest one of a device, once it is known that the newer one is nowhere. Returns whether it is.
+async fn reinstate(
+    store: &Store,
+    backplane: &Arc<dyn Backplane>,
+    device: ClientId,
+    session: &SessionHandle,
+) -> Result<bool, StoreError> {
+    let newest = store.note_socket(device, session.id()).await?;
+    if newest == session.id() {
+        return Ok(true);
+    }
+    loop {
+        tokio::time::sleep(ANNOUNCED_WITHIN).await;
+        match backplane.elsewhere().device(device) {
+            _ if !session.is_open() => return Ok(false),
+            Place::Nowhere => return store.reinstate_socket(device, session.id(), newest).await,
+            Place::Node(_) => return Ok(false),
+            Place::Unknown => {}
+        }
+    }
+}
+
+impl Handler<Reinstated> for MessageManager {
+    type Result = ();
+
+    fn handle(&mut self, Reinstated { device, is_newest }: Reinstated, context: &mut Self::Context) {
+        self.reinstating.remove(&device);
+        if is_newest {
+            tracing::debug!(%device, "the socket here is the newest of the device, since a newer one has failed");
+            self.deliveries.wait(device);
+            self.pump_soon(context);
+        }
+    }
+}
