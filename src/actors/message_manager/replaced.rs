@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context, Handler};
 
-use super::{MessageManager, messages::Reinstated};
+use super::{MessageManager, RETRY, messages::Reinstated};
 use crate::{
     cluster::{Backplane, elsewhere::Place},
     delivery::SessionHandle,
@@ -26,12 +26,15 @@ impl MessageManager {
         }
         let (store, backplane, manager) = (self.store.clone(), self.backplane.clone(), context.address());
         actix::spawn(async move {
-            let is_newest = reinstate(&store, &backplane, device, &session).await;
-            let is_newest = is_newest.unwrap_or_else(|error| {
-                // the next refusal has it tried again
-                tracing::debug!(%error, %device, "cannot store which socket of a device is the newest");
-                false
-            });
+            let is_newest = loop {
+                match reinstate(&store, &backplane, device, &session).await {
+                    Ok(is_newest) => break is_newest,
+                    Err(error) => {
+                        tracing::debug!(%error, %device, "cannot store which socket of a device is the newest");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            };
             manager.do_send(Reinstated { device, is_newest });
         });
     }
@@ -52,8 +55,14 @@ async fn reinstate(
         tokio::time::sleep(ANNOUNCED_WITHIN).await;
         match backplane.elsewhere().device(device) {
             _ if !session.is_open() => return Ok(false),
-            Place::Nowhere => return store.reinstate_socket(device, session.id(), newest).await,
             Place::Node(_) => return Ok(false),
+            Place::Nowhere => {
+                // a node that lives and cannot be heard may have the newer one; one that has ended is not recorded for long
+                let (others, heard) = (store.other_brokers().await?, backplane.nodes());
+                if others.iter().all(|other| heard.contains(other)) {
+                    return store.reinstate_socket(device, session.id(), newest).await;
+                }
+            }
             Place::Unknown => {}
         }
     }

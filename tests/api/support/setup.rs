@@ -1,6 +1,6 @@
 //! How a broker is started: its settings, files and arguments.
 
-use std::{io::Write, path::PathBuf, process::Stdio};
+use std::{io::Write, path::PathBuf, process::Stdio, sync::mpsc};
 
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use serde_json::json;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::{Broker, balancer::Balancer, get, node::Node, until};
+use super::{Broker, PATIENCE, balancer::Balancer, get, node::Node, until};
 
 /// Settings of all brokers: a slow disk on the test machine must not count as an outage, nor a delayed test as a silent client.
 /// Tests of these settings override them.
@@ -142,7 +142,7 @@ impl ChangeBroker {
         Database::connect(url.unwrap_or_else(|| format!("sqlite://{}", file.display()))).await.unwrap()
     }
 
-    /// Runs a command of the binary to its end.
+    /// Runs a command of the binary to its end. One that does not end is killed, and has no exit code.
     pub fn run(&mut self, arguments: &[&str], stdin: &str) -> Output {
         let mut child = self
             .command(arguments)
@@ -153,7 +153,15 @@ impl ChangeBroker {
             .expect("the binary runs");
         // fails if the command has ended without reading
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let (ending, ended) = mpsc::channel::<()>();
+        let pid = child.id().to_string();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = std::process::Command::new("kill").args(["-s", "KILL", &pid]).status();
+            }
+        });
         let output = child.wait_with_output().unwrap();
+        drop(ending);
         Output {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
