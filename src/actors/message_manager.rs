@@ -326,7 +326,7 @@ impl Handler<ClientReady> for MessageManager {
         if self.directory.device(client).is_some_and(|device| device == session) {
             self.deliveries.connect(client, session.clone());
             self.looks.recipients.push((client, session));
-            self.looks.senders.push(client);
+            self.looks.senders.insert(client);
             self.look(context);
         }
     }
@@ -344,7 +344,7 @@ impl Handler<SenderReady> for MessageManager {
     type Result = ();
 
     fn handle(&mut self, SenderReady(client): SenderReady, context: &mut Self::Context) {
-        self.looks.senders.push(client);
+        self.looks.senders.insert(client);
         self.look(context);
     }
 }

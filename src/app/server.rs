@@ -78,6 +78,11 @@ pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
             settings.ignored_variables.join(", ")
         );
     }
+    if settings.redis.is_given() && !settings.is_shared() {
+        tracing::info!(
+            "this is the only node, although Redis is given: nodes of a cluster share a PostgreSQL database (DATABASE_URL)"
+        );
+    }
     if !settings.without_effect.is_empty() {
         tracing::warn!(
             "these settings have no effect: {}; the address of Redis is redis.url, or redis.host if that is empty",

@@ -115,6 +115,11 @@ impl Peers {
         gone.into_iter().map(ClientState::gone).collect()
     }
 
+    /// Whether a client is connected to a peer, as far as is known.
+    pub fn has_client(&self, node: Uuid, client: Uuid) -> bool {
+        self.0.get(&node).is_some_and(|peer| peer.clients.contains(&client))
+    }
+
     /// The number of the next envelope to a peer.
     pub fn next_number(&mut self, node: Uuid) -> Option<u64> {
         let peer = self.0.get_mut(&node)?;

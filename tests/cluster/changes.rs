@@ -4,8 +4,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    api::support::{answer, delete, get, post, within},
+    api::support::{answer, delete, get, post, until, within},
     nodes::{Shared, at},
+    proxy::Way,
 };
 
 /// How often each change is made: it is not to be known by chance.
@@ -70,4 +71,19 @@ async fn a_subscription_that_waits_for_its_client_is_one_whatever_node_it_was_ma
         assert_eq!(post(&second, "/topics/unsubscribe", json!({ "topic_id": "t" })).await.0, 200);
         assert_eq!(counts().await, json!([0, 0]), "round {round}");
     }
+}
+
+#[tokio::test]
+async fn a_device_that_is_deleted_and_registered_again_inherits_no_subscription_of_a_node_that_did_not_hear_of_it() {
+    let shared = Shared::start().await;
+    let ([one, two], proxy, operator) = shared.nodes_with_proxy().await;
+    assert_eq!(post(&operator, "/topics/create", json!({ "topic_id": "t" })).await.0, 200);
+    let (client, device) = one.device("device").await;
+    client.subscribe("t").await.unwrap();
+    assert_eq!(get(&operator, "/topics/t").await.1["subscriber_count"], 1);
+    proxy.set(Way::Cut);
+    until(async || get(&operator, "/readyz").await.1["redis"] != "ok").await;
+    assert_eq!(delete(&at(&operator, &two), &format!("/devices/{}", device.uuid)).await.0, 200);
+    within(two.client().register_device("device", device.uuid)).await.unwrap();
+    until(async || get(&operator, "/topics/t").await.1["subscriber_count"] == 0).await;
 }

@@ -78,3 +78,13 @@ async fn each_pair_of_nodes_uses_one_of_several_redis_servers() {
     assert!(without[0].is_disjoint(&without[1]), "{without:?}");
     assert_eq!(&without[0] | &without[1], pairs);
 }
+
+#[tokio::test]
+async fn nodes_that_serve_a_database_and_cannot_hear_each_other_say_so_in_their_logs() {
+    let shared = Shared::start().await;
+    let mut one = shared.node().start().await;
+    let mut stranger = shared.node().env("SECRET_KEY", "the secret of another cluster, long enough").start().await;
+    for node in [&mut one, &mut stranger] {
+        until(async || node.log().contains("cannot be heard through Redis")).await;
+    }
+}

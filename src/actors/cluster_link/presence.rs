@@ -193,8 +193,12 @@ impl ClusterLink {
             let moving = gone.iter().filter_map(|state| self.cluster.elsewhere.moving(node, state.client.into()));
             self.learn(node, moving.collect());
             context.run_later(MOVING, move |link, _| {
-                // unless it was only without a lease for a while
-                if !link.peers.contains(node) {
+                if link.peers.contains(node) {
+                    // it was only without a lease for a while: its snapshot does not have those that have left it meanwhile
+                    let gone = gone.into_iter().filter(|state| !link.peers.has_client(node, state.client));
+                    let gone = gone.collect();
+                    link.learn(node, gone);
+                } else {
                     link.clients_gone(node, gone, true);
                     link.cluster.elsewhere.set_leaving(node, false);
                 }

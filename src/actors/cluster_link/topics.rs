@@ -167,7 +167,7 @@ impl ClusterLink {
             }
             envelope::Message::Subscriptions { client, ids } => {
                 self.announcements.moved();
-                self.tell_topics(FromNodes::Subscriptions { client, ids });
+                self.tell_topics(FromNodes::Subscriptions { node: from, client, ids });
             }
             envelope::Message::Ask { number, question } => {
                 self.tell_topics(FromNodes::Asked { node: from, number, question });

@@ -1,14 +1,24 @@
 //! What becomes of the commands of a node that has ended: another one goes on with them.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use actix::{Context, Handler, Message};
+use uuid::Uuid;
 
 use super::{CommandDispatcher, CommandError, Commands, messages::NotHandled};
-use crate::domain::{commands::Command, ids::CommandId};
+use crate::domain::{commands::Command, ids::CommandId, lease::LEASE};
 
 /// How often brokers are looked for that have ended.
 const PERIOD: Duration = Duration::from_secs(5);
+
+/// How long a node must not have been heard before that is logged. One that has ended is not recorded for so long.
+const UNHEARD: Duration = LEASE.saturating_add(PERIOD);
+
+/// Since when nodes that are recorded have not been heard; `None` once that is logged.
+type Unheard = HashMap<Uuid, Option<Instant>>;
 
 /// Commands that are read at once.
 const AT_ONCE: usize = 200;
@@ -25,14 +35,14 @@ impl Commands {
         if self.is_alone() {
             return std::future::pending().await;
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut unheard) = (Vec::new(), Unheard::new());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = self.node_left.notified() => {}
             }
             if !self.is_stopping()
-                && let Err(error) = self.look_for_ended(&mut taken).await
+                && let Err(error) = self.look_for_ended(&mut taken, &mut unheard).await
             {
                 tracing::warn!(%error, "cannot look for commands of nodes that have ended");
             }
@@ -40,13 +50,13 @@ impl Commands {
     }
 
     /// `taken` has what was taken over and is not handled yet.
-    async fn look_for_ended(&self, taken: &mut Vec<CommandId>) -> Result<(), CommandError> {
+    async fn look_for_ended(&self, taken: &mut Vec<CommandId>, unheard: &mut Unheard) -> Result<(), CommandError> {
         self.go_on_with(taken).await?;
-        let living = self.backplane.nodes();
-        for broker in self.store.other_brokers().await? {
-            if living.contains(&broker) {
-                continue;
-            }
+        let (living, mut others) = (self.backplane.nodes(), self.store.other_brokers().await?);
+        others.retain(|broker| !living.contains(broker));
+        unheard.retain(|broker, _| others.contains(broker));
+        for broker in others {
+            self.warn_of(broker, unheard);
             match self.store.take_over_commands(broker).await {
                 Ok(commands) if commands.is_empty() => {}
                 Ok(commands) => {
@@ -58,6 +68,23 @@ impl Commands {
             }
         }
         self.go_on_with(taken).await
+    }
+
+    /// Logs once that a node serves this database and cannot be heard.
+    fn warn_of(&self, broker: Uuid, unheard: &mut Unheard) {
+        if !self.backplane.elsewhere().is_complete() {
+            // what is known of Redis is in the log already
+            unheard.clear();
+            return;
+        }
+        let since = unheard.entry(broker).or_insert_with(|| Some(Instant::now()));
+        if since.is_some_and(|since| since.elapsed() >= UNHEARD) {
+            *since = None;
+            tracing::warn!(
+                node = %broker,
+                "a node serves this database and cannot be heard through Redis: either it has no connection to Redis, or its SECRET_KEY, REDIS_URL or the number of its Redis database is another than here; then both sides do not know each other's clients"
+            );
+        }
     }
 
     /// Goes on with what was taken over. On errors the rest is left.

@@ -1,6 +1,6 @@
 //! Looks into the database: for whom something waits, and what has expired.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::{Addr, AsyncContext, Context, Handler};
 
@@ -30,9 +30,9 @@ const UPDATES: u64 = 100;
 #[derive(Default)]
 pub(super) struct Looks {
     pub(super) recipients: Vec<(ClientId, SessionHandle)>,
-    pub(super) senders: Vec<ClientId>,
+    pub(super) senders: HashSet<ClientId>,
     /// recipients that were looked for when they connected, and may have been missed then
-    pub(super) again: Vec<ClientId>,
+    pub(super) again: HashSet<ClientId>,
     is_looking: bool,
 }
 
@@ -88,10 +88,11 @@ impl MessageManager {
     }
 }
 
-async fn find(store: &Store, recipients: &[ClientId], senders: &[ClientId]) -> Result<Found, StoreError> {
+async fn find(store: &Store, recipients: &[ClientId], senders: &HashSet<ClientId>) -> Result<Found, StoreError> {
+    let senders: Vec<_> = senders.iter().copied().collect();
     Ok(Found {
         recipients: store.with_messages_waiting(recipients).await?,
-        senders: store.with_updates_due(senders).await?,
+        senders: store.with_updates_due(&senders).await?,
     })
 }
 
@@ -103,7 +104,7 @@ impl Handler<Looked> for MessageManager {
         self.looks.is_looking = false;
         match found {
             None => {
-                self.looks.recipients.extend(recipients);
+                self.looks.recipients.extend(recipients.into_iter().filter(|(_, session)| session.is_open()));
                 self.looks.senders.extend(senders);
                 self.looks.again.extend(again);
             }

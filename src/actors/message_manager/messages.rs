@@ -109,8 +109,8 @@ pub(super) struct RecordTold;
 #[rtype(result = "()")]
 pub(super) struct Looked {
     pub(super) recipients: Vec<(ClientId, SessionHandle)>,
-    pub(super) senders: Vec<ClientId>,
-    pub(super) again: Vec<ClientId>,
+    pub(super) senders: HashSet<ClientId>,
+    pub(super) again: HashSet<ClientId>,
     pub(super) found: Option<Found>,
 }
 

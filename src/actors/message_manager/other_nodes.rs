@@ -80,13 +80,12 @@ impl Handler<Bell> for MessageManager {
                 }
             }
             Bell::Announced(client) => {
-                self.looks.again.push(client);
-                self.looks.senders.push(client);
+                self.looks.again.insert(client);
+                self.looks.senders.insert(client);
             }
             Bell::Missed => {
-                let connected: Vec<_> = self.deliveries.connected().collect();
-                self.looks.again.extend(&connected);
-                self.looks.senders.extend(connected);
+                self.looks.again.extend(self.deliveries.connected());
+                self.looks.senders.extend(self.deliveries.connected());
             }
         }
         self.look(context);

@@ -1,5 +1,5 @@
 //! Device sockets here that are refused, since a newer one is stored. Usually its node has announced that, or is about to, and the
-//! socket here is closed. But a handshake stores its stamp before other nodes know of its socket: if that socket fails, or its node
+//! socket here is closed. But a node that cannot be heard stores stamps, too: if its socket fails before it can be heard, or the node
 //! ends, nobody is told, and the device has no other socket than the one here.
 
 use std::{sync::Arc, time::Duration};
@@ -8,14 +8,15 @@ use actix::{AsyncContext, Context, Handler};
 
 use super::{MessageManager, RETRY, messages::Reinstated};
 use crate::{
-    cluster::{Backplane, elsewhere::Place},
+    cluster::Backplane,
     delivery::SessionHandle,
-    domain::ids::ClientId,
+    domain::{ids::ClientId, lease::LEASE},
     store::{Store, StoreError},
 };
 
-/// How long a node may take to announce a socket whose stamp it has stored.
-const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node may take to announce a socket whose stamp it has stored. A node that cannot be heard has lost its lease by
+/// then, or what it has missed shows as a gap.
+const ANNOUNCED_WITHIN: Duration = LEASE.saturating_add(Duration::from_secs(2));
 
 impl MessageManager {
     /// A socket of this device was refused. If the newer one is at no node, the one here is stored as the newest.
@@ -31,6 +32,9 @@ impl MessageManager {
                     Ok(is_newest) => break is_newest,
                     Err(error) => {
                         tracing::debug!(%error, %device, "cannot store which socket of a device is the newest");
+                        if !session.is_open() {
+                            break false;
+                        }
                         tokio::time::sleep(RETRY).await;
                     }
                 }
@@ -53,17 +57,14 @@ async fn reinstate(
     }
     loop {
         tokio::time::sleep(ANNOUNCED_WITHIN).await;
-        match backplane.elsewhere().device(device) {
-            _ if !session.is_open() => return Ok(false),
-            Place::Node(_) => return Ok(false),
-            Place::Nowhere => {
-                // a node that lives and cannot be heard may have the newer one; one that has ended is not recorded for long
-                let (others, heard) = (store.other_brokers().await?, backplane.nodes());
-                if others.iter().all(|other| heard.contains(other)) {
-                    return store.reinstate_socket(device, session.id(), newest).await;
-                }
-            }
-            Place::Unknown => {}
+        let elsewhere = backplane.elsewhere();
+        if !session.is_open() || elsewhere.has_newer_device(device, session.id()) {
+            return Ok(false);
+        }
+        // a node that lives and cannot be heard may have the newer one; one that has ended is not recorded for long
+        let (others, heard) = (store.other_brokers().await?, backplane.nodes());
+        if elsewhere.is_complete() && others.iter().all(|other| heard.contains(other)) {
+            return store.reinstate_socket(device, session.id(), newest).await;
         }
     }
 }
@@ -74,7 +75,7 @@ impl Handler<Reinstated> for MessageManager {
     fn handle(&mut self, Reinstated { device, is_newest }: Reinstated, context: &mut Self::Context) {
         self.reinstating.remove(&device);
         if is_newest {
-            tracing::debug!(%device, "the socket here is the newest of the device, since a newer one has failed");
+            tracing::debug!(%device, "the socket here is the newest one of the device");
             self.deliveries.wait(device);
             self.pump_soon(context);
         }

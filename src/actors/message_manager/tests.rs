@@ -63,7 +63,7 @@ impl Scene {
         let waiting = found.then_some(account.id).into_iter().collect();
         let found = Some(messages::Found { recipients: waiting, senders: HashSet::new() });
         self.manager
-            .send(messages::Looked { recipients, senders: Vec::new(), again: Vec::new(), found })
+            .send(messages::Looked { recipients, senders: HashSet::new(), again: HashSet::new(), found })
             .await
             .unwrap();
     }

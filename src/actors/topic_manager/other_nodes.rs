@@ -33,8 +33,8 @@ pub enum FromNodes {
     Reached { number: u64, clients: usize },
     /// These clients are connected there.
     Connected(Vec<ClientId>),
-    /// Subscriptions of a client that has connected to this node.
-    Subscriptions { client: Uuid, ids: Vec<(String, bool)> },
+    /// Subscriptions of a client that has connected to this node, from this other one.
+    Subscriptions { node: Uuid, client: Uuid, ids: Vec<(String, bool)> },
     /// A question.
     Asked { node: Uuid, number: u64, question: Question },
     /// A topic was changed or deleted there.
@@ -139,12 +139,18 @@ impl Handler<FromNodes> for TopicManager {
                     self.hand_over(client, &subscriptions);
                 }
             }
-            FromNodes::Subscriptions { client, ids } => {
+            FromNodes::Subscriptions { node, client, ids } => {
                 for subscription in ids.into_iter().filter_map(subscription) {
                     // what exceeds a limit ends
                     if self.subscribe_client(client.into(), subscription.clone()).is_err() {
                         self.subscriptions.announce(subscription);
                     }
+                }
+                // it may have gone on to a third node
+                let client = client.into();
+                if self.backplane.elsewhere().subscriber(client).is_some_and(|at| at != node) {
+                    let subscriptions = self.subscriptions.take_of_absent(client);
+                    self.hand_over(client, &subscriptions);
                 }
             }
             FromNodes::Asked { node, number, question } => {

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Accounts;
-use crate::{domain::accounts::AccountChange, store::StoreError};
+use crate::{
+    domain::accounts::{Account, AccountChange},
+    store::StoreError,
+};
 
 /// How often expired tokens and revocations are deleted.
 const CLEANING: Duration = Duration::from_secs(600);
@@ -75,8 +78,16 @@ impl Accounts {
                 None => unknown.push(id),
             }
         }
-        let read = self.store.devices_and_deleted(&unknown).await?;
-        changes.extend(read.into_iter().map(|device| AccountChange::Account(self.put(device.into()))));
+        for device in self.store.devices_and_deleted(&unknown).await? {
+            let account = Account::from(device);
+            let known = self.cache.get(&account.id);
+            // deleted, and registered again since the last poll: the former one is gone first
+            if !account.is_deleted && known.is_some_and(|known| known.incarnation() < account.incarnation()) {
+                let former = Account { is_deleted: true, ..account.clone() };
+                changes.push(AccountChange::Account(Arc::new(former)));
+            }
+            changes.push(AccountChange::Account(self.put(account)));
+        }
         Ok((changes, upto))
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn apply(
                 batch.push(row(index, DeliveryId(id), message, to, others_wait || is_replaced, now));
             }
             Some(refusal) => {
-                // what has been stored before is no more
+                // one that is stored already needs no room
                 let known = known(transaction, message, to).await?;
                 decided[index] = MessageDecided::Accepted(known.unwrap_or(Err(refusal)));
             }

@@ -11,7 +11,10 @@ use super::*;
 use crate::{
     actors::{
         journal::testing::TestJournal,
-        topic_manager::messages::{ClientDeleted, PresenceChanged, Publish},
+        topic_manager::{
+            FromNodes,
+            messages::{ClientDeleted, PresenceChanged, Publish},
+        },
     },
     auth::accounts::test_accounts,
     cluster::elsewhere::{ClientState, Elsewhere},
@@ -203,6 +206,22 @@ async fn the_subscriptions_of_a_deleted_client_are_handed_over_to_no_other_node(
         assert_eq!(topics.manager.send(GetSubscribers(topic.clone())).await.unwrap(), []);
         assert_eq!(elsewhere.is_subscribed("weather"), !is_deleted);
         elsewhere.put_interest(node, "weather", false, 0);
+    }
+}
+
+#[actix_web::test]
+async fn subscriptions_that_come_for_a_client_that_has_gone_on_to_a_third_node_go_there() {
+    let ((_folder, store), alice) = (test_store().await, device("alice"));
+    let accounts = test_accounts(&store).await;
+    let (elsewhere, [from, third]) = (Arc::new(Elsewhere::default()), [1, 2].map(Uuid::from_u128));
+    let topics = topics(&store, &accounts, OtherNodes(elsewhere.clone()));
+    for (at, stays) in [(from, true), (third, false)] {
+        elsewhere.put(at, ClientState { sessions: 1, chat: 1, ..ClientState::gone(alice.id.uuid()) });
+        let ids = vec![("weather".to_owned(), false)];
+        topics.manager.send(FromNodes::Subscriptions { node: from, client: alice.id.uuid(), ids }).await.unwrap();
+        let here = topics.manager.send(GetSubscribers(TopicId::from("weather"))).await.unwrap();
+        assert_eq!((here.contains(&alice.id), elsewhere.is_subscribed("weather")), (stays, !stays));
+        elsewhere.put(at, ClientState::gone(alice.id.uuid()));
     }
 }
 
