@@ -58,13 +58,17 @@ impl Gate {
     /// A check that began then has found the session.
     pub(super) fn found_held(&self, began: Instant) {
         if let Some(held) = self.held().as_mut() {
+            if began.duration_since(held.checked) >= CURRENT {
+                // the process or the server was stopped: others may have lost their sessions meanwhile
+                held.since = began;
+            }
             held.checked = began;
         }
     }
 
-    /// Whether the session has had the lock on the database for so long.
+    /// Whether the session has had the lock on the database for so long, and was found a moment ago and all the time.
     pub(super) fn has_held(&self, time: Duration) -> bool {
-        self.held().is_some_and(|held| held.since.elapsed() >= time)
+        self.held().is_some_and(|held| held.since.elapsed() >= time && held.checked.elapsed() < CURRENT)
     }
 }
 
@@ -134,5 +138,30 @@ impl Store {
                 tracing::info!(free, path = %path.display(), "there is space again");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_counts_as_held_from_the_first_check_after_a_pause_on() {
+        let gate = Gate::default();
+        assert!(!gate.has_held(Duration::ZERO));
+        gate.set_held(true);
+        assert!(gate.has_held(Duration::ZERO));
+        let taken = gate.held().unwrap().since;
+        let mut check = taken;
+        for _ in 0..10 {
+            check += CURRENT / 2;
+            gate.found_held(check);
+            assert_eq!(gate.held().unwrap().since, taken);
+        }
+        check += CURRENT;
+        gate.found_held(check);
+        assert_eq!(gate.held().unwrap().since, check);
+        gate.set_held(false);
+        assert!(!gate.has_held(Duration::ZERO));
     }
 }

@@ -187,7 +187,14 @@ impl Store {
             () = self.gate.taken_over.notified() => {}
             () = self.keep(session, sharing, options, instance) => {}
         }
-        self.in_use().await.to_string()
+        match sharing {
+            Sharing::Alone => self.in_use().await.to_string(),
+            Sharing::Shared => {
+                "PostgreSQL had no session of this process for some seconds, and another node took it for ended: \
+                                start it again"
+                    .to_owned()
+            }
+        }
     }
 
     /// Returns when another broker has or had the lock, alone.

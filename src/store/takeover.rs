@@ -19,7 +19,7 @@ use super::{
 use crate::domain::ids::CommandId;
 
 /// How long this broker must have had its lock. A restart of the server ends the sessions of all brokers at once; a broker that
-/// has its own back waits until the others have had the time to take theirs again.
+/// has its own back, or was stopped together with the server, waits until the others have had the time to take theirs again.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// How long the wait for open transactions may hold up new ones, as PostgreSQL has it.
@@ -67,7 +67,11 @@ impl Store {
         Ok(ids.into_iter().map(CommandId::from).collect())
     }
 
-    async fn has_ended(&self, broker: Uuid) -> Result<bool, StoreError> {
+    /// Whether PostgreSQL has no session of a broker. It has none of one, either, that is about to connect again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_ended(&self, broker: Uuid) -> Result<bool, StoreError> {
         let (one, two) = own_keys(broker);
         // until the end of the statement
         let ask = format!("SELECT pg_try_advisory_xact_lock({one}, {two}) AS has_ended");

@@ -17,8 +17,28 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// How long a node must not have been heard before that is logged. One that has ended is not recorded for so long.
 const UNHEARD: Duration = LEASE.saturating_add(PERIOD);
 
-/// Since when nodes that are recorded have not been heard; `None` once that is logged.
-type Unheard = HashMap<Uuid, Option<Instant>>;
+/// How long PostgreSQL must have had no session of a node that is taken for ended: one whose connection was cut takes a new one.
+const RECONNECTING: Duration = Duration::from_secs(4);
+
+/// What is known of another broker on record, from look to look.
+#[derive(Default)]
+struct OtherBroker {
+    /// since when PostgreSQL has no session of it
+    ended: Option<Instant>,
+    /// since when it cannot be heard, although Redis is there
+    unheard: Option<Instant>,
+    /// it is logged that it cannot be heard
+    is_logged: bool,
+}
+
+/// Notes since when something is so.
+fn since(when: &mut Option<Instant>, is_so: bool) {
+    *when = is_so.then(|| when.unwrap_or_else(Instant::now));
+}
+
+fn lasts(since: Option<Instant>, time: Duration) -> bool {
+    since.is_some_and(|since| since.elapsed() >= time)
+}
 
 /// Commands that are read at once.
 const AT_ONCE: usize = 200;
@@ -35,28 +55,45 @@ impl Commands {
         if self.is_alone() {
             return std::future::pending().await;
         }
-        let (mut taken, mut unheard) = (Vec::new(), Unheard::new());
+        let (mut taken, mut others) = (Vec::new(), HashMap::new());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = self.node_left.notified() => {}
             }
             if !self.is_stopping()
-                && let Err(error) = self.look_for_ended(&mut taken, &mut unheard).await
+                && let Err(error) = self.look_for_ended(&mut taken, &mut others).await
             {
                 tracing::warn!(%error, "cannot look for commands of nodes that have ended");
             }
         }
     }
 
-    /// `taken` has what was taken over and is not handled yet.
-    async fn look_for_ended(&self, taken: &mut Vec<CommandId>, unheard: &mut Unheard) -> Result<(), CommandError> {
+    /// `taken` has what was taken over and is not handled yet, `others` what is known of the brokers on record.
+    async fn look_for_ended(
+        &self,
+        taken: &mut Vec<CommandId>,
+        others: &mut HashMap<Uuid, OtherBroker>,
+    ) -> Result<(), CommandError> {
         self.go_on_with(taken).await?;
-        let (living, mut others) = (self.backplane.nodes(), self.store.other_brokers().await?);
-        others.retain(|broker| !living.contains(broker));
-        unheard.retain(|broker, _| others.contains(broker));
-        for broker in others {
-            self.warn_of(broker, unheard);
+        let (living, recorded) = (self.backplane.nodes(), self.store.other_brokers().await?);
+        others.retain(|broker, _| recorded.contains(broker));
+        for broker in recorded {
+            let other = others.entry(broker).or_default();
+            since(&mut other.ended, self.store.has_ended(broker).await?);
+            since(&mut other.unheard, !living.contains(&broker) && self.backplane.elsewhere().is_complete());
+            if other.unheard.is_none() {
+                other.is_logged = false;
+            } else if lasts(other.unheard, UNHEARD) && !other.is_logged {
+                other.is_logged = true;
+                tracing::warn!(
+                    node = %broker,
+                    "a node serves this database and cannot be heard through Redis: either it has no connection to Redis, or its SECRET_KEY, REDIS_URL or the number of its Redis database is another than here; then both sides do not know each other's clients"
+                );
+            }
+            if living.contains(&broker) || !lasts(other.ended, RECONNECTING) {
+                continue;
+            }
             match self.store.take_over_commands(broker).await {
                 Ok(commands) if commands.is_empty() => {}
                 Ok(commands) => {
@@ -68,23 +105,6 @@ impl Commands {
             }
         }
         self.go_on_with(taken).await
-    }
-
-    /// Logs once that a node serves this database and cannot be heard.
-    fn warn_of(&self, broker: Uuid, unheard: &mut Unheard) {
-        if !self.backplane.elsewhere().is_complete() {
-            // what is known of Redis is in the log already
-            unheard.clear();
-            return;
-        }
-        let since = unheard.entry(broker).or_insert_with(|| Some(Instant::now()));
-        if since.is_some_and(|since| since.elapsed() >= UNHEARD) {
-            *since = None;
-            tracing::warn!(
-                node = %broker,
-                "a node serves this database and cannot be heard through Redis: either it has no connection to Redis, or its SECRET_KEY, REDIS_URL or the number of its Redis database is another than here; then both sides do not know each other's clients"
-            );
-        }
     }
 
     /// Goes on with what was taken over. On errors the rest is left.
