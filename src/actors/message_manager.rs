@@ -10,9 +10,9 @@ mod error;
 mod handle;
 mod look;
 mod messages;
+mod newest_socket;
 mod other_nodes;
 mod outcomes;
-mod replaced;
 #[cfg(test)]
 mod tests;
 mod updates;
@@ -25,7 +25,7 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 
 pub(super) use self::handle::deliver_to;
 pub use self::{
@@ -48,7 +48,7 @@ use crate::{
     cluster::Backplane,
     delivery::{Mark, Relays, SessionHandle},
     domain::{
-        ids::{ClientId, DeliveryId},
+        ids::DeliveryId,
         messages::{
             change::{Accepted, AnswerOf, Ending, MessageChange, MessageUpdate, NewMessage, RecipientPresence, Take},
             deliveries::{Admission, Deliveries, Next},
@@ -129,8 +129,11 @@ pub struct MessageManager {
     /// the one timer for messages that go again, and the time to which it is set
     retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
-    /// devices whose socket here is refused, and may be the newest nevertheless
-    reinstating: HashSet<ClientId>,
+    /// device sockets here that are not stored as the newest, although they may be
+    storing: HashSet<u64>,
+    /// One of them at a time is stored, since a node that was stopped may have locked the rows of many devices: each attempt would
+    /// keep a connection to the database for as long as it may wait.
+    storing_turn: Arc<Mutex<()>>,
     told: ToldUpdates,
     /// sessions that have been told how these messages ended, which the database has refused to record
     unrecorded: Vec<(SessionHandle, DeliveryId)>,
@@ -156,7 +159,8 @@ impl MessageManager {
             is_pumping: false,
             retry_timer: None,
             looks: Looks::default(),
-            reinstating: HashSet::new(),
+            storing: HashSet::new(),
+            storing_turn: Arc::default(),
             told: ToldUpdates::default(),
             unrecorded: Vec::new(),
             next_expiry: None,

@@ -148,7 +148,7 @@ pub(super) async fn join(
                 return Err(JoinError::Outdated);
             }
             Ok(_) => {}
-            // messages that this node and others store at the same time may then come in another order
+            // other messages than acknowledged ones need no database
             Err(error) => {
                 tracing::debug!(%error, device = %client, "cannot store that a device has a new socket");
             }

@@ -105,8 +105,8 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
-    /// Stores that a device has a socket with this stamp. From then on messages through older ones are refused. Returns the stamp
-    /// of the newest one, which is another if that is stored already.
+    /// Stores that a device has a socket with this stamp, unless a newer one is stored. Acknowledged messages go through the one that is
+    /// stored alone. Returns its stamp.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,5 +1,6 @@
 //! Acknowledged messages between devices at different nodes.
 
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::{Value, json};
 use switchboard::client::Connection;
 use uuid::Uuid;
@@ -151,4 +152,23 @@ async fn a_device_gets_and_sends_messages_although_a_newer_socket_was_stored_and
     })
     .await;
     assert_eq!(next(&mut socket).await["msgid"], sent[0]);
+}
+
+#[tokio::test]
+async fn a_device_whose_new_socket_cannot_be_stored_sends_no_messages_until_it_is() {
+    let shared = Shared::start().await;
+    let node = shared.node().set("STORAGE__TIMEOUT_MS", "3000").start().await;
+    let (_, recipient, mut receiving) = device("recipient", &node).await;
+    let (sending, sender) = node.device("sender").await;
+    // as of a node that was stopped while it stored an older socket
+    let database = shared.connect().await;
+    let other_node = database.begin().await.unwrap();
+    let row = format!("SELECT FROM devices WHERE uuid = '{}' FOR UPDATE", sender.uuid);
+    other_node.execute_unprepared(&row).await.unwrap();
+    let mut sender = connect(&sending, &node).await;
+    let receipt = try_send(&mut sender, recipient.uuid, "1").await;
+    assert_eq!((&receipt["type"], &receipt["code"]), (&json!("error"), &json!("database_unavailable")), "{receipt}");
+    other_node.rollback().await.unwrap();
+    until(async || try_send(&mut sender, recipient.uuid, "2").await["type"] == "sent").await;
+    assert_eq!(next(&mut receiving).await["msgid"], "2");
 }

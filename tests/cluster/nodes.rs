@@ -29,9 +29,14 @@ impl Shared {
 
     /// Changes rows of the database.
     pub async fn sql(&self, statement: &str) {
-        let database = sea_orm::Database::connect(&self.database).await.unwrap();
+        let database = self.connect().await;
         database.execute_unprepared(statement).await.unwrap();
         database.close().await.unwrap();
+    }
+
+    /// A pool of connections to the database.
+    pub async fn connect(&self) -> sea_orm::DatabaseConnection {
+        sea_orm::Database::connect(&self.database).await.unwrap()
     }
 
     /// The setup of a node.
@@ -47,7 +52,7 @@ impl Shared {
 
     /// Whether a node has the lock on the database.
     pub async fn is_served(&self) -> bool {
-        let connection = sea_orm::Database::connect(&self.database).await.unwrap();
+        let connection = self.connect().await;
         let locks = connection
             .query_one_raw(sea_orm::Statement::from_string(
                 sea_orm::DbBackend::Postgres,

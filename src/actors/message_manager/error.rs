@@ -77,6 +77,10 @@ impl MessageError {
                 MessageRefusal::SocketReplaced => {
                     (ErrorCode::Forbidden, "A newer socket of this device has replaced this one".into())
                 }
+                MessageRefusal::SocketNotStored => {
+                    let (code, text) = StoreError::late().told();
+                    (code, text.into())
+                }
                 MessageRefusal::TotalReached => {
                     (ErrorCode::StorageFull, "The limit of stored bytes is reached (messages.total_bytes)".into())
                 }

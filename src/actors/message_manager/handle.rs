@@ -11,7 +11,7 @@ pub(in crate::actors) use self::direct::deliver_to;
 pub use self::{direct::UnderWay, reads::MessageView};
 use super::{
     MessageError, MessageManager,
-    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, StoreSocket, Withdraw},
 };
 use crate::{
     actors::{
@@ -101,13 +101,17 @@ impl Messages {
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
     }
 
-    /// With other nodes: stores that a device has a new socket. From then on messages through older ones are refused. Returns
-    /// the stamp of the newest one, which is another if that is stored already.
+    /// With other nodes: stores that a device has a new socket. From then on acknowledged messages go through this one alone.
+    /// Returns the stamp of the newest one, which is another if that is stored already.
     ///
     /// # Errors
-    /// The database failed.
+    /// The database failed. It is tried again as long as the socket is open; until then no messages go through it.
     pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<u64, StoreError> {
-        self.store.note_socket(device, stamp).await
+        let noted = self.store.note_socket(device, stamp).await;
+        if noted.is_err() {
+            self.manager.do_send(StoreSocket(device));
+        }
+        noted
     }
 
     /// How long a message may wait if its sender does not say.

@@ -128,11 +128,17 @@ pub(super) struct Expired {
     pub(super) next: Option<DateTime<Utc>>,
 }
 
-/// It was tried to store the socket here as the newest one of a device.
+/// The socket of a device here is to be stored as its newest, which the handshake could not do.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Reinstated {
+pub(super) struct StoreSocket(pub(super) ClientId);
+
+/// It was tried to store a device's socket here as its newest.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct SocketStored {
     pub(super) device: ClientId,
+    pub(super) session: SessionHandle,
     pub(super) is_newest: bool,
 }
 

@@ -210,8 +210,8 @@ impl Journaling for MessageManager {
             (MessageChange::Accept(message), Asker::Send { sender, admission, .. }) => {
                 let outcome = match outcome {
                     Ok(MessageDecided::Accepted(accepted)) => {
-                        if accepted == Err(MessageRefusal::SocketReplaced) {
-                            self.replaced(message.from.client, context);
+                        if let Err(MessageRefusal::SocketReplaced | MessageRefusal::SocketNotStored) = accepted {
+                            self.store_socket(message.from.client, context);
                         }
                         accepted.map_err(|refusal| MessageError::Refused { refusal, to: message.to })
                     }
@@ -230,8 +230,8 @@ impl Journaling for MessageManager {
             (MessageChange::Take(take), Asker::Take(session)) => {
                 let outcome = outcome.and_then(|decided| match decided {
                     MessageDecided::Taken { messages, is_all } => Ok((messages, is_all)),
-                    MessageDecided::Replaced => {
-                        self.replaced(take.to, context);
+                    MessageDecided::NotNewest => {
+                        self.store_socket(take.to, context);
                         Ok((Vec::new(), true))
                     }
                     _ => Err(StoreError::lost()),

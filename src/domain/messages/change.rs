@@ -107,7 +107,7 @@ pub struct Take {
     pub most: usize,
     /// Of how many bytes, at most; one may exceed it.
     pub bytes: usize,
-    /// With other nodes, the stamp of the socket that is to get them. One that the recipient has replaced gets none.
+    /// With other nodes, the stamp of the socket that is to get them. Only the newest gets some.
     pub socket: Option<u64>,
 }
 
@@ -127,8 +127,8 @@ pub enum MessageDecided {
         /// Whether no others wait.
         is_all: bool,
     },
-    /// Of [`MessageChange::Take`]: the recipient has a newer socket.
-    Replaced,
+    /// Of [`MessageChange::Take`]: the socket is not stored as the recipient's newest.
+    NotNewest,
     /// Of the others.
     Done,
 }
@@ -161,6 +161,9 @@ pub enum MessageRefusal {
     /// The sender has a newer socket at another node: messages that came through that may be stored already.
     #[error("a newer socket of the device has replaced this one")]
     SocketReplaced,
+    /// The sender's socket is not stored as its newest yet: messages of an older one could still be accepted after this one.
+    #[error("the socket of the device is not stored yet")]
+    SocketNotStored,
     /// The queue of the recipient is full: this limit, by its key, is reached.
     #[error("the queue of the recipient is full ({0})")]
     QueueFull(&'static str),

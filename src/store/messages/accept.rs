@@ -1,6 +1,9 @@
 //! New acknowledged messages.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap, HashSet},
+};
 
 use chrono::{DateTime, Utc};
 use entity::{
@@ -19,7 +22,9 @@ use crate::{
         ids::{ClientId, DeliveryId},
         messages::{
             Depth, MessageState, Party,
-            change::{Accepted, MessageChange, MessageDecided, MessageRefusal, NewMessage, RecipientPresence},
+            change::{
+                Accepted, MessageChange, MessageDecided, MessageRefusal, NO_SOCKET, NewMessage, RecipientPresence,
+            },
         },
     },
     protocol::json,
@@ -97,9 +102,16 @@ pub(super) async fn apply(
             decided[index] = MessageDecided::Accepted(Err(MessageRefusal::RecipientUnknown));
             continue;
         };
-        if message.socket.is_some_and(|socket| (socket as i64) < newest_of(message.from.client)) {
-            decided[index] = MessageDecided::Accepted(Err(MessageRefusal::SocketReplaced));
-            continue;
+        if let Some(socket) = message.socket.filter(|socket| *socket != NO_SOCKET) {
+            let refusal = match newest_of(message.from.client).cmp(&(socket as i64)) {
+                Ordering::Greater => Some(MessageRefusal::SocketReplaced),
+                Ordering::Less => Some(MessageRefusal::SocketNotStored),
+                Ordering::Equal => None,
+            };
+            if let Some(refusal) = refusal {
+                decided[index] = MessageDecided::Accepted(Err(refusal));
+                continue;
+            }
         }
         let to = Party { client: message.to, incarnation: *incarnation };
         let mut refusal = batch.refusal(message);
@@ -111,10 +123,9 @@ pub(super) async fn apply(
         match refusal {
             None => {
                 // else a later message, which is stored at the node with the newer socket, would come before it
-                let is_replaced =
-                    message.recipient_socket.is_some_and(|socket| (socket as i64) < newest_of(message.to));
+                let is_newest = message.recipient_socket.is_none_or(|socket| socket as i64 == newest_of(message.to));
                 let others_wait = message.socket.is_some() && batch.waiting.contains(&message.to);
-                batch.push(row(index, DeliveryId(id), message, to, others_wait || is_replaced, now));
+                batch.push(row(index, DeliveryId(id), message, to, others_wait || !is_newest, now));
             }
             Some(refusal) => {
                 // one that is stored already needs no room

@@ -46,9 +46,9 @@ async fn take(
 ) -> Result<MessageDecided, StoreError> {
     let Take { to, except, held, most, bytes, socket } = wanted;
     if let Some(socket) = socket
-        && newest_socket(transaction, *to).await? > *socket as i64
+        && newest_socket(transaction, *to).await? != *socket as i64
     {
-        return Ok(MessageDecided::Replaced);
+        return Ok(MessageDecided::NotNewest);
     }
     let mut waiting = Entity::find()
         .select_only()

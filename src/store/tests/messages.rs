@@ -217,7 +217,7 @@ async fn the_database_decides_as_the_table_in_memory_does() {
 }
 
 #[actix::test]
-async fn a_message_through_a_socket_that_its_sender_has_replaced_is_refused() {
+async fn messages_are_accepted_only_through_the_socket_that_is_stored_as_the_newest_of_their_sender() {
     let fixture = Fixture::new().await;
     let (anna, ben) = (ClientId::random(), ClientId::random());
     for device in [anna, ben] {
@@ -231,6 +231,9 @@ async fn a_message_through_a_socket_that_its_sender_has_replaced_is_refused() {
             other => panic!("{other:?}"),
         }
     };
+    // the handshake could not store it
+    assert_eq!(send("1", Some(5)).await, Err(MessageRefusal::SocketNotStored));
+    assert_eq!(fixture.store.note_socket(anna, 5).await.unwrap(), 5);
     assert_eq!(send("1", Some(5)).await, Ok(()));
     assert_eq!(fixture.store.note_socket(anna, 7).await.unwrap(), 7);
     // an older one comes late
@@ -278,16 +281,21 @@ async fn a_message_waits_for_the_newest_socket_of_its_recipient() {
     // the node with the older socket has not heard of the newer one
     fixture.store.note_socket(ben, 7).await.unwrap();
     assert!(send("2", 5).await);
-    assert_eq!(decide(5).await, MessageDecided::Replaced);
+    assert_eq!(decide(5).await, MessageDecided::NotNewest);
     // the other one has, and sends none before it
     assert!(send("3", 7).await);
     assert_eq!(take(7).await, ["1", "2", "3"]);
     assert!(!send("4", 7).await);
     // the newer one is gone
     assert!(!fixture.store.reinstate_socket(ben, 5, 6).await.unwrap());
-    assert_eq!(decide(5).await, MessageDecided::Replaced);
+    assert_eq!(decide(5).await, MessageDecided::NotNewest);
     assert!(fixture.store.reinstate_socket(ben, 5, 7).await.unwrap());
     assert_eq!(take(5).await, ["1", "2", "3", "4"]);
+    // the handshake could not store it
+    assert_eq!(decide(8).await, MessageDecided::NotNewest);
+    assert!(send("5", 8).await);
+    fixture.store.note_socket(ben, 8).await.unwrap();
+    assert_eq!(take(8).await, ["1", "2", "3", "4", "5"]);
 }
 
 #[actix::test]

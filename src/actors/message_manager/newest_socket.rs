@@ -1,12 +1,17 @@
-//! Device sockets here that are refused, since a newer one is stored. Usually its node has announced that, or is about to, and the
-//! socket here is closed. But a node that cannot be heard stores stamps, too: if its socket fails before it can be heard, or the node
-//! ends, nobody is told, and the device has no other socket than the one here.
+//! Device sockets here that are refused, since they are not stored as the newest. Either the handshake could not store them, and it
+//! is tried again. Or a newer one is stored. Usually its node has announced that, or is about to, and the socket here is closed. But a
+//! node that cannot be heard stores stamps, too: if its socket fails before it can be heard, or the node ends, nobody is told, and the
+//! device has no other socket than the one here.
 
 use std::{sync::Arc, time::Duration};
 
 use actix::{AsyncContext, Context, Handler};
+use tokio::sync::Mutex;
 
-use super::{MessageManager, RETRY, messages::Reinstated};
+use super::{
+    MessageManager, RETRY,
+    messages::{SocketStored, StoreSocket},
+};
 use crate::{
     cluster::Backplane,
     delivery::SessionHandle,
@@ -19,16 +24,17 @@ use crate::{
 const ANNOUNCED_WITHIN: Duration = LEASE.saturating_add(Duration::from_secs(2));
 
 impl MessageManager {
-    /// A socket of this device was refused. If the newer one is at no node, the one here is stored as the newest.
-    pub(super) fn replaced(&mut self, device: ClientId, context: &mut Context<Self>) {
+    /// The socket of this device here is not stored as its newest: it is stored, unless a newer one is at another node.
+    pub(super) fn store_socket(&mut self, device: ClientId, context: &mut Context<Self>) {
         let Some(session) = self.directory.device(device) else { return };
-        if !self.reinstating.insert(device) {
+        if !self.storing.insert(session.id()) {
             return;
         }
         let (store, backplane, manager) = (self.store.clone(), self.backplane.clone(), context.address());
+        let turn = self.storing_turn.clone();
         actix::spawn(async move {
             let is_newest = loop {
-                match reinstate(&store, &backplane, device, &session).await {
+                match store_as_newest(&store, &turn, &backplane, device, &session).await {
                     Ok(is_newest) => break is_newest,
                     Err(error) => {
                         tracing::debug!(%error, %device, "cannot store which socket of a device is the newest");
@@ -39,19 +45,23 @@ impl MessageManager {
                     }
                 }
             };
-            manager.do_send(Reinstated { device, is_newest });
+            manager.do_send(SocketStored { device, session, is_newest });
         });
     }
 }
 
-/// Stores a socket as the newest one of a device, once it is known that the newer one is nowhere. Returns whether it is.
-async fn reinstate(
+/// Stores a socket as the newest one of a device; if a newer one is stored, once it is known that this is nowhere. Returns whether it
+/// is the newest.
+async fn store_as_newest(
     store: &Store,
+    turn: &Mutex<()>,
     backplane: &Arc<dyn Backplane>,
     device: ClientId,
     session: &SessionHandle,
 ) -> Result<bool, StoreError> {
+    let turn = turn.lock().await;
     let newest = store.note_socket(device, session.id()).await?;
+    drop(turn);
     if newest == session.id() {
         return Ok(true);
     }
@@ -69,11 +79,20 @@ async fn reinstate(
     }
 }
 
-impl Handler<Reinstated> for MessageManager {
+impl Handler<StoreSocket> for MessageManager {
     type Result = ();
 
-    fn handle(&mut self, Reinstated { device, is_newest }: Reinstated, context: &mut Self::Context) {
-        self.reinstating.remove(&device);
+    fn handle(&mut self, StoreSocket(device): StoreSocket, context: &mut Self::Context) {
+        self.store_socket(device, context);
+    }
+}
+
+impl Handler<SocketStored> for MessageManager {
+    type Result = ();
+
+    fn handle(&mut self, stored: SocketStored, context: &mut Self::Context) {
+        let SocketStored { device, session, is_newest } = stored;
+        self.storing.remove(&session.id());
         if is_newest {
             tracing::debug!(%device, "the socket here is the newest one of the device");
             self.deliveries.wait(device);
