@@ -25,7 +25,7 @@ use std::{
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 pub(super) use self::handle::deliver_to;
 pub use self::{
@@ -129,11 +129,9 @@ pub struct MessageManager {
     /// the one timer for messages that go again, and the time to which it is set
     retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
-    /// device sockets here that are not stored as the newest, although they may be
+    /// device sockets here that are to be stored as the newest
     storing: HashSet<u64>,
-    /// One of them at a time is stored, since a node that was stopped may have locked the rows of many devices: each attempt would
-    /// keep a connection to the database for as long as it may wait.
-    storing_turn: Arc<Mutex<()>>,
+    storing_turns: Arc<Semaphore>,
     told: ToldUpdates,
     /// sessions that have been told how these messages ended, which the database has refused to record
     unrecorded: Vec<(SessionHandle, DeliveryId)>,
@@ -160,7 +158,7 @@ impl MessageManager {
             retry_timer: None,
             looks: Looks::default(),
             storing: HashSet::new(),
-            storing_turn: Arc::default(),
+            storing_turns: Arc::new(Semaphore::new(newest_socket::STORED_AT_ONCE)),
             told: ToldUpdates::default(),
             unrecorded: Vec::new(),
             next_expiry: None,
@@ -329,7 +327,10 @@ impl Handler<ClientReady> for MessageManager {
         // agents get no messages
         if self.directory.device(client).is_some_and(|device| device == session) {
             self.deliveries.connect(client, session.clone());
-            self.looks.recipients.push((client, session));
+            // with other nodes, once the socket is stored
+            if !self.backplane.is_shared() {
+                self.looks.recipients.push((client, session));
+            }
             self.looks.senders.insert(client);
             self.look(context);
         }

@@ -138,11 +138,11 @@ pub(super) async fn join(
     }
     let session = outbox.handle().clone();
     session.exchange(identity.clone());
-    let (client, stamp) = (account.id, session.id());
-    broker.clients.connect(session, dialect.kind(), account).await?;
+    let client = account.id;
+    broker.clients.connect(session.clone(), dialect.kind(), account).await?;
     if dialect == Dialect::Device && broker.cluster.is_shared() {
-        match broker.messages.note_socket(client, stamp).await {
-            Ok(newest) if newest > stamp => {
+        match broker.messages.store_socket(client, &session).await {
+            Ok(newest) if newest > session.id() => {
                 // what it sends would be refused, and at the other node it would count as the older one
                 delivery::note_id(newest);
                 return Err(JoinError::Outdated);

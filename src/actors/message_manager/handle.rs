@@ -11,7 +11,7 @@ pub(in crate::actors) use self::direct::deliver_to;
 pub use self::{direct::UnderWay, reads::MessageView};
 use super::{
     MessageError, MessageManager,
-    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, StoreSocket, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, SocketStored, StoreSocket, Withdraw},
 };
 use crate::{
     actors::{
@@ -101,17 +101,19 @@ impl Messages {
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
     }
 
-    /// With other nodes: stores that a device has a new socket. From then on acknowledged messages go through this one alone.
-    /// Returns the stamp of the newest one, which is another if that is stored already.
+    /// With other nodes: stores that a device has a new socket, which is in the Registry. From then on acknowledged messages go
+    /// through this one alone. Returns the stamp of the newest one, which is another if that is stored already.
     ///
     /// # Errors
     /// The database failed. It is tried again as long as the socket is open; until then no messages go through it.
-    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<u64, StoreError> {
-        let noted = self.store.note_socket(device, stamp).await;
-        if noted.is_err() {
-            self.manager.do_send(StoreSocket(device));
+    pub async fn store_socket(&self, device: ClientId, session: &SessionHandle) -> Result<u64, StoreError> {
+        let stored = self.store.note_socket(device, session.id()).await;
+        match &stored {
+            Ok(newest) if *newest > session.id() => {}
+            Ok(_) => self.manager.do_send(SocketStored { device, session: session.clone() }),
+            Err(_) => self.manager.do_send(StoreSocket(device)),
         }
-        noted
+        stored
     }
 
     /// How long a message may wait if its sender does not say.

@@ -133,13 +133,12 @@ pub(super) struct Expired {
 #[rtype(result = "()")]
 pub(super) struct StoreSocket(pub(super) ClientId);
 
-/// It was tried to store a device's socket here as its newest.
+/// The socket of a device here is stored as its newest, or has been closed.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SocketStored {
     pub(super) device: ClientId,
     pub(super) session: SessionHandle,
-    pub(super) is_newest: bool,
 }
 
 /// Messages may be taken for a recipient again.

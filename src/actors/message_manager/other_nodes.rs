@@ -80,7 +80,6 @@ impl Handler<Bell> for MessageManager {
                 }
             }
             Bell::Announced(client) => {
-                self.looks.again.insert(client);
                 self.looks.senders.insert(client);
             }
             Bell::Missed => {

@@ -112,16 +112,22 @@ impl MessageManager {
         self.ring_end(update, is_told);
     }
 
+    /// Messages have been taken for a session; `None`: it is not stored as the newest of its device.
     fn taken(
         &mut self,
         to: ClientId,
         session: &SessionHandle,
-        outcome: Result<(Vec<TakenMessage>, bool), StoreError>,
+        outcome: Result<Option<(Vec<TakenMessage>, bool)>, StoreError>,
         context: &mut Context<Self>,
     ) {
         self.takes -= 1;
         match outcome {
-            Ok((messages, is_all)) => {
+            Ok(None) => {
+                if self.deliveries.look_again(to, session) {
+                    self.store_socket(to, context);
+                }
+            }
+            Ok(Some((messages, is_all))) => {
                 let on_way = |message: &TakenMessage| OnWay {
                     id: message.id,
                     from: message.from,
@@ -229,11 +235,8 @@ impl Journaling for MessageManager {
             }
             (MessageChange::Take(take), Asker::Take(session)) => {
                 let outcome = outcome.and_then(|decided| match decided {
-                    MessageDecided::Taken { messages, is_all } => Ok((messages, is_all)),
-                    MessageDecided::NotNewest => {
-                        self.store_socket(take.to, context);
-                        Ok((Vec::new(), true))
-                    }
+                    MessageDecided::Taken { messages, is_all } => Ok(Some((messages, is_all))),
+                    MessageDecided::NotNewest => Ok(None),
                     _ => Err(StoreError::lost()),
                 });
                 self.taken(take.to, &session, outcome, context);

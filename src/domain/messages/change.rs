@@ -41,7 +41,7 @@ pub enum Ending {
     Expired,
 }
 
-/// For messages that came otherwise than through a device socket: above all stamps.
+/// For messages that came otherwise than through a device socket. No stamp is that high.
 pub const NO_SOCKET: u64 = i64::MAX as u64;
 
 /// A message to be stored.
@@ -63,8 +63,8 @@ pub struct NewMessage {
     pub recipient: RecipientPresence,
     /// With other nodes, the stamp of the device socket through which it came, or [`NO_SOCKET`].
     pub socket: Option<u64>,
-    /// With other nodes, the stamp of the recipient's socket at this node, if it has one. It may have a newer one elsewhere, of
-    /// which this node has not heard: then the message waits.
+    /// With other nodes, the stamp of the recipient's socket at this node, if it has one. If it is not
+    /// the newest one, or is not stored yet, the message waits.
     pub recipient_socket: Option<u64>,
 }
 

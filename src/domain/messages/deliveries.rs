@@ -242,6 +242,14 @@ impl<S: Clone + PartialEq> Deliveries<S> {
         going
     }
 
+    /// No messages were taken, since the session is not stored as the recipient's newest. It has to be looked again for this session
+    /// once it is, then [`Deliveries::looked`] is called. Returns whether that makes sense.
+    pub fn look_again(&mut self, to: ClientId, session: &S) -> bool {
+        let Some(recipient) = self.of_session(to, session) else { return false };
+        (recipient.phase, recipient.more) = (Phase::Looking, true);
+        true
+    }
+
     /// No messages could be taken; nothing is tried until [`Deliveries::resume`]. Returns whether that makes sense.
     pub fn take_failed(&mut self, to: ClientId, session: &S) -> bool {
         let Some(recipient) = self.of_session(to, session) else { return false };

@@ -122,7 +122,7 @@ pub(super) async fn apply(
         }
         match refusal {
             None => {
-                // else a later message, which is stored at the node with the newer socket, would come before it
+                // else a later message, which is stored at the node with the newest socket, would come before it
                 let is_newest = message.recipient_socket.is_none_or(|socket| socket as i64 == newest_of(message.to));
                 let others_wait = message.socket.is_some() && batch.waiting.contains(&message.to);
                 batch.push(row(index, DeliveryId(id), message, to, others_wait || !is_newest, now));

@@ -157,3 +157,18 @@ fn recipients_take_turns() {
     assert_eq!(taken.collect::<Vec<_>>(), recipients);
     assert!(deliveries.next_take().is_none());
 }
+
+#[test]
+fn a_session_that_is_not_the_newest_gets_nothing_until_it_has_been_looked_again() {
+    let (mut deliveries, pump) = idle(4);
+    let sender = ClientId::random();
+    deliveries.wait(pump);
+    assert!(deliveries.next_take().is_some());
+    assert!(!deliveries.look_again(pump, &2));
+    assert!(deliveries.look_again(pump, &1));
+    // not before those that could not be taken
+    assert_eq!(deliveries.send(pump, on_way(2, sender)), None);
+    assert!(deliveries.next_take().is_none());
+    deliveries.looked(pump, &1, false);
+    assert_eq!(deliveries.next_take().unwrap().to, pump);
+}
