@@ -47,7 +47,7 @@ impl NewRefreshToken {
 
     pub(super) async fn insert(self, connection: &impl ConnectionTrait) -> Result<(), StoreError> {
         let row = refresh_tokens::ActiveModel {
-            token_hash: Set(self.token_hash),
+            token_hash: Set(self.token_hash.clone()),
             family: Set(self.family),
             client_uuid: Set(self.client.into()),
             client_kind: Set(self.kind.as_str().to_owned()),
@@ -55,19 +55,21 @@ impl NewRefreshToken {
             legacy_hash: Set(None),
         };
         refresh_tokens::Entity::insert(row).exec_without_returning(connection).await?;
-        end_oldest(connection, self.client).await
+        end_oldest(connection, &self).await
     }
 }
 
-/// Ends the logins of a client that have been unused for longest, if it has more than [`LOGINS`].
-async fn end_oldest(connection: &impl ConnectionTrait, client: ClientId) -> Result<(), StoreError> {
+/// Ends the logins of a client that have been unused for longest, if it has more than [`LOGINS`] with the one that it has just begun.
+/// That one stays, although its time may be before those of the others: clocks of nodes differ, and are set back.
+async fn end_oldest(connection: &impl ConnectionTrait, new: &NewRefreshToken) -> Result<(), StoreError> {
     use refresh_tokens::{Column, Entity};
     let surplus: Vec<String> = Entity::find()
         .select_only()
         .column(Column::TokenHash)
-        .filter(Column::ClientUuid.eq(client.uuid()))
+        .filter(Column::ClientUuid.eq(new.client.uuid()))
+        .filter(Column::TokenHash.ne(new.token_hash.as_str()))
         .order_by_desc(Column::ExpiresAt)
-        .offset(LOGINS)
+        .offset(LOGINS - 1)
         .limit(LOGINS)
         .into_tuple()
         .all(connection)

@@ -108,3 +108,20 @@ async fn a_token_that_is_revoked_after_it_was_checked_proves_nothing() {
     store.revoke_client(device).await.unwrap();
     assert!(!register("fifth", other).await, "all tokens of before have ended");
 }
+
+#[tokio::test]
+async fn a_login_stays_although_all_earlier_ones_were_made_by_a_clock_that_was_ahead() {
+    let fixture = Fixture::new().await;
+    let (user, first) = fixture.login("first").await;
+    for number in 0..100 {
+        let ahead = RefreshToken { expires_at: start() + TimeDelta::days(2), ..token(&format!("ahead {number}")) };
+        let new = NewRefreshToken::of(&ahead, Uuid::new_v4(), user.uuid, ClientKind::User);
+        assert!(fixture.store.insert_login(user.id, 0, new, None).await.unwrap());
+    }
+    // of a hundred and one the oldest has gone
+    assert!(matches!(fixture.rotate(first, "first", "second").await, Rotation::Unknown));
+    let last = Uuid::new_v4();
+    let new = NewRefreshToken::of(&token("last"), last, user.uuid, ClientKind::User);
+    assert!(fixture.store.insert_login(user.id, 0, new, None).await.unwrap());
+    assert!(matches!(fixture.rotate(last, "last", "next").await, Rotation::Rotated { .. }));
+}
