@@ -23,6 +23,7 @@ mod health;
 mod input;
 mod memory;
 mod messages;
+mod metrics;
 mod one_of;
 mod openapi;
 pub(crate) mod paging;
@@ -111,14 +112,16 @@ fn is_trusted(http: &Http, address: IpAddr) -> bool {
     http.trusted_proxies.iter().any(|proxy| proxy.contains(address))
 }
 
+/// Whether a proxy has passed the request on, as far as its headers tell.
+fn is_forwarded(request: &HttpRequest) -> bool {
+    let names = ["x-forwarded-for", "forwarded", "x-real-ip"];
+    names.iter().any(|name| request.headers().contains_key(*name))
+}
+
 /// Warns of a proxy that is not trusted, since all its clients count as one address.
 fn warn_of_unknown_proxy(request: &HttpRequest, settings: &Settings, peer: IpAddr) {
     static WARNED: Mutex<Option<Instant>> = Mutex::new(None);
-    let forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"];
-    if !network::is_private(peer)
-        || is_trusted(&settings.http, peer)
-        || !forwarded.iter().any(|name| request.headers().contains_key(*name))
-    {
+    if !network::is_private(peer) || is_trusted(&settings.http, peer) || !is_forwarded(request) {
         return;
     }
     let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,7 @@
 //! | [`settings`] | layered configuration |
 //! | [`protocol`] | inbound and outbound frames, error codes, close codes |
 //! | [`clock`] | the time, which tests can set |
+//! | [`metrics`] | what the broker measures, for Prometheus |
 //! | [`domain`] | rules and decisions, without actors or I/O |
 //!
 //! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. Each layer has its own errors; `http`
@@ -48,6 +49,7 @@ mod cluster;
 mod delivery;
 pub mod domain;
 mod http;
+mod metrics;
 pub mod protocol;
 mod services;
 mod session;

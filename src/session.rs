@@ -40,6 +40,7 @@ use crate::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
     },
+    metrics::{self, METRICS, connections::OpenConnection},
     protocol::{
         close_code::{self, CloseCode},
         error_code::ErrorCode,
@@ -79,6 +80,21 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Its name in metrics.
+    fn label(self) -> metrics::labels::Dialect {
+        use metrics::labels::Dialect as Label;
+        match self {
+            Self::Device => Label::Device,
+            Self::Agent => Label::Agent,
+            Self::Chat => Label::Chat,
+            Self::Room { .. } => Label::Room,
+            Self::Plain(_) => Label::Plain,
+            Self::Public => Label::Public,
+            Self::Status => Label::Status,
+            Self::Echo { .. } => Label::Echo,
+        }
+    }
+
     fn kind(self) -> SessionKind {
         match self {
             Self::Device => SessionKind::Device,
@@ -103,6 +119,8 @@ pub struct Session {
     forwards: Rc<Forwards>,
     /// the last tick in which a direct message was handed over to another worker
     handed_over_in: Option<u64>,
+    /// in the metrics
+    counted: OpenConnection,
     /// one of the `limits.connections` places
     _permit: Permit,
 }
@@ -137,6 +155,8 @@ impl Session {
     /// Sets dialect, limits, heartbeats and expiry once the session is authenticated.
     fn adopt(&mut self, dialect: Dialect, expires_at: DateTime<Utc>) {
         self.dialect = dialect;
+        self.counted.moved_to(dialect.label());
+        self.outbox.set_dialect(dialect.label());
         self.outbox.set_limits(self.broker.relays.outbox_limits());
         if dialect == Dialect::Agent {
             self.outbox.liveness.start_heartbeat(tick::clock());
@@ -164,6 +184,7 @@ impl Session {
     }
 
     fn error(&self, code: ErrorCode, text: &str, about: About<'_>) {
+        METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
         self.send(&outbound::error(code, text, about, self.now()));
     }
 
@@ -181,6 +202,7 @@ impl Session {
         self.bad_frames += 1;
         let limit = self.broker.settings.limits.bad_frames;
         if limit > 0 && self.bad_frames >= limit {
+            metrics::refused_for(CloseCode::TooManyBadFrames.limit());
             self.outbox.close(CloseCode::TooManyBadFrames);
         }
     }
@@ -262,6 +284,8 @@ impl Drop for Session {
     /// Removes the session everywhere, however it ends, and also if it never started.
     fn drop(&mut self) {
         self.outbox.finish();
+        let (by, code) = self.outbox.end();
+        self.counted.ended(by, code);
         delivery::remove(self.outbox.handle());
         if self.dialect == Dialect::Status {
             self.broker.gateways.unwatch(self.outbox.handle().clone());
@@ -303,12 +327,13 @@ impl Session {
 
     fn on_message(&mut self, message: Result<Message, ProtocolError>, context: &mut <Self as Actor>::Context) {
         if let Ok(Message::Close(reason)) = message {
-            let answer = match reason.map(|reason| u16::from(reason.code)) {
+            let code = reason.map(|reason| u16::from(reason.code));
+            let answer = match code {
                 None => wire::empty_close(),
                 Some(code) if close_code::is_valid_from_peer(code) => wire::close_echo(code),
                 Some(_) => wire::close(CloseCode::Protocol),
             };
-            self.outbox.peer_closed(&answer);
+            self.outbox.peer_closed(&answer, code.unwrap_or(close_code::NO_CODE));
             return;
         }
         // checked first, in any state of the session: the decoder would return the same error again and again

@@ -20,7 +20,11 @@ pub use redis::RedisAddress;
 pub use secret::{Secret, is_weak_secret};
 
 use crate::domain::{
-    commands::CommandLimits, gateways::Gateway, messages::QueueLimits, network::Network, passwords::PasswordRules,
+    commands::CommandLimits,
+    gateways::Gateway,
+    messages::QueueLimits,
+    network::{MetricsReader, Network},
+    passwords::PasswordRules,
     topics::access::Access,
 };
 
@@ -74,6 +78,7 @@ pub struct Http {
     pub public_sockets: bool,
     pub cors_origins: Vec<String>,
     pub trusted_proxies: Vec<Network>,
+    pub metrics: Vec<MetricsReader>,
     pub shutdown_delay_secs: u64,
     pub drain_secs: u64,
     pub close_spread_secs: u64,

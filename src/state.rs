@@ -1,6 +1,7 @@
 //! The state that handlers and sessions share: the handle of each actor, accounts, services, counters and limits. The database
 //! is behind them.
 
+mod gauges;
 mod readiness;
 mod supervision;
 
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub(crate) use self::{
+    gauges::Waiting,
     readiness::{NEARLY_FULL, Readiness},
     supervision::{Supervision, log_panics},
 };
@@ -74,6 +76,7 @@ pub struct Broker {
     pub(crate) stopping: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) readiness: Readiness,
+    pub(crate) waiting: Waiting,
     pub(crate) supervision: Supervision,
 }
 

@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, Recipient};
+use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Handler, Message, Recipient};
 use uuid::Uuid;
 
 use self::{
@@ -62,6 +62,7 @@ use crate::{
         ids::DeliveryId,
         messages::{MessageState, Party, change::MessageUpdate},
     },
+    metrics::{self, Context, METRICS, Measured},
 };
 
 /// Capacity of the mailbox. When it is full, inboxes are not read.
@@ -120,7 +121,7 @@ struct Arrived {
 
 impl ClusterLink {
     fn start(arbiter: &ArbiterHandle, cluster: Arc<handle::Shared>) -> Addr<Self> {
-        Self::start_in_arbiter(arbiter, |_| {
+        Context::start_in_arbiter(arbiter, |_| {
             let links = cluster.servers.iter().map(|server| Link::new(server, &cluster.backlog)).collect();
             Self {
                 cluster,
@@ -226,6 +227,10 @@ impl ClusterLink {
     }
 }
 
+impl Measured for ClusterLink {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::ClusterLink;
+}
+
 impl Actor for ClusterLink {
     type Context = Context<Self>;
 
@@ -258,11 +263,13 @@ impl Handler<Arrived> for ClusterLink {
         let Envelope { from, number, messages } = match Envelope::decode(&envelope, self.cluster.node.envelopes) {
             Ok(envelope) => envelope,
             Err(error) => {
+                METRICS.cluster_envelope_errors_total.inc();
                 let refused = self.links[link].server.refused();
                 tracing::debug!(%error, refused, "what came through the inbox is no envelope");
                 return;
             }
         };
+        METRICS.cluster_envelopes_received_total.inc();
         if from == self.incarnation() {
             for message in messages {
                 if let envelope::Message::Ping(number) = message {

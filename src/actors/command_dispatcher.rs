@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Context, Handler, MessageResult, SpawnHandle};
+use actix::{Actor, Handler, MessageResult, SpawnHandle};
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
@@ -62,6 +62,7 @@ use crate::{
         commands::{Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
         ids::{ClientId, CommandId},
     },
+    metrics::{self, Context, Measured},
     protocol::outbound,
     store::{Record, Store},
 };
@@ -202,6 +203,10 @@ impl CommandDispatcher {
             clients.into_iter().for_each(|client| self.send_queued_to(client, context));
         }
     }
+}
+
+impl Measured for CommandDispatcher {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::CommandDispatcher;
 }
 
 impl Actor for CommandDispatcher {

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, SpawnHandle};
+use actix::{Actor, AsyncContext, Handler, Recipient, SpawnHandle};
 
 use board::Board;
 pub use handle::{Dependencies, GatewayChange, GatewayError, Gateways, NewGateway};
@@ -37,6 +37,7 @@ use crate::{
         gateways::{Effects, Gateway, GatewayTable, Hour, Hours, Schedule, Status, Transition},
         ids::GatewayId,
     },
+    metrics::{self, Context, METRICS, Measured},
     protocol::outbound::StatusEvent,
     settings,
     store::{self, GatewayRecord},
@@ -251,6 +252,10 @@ fn hours_of(gateway: GatewayId, hours: impl IntoIterator<Item = Hour>) -> Vec<Ga
     hours.into_iter().map(|hour| GatewayRecord::Hour { gateway, hour }).collect()
 }
 
+impl Measured for GatewayMonitor {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::GatewayMonitor;
+}
+
 impl Actor for GatewayMonitor {
     type Context = Context<Self>;
 
@@ -292,7 +297,9 @@ impl Handler<Probed> for GatewayMonitor {
                 // else it is another gateway now, or none
                 if effects.changes.contains_key(&id) {
                     self.trouble.probed(id);
-                    let rtt_ms = outcome.answer.ok().map(|rtt| rtt.as_secs_f64() * 1000.0);
+                    let rtt = outcome.answer.ok().map(|rtt| rtt.as_secs_f64());
+                    rtt.iter().for_each(|rtt| METRICS.gateway_round_trip_seconds.observe(*rtt));
+                    let rtt_ms = rtt.map(|rtt| rtt * 1000.0);
                     let due = self.hours.add(id, began, rtt_ms, !self.neighbours.journal.backlog().is_busy());
                     self.record(hours_of(id, due));
                 }

@@ -12,9 +12,9 @@ mod handle;
 mod places;
 mod queue;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, ResponseFuture, WrapFuture};
 use tokio::sync::oneshot;
 
 use self::{
@@ -27,6 +27,7 @@ pub use self::{
     places::{Place, Places},
     queue::{Journaling, Queue, Unanswered, WriteQueued, write_batch},
 };
+use crate::metrics::{self, Context, METRICS, Measured};
 use crate::store::{ChangeLimits, Record, Store, StoreError, patience::Patience};
 
 /// How long to wait before the database is tried again.
@@ -135,6 +136,7 @@ impl JournalWriter {
         let commit = async move {
             let changes = asked.changes();
             let batch = Batch { records, changes: changes.as_ref(), limits };
+            let (size, began) = (batch.records.len() + batch.changes.len(), Instant::now());
             let patience = Patience::endless();
             let mut writing = std::pin::pin!(patience.clone().during(batch.write(&store)));
             let written = tokio::select! {
@@ -146,6 +148,8 @@ impl JournalWriter {
                     writing.await
                 }
             };
+            METRICS.journal_batch_size.observe(size as f64);
+            METRICS.journal_commit_seconds.observe(began.elapsed().as_secs_f64());
             let Written { decided, left, failure, refusal } = written;
             let failed = asked.answer(decided);
             (left, failure.or(failed), refusal)
@@ -197,6 +201,10 @@ impl JournalWriter {
             let _ = flush.send(answer.clone());
         }
     }
+}
+
+impl Measured for JournalWriter {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::JournalWriter;
 }
 
 impl Actor for JournalWriter {

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use actix::{Actor, AsyncContext, Handler, ResponseFuture, SpawnHandle};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -55,6 +55,7 @@ use crate::{
             updates::ToldUpdates,
         },
     },
+    metrics::{self, Context, Measured},
     store::{Store, StoreError},
 };
 
@@ -259,6 +260,10 @@ impl MessageManager {
             self.look_for_expired(context);
         }
     }
+}
+
+impl Measured for MessageManager {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::MessageManager;
 }
 
 impl Actor for MessageManager {

@@ -12,7 +12,7 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, Context, Handler, Message, Recipient};
+use actix::{Actor, Handler, Message, Recipient};
 
 pub use self::handle::{Clients, ConnectError, Dependencies};
 use super::{
@@ -31,6 +31,7 @@ use crate::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, ClientKind},
     },
+    metrics::{self, Context, Measured},
     protocol::{close_code::CloseCode, outbound::StatusEvent},
     store::Record,
 };
@@ -241,6 +242,10 @@ fn takeover_code(kind: SessionKind) -> Option<CloseCode> {
         SessionKind::Agent => Some(CloseCode::GoingAway),
         SessionKind::Chat | SessionKind::Room | SessionKind::Public => None,
     }
+}
+
+impl Measured for Registry {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::Registry;
 }
 
 impl Actor for Registry {

@@ -23,7 +23,7 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use actix::{Actor, Context, Handler, Message, MessageResult};
+use actix::{Actor, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
 use self::in_order::OrderedRoom;
@@ -46,6 +46,7 @@ use crate::{
             Attachment, Elsewhere, HISTORY_BYTES, Occupancy, Participant, Placed, RoomChange, RoomOutcome, RoomRefusal,
         },
     },
+    metrics::{self, Context, Measured},
     protocol::chat::{self, ParticipantEvent, Presence},
     store::{Decided, Store, StoreError},
 };
@@ -199,6 +200,10 @@ fn refusal(error: &StoreError) -> RoomRefusal {
         StoreError::Full(_) | StoreError::NearlyFull => RoomRefusal::StorageFull,
         _ => RoomRefusal::DatabaseUnavailable,
     }
+}
+
+impl Measured for RoomManager {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::RoomManager;
 }
 
 impl Actor for RoomManager {

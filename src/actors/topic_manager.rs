@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, MessageResult, Recipient};
+use actix::{Actor, AsyncContext, Handler, MessageResult, Recipient};
 use bytes::Bytes;
 
 pub use self::{
@@ -53,6 +53,7 @@ use crate::{
         subscriptions::{CannotSubscribe, Location, Subscription, Subscriptions, catching_up::CatchUps},
         topics::{access::Rules, check_subscription, history::Append},
     },
+    metrics::{self, Context, METRICS, Measured},
     protocol::{outbound, wire},
     store::Store,
 };
@@ -147,8 +148,13 @@ impl TopicManager {
             }
             here = audience.connected.saturating_sub(usize::from(sender.is_some()));
         }
+        METRICS.publication_deliveries_total.inc_by(here as u64);
         here
     }
+}
+
+impl Measured for TopicManager {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::TopicManager;
 }
 
 impl Actor for TopicManager {

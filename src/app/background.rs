@@ -14,6 +14,7 @@ use crate::{
     auth::accounts::Accounts,
     clock::Clock,
     delivery::tick,
+    metrics::traffic,
     settings::{Probes, Settings},
     state::Supervision,
     store::Store,
@@ -43,7 +44,10 @@ pub(super) fn start(
         [("tick loop of the actors", &arbiters.control), ("tick loop of the gateway monitor", &arbiters.probing)]
     {
         let supervision = supervision.clone();
-        arbiter.spawn_fn(move || drop(actix::spawn(supervision.watched(name, tick::run()))));
+        arbiter.spawn_fn(move || {
+            actix::spawn(supervision.watched(name, tick::run()));
+            actix::spawn(traffic::flush_regularly());
+        });
     }
     loops.spawn("account watcher", {
         let (accounts, clients) = (accounts.clone(), actors.clients.clone());

@@ -12,7 +12,7 @@ use crate::{
     domain::budget::Budgets,
     services::{Devices, Users},
     settings::Settings,
-    state::{Broker, Readiness, Supervision},
+    state::{Broker, Readiness, Supervision, Waiting},
     store::Store,
 };
 
@@ -62,7 +62,8 @@ pub(super) fn broker(
         requests_of_addresses: budget(limits.requests_per_second_per_address),
         stopping: AtomicBool::new(false),
         draining: AtomicBool::new(false),
-        readiness: Readiness::new(store, journal.clone()),
+        readiness: Readiness::new(store.clone(), journal.clone()),
+        waiting: Waiting::new(store),
         supervision,
         clock,
         accounts,

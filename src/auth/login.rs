@@ -25,6 +25,7 @@ use crate::{
         network,
         passwords::{MAX_CHARS, PasswordRules},
     },
+    metrics::METRICS,
     store::{NewRefreshToken, Rotation, Store, User, UserChange, UserRefusal},
 };
 
@@ -213,8 +214,12 @@ impl Logins {
             self.backplane.give_back(attempt.counted()).await;
         }
         match &verified {
-            Ok(true) => self.limit().succeeded(attempt, Instant::now()),
+            Ok(true) => {
+                METRICS.logins_total.with_label_values(&["succeeded"]).inc();
+                self.limit().succeeded(attempt, Instant::now());
+            }
             Ok(false) => {
+                METRICS.logins_total.with_label_values(&["failed"]).inc();
                 let (name, address) = (logged_name(name), address.map(tracing::field::display));
                 tracing::info!(%name, address, "login failed");
             }

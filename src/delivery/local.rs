@@ -172,9 +172,11 @@ fn publish_run(run: &[Publication]) {
                 continue;
             };
             if has_senders && is_sender(member) {
-                run.iter().filter(|one| one.sender != Some(member.id())).for_each(|one| outbox.send_shared(&one.frame));
+                run.iter()
+                    .filter(|one| one.sender != Some(member.id()))
+                    .for_each(|one| outbox.send_shared(&one.frame, 1));
             } else {
-                outbox.send_shared(&joined);
+                outbox.send_shared(&joined, run.len());
             }
         }
     });

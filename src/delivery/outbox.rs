@@ -24,6 +24,11 @@ use self::queue::Queue;
 use super::{Admitted, SessionHandle, tick};
 use crate::{
     domain::liveness::Liveness,
+    metrics::{
+        self,
+        labels::{ClosedBy, Dialect, DropReason},
+        traffic,
+    },
     protocol::{
         close_code::CloseCode,
         wire::{self, Opcode},
@@ -35,6 +40,9 @@ const WITH_HEAD: usize = 1024;
 
 /// Seconds that a close handshake may take, including the writing of frames queued before it.
 const CLOSE_SECS: u32 = 5;
+
+/// The close code of a connection that ends without a close frame (RFC 6455, section 7.1.5).
+const NO_CLOSE_FRAME: u16 = 1006;
 
 /// Limits of an outbox.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +89,10 @@ pub struct Outbox {
     /// a duplicate of the connection's descriptor
     socket: Rc<Socket>,
     limits: Cell<OutboxLimits>,
+    /// whose traffic it is, for the metrics
+    dialect: Cell<Dialect>,
+    /// who closes the connection and with which code, as far as that is known
+    end: Cell<(ClosedBy, u16)>,
     state: RefCell<State>,
     /// whether the tick flushes this outbox at its end
     dirty: Cell<bool>,
@@ -91,11 +103,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(handle: SessionHandle, socket: Rc<Socket>, limits: OutboxLimits) -> Rc<Self> {
+    pub(crate) fn new(handle: SessionHandle, socket: Rc<Socket>, limits: OutboxLimits, dialect: Dialect) -> Rc<Self> {
         Rc::new(Self {
             handle,
             socket,
             limits: Cell::new(limits),
+            dialect: Cell::new(dialect),
+            end: Cell::new((ClosedBy::Nobody, NO_CLOSE_FRAME)),
             state: RefCell::new(State {
                 phase: Phase::Open,
                 head_out: false,
@@ -117,6 +131,21 @@ impl Outbox {
     /// Replaces the limits.
     pub fn set_limits(&self, limits: OutboxLimits) {
         self.limits.set(limits);
+    }
+
+    /// The protocol of the socket.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect.get()
+    }
+
+    /// The socket speaks another protocol from now on.
+    pub fn set_dialect(&self, dialect: Dialect) {
+        self.dialect.set(dialect);
+    }
+
+    /// Who has closed the connection, and with which code.
+    pub fn end(&self) -> (ClosedBy, u16) {
+        self.end.get()
     }
 
     /// Whether the outbox still accepts frames.
@@ -157,9 +186,11 @@ impl Outbox {
         }
         let len = wire::frame_len(parts.iter().map(|part| part.len()).sum());
         if !self.handle.reserve(len, self.limits.get().bytes) {
+            traffic::dropped(DropReason::SlowConsumer, len);
             self.overrun();
             return false;
         }
+        traffic::sent(self.dialect(), 1, len);
         self.append(len, |buffer| wire::put_frame(buffer, opcode, parts));
         self.mark_dirty();
         true
@@ -170,9 +201,11 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if state.phase != Phase::Open && state.awaited.is_none() {
             drop(state);
+            traffic::dropped(DropReason::ConnectionEnded, frame.len());
             self.handle.release(frame.len());
             return;
         }
+        traffic::sent(self.dialect(), 1, frame.len());
         state.queue.append(frame.len(), |buffer| buffer.extend_from_slice(&frame));
         if let Some(awaited) = &mut state.awaited {
             awaited.bytes = awaited.bytes.saturating_sub(frame.len());
@@ -184,15 +217,15 @@ impl Outbox {
         self.mark_dirty();
     }
 
-    /// Sends frames that are shared with other sessions: writes them directly if the queue is empty, else queues them
+    /// Sends so many frames that are shared with other sessions: writes them directly if the queue is empty, else queues them
     /// without a copy.
-    pub fn send_shared(self: &Rc<Self>, frames: &Bytes) {
+    pub fn send_shared(self: &Rc<Self>, frames: &Bytes, count: usize) {
         let mut rest = frames.clone();
         {
             let state = self.state.borrow();
             match state.phase {
                 Phase::Open if state.head_out && state.queue.is_empty() => match self.socket.send(frames) {
-                    Ok(taken) if taken == frames.len() => return,
+                    Ok(taken) if taken == frames.len() => return traffic::sent(self.dialect(), count, taken),
                     Ok(taken) => rest = frames.slice(taken..),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => {
@@ -208,9 +241,11 @@ impl Outbox {
         // if a frame is partly written, its rest must follow even beyond the limit
         let started = rest.len() < frames.len();
         if !self.handle.reserve(rest.len(), if started { 0 } else { self.limits.get().bytes }) {
+            traffic::dropped(DropReason::SlowConsumer, rest.len());
             self.overrun();
             return;
         }
+        traffic::sent(self.dialect(), count, frames.len());
         self.state.borrow_mut().queue.append_shared(rest);
         self.mark_dirty();
     }
@@ -218,20 +253,20 @@ impl Outbox {
     /// Begins the close handshake. The close frame is the last one, after the backlog and after the frames that were
     /// accepted from other threads.
     pub fn close(self: &Rc<Self>, code: CloseCode) {
-        self.begin_close(&wire::close(code), false);
+        self.begin_close(&wire::close(code), false, (ClosedBy::Server, code.code()));
     }
 
     /// Like [`Outbox::close`], but does not wait for the peer's close frame.
     pub(crate) fn fail(self: &Rc<Self>, code: CloseCode) {
         if self.is_open() {
-            self.begin_close(&wire::close(code), true);
+            self.begin_close(&wire::close(code), true, (ClosedBy::Server, code.code()));
         } else {
-            self.peer_closed(&[]);
+            self.peer_closed(&[], NO_CLOSE_FRAME);
         }
     }
 
-    /// Handles the peer's close frame: answers it with `answer`, or completes the handshake that this side began.
-    pub(crate) fn peer_closed(self: &Rc<Self>, answer: &[u8]) {
+    /// Handles the peer's close frame with this code: answers it with `answer`, or completes the handshake that this side began.
+    pub(crate) fn peer_closed(self: &Rc<Self>, answer: &[u8], code: u16) {
         let drained = {
             let mut state = self.state.borrow_mut();
             match &mut state.phase {
@@ -245,7 +280,7 @@ impl Outbox {
         if drained {
             self.finish();
         } else if self.is_open() {
-            self.begin_close(answer, true);
+            self.begin_close(answer, true, (ClosedBy::Client, code));
         }
     }
 
@@ -261,11 +296,16 @@ impl Outbox {
 
     /// Drops the backlog and shuts the socket down. The session's actor sees the end of its stream and stops.
     pub fn finish(&self) {
+        self.finish_because(DropReason::ConnectionEnded);
+    }
+
+    fn finish_because(&self, reason: DropReason) {
         let mut state = self.state.borrow_mut();
         if state.phase == Phase::Done {
             return;
         }
         state.phase = Phase::Done;
+        traffic::dropped(reason, state.queue.len());
         state.queue = Queue::default();
         state.awaited = None;
         self.handle.mark_closed();
@@ -321,7 +361,8 @@ impl Outbox {
         actix::spawn(async move {
             let Err(error) = outbox.write_when_ready().await else { return };
             tracing::debug!(session = outbox.handle.id(), %error, "peer cut");
-            outbox.finish();
+            let is_late = error.kind() == io::ErrorKind::TimedOut;
+            outbox.finish_because(if is_late { DropReason::SendTimeout } else { DropReason::ConnectionEnded });
         });
     }
 
@@ -371,17 +412,20 @@ impl Outbox {
             return;
         }
         tracing::info!(session = self.handle.id(), "slow consumer closed");
+        metrics::refused_for(CloseCode::SlowConsumer.limit());
         let dropped = self.state.borrow_mut().queue.drop_unwritten();
+        traffic::dropped(DropReason::SlowConsumer, dropped);
         self.handle.release(dropped);
         self.close(CloseCode::SlowConsumer);
         // accepted frames from other threads belong to the dropped backlog: the close frame does not wait for them
         self.queue_close(&mut self.state.borrow_mut());
     }
 
-    fn begin_close(self: &Rc<Self>, frame: &[u8], answered: bool) {
+    fn begin_close(self: &Rc<Self>, frame: &[u8], answered: bool, end: (ClosedBy, u16)) {
         if !self.is_open() {
             return;
         }
+        self.end.set(end);
         let mut state = self.state.borrow_mut();
         state.phase = Phase::Closing { since: tick::clock(), answered };
         let bytes = self.handle.mark_closed() - state.queue.len();

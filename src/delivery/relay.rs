@@ -3,7 +3,7 @@
 
 use std::{hint::black_box, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Handler, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -18,6 +18,7 @@ use crate::{
         liveness::{Due, Periods},
         subscriptions::Members,
     },
+    metrics::{self, Context, Measured, labels::DropReason, traffic},
     protocol::{close_code::CloseCode, outbound, wire::Opcode},
 };
 
@@ -88,6 +89,10 @@ pub struct Relay {
     clock: Clock,
 }
 
+impl Measured for Relay {
+    const NAME: metrics::labels::Actor = metrics::labels::Actor::Relay;
+}
+
 impl Actor for Relay {
     type Context = Context<Self>;
 
@@ -108,6 +113,7 @@ impl Relay {
         let unix = self.clock.now().timestamp();
         for outbox in local::sessions() {
             outbox.finish_late_close();
+            traffic::waiting(outbox.handle().queued());
             match outbox.liveness.check(tick::clock(), unix, self.periods) {
                 Due::Silent => outbox.close(CloseCode::Silent),
                 Due::Expired => outbox.close(CloseCode::Unauthorized),
@@ -121,6 +127,7 @@ impl Relay {
                 }
             }
         }
+        traffic::flush();
     }
 }
 
@@ -140,7 +147,10 @@ impl Handler<Batch> for Relay {
             match delivery {
                 Delivery::Frame { to, frame } => match local::outbox(&to) {
                     Where::Here(outbox) => outbox.send_reserved(frame),
-                    Where::Gone | Where::Elsewhere => to.release(frame.len()),
+                    Where::Gone | Where::Elsewhere => {
+                        traffic::dropped(DropReason::ConnectionEnded, frame.len());
+                        to.release(frame.len());
+                    }
                 },
                 Delivery::Close { session, code: CloseCode::SlowConsumer } => {
                     if let Where::Here(outbox) = local::outbox(&session) {

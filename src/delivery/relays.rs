@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use bytes::Bytes;
 
 use super::{
@@ -24,6 +24,7 @@ use crate::{
         liveness::Periods,
         subscriptions::{Location, Members},
     },
+    metrics::{Context, labels::DropReason, traffic},
     protocol::{close_code::CloseCode, wire},
     settings,
 };
@@ -85,7 +86,7 @@ impl Relays {
         let worker = self.joined.fetch_add(1, Ordering::Relaxed);
         let slot = self.workers.get(worker)?;
         local::become_worker(worker, self.clone());
-        let relay = Relay::new(worker, self.clone(), periods, self.clock.clone()).start();
+        let relay = Context::start(Relay::new(worker, self.clone(), periods, self.clock.clone()));
         // the slot is empty, since each index is used once
         let _ = slot.relay.set(relay.clone());
         Some(relay)
@@ -128,6 +129,7 @@ impl Relays {
                     local::hand_over(to.worker(), Delivery::Frame { to: to.clone(), frame }, self);
                     true
                 } else {
+                    traffic::dropped(DropReason::SlowConsumer, frame.len());
                     if to.is_open() {
                         self.close(to, CloseCode::SlowConsumer);
                     }

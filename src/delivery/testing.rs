@@ -52,7 +52,12 @@ impl Peer {
         let own = listener.accept().await.unwrap().0.into_std().unwrap();
         let limits = Relays::new(1, &settings::built_in().limits, Clock::default()).outbox_limits();
         let outbox = insert(|worker, key| {
-            Outbox::new(SessionHandle::new(worker, key, Clock::default().now()), Rc::new(own.into()), limits)
+            Outbox::new(
+                SessionHandle::new(worker, key, Clock::default().now()),
+                Rc::new(own.into()),
+                limits,
+                crate::metrics::labels::Dialect::Device,
+            )
         });
         outbox.head_out();
         let session = outbox.handle().clone();

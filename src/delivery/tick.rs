@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::{Outbox, local};
+use crate::metrics::traffic;
 
 thread_local! {
     static WAKE: Rc<Notify> = Rc::new(Notify::new());
@@ -21,6 +22,7 @@ thread_local! {
     static STARTED: Instant = Instant::now();
     static CLOCK: Cell<u32> = const { Cell::new(0) };
     static NUMBER: Cell<u64> = const { Cell::new(0) };
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The number of the thread's current tick.
@@ -61,6 +63,9 @@ pub async fn over() {
 
 /// Schedules the end of the tick, behind the tasks that are ready now.
 pub(super) fn schedule() {
+    if BEGAN.get().is_none() {
+        BEGAN.set(Some(Instant::now()));
+    }
     WAKE.with(|wake| wake.notify_one());
 }
 
@@ -76,5 +81,8 @@ pub async fn run() {
         LAST.take().into_iter().for_each(|last| last());
         DIRTY.with_borrow_mut(|dirty| std::mem::swap(dirty, &mut batch));
         batch.drain(..).for_each(|outbox| outbox.flush(&mut scratch));
+        if let Some(began) = BEGAN.take() {
+            traffic::tick(began.elapsed().as_secs_f64());
+        }
     }
 }

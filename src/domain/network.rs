@@ -41,6 +41,54 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
+/// Who may read the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsReader {
+    /// Programs on this machine.
+    Loopback,
+    /// Operators and admins.
+    Operator,
+    /// Everybody.
+    Any,
+    /// Whoever has an address of this network.
+    Network(Network),
+}
+
+impl MetricsReader {
+    /// Whether everybody with this address may.
+    pub fn admits(self, address: IpAddr) -> bool {
+        match self {
+            Self::Loopback => address.to_canonical().is_loopback(),
+            Self::Operator => false,
+            Self::Any => true,
+            Self::Network(network) => network.contains(address.to_canonical()),
+        }
+    }
+}
+
+impl FromStr for MetricsReader {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "operator" => Ok(Self::Operator),
+            "any" => Ok(Self::Any),
+            _ => text.parse().map(Self::Network).map_err(|_| {
+                format!(
+                    "\"{text}\" is not \"loopback\", \"operator\", \"any\", an address or a network such as 10.0.0.0/8"
+                )
+            }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricsReader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// The key by which limits count an address: an IPv4 address itself, or the /64 of an IPv6 address, since a subscriber has at
 /// least a /64.
 pub fn limit_key(address: IpAddr) -> IpAddr {

@@ -33,6 +33,7 @@ use crate::{
         network::{self, Network},
     },
     http::errors::ApiError,
+    metrics::METRICS,
     session::ConnectionSocket,
 };
 
@@ -89,6 +90,7 @@ struct Place(Arc<Connections>);
 
 impl Drop for Place {
     fn drop(&mut self) {
+        METRICS.http_connections.dec();
         self.0.served.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -184,6 +186,7 @@ impl Connections {
 
     /// A place for one more connection, if one is free.
     fn place(self: &Arc<Self>) -> Option<Place> {
+        METRICS.http_connections.inc();
         let place = Place(self.clone());
         (self.served.fetch_add(1, Ordering::Relaxed) < self.capacity.served()).then_some(place)
     }

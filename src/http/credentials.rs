@@ -116,6 +116,7 @@ mod tests {
             public_sockets: true,
             cors_origins: vec!["localhost".to_owned(), "https://allowed.example".to_owned()],
             trusted_proxies: vec!["192.0.2.0/24".parse().unwrap()],
+            metrics: Vec::new(),
             shutdown_delay_secs: 0,
             drain_secs: 0,
             close_spread_secs: 0,

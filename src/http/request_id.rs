@@ -1,6 +1,6 @@
 //! What happens around every request: its id, its log span, headers of every answer, and the answer while the server is draining.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::{
     Error, ResponseError,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     domain::{budget::OverLimit, origin},
     http::errors::ApiError,
+    metrics::METRICS,
     state::Broker,
     store::patience::Patience,
 };
@@ -71,6 +72,7 @@ async fn handle<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let began = Instant::now();
     let body = RequestBody::hold(&mut request);
     let begun = connections::begin(&request);
     let busy = begun.as_ref().ok().cloned().flatten();
@@ -79,6 +81,7 @@ async fn handle<B: MessageBody + 'static>(
         Err(refusal) => request.into_response(refusal.error_response().map_into_boxed_body()),
     };
     tracing::debug!(status = response.status().as_u16(), "answered");
+    measure(&response, began);
     let shared = response.request();
     let (Some(broker), Some(admission)) =
         (shared.app_data::<web::Data<Broker>>().cloned(), shared.app_data::<web::Data<Admission>>().cloned())
@@ -101,12 +104,33 @@ async fn handle<B: MessageBody + 'static>(
     })
 }
 
+/// Routes whose answers wait for targets of commands.
+const WAITING: [&str; 4] =
+    ["/send-command/{target}", "/broadcast-command", "/api/commands", "/api/commands/{id}/events"];
+
+fn measure(response: &ServiceResponse<BoxBody>, began: Instant) {
+    let request = response.request();
+    let route = request.match_pattern();
+    let route = route.as_deref().unwrap_or("none");
+    // clients may send any word
+    let method = match *request.method() {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
+            request.method().as_str()
+        }
+        _ => "other",
+    };
+    METRICS.http_requests_total.with_label_values(&[method, route, response.status().as_str()]).inc();
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS && !WAITING.contains(&route) {
+        METRICS.http_request_seconds.observe(began.elapsed().as_secs_f64());
+    }
+}
+
 async fn answer<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let draining = request.app_data::<web::Data<Broker>>().is_some_and(|broker| broker.is_draining());
-    if draining && !matches!(request.path(), "/healthz" | "/readyz") {
+    if draining && !matches!(request.path(), "/healthz" | "/readyz" | "/metrics") {
         return Ok(request.into_response(ApiError::Draining.error_response().map_into_boxed_body()));
     }
     if let Err(exceeded) = charge_address(&request) {

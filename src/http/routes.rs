@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 use super::{
     clients, cluster, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
-    messages,
+    messages, metrics,
     openapi::operations,
     register, rooms, root, tokens, topics, users, websocket,
 };
@@ -64,6 +64,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(root::index),
         endpoint!(health::healthz),
         endpoint!(health::readyz),
+        endpoint!(metrics::metrics),
         endpoint!(cluster::show),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),

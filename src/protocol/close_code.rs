@@ -61,6 +61,22 @@ codes! {
     RateLimited = 4429, "rate limit overrun (limits.frames_per_second)";
 }
 
+impl CloseCode {
+    /// The key of the limit that the client has exceeded, if it is one.
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::TooBig => Some("limits.frame_bytes"),
+            Self::TooManyBadFrames => Some("limits.bad_frames"),
+            Self::SlowConsumer => Some("limits.outbound_bytes"),
+            Self::RateLimited => Some("limits.frames_per_second"),
+            _ => None,
+        }
+    }
+}
+
+/// Stands for a close frame without a code (RFC 6455, section 7.1.5).
+pub const NO_CODE: u16 = 1005;
+
 /// Whether a peer may put this number into a close frame (RFC 6455, section 7.4).
 pub fn is_valid_from_peer(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

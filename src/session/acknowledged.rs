@@ -14,6 +14,7 @@ use crate::{
             change::{AnswerOf, NewMessage, RecipientPresence},
         },
     },
+    metrics,
     protocol::{
         close_code::CloseCode,
         error_code::ErrorCode,
@@ -102,6 +103,7 @@ impl Session {
                 if code == ErrorCode::InternalError {
                     tracing::error!(%error, "cannot send an acknowledged message");
                 }
+                metrics::refused_for(error.limit());
                 session.error(code, &text, About { msgid: Some(&msgid), ..About::default() });
             }
         }));

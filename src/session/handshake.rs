@@ -13,6 +13,7 @@ use crate::{
     actors::room_manager::RoomError,
     delivery::{self, Outbox, SessionHandle},
     domain::{accounts::Authenticated, rooms::RoomChange},
+    metrics::connections::OpenConnection,
     protocol::outbound,
     state::Broker,
 };
@@ -75,7 +76,7 @@ pub async fn accept(
         None => broker.relays.anonymous_outbox_limits(),
     };
     let outbox = delivery::insert(|worker, key| {
-        Outbox::new(SessionHandle::new(worker, key, broker.clock.now()), socket, limits)
+        Outbox::new(SessionHandle::new(worker, key, broker.clock.now()), socket, limits, dialect.label())
     });
     let mut session = Session {
         broker: broker.clone(),
@@ -86,6 +87,7 @@ pub async fn accept(
         unsettled: Unsettled::default(),
         forwards: Rc::default(),
         handed_over_in: None,
+        counted: OpenConnection::new(dialect.label()),
         _permit: permit,
     };
     // checked now that the session is registered: a drain that began earlier did not close it

@@ -20,8 +20,9 @@ use crate::{
     clock::Clock,
     delivery::{Outbox, tick},
     domain::rate_limit::TokenBucket,
+    metrics::{self, traffic},
     protocol::{
-        close_code::CloseCode,
+        close_code::{CloseCode, NO_CODE},
         error_code::ErrorCode,
         inspect::{Head, Inspector},
         outbound::{self, About},
@@ -66,15 +67,17 @@ impl Guard {
     fn inspect(&mut self, chunk: &[u8]) -> usize {
         let now = Instant::now();
         let mut position = 0;
-        let mut passing = self.outbox.is_open() && !self.outbox.admitted.is_refusing();
+        let (mut frames, mut passing) = (0, self.outbox.is_open() && !self.outbox.admitted.is_refusing());
         let mut pass = if passing { chunk.len() } else { 0 };
         while let Some(head) = self.inspector.next(chunk, &mut position) {
+            frames += 1;
             if passing {
                 match self.admit(head, now) {
                     Ok(()) => self.outbox.admitted.admit(),
                     Err(code) => {
                         passing = false;
                         pass = head.offset;
+                        metrics::refused_for(code.limit());
                         if self.outbox.admitted.refuse(code) {
                             self.outbox.close(code);
                         }
@@ -82,9 +85,10 @@ impl Guard {
                 }
             }
             if !passing && head.is_close() && !self.outbox.is_open() {
-                self.outbox.peer_closed(&[]);
+                self.outbox.peer_closed(&[], NO_CODE);
             }
         }
+        traffic::received(self.outbox.dialect(), frames, chunk.len());
         pass
     }
 

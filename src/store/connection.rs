@@ -20,6 +20,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use prometheus::{Histogram, IntCounter};
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
     sqlx::{self, PgPool, SqlitePool},
@@ -28,6 +29,7 @@ use sea_orm::{
 use self::pooled::Pooled;
 pub(super) use self::transaction::Transaction;
 use super::{error::is_outage, patience};
+use crate::metrics::METRICS;
 
 /// A pool of connections. As a [`ConnectionTrait`] it runs each statement on any connection.
 #[derive(Clone)]
@@ -39,6 +41,34 @@ pub(super) struct Pool {
     away: Arc<AtomicBool>,
     /// for the log
     purpose: &'static str,
+    calls: Calls,
+}
+
+/// The measures of a pool.
+#[derive(Clone)]
+struct Calls {
+    seconds: Histogram,
+    errors: IntCounter,
+}
+
+impl Calls {
+    fn of(purpose: &'static str) -> Self {
+        Self {
+            seconds: METRICS.database_call_seconds.with_label_values(&[purpose]),
+            errors: METRICS.database_errors_total.with_label_values(&[purpose]),
+        }
+    }
+
+    /// Measures one call.
+    async fn measured<T>(&self, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        let began = Instant::now();
+        let result = call.await;
+        self.seconds.observe(began.elapsed().as_secs_f64());
+        if result.is_err() {
+            self.errors.inc();
+        }
+        result
+    }
 }
 
 #[derive(Clone)]
@@ -80,11 +110,23 @@ fn acquire_error(error: sqlx::Error) -> DbErr {
 
 impl Pool {
     pub(super) fn sqlite(pool: SqlitePool, deadline: Duration, purpose: &'static str) -> Self {
-        Self { connections: Connections::Sqlite(pool), deadline, away: Arc::default(), purpose }
+        Self {
+            connections: Connections::Sqlite(pool),
+            deadline,
+            away: Arc::default(),
+            purpose,
+            calls: Calls::of(purpose),
+        }
     }
 
     pub(super) fn postgres(pool: PgPool, deadline: Duration, purpose: &'static str) -> Self {
-        Self { connections: Connections::Postgres(pool), deadline, away: Arc::default(), purpose }
+        Self {
+            connections: Connections::Postgres(pool),
+            deadline,
+            away: Arc::default(),
+            purpose,
+            calls: Calls::of(purpose),
+        }
     }
 
     pub(super) fn backend(&self) -> DbBackend {
@@ -104,7 +146,7 @@ impl Pool {
 
     /// The same connections under another name in the log.
     pub(super) fn for_purpose(&self, purpose: &'static str) -> Self {
-        Self { away: Arc::default(), purpose, ..self.clone() }
+        Self { away: Arc::default(), purpose, calls: Calls::of(purpose), ..self.clone() }
     }
 
     async fn acquire(&self) -> Result<Connection, DbErr> {
@@ -126,7 +168,7 @@ impl Pool {
             let mut connection = self.acquire().await?;
             connection.run(call, error).await
         });
-        self.noted(result.await)
+        self.noted(self.calls.measured(result).await)
     }
 
     /// Begins a transaction.
@@ -156,7 +198,7 @@ impl Pool {
             let found = begin(&mut connection).await?;
             Ok((connection, found))
         });
-        let (connection, found) = self.noted_failure(result.await)?;
+        let (connection, found) = self.noted_failure(self.calls.measured(result).await)?;
         Ok((Transaction::begun(connection, began.elapsed(), self.clone()), found))
     }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, Transaction, open::Database};
 use crate::domain::storage::Threshold;
+use crate::metrics::METRICS;
 
 /// The period of the checks of free space.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -128,7 +129,9 @@ impl Store {
             // a network file system may not answer
             let found = tokio::task::spawn_blocking(move || space(&place)).await;
             let Ok(Ok((free, total))) = found else { continue };
+            METRICS.storage_free_bytes.set(free.try_into().unwrap_or(i64::MAX));
             let is = threshold.get_or_insert_with(|| Threshold::new(min_free, total)).is_nearly_full(free);
+            METRICS.storage_nearly_full.set(is.into());
             if self.gate.nearly_full.swap(is, Ordering::Relaxed) == is {
                 continue;
             }

@@ -35,6 +35,7 @@ mod json;
 mod late_commits;
 mod login_limits;
 mod messaging;
+mod metrics;
 mod openapi;
 mod order;
 mod outages;

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext, Context};
+use actix::AsyncContext;
 use uuid::Uuid;
 
 use super::ClusterLink;
 use crate::cluster::{elsewhere::REPEAT, envelope};
+use crate::metrics::Context;
 
 /// The time between two looks whether publications still wait. Publishers at this node look more often.
 const LOOK: Duration = Duration::from_millis(5);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::{
     actors::message_manager::deliver_to,
     cluster::{Origin, Outcome, envelope},
     domain::ids::ClientId,
+    metrics::Context,
 };
 
 /// A message to a device at another node.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, SpawnHandle, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Handler, Message, ResponseActFuture, SpawnHandle, WrapFuture};
 use uuid::Uuid;
 
 use super::{Arrived, ClusterLink, server::Server, traffic::Publisher};
@@ -17,6 +17,7 @@ use crate::{
         shard::ShardError,
     },
     domain::lease::Lease,
+    metrics::Context,
 };
 
 /// An inbox through which no ping has come for so long is opened anew: its connection may be dead.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{AsyncContext, Handler, Message};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ use crate::{
     },
     delivery::note_id,
     domain::ids::ClientId,
+    metrics::Context,
 };
 
 /// How long the clients of a node that has stopped in good order are listed, unless they connect to another one before.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use uuid::Uuid;
 
 use super::ClusterLink;
@@ -13,6 +13,7 @@ use crate::{
         ids::{ClientId, RoomId},
         rooms::OccupantState,
     },
+    metrics::Context,
 };
 
 /// The number of sockets that a client has in a room at this node has changed.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use crate::{
         envelope::{self, Answer, Question},
     },
     domain::{ids::TopicId, topics::history::Kept},
+    metrics::Context,
 };
 
 /// Topics, and with the flag patterns, of which the number of subscribers at this node has changed.

@@ -8,12 +8,13 @@ use std::{
     },
 };
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{AsyncContext, Handler, Message};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
 use super::{ClusterLink, server::Server};
 use crate::cluster::envelope::{self, Draft};
+use crate::metrics::{Context, METRICS};
 
 /// Length above which an envelope leaves before the end of the tick.
 const LONG: usize = 256 * 1024;
@@ -103,6 +104,7 @@ impl ClusterLink {
         let envelope = draft.finish(self.cluster.node.incarnation, number);
         let link = self.cluster.server_with(node);
         if let Some(link) = self.links.get(link) {
+            METRICS.cluster_envelopes_sent_total.inc();
             link.publisher.send(node, envelope);
         }
     }

@@ -37,6 +37,7 @@ use crate::{
         commands::{Command, CommandLimits},
         ids::{ClientId, CommandId},
     },
+    metrics::Context,
     store::{CommandPage, KeyedCommand, Record, Store, StoreError, patience},
 };
 
@@ -122,7 +123,7 @@ impl Commands {
         let backplane = with.backplane.clone();
         let dispatcher = CommandDispatcher::new(with);
         let (under_way, node_left) = (dispatcher.under_way.clone(), dispatcher.node_left.clone());
-        let dispatcher = CommandDispatcher::start_in_arbiter(arbiter, |_| dispatcher);
+        let dispatcher = Context::start_in_arbiter(arbiter, |_| dispatcher);
         let inputs = InputQueue::new(dispatcher.clone(), under_way);
         let commands = Self {
             dispatcher,

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::{
         commands::{Known, LostCommands},
         ids::{ClientId, CommandId},
     },
+    metrics::Context,
     protocol::outbound,
 };
 

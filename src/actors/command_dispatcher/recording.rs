@@ -1,20 +1,33 @@
 //! What the CommandDispatcher records with the Journal, and tells those who wait and follow.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use actix::{AsyncContext, Context};
+use actix::AsyncContext;
+use prometheus::Histogram;
 
 use super::CommandDispatcher;
-use crate::{domain::commands::TargetUpdate, store::Record};
+use crate::{
+    domain::commands::{TargetState, TargetUpdate},
+    metrics::{Context, METRICS, labels::ByLabel},
+    store::Record,
+};
 
 /// Commands that were not stored beforehand and end within this time are recorded once, at their end. After twice this time
 /// a command is recorded as begun.
 const PERIOD: Duration = Duration::from_millis(50);
 
+/// By the state in which a target ended.
+static COMMAND_SECONDS: LazyLock<ByLabel<TargetState, Histogram>> =
+    LazyLock::new(|| ByLabel::of(&METRICS.command_seconds, |histogram| histogram));
+
 impl CommandDispatcher {
     /// Records updates, and tells them.
     pub(super) fn record_and_tell(&mut self, updates: impl IntoIterator<Item = TargetUpdate>) {
         let updates: Vec<_> = updates.into_iter().collect();
+        updates.iter().for_each(|update| self.measure(update));
         let mut records = Vec::new();
         let mut may_wait = true;
         for update in &updates {
@@ -45,6 +58,20 @@ impl CommandDispatcher {
             if may_wait { self.journal.record_soon(records) } else { self.journal.record(records) }
         }
         updates.into_iter().for_each(|update| self.audience.tell(update));
+    }
+
+    /// Measures how long a target took that has ended.
+    fn measure(&self, update: &TargetUpdate) {
+        let command = update.finished.as_deref().or_else(|| self.pending.command(update.command));
+        if update.target.state.is_final()
+            && update.progress.is_none()
+            && let Some(command) = command
+            && let Some(latency) = COMMAND_SECONDS.get(update.target.state)
+        {
+            let took = self.clock.now().signed_duration_since(command.created_at);
+            latency.observe(took.to_std().unwrap_or_default().as_secs_f64());
+        }
+        METRICS.commands_under_way.set(self.pending.count() as i64);
     }
 
     fn record(&self, update: &TargetUpdate, records: &mut Vec<Record>) {

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use actix::Context;
-
 use super::{CommandDispatcher, Reply, ReplyContent};
 use crate::{
     domain::{
         commands::Answered,
         ids::{ClientId, CommandId},
     },
+    metrics::Context,
     store::Record,
 };
 

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext, Context};
+use actix::AsyncContext;
 
 use super::CommandDispatcher;
 use crate::{
     actors::topic_manager::ClientDeleted,
     domain::ids::{ClientId, CommandId},
+    metrics::Context,
 };
 
 /// When to try again to send what waits for a socket, or a node, that has no room or cannot be asked.

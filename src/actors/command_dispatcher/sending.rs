@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use actix::{AsyncContext, Context};
+use actix::AsyncContext;
 
 use super::{CommandDispatcher, other_nodes::Destination};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
         commands::Reason,
         ids::{ClientId, CommandId},
     },
+    metrics::Context,
     protocol::outbound,
 };
 

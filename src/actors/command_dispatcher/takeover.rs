@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use uuid::Uuid;
 
 use super::{CommandDispatcher, CommandError, Commands, messages::NotHandled};
 use crate::domain::{commands::Command, ids::CommandId, lease::LEASE};
+use crate::metrics::Context;
 
 /// How often brokers are looked for that have ended.
 const PERIOD: Duration = Duration::from_secs(5);

@@ -26,6 +26,7 @@ use crate::{
         gateways::{Address, Gateway, GatewayState, Transition},
         ids::GatewayId,
     },
+    metrics::Context,
     settings,
     store::{
         Store, StoreError,
@@ -172,7 +173,7 @@ impl Gateways {
         let neighbours = Neighbours { relays, journal: journal.clone(), announce, clock };
         let sharing = backplane.map(Sharing::new);
         let monitor = GatewayMonitor::new(gateways, before, probes, board.clone(), neighbours, sharing);
-        let monitor = GatewayMonitor::start_in_arbiter(arbiter, |_| monitor);
+        let monitor = Context::start_in_arbiter(arbiter, |_| monitor);
         Self { monitor, board, journal, store, accounts, most, changes: Arc::default(), shared }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{AsyncContext, Handler, Message};
 use uuid::Uuid;
 
 use super::{GatewayMonitor, Hours, Schedule, Trouble};
@@ -24,6 +24,7 @@ use crate::{
         gateways::{Gateway, Source, Transition},
         ids::GatewayId,
     },
+    metrics::Context,
     store::LEASE,
 };
 

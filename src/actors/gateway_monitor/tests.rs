@@ -49,7 +49,7 @@ impl Probe for Findings {
 struct Listener(mpsc::UnboundedSender<(i64, Status)>);
 
 impl Actor for Listener {
-    type Context = Context<Self>;
+    type Context = actix::Context<Self>;
 }
 
 impl Handler<Announce> for Listener {
@@ -137,7 +137,7 @@ impl Lab {
         let mut monitor =
             GatewayMonitor::new(Vec::new(), HashMap::new(), section("probes"), board.clone(), neighbours, sharing);
         monitor.prober = Some(findings.clone());
-        Self { monitor: monitor.start(), findings, announced, board, journal, fixture }
+        Self { monitor: Context::start(monitor), findings, announced, board, journal, fixture }
     }
 
     /// Adds a gateway, or has it probed again.

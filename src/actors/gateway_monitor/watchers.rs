@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Handler};
 
 use super::{
     GatewayMonitor,
     messages::{AddWatcher, RemoveWatcher},
 };
-use crate::{delivery::SessionHandle, domain::subscriptions::Audience, protocol::wire};
+use crate::{delivery::SessionHandle, domain::subscriptions::Audience, metrics::Context, protocol::wire};
 
 /// Between two frames to status sockets when nothing changes (contract section 4).
 pub(super) const REFRESH: Duration = Duration::from_secs(5);

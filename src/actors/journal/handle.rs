@@ -11,6 +11,7 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
 
 use super::{Flush, JournalWriter, Write};
+use crate::metrics::{Context, METRICS};
 use crate::store::{ChangeLimits, Record, Store, StoreError, patience};
 
 /// The number of waiting records from which on requests that cause more are refused.
@@ -32,6 +33,7 @@ struct Waiting {
 impl Backlog {
     pub(super) fn set_records(&self, waiting: usize) {
         self.0.records.store(waiting, Ordering::Relaxed);
+        METRICS.journal_waiting_records.set(waiting as i64);
     }
 
     pub(super) fn set_failure(&self, failure: Option<StoreError>) {
@@ -94,7 +96,7 @@ impl Journal {
     pub fn start(arbiter: &ArbiterHandle, store: Store, limits: ChangeLimits) -> Self {
         let backlog = Backlog::default();
         let writer = JournalWriter::new(store, backlog.clone(), limits);
-        Self { writer: JournalWriter::start_in_arbiter(arbiter, |_| writer), backlog }
+        Self { writer: Context::start_in_arbiter(arbiter, |_| writer), backlog }
     }
 
     /// Writes records as soon as possible.

@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, Recipient, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::{Change, Outcomes, Perform, Performed};
+use crate::metrics::Context;
 use crate::store::StoreError;
 
 /// How long a batch that is written waits for the next one at most ([`Journaling::joins`]).

@@ -57,6 +57,17 @@ impl From<MailboxError> for MessageError {
 }
 
 impl MessageError {
+    /// The key of the limit that is reached, if it is one.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLarge(_) => Some("limits.outbound_bytes"),
+            Self::Refused { refusal: MessageRefusal::QueueFull(key), .. } => Some(key),
+            Self::Refused { refusal: MessageRefusal::TotalReached, .. } => Some("messages.total_bytes"),
+            Self::OverLimit(exceeded) => Some(exceeded.limit),
+            _ => None,
+        }
+    }
+
     /// The code and the text for the sender.
     pub fn told(&self) -> (ErrorCode, Cow<'static, str>) {
         match self {

@@ -28,6 +28,7 @@ use crate::{
             change::{Accepted, MessageChange, NewMessage},
         },
     },
+    metrics::Context,
     protocol::outbound,
     settings::Settings,
     store::{Store, StoreError, patience},
@@ -96,7 +97,7 @@ impl Messages {
             window => window,
         };
         let manager = MessageManager::new(with, window);
-        let manager = MessageManager::start_in_arbiter(arbiter, |_| manager);
+        let manager = Context::start_in_arbiter(arbiter, |_| manager);
         let ttl = Duration::from_secs(settings.messages.ttl_secs.into());
         Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use actix::{Addr, AsyncContext, Context, Handler};
+use actix::{Addr, AsyncContext, Handler};
 
 use super::{
     Asker, MessageManager, RETRY,
@@ -17,6 +17,7 @@ use crate::{
             change::{Ending, MessageChange},
         },
     },
+    metrics::Context,
     store::{Store, StoreError},
 };
 

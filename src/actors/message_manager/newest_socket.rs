@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Handler};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -16,6 +16,7 @@ use crate::{
     cluster::Backplane,
     delivery::SessionHandle,
     domain::{ids::ClientId, lease::LEASE},
+    metrics::Context,
     store::{Store, StoreError},
 };
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 
 use super::MessageManager;
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         ids::ClientId,
         messages::change::{MessageUpdate, RecipientPresence},
     },
+    metrics::Context,
 };
 
 /// What has happened at other nodes.

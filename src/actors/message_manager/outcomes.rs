@@ -1,6 +1,6 @@
 //! What becomes of changes: who is told, and what goes to recipients.
 
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Handler};
 
 use super::{Asker, MessageError, MessageManager, RETRY, Sender, messages::Resume};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
             deliveries::{Admission, OnWay},
         },
     },
+    metrics::{self, Context, METRICS},
     protocol::outbound::{self, About},
     store::StoreError,
 };
@@ -37,6 +38,9 @@ impl MessageManager {
             priority: message.priority,
         });
         self.note_expiry(new.map(|accepted| accepted.expires_at));
+        if new.is_some() {
+            METRICS.acknowledged_messages_accepted_total.inc();
+        }
         if new.is_some() && self.directory.device(message.to).is_none() {
             self.ring_recipient(message.to);
         }
@@ -59,6 +63,8 @@ impl MessageManager {
             Ok(accepted) => outbound::accepted(msgid, accepted.state, accepted.expires_at, now),
             Err(error) => {
                 let (code, text) = error.told();
+                METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
+                metrics::refused_for(error.limit());
                 outbound::error(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
             }
         };
@@ -106,6 +112,7 @@ impl MessageManager {
 
     /// A message has ended: its sender is told, if it is connected.
     pub(super) fn end(&mut self, update: &MessageUpdate, context: &mut Context<Self>) {
+        METRICS.acknowledged_messages_ended_total.with_label_values(&[update.state.as_str()]).inc();
         self.deliveries.ended(update.to, update.id);
         self.pump_soon(context);
         let is_told = self.tell_sender(update, context);

@@ -45,7 +45,7 @@ impl Scene {
             journal: changes,
             clock: Clock::default(),
         };
-        Self { manager: MessageManager::new(with, 2).start(), directory, journal, _folder: folder }
+        Self { manager: Context::start(MessageManager::new(with, 2)), directory, journal, _folder: folder }
     }
 
     /// A device connects, for which nothing waits.

@@ -1,7 +1,7 @@
 //! Tells senders how their messages have ended: each of their sessions once, whether it is found in the database, happens here
 //! or is told by another node.
 
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Handler};
 
 use super::{
     Asker, MessageManager, RETRY,
@@ -13,6 +13,7 @@ use crate::{
         ids::DeliveryId,
         messages::change::{MessageChange, MessageUpdate},
     },
+    metrics::Context,
     protocol::outbound,
 };
 

@@ -21,6 +21,7 @@ use crate::{
         budget::OverLimit,
         ids::ClientId,
     },
+    metrics::Context,
 };
 
 /// Why a client may not open another socket or stream of events.
@@ -71,7 +72,7 @@ impl Clients {
         let Dependencies { directory, relays, backplane, neighbours, journal, clock, per_identity } = with;
         let registry =
             Registry::new(directory.clone(), relays, backplane.clone(), neighbours, journal, clock, per_identity);
-        let registry = Registry::start_in_arbiter(arbiter, |_| registry);
+        let registry = Context::start_in_arbiter(arbiter, |_| registry);
         Self { registry, directory, backplane, per_identity }
     }
 

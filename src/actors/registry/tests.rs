@@ -42,7 +42,7 @@ use Told::{Announced, Deleted, Gone, Presence, Ready, Renamed as RenamedTo};
 struct Neighbour(Vec<Told>);
 
 impl Actor for Neighbour {
-    type Context = Context<Self>;
+    type Context = actix::Context<Self>;
 }
 
 macro_rules! hears {
@@ -129,7 +129,7 @@ impl Scene {
             fixture.clock.clone(),
             per_identity,
         );
-        Self { registry: registry.start(), directory, neighbour, journal, fixture }
+        Self { registry: Context::start(registry), directory, neighbour, journal, fixture }
     }
 
     async fn connect(&self, peer: &Peer, kind: SessionKind, account: &Account) -> Result<(), ConnectError> {

@@ -24,6 +24,7 @@ use crate::{
             Wanted,
         },
     },
+    metrics::Context,
     store::{RoomView, Store, StoreError, patience},
 };
 
@@ -108,7 +109,7 @@ impl Rooms {
         let (relays, store) = (with.relays.clone(), with.store.clone());
         let (accounts, limit) = (with.accounts.clone(), with.limit);
         let manager = RoomManager::new(with);
-        let manager = RoomManager::start_in_arbiter(arbiter, |_| manager);
+        let manager = Context::start_in_arbiter(arbiter, |_| manager);
         Self { manager, relays, store, accounts, limit, places: Places::default() }
     }
 

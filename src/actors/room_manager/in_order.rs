@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::{Answer, Event, RoomManager, answer};
@@ -16,6 +16,7 @@ use crate::{
         line::{HeldBytes, Line, Next, Position},
         rooms::{Attachment, Message, Participant, RoomEvent, RoomOutcome},
     },
+    metrics::Context,
     protocol::{
         chat::{self, ParticipantEvent, Presence},
         close_code::CloseCode,

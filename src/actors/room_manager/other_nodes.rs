@@ -1,6 +1,6 @@
 //! Rooms with sockets at several nodes: who has sockets there, and what happens there without being stored.
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use uuid::Uuid;
 
 use super::RoomManager;
@@ -10,6 +10,7 @@ use crate::{
         ids::RoomId,
         rooms::{Message as ChatMessage, OccupantChange, OccupantState, Participant, RoomEvent, RoomOutcome},
     },
+    metrics::Context,
     protocol::chat::{self, ParticipantEvent, Presence},
 };
 

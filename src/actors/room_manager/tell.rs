@@ -12,6 +12,7 @@ use crate::{
         rooms::{Attachment, History, Participant, Room, RoomChange, RoomOutcome, RoomRefusal, RoomRole},
         subscriptions::{Audience, Location},
     },
+    metrics::METRICS,
     protocol::{
         chat::{self, ParticipantEvent, Presence},
         close_code::CloseCode,
@@ -159,6 +160,8 @@ impl RoomManager {
         if audience.connected == 0 {
             return;
         }
+        METRICS.room_events_total.inc();
+        METRICS.room_event_deliveries_total.inc_by(audience.connected as u64);
         let frame = wire::text(&[frame().as_bytes()]);
         for (worker, members) in &audience.workers {
             self.relays.publish(*worker, members.clone(), None, frame.clone());

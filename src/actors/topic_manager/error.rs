@@ -83,6 +83,18 @@ pub enum TopicError {
 }
 
 impl TopicError {
+    /// The key of the limit that is reached, if it is one.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooMany => Some("limits.topics_per_client"),
+            Self::TotalReached => Some("messages.total_bytes"),
+            Self::OverLimit(exceeded) => Some(exceeded.limit),
+            Self::Limit(CannotSubscribe::TooMany) => Some("limits.subscriptions_per_client"),
+            Self::Limit(CannotSubscribe::TooManyWaiting) => Some("limits.waiting_subscriptions"),
+            _ => None,
+        }
+    }
+
     /// The code and the text of the error frame for a request about this topic.
     pub fn told(&self, topic: &str) -> (ErrorCode, Cow<'static, str>) {
         let too_many = |limit| OverLimit { limit, retry_after: 0 }.to_string().into();

@@ -40,6 +40,7 @@ use crate::{
             pattern::{Pattern, has_wildcards},
         },
     },
+    metrics::Context,
     settings::Settings,
     store::{CreatedTopic, Store, UpdatedTopic},
 };
@@ -112,7 +113,7 @@ impl Topics {
             settings.topics.subscribe.clone(),
             (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
         );
-        let manager = TopicManager::start_in_arbiter(arbiter, |_| manager);
+        let manager = Context::start_in_arbiter(arbiter, |_| manager);
         let (places, parts) = (Places::default(), Arc::new(Semaphore::new(catch_up::PARTS)));
         let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
         Self {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Handler, ResponseFuture, WrapFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -23,6 +23,7 @@ use crate::{
         line::{HeldBytes, Line, Next},
         topics::history::{HistoryPart, Kept},
     },
+    metrics::Context,
     protocol::wire,
     store::StoreError,
 };

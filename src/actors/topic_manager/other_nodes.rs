@@ -1,6 +1,6 @@
 //! Topics with subscribers at other nodes, and publications from there.
 
-use actix::{Context, Handler, Message};
+use actix::{Handler, Message};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use crate::{
         subscriptions::Subscription,
         topics::{history::Kept, pattern::Pattern},
     },
+    metrics::Context,
     protocol::{outbound, wire},
 };
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use actix::{Context, Handler, ResponseFuture};
+use actix::{Handler, ResponseFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use crate::{
         ids::{ClientId, TopicId},
         topics::history::{Append, AppendRefusal, Appended, Kept},
     },
+    metrics::{self, Context, METRICS},
     protocol::{
         outbound::{self, About},
         wire,
@@ -111,12 +112,15 @@ impl TopicManager {
 
     fn tell_error(&mut self, session: &SessionHandle, topic: &TopicId, msgid: &str, error: &TopicError) {
         let (code, text) = error.told(topic.as_str());
+        METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
+        metrics::refused_for(error.limit());
         let about = About { msgid: Some(msgid), topic_id: Some(topic.as_str()), room_id: None };
         self.receipts.tell(session, Told::Text(outbound::error(code, &text, about, self.clock.now())));
     }
 
     /// Delivers a publication, and the receipt to its sender.
     fn deliver(&mut self, topic: &TopicId, publication: Publication, kept: Option<Kept>, context: &mut Context<Self>) {
+        METRICS.publications_total.inc();
         let Publication { client, sender, frame, .. } = publication;
         let offset = kept.map(|kept| kept.offset);
         let frame = match offset {

@@ -1,6 +1,6 @@
 //! What subscribers and publishers get from the TopicManager, and in which order.
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use chrono::DateTime;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -60,7 +60,7 @@ impl Scene {
             (2, 3, wait),
         );
         manager.queue.join = join;
-        let manager = manager.start();
+        let manager = Context::start(manager);
         Self { manager, directory, journal, _folder: folder }
     }
 

@@ -9,7 +9,7 @@ async fn open() -> (Rc<Outbox>, TcpStream) {
     let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let socket = listener.accept().await.unwrap().0.into_std().unwrap();
     let limits = OutboxLimits { bytes: 1000, send_timeout: Duration::ZERO };
-    let outbox = Outbox::new(SessionHandle::new(0, 0, Utc::now()), Rc::new(socket.into()), limits);
+    let outbox = Outbox::new(SessionHandle::new(0, 0, Utc::now()), Rc::new(socket.into()), limits, Dialect::Device);
     outbox.head_out();
     actix::spawn(tick::run());
     (outbox, peer)
@@ -37,7 +37,7 @@ async fn frames_that_were_handed_over_before_the_close_go_out_before_the_close_f
         outbox.text(&[b"queued"]);
         let (first, second) = (reserve(&outbox, "first"), reserve(&outbox, "second"));
         if peer_begins {
-            outbox.peer_closed(&close);
+            outbox.peer_closed(&close, 1000);
         } else {
             outbox.close(CloseCode::Replaced);
         }
@@ -46,7 +46,7 @@ async fn frames_that_were_handed_over_before_the_close_go_out_before_the_close_f
         // the tick ends between the two: the first frame is written, and the connection stays open
         outbox.flush(&mut Vec::new());
         outbox.send_reserved(second.clone());
-        outbox.peer_closed(&[]);
+        outbox.peer_closed(&[], 1005);
         assert_eq!(read(peer).await, [wire::text(&[b"queued"]), first, second, close.clone()].concat());
     }
 }
@@ -59,7 +59,7 @@ async fn the_end_of_a_slow_consumer_waits_for_nothing() {
     assert!(!outbox.text(&[&[b'x'; 1000]]));
     outbox.send_reserved(late);
     outbox.overrun();
-    outbox.peer_closed(&[]);
+    outbox.peer_closed(&[], 1005);
     assert_eq!(read(peer).await, wire::close(CloseCode::SlowConsumer));
     assert_eq!(outbox.handle().queued(), 0);
 }
@@ -80,8 +80,8 @@ async fn a_publication_comes_after_the_direct_message_that_was_queued_before_it_
     let (outbox, peer) = open().await;
     let close = wire::close(CloseCode::Replaced);
     outbox.text(&[b"direct"]);
-    outbox.send_shared(&wire::text(&[b"publication"]));
-    outbox.peer_closed(&close);
+    outbox.send_shared(&wire::text(&[b"publication"]), 1);
+    outbox.peer_closed(&close, 1000);
     outbox.flush(&mut Vec::new());
     assert_eq!(read(peer).await, [wire::text(&[b"direct"]), wire::text(&[b"publication"]), close].concat());
 }

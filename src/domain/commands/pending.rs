@@ -99,6 +99,11 @@ impl<S: Socket> PendingCommands<S> {
         Self { usage: Usage::new(limits), ..Self::default() }
     }
 
+    /// The number of commands that have not ended.
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
     /// Counts a new command against the limits, until it is finished or released. This is the only check of them.
     ///
     /// # Errors

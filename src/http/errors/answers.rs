@@ -7,7 +7,7 @@ use actix_web::{
 use serde_json::json;
 
 use super::ApiError;
-use crate::{domain::rooms::RoomRefusal, protocol::error_code::ErrorCode};
+use crate::{domain::rooms::RoomRefusal, metrics, protocol::error_code::ErrorCode};
 
 impl ApiError {
     /// The constant by which programs tell errors apart. It is that of error frames with the same reason.
@@ -58,6 +58,18 @@ impl ApiError {
             Self::StorageFull => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::StorageFull.as_str()),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::InternalError.as_str()),
+        }
+    }
+
+    /// The key of the limit that is reached, if it is one.
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooMany(exceeded) => Some(exceeded.limit),
+            Self::AtLimit(key) => Some(key),
+            Self::BodyTooLarge(_) => Some("limits.body_bytes"),
+            Self::CommandTooLarge(_) => Some("limits.outbound_bytes"),
+            Self::Room(RoomRefusal::TooManyRooms | RoomRefusal::TheyHaveTooManyRooms) => Some("limits.rooms_per_user"),
+            _ => None,
         }
     }
 
@@ -115,6 +127,7 @@ impl ResponseError for ApiError {
         if let Self::Internal(cause) = self {
             tracing::error!(%cause, "request failed");
         }
+        metrics::refused_for(self.limit());
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         if status == StatusCode::UNAUTHORIZED {

@@ -46,7 +46,8 @@ impl Transaction {
         let mut connection = self.connection.lock().await;
         let connection = connection.as_mut().ok_or_else(ended)?;
         let waited = self.waited.lock().await.take().unwrap_or_default();
-        let result = in_time(self.pool.deadline.saturating_sub(waited), connection.run(call, error)).await;
+        let call = in_time(self.pool.deadline.saturating_sub(waited), connection.run(call, error));
+        let result = self.pool.calls.measured(call).await;
         if result.is_err() {
             self.failed.store(true, Ordering::Relaxed);
         }
@@ -75,7 +76,7 @@ impl Transaction {
     pub(in crate::store) async fn commit(self) -> Result<(), DbErr> {
         let pool = self.pool.clone();
         let (connection, outcome) = self.finish().await?;
-        let mut committed = std::pin::pin!(commit(connection, outcome));
+        let mut committed = std::pin::pin!(pool.calls.measured(commit(connection, outcome)));
         let result = match in_time(pool.deadline, async { Ok(committed.as_mut().await) }).await {
             Ok(result) => result,
             Err(late) => {

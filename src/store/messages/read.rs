@@ -194,6 +194,19 @@ impl Store {
         Ok(newest)
     }
 
+    /// How many acknowledged messages have not ended, by state, and when the oldest was accepted.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn open_messages(&self) -> Result<(HashMap<MessageState, i64>, Option<DateTime<Utc>>), StoreError> {
+        let rows = Entity::find().select_only().column(Column::State).column_as(Column::Id.count(), "messages");
+        let rows = rows.column_as(Column::CreatedAt.min(), "oldest").filter(Column::EndedAt.is_null());
+        let rows: Vec<(String, i64, Option<DateTime<Utc>>)> =
+            rows.group_by(Column::State).into_tuple().all(&self.read).await?;
+        let oldest = rows.iter().filter_map(|(.., oldest)| *oldest).min();
+        Ok((rows.into_iter().map(|(state, messages, _)| (state_of(&state), messages)).collect(), oldest))
+    }
+
     /// Acknowledged messages, newest first, and whether there may be more: then those before the id that is returned.
     ///
     /// # Errors

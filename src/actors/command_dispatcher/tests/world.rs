@@ -18,6 +18,7 @@ use crate::{
     cluster::LocalBackplane,
     delivery::{self, Outbox, SessionKind},
     domain::{accounts::Holder, ids::Role, liveness::Periods},
+    metrics::labels::Dialect,
     settings::{self, Flags, Settings},
 };
 
@@ -98,7 +99,7 @@ impl World {
         peer.set_nonblocking(true).unwrap();
         let limits = self.relays.outbox_limits();
         let outbox = delivery::insert(|worker, key| {
-            Outbox::new(SessionHandle::new(worker, key, Utc::now()), Rc::new(socket), limits)
+            Outbox::new(SessionHandle::new(worker, key, Utc::now()), Rc::new(socket), limits, Dialect::Device)
         });
         outbox.head_out();
         let session = outbox.handle().clone();

@@ -9,20 +9,26 @@ use crate::{
     cluster::{Forwarding, Origin, Outcome},
     delivery::SessionHandle,
     domain::ids::ClientId,
+    metrics::{labels::DirectOutcome, traffic},
 };
 
 /// A message on the way to a recipient at another node.
 #[derive(Debug)]
 pub struct UnderWay {
     to: ClientId,
-    outcome: oneshot::Receiver<Outcome>,
+    /// none: it has arrived
+    outcome: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Messages {
     /// Delivers a text, given in parts, to the recipient's session on this node. Returns the session, or `None` if none
     /// accepted it.
     pub fn deliver(&self, to: ClientId, parts: &[&[u8]]) -> Option<SessionHandle> {
-        deliver_to(|| self.directory.device(to), |session| self.relays.deliver(session, parts))
+        let reached = deliver_to(|| self.directory.device(to), |session| self.relays.deliver(session, parts));
+        if reached.is_some() {
+            traffic::direct(DirectOutcome::Delivered);
+        }
+        reached
     }
 
     /// Sends a text to the recipient's session on another node.
@@ -31,9 +37,15 @@ impl Messages {
     /// The recipient is on no other node, as far as is known.
     pub fn forward(&self, to: ClientId, from: Origin, text: Bytes) -> Result<UnderWay, MessageError> {
         match self.backplane.forward(to, from, text) {
-            Forwarding::UnderWay(outcome) => Ok(UnderWay { to, outcome }),
-            Forwarding::Absent => Err(MessageError::NotConnected(to)),
-            Forwarding::Unavailable => Err(MessageError::ClusterUnavailable(to)),
+            Forwarding::UnderWay(outcome) => Ok(UnderWay { to, outcome: Some(outcome) }),
+            Forwarding::Absent => {
+                traffic::direct(DirectOutcome::NotConnected);
+                Err(MessageError::NotConnected(to))
+            }
+            Forwarding::Unavailable => {
+                traffic::direct(DirectOutcome::ClusterUnavailable);
+                Err(MessageError::ClusterUnavailable(to))
+            }
         }
     }
 
@@ -55,10 +67,7 @@ impl Messages {
 impl UnderWay {
     /// One that has arrived already.
     pub fn arrived(to: ClientId) -> Self {
-        let (sender, outcome) = oneshot::channel();
-        // the receiver is here
-        let _ = sender.send(Outcome::Delivered);
-        Self { to, outcome }
+        Self { to, outcome: None }
     }
 
     /// Waits until it is known what became of the message.
@@ -66,11 +75,14 @@ impl UnderWay {
     /// # Errors
     /// Nobody got it, or that is not known.
     pub async fn outcome(self) -> Result<(), MessageError> {
-        match self.outcome.await.unwrap_or(Outcome::Unknown) {
-            Outcome::Delivered => Ok(()),
-            Outcome::Absent => Err(MessageError::NotConnected(self.to)),
-            Outcome::Unknown => Err(MessageError::DeliveryUnknown(self.to)),
-        }
+        let Some(outcome) = self.outcome else { return Ok(()) };
+        let (counted, outcome) = match outcome.await.unwrap_or(Outcome::Unknown) {
+            Outcome::Delivered => (DirectOutcome::Delivered, Ok(())),
+            Outcome::Absent => (DirectOutcome::NotConnected, Err(MessageError::NotConnected(self.to))),
+            Outcome::Unknown => (DirectOutcome::Unknown, Err(MessageError::DeliveryUnknown(self.to))),
+        };
+        traffic::direct(counted);
+        outcome
     }
 }
 

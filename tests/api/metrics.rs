@@ -1,0 +1,116 @@
+//! `GET /metrics` (contract section 9).
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use reqwest::Method;
+use serde_json::json;
+use switchboard::client::Client;
+
+use crate::support::{Broker, answer, next, next_of_type, post, reply, until};
+
+/// The metrics as text.
+async fn text(client: &Client) -> String {
+    let (status, text) = answer(client.request(Method::GET, "/metrics")).await;
+    assert_eq!(status.as_u16(), 200, "{text}");
+    text.as_str().unwrap().to_owned()
+}
+
+/// Waits until a series has this value.
+async fn shows(client: &Client, series: &str, value: u32) {
+    let line = format!("\nswitchboard_{series} {value}\n");
+    until(async || text(client).await.contains(&line)).await;
+}
+
+#[tokio::test]
+async fn metrics_are_for_this_machine_and_operators_unless_the_configuration_says_otherwise() {
+    let mut broker = Broker::with().alone("metrics of one node").start().await;
+    let operator = broker.user("operator", "operator").await;
+    let (device, _) = broker.device("device").await;
+    let status = async |client: &Client, forwarded: Option<&str>| {
+        let request = client.request(Method::GET, "/metrics");
+        let request = forwarded.iter().fold(request, |request, address| request.header("X-Forwarded-For", *address));
+        answer(request).await.0.as_u16()
+    };
+    let anybody = broker.client();
+    assert_eq!(status(&anybody, None).await, 200);
+    // a proxy on this machine passes on the requests of others, whatever it says of them
+    assert_eq!(status(&anybody, Some("127.0.0.1")).await, 401);
+    assert_eq!(status(&device, Some("192.0.2.1")).await, 403);
+    assert_eq!(status(&operator, Some("192.0.2.1")).await, 200);
+    // tokens are not looked at where none is needed
+    assert_eq!(status(&anybody.with_token("nonsense"), None).await, 200);
+    assert_eq!(status(&anybody.with_token("nonsense"), Some("192.0.2.1")).await, 401);
+
+    for (readers, own, forwarded) in [("", 403, 403), ("192.0.2.0/24", 403, 200), ("any", 200, 200)] {
+        let change = Broker::with().alone("metrics of one node").set("HTTP__METRICS", readers);
+        let broker = change.set("HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await;
+        let client = broker.client();
+        assert_eq!(
+            (status(&client, None).await, status(&client, Some("192.0.2.1")).await),
+            (own, forwarded),
+            "{readers}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_what_clients_do() {
+    let mut broker = Broker::with().alone("metrics of one node").set("LIMITS__TOPICS_PER_CLIENT", "1").start().await;
+    let operator = broker.user("operator", "operator").await;
+    let (_, device, mut socket) = broker.connected("device").await;
+    let (other_client, other, mut other_socket) = broker.connected("other").await;
+    let reader = broker.client();
+    shows(&reader, r#"connections{dialect="device"}"#, 2).await;
+
+    let direct = json!({ "to": other.uuid, "msgid": "1", "content": "Hello!" });
+    socket.send_text(direct.to_string()).await.unwrap();
+    next_of_type(&mut socket, "sent").await;
+    next(&mut other_socket).await;
+    shows(&reader, r#"direct_messages_total{outcome="delivered"}"#, 1).await;
+    shows(&reader, r#"frames_received_total{dialect="device"}"#, 1).await;
+    // two greetings, the message and its receipt
+    shows(&reader, r#"frames_sent_total{dialect="device"}"#, 4).await;
+
+    let acknowledged = json!({ "to": other.uuid, "msgid": "2", "content": "Hello!", "acknowledge": true });
+    socket.send_text(acknowledged.to_string()).await.unwrap();
+    next_of_type(&mut socket, "sent").await;
+    next(&mut other_socket).await;
+    other_socket.send_text(json!({ "type": "ack", "msgid": "2" }).to_string()).await.unwrap();
+    next_of_type(&mut socket, "delivery_update").await;
+    shows(&reader, r#"acknowledged_messages_ended_total{state="delivered"}"#, 1).await;
+
+    let command = json!({ "method": "GET", "url": "/status" });
+    let path = format!("/send-command/{}", device.uuid);
+    let (answered, _) = tokio::join!(post(&operator, &path, command), reply(&mut socket, json!("fine")));
+    assert_eq!(answered.0, 200, "{}", answered.1);
+    shows(&reader, r#"command_seconds_count{outcome="succeeded"}"#, 1).await;
+    shows(&reader, r#"http_requests_total{method="POST",route="/send-command/{target}",status="200"}"#, 1).await;
+
+    for (topic, status) in [("one", 200), ("two", 429)] {
+        assert_eq!(post(&other_client, "/topics/create", json!({ "topic_id": topic })).await.0, status);
+    }
+    shows(&reader, r#"refusals_total{limit="limits.topics_per_client"}"#, 1).await;
+    let wrong = json!({ "username": "operator", "password": "not the password" });
+    assert_eq!(post(&reader, "/auth/login", wrong).await.0, 401);
+    shows(&reader, r#"logins_total{outcome="failed"}"#, 1).await;
+
+    other_socket.close().await.unwrap();
+    shows(&reader, r#"connections_closed_total{by="client",code="1000"}"#, 1).await;
+    shows(&reader, r#"connections{dialect="device"}"#, 1).await;
+}
+
+#[tokio::test]
+async fn prometheus_finds_nothing_wrong_with_the_metrics() {
+    let broker = Broker::with().alone("metrics of one node").start().await;
+    let (_, _, _socket) = broker.connected("device").await;
+    let text = text(&broker.client()).await;
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("promtool of the Debian package prometheus");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
