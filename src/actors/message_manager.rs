@@ -130,9 +130,9 @@ pub struct MessageManager {
     /// the one timer for messages that go again, and the time to which it is set
     retry_timer: Option<(Instant, SpawnHandle)>,
     looks: Looks,
-    /// device sockets here that are to be stored as the newest
-    storing: HashSet<u64>,
-    storing_turns: Arc<Semaphore>,
+    /// device sockets here that are not stored as the newest, and of which it is not known what becomes of them
+    unsettled: HashSet<u64>,
+    socket_looks: Arc<Semaphore>,
     told: ToldUpdates,
     /// sessions that have been told how these messages ended, which the database has refused to record
     unrecorded: Vec<(SessionHandle, DeliveryId)>,
@@ -158,8 +158,8 @@ impl MessageManager {
             is_pumping: false,
             retry_timer: None,
             looks: Looks::default(),
-            storing: HashSet::new(),
-            storing_turns: Arc::new(Semaphore::new(newest_socket::STORED_AT_ONCE)),
+            unsettled: HashSet::new(),
+            socket_looks: Arc::new(Semaphore::new(newest_socket::LOOKS)),
             told: ToldUpdates::default(),
             unrecorded: Vec::new(),
             next_expiry: None,

@@ -130,6 +130,18 @@ impl Store {
         Ok(newest.map_or(stamp, |newest| stamp.max(newest.unsigned_abs())))
     }
 
+    /// The stamp of a device's newest socket, once no transaction has locked the device that may store another.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn settled_socket(&self, device: ClientId) -> Result<u64, StoreError> {
+        let transaction = self.begin_essential().await?;
+        let newest = Devices::find_by_id(device.uuid()).select_only().column(Column::NewestSocket).lock_exclusive();
+        let newest = newest.into_tuple::<i64>().one(&transaction).await?;
+        transaction.commit().await?;
+        Ok(newest.unwrap_or_default().unsigned_abs())
+    }
+
     /// Stores that the socket with this stamp is a device's newest, since the one with the stamp `gone` is nowhere. Returns whether
     /// that one was stored as the newest until now.
     ///

@@ -6,7 +6,7 @@ use switchboard::client::Connection;
 use uuid::Uuid;
 
 use crate::{
-    api::support::{delete, next, next_of_type, post, until},
+    api::support::{close_code, delete, next, next_of_type, post, until},
     nodes::{Shared, at, connect, device, knows},
 };
 
@@ -155,7 +155,7 @@ async fn a_device_gets_and_sends_messages_although_a_newer_socket_was_stored_and
 }
 
 #[tokio::test]
-async fn a_device_whose_new_socket_cannot_be_stored_sends_no_messages_until_it_is() {
+async fn a_device_whose_new_socket_cannot_be_stored_sends_no_messages_and_connects_anew() {
     let shared = Shared::start().await;
     let node = shared.node().set("STORAGE__TIMEOUT_MS", "3000").start().await;
     let (_, recipient, mut receiving) = device("recipient", &node).await;
@@ -169,6 +169,8 @@ async fn a_device_whose_new_socket_cannot_be_stored_sends_no_messages_until_it_i
     let receipt = try_send(&mut sender, recipient.uuid, "1").await;
     assert_eq!((&receipt["type"], &receipt["code"]), (&json!("error"), &json!("database_unavailable")), "{receipt}");
     other_node.rollback().await.unwrap();
-    until(async || try_send(&mut sender, recipient.uuid, "2").await["type"] == "sent").await;
+    assert_eq!(close_code(&mut sender).await, 1013);
+    let mut sender = connect(&sending, &node).await;
+    assert_eq!(send(&mut sender, recipient.uuid, "2").await["status"], "pending_ack");
     assert_eq!(next(&mut receiving).await["msgid"], "2");
 }

@@ -11,7 +11,7 @@ pub(in crate::actors) use self::direct::deliver_to;
 pub use self::{direct::UnderWay, reads::MessageView};
 use super::{
     MessageError, MessageManager,
-    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, SocketStored, StoreSocket, Withdraw},
+    messages::{Failed, FromSession, MarkSettled, Request, SendOverHttp, SettleSocket, SocketSettled, Withdraw},
 };
 use crate::{
     actors::{
@@ -106,13 +106,13 @@ impl Messages {
     /// through this one alone. Returns the stamp of the newest one, which is another if that is stored already.
     ///
     /// # Errors
-    /// The database failed. It is tried again as long as the socket is open; until then no messages go through it.
+    /// The database failed. Acknowledged messages are refused, and the socket is closed when the database answers again.
     pub async fn store_socket(&self, device: ClientId, session: &SessionHandle) -> Result<u64, StoreError> {
         let stored = self.store.note_socket(device, session.id()).await;
         match &stored {
             Ok(newest) if *newest > session.id() => {}
-            Ok(_) => self.manager.do_send(SocketStored { device, session: session.clone() }),
-            Err(_) => self.manager.do_send(StoreSocket(device)),
+            Ok(_) => self.manager.do_send(SocketSettled { device, session: session.clone() }),
+            Err(_) => self.manager.do_send(SettleSocket(device)),
         }
         stored
     }

@@ -128,15 +128,15 @@ pub(super) struct Expired {
     pub(super) next: Option<DateTime<Utc>>,
 }
 
-/// The socket of a device here is to be stored as its newest, which the handshake could not do.
+/// The handshake could not store the socket of a device as its newest.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct StoreSocket(pub(super) ClientId);
+pub(super) struct SettleSocket(pub(super) ClientId);
 
 /// The socket of a device here is stored as its newest, or has been closed.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct SocketStored {
+pub(super) struct SocketSettled {
     pub(super) device: ClientId,
     pub(super) session: SessionHandle,
 }

@@ -131,7 +131,7 @@ impl MessageManager {
         match outcome {
             Ok(None) => {
                 if self.deliveries.look_again(to, session) {
-                    self.store_socket(to, context);
+                    self.settle_socket(to, context);
                 }
             }
             Ok(Some((messages, is_all))) => {
@@ -224,7 +224,7 @@ impl Journaling for MessageManager {
                 let outcome = match outcome {
                     Ok(MessageDecided::Accepted(accepted)) => {
                         if let Err(MessageRefusal::SocketReplaced | MessageRefusal::SocketNotStored) = accepted {
-                            self.store_socket(message.from.client, context);
+                            self.settle_socket(message.from.client, context);
                         }
                         accepted.map_err(|refusal| MessageError::Refused { refusal, to: message.to })
                     }

@@ -161,8 +161,8 @@ pub enum MessageRefusal {
     /// The sender has a newer socket at another node: messages that came through that may be stored already.
     #[error("a newer socket of the device has replaced this one")]
     SocketReplaced,
-    /// The sender's socket is not stored as its newest yet: messages of an older one could still be accepted after this one.
-    #[error("the socket of the device is not stored yet")]
+    /// The sender's socket is not stored: messages of an older one could still be accepted after this one.
+    #[error("the socket of the device is not stored")]
     SocketNotStored,
     /// The queue of the recipient is full: this limit, by its key, is reached.
     #[error("the queue of the recipient is full ({0})")]
