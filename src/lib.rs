@@ -29,9 +29,9 @@
 //! | [`cluster`] | communication between nodes |
 //! | [`store`] | the database |
 //! | [`settings`] | layered configuration |
+//! | [`metrics`] | what the broker measures, for Prometheus |
 //! | [`protocol`] | inbound and outbound frames, error codes, close codes |
 //! | [`clock`] | the time, which tests can set |
-//! | [`metrics`] | what the broker measures, for Prometheus |
 //! | [`domain`] | rules and decisions, without actors or I/O |
 //!
 //! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. Each layer has its own errors; `http`

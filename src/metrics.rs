@@ -22,8 +22,11 @@ use prometheus::{
 };
 
 pub use self::context::{Context, Measured};
-use self::labels::{Dialect, Label};
-use crate::domain::{commands::TargetState, messages::MessageState};
+use self::labels::{ClosedBy, Dialect, Label};
+use crate::{
+    domain::{commands::TargetState, messages::MessageState},
+    protocol::close_code::CloseCode,
+};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -123,10 +126,14 @@ pub fn refused_for(limit: Option<&'static str>) {
 impl Metrics {
     fn new() -> Self {
         let metrics = Self::registered();
-        // a series that appears with its first event hides that event from rates
+        // a series that appears with its first event hides that event from rates and increases
         for dialect in Dialect::ALL {
             metrics.connections.with_label_values(&[dialect.as_str()]);
             metrics.connections_opened_total.with_label_values(&[dialect.as_str()]);
+        }
+        for code in CloseCode::ALL {
+            let labels = [ClosedBy::Server.as_str(), &code.code().to_string()];
+            metrics.connections_closed_total.with_label_values(&labels);
         }
         for outcome in ["succeeded", "failed"] {
             metrics.logins_total.with_label_values(&[outcome]);
@@ -179,6 +186,24 @@ mod tests {
         let table: String =
             rest.lines().take_while(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
         assert!(table == rows, "the table should be:\n{rows}");
+    }
+
+    #[test]
+    fn the_alerts_and_the_dashboard_name_only_families_that_there_are() {
+        let alerts = include_str!("../docs/deploy/prometheus/alerts.yml");
+        let dashboard = include_str!("../docs/deploy/grafana/dashboard.json");
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+        let words = [alerts, dashboard].into_iter().flat_map(|text| text.split(|c| !is_part(c)));
+        let names: Vec<_> = words.filter(|word| word.starts_with("switchboard_")).collect();
+        assert!(names.len() > 50, "{names:?}");
+        for name in names {
+            let is_there = FAMILIES.iter().any(|(family, kind, ..)| {
+                let parts: &[&str] =
+                    if kind.starts_with("Histogram") { &["", "_bucket", "_sum", "_count"] } else { &[""] };
+                name.strip_prefix(family).is_some_and(|rest| parts.contains(&rest))
+            });
+            assert!(is_there, "{name}");
+        }
     }
 
     #[test]

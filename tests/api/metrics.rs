@@ -1,7 +1,9 @@
 //! `GET /metrics` (contract section 9).
 
 use std::{
+    fs,
     io::Write,
+    net::TcpListener,
     process::{Command, Stdio},
 };
 
@@ -9,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use switchboard::client::Client;
 
-use crate::support::{Broker, answer, next, next_of_type, post, reply, until};
+use crate::support::{Broker, RawSocket, answer, next, next_of_type, own_address, post, reply, until};
 
 /// The metrics as text.
 async fn text(client: &Client) -> String {
@@ -113,4 +115,72 @@ async fn prometheus_finds_nothing_wrong_with_the_metrics() {
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_alerts_fire_when_they_should_and_not_before() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["test", "rules", "alerts.test.yml"]);
+    let output =
+        promtool.current_dir("docs/deploy/prometheus").output().expect("promtool of the Debian package prometheus");
+    let (told, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}{failed}");
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_brokers_and_its_alerts_fire_on_a_stopped_gateway_a_slow_consumer_and_a_full_disk() {
+    let gateway = TcpListener::bind(own_address()).unwrap();
+    let address = gateway.local_addr().unwrap();
+    let gateways =
+        format!("[probes]\nperiod_secs = 1\n[[gateways]]\nid = 1\nname = \"north\"\naddress = \"tcp://{address}\"\n");
+    let busy = Broker::with().alone("metrics of one node").file("my.toml", &gateways);
+    let busy = busy.argument("--config").argument("my.toml").start().await;
+    let full =
+        Broker::with().alone("metrics of one node").set("STORAGE__MIN_FREE_BYTES", "1000000000000000").start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let rules = include_str!("../../docs/deploy/prometheus/alerts.yml");
+    // at once, since the times are tested elsewhere
+    let rules = rules.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect::<Vec<_>>().join("\n");
+    let config = include_str!("../../docs/deploy/prometheus/prometheus.yml").replace("15s", "1s");
+    let targets = format!(r#"["{}", "{}"]"#, busy.address(), full.address());
+    let config = config.replace(r#"["127.0.0.1:8000"]"#, &targets);
+    fs::write(folder.path().join("alerts.yml"), rules).unwrap();
+    fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut prometheus = tokio::process::Command::new("prometheus");
+    prometheus.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=error"]);
+    prometheus.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let _prometheus =
+        prometheus.current_dir(folder.path()).kill_on_drop(true).spawn().expect("the Debian package prometheus");
+    let prometheus = Client::new(&format!("http://127.0.0.1:{port}")).unwrap();
+    let asked = async |path: &str| match prometheus.request(Method::GET, path).send().await {
+        Ok(response) => response.text().await.unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    until(async || asked("/api/v1/query?query=count(up==1)").await.contains(r#""2"]"#)).await;
+
+    shows(&busy.client(), r#"gateways{state="connected"}"#, 1).await;
+    drop(gateway);
+    let (_, _, mut sender) = busy.connected("sender").await;
+    let (client, slow) = busy.device("slow").await;
+    let mut socket = RawSocket::connect_narrow(&busy).await;
+    socket.handshake(&format!("/ws?token={}", client.token().unwrap()), "").await;
+    loop {
+        sender.send_direct(slow.uuid, &"x".repeat(20_000)).await.unwrap();
+        if next(&mut sender).await["type"] == "error" {
+            break;
+        }
+    }
+    let fires = async |alert: &str, broker: &Broker| {
+        let alerts: serde_json::Value = serde_json::from_str(&asked("/api/v1/alerts").await).unwrap_or_default();
+        let alerts = alerts["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        alerts.iter().any(|found| {
+            let labels = &found["labels"];
+            labels["alertname"] == alert && labels["instance"] == broker.address() && found["state"] == "firing"
+        })
+    };
+    until(async || fires("SwitchboardGatewayDown", &busy).await).await;
+    until(async || fires("SwitchboardSlowConsumers", &busy).await).await;
+    until(async || fires("SwitchboardStorageNearlyFull", &full).await).await;
+    assert!(!fires("SwitchboardDown", &busy).await && !fires("SwitchboardStorageNearlyFull", &busy).await);
 }

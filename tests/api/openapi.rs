@@ -1,4 +1,4 @@
-//! Whether `/openapi.json` is true (contract section 9). `scripts/openapi` goes on from here: it fuzzes all routes and runs
+//! Whether `/openapi.json` is true (contract section 9). `scripts/documents` goes on from here: it fuzzes all routes and runs
 //! generated clients.
 
 use reqwest::{Method, RequestBuilder, Response};
