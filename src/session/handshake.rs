@@ -144,12 +144,12 @@ pub(super) async fn join(
     broker.clients.connect(session.clone(), dialect.kind(), account).await?;
     if dialect == Dialect::Device && broker.cluster.is_shared() {
         match broker.messages.store_socket(client, &session).await {
-            Ok(newest) if newest > session.id() => {
-                // what it sends would be refused, and at the other node it would count as the older one
+            Ok(Some(newest)) => {
+                // what it sends would be refused, and at the other node it would not count as the newer one
                 delivery::note_id(newest);
                 return Err(JoinError::Outdated);
             }
-            Ok(_) => {}
+            Ok(None) => {}
             // other messages than acknowledged ones need no database
             Err(error) => {
                 tracing::debug!(%error, device = %client, "cannot store that a device has a new socket");

@@ -105,12 +105,12 @@ impl Store {
         find(&self.read, uuid.into()).await
     }
 
-    /// Stores that a device has a socket with this stamp, unless a newer one is stored. Acknowledged messages go through the one that is
-    /// stored alone. Returns its stamp.
+    /// Stores that a device has a new socket with this stamp. Acknowledged messages go through the one that is stored alone. Returns
+    /// the stamp that is stored instead, if that is not lower: two nodes may have given the same one, when their clocks are behind.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<u64, StoreError> {
+    pub async fn note_socket(&self, device: ClientId, stamp: u64) -> Result<Option<u64>, StoreError> {
         // microseconds since 1970
         let own = i64::try_from(stamp).unwrap_or(i64::MAX);
         let transaction = self.begin_essential().await?;
@@ -127,7 +127,7 @@ impl Store {
             None
         };
         transaction.commit().await?;
-        Ok(newest.map_or(stamp, |newest| stamp.max(newest.unsigned_abs())))
+        Ok(newest.map(i64::unsigned_abs))
     }
 
     /// The stamp of a device's newest socket, once no transaction has locked the device that may store another.

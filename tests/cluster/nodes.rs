@@ -39,6 +39,14 @@ impl Shared {
         sea_orm::Database::connect(&self.database).await.unwrap()
     }
 
+    /// The text that a query of one value finds.
+    pub async fn read(&self, query: &str) -> String {
+        let database = self.connect().await;
+        let query = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, query);
+        let row = database.query_one_raw(query).await.unwrap().expect("a row");
+        row.try_get_by_index::<Option<String>>(0).unwrap().unwrap_or_default()
+    }
+
     /// The setup of a node.
     pub fn node(&self) -> ChangeBroker {
         Broker::with()

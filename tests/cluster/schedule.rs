@@ -121,7 +121,7 @@ async fn what_is_acknowledged_holds_under_a_random_schedule() {
 async fn judge(cluster: &mut Cluster, world: &World, seed: u64) {
     cluster.look(world).await;
     if let Some(report) = world.report() {
-        panic!("seed {seed}, logs in {}:\n{report}", cluster.keep_logs(seed));
+        panic!("seed {seed}, logs in {}:\n{report}", cluster.keep_logs(seed).await);
     }
 }
 

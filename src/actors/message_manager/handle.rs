@@ -103,15 +103,15 @@ impl Messages {
     }
 
     /// With other nodes: stores that a device has a new socket, which is in the Registry. From then on acknowledged messages go
-    /// through this one alone. Returns the stamp of the newest one, which is another if that is stored already.
+    /// through this one alone. Returns the stamp that is stored instead, if that is not lower.
     ///
     /// # Errors
     /// The database failed. Acknowledged messages are refused, and the socket is closed when the database answers again.
-    pub async fn store_socket(&self, device: ClientId, session: &SessionHandle) -> Result<u64, StoreError> {
+    pub async fn store_socket(&self, device: ClientId, session: &SessionHandle) -> Result<Option<u64>, StoreError> {
         let stored = self.store.note_socket(device, session.id()).await;
         match &stored {
-            Ok(newest) if *newest > session.id() => {}
-            Ok(_) => self.manager.do_send(SocketSettled { device, session: session.clone() }),
+            Ok(Some(_)) => {}
+            Ok(None) => self.manager.do_send(SocketSettled { device, session: session.clone() }),
             Err(_) => self.manager.do_send(SettleSocket(device)),
         }
         stored

@@ -107,6 +107,9 @@ impl Device {
         if kind == 'a' {
             self.world.accounts().receipts.entry("sent".to_owned()).and_modify(|count| *count += 1).or_insert(1);
         }
+        if kind == 'a' {
+            self.world.trace(&msgid, &format!("sent to {to} at node {}", seen.node));
+        }
         seen.without_receipt.push_back(msgid);
         socket.send_text(frame.to_string()).await.is_ok()
     }
@@ -144,6 +147,10 @@ impl Device {
         if first.as_deref() != Some(msgid) {
             self.world.finding(&format!("the receipt of {msgid} came instead of that of {first:?}: {frame}"));
         }
+        if msgid.starts_with('a') {
+            let told = frame["code"].as_str().or(frame["status"].as_str()).unwrap_or_default();
+            self.world.trace(msgid, &format!("node {} says {told}", seen.node));
+        }
         let mut accounts = self.world.accounts();
         let told = frame["code"].as_str().or(kind).unwrap_or_default().to_owned();
         *accounts.receipts.entry(format!("{} {told}", &msgid[..1])).or_default() += 1;
@@ -162,8 +169,20 @@ impl Device {
         let from: Uuid = from.parse().unwrap();
         let kind = msgid.chars().next().unwrap();
         let last = seen.last.insert((from, kind), number);
-        if last.is_some_and(|last| last >= number) {
-            self.world.finding(&format!("{msgid} of {from} came to device {} after {last:?}: {frame}", self.index));
+        if kind == 'a' {
+            self.world.trace(msgid, &format!("came to device {} at node {}", self.index, seen.node));
+        }
+        if let Some(last) = last.filter(|last| *last >= number) {
+            let sender = &msgid[1..].split_once('-').unwrap().0;
+            let accounts = self.world.accounts();
+            let between = (number..=last).map(|number| format!("a{sender}-{number}"));
+            let traces: Vec<_> = between.filter_map(|id| Some(format!("{id}:{}", accounts.sent.get(&id)?))).collect();
+            drop(accounts);
+            let traces = traces.join("\n    ");
+            self.world.finding(&format!(
+                "{msgid} of {from} came to device {} after {last}: {frame}\n    {traces}",
+                self.index
+            ));
         }
         if kind == 'a' {
             self.world.accounts().arrived.insert(msgid.to_owned());

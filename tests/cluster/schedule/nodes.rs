@@ -80,13 +80,21 @@ impl Cluster {
     }
 
     /// Copies the logs of the nodes to where they stay. Returns the folder.
-    pub fn keep_logs(&mut self, seed: u64) -> String {
+    pub async fn keep_logs(&mut self, seed: u64) -> String {
         let folder = std::env::temp_dir().join(format!("switchboard-schedule-{seed}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let setup = node.broker.as_mut().map(Broker::setup).or(node.setup.as_mut());
             let log = setup.expect("one of them").dir().join("log");
             drop(std::fs::copy(log, folder.join(format!("node-{index}.log"))));
+        }
+        // the newest messages, as the database has them
+        let rows = "SELECT string_agg(row::text, E'\\n') FROM (SELECT id, msgid, sender, recipient, state, attempts, created_at, sent_at, ended_at, xmin FROM acknowledged_messages ORDER BY id DESC LIMIT 3000) AS row";
+        let devices =
+            "SELECT string_agg(row::text, E'\\n') FROM (SELECT uuid, name, newest_socket FROM devices) AS row";
+        for (name, query) in [("messages", rows), ("devices", devices)] {
+            let text = self.shared.read(query).await;
+            std::fs::write(folder.join(name), text).unwrap();
         }
         folder.display().to_string()
     }

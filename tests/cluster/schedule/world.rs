@@ -39,6 +39,8 @@ pub struct Accounts {
     pub accepted: BTreeMap<String, usize>,
     /// those that have arrived
     pub arrived: BTreeSet<String>,
+    /// when they were sent, to which node, and what came of it
+    pub sent: BTreeMap<String, String>,
     /// publications that are kept, by offset
     pub kept: BTreeMap<i64, String>,
     /// receipts by kind
@@ -81,6 +83,12 @@ impl World {
         }
         journal.push_back(line.clone());
         line
+    }
+
+    /// Notes what happens to an acknowledged message.
+    pub fn trace(&self, msgid: &str, text: &str) {
+        let line = format!(" {:.3} {text};", self.began.elapsed().as_secs_f64());
+        self.accounts().sent.entry(msgid.to_owned()).or_default().push_str(&line);
     }
 
     /// Something does not hold.
