@@ -85,8 +85,8 @@ families! {
     journal_waiting_records: IntGauge = "Records that wait to be written",
     database_call_seconds: HistogramVec[pool](CALLS) = "Time of a statement or commit",
     database_errors_total: IntCounterVec[pool] = "Statements and commits that failed",
-    storage_free_bytes: IntGauge = "Free space of the data directory's file system",
-    storage_nearly_full: IntGauge = "1 while there is less free space than storage.min_free_bytes, or messages.total_bytes is reached",
+    storage_free_bytes: IntGauge = "Free space of the data directory's file system; 0 if storage.min_free_bytes is 0, which switches the check off",
+    storage_nearly_full: IntGauge = "1 while there is less free space than storage.min_free_bytes",
     database_up: IntGauge = "1 if the database takes writes",
     // gateways
     gateways: IntGaugeVec[state] = "Gateways",
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_document_has_all_families_in_a_table() {
         let rows = FAMILIES.iter().map(|(name, kind, labels, help)| {
-            let kind = match kind.rsplit("::").next().unwrap_or_default() {
+            let kind = match kind.rsplit("::").next().unwrap_or_default().trim() {
                 "IntCounter" | "IntCounterVec" | "Counter" => "counter",
                 "Histogram" | "HistogramVec" => "histogram",
                 _ => "gauge",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, http::header, web};
 
-use super::{client_address, extract::Operator, is_forwarded, is_from_trusted_proxy};
+use super::{client_address, extract::Operator, is_forwarded, is_from_trusted_proxy, is_trusted};
 use crate::{
     domain::network::MetricsReader, http::errors::ApiError, metrics::CONTENT_TYPE, settings::Settings, state::Broker,
 };
@@ -26,6 +26,10 @@ pub async fn metrics(broker: web::Data<Broker>, request: HttpRequest) -> Result<
 
 /// The address of the client, unless a proxy that is not trusted may hide it.
 fn known_address(request: &HttpRequest, settings: &Settings) -> Option<IpAddr> {
-    let is_hidden = is_forwarded(request) && !is_from_trusted_proxy(request, &settings.http);
-    if is_hidden { None } else { client_address(request, settings) }
+    let address = client_address(request, settings);
+    if !is_forwarded(request) {
+        return address;
+    }
+    // a proxy that names nobody stands for all its clients
+    address.filter(|address| is_from_trusted_proxy(request, &settings.http) && !is_trusted(&settings.http, *address))
 }

@@ -46,6 +46,12 @@ async fn metrics_are_for_this_machine_and_operators_unless_the_configuration_say
     assert_eq!(status(&anybody.with_token("nonsense"), None).await, 200);
     assert_eq!(status(&anybody.with_token("nonsense"), Some("192.0.2.1")).await, 401);
 
+    // nor one that is trusted and names nobody
+    let change = Broker::with().alone("metrics of one node").set("HTTP__TRUSTED_PROXIES", "127.0.0.1");
+    let broker = change.start().await;
+    let request = broker.client().request(Method::GET, "/metrics").header("X-Real-IP", "192.0.2.1");
+    assert_eq!(answer(request).await.0.as_u16(), 401);
+
     for (readers, own, forwarded) in [("", 403, 403), ("192.0.2.0/24", 403, 200), ("any", 200, 200)] {
         let change = Broker::with().alone("metrics of one node").set("HTTP__METRICS", readers);
         let broker = change.set("HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await;

@@ -112,7 +112,7 @@ impl Messages {
         match &stored {
             Ok(Some(_)) => {}
             Ok(None) => self.manager.do_send(SocketSettled { device, session: session.clone() }),
-            Err(_) => self.manager.do_send(SettleSocket(device)),
+            Err(_) => self.manager.do_send(SettleSocket { device, stamp: session.id() }),
         }
         stored
     }

@@ -131,7 +131,10 @@ pub(super) struct Expired {
 /// The handshake could not store the socket of a device as its newest.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct SettleSocket(pub(super) ClientId);
+pub(super) struct SettleSocket {
+    pub(super) device: ClientId,
+    pub(super) stamp: u64,
+}
 
 /// The socket of a device here is stored as its newest, or has been closed.
 #[derive(Message)]

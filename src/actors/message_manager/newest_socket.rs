@@ -44,9 +44,10 @@ enum Verdict {
 }
 
 impl MessageManager {
-    /// The socket of this device here is not stored as its newest: finds out what becomes of it.
-    pub(super) fn settle_socket(&mut self, device: ClientId, context: &mut Context<Self>) {
-        let Some(session) = self.directory.device(device) else { return };
+    /// The socket of this device here with this stamp is not stored as its newest: finds out what becomes of it.
+    pub(super) fn settle_socket(&mut self, device: ClientId, stamp: u64, context: &mut Context<Self>) {
+        // else it has been replaced here, and the handshake of that one may be about to store it
+        let Some(session) = self.directory.device(device).filter(|session| session.id() == stamp) else { return };
         if !self.unsettled.insert(session.id()) {
             return;
         }
@@ -106,8 +107,8 @@ async fn verdict(
 impl Handler<SettleSocket> for MessageManager {
     type Result = ();
 
-    fn handle(&mut self, SettleSocket(device): SettleSocket, context: &mut Self::Context) {
-        self.settle_socket(device, context);
+    fn handle(&mut self, SettleSocket { device, stamp }: SettleSocket, context: &mut Self::Context) {
+        self.settle_socket(device, stamp, context);
     }
 }
 

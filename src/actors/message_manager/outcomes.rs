@@ -131,7 +131,7 @@ impl MessageManager {
         match outcome {
             Ok(None) => {
                 if self.deliveries.look_again(to, session) {
-                    self.settle_socket(to, context);
+                    self.settle_socket(to, session.id(), context);
                 }
             }
             Ok(Some((messages, is_all))) => {
@@ -223,8 +223,10 @@ impl Journaling for MessageManager {
             (MessageChange::Accept(message), Asker::Send { sender, admission, .. }) => {
                 let outcome = match outcome {
                     Ok(MessageDecided::Accepted(accepted)) => {
-                        if let Err(MessageRefusal::SocketReplaced | MessageRefusal::SocketNotStored) = accepted {
-                            self.settle_socket(message.from.client, context);
+                        if let Err(MessageRefusal::SocketReplaced | MessageRefusal::SocketNotStored) = accepted
+                            && let Some(stamp) = message.socket
+                        {
+                            self.settle_socket(message.from.client, stamp, context);
                         }
                         accepted.map_err(|refusal| MessageError::Refused { refusal, to: message.to })
                     }
