@@ -223,6 +223,7 @@ impl ClusterLink {
         self.tell_congestion(context);
         for node in self.peers.due(now) {
             self.push(node, &envelope::Message::GetSnapshot, context);
+            self.repeat_barriers(node, context);
         }
     }
 }

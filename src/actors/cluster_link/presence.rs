@@ -87,6 +87,14 @@ impl Announcements {
             .unwrap_or_default()
     }
 
+    /// The barriers that a node has not passed, in their order.
+    fn awaited_from(&self, node: Uuid) -> Vec<u64> {
+        let of_node = self.barriers.iter().filter(|(_, barrier)| barrier.nodes.contains(&node));
+        let mut numbers: Vec<_> = of_node.map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// Subscriptions have moved here.
     pub(super) fn moved(&mut self) {
         self.barriers.values_mut().for_each(|barrier| barrier.has_moved = true);
@@ -144,6 +152,13 @@ impl ClusterLink {
         }
     }
 
+    /// Sends a peer again the barriers that it has not passed: they were lost, or the answers to them.
+    pub(super) fn repeat_barriers(&mut self, node: Uuid, context: &mut Context<Self>) {
+        for number in self.announcements.awaited_from(node) {
+            self.push(node, &envelope::Message::Barrier(number), context);
+        }
+    }
+
     /// Sends a peer the state of all clients at this node.
     pub(super) fn send_snapshot(&mut self, node: Uuid, context: &mut Context<Self>) {
         let Some(neighbours) = &self.neighbours else { return };
@@ -156,6 +171,7 @@ impl ClusterLink {
         self.send_occupants(node, context);
         self.repeat_congestion(node, context);
         self.push(node, &envelope::Message::SnapshotEnds, context);
+        self.repeat_barriers(node, context);
     }
 
     pub(super) fn client_changed_elsewhere(&mut self, node: Uuid, state: ClientState) {
@@ -307,6 +323,17 @@ mod tests {
 
     fn is_over(waiting: &mut oneshot::Receiver<()>) -> bool {
         !matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    #[test]
+    fn a_node_that_missed_something_is_sent_the_barriers_again_that_it_has_not_passed() {
+        let mut announcements = Announcements::default();
+        let _waiting = [1, 2, 3].map(|number| waiting(&mut announcements, number, Instant::now()));
+        announcements.passed(NODES[0], 2);
+        assert_eq!(announcements.awaited_from(NODES[0]), [1, 3]);
+        assert_eq!(announcements.awaited_from(NODES[1]), [1, 2, 3]);
+        announcements.forget(NODES[0]);
+        assert!(announcements.awaited_from(NODES[0]).is_empty());
     }
 
     #[test]
