@@ -9,6 +9,7 @@
 //! | `actors` | the actors, and which tells which |
 //! | `background` | periodic work, and the watch over it and over the actors |
 //! | `broker` | the state that handlers and sessions share |
+//! | `reload` | settings that change while the broker runs |
 //! | `server` | the listener, the workers and the middleware |
 //! | `stop` | the end |
 
@@ -19,6 +20,7 @@ mod broker;
 mod data;
 mod identities;
 mod others;
+mod reload;
 mod server;
 mod stop;
 
@@ -27,18 +29,20 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use actix_web::{dev::Server, web};
 use chrono::{DateTime, Utc};
 
+pub(crate) use self::reload::Reload;
+pub(crate) use self::server::{capacity, worker_count};
 use self::{
     actors::{Actors, Arbiters, ThisNode},
     broker::broker,
     data::{Data, DataDir},
     identities::Identities,
-    server::{listen, serve, warn_of_risks, worker_count},
+    server::{listen, serve, warn_of_risks},
 };
 use crate::{
     clock::Clock,
     cluster::{envelope::EnvelopeVersions, node::Node, shard::Names},
     protocol::outbound::rfc3339,
-    settings::Settings,
+    settings::LiveSettings,
     state::Broker,
     store::{Location, ServingBroker, Store},
 };
@@ -82,22 +86,23 @@ impl Application {
     ///
     /// # Errors
     /// The reason why the broker cannot start, as a text for the operator.
-    pub async fn build(settings: Settings, envelopes: EnvelopeVersions) -> anyhow::Result<Self> {
+    pub async fn build(live: LiveSettings, envelopes: EnvelopeVersions) -> anyhow::Result<Self> {
+        let settings = live.load();
         let (clock, workers) = (Clock::default(), worker_count(&settings));
         let dir = DataDir::open(&settings)?;
         // bound before the database is opened, so that a second server on the same address fails before it migrates
         let listener = listen(settings.http.bind)?;
         let address = listener.local_addr()?;
-        warn_of_risks(&settings, address);
+        warn_of_risks(&settings);
         let Data { store, held, database, restored, first_password, has_accounts } =
-            Data::open(&settings, address, &clock, (&dir.secret, envelopes)).await?;
+            Data::open(&live, address, &clock, (&dir.secret, envelopes)).await?;
         let identities = Identities::load(&settings, &clock, &dir.secret, &store, workers).await?;
         let (arbiters, accounts) = (Arbiters::start(), &identities.accounts);
         let node = node(&held.broker, envelopes, clock.now());
         let this = ThisNode { workers, node, names: Names::of(&dir.secret, database) };
-        let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
-        let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
-        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));
+        let actors = Actors::start(&arbiters, &live, &clock, this, &store, accounts, restored).await?;
+        let supervision = background::start(&arbiters, &live, &clock, &store, accounts, &actors, held)?;
+        let broker = web::Data::new(broker(live, clock, store.clone(), identities, actors, supervision));
         let server = serve(broker.clone(), listener, workers)?;
         Ok(Self { broker, store, server, arbiters, address, dir, first_password, has_accounts })
     }

@@ -9,11 +9,15 @@ mod agent;
 mod client;
 mod cluster;
 mod commands;
+mod completions;
+mod config;
 mod database;
 mod demo;
 mod device;
 mod devices;
+mod doctor;
 mod gateways;
+mod man;
 mod messages;
 mod migrate;
 mod names;
@@ -21,11 +25,13 @@ mod publish;
 mod send;
 mod send_message;
 mod serve;
+mod status;
 mod subscribe;
+mod token;
 mod user;
 mod values;
 
-use std::{io::IsTerminal, ops::RangeInclusive, path::PathBuf, process::ExitCode};
+use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -33,6 +39,7 @@ use crate::{
     bench,
     client::ClientError,
     cluster::envelope::{EnvelopeVersions, VERSIONS},
+    logging,
     settings::{self, Flags, LogFormat, Settings, SettingsError},
     terminal::{WrongArguments, output},
 };
@@ -58,8 +65,16 @@ struct CommandLine {
 enum Command {
     /// Run the broker (also without any sub-command)
     Serve(serve::Arguments),
+    /// Check or show the settings, or print all of them with their descriptions
+    Config(config::Arguments),
+    /// Find what is wrong on this machine for a broker with these settings, and how to mend it
+    Doctor(doctor::Arguments),
+    /// Show whether a broker is ready, its connections and its rates
+    Status(status::Arguments),
     /// Manage users, also while the broker runs
     User(user::Arguments),
+    /// Make an access token for a user or device, also while the broker runs
+    Token(token::Arguments),
     /// Migrate the database's schema: apply all migrations, revert the last one, or show their status
     Migrate(migrate::Arguments),
     /// Watch two devices register, connect, and exchange messages
@@ -86,6 +101,10 @@ enum Command {
     Agent(agent::Arguments),
     /// Measure a broker's throughput, latency and use of memory
     Bench(bench::Arguments),
+    /// Print the completions of this command for a shell
+    Completions(completions::Arguments),
+    /// Print this command's manual page, or write those of all its commands into a directory
+    Man(man::Arguments),
 }
 
 /// Arguments that select the settings.
@@ -108,8 +127,13 @@ impl ConfigArguments {
         flag("--config", &self.config) + &flag("--data-dir", &self.data_dir)
     }
 
+    /// The layer of these arguments.
+    fn layer(self, bind: Option<String>) -> Flags {
+        Flags { config: self.config, data_dir: self.data_dir, bind }
+    }
+
     fn load(self, bind: Option<String>) -> Result<Settings, SettingsError> {
-        settings::load(&Flags { config: self.config, data_dir: self.data_dir, bind })
+        settings::load(&self.layer(bind))
     }
 }
 
@@ -153,6 +177,12 @@ fn run(command: Command, envelopes: EnvelopeVersions) -> anyhow::Result<ExitCode
     let system = actix_web::rt::System::new();
     let done = match command {
         Command::Serve(arguments) => system.block_on(serve::run(arguments, envelopes)),
+        Command::Config(arguments) => config::run(arguments),
+        Command::Doctor(arguments) => return system.block_on(doctor::run(arguments)),
+        Command::Status(arguments) => return system.block_on(status::run(arguments)),
+        Command::Token(arguments) => system.block_on(token::run(arguments)),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(arguments),
         Command::User(arguments) => system.block_on(user::run(arguments)),
         Command::Migrate(arguments) => system.block_on(migrate::run(arguments)),
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),
@@ -183,46 +213,10 @@ fn quoted(word: &str) -> String {
 
 /// Starts logging to stderr; output of commands goes to stdout.
 fn start_logging(log: &settings::Log) -> anyhow::Result<()> {
-    use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-    let given = std::env::var("RUST_LOG").ok().filter(|given| !given.is_empty());
-    let given = given.as_deref().unwrap_or(&log.level);
-    // a bare level applies to the broker; libraries log only warnings, since their other lines are too many
-    let bare = !given.contains(['=', ',']);
-    if bare && !given.eq_ignore_ascii_case("off") && given.parse::<tracing::Level>().is_err() {
-        anyhow::bail!(
-            "bad value for `log.level` or RUST_LOG: \"{given}\" is no level: off, error, warn, info, debug, trace"
-        );
+    logging::start(log)?;
+    if log.format == LogFormat::Json {
+        output::use_json();
     }
-    // the framework logs malformed requests and frames as errors, although only the client is at fault; sessions log bad
-    // frames themselves
-    let is_verbose = given.parse().is_ok_and(|level: tracing::Level| level >= tracing::Level::DEBUG);
-    let others = if is_verbose { "warn,actix_http::ws=off" } else { "warn,actix_http::ws=off,actix_http::h1=off" };
-    let directives = if bare { format!("{others},switchboard={given}") } else { given.to_owned() };
-    // `Targets` would take these for names of modules or levels of its own
-    let is_strange = |part: &str| {
-        part.is_empty()
-            || part.starts_with('=')
-            || part.ends_with('=')
-            || part.contains(|c: char| c.is_whitespace() || "[]{}".contains(c))
-    };
-    if let Some(part) = directives.split(',').find(|part| is_strange(part)) {
-        anyhow::bail!(
-            "bad value for `log.level` or RUST_LOG: \"{part}\" is neither a level nor MODULE=LEVEL; \
-             write for instance warn,switchboard::http=debug, without spaces"
-        );
-    }
-    let filter: Targets =
-        directives.parse().map_err(|error| anyhow::anyhow!("bad value for `log.level` or RUST_LOG: {error}"))?;
-    // no messages about failed writes: they would panic if stderr is closed
-    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
-    let lines = match log.format {
-        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => {
-            output::use_json();
-            lines.json().boxed()
-        }
-    };
-    tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
 

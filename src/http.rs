@@ -21,6 +21,7 @@ pub mod extract;
 mod gateways;
 mod health;
 mod input;
+mod log_level;
 mod memory;
 mod messages;
 mod metrics;

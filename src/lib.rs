@@ -28,6 +28,7 @@
 //! | [`delivery`] | delivery of frames from any thread to a socket |
 //! | [`cluster`] | communication between nodes |
 //! | [`store`] | the database |
+//! | [`logging`] | the log, and its filter, which can change |
 //! | [`settings`] | layered configuration |
 //! | [`metrics`] | what the broker measures, for Prometheus |
 //! | [`protocol`] | inbound and outbound frames, error codes, close codes |
@@ -49,6 +50,7 @@ mod cluster;
 mod delivery;
 pub mod domain;
 mod http;
+mod logging;
 mod metrics;
 pub mod protocol;
 mod services;

@@ -165,7 +165,7 @@ impl Session {
     }
 
     fn set_expiry(&self, expires_at: DateTime<Utc>) {
-        if self.broker.settings.auth.expire_live_sockets {
+        if self.broker.settings.load().auth.expire_live_sockets {
             self.outbox.liveness.expire_at(Some(expires_at.timestamp()));
         }
     }
@@ -200,7 +200,7 @@ impl Session {
     fn bad_frame(&mut self, code: ErrorCode, text: &str, about: About<'_>) {
         self.error(code, text, about);
         self.bad_frames += 1;
-        let limit = self.broker.settings.limits.bad_frames;
+        let limit = self.broker.settings.load().limits.bad_frames;
         if limit > 0 && self.bad_frames >= limit {
             metrics::refused_for(CloseCode::TooManyBadFrames.limit());
             self.outbox.close(CloseCode::TooManyBadFrames);

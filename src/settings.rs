@@ -4,18 +4,23 @@
 //! some values of its type are not valid.
 
 mod checks;
+mod explain;
 mod gateways;
 mod layers;
+mod live;
 mod redis;
 mod secret;
+mod warnings;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
+pub use explain::{BUILT_IN, Explained, explain};
 #[cfg(test)]
 pub(crate) use layers::built_in;
-pub use layers::{Flags, SettingsError, load};
+pub use layers::{DEFAULTS, Flags, SettingsError, load};
+pub use live::{LiveSettings, Reloaded};
 pub use redis::RedisAddress;
 pub use secret::{Secret, is_weak_secret};
 

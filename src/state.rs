@@ -34,13 +34,13 @@ use crate::{
         ids::ClientId,
     },
     services::{Devices, Users},
-    settings::Settings,
+    settings::LiveSettings,
 };
 
 /// The state that handlers and sessions share.
 pub struct Broker {
-    /// The settings of this start; they do not change while the process runs.
-    pub settings: Settings,
+    /// The settings in effect.
+    pub settings: LiveSettings,
     /// The time.
     pub clock: Clock,
     /// Accounts and revoked tokens, cached in memory.
@@ -102,7 +102,8 @@ impl Broker {
     /// # Errors
     /// The identity has used up `limits.requests_per_second`.
     pub fn charge_request(&self, client: ClientId) -> Result<(), OverLimit> {
-        spend(&self.requests, client, "limits.requests_per_second")
+        let rate = self.settings.load().limits.requests_per_second;
+        spend(&self.requests, client, rate, "limits.requests_per_second")
     }
 
     /// Charges one request to an address's budget.
@@ -110,7 +111,8 @@ impl Broker {
     /// # Errors
     /// The address has used up `limits.requests_per_second_per_address`.
     pub fn charge_address(&self, address: IpAddr) -> Result<(), OverLimit> {
-        spend(&self.requests_of_addresses, address, "limits.requests_per_second_per_address")
+        let rate = self.settings.load().limits.requests_per_second_per_address;
+        spend(&self.requests_of_addresses, address, rate, "limits.requests_per_second_per_address")
     }
 
     /// Whether the server has been told to stop. It drains after `http.shutdown_delay_secs`.
@@ -135,7 +137,9 @@ impl Broker {
     }
 }
 
-fn spend<K: Eq + Hash>(budgets: &Mutex<Budgets<K>>, key: K, limit: &'static str) -> Result<(), OverLimit> {
+/// Charges a request to a key that may make `rate` per second, twice as many at once.
+fn spend<K: Eq + Hash>(budgets: &Mutex<Budgets<K>>, key: K, rate: u32, limit: &'static str) -> Result<(), OverLimit> {
     let mut budgets = budgets.lock().unwrap_or_else(PoisonError::into_inner);
+    budgets.set_rate(f64::from(rate), 2.0 * f64::from(rate));
     budgets.spend(key, 1.0, Instant::now()).map_err(|wait| OverLimit::for_at_least(limit, wait))
 }

@@ -55,6 +55,7 @@ pub use changes::{ChangeLimits, Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, CommandStanding, KeyedCommand, StoredProgress};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
+pub use gate::space as free_space;
 pub use gateways::{
     Current,
     history::{GatewayHistory, GatewayRecord},
@@ -78,7 +79,7 @@ use stored_bytes::StoredBytes;
 use crate::{
     clock::Clock,
     domain::{messages::change::MessageChange, rooms::RoomChange},
-    settings,
+    settings::{self, LiveSettings},
 };
 
 /// A database of its own for a test, in a folder that is deleted with the first of the two.
@@ -119,7 +120,7 @@ impl Store {
         // connects now, so that errors are reported here; a database may need this time to start
         database.connect_patiently().await?.close().await?;
         let (read, write) = database.pools(settings.max_connections, open::PATIENT);
-        let stored_bytes = stored_bytes::per_minute(0);
+        let stored_bytes = StoredBytes::new(None);
         Ok(Self {
             read,
             write,
@@ -133,9 +134,10 @@ impl Store {
 
     /// The same database for a broker, whose clients do not wait longer than `storage.timeout_ms` and have no more stored than
     /// `limits.stored_bytes_per_minute`.
-    pub fn serving(&self, storage: &settings::Storage, limits: &settings::Limits) -> Self {
+    pub fn serving(&self, settings: &LiveSettings) -> Self {
+        let storage = &settings.load().storage;
         let (read, write) = self.database.pools(storage.max_connections, Duration::from_millis(storage.timeout_ms));
-        let stored_bytes = stored_bytes::per_minute(limits.stored_bytes_per_minute);
+        let stored_bytes = StoredBytes::new(Some(settings.clone()));
         Self { read, write, stored_bytes, ..self.clone() }
     }
 

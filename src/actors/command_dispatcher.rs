@@ -64,6 +64,7 @@ use crate::{
     },
     metrics::{self, Context, Measured},
     protocol::outbound,
+    settings::LiveSettings,
     store::{Record, Store},
 };
 
@@ -97,6 +98,7 @@ pub struct CommandDispatcher {
     journal: Journal,
     store: Store,
     clock: Clock,
+    settings: LiveSettings,
 }
 
 impl Socket for SessionHandle {
@@ -113,9 +115,10 @@ fn deliver_by(command: &Command, now: DateTime<Utc>) -> Option<Instant> {
 
 impl CommandDispatcher {
     fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { directory, relays, backplane, journal, store, clock, limits, unfinished, .. } = dependencies;
+        let Dependencies { directory, relays, backplane, journal, store, clock, settings, unfinished, .. } =
+            dependencies;
         Self {
-            pending: PendingCommands::new(limits),
+            pending: PendingCommands::new(settings.load().limits.commands()),
             unrecorded: Unrecorded::default(),
             unkept: HashSet::new(),
             is_period_running: false,
@@ -133,6 +136,7 @@ impl CommandDispatcher {
             journal,
             store,
             clock,
+            settings,
         }
     }
 
@@ -153,6 +157,7 @@ impl CommandDispatcher {
         if self.journal.backlog().is_behind() {
             return Err(CommandError::NotRecorded(self.journal.backlog().failure()));
         }
+        self.pending.set_limits(self.settings.load().limits.commands());
         Ok(self.pending.reserve(command)?)
     }
 

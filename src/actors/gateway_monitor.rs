@@ -24,6 +24,7 @@ use actix::{Actor, AsyncContext, Handler, Recipient, SpawnHandle};
 use board::Board;
 pub use handle::{Dependencies, GatewayChange, GatewayError, Gateways, NewGateway};
 use messages::{Probed, Put, Remove, WriteAllHours, WriteHour};
+pub use probe::allows_sockets as allows_icmp_sockets;
 use probe::{Probe, Prober};
 use sharing::Sharing;
 use trouble::Trouble;

@@ -28,6 +28,7 @@ pub use self::{
     queue::{Journaling, Queue, Unanswered, WriteQueued, write_batch},
 };
 use crate::metrics::{self, Context, METRICS, Measured};
+use crate::settings::LiveSettings;
 use crate::store::{ChangeLimits, Record, Store, StoreError, patience::Patience};
 
 /// How long to wait before the database is tried again.
@@ -65,7 +66,7 @@ type Flusher = (u64, oneshot::Sender<Result<(), StoreError>>);
 pub struct JournalWriter {
     store: Store,
     backlog: Backlog,
-    limits: ChangeLimits,
+    settings: LiveSettings,
     waiting: Vec<Record>,
     changes: Waiting,
     /// how many records have been written, ever
@@ -87,11 +88,11 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    fn new(store: Store, backlog: Backlog, limits: ChangeLimits) -> Self {
+    fn new(store: Store, backlog: Backlog, settings: LiveSettings) -> Self {
         Self {
             store,
             backlog,
-            limits,
+            settings,
             waiting: Vec::new(),
             changes: Waiting::default(),
             written: 0,
@@ -131,7 +132,7 @@ impl JournalWriter {
         self.under_way = records.len();
         self.urgent = false;
         let mut asked = std::mem::take(&mut self.changes);
-        let (store, limits) = (self.store.clone(), self.limits);
+        let (store, limits) = (self.store.clone(), ChangeLimits::of(&self.settings.load()));
         let (journal, late) = (context.address(), Late(self.number));
         let commit = async move {
             let changes = asked.changes();

@@ -149,7 +149,7 @@ pub struct MessageManager {
 
 impl MessageManager {
     fn new(with: Dependencies, window: usize) -> Self {
-        let Dependencies { directory, relays, backplane, store, journal, clock } = with;
+        let Dependencies { directory, relays, backplane, store, journal, clock, .. } = with;
         Self {
             deliveries: Deliveries::new(window),
             queue: Queue::new(journal),

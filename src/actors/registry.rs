@@ -33,6 +33,7 @@ use crate::{
     },
     metrics::{self, Context, Measured},
     protocol::{close_code::CloseCode, outbound::StatusEvent},
+    settings::LiveSettings,
     store::Record,
 };
 
@@ -85,8 +86,7 @@ pub struct Registry {
     neighbours: Neighbours,
     journal: Journal,
     clock: Clock,
-    /// `limits.connections_per_identity`; 0 is none
-    per_identity: usize,
+    settings: LiveSettings,
     /// the number of streams of events of each client
     streams: HashMap<ClientId, usize>,
 }
@@ -114,9 +114,9 @@ impl Registry {
         neighbours: Neighbours,
         journal: Journal,
         clock: Clock,
-        per_identity: usize,
+        settings: LiveSettings,
     ) -> Self {
-        Self { directory, relays, backplane, neighbours, journal, clock, per_identity, streams: HashMap::new() }
+        Self { directory, relays, backplane, neighbours, journal, clock, settings, streams: HashMap::new() }
     }
 
     /// Whether a client with this number of sessions here may open another socket, of which those at other nodes are replaced,
@@ -128,7 +128,8 @@ impl Registry {
             _ => 0,
         });
         let streams = self.streams.get(&client).copied().unwrap_or_default();
-        let is_full = self.per_identity > 0 && here + elsewhere + streams >= self.per_identity;
+        let most = self.settings.load().limits.connections_per_identity;
+        let is_full = most > 0 && here + elsewhere + streams >= most;
         if is_full { Err(handle::TOO_MANY_SOCKETS.into()) } else { Ok(()) }
     }
 

@@ -51,10 +51,11 @@ use crate::{
         ids::{ClientId, TopicId},
         line::HeldBytes,
         subscriptions::{CannotSubscribe, Location, Subscription, Subscriptions, catching_up::CatchUps},
-        topics::{access::Rules, check_subscription, history::Append},
+        topics::{check_subscription, history::Append},
     },
     metrics::{self, Context, METRICS, Measured},
     protocol::{outbound, wire},
+    settings::LiveSettings,
     store::Store,
 };
 
@@ -63,10 +64,7 @@ const MAILBOX: usize = 1024;
 
 pub struct TopicManager {
     subscriptions: Subscriptions<SessionHandle>,
-    /// how long a subscription waits for its client
-    wait: Duration,
-    /// who may subscribe
-    rules: Rules,
+    settings: LiveSettings,
     directory: Arc<Directory>,
     relays: Arc<Relays>,
     backplane: Arc<dyn Backplane>,
@@ -94,10 +92,9 @@ impl TopicManager {
         backplane: Arc<dyn Backplane>,
         (journal, known, store): (Recipient<Perform<Append>>, Arc<KnownTopics>, Store),
         clock: Clock,
-        rules: Rules,
-        (per_client, most_waiting, wait): (usize, usize, Duration),
+        settings: LiveSettings,
     ) -> Self {
-        let mut subscriptions = Subscriptions::new(per_client, most_waiting);
+        let mut subscriptions = Subscriptions::new(0, 0);
         if !backplane.incarnation().is_nil() {
             subscriptions.count_for_others();
         }
@@ -107,8 +104,7 @@ impl TopicManager {
         let (places, receipts) = (Places::default(), Receipts::new(relays.clone()));
         Self {
             subscriptions,
-            wait,
-            rules,
+            settings,
             directory,
             relays,
             backplane,
@@ -126,6 +122,9 @@ impl TopicManager {
     }
 
     fn subscribe_client(&mut self, client: ClientId, subscription: Subscription) -> Result<(), CannotSubscribe> {
+        let settings = self.settings.load();
+        let (per_client, waiting) = (settings.limits.subscriptions_per_client, settings.limits.waiting_subscriptions);
+        self.subscriptions.set_limits(per_client, waiting);
         self.subscriptions.subscribe(client, subscription, Instant::now())
     }
 
@@ -163,7 +162,8 @@ impl Actor for TopicManager {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX);
         context.run_interval(Duration::from_secs(60), |manager, _| {
-            manager.subscriptions.drop_absent(manager.wait, Instant::now());
+            let wait = Duration::from_secs(manager.settings.load().sessions.subscription_wait_secs);
+            manager.subscriptions.drop_absent(wait, Instant::now());
             manager.tell_interest();
         });
         self.look_for_missed_regularly(context);
@@ -197,9 +197,10 @@ impl Handler<AccountChanged> for TopicManager {
     type Result = ();
 
     fn handle(&mut self, AccountChanged(account): AccountChanged, _: &mut Self::Context) {
+        let settings = self.settings.load();
+        let rules = &settings.topics.subscribe;
         let lost = self.subscriptions.of_client(account.id).filter(|subscription| {
-            check_subscription(subscription, &account).is_err()
-                || !self.rules.admit_subscription(subscription, &account)
+            check_subscription(subscription, &account).is_err() || !rules.admit_subscription(subscription, &account)
         });
         for id in lost.map(|subscription| subscription.id().clone()).collect::<Vec<_>>() {
             self.unsubscribe(account.id, &id);

@@ -21,10 +21,9 @@ use crate::{
     clock::Clock,
     cluster::{node::Node, shard::Names},
     delivery::Relays,
-    domain::rooms::RoomLimit,
-    settings::{RedisAddress, Settings},
+    settings::{LiveSettings, RedisAddress},
     state::Supervision,
-    store::{ChangeLimits, Sharing, Store},
+    store::{Sharing, Store},
 };
 
 /// The handles of all actors.
@@ -65,7 +64,7 @@ impl Actors {
     /// The database failed, the GatewayMonitor has ended, or an address of Redis cannot be used.
     pub(super) async fn start(
         arbiters: &Arbiters,
-        settings: &Settings,
+        live: &LiveSettings,
         clock: &Clock,
         this: ThisNode,
         store: &Store,
@@ -74,6 +73,7 @@ impl Actors {
     ) -> anyhow::Result<Self> {
         let ThisNode { workers, node, names } = this;
         let control = arbiters.control.handle();
+        let settings = live.load();
         let limits = &settings.limits;
         let directory = Arc::new(Directory::default());
         let relays = Relays::new(workers, limits, clock.clone());
@@ -83,13 +83,7 @@ impl Actors {
         let patience = Duration::from_millis(settings.cluster.timeout_ms);
         let cluster = Cluster::start(&control, node, addresses, &names, (sharing, patience), relays.clone())?;
         let backplane = cluster.backplane();
-        let change_limits = ChangeLimits {
-            rooms_per_user: limits.rooms_per_user,
-            queue: limits.queue(),
-            topic_history_bytes: limits.topic_history_bytes as u64,
-            total_bytes: settings.messages.total_bytes,
-        };
-        let journal = Journal::start(&control, store.clone(), change_limits);
+        let journal = Journal::start(&control, store.clone(), live.clone());
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {
@@ -100,8 +94,8 @@ impl Actors {
                 accounts: accounts.clone(),
                 journal: journal.recipient(),
                 clock: clock.clone(),
+                settings: live.clone(),
             },
-            settings,
         );
         let messages = Messages::start(
             &control,
@@ -112,8 +106,8 @@ impl Actors {
                 store: store.clone(),
                 journal: journal.recipient(),
                 clock: clock.clone(),
+                settings: live.clone(),
             },
-            settings,
         );
         let rooms = Rooms::start(
             &control,
@@ -123,7 +117,7 @@ impl Actors {
                 backplane: backplane.clone(),
                 store: store.clone(),
                 accounts: accounts.clone(),
-                limit: RoomLimit(limits.rooms_per_user),
+                settings: live.clone(),
                 clock: clock.clone(),
             },
         );
@@ -133,7 +127,7 @@ impl Actors {
                 gateways: restored.gateways,
                 before: restored.transitions,
                 probes: settings.probes.clone(),
-                most: limits.gateways,
+                settings: live.clone(),
                 relays: relays.clone(),
                 journal: journal.clone(),
                 announce: topics.recipient(),
@@ -155,8 +149,7 @@ impl Actors {
                 journal: journal.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
-                limits: limits.commands(),
-                outbound_bytes: limits.outbound_bytes,
+                settings: live.clone(),
                 unfinished: restored.unfinished,
             },
         )
@@ -182,7 +175,7 @@ impl Actors {
                 neighbours,
                 journal: journal.clone(),
                 clock: clock.clone(),
-                per_identity: limits.connections_per_identity,
+                settings: live.clone(),
             },
         );
         let clients_elsewhere = clients.recipient();

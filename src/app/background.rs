@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     delivery::tick,
     metrics::traffic,
-    settings::{Probes, Settings},
+    settings::{LiveSettings, Probes},
     state::Supervision,
     store::Store,
 };
@@ -29,13 +29,14 @@ const ROOM_EVENTS: TimeDelta = TimeDelta::minutes(10);
 /// Starts all loops, and the thread that watches them and the actors.
 pub(super) fn start(
     arbiters: &Arbiters,
-    settings: &Settings,
+    live: &LiveSettings,
     clock: &Clock,
     store: &Store,
     accounts: &Arc<Accounts>,
     actors: &Actors,
     held: Held,
 ) -> anyhow::Result<Supervision> {
+    let settings = live.load();
     let supervision = Supervision::default();
     actors.watch(&supervision);
     let loops = Loops { arbiter: arbiters.control.handle(), supervision: supervision.clone() };
@@ -55,15 +56,7 @@ pub(super) fn start(
         async move { accounts.watch(period, |change| clients.apply_here(change)).await }
     });
     loops.spawn("gateway watcher", actors.gateways.clone().share());
-    loops.spawn(
-        "deletion of old rows",
-        delete_what_is_old(
-            store.clone(),
-            clock.clone(),
-            settings.commands.retention_days,
-            settings.messages.retention_hours,
-        ),
-    );
+    loops.spawn("deletion of old rows", delete_what_is_old(store.clone(), clock.clone(), live.clone()));
     loops.spawn("deletion from topics' histories", clean_histories(store.clone()));
     loops.spawn(
         "deletion of old gateway history",
@@ -127,12 +120,15 @@ async fn clean_histories(store: Store) {
     }
 }
 
-/// Deletes finished commands that were given more than `days` ago, acknowledged messages that ended more than `hours` ago, and
-/// old logins, once per [`CLEANING`]. Never returns.
-async fn delete_what_is_old(store: Store, clock: Clock, days: u32, hours: u32) {
+/// Deletes finished commands, acknowledged messages that have ended, events of rooms and logins that are old enough, once per [`CLEANING`]. Never returns.
+async fn delete_what_is_old(store: Store, clock: Clock, settings: LiveSettings) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
+        let (days, hours) = {
+            let settings = settings.load();
+            (settings.commands.retention_days, settings.messages.retention_hours)
+        };
         match store.delete_commands_before(clock.now() - TimeDelta::days(days.into())).await {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old commands deleted (commands.retention_days)"),

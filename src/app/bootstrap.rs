@@ -5,7 +5,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, Write},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,9 @@ use crate::{
     settings::{SecretPolicy, Settings},
     store::{Location, NewUser, ServingBroker, Store},
 };
+
+/// The file with the secret that was generated.
+const SECRET: &str = "jwt-secret";
 
 /// Creates the data directory (mode 0700) if it does not exist.
 ///
@@ -77,16 +80,30 @@ pub fn database_in_use(dir: &Path) -> Option<String> {
     lock.lines().nth(1).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
+/// The process that has locked a data directory. It is read from the system's list: to try the lock could let a broker fail that
+/// starts at the same moment.
+pub fn lock_holder(dir: &Path) -> Option<u32> {
+    let file = fs::metadata(dir.join("lock")).ok()?;
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    // such as: 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+    fs::read_to_string("/proc/locks").ok()?.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_ours = words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&place.as_str());
+        if is_ours { words.get(4)?.parse().ok() } else { None }
+    })
+}
+
 /// The secret that signs tokens: the configured one, else the one in the file `jwt-secret`, which is created if missing.
 ///
 /// # Errors
 /// The secret violates `auth.secret_policy`, or the file cannot be read or written.
 pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     settings.check_secret()?;
+    let path = settings.storage.data_dir.join(SECRET);
     if !settings.auth.secret.is_empty() {
-        return Ok(settings.auth.secret.expose().as_bytes().to_vec());
+        return existing_secret(settings);
     }
-    let path = settings.storage.data_dir.join("jwt-secret");
     // written only if missing, so that a full disk does not prevent a later start
     if !path.exists() {
         match write_secret(&path, &random_text()) {
@@ -95,6 +112,18 @@ pub fn secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
             Err(error) => return Err(error).with_context(|| cannot_write(&path)),
         }
     }
+    existing_secret(settings)
+}
+
+/// The same, for commands beside a broker, which has created it.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn existing_secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+    if !settings.auth.secret.is_empty() {
+        return Ok(settings.auth.secret.expose().as_bytes().to_vec());
+    }
+    let path = settings.storage.data_dir.join(SECRET);
     let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let secret = secret.trim();
     anyhow::ensure!(secret.len() >= 32, "{} contains no secret: remove the file to get a new one", path.display());

@@ -1,9 +1,6 @@
 //! The state that handlers and sessions share, put together at the start.
 
-use std::{
-    hash::Hash,
-    sync::{Arc, Mutex, atomic::AtomicBool},
-};
+use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
 use super::{actors::Actors, identities::Identities};
 use crate::{
@@ -11,13 +8,13 @@ use crate::{
     clock::Clock,
     domain::budget::Budgets,
     services::{Devices, Users},
-    settings::Settings,
+    settings::LiveSettings,
     state::{Broker, Readiness, Supervision, Waiting},
     store::Store,
 };
 
 pub(super) fn broker(
-    settings: Settings,
+    settings: LiveSettings,
     clock: Clock,
     store: Store,
     identities: Identities,
@@ -26,27 +23,17 @@ pub(super) fn broker(
 ) -> Broker {
     let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster } = actors;
     let Identities { accounts, passwords } = identities;
-    let limits = &settings.limits;
     let sessions = Arc::new(clients.clone());
     let backplane = cluster.backplane();
     let registrations = Registrations::new(
-        settings.devices.registration,
-        limits.registrations_per_minute,
+        settings.clone(),
         backplane.clone(),
         accounts.clone(),
         sessions.clone(),
         passwords.clone(),
         store.clone(),
     );
-    let logins = Logins::new(
-        limits.login_failures_per_minute,
-        backplane,
-        settings.auth.password_rules(),
-        accounts.clone(),
-        sessions,
-        passwords,
-        store.clone(),
-    );
+    let logins = Logins::new(backplane, settings.clone(), accounts.clone(), sessions, passwords, store.clone());
     let devices = Devices::new(
         store.clone(),
         accounts.clone(),
@@ -58,8 +45,8 @@ pub(super) fn broker(
     );
     let users = Users::new(store.clone(), logins.clone(), rooms.clone());
     Broker {
-        requests: budget(limits.requests_per_second),
-        requests_of_addresses: budget(limits.requests_per_second_per_address),
+        requests: Mutex::new(Budgets::new(0.0, 0.0)),
+        requests_of_addresses: Mutex::new(Budgets::new(0.0, 0.0)),
         stopping: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         readiness: Readiness::new(store.clone(), journal.clone()),
@@ -82,10 +69,4 @@ pub(super) fn broker(
         cluster,
         settings,
     }
-}
-
-/// Budgets of so many requests per second, of which twice as many may come at once.
-fn budget<K: Eq + Hash>(per_second: u32) -> Mutex<Budgets<K>> {
-    let per_second = f64::from(per_second);
-    Mutex::new(Budgets::new(per_second, 2.0 * per_second))
 }

@@ -14,7 +14,7 @@ use crate::{
         gateways::{Gateway, Transition},
         ids::GatewayId,
     },
-    settings::{Registration, Settings},
+    settings::{LiveSettings, Registration, Settings},
     store::{DatabaseLock, Location, ServingBroker, Sharing, Store},
 };
 
@@ -75,17 +75,18 @@ impl Data {
     /// For a broker that listens at `address`, with the secret of all nodes and the versions of envelopes that this one
     /// understands.
     pub(super) async fn open(
-        settings: &Settings,
+        live: &LiveSettings,
         address: SocketAddr,
         clock: &Clock,
         (secret, envelopes): (&[u8], EnvelopeVersions),
     ) -> anyhow::Result<Self> {
         // has longer timeouts than the one that serves clients
+        let settings = live.load();
         let starting = Store::connect(&settings.storage).await?.with_clock(clock.clone());
         let sharing = if settings.is_shared() { Sharing::Shared } else { Sharing::Alone };
         // before the lock, for which the others wait
         let stranger = match sharing {
-            Sharing::Shared => others::without_common_version(settings, &starting, secret, envelopes).await,
+            Sharing::Shared => others::without_common_version(&settings, &starting, secret, envelopes).await,
             Sharing::Alone => None,
         };
         let mut lock = starting.lock(sharing).await?;
@@ -106,13 +107,13 @@ impl Data {
             warn_of_unbound_devices(&starting).await?;
         }
         let data = Self {
-            store: starting.serving(&settings.storage, &settings.limits),
+            store: starting.serving(live),
             held: Held { lock, broker },
             database: starting.database_number().await?,
-            first_password: if is_first { bootstrap::create_first_admin(&starting, settings).await? } else { None },
+            first_password: if is_first { bootstrap::create_first_admin(&starting, &settings).await? } else { None },
             has_accounts: starting.count_users().await? > 0,
             restored: Restored {
-                gateways: all_gateways(settings, &starting).await?,
+                gateways: all_gateways(&settings, &starting).await?,
                 transitions: starting.last_gateway_transitions().await?.into_iter().collect(),
                 unfinished: match sharing {
                     Sharing::Alone => starting.unfinished_commands(None).await?,

@@ -1,9 +1,7 @@
 //! The HTTP server: the listener, the workers, and the middleware around every request.
 
 use std::{
-    fs,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt,
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +26,7 @@ use crate::{
     delivery::tick,
     domain::{admission::Capacity, liveness::Periods, origin},
     http::{Admission, connections::Connections, request_id, root, routes, stream::PacedStream},
-    settings::{self, Registration, Settings},
+    settings::{LiveSettings, Settings},
     state::Broker,
 };
 
@@ -51,42 +49,22 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The number of workers: that of the cores, unless `http.workers` says otherwise.
-pub(super) fn worker_count(settings: &Settings) -> usize {
+/// The threads that serve clients.
+pub(crate) fn worker_count(settings: &Settings) -> usize {
     match settings.http.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     }
 }
 
-pub(super) fn warn_of_risks(settings: &Settings, address: SocketAddr) {
-    let local = address.ip().is_loopback();
-    if !local && settings.devices.registration == Registration::Open {
-        tracing::warn!(%address, "any client of this address can register as any device: set devices.registration");
-    }
-    let secret = &settings.auth.secret;
-    if !secret.is_empty() && settings::is_weak_secret(secret.expose()) {
-        tracing::warn!(
-            "the secret that signs tokens is shorter than 32 bytes or well known, so tokens can be forged: set SECRET_KEY to 32 random bytes or more (openssl rand -base64 48)"
-        );
-    }
-    if fs::metadata(".env").is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-        tracing::warn!(".env can be read by every user of this machine, and it may hold secrets: chmod 600 .env");
-    }
-    if !settings.ignored_variables.is_empty() {
-        tracing::warn!(
-            "these variables are not settings and are ignored: {}; a setting is SWITCHBOARD__SECTION__KEY, with two underscores",
-            settings.ignored_variables.join(", ")
-        );
+/// Logs what the operator should know about the settings.
+pub(super) fn warn_of_risks(settings: &Settings) {
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
     }
     if settings.redis.is_given() && !settings.is_shared() {
         tracing::info!(
             "this is the only node, although Redis is given: nodes of a cluster share a PostgreSQL database (DATABASE_URL)"
-        );
-    }
-    if !settings.without_effect.is_empty() {
-        tracing::warn!(
-            "these settings have no effect: {}; the address of Redis is redis.url, or redis.host if that is empty",
-            settings.without_effect.join(", ")
         );
     }
 }
@@ -103,34 +81,41 @@ const PER_DATABASE_CONNECTION: u64 = 3;
 /// Descriptors kept free for concurrent gateway probes.
 const PROBES: u64 = 128;
 
-/// The connection table, with the number of connections that the process's descriptor limit allows.
-fn connections(settings: &Settings, workers: usize) -> Arc<Connections> {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-        1024
-    });
+/// The connections that a process may serve which may open so many files.
+pub(crate) fn capacity(settings: &Settings, descriptors: u64, workers: usize) -> Capacity {
     let own = OWN_DESCRIPTORS
         + PER_RUNTIME * (workers as u64 + 4)
         + PER_DATABASE_CONNECTION * (u64::from(settings.storage.max_connections) + 1)
                 // the reserve for probes may be too small: a probe without a descriptor is repeated later
         + PROBES.min(descriptors / 8);
-    let capacity = Capacity::of(descriptors, own, settings.limits.connections, workers);
+    Capacity::of(descriptors, own, settings.limits.connections, workers)
+}
+
+/// The connection table, with the number of connections that the process's descriptor limit allows.
+fn connections(live: &LiveSettings, workers: usize) -> Arc<Connections> {
+    let settings = live.load();
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        1024
+    });
+    let capacity = capacity(&settings, descriptors, workers);
     if capacity.served() < settings.limits.connections {
         tracing::warn!(
             "this process may open {descriptors} files, enough for {} connections: raise the limit of open files (ulimit -n), or lower limits.connections",
             capacity.served()
         );
     }
-    Connections::new(capacity, settings.limits.connections_per_address, settings.http.trusted_proxies.clone())
+    Connections::new(capacity, live.clone())
 }
 
 pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: usize) -> anyhow::Result<Server> {
-    let limits = &broker.settings.limits;
+    let settings = broker.settings.load();
+    let limits = &settings.limits;
     // the kernel drops a connection whose peer acknowledges nothing for this long, whatever state the session is in
     let user_timeout = Duration::from_secs(limits.send_timeout_secs * 2);
-    let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), limits));
+    let admission = web::Data::new(Admission::new(connections(&broker.settings, workers), &broker.settings));
     let most_per_worker = admission.connections.most_per_worker(workers);
-    let sessions = &broker.settings.sessions;
+    let sessions = &settings.sessions;
     let periods =
         Periods { ping: sessions.ping_secs, silence: sessions.silence_secs, heartbeat: sessions.heartbeat_secs };
     let server = Server::build()
@@ -154,7 +139,7 @@ pub(super) fn serve(broker: web::Data<Broker>, listener: TcpListener, workers: u
             .app_data(admission.clone())
             .configure(routes::configure)
             .default_service(web::to(root::not_found))
-            .wrap(cors(&broker.settings))
+            .wrap(cors(broker.settings.clone()))
             .wrap(from_fn(request_id::around))
             .wrap(NormalizePath::new(TrailingSlash::Trim));
         let app = map_config(app.into_factory(), |()| AppConfig::default());
@@ -191,10 +176,10 @@ fn set_options(tcp: &TcpStream, user_timeout: Duration) {
     }
 }
 
-fn cors(settings: &Settings) -> Cors {
-    let origins = settings.http.cors_origins.clone();
+fn cors(settings: LiveSettings) -> Cors {
+    let is_allowed = move |origin: &str| origin::is_allowed(origin, &settings.load().http.cors_origins);
     Cors::default()
-        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &origins)))
+        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(&is_allowed))
         .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_any_header()
         .expose_headers(["X-Request-ID", "Retry-After", "Location", "Link"])

@@ -24,7 +24,7 @@ impl Application {
         let stopping = async {
             told_to_stop().await;
             self.broker.begin_stopping();
-            let delay = Duration::from_secs(self.broker.settings.http.shutdown_delay_secs);
+            let delay = Duration::from_secs(self.broker.settings.load().http.shutdown_delay_secs);
             if !delay.is_zero() {
                 tracing::info!(?delay, "stopping after http.shutdown_delay_secs");
                 // a second signal ends the delay
@@ -62,7 +62,7 @@ impl Application {
 
 /// Closes all sessions, then the server. Sessions that take too long are cut.
 async fn close_sessions(broker: &Broker, server: &ServerHandle) {
-    let (http, relays) = (&broker.settings.http, &broker.relays);
+    let (http, relays) = (&broker.settings.load().http, &broker.relays);
     tracing::info!(sessions = relays.session_count(), "draining");
     let spread = Duration::from_secs(http.close_spread_secs.min(http.drain_secs));
     relays.close_all(CloseAll { code: CloseCode::GoingAway, spread });

@@ -26,6 +26,7 @@ use crate::{
         passwords::{MAX_CHARS, PasswordRules},
     },
     metrics::METRICS,
+    settings::LiveSettings,
     store::{NewRefreshToken, Rotation, Store, User, UserChange, UserRefusal},
 };
 
@@ -37,7 +38,7 @@ const LOGGED_CHARS: usize = 64;
 pub struct Logins {
     limit: Arc<Mutex<LoginLimit>>,
     backplane: Arc<dyn Backplane>,
-    rules: PasswordRules,
+    settings: LiveSettings,
     accounts: Arc<Accounts>,
     sessions: Arc<dyn Sessions>,
     passwords: Passwords,
@@ -46,23 +47,26 @@ pub struct Logins {
 
 impl fmt::Debug for Logins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logins").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Logins").field("rules", &self.rules()).finish_non_exhaustive()
     }
 }
 
 impl Logins {
-    /// With so many failures a minute of each address and name, at all nodes together, and these rules for new passwords.
+    /// With the limits and the rules for new passwords of these settings.
     pub fn new(
-        failures_per_minute: u32,
         backplane: Arc<dyn Backplane>,
-        rules: PasswordRules,
+        settings: LiveSettings,
         accounts: Arc<Accounts>,
         sessions: Arc<dyn Sessions>,
         passwords: Passwords,
         store: Store,
     ) -> Self {
-        let limit = Arc::new(Mutex::new(LoginLimit::new(failures_per_minute)));
-        Self { limit, backplane, rules, accounts, sessions, passwords, store }
+        let limit = Arc::new(Mutex::new(LoginLimit::new(0)));
+        Self { limit, backplane, settings, accounts, sessions, passwords, store }
+    }
+
+    fn rules(&self) -> PasswordRules {
+        self.settings.load().auth.password_rules()
     }
 
     /// Logs in with a username or email.
@@ -195,7 +199,7 @@ impl Logins {
     fn check_rules(&self, user: &User, password: &str) -> Result<(), AuthError> {
         let names: Vec<_> =
             [Some(&user.username), user.email.as_ref()].into_iter().flatten().map(String::as_str).collect();
-        Ok(self.rules.check(password, &names)?)
+        Ok(self.rules().check(password, &names)?)
     }
 
     /// Whether this is the password of the user whose name was typed as `name`. A wrong one counts as a failed login.
@@ -277,7 +281,9 @@ impl Logins {
     }
 
     fn limit(&self) -> MutexGuard<'_, LoginLimit> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.set_limit(self.settings.load().limits.login_failures_per_minute);
+        limit
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         rate_limit::PerMinute,
         registration::{DeviceToken, Proof},
     },
-    settings::Registration as Policy,
+    settings::{LiveSettings, Registration as Policy},
     store::{NewRefreshToken, NewUser, Store, User},
 };
 
@@ -57,7 +57,7 @@ pub struct RegisteredDevice {
 /// Registers devices and users.
 #[derive(Clone)]
 pub struct Registrations {
-    policy: Policy,
+    settings: LiveSettings,
     per_address: Arc<Mutex<PerMinute<IpAddr>>>,
     backplane: Arc<dyn Backplane>,
     accounts: Arc<Accounts>,
@@ -68,23 +68,24 @@ pub struct Registrations {
 
 impl fmt::Debug for Registrations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registrations").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Registrations")
+            .field("policy", &self.settings.load().devices.registration)
+            .finish_non_exhaustive()
     }
 }
 
 impl Registrations {
-    /// Under this policy, with so many a minute from each address, at all nodes together.
+    /// With the policy and the limits of these settings.
     pub fn new(
-        policy: Policy,
-        per_minute: u32,
+        settings: LiveSettings,
         backplane: Arc<dyn Backplane>,
         accounts: Arc<Accounts>,
         sessions: Arc<dyn Sessions>,
         passwords: Passwords,
         store: Store,
     ) -> Self {
-        let per_address = Arc::new(Mutex::new(PerMinute::new(per_minute)));
-        Self { policy, per_address, backplane, accounts, sessions, passwords, store }
+        let per_address = Arc::new(Mutex::new(PerMinute::new(0)));
+        Self { settings, per_address, backplane, accounts, sessions, passwords, store }
     }
 
     /// Registers a device, or registers it again. The credentials of the request are used only where the policy asks for
@@ -110,7 +111,7 @@ impl Registrations {
     ) -> Result<RegisteredDevice, AuthError> {
         let NewDevice { uuid, name, device_key, new_device_key, token } = device;
         let key_hash = device_key.as_deref().map(digest);
-        let proof = match self.policy {
+        let proof = match self.settings.load().devices.registration {
             Policy::Open => Proof::NotAsked,
             Policy::Claim => {
                 let token = token.map_or(credentials, |token| Ok(Some(token)))?;
@@ -196,7 +197,9 @@ impl Registrations {
     }
 
     fn per_address(&self) -> MutexGuard<'_, PerMinute<IpAddr>> {
-        self.per_address.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut per_address = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        per_address.set_limit(self.settings.load().limits.registrations_per_minute);
+        per_address
     }
 }
 

@@ -130,6 +130,20 @@ impl Tokens {
     /// When the token can't be signed, which no input causes.
     pub fn issue(&self, account: &Account, family: Uuid, refresh: RefreshToken) -> Result<Issued, AuthError> {
         let issued_at = self.now();
+        let (access, access_expires_at) = self.access(account, family, issued_at)?;
+        Ok(Issued { access, access_expires_at, refresh, issued_at })
+    }
+
+    /// An access token for this account, and when it expires.
+    ///
+    /// # Errors
+    /// When the token can't be signed, which no input causes.
+    pub fn access(
+        &self,
+        account: &Account,
+        family: Uuid,
+        issued_at: DateTime<Utc>,
+    ) -> Result<(String, DateTime<Utc>), AuthError> {
         let claims = Claims {
             sub: account.id.into(),
             kind: account.kind().as_str().to_owned(),
@@ -144,7 +158,7 @@ impl Tokens {
         };
         let access = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map_err(|error| AuthError::Internal(error.to_string()))?;
-        Ok(Issued { access, access_expires_at: claims.expires_at(), refresh, issued_at })
+        Ok((access, claims.expires_at()))
     }
 
     /// A new refresh token of a family.

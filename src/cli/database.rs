@@ -1,9 +1,6 @@
 //! The database, for sub-commands that use it directly, also while the broker runs.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, path::Path};
 
 use anyhow::{Context, bail, ensure};
 
@@ -21,10 +18,8 @@ pub(super) struct Database {
     pub(super) store: Store,
     /// shown to the operator
     pub(super) location: Location,
-    /// the rules for new passwords in the settings of this command
-    password_rules: PasswordRules,
-    /// the data directory, unless the database was given by URL
-    data_dir: Option<PathBuf>,
+    /// those of this command, which may have been started in another environment than the broker
+    pub(super) settings: Settings,
 }
 
 impl Database {
@@ -40,10 +35,7 @@ impl Database {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
         }
         let store = Store::connect(&settings.storage).await?;
-        let password_rules = settings.auth.password_rules();
-        let Storage { data_dir, database_url, .. } = settings.storage;
-        let data_dir = database_url.is_empty().then_some(data_dir);
-        Ok(Self { store, location, password_rules, data_dir })
+        Ok(Self { store, location, settings })
     }
 
     /// The rules for new passwords: those of the broker that serves the database, or served it last, together with those in
@@ -51,7 +43,8 @@ impl Database {
     pub(super) async fn password_rules(&self) -> anyhow::Result<PasswordRules> {
         let broker = self.store.serving_broker().await?;
         let rules = broker.and_then(|(broker, _)| broker.password_rules);
-        Ok(rules.map_or(self.password_rules, |rules| rules.and(self.password_rules)))
+        let own = self.settings.auth.password_rules();
+        Ok(rules.map_or(own, |rules| rules.and(own)))
     }
 
     /// Takes the locks that a broker takes, so that no broker uses the database meanwhile.
@@ -60,7 +53,9 @@ impl Database {
             Err(StoreError::InUse(broker)) => bail!("a broker uses this database ({broker}): stop it first"),
             lock => lock?,
         };
-        let data_dir = self.data_dir.as_deref().map(|dir| bootstrap::lock_data_dir(dir, None)).transpose()?;
+        let Storage { data_dir, database_url, .. } = &self.settings.storage;
+        // a database that was given by URL is none of this directory
+        let data_dir = database_url.is_empty().then(|| bootstrap::lock_data_dir(data_dir, None)).transpose()?;
         Ok((lock, data_dir))
     }
 

@@ -3,14 +3,24 @@
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArguments, start_logging};
-use crate::{app::Application, cluster::envelope::EnvelopeVersions, settings::LogFormat, terminal::output::log_line};
+use crate::{
+    app::{Application, Reload},
+    cluster::envelope::EnvelopeVersions,
+    logging,
+    settings::{LiveSettings, LogFormat},
+    terminal::output::log_line,
+};
+
+/// How long SIGUSR1 has all logged.
+const VERBOSE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -24,14 +34,17 @@ pub(super) struct Arguments {
 /// For a node that understands these versions of envelopes.
 pub(super) async fn run(arguments: Arguments, envelopes: EnvelopeVersions) -> anyhow::Result<()> {
     let flags = arguments.config.flags();
-    let settings = arguments.config.load(arguments.bind.map(|bind| bind.to_string()))?;
+    let live = LiveSettings::read(arguments.config.layer(arguments.bind.map(|bind| bind.to_string())))?;
+    let settings = live.load();
     start_logging(&settings.log)?;
     crate::state::log_panics();
     let (format, data_dir) = (settings.log.format, settings.storage.data_dir.display().to_string());
     // installed before the start, so that no signal is missed
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (hangup, user1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+    drop(settings);
 
-    let application = Application::build(settings, envelopes).await?;
+    let application = Application::build(live, envelopes).await?;
     let banner = match format {
         LogFormat::Text => text_banner(&application, &data_dir, &flags),
         LogFormat::Json => json_banner(&application, &data_dir),
@@ -39,6 +52,7 @@ pub(super) async fn run(arguments: Arguments, envelopes: EnvelopeVersions) -> an
     // an error is ignored: the parent process may have closed stdout
     let _ = std::io::stdout().write_all(banner.as_bytes());
 
+    actix_web::rt::spawn(obey(application.reload(), hangup, user1));
     let told_to_stop = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -46,6 +60,19 @@ pub(super) async fn run(arguments: Arguments, envelopes: EnvelopeVersions) -> an
         }
     };
     application.run_until_stopped(told_to_stop).await
+}
+
+/// Reloads the settings at SIGHUP, and logs all that the broker does for a minute at SIGUSR1. Never returns.
+async fn obey(reload: Reload, mut hangup: Signal, mut user1: Signal) {
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload.run().await,
+            _ = user1.recv() => {
+                // does not fail: it is a level
+                let _ = logging::set("debug", Some(VERBOSE));
+            }
+        }
+    }
 }
 
 fn text_banner(application: &Application, data_dir: &str, flags: &str) -> String {

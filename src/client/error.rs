@@ -143,8 +143,13 @@ impl ClientError {
     }
 
     /// An error for a text that is not JSON, with its first 80 characters.
-    pub(super) fn not_json(text: &str) -> Self {
+    pub fn not_json(text: &str) -> Self {
         Self::NotJson(text.chars().take(80).collect::<String>().escape_debug().to_string())
+    }
+
+    /// Whether the broker wants other credentials, or credentials at all: HTTP status 401 or 403.
+    pub fn is_about_rights(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(status))
     }
 
     /// Whether the broker refused the token: HTTP status 401 or close code 4401.

@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use deadpool_redis::{
     Connection, Manager, Pool, PoolError, Runtime,
-    redis::{AsyncCommands, Client, FromRedisValue, Pipeline, RedisError, Script, pipe},
+    redis::{AsyncCommands, Client, FromRedisValue, Pipeline, RedisError, Script, cmd, pipe},
 };
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
@@ -107,6 +108,16 @@ impl Names {
     fn nodes(&self) -> String {
         format!("{}:nodes", self.tag)
     }
+}
+
+/// The time by the clock of a server.
+///
+/// # Errors
+/// It cannot be reached, or refuses.
+pub async fn server_time(address: &RedisAddress) -> Result<DateTime<Utc>, RedisError> {
+    let mut connection = Client::open(address.info().clone())?.get_multiplexed_async_connection().await?;
+    let (seconds, micros): (i64, u32) = cmd("TIME").query_async(&mut connection).await?;
+    Ok(DateTime::from_timestamp(seconds, micros.saturating_mul(1000)).unwrap_or_default())
 }
 
 /// A Redis server.

@@ -58,6 +58,11 @@ impl<K: Eq + Hash> Budgets<K> {
         Self { per_second, most, debts: HashMap::new(), others: None, swept: None }
     }
 
+    /// What each key may spend from now on; see [`Self::new`].
+    pub fn set_rate(&mut self, per_second: f64, most: f64) {
+        (self.per_second, self.most) = (per_second, most);
+    }
+
     /// Spends an amount. A key that owes nothing may spend any amount, since more than `most` could never be spent
     /// otherwise.
     ///

@@ -88,6 +88,11 @@ impl LoginLimit {
         Self { failures: PerMinute::new(limit), remembered: HashMap::new(), hasher: RandomState::new() }
     }
 
+    /// The limit from now on; see [`Self::new`].
+    pub fn set_limit(&mut self, limit: u32) {
+        self.failures.set_limit(limit);
+    }
+
     /// Begins an attempt. It is counted before the password is checked; else many attempts at once would all be admitted.
     ///
     /// # Errors

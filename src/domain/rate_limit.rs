@@ -63,6 +63,11 @@ impl<K: Eq + Hash> PerMinute<K> {
         Self { limit, windows: HashMap::new(), swept: None }
     }
 
+    /// The limit from now on.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// How many events one key may have in a minute; 0 never limits.
     pub fn limit(&self) -> u32 {
         self.limit

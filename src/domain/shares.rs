@@ -34,6 +34,11 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Self { total, share, held: 0, holders: HashMap::new() }
     }
 
+    /// The limits from now on; see [`Self::new`].
+    pub fn set_limits(&mut self, total: usize, share: usize) {
+        (self.total, self.share) = (total, share);
+    }
+
     /// Holds an amount. The share is not checked if the holder has nothing, nor the total if nothing is held at all: otherwise
     /// an amount above a limit could never be held.
     ///

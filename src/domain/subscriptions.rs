@@ -133,8 +133,13 @@ pub struct Subscriptions<S> {
 }
 
 impl<S: Location + Clone> Subscriptions<S> {
-    /// An empty index in which a client has at most `per_client` subscriptions, and at most `most_waiting` of all wait for
-    /// their clients to connect; 0 is no limit.
+    /// From now on a client may have `per_client` subscriptions, and `most_waiting` of all may wait for their clients to connect;
+    /// 0 is no limit. Those that exist stay.
+    pub fn set_limits(&mut self, per_client: usize, most_waiting: usize) {
+        (self.per_client, self.most_waiting) = (per_client, most_waiting);
+    }
+
+    /// An empty index with these limits; see [`Self::set_limits`].
     pub fn new(per_client: usize, most_waiting: usize) -> Self {
         Self {
             topics: HashMap::new(),

@@ -10,7 +10,10 @@ use super::{
     memory::{Limits, Memory},
     reads::Reads,
 };
-use crate::{domain::ids::ClientId, settings::Settings};
+use crate::{
+    domain::ids::ClientId,
+    settings::{LiveSettings, Settings},
+};
 
 /// The limits, shared by the handlers of all workers.
 #[derive(Debug)]
@@ -27,20 +30,25 @@ pub struct Admission {
 
 impl Admission {
     /// With these connections; the other limits are in the settings.
-    pub(crate) fn new(connections: Arc<Connections>, limits: &crate::settings::Limits) -> Self {
-        let arriving =
-            Limits { total: "limits.request_bytes", share: "limits.request_bytes_per_identity", retry_after: 1 };
+    pub(crate) fn new(connections: Arc<Connections>, settings: &LiveSettings) -> Self {
+        let arriving = Limits {
+            total: "limits.request_bytes",
+            share: "limits.request_bytes_per_identity",
+            of: |limits| (limits.request_bytes, limits.request_bytes_per_identity),
+            retry_after: 1,
+        };
         let answers = Limits {
             total: "limits.response_bytes",
             share: "limits.response_bytes_per_identity",
+            of: |limits| (limits.response_bytes, limits.response_bytes_per_identity),
             // about as long as the answers for a client that reads nothing are kept
             retry_after: 10,
         };
         Self {
             connections,
-            reads: Reads::new(limits.reads_per_identity),
-            arriving: Memory::new(limits.request_bytes, limits.request_bytes_per_identity, arriving),
-            answers: Memory::new(limits.response_bytes, limits.response_bytes_per_identity, answers),
+            reads: Reads::new(settings.clone()),
+            arriving: Memory::new(settings.clone(), arriving),
+            answers: Memory::new(settings.clone(), answers),
         }
     }
 }

@@ -61,7 +61,10 @@ mod tests {
 
     #[test]
     fn a_body_is_held_as_it_arrives_and_one_that_is_larger_than_a_share_is_had_alone() {
-        let memory = Memory::new(0, 40 * KIB, Limits { total: "total", share: "share", retry_after: 1 });
+        let memory = Memory::new(
+            crate::settings::built_in().into(),
+            Limits { total: "total", share: "share", of: |_| (0, 40 * KIB), retry_after: 1 },
+        );
         let mut body = Buffer::new(memory.clone(), 100 * KIB);
         for _ in 0..100 {
             body.append(&[b'x'; KIB], || Requester::Address(None)).unwrap();

@@ -117,7 +117,7 @@ impl<T: FromFields> FromRequest for QueryOf<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let read = broker(request).and_then(|broker| {
-            Fields::read(&pairs(request.query_string()), None, "query", &broker.settings, broker.clock.now())
+            Fields::read(&pairs(request.query_string()), None, "query", &broker.settings.load(), broker.clock.now())
         });
         std::future::ready(read.map(QueryOf))
     }
@@ -140,12 +140,12 @@ impl<T: FromFields, F: Format> FromRequest for Body<T, F> {
         Box::pin(async move {
             let broker = broker(&request)?;
             check_content_type::<F>(&request)?;
-            let body = tokio::time::timeout(BODY_PATIENCE, read_body(&request, payload, &broker.settings))
+            let body = tokio::time::timeout(BODY_PATIENCE, read_body(&request, payload, &broker.settings.load()))
                 .await
                 .map_err(|_| ApiError::BodyTimeout)??;
             let object = F::parse(body.bytes())?;
             let text = std::str::from_utf8(body.bytes()).ok();
-            let content = Fields::read(&object, text, "body", &broker.settings, broker.clock.now())?;
+            let content = Fields::read(&object, text, "body", &broker.settings.load(), broker.clock.now())?;
             Ok(Self { content, format: std::marker::PhantomData })
         })
     }

@@ -49,7 +49,7 @@ fn new_command(
     deliver_within_secs: u64,
 ) -> NewCommand {
     let Request { method, url, data } = request;
-    let default = match broker.settings.limits.command_timeout_secs {
+    let default = match broker.settings.load().limits.command_timeout_secs {
         0 => MAX_TIMEOUT_SECS,
         secs => secs,
     };

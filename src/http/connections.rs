@@ -28,13 +28,11 @@ use socket2::{SockRef, Socket};
 use super::stream::{Pace, PacedStream};
 use crate::{
     delivery::tick,
-    domain::{
-        admission::Capacity,
-        network::{self, Network},
-    },
+    domain::{admission::Capacity, network},
     http::errors::ApiError,
     metrics::METRICS,
     session::ConnectionSocket,
+    settings::LiveSettings,
 };
 
 /// Seconds without a request after which a connection is closed. The framework's own timer does not run any more once
@@ -53,10 +51,8 @@ const FULL: &[u8] =
 pub struct Connections {
     capacity: Capacity,
     served: AtomicUsize,
-    /// `limits.connections_per_address`; 0 is none
-    per_address: usize,
-    /// trusted proxies, which have no limit per address
-    proxies: Vec<Network>,
+    /// for `limits.connections_per_address`, and the trusted proxies, which have no such limit
+    settings: LiveSettings,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -133,8 +129,8 @@ impl Drop for Inner {
 
 impl Connections {
     /// With no connection yet.
-    pub fn new(capacity: Capacity, per_address: usize, proxies: Vec<Network>) -> Arc<Self> {
-        Arc::new(Self { capacity, served: AtomicUsize::new(0), per_address, proxies, addresses: Mutex::default() })
+    pub fn new(capacity: Capacity, settings: LiveSettings) -> Arc<Self> {
+        Arc::new(Self { capacity, served: AtomicUsize::new(0), settings, addresses: Mutex::default() })
     }
 
     fn addresses(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -155,7 +151,7 @@ impl Connections {
         };
         let mut refusal = None;
         let of_address = stream.tcp().peer_addr().ok().and_then(|peer| self.count_address(peer.ip()));
-        if of_address.as_ref().is_some_and(|(_, count)| *count > self.per_address) {
+        if of_address.as_ref().is_some_and(|(_, count)| *count > self.settings.load().limits.connections_per_address) {
             refusal = Some(Refusal::Address);
         }
         let place = if refusal.is_none() { self.place() } else { None };
@@ -193,11 +189,12 @@ impl Connections {
 
     /// Counts a connection for its address, if that is limited. Returns the number of its connections.
     fn count_address(self: &Arc<Self>, peer: IpAddr) -> Option<(OfAddress, usize)> {
-        if self.per_address == 0 {
+        let settings = self.settings.load();
+        if settings.limits.connections_per_address == 0 {
             return None;
         }
         let peer = peer.to_canonical();
-        if self.proxies.iter().any(|proxy| proxy.contains(peer)) {
+        if settings.http.trusted_proxies.iter().any(|proxy| proxy.contains(peer)) {
             return None;
         }
         let address = network::limit_key(peer);
@@ -348,11 +345,14 @@ pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::built_in;
 
     #[test]
     fn connections_of_one_64_are_counted_together_and_those_of_proxies_not_at_all() {
-        let proxies = vec!["2001:db8:0:9::/64".parse().unwrap()];
-        let connections = Connections::new(Capacity::of(1000, 0, 0, 1), 3, proxies);
+        let mut settings = built_in();
+        settings.limits.connections_per_address = 3;
+        settings.http.trusted_proxies = vec!["2001:db8:0:9::/64".parse().unwrap()];
+        let connections = Connections::new(Capacity::of(1000, 0, 0, 1), settings.into());
         let count = |address: &str| connections.count_address(address.parse().unwrap());
         let number = |counted: &Option<(OfAddress, usize)>| counted.as_ref().map(|(_, number)| *number);
         let (first, second) = (count("2001:db8:0:1::1"), count("2001:db8:0:1:ffff::2"));

@@ -46,7 +46,7 @@ static SWAGGER: LazyLock<Arc<Config<'static>>> =
 /// This API as an OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = HashMap<String, serde_json::Value>)))]
 pub async fn openapi_json(broker: web::Data<Broker>) -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json(&broker.settings))
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json(&broker.settings.load()))
 }
 
 /// The documentation of this API, for reading.

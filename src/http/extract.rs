@@ -23,7 +23,7 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
     let broker = request
         .app_data::<web::Data<Broker>>()
         .ok_or_else(|| ApiError::Internal("the broker is not in the app's data".to_owned()))?;
-    match credentials::token(&request, &broker.settings.http)? {
+    match credentials::token(&request, &broker.settings.load().http)? {
         Some(token) => {
             let identity = broker.accounts.authenticate_again(&token).await?;
             let client = identity.account.id;
@@ -35,7 +35,7 @@ async fn authenticate(request: HttpRequest) -> Result<Option<Authenticated>, Api
                     broker.charge_request(client)?;
                 }
             }
-            begin_read(&request, &broker.settings).await?;
+            begin_read(&request, &broker.settings.load()).await?;
             Ok(Some(identity))
         }
         None => Ok(None),
@@ -102,9 +102,9 @@ extractor!(PublicRead, |request: HttpRequest| async move {
     if authenticate(request.clone()).await?.is_some() {
         return Ok(PublicRead);
     }
-    let broker = request.app_data::<web::Data<Broker>>().filter(|broker| broker.settings.http.public_reads);
+    let broker = request.app_data::<web::Data<Broker>>().filter(|broker| broker.settings.load().http.public_reads);
     let broker = broker.ok_or(ApiError::NotAuthenticated)?;
-    begin_read(&request, &broker.settings).await?;
+    begin_read(&request, &broker.settings.load()).await?;
     Ok(PublicRead)
 });
 

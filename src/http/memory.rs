@@ -6,6 +6,7 @@ use super::admission::Requester;
 use crate::{
     domain::shares::{Exhausted, Shares},
     http::errors::ApiError,
+    settings::{self, LiveSettings},
 };
 
 /// A budget of memory, shared by all threads.
@@ -13,6 +14,7 @@ use crate::{
 pub struct Memory {
     shares: Mutex<Shares<Requester>>,
     limits: Limits,
+    settings: LiveSettings,
 }
 
 /// The limits that refusals name.
@@ -22,18 +24,23 @@ pub(super) struct Limits {
     pub total: &'static str,
     /// The key of the limit of one requester.
     pub share: &'static str,
+    /// Both, in bytes; 0 is none.
+    pub of: fn(&settings::Limits) -> (usize, usize),
     /// Seconds after which a requester that has reached its limit may try again.
     pub retry_after: u64,
 }
 
 impl Memory {
-    /// With these limits in bytes: in total, and for one requester.
-    pub(super) fn new(total: usize, share: usize, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { shares: Mutex::new(Shares::new(total, share)), limits })
+    /// With these limits.
+    pub(super) fn new(settings: LiveSettings, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { shares: Mutex::new(Shares::new(0, 0)), limits, settings })
     }
 
     fn shares(&self) -> MutexGuard<'_, Shares<Requester>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let (total, share) = (self.limits.of)(&self.settings.load().limits);
+        shares.set_limits(total, share);
+        shares
     }
 
     /// Whether a requester may hold more.
@@ -60,7 +67,7 @@ impl Memory {
     }
 
     fn refusal(&self, exhausted: Exhausted) -> ApiError {
-        let Limits { total, share, retry_after } = self.limits;
+        let Limits { total, share, retry_after, .. } = self.limits;
         match exhausted {
             Exhausted::Total => ApiError::AtLimit(total),
             Exhausted::Share => ApiError::too_many(share, retry_after),
@@ -98,6 +105,7 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::built_in;
 
     fn requester(n: u8) -> Requester {
         Requester::Address(Some([10, 0, 0, n].into()))
@@ -105,7 +113,10 @@ mod tests {
 
     #[test]
     fn memory_counts_for_its_requester_and_for_all_until_it_is_dropped() {
-        let memory = Memory::new(200, 40, Limits { total: "total", share: "share", retry_after: 7 });
+        let memory = Memory::new(
+            built_in().into(),
+            Limits { total: "total", share: "share", of: |_| (200, 40), retry_after: 7 },
+        );
         let refusal = |refused: Result<_, ApiError>| refused.unwrap_err().to_string();
         let mut first = memory.hold(requester(1), 10).unwrap();
         let second = memory.hold(requester(1), 20).unwrap();

@@ -6,9 +6,10 @@
 
 mod limits;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_web::http::Method;
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{
@@ -71,10 +72,19 @@ enum ErrorDetail {
     Faults(Vec<Fault>),
 }
 
-/// The document as JSON text. Made once, at the first request.
-pub fn json(settings: &Settings) -> &'static str {
-    static JSON: OnceLock<String> = OnceLock::new();
-    JSON.get_or_init(|| document(settings).to_json().unwrap_or_default())
+/// The document as JSON text. Made at the first request, and when the settings were replaced.
+pub fn json(settings: &Arc<Settings>) -> Bytes {
+    /// the last one, with the settings whose limits it has
+    static JSON: Mutex<Option<(Arc<Settings>, Bytes)>> = Mutex::new(None);
+    let mut last = JSON.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((of, json)) if Arc::ptr_eq(of, settings) => json.clone(),
+        _ => {
+            let json = Bytes::from(document(settings).to_json().unwrap_or_default());
+            *last = Some((settings.clone(), json.clone()));
+            json
+        }
+    }
 }
 
 /// The whole document.

@@ -16,7 +16,7 @@ use super::{
     admission::Requester,
     paging::{PAGE_BYTES, WHOLE_BYTES},
 };
-use crate::{http::errors::ApiError, store::patience};
+use crate::{http::errors::ApiError, settings::LiveSettings, store::patience};
 
 /// How long a read waits for others to end: first for those of the same reader, then for lists that are being built. After
 /// both waits a request still has enough time for the database.
@@ -29,8 +29,8 @@ const BUILDING_BYTES: usize = WHOLE_BYTES;
 /// The reads that are being answered, by reader.
 #[derive(Debug)]
 pub struct Reads {
-    /// `limits.reads_per_identity`; 0 is no limit
-    share: usize,
+    /// for `limits.reads_per_identity`
+    settings: LiveSettings,
     readers: Mutex<HashMap<Requester, Arc<Semaphore>>>,
     /// a permit for each [`PAGE_BYTES`]
     building: Semaphore,
@@ -45,9 +45,9 @@ pub(crate) struct Read {
 }
 
 impl Reads {
-    /// With a limit of concurrent reads for each reader.
-    pub fn new(share: usize) -> Arc<Self> {
-        Arc::new(Self { share, readers: Mutex::default(), building: Semaphore::new(BUILDING_BYTES / PAGE_BYTES) })
+    /// With the limit of concurrent reads for each reader that the settings have when its first one begins.
+    pub fn new(settings: LiveSettings) -> Arc<Self> {
+        Arc::new(Self { settings, readers: Mutex::default(), building: Semaphore::new(BUILDING_BYTES / PAGE_BYTES) })
     }
 
     fn readers(&self) -> MutexGuard<'_, HashMap<Requester, Arc<Semaphore>>> {
@@ -59,11 +59,11 @@ impl Reads {
     /// # Errors
     /// None of the others has ended in time.
     pub(crate) async fn begin(self: &Arc<Self>, reader: Requester) -> Result<Option<Read>, ApiError> {
-        if self.share == 0 {
+        let share = self.settings.load().limits.reads_per_identity;
+        if share == 0 {
             return Ok(None);
         }
-        let semaphore =
-            self.readers().entry(reader.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.share))).clone();
+        let semaphore = self.readers().entry(reader.clone()).or_insert_with(|| Arc::new(Semaphore::new(share))).clone();
         // dropped also if the wait ends early, so that a reader without reads is forgotten
         let mut read = Read { reads: self.clone(), reader, permit: None };
         // counted as a wait for the database, since the others may wait for it
@@ -107,11 +107,17 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{domain::ids::ClientId, store::patience::Patience};
+    use crate::{domain::ids::ClientId, settings::built_in, store::patience::Patience};
+
+    fn reads(share: usize) -> Arc<Reads> {
+        let mut settings = built_in();
+        settings.limits.reads_per_identity = share;
+        Reads::new(settings.into())
+    }
 
     #[tokio::test]
     async fn a_reader_has_its_share_and_is_forgotten_when_its_reads_have_ended() {
-        let reads = Reads::new(2);
+        let reads = reads(2);
         let (one, other) = (Requester::Client(ClientId::random()), Requester::Address(None));
         let first = reads.begin(one.clone()).await.unwrap();
         let second = reads.begin(one.clone()).await.unwrap();
@@ -126,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn lists_are_built_in_turn_and_whole_ones_count_as_their_pages() {
-        let reads = Reads::new(1);
+        let reads = reads(1);
         let pages = [reads.begin_list(PAGE_BYTES).await.unwrap(), reads.begin_list(PAGE_BYTES).await.unwrap()];
         let mut whole = Box::pin(reads.begin_list(WHOLE_BYTES));
         assert!((&mut whole).now_or_never().is_none());
@@ -139,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_takes_too_long_is_not_the_databases_fault() {
-        let reads = Reads::new(1);
+        let reads = reads(1);
         let _first = reads.begin(Requester::Address(None)).await.unwrap();
         let _whole = reads.begin_list(WHOLE_BYTES).await.unwrap();
         let impatient = || Patience::new(Duration::from_millis(10));
@@ -159,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_share_of_zero_is_no_limit() {
-        let reads = Reads::new(0);
+        let reads = reads(0);
         for _ in 0..100 {
             assert!(reads.begin(Requester::Address(None)).await.unwrap().is_none());
         }

@@ -254,8 +254,8 @@ pub async fn register(
     let registered = match body.content {
         Register::Device(RegisterDevice { name, uuid, device_key, new_device_key, token }) => {
             let device = NewDevice { uuid, name: name.clone(), device_key, new_device_key, token };
-            let credentials = credentials::token(&request, &broker.settings.http);
-            let address = client_address(&request, &broker.settings);
+            let credentials = credentials::token(&request, &broker.settings.load().http);
+            let address = client_address(&request, &broker.settings.load());
             let registered = broker.registrations.device(device, credentials, address).await?;
             let tokens = TokenPair::from(registered.tokens);
             Registered::Device(RegisteredDevice {
@@ -301,5 +301,5 @@ pub async fn create_user(
 async fn register_user(request: &HttpRequest, broker: &Broker, user: RegisterUser) -> Result<User, ApiError> {
     let RegisterUser { username, email, password, full_name, job_title } = user;
     let user = NewAccount { username, email, password, full_name, job_title };
-    Ok(broker.registrations.user(user, client_address(request, &broker.settings)).await?)
+    Ok(broker.registrations.user(user, client_address(request, &broker.settings.load())).await?)
 }

@@ -97,7 +97,7 @@ async fn handle<B: MessageBody + 'static>(
     if ends || admission.connections.are_scarce() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
-    let response = response_body::account(&admission.answers, &broker.settings, busy.clone(), response);
+    let response = response_body::account(&admission.answers, &broker.settings.load(), busy.clone(), response);
     Ok(match body {
         Some(body) => request_body::settle(body, busy, response).await,
         None => response,
@@ -140,7 +140,7 @@ async fn answer<B: MessageBody + 'static>(
         return Ok(request.into_response(ApiError::ForeignOrigin.error_response().map_into_boxed_body()));
     }
     let patience = match request.app_data::<web::Data<Broker>>() {
-        Some(broker) => Duration::from_millis(broker.settings.storage.timeout_ms),
+        Some(broker) => Duration::from_millis(broker.settings.load().storage.timeout_ms),
         None => Duration::MAX,
     };
     Ok(Patience::new(patience).during(next.call(request)).await?.map_into_boxed_body())
@@ -149,10 +149,10 @@ async fn answer<B: MessageBody + 'static>(
 /// Counts a request that may change something, if its address is limited.
 fn charge_address(request: &ServiceRequest) -> Result<(), OverLimit> {
     let Some(broker) = request.app_data::<web::Data<Broker>>() else { return Ok(()) };
-    if broker.settings.limits.requests_per_second_per_address == 0 || request.method().is_safe() {
+    if broker.settings.load().limits.requests_per_second_per_address == 0 || request.method().is_safe() {
         return Ok(());
     }
-    let address = limited_address(request.request(), &broker.settings);
+    let address = limited_address(request.request(), &broker.settings.load());
     address.map_or(Ok(()), |address| broker.charge_address(address))
 }
 
@@ -163,6 +163,6 @@ fn is_foreign_preflight(request: &ServiceRequest) -> bool {
     request.method() == Method::OPTIONS
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
         && headers.get(header::ORIGIN).is_some_and(|origin| {
-            !origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &broker.settings.http.cors_origins))
+            !origin.to_str().is_ok_and(|origin| origin::is_allowed(origin, &broker.settings.load().http.cors_origins))
         })
 }

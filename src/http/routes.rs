@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 use super::{
     clients, cluster, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
-    messages, metrics,
+    log_level, messages, metrics,
     openapi::operations,
     register, rooms, root, tokens, topics, users, websocket,
 };
@@ -66,6 +66,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(health::readyz),
         endpoint!(metrics::metrics),
         endpoint!(cluster::show),
+        endpoint!(log_level::show),
+        endpoint!(log_level::change),
+        endpoint!(log_level::reset),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),

@@ -123,13 +123,13 @@ fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> 
         .path("/")
         .http_only(true)
         .same_site(SameSite::Lax)
-        .secure(is_tls(request, &broker.settings))
+        .secure(is_tls(request, &broker.settings.load()))
         .finish()
 }
 
 async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
     let Login { username, password } = login;
-    let address = client_address(request, &broker.settings);
+    let address = client_address(request, &broker.settings.load());
     Ok(broker.logins.login(username, password, address).await?.into())
 }
 

@@ -157,7 +157,7 @@ pub async fn change_password(
     body: Body<ChangePassword>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let ChangePassword { old_password, new_password } = body.content;
-    let address = client_address(&request, &broker.settings);
+    let address = client_address(&request, &broker.settings.load());
     broker.logins.change_password(&identity.0, old_password, new_password, address).await?;
     Ok(Confirmation::of("Password changed"))
 }

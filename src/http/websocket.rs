@@ -50,7 +50,7 @@ pub async fn ws(
     let dialect = match identity.as_ref().map(|identity| identity.account.kind()) {
         Some(ClientKind::Device) => Dialect::Device,
         Some(ClientKind::User) => Dialect::Agent,
-        None if broker.settings.http.public_sockets => Dialect::Public,
+        None if broker.settings.load().http.public_sockets => Dialect::Public,
         None => return Err(ApiError::NotAuthenticated),
     };
     accept(&request, broker, dialect, identity).await
@@ -111,7 +111,7 @@ pub async fn echo(
     options: QueryOf<EchoOptions>,
 ) -> Result<HttpResponse, ApiError> {
     // invalid credentials are refused, although none are needed
-    if identity(&request, &broker).await?.is_none() && !broker.settings.http.public_sockets {
+    if identity(&request, &broker).await?.is_none() && !broker.settings.load().http.public_sockets {
         return Err(ApiError::NotAuthenticated);
     }
     accept(&request, broker, Dialect::Echo { raw: options.0.raw }, None).await
@@ -120,7 +120,7 @@ pub async fn echo(
 /// `/ws/status`: the state of the gateways, now and at each change.
 pub async fn status(request: HttpRequest, broker: web::Data<Broker>) -> Result<HttpResponse, ApiError> {
     let identity = identity(&request, &broker).await?;
-    if identity.is_none() && !broker.settings.http.public_reads {
+    if identity.is_none() && !broker.settings.load().http.public_reads {
         return Err(ApiError::NotAuthenticated);
     }
     accept(&request, broker, Dialect::Status, identity).await
@@ -147,7 +147,7 @@ async fn accept(
 async fn identity(request: &HttpRequest, broker: &Broker) -> Result<Option<Authenticated>, ApiError> {
     // before the credentials: a request that is no handshake gets 426
     session::check_handshake(request)?;
-    let Some(token) = credentials::token(request, &broker.settings.http)? else { return Ok(None) };
+    let Some(token) = credentials::token(request, &broker.settings.load().http)? else { return Ok(None) };
     let identity = broker.accounts.authenticate(&token).await.map_err(JoinError::from)?;
     Ok(Some(identity))
 }

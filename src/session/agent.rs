@@ -11,7 +11,7 @@ use crate::protocol::{
 impl Session {
     pub(super) fn on_agent_text(&mut self, text: &str, context: &mut <Self as Actor>::Context) {
         let Ok(frame) = self.common(text, context) else { return };
-        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.load().limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         if !frame.is_message() && frame.kind.is_none() {
             return self.bad_frame(ErrorCode::InvalidMessage, "Invalid message format: missing field `type`", about);

@@ -127,7 +127,7 @@ impl Session {
         let (Some(content), Some(room)) = (content, room) else {
             return Err(missing(if is_dedicated { "Missing content" } else { "Missing content or room_id" }));
         };
-        let limit = self.broker.settings.limits.message_bytes;
+        let limit = self.broker.settings.load().limits.message_bytes;
         if limit > 0 && content.len() > limit {
             let why = format!("Message {name} over {limit} bytes (limits.message_bytes)");
             return Err(Refused(ErrorCode::MessageTooLarge, why));

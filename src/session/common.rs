@@ -75,7 +75,7 @@ impl Session {
 
     /// Refuses JSON that no dialect accepts.
     pub(super) fn unacceptable(&mut self, why: Unacceptable, frame: &Frame<'_>) {
-        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.load().limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         let what = if topic_id.is_some() { "Invalid topic message format" } else { "Invalid message format" };
         self.bad_frame(ErrorCode::InvalidMessage, &format!("{what}: {why}"), about);

@@ -123,7 +123,7 @@ impl Session {
         sender: ClientId,
         context: &mut <Self as Actor>::Context,
     ) {
-        let message = match inbound::topic(frame, text, sender, self.broker.settings.limits.topic_id_chars) {
+        let message = match inbound::topic(frame, text, sender, self.broker.settings.load().limits.topic_id_chars) {
             Ok(message) => message,
             Err(error) => return self.refuse(error, "Invalid topic message format", frame),
         };
@@ -179,7 +179,7 @@ impl Session {
 
     /// Answers a frame of the wrong shape.
     pub(super) fn refuse(&mut self, error: BadMessage, what: &str, frame: &Frame<'_>) {
-        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.limits.topic_id_chars));
+        let (msgid, topic_id) = (frame.msgid(), frame.topic_id(self.broker.settings.load().limits.topic_id_chars));
         let about = About { msgid: msgid.as_deref(), topic_id: topic_id.as_deref(), room_id: None };
         match error {
             BadMessage::UnknownType(kind) => {

@@ -112,9 +112,9 @@ pub async fn accept(
         broker.gateways.watch(outbox.handle().clone());
     }
     let mut response = ws::handshake(request).map_err(|_| NO_HANDSHAKE)?;
-    let frame_bytes = broker.settings.limits.frame_bytes;
+    let frame_bytes = broker.settings.load().limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
-    let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.limits, broker.clock.clone());
+    let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.load().limits, broker.clock.clone());
     let body = Body::new(outbox.take_for_head(), WebsocketContext::with_codec(session, guard, codec));
     // runs when the connection's task has yielded, which it does only after it has written the head and the greeting
     actix::spawn(async move { outbox.head_out() });

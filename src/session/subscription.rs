@@ -16,7 +16,7 @@ impl Session {
     /// Handles a frame that is about a subscription. The socket is not read until it is answered.
     pub(super) fn on_subscription(&mut self, frame: &Frame<'_>, context: &mut <Self as Actor>::Context) {
         let Some(account) = self.outbox.handle().account() else { return };
-        let most = self.broker.settings.limits.topic_id_chars;
+        let most = self.broker.settings.load().limits.topic_id_chars;
         let request = match inbound::subscription(frame, account.id, most) {
             Ok(request) => request,
             Err(error) => return self.refuse(error, "Invalid topic message format", frame),

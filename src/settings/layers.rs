@@ -12,7 +12,8 @@ use toml::{Table, Value};
 
 use super::{GatewayEntry, Settings};
 
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// The built-in file.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
 const GATEWAYS: &str = "gateways";
 
@@ -69,6 +70,11 @@ pub struct Flags {
 /// # Errors
 /// The first wrong key or value, and its layer.
 pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
+    read(flags)?.finish()
+}
+
+/// Reads all layers, as [`load`] does, and checks each value by itself.
+pub(super) fn read(flags: &Flags) -> Result<Layers, SettingsError> {
     let dotenv = match dotenvy::from_path_iter(".env") {
         Ok(lines) => read_dotenv(lines)?,
         Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -90,7 +96,7 @@ pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
     if let Some(dir) = &flags.data_dir {
         layers.set("storage.data_dir", Value::String(dir.display().to_string()), "flag --data-dir")?;
     }
-    layers.finish()
+    Ok(layers)
 }
 
 /// Only the built-in defaults, for tests.
@@ -132,7 +138,8 @@ fn is_setting(name: &str) -> bool {
     name.starts_with(PREFIX) || name == "ALGORITHM" || UNPREFIXED.iter().any(|(unprefixed, _)| *unprefixed == name)
 }
 
-struct Layers {
+/// The values of all layers that were read so far.
+pub(super) struct Layers {
     values: Table,
     /// the layer that last set a key, for error messages
     origins: BTreeMap<String, String>,
@@ -142,12 +149,38 @@ struct Layers {
 
 impl Layers {
     #[expect(clippy::expect_used, reason = "the built-in file is part of the program and read by every test")]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             values: DEFAULTS.parse().expect("config/default.toml is valid TOML"),
             origins: BTreeMap::new(),
             ignored: Vec::new(),
         }
+    }
+
+    /// All keys in the order of the built-in file: `gateways`, and `section.key`.
+    pub(super) fn keys() -> Vec<String> {
+        let (mut keys, mut section) = (Vec::new(), "");
+        for line in DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name;
+            } else if let Some((key, _)) = line.split_once(" = ") {
+                keys.push(if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") });
+            }
+        }
+        keys
+    }
+
+    /// The value of a key.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        match key.split_once('.') {
+            Some((section, key)) => self.values.get(section)?.get(key),
+            None => self.values.get(key),
+        }
+    }
+
+    /// The layer that set a key; `None` for the built-in file.
+    pub(super) fn origin(&self, key: &str) -> Option<&str> {
+        self.origins.get(key).map(String::as_str)
     }
 
     fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
@@ -238,7 +271,7 @@ impl Layers {
     }
 
     /// Sets a key from a text, which is read as the type of the built-in value.
-    fn set_text(&mut self, key: &str, text: &str, layer: &str) -> Result<(), SettingsError> {
+    pub(super) fn set_text(&mut self, key: &str, text: &str, layer: &str) -> Result<(), SettingsError> {
         let value = match self.known(key, layer)? {
             Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| "a whole number"),
             Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_| "true or false"),
@@ -257,9 +290,9 @@ impl Layers {
     }
 
     fn known(&self, key: &str, layer: &str) -> Result<&Value, SettingsError> {
-        key.split_once('.')
-            .and_then(|(section, key)| self.values.get(section)?.get(key))
-            .ok_or_else(|| SettingsError::new(format!("unknown key `{key}` ({layer})")))
+        // `gateways` is no value of a section, and has its own way in
+        let value = if key.contains('.') { self.value(key) } else { None };
+        value.ok_or_else(|| SettingsError::new(format!("unknown key `{key}` ({layer})")))
     }
 
     /// Sets a key and parses all settings at once, so that an error names the layer at fault.
@@ -286,14 +319,30 @@ impl Layers {
         })
     }
 
-    fn finish(self) -> Result<Settings, SettingsError> {
-        let mut settings: Settings = self
-            .values
-            .clone()
-            .try_into()
-            .map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
+    /// The values as settings, not checked as a whole.
+    pub(super) fn settings(&self) -> Result<Settings, SettingsError> {
+        let settings = self.values.clone().try_into();
+        settings.map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))
+    }
+
+    /// Sets a key to the value that it has in other layers.
+    pub(super) fn keep(&mut self, key: &str, of: &Self) {
+        let Some(value) = of.value(key).cloned() else { return };
+        match key.split_once('.') {
+            None => _ = self.values.insert(key.to_owned(), value),
+            Some((section, name)) => {
+                if let Some(Value::Table(section)) = self.values.get_mut(section) {
+                    section.insert(name.to_owned(), value);
+                }
+            }
+        }
+    }
+
+    /// The values as settings, checked.
+    pub(super) fn finish(&self) -> Result<Settings, SettingsError> {
+        let mut settings = self.settings()?;
         self.complete_redis(&mut settings);
-        settings.ignored_variables = self.ignored;
+        settings.ignored_variables = self.ignored.clone();
         settings.validate().map_err(|(key, why)| {
             let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
             SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"))
@@ -322,7 +371,10 @@ impl Layers {
             (true, false) => Vec::new(),
         };
         let named = |key: &str| format!("{key} ({})", self.origins.get(key).map_or("", String::as_str));
-        settings.without_effect = in_vain.into_iter().map(named).collect();
+        let defaults = Self::new();
+        // a complete file sets all keys, most of them as they are
+        let is_meant = |key: &&str| self.value(key) != defaults.value(key);
+        settings.without_effect = in_vain.into_iter().filter(is_meant).map(named).collect();
     }
 }
 

@@ -147,7 +147,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(super) async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
+    pub async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
         if self.read.backend() != DbBackend::Postgres {
             return Ok(self.clock.now());
         }

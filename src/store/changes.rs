@@ -14,6 +14,7 @@ use crate::domain::{
     rooms::RoomChange,
     topics::history::{Append, Appended},
 };
+use crate::settings::Settings;
 
 /// Changes to be decided and written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +38,19 @@ pub struct ChangeLimits {
     pub topic_history_bytes: u64,
     /// `messages.total_bytes`
     pub total_bytes: u64,
+}
+
+impl ChangeLimits {
+    /// Those of the settings.
+    pub fn of(settings: &Settings) -> Self {
+        let limits = &settings.limits;
+        Self {
+            rooms_per_user: limits.rooms_per_user,
+            queue: limits.queue(),
+            topic_history_bytes: limits.topic_history_bytes as u64,
+            total_bytes: settings.messages.total_bytes,
+        }
+    }
 }
 
 /// What is decided of each change, by kind; or why a kind is not written.

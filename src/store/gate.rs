@@ -74,7 +74,10 @@ impl Gate {
 }
 
 /// Free and total bytes of the file system of a path.
-pub(super) fn space(path: &Path) -> std::io::Result<(u64, u64)> {
+///
+/// # Errors
+/// There is no such path, or the system refuses.
+pub fn space(path: &Path) -> std::io::Result<(u64, u64)> {
     let found = rustix::fs::statvfs(path)?;
     Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }

@@ -1,7 +1,7 @@
 //! How many bytes each client may have stored (`limits.stored_bytes_per_minute`).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -10,17 +10,33 @@ use crate::domain::{
     budget::{Budgets, OverLimit},
     ids::ClientId,
 };
+use crate::settings::LiveSettings;
 
 /// What stands for the overhead of a row, in bytes.
 const ROW: usize = 64;
 
 /// The budgets of all clients. Clones share them.
-pub(super) type StoredBytes = Arc<Mutex<Budgets<ClientId>>>;
+#[derive(Clone, Debug)]
+pub(super) struct StoredBytes {
+    budgets: Arc<Mutex<Budgets<ClientId>>>,
+    /// `None`: any number
+    settings: Option<LiveSettings>,
+}
 
-/// Each client may have so many bytes stored per minute; 0: any number.
-pub(super) fn per_minute(bytes: u32) -> StoredBytes {
-    let bytes = f64::from(bytes);
-    Arc::new(Mutex::new(Budgets::new(bytes / 60.0, bytes)))
+impl StoredBytes {
+    /// By `limits.stored_bytes_per_minute`; any number without settings.
+    pub(super) fn new(settings: Option<LiveSettings>) -> Self {
+        Self { budgets: Arc::new(Mutex::new(Budgets::new(0.0, 0.0))), settings }
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, Budgets<ClientId>> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(settings) = &self.settings {
+            let bytes = f64::from(settings.load().limits.stored_bytes_per_minute);
+            budgets.set_rate(bytes / 60.0, bytes);
+        }
+        budgets
+    }
 }
 
 impl Store {
@@ -30,8 +46,8 @@ impl Store {
     /// The client has used up `limits.stored_bytes_per_minute`.
     pub fn charge_stored(&self, client: ClientId, bytes: usize) -> Result<(), OverLimit> {
         let amount = (bytes + ROW) as f64;
-        let mut budgets = self.stored_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets
+        self.stored_bytes
+            .budgets()
             .spend(client, amount, Instant::now())
             .map_err(|wait| OverLimit::for_at_least("limits.stored_bytes_per_minute", wait))
     }

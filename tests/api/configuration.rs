@@ -108,7 +108,7 @@ fn a_wrong_setting_stops_the_start_with_one_line_that_names_it_and_its_layer() {
         (none().set("LOG__LEVEL", "switchboard="), &[], ["`log.level`", "\"switchboard=\" is neither"]),
         (none().env("RUST_LOG", "=debug"), &[], ["RUST_LOG", "\"=debug\" is neither"]),
         (none().env("RUST_LOG", "[request]=debug"), &[], ["RUST_LOG", "\"[request]=debug\" is neither"]),
-        (none().env("RUST_LOG", "switchboard=loud"), &[], ["RUST_LOG", "`log.level`"]),
+        (none().env("RUST_LOG", "switchboard=loud"), &[], ["bad value for RUST_LOG", "level"]),
         (none().env("ACCESS_TOKEN_EXPIRE_MINUTES", "0"), &[], ["`auth.access_token_minutes`", "environment, ACCESS"]),
         (none().env("ALGORITHM", "none"), &[], ["ALGORITHM", "HS256"]),
         (none().file(".env", "ALGORITHM=RS256"), &[], ["ALGORITHM", ".env"]),

@@ -19,6 +19,7 @@ mod command_life;
 mod command_line;
 mod commands;
 mod configuration;
+mod configuration_commands;
 mod connections;
 mod crashes;
 mod device_keys;

@@ -34,10 +34,11 @@ use crate::{
     domain::{
         accounts::Account,
         budget::OverLimit,
-        commands::{Command, CommandLimits},
+        commands::Command,
         ids::{ClientId, CommandId},
     },
     metrics::Context,
+    settings::LiveSettings,
     store::{CommandPage, KeyedCommand, Record, Store, StoreError, patience},
 };
 
@@ -64,10 +65,8 @@ pub struct Dependencies {
     pub store: Store,
     /// The time.
     pub clock: Clock,
-    /// The limits of commands that are not finished.
-    pub limits: CommandLimits,
-    /// `limits.outbound_bytes`; 0 is none.
-    pub outbound_bytes: usize,
+    /// For the limits of commands that are not finished.
+    pub settings: LiveSettings,
     /// The commands that were not finished when the last process ended.
     pub unfinished: Vec<Command>,
 }
@@ -91,8 +90,7 @@ pub struct Commands {
     pub(super) recovering: Arc<Mutex<()>>,
     /// nobody waits any more
     is_stopping: Arc<AtomicBool>,
-    /// `limits.outbound_bytes`; 0 is none
-    pub(super) outbound_bytes: usize,
+    pub(super) settings: LiveSettings,
 }
 
 /// An idempotency key: repeated requests with it mean the same command.
@@ -118,7 +116,7 @@ impl Commands {
     pub async fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Result<Self, StoreError> {
         let awaited: Vec<_> = with.unfinished.iter().flat_map(Command::awaited).collect();
         let (journal, store, clock) = (with.journal.clone(), with.store.clone(), with.clock.clone());
-        let (gateways, outbound_bytes) = (with.gateways.clone(), with.outbound_bytes);
+        let (gateways, settings) = (with.gateways.clone(), with.settings.clone());
         let (directory, topics, accounts) = (with.directory.clone(), with.topics.clone(), with.accounts.clone());
         let backplane = with.backplane.clone();
         let dispatcher = CommandDispatcher::new(with);
@@ -139,7 +137,7 @@ impl Commands {
             node_left,
             recovering: Arc::default(),
             is_stopping: Arc::default(),
-            outbound_bytes,
+            settings,
         };
         commands.end_for_deleted(&awaited).await?;
         Ok(commands)

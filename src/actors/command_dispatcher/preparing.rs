@@ -97,7 +97,7 @@ impl Commands {
         behind_down_gateway.sort_unstable();
         let command = order.into_command(self.clock.now());
         // a larger frame would exceed the outbound budget of any target
-        let most = self.outbound_bytes / 2;
+        let most = self.settings.load().limits.outbound_bytes / 2;
         if most > 0 && outbound::command(&command).len() > most {
             return Err(CommandError::TooLarge(most));
         }

@@ -27,7 +27,7 @@ use crate::{
         ids::GatewayId,
     },
     metrics::Context,
-    settings,
+    settings::{self, LiveSettings},
     store::{
         Store, StoreError,
         patience::{self, OutOfPatience},
@@ -105,8 +105,8 @@ pub struct Dependencies {
     pub before: HashMap<GatewayId, Transition>,
     /// `[probes]`
     pub probes: settings::Probes,
-    /// `limits.gateways`; 0 is none.
-    pub most: usize,
+    /// For `limits.gateways`.
+    pub settings: LiveSettings,
     /// Delivers frames to sessions.
     pub relays: Arc<Relays>,
     /// Records the results of probes.
@@ -139,7 +139,7 @@ pub struct Gateways {
     journal: Journal,
     store: Store,
     accounts: Arc<Accounts>,
-    most: usize,
+    settings: LiveSettings,
     /// one change at a time
     changes: Arc<Mutex<()>>,
     /// None without other nodes
@@ -159,7 +159,7 @@ impl Gateways {
             gateways,
             before,
             probes,
-            most,
+            settings,
             relays,
             journal,
             announce,
@@ -174,7 +174,7 @@ impl Gateways {
         let sharing = backplane.map(Sharing::new);
         let monitor = GatewayMonitor::new(gateways, before, probes, board.clone(), neighbours, sharing);
         let monitor = Context::start_in_arbiter(arbiter, |_| monitor);
-        Self { monitor, board, journal, store, accounts, most, changes: Arc::default(), shared }
+        Self { monitor, board, journal, store, accounts, settings, changes: Arc::default(), shared }
     }
 
     /// The gateway with this id.

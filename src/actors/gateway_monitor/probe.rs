@@ -182,6 +182,11 @@ impl Prober {
     }
 }
 
+/// Whether the system lets this process ping with sockets.
+pub fn allows_sockets() -> bool {
+    datagram_socket(ICMP::V4).is_some()
+}
+
 /// A socket that may ping without root. What the library falls back to, a raw socket, would need it.
 fn datagram_socket(kind: ICMP) -> Option<Client> {
     let client = Client::new(&Config::builder().kind(kind).sock_type_hint(Type::DGRAM).build()).ok()?;

@@ -17,10 +17,8 @@ use crate::{
         findings::{self, FoundGateway},
     },
     domain::gateways::{Address, Outcome, Reason, Source, Target},
-    store::{
-        ChangeLimits,
-        tests::{Fixture, start},
-    },
+    settings::built_in,
+    store::tests::{Fixture, start},
 };
 
 /// What probes of each port find; of others that they are answered.
@@ -125,7 +123,7 @@ impl Lab {
 
     async fn with(sharing: Option<Sharing>) -> Self {
         let fixture = Fixture::new().await;
-        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), ChangeLimits::default());
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), built_in().into());
         let (sender, announced) = mpsc::unbounded_channel();
         let neighbours = Neighbours {
             relays: Relays::new(1, &section("limits"), fixture.clock.clone()),

@@ -12,7 +12,8 @@ use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnve
 
 use super::{Flush, JournalWriter, Write};
 use crate::metrics::{Context, METRICS};
-use crate::store::{ChangeLimits, Record, Store, StoreError, patience};
+use crate::settings::LiveSettings;
+use crate::store::{Record, Store, StoreError, patience};
 
 /// The number of waiting records from which on requests that cause more are refused.
 const BEHIND: usize = 100_000;
@@ -92,10 +93,10 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Starts the JournalWriter, which writes to this store and keeps these limits.
-    pub fn start(arbiter: &ArbiterHandle, store: Store, limits: ChangeLimits) -> Self {
+    /// Starts the JournalWriter, which writes to this store and keeps the limits of these settings.
+    pub fn start(arbiter: &ArbiterHandle, store: Store, settings: LiveSettings) -> Self {
         let backlog = Backlog::default();
-        let writer = JournalWriter::new(store, backlog.clone(), limits);
+        let writer = JournalWriter::new(store, backlog.clone(), settings);
         Self { writer: Context::start_in_arbiter(arbiter, |_| writer), backlog }
     }
 

@@ -10,6 +10,7 @@ use crate::{
         ids::{ClientId, GatewayId},
         rooms::{Participant, Placed, RoomChange, RoomOutcome, RoomRefusal},
     },
+    settings::built_in,
     store::{
         GatewayRecord,
         tests::{Fixture, start},
@@ -31,7 +32,7 @@ async fn perform(journal: &Journal) -> Performed<RoomChange> {
 }
 
 fn journal(fixture: &Fixture) -> Journal {
-    Journal::start(&Arbiter::current(), fixture.store.clone(), ChangeLimits::default())
+    Journal::start(&Arbiter::current(), fixture.store.clone(), built_in().into())
 }
 
 #[actix_web::test]

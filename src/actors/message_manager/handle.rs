@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Context,
     protocol::outbound,
-    settings::Settings,
+    settings::LiveSettings,
     store::{Store, StoreError, patience},
 };
 
@@ -42,6 +42,7 @@ pub struct Dependencies {
     pub store: Store,
     pub journal: Recipient<Perform<MessageChange>>,
     pub clock: Clock,
+    pub settings: LiveSettings,
 }
 
 /// Clones are handles of the same MessageManager.
@@ -53,8 +54,7 @@ pub struct Messages {
     backplane: Arc<dyn Backplane>,
     store: Store,
     places: Places,
-    /// `messages.ttl_secs`
-    ttl: Duration,
+    settings: LiveSettings,
 }
 
 /// What a session asks for, while it has to wait until there is room.
@@ -88,18 +88,18 @@ impl fmt::Debug for Messages {
 
 impl Messages {
     /// Starts the MessageManager.
-    pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
         let (directory, relays) = (with.directory.clone(), with.relays.clone());
         let (backplane, store) = (with.backplane.clone(), with.store.clone());
+        let settings = with.settings.clone();
         // what is on its way is named in each query for more
-        let window = match settings.limits.unacknowledged_per_device {
+        let window = match settings.load().limits.unacknowledged_per_device {
             0 => MAX_UNACKNOWLEDGED,
             window => window,
         };
         let manager = MessageManager::new(with, window);
         let manager = Context::start_in_arbiter(arbiter, |_| manager);
-        let ttl = Duration::from_secs(settings.messages.ttl_secs.into());
-        Self { manager, directory, relays, backplane, store, places: Places::default(), ttl }
+        Self { manager, directory, relays, backplane, store, places: Places::default(), settings }
     }
 
     /// With other nodes: stores that a device has a new socket, which is in the Registry. From then on acknowledged messages go
@@ -119,7 +119,7 @@ impl Messages {
 
     /// How long a message may wait if its sender does not say.
     pub fn usual_ttl(&self) -> Duration {
-        self.ttl
+        Duration::from_secs(self.settings.load().messages.ttl_secs.into())
     }
 
     /// Passes on what a session asks for, unless it has to wait.

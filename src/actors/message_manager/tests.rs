@@ -22,6 +22,7 @@ use crate::{
             change::{Accepted, Answered, MessageDecided, MessageRefusal, NewMessage, RecipientPresence, TakenMessage},
         },
     },
+    settings::built_in,
     store::test_store,
 };
 
@@ -44,6 +45,7 @@ impl Scene {
             store,
             journal: changes,
             clock: Clock::default(),
+            settings: built_in().into(),
         };
         Self { manager: Context::start(MessageManager::new(with, 2)), directory, journal, _folder: folder }
     }

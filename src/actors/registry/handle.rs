@@ -22,6 +22,7 @@ use crate::{
         ids::ClientId,
     },
     metrics::Context,
+    settings::LiveSettings,
 };
 
 /// Why a client may not open another socket or stream of events.
@@ -47,8 +48,7 @@ pub struct Dependencies {
     pub neighbours: Neighbours,
     pub journal: Journal,
     pub clock: Clock,
-    /// `limits.connections_per_identity`; 0 is none.
-    pub per_identity: usize,
+    pub settings: LiveSettings,
 }
 
 /// Clones are handles of the same Registry.
@@ -57,7 +57,7 @@ pub struct Clients {
     registry: Addr<Registry>,
     directory: Arc<Directory>,
     backplane: Arc<dyn Backplane>,
-    per_identity: usize,
+    settings: LiveSettings,
 }
 
 impl fmt::Debug for Clients {
@@ -69,11 +69,11 @@ impl fmt::Debug for Clients {
 impl Clients {
     /// Starts the Registry.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
-        let Dependencies { directory, relays, backplane, neighbours, journal, clock, per_identity } = with;
+        let Dependencies { directory, relays, backplane, neighbours, journal, clock, settings } = with;
         let registry =
-            Registry::new(directory.clone(), relays, backplane.clone(), neighbours, journal, clock, per_identity);
+            Registry::new(directory.clone(), relays, backplane.clone(), neighbours, journal, clock, settings.clone());
         let registry = Context::start_in_arbiter(arbiter, |_| registry);
-        Self { registry, directory, backplane, per_identity }
+        Self { registry, directory, backplane, settings }
     }
 
     /// Checks early whether the client may open another socket. [`Clients::connect`] decides.
@@ -81,7 +81,8 @@ impl Clients {
     /// # Errors
     /// The client has reached its limit.
     pub fn check_count(&self, id: ClientId) -> Result<(), ConnectError> {
-        let is_full = self.per_identity > 0 && self.directory.session_count(id) >= self.per_identity;
+        let most = self.settings.load().limits.connections_per_identity;
+        let is_full = most > 0 && self.directory.session_count(id) >= most;
         if is_full { Err(TOO_MANY_SOCKETS.into()) } else { Ok(()) }
     }
 

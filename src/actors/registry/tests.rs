@@ -17,6 +17,7 @@ use crate::{
         accounts::tests::{device, user},
         ids::Role,
     },
+    settings::built_in,
     store::tests::Fixture,
 };
 
@@ -104,8 +105,10 @@ impl Scene {
     }
 
     async fn with(per_identity: usize, backplane: Arc<dyn Backplane>) -> Self {
+        let mut settings = built_in();
+        settings.limits.connections_per_identity = per_identity;
         let fixture = Fixture::new().await;
-        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), crate::store::ChangeLimits::default());
+        let journal = Journal::start(&Arbiter::current(), fixture.store.clone(), built_in().into());
         let (neighbour, other) = (Neighbour::default().start(), Neighbour::default().start());
         let neighbours = Neighbours {
             presence_changed: neighbour.clone().recipient(),
@@ -127,7 +130,7 @@ impl Scene {
             neighbours,
             journal.clone(),
             fixture.clock.clone(),
-            per_identity,
+            settings.into(),
         );
         Self { registry: Context::start(registry), directory, neighbour, journal, fixture }
     }

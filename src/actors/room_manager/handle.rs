@@ -20,11 +20,11 @@ use crate::{
         budget::OverLimit,
         ids::{ClientId, ClientRef, MessageId, RoomId},
         rooms::{
-            Attachment, Message as ChatMessage, Participant, RoomChange, RoomLimit, RoomOutcome, RoomRefusal, RoomRole,
-            Wanted,
+            Attachment, Message as ChatMessage, Participant, RoomChange, RoomOutcome, RoomRefusal, RoomRole, Wanted,
         },
     },
     metrics::Context,
+    settings::LiveSettings,
     store::{RoomView, Store, StoreError, patience},
 };
 
@@ -80,8 +80,8 @@ pub struct Dependencies {
     pub store: Store,
     /// The accounts of members.
     pub accounts: Arc<Accounts>,
-    /// `limits.rooms_per_user`
-    pub limit: RoomLimit,
+    /// For `limits.rooms_per_user`.
+    pub settings: LiveSettings,
     /// The time of events.
     pub clock: Clock,
 }
@@ -93,7 +93,7 @@ pub struct Rooms {
     relays: Arc<Relays>,
     store: Store,
     accounts: Arc<Accounts>,
-    limit: RoomLimit,
+    settings: LiveSettings,
     places: Places,
 }
 
@@ -107,10 +107,10 @@ impl Rooms {
     /// Starts the RoomManager.
     pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
         let (relays, store) = (with.relays.clone(), with.store.clone());
-        let (accounts, limit) = (with.accounts.clone(), with.limit);
+        let (accounts, settings) = (with.accounts.clone(), with.settings.clone());
         let manager = RoomManager::new(with);
         let manager = Context::start_in_arbiter(arbiter, |_| manager);
-        Self { manager, relays, store, accounts, limit, places: Places::default() }
+        Self { manager, relays, store, accounts, settings, places: Places::default() }
     }
 
     /// Creates a room, whose owner is its creator. Returns it as its creator sees it.

@@ -16,8 +16,9 @@ use crate::{
     domain::{
         accounts::{Account, tests::user},
         ids::{MessageId, Role},
-        rooms::{Message as ChatMessage, Room, RoomLimit, Wanted},
+        rooms::{Message as ChatMessage, Room, Wanted},
     },
+    settings::built_in,
     store::{Decided, test_store},
 };
 
@@ -42,7 +43,7 @@ impl Scene {
             backplane: Arc::new(LocalBackplane),
             store,
             accounts,
-            limit: RoomLimit(0),
+            settings: built_in().into(),
             clock,
         };
         let rooms = Rooms::start(&Arbiter::current(), with);

@@ -33,15 +33,13 @@ use crate::{
         ids::{ClientId, TopicId},
         subscriptions::{CannotSubscribe, Subscription},
         topics::{
-            Topic, TopicChange,
-            access::Access,
-            check_subscription,
+            Topic, TopicChange, check_subscription,
             history::{Append, History, HistoryPart, Kept, Retention},
             pattern::{Pattern, has_wildcards},
         },
     },
     metrics::Context,
-    settings::Settings,
+    settings::LiveSettings,
     store::{CreatedTopic, Store, UpdatedTopic},
 };
 
@@ -69,6 +67,7 @@ pub struct Dependencies {
     pub accounts: Arc<Accounts>,
     pub journal: Recipient<Perform<Append>>,
     pub clock: Clock,
+    pub settings: LiveSettings,
 }
 
 /// Clones are handles of the same TopicManager.
@@ -82,12 +81,10 @@ pub struct Topics {
     accounts: Arc<Accounts>,
     clock: Clock,
     known: Arc<KnownTopics>,
-    access: Arc<Access>,
+    settings: LiveSettings,
     places: Places,
     /// for parts of histories in memory
     parts: Arc<Semaphore>,
-    /// `limits.topics_per_client`; 0 is none
-    per_creator: usize,
 }
 
 impl fmt::Debug for Topics {
@@ -98,38 +95,21 @@ impl fmt::Debug for Topics {
 
 impl Topics {
     /// Starts the TopicManager.
-    pub fn start(arbiter: &ArbiterHandle, with: Dependencies, settings: &Settings) -> Self {
-        let Dependencies { directory, relays, backplane, store, accounts, journal, clock } = with;
-        let limits = &settings.limits;
+    pub fn start(arbiter: &ArbiterHandle, with: Dependencies) -> Self {
+        let Dependencies { directory, relays, backplane, store, accounts, journal, clock, settings } = with;
         let is_alone = backplane.incarnation().is_nil();
         let known = Arc::new(KnownTopics::new(store.clone(), (!is_alone).then_some(LOOK)));
-        let wait = Duration::from_secs(settings.sessions.subscription_wait_secs);
         let manager = TopicManager::new(
             directory.clone(),
             relays.clone(),
             backplane.clone(),
             (journal, known.clone(), store.clone()),
             clock.clone(),
-            settings.topics.subscribe.clone(),
-            (limits.subscriptions_per_client, limits.waiting_subscriptions, wait),
+            settings.clone(),
         );
         let manager = Context::start_in_arbiter(arbiter, |_| manager);
         let (places, parts) = (Places::default(), Arc::new(Semaphore::new(catch_up::PARTS)));
-        let (access, per_creator) = (Arc::new(settings.topics.clone()), limits.topics_per_client);
-        Self {
-            manager,
-            directory,
-            relays,
-            backplane,
-            store,
-            accounts,
-            clock,
-            known,
-            access,
-            places,
-            parts,
-            per_creator,
-        }
+        Self { manager, directory, relays, backplane, store, accounts, clock, known, settings, places, parts }
     }
 
     /// Creates a topic.
@@ -143,12 +123,13 @@ impl Topics {
         metadata: Value,
         retention: Option<Retention>,
     ) -> Result<(), TopicError> {
-        if !self.access.create.admit(id, creator) {
+        if !self.settings.load().topics.create.admit(id, creator) {
             return Err(TopicError::NotAllowed(id.clone()));
         }
         let creator = creator.id;
         self.store.charge_stored(creator, id.as_str().len() + metadata.to_string().len())?;
-        match self.store.create_topic(id, creator, metadata, retention, self.per_creator).await? {
+        let per_creator = self.settings.load().limits.topics_per_client;
+        match self.store.create_topic(id, creator, metadata, retention, per_creator).await? {
             CreatedTopic::New => {}
             CreatedTopic::NameTaken => return Err(TopicError::NameTaken),
             CreatedTopic::TooMany => return Err(TopicError::TooMany),
@@ -262,7 +243,7 @@ impl Topics {
         self.known.find(id).await?;
         let subscription = Subscription::Topic(id.clone());
         check_subscription(&subscription, account)?;
-        if !self.access.subscribe.admit_subscription(&subscription, account) {
+        if !self.settings.load().topics.subscribe.admit_subscription(&subscription, account) {
             return Err(TopicError::NotAllowed(id.clone()));
         }
         self.store.topic_history(id.as_str(), since, limit, bytes).await?.ok_or(TopicError::NoHistory)
@@ -352,7 +333,7 @@ impl Topics {
             Err(error) => return Err(error),
         };
         check_subscription(&subscription, account)?;
-        if !self.access.subscribe.admit_subscription(&subscription, account) {
+        if !self.settings.load().topics.subscribe.admit_subscription(&subscription, account) {
             return Err(TopicError::NotAllowed(id.clone()));
         }
         Ok((subscription, history))

@@ -29,6 +29,7 @@ use crate::{
         },
     },
     protocol::{close_code::CloseCode, outbound::StatusEvent},
+    settings::built_in,
     store::{StoreError, test_store},
 };
 
@@ -49,15 +50,16 @@ impl Scene {
         let directory = Arc::new(Directory::default());
         let (journal, changes) = TestJournal::start();
         let (folder, store) = test_store().await;
-        let (backplane, wait) = (Arc::new(LocalBackplane), Duration::from_secs(60));
+        let mut settings = built_in();
+        (settings.limits.subscriptions_per_client, settings.limits.waiting_subscriptions) = (2, 3);
+        settings.sessions.subscription_wait_secs = 60;
         let mut manager = TopicManager::new(
             directory.clone(),
             worker(),
-            backplane,
+            Arc::new(LocalBackplane),
             (changes, Arc::new(KnownTopics::new(store.clone(), None)), store),
             Clock::default(),
-            Rules::default(),
-            (2, 3, wait),
+            settings.into(),
         );
         manager.queue.join = join;
         let manager = Context::start(manager);

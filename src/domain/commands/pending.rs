@@ -99,6 +99,11 @@ impl<S: Socket> PendingCommands<S> {
         Self { usage: Usage::new(limits), ..Self::default() }
     }
 
+    /// The limits of new commands and results from now on.
+    pub fn set_limits(&mut self, limits: CommandLimits) {
+        self.usage.set_limits(limits);
+    }
+
     /// The number of commands that have not ended.
     pub fn count(&self) -> usize {
         self.commands.len()

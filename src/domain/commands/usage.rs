@@ -101,6 +101,11 @@ impl Usage {
         Self { limits, ..Self::default() }
     }
 
+    /// The limits from now on. What is counted already stays.
+    pub fn set_limits(&mut self, limits: CommandLimits) {
+        self.limits = limits;
+    }
+
     /// Targets that have not ended, of both classes.
     #[cfg(test)]
     pub fn targets(&self) -> usize {

@@ -146,7 +146,7 @@ impl EventStream {
         }
         self.checked = Instant::now();
         let (accounts, account) = (&self.broker.accounts, &self.identity.account);
-        if self.broker.settings.auth.expire_live_sockets && self.identity.expires_at <= self.broker.clock.now() {
+        if self.broker.settings.load().auth.expire_live_sockets && self.identity.expires_at <= self.broker.clock.now() {
             return Err(Ended);
         }
         match accounts.confirm(&self.identity).await {
@@ -179,7 +179,7 @@ impl EventStream {
     }
 
     async fn write(&self, event: Bytes) -> Result<(), Ended> {
-        let patience = Duration::from_secs(self.broker.settings.limits.send_timeout_secs);
+        let patience = Duration::from_secs(self.broker.settings.load().limits.send_timeout_secs);
         hand_over(&self.sender, event, patience, || {
             tracing::info!(command = %self.id, "a stream of events that nobody reads is cut");
             self.cutter.cut();

@@ -127,7 +127,7 @@ fn outcome(target: &Target) -> Result<Box<RawValue>, ApiError> {
 
 /// The timeout of targets: the caller does not wait longer.
 fn timeout_secs(broker: &Broker) -> u64 {
-    match broker.settings.limits.command_timeout_secs {
+    match broker.settings.load().limits.command_timeout_secs {
         0 => MAX_WAIT.as_secs(),
         secs => secs.min(MAX_WAIT.as_secs()),
     }

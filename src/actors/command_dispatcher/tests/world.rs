@@ -75,7 +75,7 @@ impl World {
         let relays = Relays::new(1, &settings.limits, Clock::default());
         relays.start_worker(Periods { ping: 60, silence: 600, heartbeat: 60 }).unwrap();
         actix::spawn(delivery::tick::run());
-        let journal = Journal::start(&Arbiter::current(), store.clone(), crate::store::ChangeLimits::default());
+        let journal = Journal::start(&Arbiter::current(), store.clone(), settings.clone().into());
         let directory = Arc::new(Directory::default());
         let commands = start(&directory, &relays, &journal, &store, &settings).await;
         let role = Role::Operator;
@@ -170,8 +170,9 @@ async fn start(
         accounts: accounts.clone(),
         journal: journal.recipient(),
         clock: Clock::default(),
+        settings: settings.clone().into(),
     };
-    let topics = Topics::start(&Arbiter::current(), topics, settings);
+    let topics = Topics::start(&Arbiter::current(), topics);
     let dependencies = Dependencies {
         directory: directory.clone(),
         relays: relays.clone(),
@@ -182,8 +183,7 @@ async fn start(
         journal: journal.clone(),
         store: store.clone(),
         clock: Clock::default(),
-        limits: settings.limits.commands(),
-        outbound_bytes: settings.limits.outbound_bytes,
+        settings: settings.clone().into(),
         unfinished: store.unfinished_commands(None).await.unwrap(),
     };
     Commands::start(&Arbiter::current(), dependencies).await.unwrap()
@@ -201,7 +201,7 @@ fn no_gateways(
         gateways: Vec::new(),
         before: HashMap::new(),
         probes: settings.probes.clone(),
-        most: 0,
+        settings: settings.clone().into(),
         relays: relays.clone(),
         journal: journal.clone(),
         announce: topics.recipient(),

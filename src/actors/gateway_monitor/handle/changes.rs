@@ -42,7 +42,8 @@ impl Gateways {
         if id.is_some_and(|id| self.board.get(id).is_some()) {
             return Err(GatewayError::IdTaken);
         }
-        if self.most > 0 && self.board.len() >= self.most {
+        let most = self.settings.load().limits.gateways;
+        if most > 0 && self.board.len() >= most {
             return Err(GatewayError::TooMany);
         }
         self.check_parent(id, parent_id)?;
@@ -116,6 +117,36 @@ impl Gateways {
         self.monitor.send(Remove(id)).await?;
         self.changed();
         self.known_everywhere(turn).await;
+        Ok(())
+    }
+
+    /// The gateways of the configuration are these from now on. Others that were there are removed with their history.
+    ///
+    /// # Errors
+    /// One of them has an id that a gateway has got over HTTP; then nothing changes. Or the database failed.
+    pub async fn reconfigure(&self, configured: Vec<Gateway>) -> Result<(), GatewayError> {
+        let _turn = self.turn().await?;
+        self.catch_up().await?;
+        let known = |id| self.board.get(id).map(|known| Gateway::clone(&known.gateway));
+        let is_taken = |gateway: &Gateway| known(gateway.id).is_some_and(|known| known.source == Source::Api);
+        if configured.iter().any(is_taken) {
+            return Err(GatewayError::IdTaken);
+        }
+        if let Some(highest) = configured.iter().map(|gateway| gateway.id).max() {
+            self.store.reserve_gateway_ids(highest).await?;
+        }
+        let is_gone = |known: &GatewayState| {
+            let gateway = &known.gateway;
+            gateway.source == Source::Config && configured.iter().all(|one| one.id != gateway.id)
+        };
+        for known in self.board.all().into_iter().filter(|known| is_gone(known)) {
+            self.monitor.send(Remove(known.gateway.id)).await?;
+        }
+        for gateway in configured {
+            if known(gateway.id).as_ref() != Some(&gateway) {
+                self.monitor.send(Put(gateway)).await?;
+            }
+        }
         Ok(())
     }
 

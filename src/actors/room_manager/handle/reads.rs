@@ -11,6 +11,7 @@ use super::{
 use crate::{
     domain::{
         ids::{ClientId, ClientRef, RoomId},
+        rooms::RoomLimit,
         rooms::{History, Member, Participant, RoomRefusal},
     },
     store::{Page, RoomView, StoreError},
@@ -72,7 +73,8 @@ impl Rooms {
     /// The reason of a refusal, or a failure.
     pub async fn check_join(&self, room: RoomId, client: ClientId) -> Result<(), RoomError> {
         let (_, member) = self.store.room(room, client).await?.ok_or(RoomRefusal::NoSuchRoom)?;
-        if member.is_none() && !self.limit.allows_joining(self.store.count_rooms_joined(client).await?) {
+        let limit = RoomLimit(self.settings.load().limits.rooms_per_user);
+        if member.is_none() && !limit.allows_joining(self.store.count_rooms_joined(client).await?) {
             return Err(RoomRefusal::TooManyRooms.into());
         }
         Ok(())

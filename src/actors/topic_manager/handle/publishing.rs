@@ -44,7 +44,7 @@ impl Topics {
     ) -> Published {
         let found = self.known.find(&topic).await?;
         found.check_publisher(account)?;
-        if !self.access.publish.admit(&topic, account) {
+        if !self.settings.load().topics.publish.admit(&topic, account) {
             return Err(TopicError::NotAllowed(topic));
         }
         let place = match found.history {
@@ -152,7 +152,8 @@ impl Topics {
 
     /// Whether the rules of the configuration let the session's client publish.
     fn admits(&self, publish: &Publish) -> bool {
-        let rules = &self.access.publish;
+        let settings = self.settings.load();
+        let rules = &settings.topics.publish;
         rules.are_none() || publish.session.account().is_some_and(|account| rules.admit(&publish.topic, &account))
     }
 

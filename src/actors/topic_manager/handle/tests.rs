@@ -67,17 +67,17 @@ impl Backplane for OtherNodes {
 }
 
 fn topics(store: &Store, accounts: &Arc<Accounts>, backplane: impl Backplane) -> Topics {
-    let (directory, settings) = (Arc::new(Directory::default()), settings::built_in());
     let dependencies = Dependencies {
-        directory,
+        directory: Arc::new(Directory::default()),
         relays: worker(),
         backplane: Arc::new(backplane),
         store: store.clone(),
         accounts: accounts.clone(),
         journal: TestJournal::start().1,
         clock: Clock::default(),
+        settings: settings::built_in().into(),
     };
-    Topics::start(&Arbiter::current(), dependencies, &settings)
+    Topics::start(&Arbiter::current(), dependencies)
 }
 
 #[actix_web::test]

@@ -1,0 +1,123 @@
+//! The settings as they are in effect, for people: each key with the layer that set it, secrets hidden.
+
+use toml::Value;
+
+use super::layers::{Flags, Layers, SettingsError, read};
+
+/// The layer of keys that no other layer sets.
+pub const BUILT_IN: &str = "default";
+
+/// The keys whose values are secrets. URLs are shown without their credentials, others not at all.
+const SECRETS: [&str; 4] = ["storage.database_url", "auth.secret", "redis.url", "redis.password"];
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+
+/// A key with its value and where that comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explained {
+    /// `section.key`, or `gateways`
+    pub key: String,
+    /// without secrets
+    pub value: Value,
+    /// the file, the variable or the flag that set it, or [`BUILT_IN`]
+    pub layer: String,
+}
+
+/// All settings in the order of `config/default.toml`. They are checked as at the start of a broker.
+///
+/// # Errors
+/// The first wrong key or value, and its layer.
+pub fn explain(flags: &Flags) -> Result<Vec<Explained>, SettingsError> {
+    let layers = read(flags)?;
+    let explained = of(&layers);
+    layers.finish()?;
+    Ok(explained)
+}
+
+fn of(layers: &Layers) -> Vec<Explained> {
+    let keys = Layers::keys();
+    let explained = keys.into_iter().filter_map(|key| {
+        let value = layers.value(&key)?;
+        let value = if SECRETS.contains(&key.as_str()) { hidden(value) } else { value.clone() };
+        let layer = layers.origin(&key).unwrap_or(BUILT_IN).to_owned();
+        Some(Explained { key, value, layer })
+    });
+    explained.collect()
+}
+
+/// A secret as it is shown. An empty one is no secret.
+fn hidden(value: &Value) -> Value {
+    let text = value.as_str().unwrap_or(HIDDEN);
+    let shown: Vec<_> = match text {
+        "" => Vec::new(),
+        text if text.contains("://") => text.split(',').map(without_credentials).collect(),
+        _ => vec![HIDDEN.to_owned()],
+    };
+    Value::String(shown.join(","))
+}
+
+/// A URL without its user, password and parameters. A password may have any characters, so all before the last `@` is hidden.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    let rest = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, place)| format!("{HIDDEN}@{place}"));
+    match rest.split_once('?') {
+        Some((place, _)) => format!("{scheme}://{place}?{HIDDEN}"),
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::layers::Layers;
+
+    fn shown(key: &str, value: &str) -> String {
+        let mut layers = Layers::new();
+        layers.set_text(key, value, "environment").unwrap();
+        let all = of(&layers);
+        let found = all.into_iter().find(|explained| explained.key == key).unwrap();
+        assert_eq!(found.layer, "environment");
+        found.value.as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn each_key_is_shown_with_the_layer_that_set_it() {
+        let mut layers = Layers::new();
+        layers.set_text("limits.body_bytes", "7", "my.toml").unwrap();
+        let all = of(&layers);
+        assert_eq!(all[0].key, "gateways");
+        let changed: Vec<_> = all.iter().filter(|explained| explained.layer != BUILT_IN).collect();
+        assert_eq!(
+            changed,
+            [&Explained { key: "limits.body_bytes".into(), value: Value::Integer(7), layer: "my.toml".into() }]
+        );
+    }
+
+    #[test]
+    fn secrets_are_hidden_and_what_is_no_secret_is_not() {
+        assert_eq!(shown("auth.secret", "0123456789"), "***");
+        assert_eq!(shown("auth.secret", ""), "");
+        assert_eq!(shown("redis.password", "x"), "***");
+        let database = "storage.database_url";
+        assert_eq!(shown(database, "postgres://me:p@ss/w?rd@db:5432/name"), "postgres://***@db:5432/name");
+        assert_eq!(shown(database, "postgres://db/name?password=p@ss"), "postgres://***@ss");
+        assert_eq!(shown(database, "postgres://db/name?password=pass"), "postgres://db/name?***");
+        assert_eq!(shown(database, "sqlite:///./file.db"), "sqlite:///./file.db");
+        assert_eq!(shown("redis.url", "redis://:a@one,rediss://two"), "redis://***@one,rediss://two");
+        assert_eq!(shown("redis.host", "cache"), "cache");
+    }
+
+    #[test]
+    fn the_hidden_keys_are_those_of_secrets() {
+        const MARK: &str = "a-value-to-look-for";
+        for key in Layers::keys() {
+            let mut layers = Layers::new();
+            if layers.set_text(&key, MARK, "test").is_err() {
+                continue; // not a text
+            }
+            let Ok(settings) = layers.settings() else { continue };
+            assert_eq!(!format!("{settings:?}").contains(MARK), SECRETS.contains(&key.as_str()), "{key}");
+        }
+    }
+}
