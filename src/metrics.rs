@@ -11,6 +11,7 @@
 mod table;
 pub mod connections;
 mod context;
+pub mod errors;
 pub mod labels;
 mod process;
 pub mod traffic;

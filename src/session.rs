@@ -40,11 +40,11 @@ use crate::{
         ids::{ClientId, RoomId},
         rooms::Wanted,
     },
-    metrics::{self, METRICS, connections::OpenConnection},
+    metrics::{self, connections::OpenConnection, errors::error_frame},
     protocol::{
         close_code::{self, CloseCode},
         error_code::ErrorCode,
-        outbound::{self, About},
+        outbound::About,
         wire::{self, Opcode},
     },
     state::Broker,
@@ -184,8 +184,7 @@ impl Session {
     }
 
     fn error(&self, code: ErrorCode, text: &str, about: About<'_>) {
-        METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
-        self.send(&outbound::error(code, text, about, self.now()));
+        self.send(&error_frame(code, text, about, self.now()));
     }
 
     /// Answers that a token identifies nobody. If the server failed, the cause goes to the log, since the frame does not tell.

@@ -62,7 +62,7 @@ use crate::{
         commands::{Cancelled, Command, CommandsForOthers, PendingCommands, Recovered, Socket, recover},
         ids::{ClientId, CommandId},
     },
-    metrics::{self, Context, Measured},
+    metrics::{self, Context, METRICS, Measured},
     protocol::outbound,
     settings::LiveSettings,
     store::{Record, Store},
@@ -150,6 +150,7 @@ impl CommandDispatcher {
         if command.finished_at.is_none() {
             let deliver_by = deliver_by(&command, self.clock.now());
             self.pending.insert(command, deliver_by, Instant::now());
+            METRICS.commands_under_way.set(self.pending.count() as i64);
         }
     }
 

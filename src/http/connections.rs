@@ -328,11 +328,11 @@ pub(super) fn begin(request: &ServiceRequest) -> Result<Option<Busy>, ApiError> 
     let Some(Connection(connection)) = request.conn_data::<Connection>() else {
         // a closed connection may have sent a request before
         let is_closed = request.conn_data::<Closed>().is_some();
-        return if is_closed { Err(ApiError::AtLimit("open files, or limits.connections")) } else { Ok(None) };
+        return if is_closed { Err(ApiError::AtLimit("limits.connections")) } else { Ok(None) };
     };
     let about_health = matches!(request.path().trim_end_matches('/'), "/healthz" | "/readyz");
     match connection.refusal {
-        Some(Refusal::Full) if !about_health => return Err(ApiError::AtLimit("open files, or limits.connections")),
+        Some(Refusal::Full) if !about_health => return Err(ApiError::AtLimit("limits.connections")),
         Some(Refusal::Address) if !about_health => {
             return Err(ApiError::too_many("limits.connections_per_address", 10));
         }

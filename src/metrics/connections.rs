@@ -5,27 +5,40 @@ use super::{
     labels::{ClosedBy, Dialect, Label},
 };
 
-/// Counts a connection as open until it is dropped.
+/// Counts a connection as open, from the answer to its handshake until it is dropped.
 #[derive(Debug)]
-pub struct OpenConnection(Dialect);
+pub struct OpenConnection {
+    dialect: Dialect,
+    is_open: bool,
+}
 
 impl OpenConnection {
-    /// A connection is opened.
+    /// A connection whose handshake is not answered yet.
     pub fn new(dialect: Dialect) -> Self {
-        METRICS.connections_opened_total.with_label_values(&[dialect.as_str()]).inc();
-        METRICS.connections.with_label_values(&[dialect.as_str()]).inc();
-        Self(dialect)
+        Self { dialect, is_open: false }
+    }
+
+    /// The handshake is accepted.
+    pub fn opened(&mut self) {
+        METRICS.connections_opened_total.with_label_values(&[self.dialect.as_str()]).inc();
+        METRICS.connections.with_label_values(&[self.dialect.as_str()]).inc();
+        self.is_open = true;
     }
 
     /// It speaks another protocol from now on, since its client has authenticated.
     pub fn moved_to(&mut self, dialect: Dialect) {
-        METRICS.connections.with_label_values(&[self.0.as_str()]).dec();
-        METRICS.connections.with_label_values(&[dialect.as_str()]).inc();
-        self.0 = dialect;
+        if self.is_open {
+            METRICS.connections.with_label_values(&[self.dialect.as_str()]).dec();
+            METRICS.connections.with_label_values(&[dialect.as_str()]).inc();
+        }
+        self.dialect = dialect;
     }
 
-    /// It has ended: who has closed it, with which code.
+    /// It has ended: who has closed it, with which code. A handshake that was refused is no connection.
     pub fn ended(&self, by: ClosedBy, code: u16) {
+        if !self.is_open {
+            return;
+        }
         let known = match (by, code) {
             // clients may send thousands of codes
             (ClosedBy::Client, ..1000 | 1015..) => "other".to_owned(),
@@ -37,6 +50,8 @@ impl OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        METRICS.connections.with_label_values(&[self.0.as_str()]).dec();
+        if self.is_open {
+            METRICS.connections.with_label_values(&[self.dialect.as_str()]).dec();
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     actors::message_manager::{MessageError, UnderWay},
     clock::Clock,
     delivery::Outbox,
+    metrics::errors::error_frame,
     protocol::outbound::{self, About},
 };
 
@@ -110,7 +111,7 @@ async fn give_receipts(forwards: Rc<Forwards>, outbox: Rc<Outbox>, clock: Clock)
 /// The frame that says why a message is not delivered.
 fn refused(error: &MessageError, msgid: &str, now: DateTime<Utc>) -> String {
     let (code, text) = error.told();
-    outbound::error(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
+    error_frame(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
 }
 
 impl Waiting {

@@ -112,6 +112,7 @@ pub async fn accept(
         broker.gateways.watch(outbox.handle().clone());
     }
     let mut response = ws::handshake(request).map_err(|_| NO_HANDSHAKE)?;
+    session.counted.opened();
     let frame_bytes = broker.settings.load().limits.frame_bytes;
     let codec = Codec::new().max_size(if frame_bytes == 0 { usize::MAX } else { frame_bytes });
     let guard = Guard::new(take_payload(), outbox.clone(), &broker.settings.load().limits, broker.clock.clone());

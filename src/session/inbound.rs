@@ -20,12 +20,13 @@ use crate::{
     clock::Clock,
     delivery::{Outbox, tick},
     domain::rate_limit::TokenBucket,
+    metrics::errors::error_frame,
     metrics::{self, traffic},
     protocol::{
         close_code::{CloseCode, NO_CODE},
         error_code::ErrorCode,
         inspect::{Head, Inspector},
-        outbound::{self, About},
+        outbound::About,
     },
     settings::Limits,
 };
@@ -111,7 +112,7 @@ impl Guard {
         }
         self.warned = true;
         let text = "Rate limit exceeded, slow down (limits.frames_per_second)";
-        let error = outbound::error(ErrorCode::RateLimited, text, About::default(), self.clock.now());
+        let error = error_frame(ErrorCode::RateLimited, text, About::default(), self.clock.now());
         self.outbox.text(&[error.as_bytes()]);
         Ok(())
     }

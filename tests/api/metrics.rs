@@ -90,6 +90,16 @@ async fn metrics_count_what_clients_do() {
     next_of_type(&mut socket, "delivery_update").await;
     shows(&reader, r#"acknowledged_messages_ended_total{state="delivered"}"#, 1).await;
 
+    let absent = json!({ "to": uuid::Uuid::new_v4(), "msgid": "3", "content": "Hello!" });
+    socket.send_text(absent.to_string()).await.unwrap();
+    next_of_type(&mut socket, "error").await;
+    shows(&reader, r#"error_frames_total{code="recipient_not_connected"}"#, 1).await;
+
+    // a handshake that is refused is no connection
+    let opened = r#"connections_opened_total{dialect="device"}"#;
+    assert!(other_client.connect("/ws/room/77").await.is_err());
+    shows(&reader, opened, 2).await;
+
     let command = json!({ "method": "GET", "url": "/status" });
     let path = format!("/send-command/{}", device.uuid);
     let (answered, _) = tokio::join!(post(&operator, &path, command), reply(&mut socket, json!("fine")));
@@ -108,6 +118,18 @@ async fn metrics_count_what_clients_do() {
     other_socket.close().await.unwrap();
     shows(&reader, r#"connections_closed_total{by="client",code="1000"}"#, 1).await;
     shows(&reader, r#"connections{dialect="device"}"#, 1).await;
+}
+
+#[tokio::test]
+async fn commands_that_wait_are_counted_after_a_start_as_well() {
+    let mut broker = Broker::with().alone("metrics of one node").start().await;
+    let operator = broker.user("operator", "operator").await;
+    let (_, device) = broker.device("offline").await;
+    let command = json!({ "target": device.uuid, "method": "GET", "url": "/", "deliver_within_secs": 600 });
+    assert_eq!(post(&operator, "/api/commands", command).await.0, 202);
+    shows(&broker.client(), "commands_under_way", 1).await;
+    let broker = broker.kill().await.start().await;
+    shows(&broker.client(), "commands_under_way", 1).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::{
             deliveries::{Admission, OnWay},
         },
     },
+    metrics::errors::error_frame,
     metrics::{self, Context, METRICS},
     protocol::outbound::{self, About},
     store::StoreError,
@@ -63,9 +64,8 @@ impl MessageManager {
             Ok(accepted) => outbound::accepted(msgid, accepted.state, accepted.expires_at, now),
             Err(error) => {
                 let (code, text) = error.told();
-                METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
                 metrics::refused_for(error.limit());
-                outbound::error(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
+                error_frame(code, &text, About { msgid: Some(msgid), ..About::default() }, now)
             }
         };
         self.relays.deliver(session, &[frame.as_bytes()]);
@@ -88,7 +88,7 @@ impl MessageManager {
             }
             Err(error) => {
                 let (code, text) = error.told();
-                outbound::error(code, text, About { msgid: Some(msgid), ..About::default() }, now)
+                error_frame(code, text, About { msgid: Some(msgid), ..About::default() }, now)
             }
         };
         if let Some(session) = session {
@@ -168,6 +168,7 @@ impl MessageManager {
     fn told_late(&mut self, change: &MessageChange, decided: MessageDecided, context: &mut Context<Self>) {
         match (change, decided) {
             (MessageChange::Accept(message), MessageDecided::Accepted(Ok(accepted))) if !accepted.is_known => {
+                METRICS.acknowledged_messages_accepted_total.inc();
                 self.note_expiry(Some(accepted.expires_at));
                 self.deliveries.wait(message.to);
                 self.ring_recipient(message.to);

@@ -13,10 +13,11 @@ use crate::{
         subscriptions::{Audience, Location},
     },
     metrics::METRICS,
+    metrics::errors::error_frame,
     protocol::{
         chat::{self, ParticipantEvent, Presence},
         close_code::CloseCode,
-        outbound::{self, About},
+        outbound::About,
         wire,
     },
 };
@@ -192,5 +193,5 @@ fn refused(refusal: RoomRefusal, change: &RoomChange, now: DateTime<Utc>) -> Str
         (RoomRefusal::NoSuchRoom, Some(room)) => format!("Room {room} does not exist"),
         _ => refusal.to_string(),
     };
-    outbound::error(refusal.into(), &text, About { room_id: room, ..About::default() }, now)
+    error_frame(refusal.into(), &text, About { room_id: room, ..About::default() }, now)
 }

@@ -21,6 +21,7 @@ use crate::{
         ids::{ClientId, TopicId},
         topics::history::{Append, AppendRefusal, Appended, Kept},
     },
+    metrics::errors::error_frame,
     metrics::{self, Context, METRICS},
     protocol::{
         outbound::{self, About},
@@ -112,10 +113,9 @@ impl TopicManager {
 
     fn tell_error(&mut self, session: &SessionHandle, topic: &TopicId, msgid: &str, error: &TopicError) {
         let (code, text) = error.told(topic.as_str());
-        METRICS.error_frames_total.with_label_values(&[code.as_str()]).inc();
         metrics::refused_for(error.limit());
         let about = About { msgid: Some(msgid), topic_id: Some(topic.as_str()), room_id: None };
-        self.receipts.tell(session, Told::Text(outbound::error(code, &text, about, self.clock.now())));
+        self.receipts.tell(session, Told::Text(error_frame(code, &text, about, self.clock.now())));
     }
 
     /// Delivers a publication, and the receipt to its sender.

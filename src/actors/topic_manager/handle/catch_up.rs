@@ -13,6 +13,7 @@ use crate::{
         },
         topics::history::Beginning,
     },
+    metrics::errors::error_frame,
     protocol::outbound,
     store::StoreError,
 };
@@ -189,7 +190,7 @@ impl Topics {
             }
             let (code, text) = error.told(topic.as_str());
             let about = outbound::About { topic_id: Some(topic.as_str()), ..outbound::About::default() };
-            self.relays.deliver(session, &[outbound::error(code, &text, about, self.clock.now()).as_bytes()]);
+            self.relays.deliver(session, &[error_frame(code, &text, about, self.clock.now()).as_bytes()]);
         }
     }
 
