@@ -24,6 +24,7 @@ mod broker;
 mod changes;
 mod commands;
 mod connection;
+mod copy;
 mod counters;
 mod devices;
 mod error;
@@ -53,6 +54,7 @@ use tokio::sync::Notify;
 pub use broker::ServingBroker;
 pub use changes::{ChangeLimits, Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, CommandStanding, KeyedCommand, StoredProgress};
+pub use copy::check_copy;
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow};
 pub use error::StoreError;
 pub use gateways::{
@@ -61,7 +63,7 @@ pub use gateways::{
 };
 pub use leases::LEASE;
 pub use location::Location;
-pub use lock::{DatabaseLock, Sharing};
+pub use lock::{DatabaseLock, Sharing, lock_file};
 pub use messages::{MessageFilter, QueueSummary};
 pub use records::Record;
 pub use rooms::{Page, RecordedEvent, RoomView, changes::Decided};

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{ConfigArguments, start_logging};
 use crate::{
-    app::bootstrap,
+    app::{bootstrap, restored},
     domain::passwords::PasswordRules,
     settings::{Settings, Storage},
     store::{DatabaseLock, Location, Sharing, Store, StoreError},
@@ -25,6 +25,8 @@ pub(super) struct Database {
     password_rules: PasswordRules,
     /// the data directory, unless the database was given by URL
     data_dir: Option<PathBuf>,
+    /// the folder of the broker's secret
+    pub(super) secrets_dir: PathBuf,
 }
 
 impl Database {
@@ -35,6 +37,7 @@ impl Database {
         let settings = config.load(None)?;
         start_logging(&settings.log)?;
         let location = Location::of(&settings.storage)?;
+        restored::finish_unlocked(&settings.storage.data_dir)?;
         check(&settings, &location, data_dir_given, create)?;
         if create && settings.storage.database_url.is_empty() {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
@@ -42,8 +45,9 @@ impl Database {
         let store = Store::connect(&settings.storage).await?;
         let password_rules = settings.auth.password_rules();
         let Storage { data_dir, database_url, .. } = settings.storage;
+        let secrets_dir = data_dir.clone();
         let data_dir = database_url.is_empty().then_some(data_dir);
-        Ok(Self { store, location, password_rules, data_dir })
+        Ok(Self { store, location, password_rules, data_dir, secrets_dir })
     }
 
     /// The rules for new passwords: those of the broker that serves the database, or served it last, together with those in

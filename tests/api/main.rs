@@ -12,6 +12,7 @@ mod support;
 
 mod accounts;
 mod acknowledged;
+mod backup;
 mod bench;
 mod bounds;
 mod clock_steps;
@@ -57,3 +58,4 @@ mod topic_history;
 mod topic_patterns;
 mod topics;
 mod trust;
+mod upgrade;
