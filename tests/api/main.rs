@@ -13,6 +13,7 @@ mod support;
 mod accounts;
 mod acknowledged;
 mod backup;
+mod backup_page;
 mod bench;
 mod bounds;
 mod clock_steps;
