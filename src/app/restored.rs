@@ -30,6 +30,9 @@ const COMPLETE: &str = "restored";
 /// The same, when all have been replaced.
 const DONE: &str = "restored-done";
 
+/// In the folder of new files: the one that is just put in its place.
+const LINK: &str = "link";
+
 /// Before the name of a folder to which files are still added.
 const BEGUN: &str = "restoring-";
 
@@ -75,6 +78,8 @@ pub fn replace(dir: &Path, new: TempDir, time: &str) -> anyhow::Result<Option<Pa
     if is_any {
         sync(&before)?;
     }
+    // what would fail later is found now
+    fs::hard_link(new.path().join(DATABASE), new.path().join(LINK)).context("the file system has no hard links")?;
     sync(new.path())?;
     fs::rename(new.path(), dir.join(COMPLETE)).with_context(|| format!("cannot rename {}", new.path().display()))?;
     // it has another name now, and is not to be removed
@@ -115,7 +120,7 @@ fn exchange(dir: &Path) -> io::Result<()> {
             let (from, to) = (new.join(name), dir.join(name));
             if from.exists() {
                 // so that it is still in the folder when it is here, too
-                let linked = new.join("link");
+                let linked = new.join(LINK);
                 remove(&linked)?;
                 fs::hard_link(&from, &linked)?;
                 fs::rename(&linked, &to)?;

@@ -248,6 +248,44 @@ async fn who_knows_later_numbers_than_a_restored_broker_misses_nothing_of_it() {
 }
 
 #[tokio::test]
+async fn what_was_changed_after_a_backup_is_as_it_was_before() {
+    let mut broker = embedded().start().await;
+    let admin = broker.admin().await;
+    broker.user("alice", "user").await;
+    let mut alice = broker.client();
+    let login = within(alice.login("alice", "password of alice")).await.unwrap();
+    let (pump, device) = broker.device("pump").await;
+    let message = json!({ "to": device.uuid, "msgid": "1", "content": "again", "acknowledge": true });
+    assert_eq!(post(&admin, "/api/messages", message).await.0, 200);
+    let backup = broker.setup().dir().join("backup.tar");
+    succeeded(&broker.command(&["backup", backup.to_str().unwrap()], ""));
+    let newer = within(broker.client().refresh(&login.refresh_token)).await.unwrap();
+    let (later, _) = broker.device("later").await;
+    let mut socket = within(pump.connect("/ws")).await.unwrap();
+    while next(&mut socket).await["msgid"] != "1" {}
+    socket.send_text(json!({ "type": "ack", "msgid": "1" }).to_string()).await.unwrap();
+    next_of_type(&mut socket, "ack_received").await;
+    succeeded(&broker.command(&["user", "set-password", "admin", "--password-stdin"], "another one of admin"));
+    let mut setup = broker.kill().await;
+    succeeded(&setup.run(&["restore", "--force", backup.to_str().unwrap()], ""));
+
+    let mut broker = setup.start().await;
+    let client = broker.client();
+    let me = async |token: &str| get(&client.with_token(token), "/api/users/me").await.0;
+    // the password, and with it the tokens, are those of before
+    assert_eq!(me(admin.token().unwrap()).await, 200);
+    broker.admin().await;
+    assert_eq!((me(&login.access_token).await, me(&newer.access_token).await), (200, 200));
+    assert_eq!(get(&client.with_token(later.token().unwrap()), "/protected/").await.0, 401);
+    // a token of before that would be good again cannot be used beside the one that came after it
+    for token in [&newer.refresh_token, &login.refresh_token] {
+        assert_eq!(post(&client, "/auth/refresh", json!({ "refresh_token": token })).await.0, 401);
+    }
+    let mut socket = within(client.with_token(pump.token().unwrap()).connect("/ws")).await.unwrap();
+    while next(&mut socket).await["msgid"] != "1" {}
+}
+
+#[tokio::test]
 async fn a_backup_is_a_tar_archive_of_a_data_directory() {
     let mut broker = embedded().start().await;
     let admin = broker.admin().await;

@@ -1,7 +1,7 @@
 //! Data of earlier versions: it is served by this one, and survives migrations in both directions.
 //!
-//! `tests/fixtures` has a database of each state of the schema that was used, as SQL, named after its last migration, and beside it
-//! what its broker answered. `scripts/upgrade-fixture` makes those of the present state.
+//! `tests/fixtures` has a database of each state of the schema that was released, as SQL for SQLite and for PostgreSQL, named after its
+//! last migration, and beside it what its broker answered. `scripts/upgrade-fixture` makes those of the present state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use switchboard::client::{Client, Connection};
 use uuid::Uuid;
 
 use crate::support::{
-    Broker, ChangeBroker, Output, SteppedClock, answer, chat::Person, delete, get, next, next_of_type,
+    Broker, ChangeBroker, Output, SteppedClock, answer, chat::Person, create_database, delete, get, next, next_of_type,
     no_command_is_left, own_address, post, reply, until, within,
 };
 
@@ -27,13 +27,45 @@ const SECRET: &str = "the secret of brokers that make fixtures";
 /// Tables without rows while one broker alone serves the database.
 const OF_SEVERAL_NODES: [&str; 2] = ["leases", "room_events"];
 
+/// The PostgreSQL server, if it is that that is tested.
+fn server() -> Option<String> {
+    std::env::var("SWITCHBOARD_TEST_POSTGRES").ok()
+}
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// The databases of this kind, oldest first.
+fn databases(ending: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
+    let mut some: Vec<_> = all.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
+    assert!(!some.is_empty(), "no {ending}");
+    some.sort();
+    some
+}
+
+/// How the name of a database ends.
+fn ending() -> &'static str {
+    if server().is_some() { ".postgres.sql" } else { ".sqlite.sql" }
 }
 
 /// A broker with an embedded database, whatever the others have.
 fn embedded() -> ChangeBroker {
     Broker::with().env("DATABASE_URL", "").env("SECRET_KEY", SECRET)
+}
+
+/// A broker that has not been started, and its empty database.
+async fn empty() -> (ChangeBroker, DatabaseConnection) {
+    let Some(server) = server() else {
+        let mut setup = embedded();
+        let data = setup.dir().join("data");
+        fs::create_dir(&data).unwrap();
+        return (setup, open(&data.join("switchboard.db")).await);
+    };
+    let url = create_database(&server).await;
+    let setup = Broker::with().alone("its rows are those of one node").env("SECRET_KEY", SECRET);
+    (setup.env("DATABASE_URL", &url), Database::connect(url).await.unwrap())
 }
 
 fn succeeded(output: &Output) -> &str {
@@ -47,7 +79,7 @@ async fn open(file: &Path) -> DatabaseConnection {
 
 /// The first column of what a query finds, as text.
 async fn texts(database: &DatabaseConnection, query: String) -> Vec<String> {
-    let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, query)).await.unwrap();
+    let rows = database.query_all_raw(Statement::from_string(database.get_database_backend(), query)).await.unwrap();
     rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
@@ -55,20 +87,32 @@ async fn texts(database: &DatabaseConnection, query: String) -> Vec<String> {
 type Columns = BTreeMap<String, Vec<String>>;
 
 async fn columns(database: &DatabaseConnection) -> Columns {
+    let is_postgres = database.get_database_backend() == DbBackend::Postgres;
+    let tables = if is_postgres {
+        "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'"
+    } else {
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    };
     let mut columns = Columns::new();
-    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
     for table in texts(database, tables.to_owned()).await {
-        let of_table = texts(database, format!("SELECT name FROM pragma_table_info('{table}')")).await;
-        columns.insert(table, of_table);
+        let names = if is_postgres {
+            format!(
+                "SELECT column_name::text FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
+            )
+        } else {
+            format!("SELECT name FROM pragma_table_info('{table}')")
+        };
+        columns.insert(table, texts(database, names).await);
     }
     columns
 }
 
 /// Each row as SQL values, by table.
 async fn rows(database: &DatabaseConnection, columns: &Columns) -> BTreeMap<String, BTreeSet<String>> {
+    let quote = if database.get_database_backend() == DbBackend::Postgres { "quote_nullable" } else { "quote" };
     let mut all = BTreeMap::new();
     for (table, columns) in columns {
-        let values: Vec<_> = columns.iter().map(|column| format!("quote(\"{column}\")")).collect();
+        let values: Vec<_> = columns.iter().map(|column| format!("{quote}(\"{column}\")")).collect();
         let query = format!("SELECT {} FROM \"{table}\"", values.join(" || ', ' || "));
         all.insert(table.clone(), texts(database, query).await.into_iter().collect());
     }
@@ -76,7 +120,19 @@ async fn rows(database: &DatabaseConnection, columns: &Columns) -> BTreeMap<Stri
 }
 
 /// The whole database as SQL.
-async fn dump(database: &DatabaseConnection) -> String {
+async fn dump(setup: &mut ChangeBroker, database: &DatabaseConnection) -> String {
+    if database.get_database_backend() == DbBackend::Postgres {
+        let dump = "pg_dump --inserts --no-owner --no-privileges \"$DATABASE_URL\"";
+        let output = setup.command_of("sh", &["-c", dump]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        // without comments, and settings of a session
+        let is_part = |line: &&str| {
+            !line.is_empty()
+                && !["--", "\\", "SET ", "SELECT pg_catalog.set_config"].iter().any(|start| line.starts_with(start))
+        };
+        return text.lines().filter(is_part).collect::<Vec<_>>().join("\n") + "\n";
+    }
     let schema = "SELECT sql || ';' FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY type = 'index', name";
     let mut text = "PRAGMA foreign_keys = OFF;\nBEGIN;\n".to_owned();
     text += &texts(database, schema.to_owned()).await.join("\n");
@@ -113,29 +169,21 @@ fn has(answer: &Value, expected: &Value) -> bool {
 
 #[tokio::test]
 async fn data_of_each_earlier_version_is_served_and_survives_migrations_in_both_directions() {
-    let mut count = 0;
-    for entry in fs::read_dir(fixtures()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "sql") {
-            count += 1;
-            eprintln!("{}", path.display());
-            of_fixture(&path).await;
-        }
+    for sql in databases(ending()) {
+        eprintln!("{}", sql.display());
+        of_fixture(&sql).await;
     }
-    assert!(count > 0);
 }
 
 async fn of_fixture(sql: &Path) {
     let known: Value = serde_json::from_str(&fs::read_to_string(sql.with_extension("json")).unwrap()).unwrap();
-    let (clock, mut setup) = SteppedClock::of(embedded());
-    let file = setup.dir().join("data/switchboard.db");
-    fs::create_dir(file.parent().unwrap()).unwrap();
-    let database = open(&file).await;
+    let (setup, database) = empty().await;
+    let (clock, mut setup) = SteppedClock::of(setup);
     database.execute_unprepared(&fs::read_to_string(sql).unwrap()).await.unwrap();
     let columns = columns(&database).await;
     let before = rows(&database, &columns).await;
     let schema = applied(&mut setup);
-    assert_eq!(schema.last().map(String::as_str), sql.file_stem().unwrap().to_str());
+    assert!(sql.ends_with(format!("{}{}", schema.last().unwrap(), ending())), "{schema:?}");
     for (table, rows) in &before {
         assert!(!rows.is_empty() || OF_SEVERAL_NODES.contains(&table.as_str()), "{table} has no rows");
     }
@@ -143,10 +191,10 @@ async fn of_fixture(sql: &Path) {
     for _ in 0..2 {
         succeeded(&setup.run(&["migrate", "up"], ""));
         assert!(!succeeded(&setup.run(&["migrate", "status"], "")).contains("pending"));
-        let mut now = rows(&database, &columns).await;
-        let migrations = now.get_mut("seaql_migrations").unwrap();
-        migrations.retain(|row| before["seaql_migrations"].contains(row));
-        assert_eq!(now, before, "after the migrations up");
+        let now = rows(&database, &columns).await;
+        for (table, rows) in &before {
+            assert!(now[table].is_superset(rows), "{table} after the migrations up: {:#?} {rows:#?}", now[table]);
+        }
         while applied(&mut setup) != schema {
             succeeded(&setup.run(&["migrate", "down"], ""));
         }
@@ -177,12 +225,42 @@ async fn of_fixture(sql: &Path) {
     assert!(has("msgid", "waits") && has("url", "/waits"), "{frames:?}");
 }
 
+#[tokio::test]
+async fn each_migration_can_be_reverted_and_applied_again_where_there_are_rows() {
+    let newest = databases(".sqlite.sql").pop().unwrap();
+    let mut setup = embedded();
+    let (data, copy) = (setup.dir().join("data"), setup.dir().join("copy"));
+    fs::create_dir(&data).unwrap();
+    let database = open(&data.join("switchboard.db")).await;
+    database.execute_unprepared(&fs::read_to_string(newest).unwrap()).await.unwrap();
+    database.close().await.unwrap();
+    succeeded(&setup.run(&["migrate", "up"], ""));
+    while let Some(last) = applied(&mut setup).pop() {
+        succeeded(&setup.run(&["migrate", "down"], ""));
+        let database = open(&data.join("switchboard.db")).await;
+        let columns = columns(&database).await;
+        let before = rows(&database, &columns).await;
+        database.close().await.unwrap();
+        fs::create_dir_all(&copy).unwrap();
+        fs::copy(data.join("switchboard.db"), copy.join("switchboard.db")).unwrap();
+        succeeded(&setup.run(&["migrate", "up", "--data-dir", "copy"], ""));
+        let database = open(&copy.join("switchboard.db")).await;
+        // values may be stored in another way, in columns that are replaced
+        let now = rows(&database, &self::columns(&database).await).await;
+        database.close().await.unwrap();
+        for (table, rows) in before {
+            assert!(now[&table].len() >= rows.len(), "{table} after {last}: {:#?} {rows:#?}", now[&table]);
+        }
+    }
+}
+
 /// Makes the fixture of the present state; see `scripts/upgrade-fixture`.
 #[tokio::test]
 #[ignore = "writes into tests/fixtures"]
 async fn make_the_fixture_of_the_present_state() {
-    let mut setup = embedded().set("PROBES__PERIOD_SECS", "1").set("PROBES__TIMEOUT_SECS", "1");
-    setup = setup.set("AUTH__ACCESS_TOKEN_MINUTES", "1440").set("AUTH__RECHECK_SECS", "1");
+    let (setup, database) = empty().await;
+    let setup = setup.set("PROBES__PERIOD_SECS", "1").set("PROBES__TIMEOUT_SECS", "1");
+    let setup = setup.set("AUTH__ACCESS_TOKEN_MINUTES", "1440").set("AUTH__RECHECK_SECS", "1");
     let mut broker = setup.start().await;
     let (admin, mut known) = fill(&mut broker).await;
     let mut answers = Vec::new();
@@ -197,10 +275,10 @@ async fn make_the_fixture_of_the_present_state() {
     broker.signal("TERM");
     assert_eq!(broker.ended().await, Some(0));
     let schema = applied(broker.setup());
-    let database = open(&broker.data_dir().join("switchboard.db")).await;
-    let to = fixtures().join(schema.last().unwrap());
-    fs::create_dir_all(fixtures()).unwrap();
-    fs::write(to.with_extension("sql"), dump(&database).await).unwrap();
+    // nothing of the machine that made it
+    database.execute_unprepared("UPDATE brokers SET host = 'broker'").await.unwrap();
+    let to = fixtures().join(format!("{}{}", schema.last().unwrap(), ending()));
+    fs::write(&to, dump(broker.setup(), &database).await).unwrap();
     fs::write(to.with_extension("json"), serde_json::to_string_pretty(&known).unwrap() + "\n").unwrap();
     database.close().await.unwrap();
 }
