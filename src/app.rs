@@ -6,6 +6,7 @@
 //! | `data` | the data directory, the database, and what the actors begin with |
 //! | `identities` | tokens, accounts and passwords |
 //! | `others` | whether the nodes that run already can be understood |
+//! | `restored` | the files of a backup in place of those of the data directory |
 //! | `actors` | the actors, and which tells which |
 //! | `background` | periodic work, and the watch over it and over the actors |
 //! | `broker` | the state that handlers and sessions share |
@@ -21,6 +22,7 @@ mod data;
 mod identities;
 mod others;
 mod reload;
+pub(crate) mod restored;
 mod server;
 mod stop;
 

@@ -6,6 +6,8 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // these macros panic when the reader has closed the pipe
 
 mod agent;
+mod archive;
+mod backup;
 mod client;
 mod cluster;
 mod commands;
@@ -22,6 +24,7 @@ mod messages;
 mod migrate;
 mod names;
 mod publish;
+mod restore;
 mod send;
 mod send_message;
 mod serve;
@@ -77,6 +80,10 @@ enum Command {
     Token(token::Arguments),
     /// Migrate the database's schema: apply all migrations, revert the last one, or show their status
     Migrate(migrate::Arguments),
+    /// Back up the embedded database and the secret to one file, also while the broker runs
+    Backup(backup::Arguments),
+    /// Restore a backup into a data directory that no broker uses
+    Restore(restore::Arguments),
     /// Watch two devices register, connect, and exchange messages
     Demo(demo::Arguments),
     /// Connect as a device and exchange messages in the terminal
@@ -185,6 +192,8 @@ fn run(command: Command, envelopes: EnvelopeVersions) -> anyhow::Result<ExitCode
         Command::Man(arguments) => man::run(arguments),
         Command::User(arguments) => system.block_on(user::run(arguments)),
         Command::Migrate(arguments) => system.block_on(migrate::run(arguments)),
+        Command::Backup(arguments) => system.block_on(backup::run(arguments)),
+        Command::Restore(arguments) => system.block_on(restore::run(arguments)),
         Command::Demo(arguments) => system.block_on(demo::run(arguments)),
         Command::Client(arguments) => system.block_on(client::run(arguments)),
         Command::Send(arguments) => return system.block_on(send::run(arguments)),

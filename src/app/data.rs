@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs::File, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 
-use super::{bootstrap, others};
+use super::{bootstrap, others, restored};
 use crate::{
     clock::Clock,
     cluster::envelope::EnvelopeVersions,
@@ -32,11 +32,12 @@ impl DataDir {
         settings.check_secret()?;
         let dir = &settings.storage.data_dir;
         bootstrap::create_data_dir(dir)?;
-        let secret = bootstrap::secret(settings)?;
         let database = Location::of(&settings.storage)?;
         let is_elsewhere = !settings.storage.database_url.is_empty();
         let start = bootstrap::Start { database_elsewhere: is_elsewhere.then_some(&database) };
         let lock = bootstrap::lock_data_dir(dir, Some(start))?;
+        restored::finish(dir)?;
+        let secret = bootstrap::secret(settings)?;
         Ok(Self { secret, database, _lock: lock })
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{ConfigArguments, start_logging};
 use crate::{
-    app::bootstrap,
+    app::{bootstrap, restored},
     domain::passwords::PasswordRules,
     settings::{Settings, Storage},
     store::{DatabaseLock, Location, Sharing, Store, StoreError},
@@ -30,6 +30,7 @@ impl Database {
         let settings = config.load(None)?;
         start_logging(&settings.log)?;
         let location = Location::of(&settings.storage)?;
+        restored::finish_unlocked(&settings.storage.data_dir)?;
         check(&settings, &location, data_dir_given, create)?;
         if create && settings.storage.database_url.is_empty() {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;

@@ -26,7 +26,7 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Change => "change",
             Self::GatewayId => "gateway_id",

@@ -24,6 +24,9 @@ pub enum StoreError {
         "this database was migrated by a newer switchboard ({0}): run that version, or stop all brokers and revert that with its `switchboard migrate down`, or restore a backup from before"
     )]
     Newer(String),
+    /// The file is not a whole database; the text says what was found.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// The statement itself failed.
     #[error("database: {0}")]
     Database(DbErr),
@@ -43,7 +46,7 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => (ErrorCode::DatabaseUnavailable, "Database unavailable"),
             Self::Full(_) | Self::NearlyFull => (ErrorCode::StorageFull, "Storage is nearly full"),
-            Self::InUse(_) | Self::Newer(_) | Self::Database(_) | Self::Url(_) => {
+            Self::InUse(_) | Self::Newer(_) | Self::Damaged(_) | Self::Database(_) | Self::Url(_) => {
                 (ErrorCode::InternalError, INTERNAL_ERROR)
             }
         }

@@ -1,10 +1,10 @@
 //! The place of the database that the settings name, without user and password, so that it can be shown.
 
-use std::{fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf};
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
 
-use super::{Database, StoreError};
+use super::{Database, Store, StoreError};
 use crate::settings;
 
 /// Where the data is.
@@ -29,6 +29,19 @@ impl Location {
     }
 }
 
+impl Store {
+    /// The arguments with which PostgreSQL's programs find this database, without the password; the last one is its name. None with SQLite.
+    pub fn postgres_arguments(&self) -> Vec<String> {
+        let Database::Postgres(options) = &self.database else { return Vec::new() };
+        vec![
+            format!("--host={}", host(options)),
+            format!("--port={}", options.get_port()),
+            format!("--username={}", options.get_username()),
+            options.get_database().unwrap_or_default().to_owned(),
+        ]
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,8 +51,13 @@ impl fmt::Display for Location {
     }
 }
 
+/// The host, or the folder of the socket.
+fn host(options: &PgConnectOptions) -> Cow<'_, str> {
+    options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.to_string_lossy())
+}
+
 fn host_and_name(options: &PgConnectOptions) -> String {
-    let host = options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.to_string_lossy());
+    let host = host(options);
     let port = if options.get_port() == 5432 { String::new() } else { format!(":{}", options.get_port()) };
     format!("{host}{port}/{}", options.get_database().unwrap_or_default())
 }

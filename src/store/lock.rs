@@ -15,6 +15,7 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
+    path::Path,
     time::Duration,
 };
 
@@ -136,23 +137,10 @@ impl Store {
     /// Another broker has it; the text names it. Or the database fails.
     pub async fn lock(&self, sharing: Sharing) -> Result<DatabaseLock, StoreError> {
         match &self.database {
-            Database::Sqlite(path) => {
-                // SQLite resolves links, so the lock file must be the same for all names of the database
-                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                let mut beside = path.into_os_string();
-                beside.push("-lock");
-                let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
-                let file = file
-                    .map_err(|error| StoreError::Url(format!("cannot open {}: {error}", beside.to_string_lossy())))?;
-                let began = Instant::now();
-                while file.try_lock().is_err() {
-                    if began.elapsed() > PATIENCE {
-                        return Err(self.in_use().await);
-                    }
-                    sleep(PATIENCE / 10).await;
-                }
-                Ok(DatabaseLock(Held::File(file)))
-            }
+            Database::Sqlite(path) => match lock_file(path).await? {
+                Some(lock) => Ok(lock),
+                None => Err(self.in_use().await),
+            },
             Database::Postgres(options) => {
                 let patience = if sharing == Sharing::Shared { SHARED_PATIENCE } else { PATIENCE };
                 let began = Instant::now();
@@ -276,6 +264,27 @@ impl Store {
         };
         StoreError::InUse(holder)
     }
+}
+
+/// Takes the lock on an SQLite database, which may be damaged. `None` if a broker has it.
+///
+/// # Errors
+/// The lock file cannot be opened.
+pub async fn lock_file(database: &Path) -> Result<Option<DatabaseLock>, StoreError> {
+    // SQLite resolves links, so the lock file must be the same for all names of the database
+    let path = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let mut beside = path.into_os_string();
+    beside.push("-lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
+    let file = file.map_err(|error| StoreError::Url(format!("cannot open {}: {error}", beside.to_string_lossy())))?;
+    let began = Instant::now();
+    while file.try_lock().is_err() {
+        if began.elapsed() > PATIENCE {
+            return Ok(None);
+        }
+        sleep(PATIENCE / 10).await;
+    }
+    Ok(Some(DatabaseLock(Held::File(file))))
 }
 
 /// Lets those who create rooms take turns until the end of the transaction.

@@ -371,6 +371,8 @@ async fn the_help_says_of_each_argument_what_it_is() {
         &["devices", "rm"],
         &["send"],
         &["send-message"],
+        &["backup"],
+        &["restore"],
     ] {
         let help = setup.run(&[command, &["-h"]].concat(), "").stdout;
         let (_, arguments) = help.split_once("Arguments:\n").expect("it has some");

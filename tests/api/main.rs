@@ -12,6 +12,8 @@ mod support;
 
 mod accounts;
 mod acknowledged;
+mod backup;
+mod backup_page;
 mod bench;
 mod bounds;
 mod clock_steps;
@@ -58,3 +60,4 @@ mod topic_history;
 mod topic_patterns;
 mod topics;
 mod trust;
+mod upgrade;

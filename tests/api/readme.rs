@@ -8,21 +8,31 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Broker, Program, get, post};
+use crate::support::{Broker, ChangeBroker, Program, get, post};
 
 const README: &str = include_str!("../../README.md");
 
 /// A part of the README under one heading.
 fn section(heading: &str) -> &'static str {
-    let (_, rest) = README.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    section_of(README, heading)
+}
+
+/// A part of a document under one heading.
+pub fn section_of<'a>(document: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = document.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     rest.split_once("\n## ").map_or(rest, |(section, _)| section)
 }
 
-/// The lines of a section that are to be typed into a shell.
+/// The lines of a section of the README that are to be typed into a shell.
 fn shell_lines(heading: &str) -> Vec<&'static str> {
+    shell_lines_of(README, heading)
+}
+
+/// The same of any document.
+pub fn shell_lines_of<'a>(document: &'a str, heading: &str) -> Vec<&'a str> {
     let mut is_code = false;
     let mut lines = Vec::new();
-    for line in section(heading).lines() {
+    for line in section_of(document, heading).lines() {
         if line.starts_with("```") {
             is_code = !is_code;
         } else if let Some(line) = line.strip_prefix("    ")
@@ -57,14 +67,19 @@ fn install_python() -> PathBuf {
 
 /// Runs a script where the broker has its data, with Python and `switchboard` on the PATH.
 fn bash(broker: &mut Broker, script: &str) -> String {
-    let dir = broker.setup().dir();
+    bash_in(broker.setup(), script)
+}
+
+/// The same, whether or not a broker runs there.
+pub fn bash_in(setup: &mut ChangeBroker, script: &str) -> String {
+    let dir = setup.dir();
     let bin = dir.join("bin");
     if !bin.exists() {
         std::fs::create_dir(&bin).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_switchboard"), bin.join("switchboard")).unwrap();
     }
     let path = format!("{}:{}:{}", python().display(), bin.display(), std::env::var("PATH").unwrap());
-    let mut command = broker.setup().command_of("bash", &["-euo", "pipefail", "-c", script]);
+    let mut command = setup.command_of("bash", &["-euo", "pipefail", "-c", script]);
     let output = command.env("PATH", path).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -73,7 +88,7 @@ fn bash(broker: &mut Broker, script: &str) -> String {
 }
 
 /// What is printed here is read by a script: what goes on for ever goes on beside it until it has said this.
-fn in_the_background(line: &str, until: &str) -> String {
+pub fn in_the_background(line: &str, until: &str) -> String {
     format!(
         "rm -f beside.log; {line} > beside.log 2>&1 & beside=$!\nuntil grep -q '{until}' beside.log; do kill -0 $beside; sleep 0.05; done"
     )
@@ -175,21 +190,6 @@ async fn the_walk_of_production_keeps_its_secret_and_its_first_admin() {
         assert_eq!(program.stop().await.0, Some(0));
     }
     assert_eq!(secrets[0], secrets[1]);
-}
-
-#[tokio::test]
-async fn a_backup_is_readable_by_its_owner_alone() {
-    if Command::new("sqlite3").arg("--version").output().is_err() {
-        eprintln!("\n*** NOT TESTED: the backup of the README, without sqlite3 ***\n");
-        return;
-    }
-    let mut broker = Broker::start().await;
-    let line = shell_lines("Upgrade, backup, logs").join("\n");
-    // as on most machines, where others may read what is new
-    bash(&mut broker, &format!("umask 022\n{line}"));
-    let backup = broker.setup().dir().join("backup.db");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[tokio::test]
