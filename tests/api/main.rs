@@ -12,6 +12,7 @@ mod support;
 
 mod accounts;
 mod acknowledged;
+mod asyncapi;
 mod bench;
 mod bounds;
 mod clock_steps;
