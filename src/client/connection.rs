@@ -31,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 #[derive(Debug)]
 pub struct Connection {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// path and query of the handshake
+    path: String,
     /// when a ping is due or, after a ping, when the connection counts as broken
     due: Instant,
     is_pinged: bool,
@@ -46,6 +48,7 @@ impl Connection {
         patience: Duration,
     ) -> Result<Self, ClientError> {
         let mut request = url.into_client_request().map_err(|_| ClientError::Url(url.to_owned()))?;
+        let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
         if let Some(token) = token {
             let value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
             request.headers_mut().insert(AUTHORIZATION, value);
@@ -53,7 +56,7 @@ impl Connection {
         let opening =
             tokio_tungstenite::connect_async_tls_with_config(request, None, true, Some(Connector::Rustls(tls)));
         match timeout(patience, opening).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream, due: Instant::now() + SILENCE, is_pinged: false }),
+            Ok(Ok((stream, _))) => Ok(Self { stream, path, due: Instant::now() + SILENCE, is_pinged: false }),
             Ok(Err(Error::Http(response))) => {
                 let status = StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
                 let body = response.body().as_deref().unwrap_or_default();
@@ -62,6 +65,11 @@ impl Connection {
             Ok(Err(error)) => Err(ClientError::unreachable(broker, &error)),
             Err(_) => Err(ClientError::timeout(broker, patience)),
         }
+    }
+
+    /// Path and query of the socket.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Sends a text frame.

@@ -122,7 +122,7 @@ impl Relay {
                         outbox.send(Opcode::Ping, &[]);
                     }
                     if heartbeat {
-                        outbox.text(&[outbound::HEARTBEAT.as_bytes()]);
+                        outbox.text(&[outbound::heartbeat().as_bytes()]);
                     }
                 }
             }

@@ -161,7 +161,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 7] = [
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
         Self::Timeout,
         Self::Refused,
         Self::Unreachable,

@@ -1,4 +1,5 @@
-//! The documentation, served from the binary: `/docs`, `/redoc`, `/openapi.json` (contract section 9).
+//! The documentation, served from the binary: of the HTTP routes at `/docs`, `/redoc` and `/openapi.json`, of the sockets at
+//! `/docs/frames` and `/asyncapi.json` (contract section 9).
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,7 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 use utoipa_swagger_ui::Config;
 
-use super::openapi;
+use super::{asyncapi, openapi};
 use crate::{http::errors::ApiError, state::Broker};
 
 static REDOC: LazyLock<String> = LazyLock::new(|| {
@@ -25,6 +26,10 @@ static REDOC_POLICY: LazyLock<String> = LazyLock::new(|| {
 /// The content security policy of `/docs`: only files of this server are loaded.
 static SWAGGER_POLICY: LazyLock<String> =
     LazyLock::new(|| policy("script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"));
+
+/// The content security policy of `/docs/frames`: nothing but its style sheet.
+static FRAMES_POLICY: LazyLock<String> =
+    LazyLock::new(|| policy(&format!("style-src {}", *asyncapi::page::STYLE_SOURCE)));
 
 /// The content security policy of a page of this server, which nobody may frame.
 fn policy(own: &str) -> String {
@@ -47,6 +52,18 @@ static SWAGGER: LazyLock<Arc<Config<'static>>> =
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = HashMap<String, serde_json::Value>)))]
 pub async fn openapi_json(broker: web::Data<Broker>) -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::json(&broker.settings.load()))
+}
+
+/// The frames of the sockets as an AsyncAPI document.
+#[utoipa::path(get, path = "/asyncapi.json", tag = "operations", responses((status = 200, description = "AsyncAPI 3.0", body = HashMap<String, serde_json::Value>)))]
+pub async fn asyncapi_json() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::json()).body(asyncapi::json())
+}
+
+/// The frames of the sockets, for reading.
+#[utoipa::path(get, path = "/docs/frames", tag = "operations", responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
+pub async fn frames() -> HttpResponse {
+    page(&FRAMES_POLICY).body(asyncapi::page::PAGE.as_str())
 }
 
 /// The documentation of this API, for reading.

@@ -39,7 +39,7 @@ const ALWAYS_ANSWERED: [&str; 2] = ["/healthz", "/readyz"];
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. Get a token at /token or /register, then Authorize."),
+    info(title = "Switchboard", description = "A message broker: devices, topics, chat rooms and remote commands over WebSocket and HTTP. The frames of the WebSockets are described at [/docs/frames](/docs/frames). Get a token at /token or /register, then Authorize."),
     tags(
         (name = "identity", description = "Registration, tokens, users"),
         (name = "messaging", description = "Connected clients and topics"),

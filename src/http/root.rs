@@ -10,7 +10,7 @@ use super::routes;
 use crate::http::extract::NoBadCredentials;
 
 /// Paths by what they are for.
-const ENDPOINTS: [(&str, &str); 21] = [
+const ENDPOINTS: [(&str, &str); 22] = [
     ("register", "/register"),
     ("login", "/token"),
     ("websocket", "/ws"),
@@ -32,6 +32,7 @@ const ENDPOINTS: [(&str, &str); 21] = [
     ("health", "/healthz"),
     ("readiness", "/readyz"),
     ("openapi", "/openapi.json"),
+    ("asyncapi", "/asyncapi.json"),
 ];
 
 /// Name, version and endpoints of this server.

@@ -20,7 +20,7 @@ use crate::http::errors::ApiError;
 /// A handler as a route.
 type MakeRoute = fn() -> Route;
 
-/// The WebSocket paths. OpenAPI can't describe them.
+/// The WebSocket paths. OpenAPI can't describe them; `/asyncapi.json` does.
 pub const WEBSOCKETS: [(&str, MakeRoute); 5] = [
     ("/ws", || web::to(websocket::ws)),
     ("/ws/auth", || web::to(websocket::auth)),
@@ -72,6 +72,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),
+        endpoint!(docs::asyncapi_json),
+        // before the files of the other page
+        endpoint!(docs::frames),
         endpoint!(docs::swagger_asset),
         // identity
         endpoint!(register::register),

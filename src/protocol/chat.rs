@@ -1,12 +1,17 @@
-//! Chat frames from the server, as JSON text (contract section 7), and the JSON of messages.
+//! Chat frames from the server, as JSON text (contract section 7). They are declared in [`frames`].
 
-use std::fmt::Write;
+pub mod frames;
+
+use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 
-use super::outbound::{Quoted, rfc3339};
+use super::{
+    frames::DeclaredFrame,
+    values::{ListOf, Mark, Nullable, words},
+};
 use crate::domain::{
-    ids::{MessageId, RoomId},
+    ids::{ClientId, MessageId, RoomId},
     rooms::{History, Message, Participant, Room, RoomRole},
 };
 
@@ -34,6 +39,27 @@ impl ParticipantEvent {
     }
 }
 
+/// An event of a message of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageEvent {
+    /// It is new.
+    Sent,
+    /// It has a new content.
+    Edited,
+    /// It was deleted.
+    Deleted,
+}
+
+impl MessageEvent {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "message",
+            Self::Edited => "message_edited",
+            Self::Deleted => "message_deleted",
+        }
+    }
+}
+
 /// A change of whether a participant has sockets in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -52,95 +78,88 @@ impl Presence {
     }
 }
 
-/// Appends `"user_id":…,"username":…`, and `"uuid":…` for a device, which has no user id.
-fn put_participant(out: &mut String, who: &Participant) {
-    // writing to a String does not fail
-    let _ = match who.user_id {
-        Some(id) => write!(out, r#""user_id":{id},"username":{}"#, Quoted(&who.username)),
-        None => write!(out, r#""user_id":null,"username":{},"uuid":"{}""#, Quoted(&who.username), who.client),
+words! {
+    ParticipantEvent: [Self::Joined, Self::Left, Self::Disconnected, Self::Typing];
+    MessageEvent: [Self::Sent, Self::Edited, Self::Deleted];
+    Presence: [Self::Online, Self::Offline];
+}
+
+/// The UUID of a device. Users have an id instead.
+fn device(who: &Participant) -> Option<ClientId> {
+    who.user_id.is_none().then_some(who.client)
+}
+
+fn about_message(event: MessageEvent, message: &Message, time: DateTime<Utc>) -> String {
+    let author = &message.author;
+    let frame = frames::Message {
+        event,
+        id: message.id,
+        content: &message.content,
+        user_id: Nullable(author.user_id),
+        username: &author.username,
+        uuid: device(author),
+        room_id: message.room,
+        timestamp: time,
+        client_msg_id: message.client_msg_id.as_deref(),
+        edited_at: message.edited_at,
+        deleted_at: message.deleted_at,
     };
-}
-
-fn put_time(out: &mut String, key: &str, time: DateTime<Utc>) {
-    let _ = write!(out, r#","{key}":"{}""#, rfc3339(time));
-}
-
-/// Appends the optional fields of a message: `client_msg_id`, `edited_at`, `deleted_at`.
-fn put_rest(out: &mut String, message: &Message) {
-    if let Some(name) = &message.client_msg_id {
-        let _ = write!(out, r#","client_msg_id":{}"#, Quoted(name));
-    }
-    for (key, time) in [("edited_at", message.edited_at), ("deleted_at", message.deleted_at)] {
-        if let Some(time) = time {
-            put_time(out, key, time);
-        }
-    }
-}
-
-/// Appends `"id":…,"content":…,` and the author.
-fn put_message(out: &mut String, message: &Message) {
-    let _ = write!(out, r#""id":{},"content":{},"#, message.id, Quoted(&message.content));
-    put_participant(out, &message.author);
-}
-
-/// A frame of the type `kind` with a message.
-fn about_message(kind: &str, message: &Message, time: DateTime<Utc>) -> String {
-    let mut out = String::with_capacity(256 + message.content.len());
-    let _ = write!(out, r#"{{"type":"{kind}","#);
-    put_message(&mut out, message);
-    let _ = write!(out, r#","room_id":{}"#, message.room);
-    put_time(&mut out, "timestamp", time);
-    put_rest(&mut out, message);
-    out.push('}');
-    out
+    frame.text_of(message.content.len())
 }
 
 /// The frame of a new message.
 pub fn message(message: &Message) -> String {
-    about_message("message", message, message.created_at)
+    about_message(MessageEvent::Sent, message, message.created_at)
 }
 
 /// Tells that a message was edited; has the new content.
 pub fn message_edited(message: &Message) -> String {
-    about_message("message_edited", message, message.edited_at.unwrap_or(message.created_at))
+    about_message(MessageEvent::Edited, message, message.edited_at.unwrap_or(message.created_at))
 }
 
 /// Tells that a message was deleted; its content is empty.
 pub fn message_deleted(message: &Message) -> String {
-    about_message("message_deleted", message, message.deleted_at.unwrap_or(message.created_at))
+    about_message(MessageEvent::Deleted, message, message.deleted_at.unwrap_or(message.created_at))
 }
 
 /// The frame of a new message in the dialect of `/ws?chat_id=`.
 pub fn plain_message(message: &Message) -> String {
-    let mut out = String::with_capacity(192 + message.content.len());
-    let _ = write!(out, r#"{{"message":{},"chat_id":{},"sender_id":"#, Quoted(&message.content), message.room);
-    let _ = match message.author.user_id {
-        Some(id) => write!(out, "{id}"),
-        None => write!(out, r#"null,"uuid":"{}""#, message.author.client),
+    let author = &message.author;
+    let frame = frames::PlainMessage {
+        message: &message.content,
+        chat_id: message.room,
+        sender_id: Nullable(author.user_id),
+        uuid: device(author),
+        username: &author.username,
+        id: message.id,
+        created_at: message.created_at,
+        client_msg_id: message.client_msg_id.as_deref(),
+        edited_at: message.edited_at,
+        deleted_at: message.deleted_at,
     };
-    let _ = write!(out, r#","username":{},"id":{}"#, Quoted(&message.author.username), message.id);
-    put_time(&mut out, "created_at", message.created_at);
-    put_rest(&mut out, message);
-    out.push('}');
-    out
+    frame.text_of(message.content.len())
+}
+
+fn in_history(message: &Message) -> String {
+    let author = &message.author;
+    let frame = frames::HistoryMessage {
+        id: message.id,
+        content: &message.content,
+        user_id: Nullable(author.user_id),
+        username: &author.username,
+        uuid: device(author),
+        timestamp: message.created_at,
+        client_msg_id: message.client_msg_id.as_deref(),
+        edited_at: message.edited_at,
+        deleted_at: message.deleted_at,
+    };
+    frame.text_of(message.content.len())
 }
 
 /// The history of a room, oldest message first, cut to `bytes` bytes but with at least one message. A recent history is cut
 /// at its beginning, any other at its end.
 pub fn message_history(room: RoomId, history: &History, bytes: usize) -> String {
-    let rendered: Vec<String> = history
-        .messages
-        .iter()
-        .map(|message| {
-            let mut out = String::with_capacity(192 + message.content.len());
-            out.push('{');
-            put_message(&mut out, message);
-            put_time(&mut out, "timestamp", message.created_at);
-            put_rest(&mut out, message);
-            out.push('}');
-            out
-        })
-        .collect();
+    let rendered: Vec<String> = history.messages.iter().map(in_history).collect();
     let mut left = bytes;
     let mut first = true;
     let mut fits = |message: &&String| {
@@ -156,26 +175,20 @@ pub fn message_history(room: RoomId, history: &History, bytes: usize) -> String 
         let kept = rendered.iter().take_while(&mut fits).count();
         &rendered[..kept]
     };
-    let mut out = format!(r#"{{"type":"message_history","room_id":{room},"messages":["#);
-    out.push_str(&kept.join(","));
-    out.push(']');
-    if history.truncated || kept.len() < rendered.len() {
-        out.push_str(r#","truncated":true"#);
-    }
-    out.push('}');
-    out
+    let truncated = Mark(history.truncated || kept.len() < rendered.len());
+    let frame = frames::MessageHistory { room_id: room, messages: ListOf(kept.into(), PhantomData), truncated };
+    frame.text_of(kept.iter().map(|message| message.len() + 1).sum())
 }
 
 /// The answer to `join_room`.
 pub fn room_joined(room: &Room) -> String {
-    format!(r#"{{"type":"room_joined","room_id":{},"room_name":{}}}"#, room.id, Quoted(&room.name))
+    frames::RoomJoined { room_id: room.id, room_name: &room.name }.text()
 }
 
 /// The answer to `leave_room`. Other sockets of the client in the room get it, too, and so do those of a member that was
 /// removed.
 pub fn room_left(room: RoomId, removed: bool) -> String {
-    let reason = if removed { r#","reason":"removed""# } else { "" };
-    format!(r#"{{"type":"room_left","room_id":{room}{reason}}}"#)
+    frames::RoomLeft { room_id: room, reason: removed.then_some("removed") }.text()
 }
 
 /// Tells about an event of a participant. `presence` is given if its first socket joined or its last one left with it.
@@ -186,33 +199,56 @@ pub fn participant_event(
     presence: Option<Presence>,
     time: DateTime<Utc>,
 ) -> String {
-    let mut out = format!(r#"{{"type":"{}","#, event.as_str());
-    put_participant(&mut out, who);
-    let _ = write!(out, r#","room_id":{room}"#);
-    put_time(&mut out, "timestamp", time);
-    if let Some(presence) = presence {
-        let _ = write!(out, r#","presence":"{}""#, presence.as_str());
-    }
-    out.push('}');
-    out
+    let frame = frames::UserEvent {
+        event,
+        user_id: Nullable(who.user_id),
+        username: &who.username,
+        uuid: device(who),
+        room_id: room,
+        timestamp: time,
+        presence,
+    };
+    frame.text()
 }
 
 /// Tells that a member has read the room up to a message.
 pub fn user_read(room: RoomId, who: &Participant, message: MessageId, time: DateTime<Utc>) -> String {
-    let mut out = format!(r#"{{"type":"user_read","room_id":{room},"message_id":{message},"#);
-    put_participant(&mut out, who);
-    put_time(&mut out, "timestamp", time);
-    out.push('}');
-    out
+    let frame = frames::UserRead {
+        room_id: room,
+        message_id: message,
+        user_id: Nullable(who.user_id),
+        username: &who.username,
+        uuid: device(who),
+        timestamp: time,
+    };
+    frame.text()
 }
 
 /// Tells that a member has a new role.
 pub fn role_changed(room: RoomId, who: &Participant, role: RoomRole, time: DateTime<Utc>) -> String {
-    let mut out = format!(r#"{{"type":"role_changed","room_id":{room},"role":"{}","#, role.as_str());
-    put_participant(&mut out, who);
-    put_time(&mut out, "timestamp", time);
-    out.push('}');
-    out
+    let frame = frames::RoleChanged {
+        room_id: room,
+        role,
+        user_id: Nullable(who.user_id),
+        username: &who.username,
+        uuid: device(who),
+        timestamp: time,
+    };
+    frame.text()
+}
+
+/// The answer to a `subscribe` or `unsubscribe` frame. `offset` is the newest one of a topic with a history.
+pub fn subscription(topic: &str, is_subscribed: bool, offset: Option<i64>, now: DateTime<Utc>) -> String {
+    if is_subscribed {
+        frames::ChatSubscribed { topic_id: topic, offset, timestamp: now }.text()
+    } else {
+        frames::ChatUnsubscribed { topic_id: topic, timestamp: now }.text()
+    }
+}
+
+/// The answer to a ping, also on public sockets.
+pub fn pong(now: DateTime<Utc>) -> String {
+    frames::ChatPong { timestamp: now }.text()
 }
 
 #[cfg(test)]
@@ -220,7 +256,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::ids::ClientId;
 
     fn said(id: i64, content: &str) -> Message {
         Message {

@@ -1,12 +1,12 @@
 //! Close codes (contract section 8).
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal;)*) => {
+    ($($name:ident = $code:literal, $reason:literal, $because:literal, reconnect: $reconnect:literal;)*) => {
         /// The reason why the server closes a socket. Codes from 1000 to 1013 are those of RFC 6455; codes 44xx are
         /// Switchboard's and follow HTTP status codes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum CloseCode {
-            $($(#[$doc])* $name,)*
+            $(#[doc = $because] $name,)*
         }
 
         impl CloseCode {
@@ -26,39 +26,39 @@ macro_rules! codes {
                     $(Self::$name => $reason,)*
                 }
             }
+
+            /// Because of what the server closes a socket with it, as the README and `/asyncapi.json` say it.
+            pub fn because(self) -> &'static str {
+                match self {
+                    $(Self::$name => $because,)*
+                }
+            }
+
+            /// Whether the client should reconnect, as the README and `/asyncapi.json` say it.
+            pub fn reconnect(self) -> &'static str {
+                match self {
+                    $(Self::$name => $reconnect,)*
+                }
+            }
         }
     };
 }
 
 codes! {
-    /// The server is going away, or an agent was replaced. Reconnect with jitter.
-    GoingAway = 1001, "going away";
-    /// The peer violated RFC 6455.
-    Protocol = 1002, "protocol error";
-    /// A binary frame where only text is supported.
-    Unsupported = 1003, "binary frames are not supported";
-    /// Text that is not UTF-8.
-    InvalidPayload = 1007, "text is not valid UTF-8";
-    /// A frame or message over `limits.frame_bytes`.
-    TooBig = 1009, "message over limits.frame_bytes";
-    /// The server failed.
-    ServerError = 1011, "server error";
-    /// The server is overloaded; the client may try again later.
-    TryAgainLater = 1013, "overloaded, try again later";
-    /// Too many bad frames in a row (`limits.bad_frames`).
-    TooManyBadFrames = 4400, "too many bad frames in a row (limits.bad_frames)";
-    /// The token expired or was revoked. Reconnect with a new one.
-    Unauthorized = 4401, "token expired or revoked";
-    /// The user is disabled, or no longer a member of the room.
-    Forbidden = 4403, "no longer allowed";
-    /// Nothing was received for `sessions.silence_secs`.
-    Silent = 4408, "no heartbeat (sessions.silence_secs)";
-    /// Replaced by a newer socket of the same device.
-    Replaced = 4409, "replaced by a newer connection";
-    /// A slow consumer; its backlog exceeded `limits.outbound_bytes`.
-    SlowConsumer = 4413, "slow consumer (limits.outbound_bytes)";
-    /// The peer exceeded `limits.frames_per_second`.
-    RateLimited = 4429, "rate limit overrun (limits.frames_per_second)";
+    GoingAway = 1001, "going away", "the server is going away (or a user's socket on `/ws` was replaced by a newer one)", reconnect: "yes, a little later";
+    Protocol = 1002, "protocol error", "invalid WebSocket frame", reconnect: "no";
+    Unsupported = 1003, "binary frames are not supported", "binary frame", reconnect: "no";
+    InvalidPayload = 1007, "text is not valid UTF-8", "text that is not UTF-8", reconnect: "no";
+    TooBig = 1009, "message over limits.frame_bytes", "frame too large", reconnect: "no";
+    ServerError = 1011, "server error", "server error", reconnect: "yes";
+    TryAgainLater = 1013, "overloaded, try again later", "server overloaded", reconnect: "yes";
+    TooManyBadFrames = 4400, "too many bad frames in a row (limits.bad_frames)", "too many bad frames", reconnect: "after fixing the client";
+    Unauthorized = 4401, "token expired or revoked", "token expired or revoked", reconnect: "with a new token";
+    Forbidden = 4403, "no longer allowed", "no longer allowed: the user is disabled, or no longer a member of the room", reconnect: "no";
+    Silent = 4408, "no heartbeat (sessions.silence_secs)", "silent for too long", reconnect: "yes";
+    Replaced = 4409, "replaced by a newer connection", "the same device connected again", reconnect: "no";
+    SlowConsumer = 4413, "slow consumer (limits.outbound_bytes)", "reads too slowly", reconnect: "yes";
+    RateLimited = 4429, "rate limit overrun (limits.frames_per_second)", "too many frames", reconnect: "after a pause";
 }
 
 impl CloseCode {
@@ -92,9 +92,10 @@ mod tests {
         let (_, table) =
             readme.split_once("| closed with | because | reconnect? |\n| --- | --- | --- |\n").expect("the table");
         let rows = table.lines().take_while(|line| line.starts_with("| "));
-        let documented: Vec<u16> = rows.filter_map(|row| row.split_whitespace().nth(1)?.parse().ok()).collect();
-        let sent: Vec<_> = CloseCode::ALL.iter().map(|code| code.code()).collect();
-        assert_eq!(documented, sent);
+        let documented: Vec<_> = rows.collect();
+        let sent = CloseCode::ALL.iter();
+        let sent = sent.map(|code| format!("| {} | {} | {} |", code.code(), code.because(), code.reconnect()));
+        assert_eq!(documented, sent.collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,11 +9,11 @@ use crate::domain::rooms::RoomRefusal;
 pub const INTERNAL_ERROR: &str = "Internal server error";
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Why a frame is refused.
+    ($($name:ident = $word:literal, $because:literal;)*) => {
+        /// Why a frame is refused (contract section 8).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorCode {
-            $($(#[$doc])* $name,)*
+            $(#[doc = $because] $name,)*
         }
 
         impl ErrorCode {
@@ -26,65 +26,45 @@ macro_rules! codes {
                     $(Self::$name => $word,)*
                 }
             }
+
+            /// Because of what it is sent, as the README and `/asyncapi.json` say it.
+            pub fn because(self) -> &'static str {
+                match self {
+                    $(Self::$name => $because,)*
+                }
+            }
         }
     };
 }
 
 codes! {
-    /// The frame is not JSON (contract section 5).
-    InvalidJson = "invalid_json",
-    /// The frame has the wrong shape; the text says where (contract section 5).
-    InvalidMessage = "invalid_message",
-    /// This kind of socket has no such `type` (contract section 7).
-    UnknownType = "unknown_type",
-    /// A field of a chat frame is missing (contract section 7).
-    MissingField = "missing_field",
-    /// A chat message exceeds `limits.message_bytes`, or an acknowledged one the outbox of a socket (contract section 10).
-    MessageTooLarge = "message_too_large",
-    /// `from` is not the sender (contract section 5).
-    SenderMismatch = "sender_mismatch",
-    /// The recipient of a direct message is not connected (contract section 5).
-    RecipientNotConnected = "recipient_not_connected",
-    /// The recipient of an acknowledged message is not registered (contract section 11).
-    RecipientUnknown = "recipient_unknown",
-    /// The sender used the `msgid` for another message to the same recipient (contract section 11).
-    MsgidReused = "msgid_reused",
-    /// As much waits for the recipient as may (contract section 10).
-    QueueFull = "queue_full",
-    /// The topic does not exist (contract section 5).
-    TopicNotFound = "topic_not_found",
-    /// The sender is not subscribed to the topic (contract section 5).
-    NotSubscribed = "not_subscribed",
-    /// The topic has no history (contract section 12).
-    NoHistory = "no_history",
-    /// The room or its message does not exist (contract section 7).
-    NotFound = "not_found",
-    /// Another room has that name (contract section 7).
-    AlreadyExists = "already_exists",
-    /// The sender is not a member of the room (contract section 7).
-    NotAMember = "not_a_member",
-    /// Not allowed; the text says why (contract sections 3 and 7).
-    Forbidden = "forbidden",
-    /// The token is invalid, expired or revoked (contract section 3).
-    InvalidCredentials = "invalid_credentials",
-    /// The user is disabled (contract section 3).
-    InactiveUser = "inactive_user",
-    /// Too many frames; if that goes on, the socket is closed with 4429 (contract section 10).
-    RateLimited = "rate_limited",
-    /// A limit of the client; the text names its key (contract section 10).
-    TooManyRequests = "too_many_requests",
-    /// A limit of the server (contract section 10).
-    AtLimit = "at_limit",
-    /// The database is unavailable; nothing was stored (contract section 2).
-    DatabaseUnavailable = "database_unavailable",
-    /// The storage is nearly full; nothing was stored (contract section 2).
-    StorageFull = "storage_full",
-    /// Another node may have what is asked for, and cannot be asked now.
-    ClusterUnavailable = "cluster_unavailable",
-    /// It is not known whether the recipient of a direct message, which is at another node, got it.
-    DeliveryUnknown = "delivery_unknown",
-    /// The server failed (contract section 8).
-    InternalError = "internal_error",
+    InvalidJson = "invalid_json", "the frame is not JSON";
+    InvalidMessage = "invalid_message", "the frame has the wrong shape; the text says where";
+    UnknownType = "unknown_type", "this kind of socket has no such `type`";
+    MissingField = "missing_field", "a field of a chat frame is missing";
+    MessageTooLarge = "message_too_large", "a chat message exceeds `limits.message_bytes`, or an acknowledged message `limits.outbound_bytes`";
+    SenderMismatch = "sender_mismatch", "`from` is not the sender";
+    RecipientNotConnected = "recipient_not_connected", "the recipient of a direct message is not connected";
+    RecipientUnknown = "recipient_unknown", "the recipient of an acknowledged message is not registered";
+    MsgidReused = "msgid_reused", "the sender used the `msgid` for another message to the same recipient";
+    QueueFull = "queue_full", "the queue of the recipient is full (`limits.queued_per_device`, `limits.queued_bytes_per_device`): send it again once the recipient has taken some";
+    TopicNotFound = "topic_not_found", "the topic does not exist";
+    NotSubscribed = "not_subscribed", "the sender is not subscribed to the topic";
+    NoHistory = "no_history", "the topic has no history";
+    NotFound = "not_found", "the room or its message does not exist";
+    AlreadyExists = "already_exists", "another room has that name";
+    NotAMember = "not_a_member", "the sender is not a member of the room";
+    Forbidden = "forbidden", "not allowed; the text says why";
+    InvalidCredentials = "invalid_credentials", "the token is invalid, expired or revoked";
+    InactiveUser = "inactive_user", "the user is disabled";
+    RateLimited = "rate_limited", "too many frames (`limits.frames_per_second`); if that goes on, the socket is closed with 4429";
+    TooManyRequests = "too_many_requests", "a limit of the client; the text names its key";
+    AtLimit = "at_limit", "a limit of the server: try again later";
+    DatabaseUnavailable = "database_unavailable", "the database is unavailable and nothing was stored: try again later";
+    StorageFull = "storage_full", "the storage is nearly full, or the limit of stored bytes is reached (`messages.total_bytes`); nothing was stored";
+    ClusterUnavailable = "cluster_unavailable", "the recipient may be connected to another node, which cannot be asked now: try again later";
+    DeliveryUnknown = "delivery_unknown", "the recipient is connected to another node, which did not say within a second whether it got the message";
+    InternalError = "internal_error", "the server failed; its log has the cause";
 }
 
 impl Display for ErrorCode {
@@ -121,8 +101,8 @@ mod tests {
         let readme = include_str!("../../README.md");
         let (_, table) = readme.split_once("| `code` | because |\n| --- | --- |\n").expect("the table of codes");
         let rows = table.lines().take_while(|line| line.starts_with("| `"));
-        let documented: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
-        let sent: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
-        assert_eq!(documented, sent);
+        let documented: Vec<_> = rows.collect();
+        let sent = ErrorCode::ALL.iter().map(|code| format!("| `{code}` | {} |", code.because()));
+        assert_eq!(documented, sent.collect::<Vec<_>>());
     }
 }

@@ -3,6 +3,7 @@
 
 mod acknowledged;
 mod frame;
+pub mod frames;
 mod message;
 mod subscription;
 #[cfg(test)]

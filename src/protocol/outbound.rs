@@ -1,15 +1,20 @@
-//! Frames from the server, as JSON text.
+//! Frames from the server, as JSON text. They are declared in [`frames`].
 
-use std::{
-    borrow::Cow,
-    fmt::{self, Display, Write},
-};
+pub mod frames;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::json;
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{error_code::ErrorCode, json::behind_brace};
+use self::frames::{ClientChange, GatewayChange};
+pub use super::values::rfc3339;
+use super::{
+    error_code::ErrorCode,
+    frames::DeclaredFrame,
+    json::behind_brace,
+    values::{AnyJson, Nullable, StateOrUnknown, Timestamp},
+};
 use crate::domain::{
     commands::Command,
     gateways::GatewayState,
@@ -17,78 +22,32 @@ use crate::domain::{
     messages::{MessageState, change::MessageUpdate},
 };
 
-/// A point in time as seconds since 1970 with microseconds, the format of `timestamp` in device frames.
-#[derive(Debug, Clone, Copy)]
-struct Timestamp(DateTime<Utc>);
-
-impl Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0.timestamp(), self.0.timestamp_subsec_micros())
-    }
-}
-
 /// A point in time as seconds since 1970, as a number for JSON that is written elsewhere.
 pub fn epoch_seconds(time: DateTime<Utc>) -> f64 {
     time.timestamp_micros() as f64 / 1e6
 }
 
-/// Formats a time as RFC 3339 in UTC with `Z`, the format of all other times on the wire.
-pub fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-/// Displays a text as a JSON string.
-pub(super) struct Quoted<'a>(pub(super) &'a str);
-
-impl Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
-            f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
-        } else {
-            write!(f, "\"{}\"", self.0)
-        }
-    }
-}
-
 /// The greeting of a device socket (contract section 5).
 pub fn connection(uuid: ClientId, name: &str, now: DateTime<Utc>) -> String {
-    format!(
-        r#"{{"type":"connection","message":"Connected successfully","uuid":"{uuid}","name":{},"timestamp":{}}}"#,
-        Quoted(name),
-        Timestamp(now)
-    )
+    let message = "Connected successfully";
+    frames::Connection { message, uuid, name, timestamp: Timestamp(now) }.text()
 }
 
 /// The greeting of a chat socket (contract section 7). For a device, `user_id` is `null` and `uuid` is added.
 pub fn connection_established(user_id: Option<i64>, username: &str, socket: Uuid, uuid: ClientId) -> String {
-    let mut frame = json!({
-        "type": "connection_established", "user_id": user_id, "username": username, "client_id": socket.to_string(),
-    });
-    if user_id.is_none() {
-        frame["uuid"] = json!(uuid);
-    }
-    frame.to_string()
+    let uuid = user_id.is_none().then_some(uuid);
+    frames::ConnectionEstablished { user_id: Nullable(user_id), username, client_id: socket, uuid }.text()
 }
 
 /// The receipt of a direct message.
 pub fn sent(msgid: &str, now: DateTime<Utc>) -> String {
-    format!(
-        r#"{{"type":"sent","message":"Message delivered","msgid":{},"timestamp":{}}}"#,
-        Quoted(msgid),
-        Timestamp(now)
-    )
+    frames::Sent { message: "Message delivered", msgid, timestamp: Timestamp(now) }.text()
 }
 
 /// The receipt of a topic message, with its offset if the topic has a history.
 pub fn topic_sent(topic: &str, subscribers: usize, msgid: &str, offset: Option<i64>, now: DateTime<Utc>) -> String {
-    let offset = offset.map(|offset| format!(r#""offset":{offset},"#)).unwrap_or_default();
-    format!(
-        r#"{{"type":"topic_sent","message":"{}","topic_id":{},"msgid":{},{offset}"timestamp":{}}}"#,
-        topic_receipt_text(subscribers),
-        Quoted(topic),
-        Quoted(msgid),
-        Timestamp(now)
-    )
+    let message = &topic_receipt_text(subscribers);
+    frames::TopicSent { message, topic_id: topic, msgid, offset, timestamp: Timestamp(now) }.text()
 }
 
 /// What the receipt of a topic message says that has reached so many subscribers.
@@ -104,19 +63,13 @@ pub fn with_offset(publication: &str, offset: i64) -> (String, &str) {
 
 /// Tells a subscriber that what it missed is no longer in the history, which now begins with this offset.
 pub fn topic_gap(topic: &str, first_offset: i64) -> String {
-    format!(r#"{{"type":"topic_gap","topic_id":{},"first_offset":{first_offset}}}"#, Quoted(topic))
+    frames::TopicGap { topic_id: topic, first_offset }.text()
 }
 
 /// The receipt of an acknowledged message (contract section 11).
 pub fn accepted(msgid: &str, state: MessageState, expires_at: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    format!(
-        r#"{{"type":"sent","message":"{}","msgid":{},"status":"{}","expires_at":"{}","timestamp":{}}}"#,
-        receipt_text(state),
-        Quoted(msgid),
-        state.as_str(),
-        rfc3339(expires_at),
-        Timestamp(now)
-    )
+    let message = receipt_text(state);
+    frames::Accepted { message, msgid, status: state, expires_at, timestamp: Timestamp(now) }.text()
 }
 
 /// What the receipt of a message in this state says.
@@ -143,79 +96,60 @@ pub const REDELIVERED: &str = r#"{"redelivered":true,"#;
 /// Tells a sender how its message has ended (contract section 11).
 pub fn delivery_update(update: &MessageUpdate, now: DateTime<Utc>) -> String {
     let MessageUpdate { to, msgid, state, .. } = update;
-    format!(
-        r#"{{"type":"delivery_update","msgid":{},"to":"{to}","status":"{}","timestamp":{}}}"#,
-        Quoted(msgid),
-        state.as_str(),
-        Timestamp(now)
-    )
+    frames::DeliveryUpdate { msgid, to: *to, status: *state, timestamp: Timestamp(now) }.text()
 }
 
 /// The answer to an acknowledgement: the state of the message that it names, if there is one (contract section 11).
 pub fn ack_received(msgid: &str, state: Option<MessageState>, now: DateTime<Utc>) -> String {
-    let status = state.map_or("unknown", MessageState::as_str);
-    format!(r#"{{"type":"ack_received","msgid":{},"status":"{status}","timestamp":{}}}"#, Quoted(msgid), Timestamp(now))
+    frames::AckReceived { msgid, status: StateOrUnknown(state), timestamp: Timestamp(now) }.text()
 }
 
 /// The answer to a `subscribe` or `unsubscribe` frame of a device (contract section 12). `offset` is the newest one of a topic
 /// with a history.
 pub fn subscription(topic: &str, is_subscribed: bool, offset: Option<i64>, now: DateTime<Utc>) -> String {
-    subscription_at(topic, is_subscribed, offset, Timestamp(now))
-}
-
-/// The same on chat sockets, with an RFC 3339 timestamp (contract section 7).
-pub fn chat_subscription(topic: &str, is_subscribed: bool, offset: Option<i64>, now: DateTime<Utc>) -> String {
-    subscription_at(topic, is_subscribed, offset, Quoted(&rfc3339(now)))
-}
-
-fn subscription_at(topic: &str, is_subscribed: bool, offset: Option<i64>, timestamp: impl Display) -> String {
-    let kind = if is_subscribed { "subscribed" } else { "unsubscribed" };
-    let offset = offset.map(|offset| format!(r#""offset":{offset},"#)).unwrap_or_default();
-    format!(r#"{{"type":"{kind}","topic_id":{},{offset}"timestamp":{timestamp}}}"#, Quoted(topic))
+    let timestamp = Timestamp(now);
+    if is_subscribed {
+        frames::Subscribed { topic_id: topic, offset, timestamp }.text()
+    } else {
+        frames::Unsubscribed { topic_id: topic, timestamp }.text()
+    }
 }
 
 /// Tells a subscriber that a topic was deleted, with all its subscriptions.
 pub fn topic_deleted(topic: &str) -> String {
-    format!(r#"{{"type":"topic_deleted","topic_id":{}}}"#, Quoted(topic))
+    frames::TopicDeleted { topic_id: topic }.text()
 }
 
 /// The answer to a ping on sockets of devices and agents.
 pub fn pong(now: DateTime<Utc>) -> String {
-    format!(r#"{{"type":"pong","timestamp":{}}}"#, Timestamp(now))
-}
-
-/// The answer to a ping on chat and public sockets, with an RFC 3339 timestamp (contract section 7).
-pub fn chat_pong(now: DateTime<Utc>) -> String {
-    format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(now))
+    frames::Pong { timestamp: Timestamp(now) }.text()
 }
 
 /// The periodic frame that agent sockets get.
-pub const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
+pub fn heartbeat() -> String {
+    frames::Heartbeat {}.text()
+}
 
 /// The answer to an `auth` frame on a socket that is authenticated already.
 pub fn authenticated(uuid: ClientId, expires_at: DateTime<Utc>) -> String {
-    json!({ "type": "authenticated", "uuid": uuid, "expires_at": rfc3339(expires_at) }).to_string()
+    frames::Authenticated { uuid, expires_at }.text()
 }
 
 /// The answer of a public socket to JSON that is neither `ping` nor `auth`.
 pub fn echo(text: &str) -> String {
-    json!({ "type": "echo", "content": format!("Received: {text}") }).to_string()
+    frames::Echo { content: &format!("Received: {text}") }.text_of(text.len())
 }
 
 /// The frame in which a target gets a command (contract section 6).
 pub fn command(command: &Command) -> String {
-    format!(
-        r#"{{"command_id":"{}","method":{},"url":{},"data":{}}}"#,
-        command.id,
-        Quoted(&command.method),
-        Quoted(&command.url),
-        command.data.as_deref().unwrap_or("null")
-    )
+    let data = command.data.as_deref().unwrap_or("null");
+    let Command { id, method, url, .. } = command;
+    frames::Command { command_id: *id, method, url, data: AnyJson(data) }.text_of(data.len())
 }
 
 /// Tells a target that a command sent to it was cancelled.
 pub fn cancel(command: CommandId) -> String {
-    format!(r#"{{"type":"cancel","command_id":"{command}"}}"#)
+    frames::Cancel { command_id: command }.text()
 }
 
 /// A change of state that is published to the subscribers of `$status`. Its frame has no `method`, so that no client takes
@@ -256,28 +190,24 @@ impl StatusEvent {
 
 /// The frame of an event for subscribers of `$status`.
 pub fn status_event(event: &StatusEvent) -> String {
-    let word = |subject: &str, is_up: bool| format!("{subject}_{}", if is_up { "connected" } else { "disconnected" });
-    let frame = match event {
-        StatusEvent::Gateway { known, at } => json!({
-            "event": word("gateway", known.status.is_up() == Some(true)),
-            "topic_id": TopicId::STATUS,
-            "gateway_id": known.gateway.id,
-            "name": known.gateway.name,
-            "address": known.gateway.address.as_str(),
-            "status": known.status.as_str(),
-            "reason": known.reason.map(|reason| reason.as_str()),
-            "at": rfc3339(*at),
-        }),
-        StatusEvent::Client { id, kind, name, is_connected, at } => json!({
-            "event": word("client", *is_connected),
-            "topic_id": TopicId::STATUS,
-            "uuid": id,
-            "name": name,
-            "kind": kind.as_str(),
-            "at": rfc3339(*at),
-        }),
-    };
-    frame.to_string()
+    let topic_id = TopicId::STATUS;
+    match event {
+        StatusEvent::Gateway { known, at } => frames::GatewayEvent {
+            event: GatewayChange::of(known.status.is_up() == Some(true)),
+            topic_id,
+            gateway_id: known.gateway.id,
+            name: &known.gateway.name,
+            address: known.gateway.address.as_str(),
+            status: known.status,
+            reason: Nullable(known.reason),
+            at: *at,
+        }
+        .text(),
+        StatusEvent::Client { id, kind, name, is_connected, at } => {
+            let event = ClientChange::of(*is_connected);
+            frames::ClientEvent { event, topic_id, uuid: *id, name, kind: *kind, at: *at }.text()
+        }
+    }
 }
 
 /// The message, topic or room that an error refers to, where known.
@@ -302,20 +232,8 @@ pub fn excerpt(name: &str) -> Cow<'_, str> {
 
 /// The error frame (contract section 8). `message` and `content` hold the same text, since existing clients read either.
 pub fn error(code: ErrorCode, text: &str, about: About<'_>, now: DateTime<Utc>) -> String {
-    let text = Quoted(text).to_string();
-    let mut frame =
-        format!(r#"{{"type":"error","message":{text},"content":{text},"code":"{code}","timestamp":{}"#, Timestamp(now));
-    for (key, value) in [("msgid", about.msgid), ("topic_id", about.topic_id)] {
-        if let Some(value) = value {
-            // writing to a String does not fail
-            let _ = write!(frame, r#","{key}":{}"#, Quoted(value));
-        }
-    }
-    if let Some(room) = about.room_id {
-        let _ = write!(frame, r#","room_id":{room}"#);
-    }
-    frame.push('}');
-    frame
+    let About { msgid, topic_id, room_id } = about;
+    frames::Error { message: text, content: text, code, timestamp: Timestamp(now), msgid, topic_id, room_id }.text()
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::{
     },
     protocol::{
         error_code::ErrorCode,
-        inbound::{Frame, as_id, as_text, is_subscription},
+        frames::DeclaredFrame,
+        inbound::{Frame, as_id, as_text, frames, is_subscription},
         outbound::{self, About, excerpt},
     },
 };
@@ -79,26 +80,27 @@ impl Session {
     ) -> Result<Option<RoomChange>, Refused> {
         let is_dedicated = self.dialect.room().is_some();
         let kind = match (frame.kind, frame.kind()) {
-            _ if frame.is_message() => Cow::Borrowed("message"),
-            (_, Some(kind)) => kind,
-            (None, None) => Cow::Borrowed("message"),
-            (Some(other), None) if other.get() == "null" => Cow::Borrowed("message"),
-            (Some(other), None) => Cow::Borrowed(other.get()),
+            _ if frame.is_message() => None,
+            (_, Some(kind)) => Some(kind),
+            (None, None) => None,
+            (Some(other), None) => Some(other.get()).filter(|other| *other != "null").map(Cow::Borrowed),
         };
+        // no type means a message
+        let kind = kind.as_deref().or(frames::ChatMessage::TYPE);
         let missing_room = || missing("Missing room_id");
-        let change = match &*kind {
-            "message" => self.read_message(frame, who, room)?,
-            "join_room" if !is_dedicated => {
+        let change = match kind {
+            frames::ChatMessage::TYPE => self.read_message(frame, who, room)?,
+            frames::JoinRoom::TYPE if !is_dedicated => {
                 let wanted = match id(frame.since_id, "since_id")? {
                     None => Wanted::Recent,
                     Some(id) => Wanted::Since(MessageId(id)),
                 };
                 RoomChange::Join { room: room.ok_or_else(missing_room)?, who, wanted }
             }
-            "leave_room" if !is_dedicated => {
+            frames::LeaveRoom::TYPE if !is_dedicated => {
                 RoomChange::Leave { room: room.ok_or_else(missing_room)?, who: who.client }
             }
-            "read" => {
+            frames::Read::TYPE => {
                 let message = id(frame.message_id, "message_id")?;
                 RoomChange::Read {
                     room: room.ok_or_else(missing_room)?,
@@ -106,8 +108,11 @@ impl Session {
                     by: who.client,
                 }
             }
-            "typing" => return Ok(room.map(|room| RoomChange::Type { room, who })),
-            _ => return Err(Refused(ErrorCode::UnknownType, format!("Unknown message type: {}", excerpt(&kind)))),
+            frames::Typing::TYPE => return Ok(room.map(|room| RoomChange::Type { room, who })),
+            other => {
+                let kind = excerpt(other.unwrap_or_default());
+                return Err(Refused(ErrorCode::UnknownType, format!("Unknown message type: {kind}")));
+            }
         };
         Ok(Some(change))
     }

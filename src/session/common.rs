@@ -4,8 +4,10 @@ use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
 use super::{Dialect, Session};
 use crate::protocol::{
+    chat,
     error_code::ErrorCode,
-    inbound::{Frame, NotAFrame, as_text},
+    frames::DeclaredFrame,
+    inbound::{Frame, NotAFrame, as_text, frames},
     json::Unacceptable,
     outbound::{self, About},
 };
@@ -51,15 +53,15 @@ impl Session {
             return Ok(frame);
         }
         match frame.kind().as_deref() {
-            Some("ping") => self.send(&match self.dialect {
+            frames::Ping::TYPE => self.send(&match self.dialect {
                 Dialect::Device | Dialect::Agent => outbound::pong(self.now()),
-                _ => outbound::chat_pong(self.now()),
+                _ => chat::pong(self.now()),
             }),
-            Some("pong") => {}
-            Some("auth") => self.on_auth(&frame, context),
-            Some("progress") if frame.command_id.is_some() => self.on_progress(&frame, context),
+            frames::ClientPong::TYPE => {}
+            frames::Auth::TYPE => self.on_auth(&frame, context),
+            frames::Progress::TYPE if frame.command_id.is_some() => self.on_progress(&frame, context),
             // in the other dialects the type is unknown
-            Some("progress") if matches!(self.dialect, Dialect::Device | Dialect::Agent) => {
+            frames::Progress::TYPE if matches!(self.dialect, Dialect::Device | Dialect::Agent) => {
                 self.bad_frame(
                     ErrorCode::InvalidMessage,
                     "Invalid message format: missing field `command_id`",

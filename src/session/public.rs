@@ -4,8 +4,10 @@ use actix::{Actor, ActorFutureExt, AsyncContext, WrapFuture};
 
 use super::{Dialect, JoinError, Session, handshake::join};
 use crate::protocol::{
+    chat,
     error_code::ErrorCode,
-    inbound::{Frame, NotAFrame, as_text},
+    frames::DeclaredFrame,
+    inbound::{Frame, NotAFrame, as_text, frames},
     outbound::{self, About},
 };
 
@@ -23,9 +25,10 @@ impl Session {
         }
         self.bad_frames = 0;
         let frame = frame.filter(|frame| !frame.is_message());
-        match frame.as_ref().map(|frame| (frame, frame.kind())) {
-            Some((_, Some(kind))) if kind == "ping" => self.send(&outbound::chat_pong(self.now())),
-            Some((frame, Some(kind))) if kind == "auth" => self.on_public_auth(frame, context),
+        let Some(frame) = frame else { return self.send(&outbound::echo(text)) };
+        match frame.kind().as_deref() {
+            frames::Ping::TYPE => self.send(&chat::pong(self.now())),
+            frames::Auth::TYPE => self.on_public_auth(&frame, context),
             _ => self.send(&outbound::echo(text)),
         }
     }

@@ -6,6 +6,7 @@ use super::{Dialect, Session};
 use crate::{
     domain::ids::TopicId,
     protocol::{
+        chat,
         close_code::CloseCode,
         inbound::{self, Frame},
         outbound,
@@ -31,7 +32,7 @@ impl Session {
             let answer = |offset| {
                 let answer = match dialect {
                     Dialect::Device => outbound::subscription,
-                    _ => outbound::chat_subscription,
+                    _ => chat::subscription,
                 };
                 answer(topic.as_str(), wanted, offset, broker.clock.now())
             };

@@ -12,6 +12,7 @@ mod support;
 
 mod accounts;
 mod acknowledged;
+mod asyncapi;
 mod backup;
 mod backup_page;
 mod bench;

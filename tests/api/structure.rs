@@ -147,6 +147,17 @@ fn errors_of_http_answers_are_named_in_http_alone() {
 const PROGRAMS: [&str; 4] = ["bench", "cli", "client", "terminal"];
 
 #[test]
+fn routes_are_registered_in_their_table_alone() {
+    let table = Path::new(SOURCES).join("http/routes.rs");
+    for path in sources().iter().filter(|path| **path != table) {
+        let code = code(path);
+        for call in ["web::resource(", "web::scope(", "web::redirect(", ".route(", ".service("] {
+            assert!(!code.contains(call), "{} calls {call}: the documents would not have the route", path.display());
+        }
+    }
+}
+
+#[test]
 fn only_the_clock_asks_the_system_for_the_time() {
     let mut paths = sources();
     paths.retain(|path| module(path) != "clock" && !PROGRAMS.contains(&module(path).as_str()));

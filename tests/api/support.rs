@@ -3,6 +3,7 @@
 mod balancer;
 mod broker;
 pub mod chat;
+pub mod frames;
 mod loss;
 mod node;
 mod preload;
@@ -97,9 +98,11 @@ pub async fn is_listed(client: &Client, uuid: uuid::Uuid) -> bool {
     body["clients"].get(uuid.to_string()).is_some()
 }
 
-/// Waits for the next frame and parses it as JSON.
+/// Waits for the next frame and parses it as JSON. Asserts that it is as `/asyncapi.json` says.
 pub async fn next(connection: &mut Connection) -> Value {
-    within(connection.next_frame()).await.expect("a frame")
+    let frame = within(connection.next_frame()).await.expect("a frame");
+    frames::documented().await.check(connection.path(), &frame);
+    frame
 }
 
 /// Waits for the next frame and asserts its type.

@@ -82,4 +82,7 @@ async fn the_documentation_works_under_its_content_security_policy() {
         r##"console.log((await found("#redoc-container h1")).textContent.includes("Switchboard") ? "read" : "?");"##;
     redoc.run(&format!("{FOUND}{read_it}")).await;
     assert_eq!(redoc.next_line().await, "read");
+    let mut frames = browser.open(&format!("{}/docs/frames", broker.url)).await;
+    frames.run(r#"console.log(getComputedStyle(document.querySelector("article table")).borderCollapse);"#).await;
+    assert_eq!(frames.next_line().await, "collapse");
 }

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use papaya::HashMap;
 use uuid::Uuid;
 
-use crate::domain::{
-    gateways::{GatewayState, Status},
-    ids::GatewayId,
+use crate::{
+    domain::{
+        gateways::{GatewayState, Status},
+        ids::GatewayId,
+    },
+    protocol::{frames::DeclaredFrame, outbound::frames::GatewayStates},
 };
 
 /// The gateways as they are now. The GatewayMonitor alone writes it; everyone reads it without asking.
@@ -46,11 +49,8 @@ impl Board {
 
     /// The body of `GET /device_status/` (contract section 4): `{"1":"connected"}`, with those that have been probed.
     pub(super) fn statuses(&self) -> String {
-        let words = self.all().into_iter().filter_map(|known| {
-            let word = if known.status.is_up()? { "connected" } else { "disconnected" };
-            Some(format!("\"{}\":\"{word}\"", known.gateway.id))
-        });
-        format!("{{{}}}", words.collect::<Vec<_>>().join(","))
+        let probed = self.all().into_iter().filter_map(|known| Some((known.gateway.id, known.status.is_up()?)));
+        GatewayStates(probed.collect()).text()
     }
 
     /// What keeps gateways from being probed as they should.

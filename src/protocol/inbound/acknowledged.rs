@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use serde_json::value::RawValue;
 
 use super::{
-    BadMessage, Frame, as_text,
+    BadMessage, Frame, as_text, frames,
     message::{check_from, msgid, shape},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         ids::ClientId,
         messages::{Answer, MAX_TTL_SECS, Priority},
     },
-    protocol::outbound::excerpt,
+    protocol::{frames::DeclaredFrame, outbound::excerpt},
 };
 
 /// How a message is to be delivered that asks for an acknowledgement.
@@ -65,7 +65,7 @@ pub struct Ack<'a> {
 pub fn is_ack(frame: &Frame<'_>) -> bool {
     // existing clients send all fields of a message, with null for those that are not set
     let others = [frame.to, frame.topic_id, frame.message, frame.content];
-    others.into_iter().all(|field| not_null(field).is_none()) && frame.kind().as_deref() == Some("ack")
+    others.into_iter().all(|field| not_null(field).is_none()) && frame.kind().as_deref() == frames::Ack::TYPE
 }
 
 /// Reads an answer for which [`is_ack`] holds.

@@ -11,38 +11,62 @@ use serde_json::value::RawValue;
 use super::{MSGID_CHARS, as_text, is_within};
 use crate::protocol::json::{self, Unacceptable};
 
-/// The top-level fields of a frame that any dialect uses. Other fields are ignored.
-#[derive(Debug, Default)]
-#[allow(missing_docs)] // the names are the contract's
-pub struct Frame<'a> {
-    pub kind: Option<&'a RawValue>,
-    pub to: Option<&'a RawValue>,
-    pub topic_id: Option<&'a RawValue>,
-    pub from: Option<&'a RawValue>,
-    pub msgid: Option<&'a RawValue>,
-    pub content: Option<&'a RawValue>,
-    pub token: Option<&'a RawValue>,
-    pub command_id: Option<&'a RawValue>,
-    pub result: Option<&'a RawValue>,
-    pub progress: Option<&'a RawValue>,
-    pub room_id: Option<&'a RawValue>,
-    pub message: Option<&'a RawValue>,
-    pub message_id: Option<&'a RawValue>,
-    pub since_id: Option<&'a RawValue>,
-    pub client_msg_id: Option<&'a RawValue>,
-    pub offset: Option<&'a RawValue>,
-    pub since_offset: Option<&'a RawValue>,
-    pub last: Option<&'a RawValue>,
-    pub acknowledge: Option<&'a RawValue>,
-    pub ttl: Option<&'a RawValue>,
-    pub priority: Option<&'a RawValue>,
-    pub redelivered: Option<&'a RawValue>,
-    pub status: Option<&'a RawValue>,
-    pub sender: Option<&'a RawValue>,
-    /// the first key that occurs twice
-    pub duplicate: Option<Cow<'a, str>>,
-    /// the reason why the JSON object is not accepted
-    pub unacceptable: Option<Unacceptable>,
+macro_rules! fields {
+    ($($field:ident $(= $key:literal)?,)*) => {
+        /// The top-level fields of a frame that any dialect uses. Other fields are ignored.
+        #[derive(Debug, Default)]
+        #[allow(missing_docs)] // the names are the contract's
+        pub struct Frame<'a> {
+            $(pub $field: Option<&'a RawValue>,)*
+            /// the first key that occurs twice
+            pub duplicate: Option<Cow<'a, str>>,
+            /// the reason why the JSON object is not accepted
+            pub unacceptable: Option<Unacceptable>,
+        }
+
+        impl<'a> Frame<'a> {
+            /// The names of all fields that any dialect uses.
+            #[cfg(test)]
+            pub const FIELDS: &'static [&'static str] = &[$(fields!(@key $field $($key)?),)*];
+
+            /// The place of the field with this name.
+            fn field(&mut self, key: &str) -> Option<&mut Option<&'a RawValue>> {
+                $(if key == fields!(@key $field $($key)?) {
+                    return Some(&mut self.$field);
+                })*
+                None
+            }
+        }
+    };
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+}
+
+fields! {
+    kind = "type",
+    to,
+    topic_id,
+    from,
+    msgid,
+    content,
+    token,
+    command_id,
+    result,
+    progress,
+    room_id,
+    message,
+    message_id,
+    since_id,
+    client_msg_id,
+    offset,
+    since_offset,
+    last,
+    acknowledge,
+    ttl,
+    priority,
+    redelivered,
+    status,
+    sender,
 }
 
 /// The reason why a text is not a frame.
@@ -117,34 +141,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
         let mut frame = Frame::default();
         let mut seen = None;
         while let Some(Key(key)) = map.next_key()? {
-            let field = match &*key {
-                "type" => Some(&mut frame.kind),
-                "to" => Some(&mut frame.to),
-                "topic_id" => Some(&mut frame.topic_id),
-                "from" => Some(&mut frame.from),
-                "msgid" => Some(&mut frame.msgid),
-                "content" => Some(&mut frame.content),
-                "token" => Some(&mut frame.token),
-                "command_id" => Some(&mut frame.command_id),
-                "result" => Some(&mut frame.result),
-                "progress" => Some(&mut frame.progress),
-                "room_id" => Some(&mut frame.room_id),
-                "message" => Some(&mut frame.message),
-                "message_id" => Some(&mut frame.message_id),
-                "since_id" => Some(&mut frame.since_id),
-                "client_msg_id" => Some(&mut frame.client_msg_id),
-                "offset" => Some(&mut frame.offset),
-                "since_offset" => Some(&mut frame.since_offset),
-                "last" => Some(&mut frame.last),
-                "acknowledge" => Some(&mut frame.acknowledge),
-                "ttl" => Some(&mut frame.ttl),
-                "priority" => Some(&mut frame.priority),
-                "redelivered" => Some(&mut frame.redelivered),
-                "status" => Some(&mut frame.status),
-                "sender" => Some(&mut frame.sender),
-                _ => None,
-            };
-            let again = match field {
+            let again = match frame.field(&key) {
                 Some(field) => field.replace(map.next_value()?).map(|_| key),
                 None => {
                     map.next_value::<IgnoredAny>()?;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::RangeInclusive};
 use serde_json::value::RawValue;
 
 use super::{
-    BadMessage, Frame,
+    BadMessage, Frame, frames,
     message::{check_from, shape, topic_id},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         ids::ClientId,
         topics::history::{Beginning, MAX_SIZE},
     },
-    protocol::outbound::excerpt,
+    protocol::{frames::DeclaredFrame, outbound::excerpt},
 };
 
 /// A request for a topic.
@@ -39,8 +39,8 @@ fn is_given(field: Option<&RawValue>) -> bool {
 
 fn wanted(frame: &Frame<'_>) -> Option<bool> {
     match frame.kind().as_deref() {
-        Some("subscribe") => Some(true),
-        Some("unsubscribe") => Some(false),
+        frames::Subscribe::TYPE => Some(true),
+        frames::Unsubscribe::TYPE => Some(false),
         _ => None,
     }
 }
