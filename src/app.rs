@@ -38,6 +38,7 @@ use crate::{
     clock::Clock,
     cluster::{envelope::EnvelopeVersions, node::Node, shard::Names},
     protocol::outbound::rfc3339,
+    services::Audit,
     settings::Settings,
     state::Broker,
     store::{Location, ServingBroker, Store},
@@ -96,8 +97,9 @@ impl Application {
         let node = node(&held.broker, envelopes, clock.now());
         let this = ThisNode { workers, node, names: Names::of(&dir.secret, database) };
         let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
-        let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held)?;
-        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision));
+        let audit = Audit::new(store.clone(), actors.journal.clone());
+        let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held, &audit)?;
+        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision, audit));
         let server = serve(broker.clone(), listener, workers)?;
         Ok(Self { broker, store, server, arbiters, address, dir, first_password, has_accounts })
     }

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod admission;
+pub mod audit;
 pub mod budget;
 pub mod commands;
 pub mod gateways;

@@ -8,6 +8,7 @@
 
 mod admission;
 mod arriving;
+mod audit;
 pub mod body;
 mod clients;
 mod cluster;

@@ -22,7 +22,7 @@
 //! | [`http`] | routes, extractors, handlers, and the errors of HTTP answers |
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
-//! | [`services`] | devices and users as a whole: list, change, delete; no actor owns them |
+//! | [`services`] | devices and users as a whole: list, change, delete; the audit log; no actor owns them |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |

@@ -9,7 +9,7 @@ mod layers;
 mod redis;
 mod secret;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub commands: Commands,
     /// Lifetime and retention of acknowledged messages.
     pub messages: Messages,
+    /// Retention of the audit log.
+    pub audit: Audit,
     /// The Redis servers that connect nodes.
     pub redis: Redis,
     pub cluster: Cluster,
@@ -65,6 +67,9 @@ pub struct Settings {
     /// Keys that were set and change nothing, each with its layer.
     #[serde(skip)]
     pub without_effect: Vec<String>,
+    /// Keys whose values differ from the built-in ones, with the beginning of the value, or "…" in place of a secret.
+    #[serde(skip)]
+    pub changed: BTreeMap<String, String>,
 }
 
 /// `[http]`
@@ -283,6 +288,14 @@ pub struct Messages {
     pub ttl_secs: u32,
     pub retention_hours: u32,
     pub total_bytes: u64,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Audit {
+    pub retention_days: u32,
 }
 
 /// `[redis]`

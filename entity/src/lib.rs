@@ -3,6 +3,7 @@
 pub mod prelude;
 
 pub mod acknowledged_messages;
+pub mod audit_log;
 pub mod brokers;
 pub mod command_progress;
 pub mod command_targets;

@@ -42,6 +42,7 @@ mod m20261122_000028_add_newest_socket;
 mod m20261122_000029_add_room_events;
 mod m20261122_000030_add_command_owner;
 mod m20261122_000031_create_leases;
+mod m20261123_000032_create_audit_log;
 
 use std::pin::Pin;
 
@@ -110,6 +111,7 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000029_add_room_events,
     m20261122_000030_add_command_owner,
     m20261122_000031_create_leases,
+    m20261123_000032_create_audit_log,
 ];
 
 /// Why the schema could not be changed or read.

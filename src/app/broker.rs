@@ -10,7 +10,7 @@ use crate::{
     auth::{login::Logins, registration::Registrations},
     clock::Clock,
     domain::budget::Budgets,
-    services::{Devices, Users},
+    services::{Audit, Devices, Users},
     settings::Settings,
     state::{Broker, Readiness, Supervision, Waiting},
     store::Store,
@@ -23,6 +23,7 @@ pub(super) fn broker(
     identities: Identities,
     actors: Actors,
     supervision: Supervision,
+    audit: Audit,
 ) -> Broker {
     let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster } = actors;
     let Identities { accounts, passwords } = identities;
@@ -71,6 +72,7 @@ pub(super) fn broker(
         logins,
         devices,
         users,
+        audit,
         clients,
         topics,
         messages,

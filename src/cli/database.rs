@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use super::{ConfigArguments, start_logging};
 use crate::{
     app::bootstrap,
-    domain::passwords::PasswordRules,
+    domain::{audit::Actor, passwords::PasswordRules},
     settings::{Settings, Storage},
     store::{DatabaseLock, Location, Sharing, Store, StoreError},
 };
@@ -40,6 +40,7 @@ impl Database {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
         }
         let store = Store::connect(&settings.storage).await?;
+        let store = store.by(Actor::command_line(&system_user())).at_host(&bootstrap::host_name());
         let password_rules = settings.auth.password_rules();
         let Storage { data_dir, database_url, .. } = settings.storage;
         let data_dir = database_url.is_empty().then_some(data_dir);
@@ -79,6 +80,12 @@ impl Database {
         database.migrate_up().await?;
         Ok(database)
     }
+}
+
+/// Who runs the command, as the environment says; of `sudo` the caller.
+fn system_user() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Refuses a database that is probably not the broker's.

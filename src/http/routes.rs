@@ -9,7 +9,7 @@ use actix_web::{
 use utoipa::openapi::OpenApi;
 
 use super::{
-    clients, cluster, commands, devices, docs, gateways, health,
+    audit, clients, cluster, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
     messages, metrics,
     openapi::operations,
@@ -66,6 +66,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(health::readyz),
         endpoint!(metrics::metrics),
         endpoint!(cluster::show),
+        endpoint!(audit::list),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),

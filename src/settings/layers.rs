@@ -293,6 +293,7 @@ impl Layers {
             .try_into()
             .map_err(|error: toml::de::Error| SettingsError::new(one_line(error.message())))?;
         self.complete_redis(&mut settings);
+        settings.changed = self.changed();
         settings.ignored_variables = self.ignored;
         settings.validate().map_err(|(key, why)| {
             let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
@@ -302,7 +303,35 @@ impl Layers {
     }
 }
 
+/// Characters of a value that are shown.
+const SHOWN: usize = 100;
+
+/// Whether the value of a key may be or have a secret.
+fn is_secret(key: &str) -> bool {
+    ["secret", "password", "url"].iter().any(|word| key.ends_with(word))
+}
+
 impl Layers {
+    /// The keys whose values differ from the built-in ones, with the values.
+    fn changed(&self) -> BTreeMap<String, String> {
+        let built_in = Self::new().values;
+        let find = |values: &Table, key: &str| match key.split_once('.') {
+            Some((section, key)) => values.get(section)?.get(key).cloned(),
+            None => values.get(key).cloned(),
+        };
+        let changed = self.origins.keys().filter_map(|key| {
+            let value = find(&self.values, key).filter(|value| Some(value) != find(&built_in, key).as_ref())?;
+            let shown = match value {
+                _ if is_secret(key) => "…".to_owned(),
+                // of tables
+                Value::Array(list) if list.iter().any(Value::is_table) => format!("{} entries", list.len()),
+                value => value.to_string().chars().take(SHOWN).collect(),
+            };
+            Some((key.clone(), shown))
+        });
+        changed.collect()
+    }
+
     /// Redis is on the same machine if only other keys than its address are given, as in the systems that Switchboard replaces. Notes
     /// keys that change nothing.
     fn complete_redis(&self, settings: &mut Settings) {

@@ -8,8 +8,9 @@ use entity::command_progress;
 use sea_orm::{ConnectionTrait, Set};
 use uuid::Uuid;
 
-use super::{GatewayRecord, StoreError, commands, devices, gateways};
+use super::{GatewayRecord, StoreError, audit, commands, devices, gateways};
 use crate::domain::{
+    audit::Event,
     commands::{Command, Target},
     ids::{ClientId, CommandId},
 };
@@ -61,6 +62,8 @@ pub enum Record {
     },
     /// An entry of a gateway's history.
     Gateway(GatewayRecord),
+    /// A record of the audit log.
+    Audit(Arc<Event>),
 }
 
 impl Record {
@@ -71,9 +74,25 @@ impl Record {
             _ => None,
         }
     }
+
+    /// The record of the audit log, if it is one.
+    fn audited(&self) -> Option<&Arc<Event>> {
+        match self {
+            Self::Audit(event) => Some(event),
+            _ => None,
+        }
+    }
 }
 
-/// Writes all records of the broker with this id, but no progress reports while storage is nearly full.
+/// Writes the log lines of the records that belong to the audit log: on another thread, since there may be thousands.
+pub(super) fn log_audited(records: &[Record]) {
+    let audited: Vec<_> = records.iter().filter_map(Record::audited).cloned().collect();
+    if !audited.is_empty() {
+        tokio::task::spawn_blocking(move || audited.iter().for_each(|event| event.log()));
+    }
+}
+
+/// Writes all records of the broker with this id, but no progress reports and audits while storage is nearly full.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
@@ -91,6 +110,7 @@ pub(super) async fn write(
     let mut late = Vec::new();
     let mut seen = BTreeMap::new();
     let mut of_gateways = Vec::new();
+    let mut audited = Vec::new();
     for record in records {
         match record {
             Record::Whole(command) => {
@@ -103,7 +123,7 @@ pub(super) async fn write(
             Record::Target { command, target } => {
                 targets.insert((*command, target.client.uuid()), target);
             }
-            Record::Progress { .. } if nearly_full => {}
+            Record::Progress { .. } | Record::Audit(_) if nearly_full => {}
             Record::Progress { command, client, version, at, progress: report } => {
                 progress.push(command_progress::ActiveModel {
                     command_id: Set(command.uuid()),
@@ -118,6 +138,7 @@ pub(super) async fn write(
                 seen.insert(*device, (*incarnation, *at));
             }
             Record::Gateway(record) => of_gateways.push(record),
+            Record::Audit(event) => audited.push(&**event),
         }
     }
     commands::upsert_commands(transaction, of_commands.into_values(), broker).await?;
@@ -129,7 +150,7 @@ pub(super) async fn write(
     for (command, client, result) in late {
         commands::write_late_result(transaction, command, client, result).await?;
     }
-    Ok(())
+    audit::insert(transaction, &audited).await
 }
 
 /// Leaves out texts of clients.
@@ -153,6 +174,7 @@ impl fmt::Display for Record {
                 write!(f, "hour of gateway {gateway} from {}", hour.began_at)
             }
             Self::Gateway(GatewayRecord::Deleted(gateway)) => write!(f, "deletion of gateway {gateway}"),
+            Self::Audit(event) => write!(f, "audit of {}", event.action.as_str()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod support;
 
 mod accounts;
 mod acknowledged;
+mod audit;
 mod bench;
 mod bounds;
 mod clock_steps;

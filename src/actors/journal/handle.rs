@@ -11,6 +11,7 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
 
 use super::{Flush, JournalWriter, Write};
+use crate::domain::audit::Event;
 use crate::metrics::{Context, METRICS};
 use crate::store::{ChangeLimits, Record, Store, StoreError, patience};
 
@@ -107,6 +108,16 @@ impl Journal {
     /// Writes records together with later ones, within 50 ms.
     pub fn record_soon(&self, records: Vec<Record>) {
         self.writer.do_send(Write { records, may_wait: true });
+    }
+
+    /// Writes a record of the audit log together with later records, and logs it then. While the database has taken nothing for long
+    /// it is only logged.
+    pub fn audit(&self, event: Event) {
+        if self.backlog.is_stuck() {
+            event.log();
+        } else {
+            self.record_soon(vec![Record::Audit(Arc::new(event))]);
+        }
     }
 
     /// Waits until all that was recorded before is written.
