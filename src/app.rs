@@ -38,7 +38,7 @@ use crate::{
     clock::Clock,
     cluster::{envelope::EnvelopeVersions, node::Node, shard::Names},
     protocol::outbound::rfc3339,
-    services::Audit,
+    services::{Audit, Webhooks},
     settings::Settings,
     state::Broker,
     store::{Location, ServingBroker, Store},
@@ -98,8 +98,10 @@ impl Application {
         let this = ThisNode { workers, node, names: Names::of(&dir.secret, database) };
         let actors = Actors::start(&arbiters, &settings, &clock, this, &store, accounts, restored).await?;
         let audit = Audit::new(store.clone(), actors.journal.clone());
-        let supervision = background::start(&arbiters, &settings, &clock, &store, accounts, &actors, held, &audit)?;
-        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision, audit));
+        let webhooks = Webhooks::new(settings.webhooks(), store.clone(), actors.journal.clone(), clock.clone())?;
+        let extra = (audit, webhooks);
+        let supervision = background::start(&arbiters, &settings, (&clock, &store), accounts, &actors, held, &extra)?;
+        let broker = web::Data::new(broker(settings, clock, store.clone(), identities, actors, supervision, extra));
         let server = serve(broker.clone(), listener, workers)?;
         Ok(Self { broker, store, server, arbiters, address, dir, first_password, has_accounts })
     }

@@ -25,3 +25,4 @@ pub mod storage;
 pub mod subscriptions;
 pub mod topics;
 pub mod usernames;
+pub mod webhooks;

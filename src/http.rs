@@ -41,6 +41,7 @@ pub(crate) mod stream;
 mod tokens;
 mod topics;
 mod users;
+mod webhooks;
 mod websocket;
 
 use std::{

@@ -8,6 +8,7 @@ mod gateways;
 mod layers;
 mod redis;
 mod secret;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -26,6 +27,7 @@ use crate::domain::{
     network::{MetricsReader, Network},
     passwords::PasswordRules,
     topics::access::Access,
+    webhooks::Webhook,
 };
 
 /// All settings, merged from the layers and checked.
@@ -48,6 +50,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The configured gateways, `[[gateways]]`.
     pub gateways: Vec<GatewayEntry>,
+    /// Receivers of events, `[[webhooks]]`.
+    pub webhooks: Vec<WebhookEntry>,
     /// Period, timeout and history of gateway probes.
     pub probes: Probes,
     /// Retention of commands.
@@ -247,6 +251,22 @@ pub struct GatewayEntry {
     pub max_loss_percent: Option<f64>,
 }
 
+/// An entry of `[[webhooks]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // as in `domain::webhooks::Webhook`
+pub struct WebhookEntry {
+    /// It may have credentials.
+    pub url: Secret,
+    pub events: Vec<String>,
+    #[serde(default)]
+    pub secret: Secret,
+    /// The variable of the environment that has the secret.
+    pub secret_env: Option<String>,
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
 /// `[probes]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -348,6 +368,12 @@ impl Settings {
     /// Whether other nodes may serve the database, too: PostgreSQL can be shared, and Redis connects them.
     pub fn is_shared(&self) -> bool {
         self.redis.is_given() && self.storage.database_url.expose().starts_with("postgres")
+    }
+
+    /// The configured webhooks.
+    pub fn webhooks(&self) -> Vec<Webhook> {
+        // does not fail: `validate` has checked them
+        webhooks::read(self).unwrap_or_default()
     }
 
     /// The configured gateways.

@@ -33,7 +33,7 @@ use crate::{
         budget::{Budgets, OverLimit},
         ids::ClientId,
     },
-    services::{Audit, Devices, Users},
+    services::{Audit, Devices, Users, Webhooks},
     settings::Settings,
 };
 
@@ -55,6 +55,8 @@ pub struct Broker {
     pub users: Users,
     /// The audit log.
     pub audit: Audit,
+    /// Receivers of events.
+    pub webhooks: Webhooks,
     /// The connected clients.
     pub clients: Clients,
     /// The topics and their subscriptions.

@@ -46,6 +46,7 @@ mod takeover;
 mod tokens;
 mod topics;
 mod users;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -72,6 +73,7 @@ pub use rooms::{Page, RecordedEvent, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::{CreatedTopic, UpdatedTopic};
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
+pub use webhooks::{Attempt, NewDelivery, TakenDelivery, WebhookState};
 
 use audit::Author;
 use connection::{Pool, Transaction};

@@ -25,3 +25,4 @@ pub mod rooms;
 pub mod topic_history;
 pub mod topics;
 pub mod users;
+pub mod webhook_deliveries;

@@ -23,3 +23,4 @@ pub use super::rooms::Entity as Rooms;
 pub use super::topic_history::Entity as TopicHistory;
 pub use super::topics::Entity as Topics;
 pub use super::users::Entity as Users;
+pub use super::webhook_deliveries::Entity as WebhookDeliveries;

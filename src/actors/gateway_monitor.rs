@@ -12,6 +12,7 @@ mod probe;
 mod sharing;
 mod trouble;
 mod watchers;
+mod webhooks;
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,7 @@ use probe::{Probe, Prober};
 use sharing::Sharing;
 use trouble::Trouble;
 use watchers::{REFRESH, Watchers};
+use webhooks::{is_news, tell_webhooks};
 
 use super::{journal::Journal, topic_manager::Announce};
 use crate::{
@@ -175,8 +177,12 @@ impl GatewayMonitor {
                 let at = if leads { self.clock().now() } else { known.since };
                 self.neighbours.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at }));
             }
+            let change_of_status = change.transition.is_some() && is_news(&self.board, &known);
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });
+            }
+            if leads && change_of_status {
+                tell_webhooks(&self.neighbours.journal, &known, self.clock().now());
             }
             let status = known.status;
             let before = self.board.put(known).map_or(Status::Unknown, |before| before.status);

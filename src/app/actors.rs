@@ -89,7 +89,7 @@ impl Actors {
             topic_history_bytes: limits.topic_history_bytes as u64,
             total_bytes: settings.messages.total_bytes,
         };
-        let journal = Journal::start(&control, store.clone(), change_limits);
+        let journal = Journal::start(&control, store.clone(), change_limits).telling(&settings.webhooks());
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     delivery::tick,
     metrics::traffic,
-    services::Audit,
+    services::{Audit, Webhooks},
     settings::{Probes, Settings},
     state::Supervision,
     store::Store,
@@ -31,12 +31,11 @@ const ROOM_EVENTS: TimeDelta = TimeDelta::minutes(10);
 pub(super) fn start(
     arbiters: &Arbiters,
     settings: &Settings,
-    clock: &Clock,
-    store: &Store,
+    (clock, store): (&Clock, &Store),
     accounts: &Arc<Accounts>,
     actors: &Actors,
     held: Held,
-    audit: &Audit,
+    (audit, webhooks): &(Audit, Webhooks),
 ) -> anyhow::Result<Supervision> {
     let supervision = Supervision::default();
     actors.watch(&supervision);
@@ -79,6 +78,7 @@ pub(super) fn start(
         let audit = audit.clone();
         async move { audit.record_repeats().await }
     });
+    loops.spawn("webhooks", webhooks.clone().run());
     loops.spawn("takeover of commands", {
         let commands = actors.commands.clone();
         async move { commands.take_over().await }

@@ -10,7 +10,7 @@ use crate::{
     auth::{login::Logins, registration::Registrations},
     clock::Clock,
     domain::budget::Budgets,
-    services::{Audit, Devices, Users},
+    services::{Audit, Devices, Users, Webhooks},
     settings::Settings,
     state::{Broker, Readiness, Supervision, Waiting},
     store::Store,
@@ -23,7 +23,7 @@ pub(super) fn broker(
     identities: Identities,
     actors: Actors,
     supervision: Supervision,
-    audit: Audit,
+    (audit, webhooks): (Audit, Webhooks),
 ) -> Broker {
     let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster } = actors;
     let Identities { accounts, passwords } = identities;
@@ -73,6 +73,7 @@ pub(super) fn broker(
         devices,
         users,
         audit,
+        webhooks,
         clients,
         topics,
         messages,

@@ -116,9 +116,9 @@ async fn watch(client: &Client, query: &[(&str, String)], limit: u64, json: bool
         let is_first = seen.is_empty();
         for (id, record) in news.into_iter().rev() {
             if json {
-                say!("{record}")
+                say!("{record}");
             } else {
-                say!("{}", columns(&record).join("  "))
+                say!("{}", columns(&record).join("  "));
             }
             seen.insert(id);
         }

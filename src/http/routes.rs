@@ -13,7 +13,7 @@ use super::{
     input::{Input, inputs_of},
     messages, metrics,
     openapi::operations,
-    register, rooms, root, tokens, topics, users, websocket,
+    register, rooms, root, tokens, topics, users, webhooks, websocket,
 };
 use crate::http::errors::ApiError;
 
@@ -67,6 +67,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(metrics::metrics),
         endpoint!(cluster::show),
         endpoint!(audit::list),
+        endpoint!(webhooks::list),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),

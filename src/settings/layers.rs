@@ -8,13 +8,15 @@ mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{GatewayEntry, Settings};
+use super::{GatewayEntry, Settings, WebhookEntry};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
 const GATEWAYS: &str = "gateways";
+const WEBHOOKS: &str = "webhooks";
 
 /// Environment variables of the systems that Switchboard replaces, and the keys that they set.
 const UNPREFIXED: [(&str, &str); 9] = [
@@ -158,7 +160,11 @@ impl Layers {
         })?;
         for (section, keys) in table {
             if section == GATEWAYS {
-                self.set_gateways(keys, name)?;
+                self.set_tables::<GatewayEntry>(GATEWAYS, keys, name)?;
+                continue;
+            }
+            if section == WEBHOOKS {
+                self.set_tables::<WebhookEntry>(WEBHOOKS, keys, name)?;
                 continue;
             }
             let Value::Table(keys) = keys else {
@@ -171,18 +177,22 @@ impl Layers {
         Ok(())
     }
 
-    /// Sets `[[gateways]]`, the only key that is a list of tables. The list of a later file replaces the whole list.
-    fn set_gateways(&mut self, gateways: Value, layer: &str) -> Result<(), SettingsError> {
-        let bad = |why: &str| SettingsError::new(format!("bad value for `{GATEWAYS}` ({layer}): {why}"));
-        let Value::Array(entries) = gateways else {
-            return Err(bad("expected a list of gateways, each as [[gateways]]"));
+    /// Sets a key outside of sections, which is a list of tables. The list of a later file replaces the whole list.
+    fn set_tables<T: DeserializeOwned>(&mut self, key: &str, list: Value, layer: &str) -> Result<(), SettingsError> {
+        let bad = |why: &str| SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"));
+        let Value::Array(entries) = list else {
+            return Err(bad(&format!("expected a list of {key}, each as [[{key}]]")));
         };
         for (index, entry) in entries.iter().enumerate() {
-            let read: Result<GatewayEntry, _> = entry.clone().try_into();
+            // else the error would quote it
+            if entry.get("secret").is_some_and(|secret| !secret.is_str()) {
+                return Err(bad(&format!("entry {}: secret: expected a text", index + 1)));
+            }
+            let read: Result<T, _> = entry.clone().try_into();
             read.map_err(|error| bad(&format!("entry {}: {}", index + 1, one_line(error.message()))))?;
         }
-        self.values.insert(GATEWAYS.to_owned(), Value::Array(entries));
-        self.origins.insert(GATEWAYS.to_owned(), layer.to_owned());
+        self.values.insert(key.to_owned(), Value::Array(entries));
+        self.origins.insert(key.to_owned(), layer.to_owned());
         Ok(())
     }
 

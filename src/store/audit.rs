@@ -109,6 +109,11 @@ impl Store {
         self
     }
 
+    /// The name of this node in the audit log.
+    pub fn node(&self) -> Arc<str> {
+        self.author.node()
+    }
+
     /// A record for the Journal.
     pub fn audit_event(&self, actor: Actor, action: Action, target: Option<Target>, details: Value) -> Event {
         Event { at: self.clock.now(), node: self.author.node(), actor, action, target, details }

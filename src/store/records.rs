@@ -8,7 +8,7 @@ use entity::command_progress;
 use sea_orm::{ConnectionTrait, Set};
 use uuid::Uuid;
 
-use super::{GatewayRecord, StoreError, audit, commands, devices, gateways};
+use super::{GatewayRecord, NewDelivery, StoreError, audit, commands, devices, gateways, webhooks};
 use crate::domain::{
     audit::Event,
     commands::{Command, Target},
@@ -64,6 +64,8 @@ pub enum Record {
     Gateway(GatewayRecord),
     /// A record of the audit log.
     Audit(Arc<Event>),
+    /// What a webhook is to be told of.
+    Delivery(Arc<NewDelivery>),
 }
 
 impl Record {
@@ -111,6 +113,7 @@ pub(super) async fn write(
     let mut seen = BTreeMap::new();
     let mut of_gateways = Vec::new();
     let mut audited = Vec::new();
+    let mut deliveries = Vec::new();
     for record in records {
         match record {
             Record::Whole(command) => {
@@ -139,6 +142,7 @@ pub(super) async fn write(
             }
             Record::Gateway(record) => of_gateways.push(record),
             Record::Audit(event) => audited.push(&**event),
+            Record::Delivery(delivery) => deliveries.push(&**delivery),
         }
     }
     commands::upsert_commands(transaction, of_commands.into_values(), broker).await?;
@@ -150,7 +154,8 @@ pub(super) async fn write(
     for (command, client, result) in late {
         commands::write_late_result(transaction, command, client, result).await?;
     }
-    audit::insert(transaction, &audited).await
+    audit::insert(transaction, &audited).await?;
+    webhooks::insert(transaction, &deliveries, nearly_full).await
 }
 
 /// Leaves out texts of clients.
@@ -174,6 +179,7 @@ impl fmt::Display for Record {
                 write!(f, "hour of gateway {gateway} from {}", hour.began_at)
             }
             Self::Gateway(GatewayRecord::Deleted(gateway)) => write!(f, "deletion of gateway {gateway}"),
+            Self::Delivery(delivery) => write!(f, "webhook delivery of {}", delivery.event.as_str()),
             Self::Audit(event) => write!(f, "audit of {}", event.action.as_str()),
         }
     }

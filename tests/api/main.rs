@@ -58,3 +58,4 @@ mod topic_history;
 mod topic_patterns;
 mod topics;
 mod trust;
+mod webhooks;

@@ -29,7 +29,7 @@ pub(super) struct Begin {
     /// targets behind a gateway that is down, sorted; they are offline unless the command may wait
     pub(super) behind_down_gateway: Vec<ClientId>,
     /// that it was given
-    pub(super) audited: Event,
+    pub(super) audited: Box<Event>,
 }
 
 /// A command is about to be stored, and then begins: it counts against the limits.

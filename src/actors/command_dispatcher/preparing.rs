@@ -60,7 +60,7 @@ pub struct Prepared {
     /// sorted
     pub(super) behind_down_gateway: Vec<ClientId>,
     /// that it was given
-    pub(super) audited: Event,
+    pub(super) audited: Box<Event>,
 }
 
 impl Prepared {
@@ -110,7 +110,7 @@ impl Commands {
         if most > 0 && outbound::command(&command).len() > most {
             return Err(CommandError::TooLarge(most));
         }
-        let audited = self.audited(by, &command);
+        let audited = Box::new(self.audited(by, &command));
         Ok(Prepared { command, behind_down_gateway, audited })
     }
 
