@@ -177,12 +177,11 @@ impl GatewayMonitor {
                 let at = if leads { self.clock().now() } else { known.since };
                 self.neighbours.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at }));
             }
-            let change_of_status = change.transition.is_some() && is_news(&self.board, &known);
+            if leads && is_news(&self.board, &known, change.event) {
+                tell_webhooks(&self.neighbours.journal, &known, self.clock().now());
+            }
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });
-            }
-            if leads && change_of_status {
-                tell_webhooks(&self.neighbours.journal, &known, self.clock().now());
             }
             let status = known.status;
             let before = self.board.put(known).map_or(Status::Unknown, |before| before.status);

@@ -84,7 +84,8 @@ impl Webhooks {
     /// Sends what is due. Never returns.
     pub async fn run(self) {
         if self.senders.is_empty() {
-            return std::future::pending().await;
+            // those of webhooks that are not in the configuration any more
+            return self.clean().await;
         }
         let sending = join_all(self.senders.iter().map(|sender| self.send_to(sender)));
         tokio::join!(sending, self.clean(), self.watch_disk());

@@ -88,7 +88,7 @@ impl Store {
             of_webhook.filter(Column::NextAttemptAt.lte(now))
         };
         // a read first, since a write transaction costs more, and mostly nothing is due
-        if due().count(&self.read).await? == 0 {
+        if due().select_only().column(Column::Id).limit(1).into_tuple::<i64>().one(&self.read).await?.is_none() {
             return Ok(Vec::new());
         }
         let transaction = self.begin_essential().await?;

@@ -7,15 +7,17 @@ use super::Board;
 use crate::{
     actors::journal::Journal,
     domain::{
-        gateways::{GatewayState, Reason, Status},
+        gateways::{GatewayState, Status},
         webhooks::EventType,
     },
 };
 
-/// Whether a status that was found is told: those behind a gateway that is down go down silently with it.
-pub(super) fn is_news(board: &Board, known: &GatewayState) -> bool {
+/// Whether a status that was found is told. `is_event`: the gateway went up or down, not only with its parent. What is up may also
+/// become degraded, and recover.
+pub(super) fn is_news(board: &Board, known: &GatewayState, is_event: bool) -> bool {
     let before = board.get(known.gateway.id).map_or(Status::Unknown, |before| before.status);
-    before != known.status && known.reason != Some(Reason::ParentDown)
+    let stays_up = before.is_up() == Some(true) && known.status.is_up() == Some(true);
+    is_event || (stays_up && before != known.status)
 }
 
 /// Has webhooks told of a gateway's new status.
