@@ -44,6 +44,7 @@ use crate::{
     clock::Clock,
     cluster::{envelope::EnvelopeVersions, node::Node, shard::Names},
     protocol::outbound::rfc3339,
+    services::{Audit, Webhooks},
     settings::LiveSettings,
     state::Broker,
     store::{Location, ServingBroker, Store},
@@ -103,8 +104,11 @@ impl Application {
         let node = node(&held.broker, envelopes, clock.now());
         let this = ThisNode { workers, node, names: Names::of(&dir.secret, database) };
         let actors = Actors::start(&arbiters, &live, &clock, this, &store, accounts, restored).await?;
-        let supervision = background::start(&arbiters, &live, &clock, &store, accounts, &actors, held)?;
-        let broker = web::Data::new(broker(live, clock, store.clone(), identities, actors, supervision));
+        let audit = Audit::new(store.clone(), actors.journal.clone());
+        let webhooks = Webhooks::new(settings.webhooks(), store.clone(), actors.journal.clone(), clock.clone())?;
+        let extra = (audit, webhooks);
+        let supervision = background::start(&arbiters, &live, (&clock, &store), accounts, &actors, held, &extra)?;
+        let broker = web::Data::new(broker(live, clock, store.clone(), identities, actors, supervision, extra));
         let server = serve(broker.clone(), listener, workers)?;
         Ok(Self { broker, store, server, arbiters, address, dir, first_password, has_accounts })
     }

@@ -7,6 +7,7 @@
 
 mod agent;
 mod archive;
+mod audit;
 mod backup;
 mod client;
 mod cluster;
@@ -98,6 +99,8 @@ enum Command {
     Subscribe(subscribe::Arguments),
     /// List, show, follow or cancel commands
     Commands(commands::Arguments),
+    /// List or follow the audit log
+    Audit(audit::Arguments),
     /// List, add, remove or watch gateways
     Gateways(gateways::Arguments),
     /// Show the nodes and the Redis servers that connect them
@@ -201,6 +204,7 @@ fn run(command: Command, envelopes: EnvelopeVersions) -> anyhow::Result<ExitCode
         Command::Publish(arguments) => system.block_on(publish::run(arguments)),
         Command::Subscribe(arguments) => system.block_on(subscribe::run(arguments)),
         Command::Commands(arguments) => return system.block_on(commands::run(arguments)),
+        Command::Audit(arguments) => system.block_on(audit::run(arguments)),
         Command::Gateways(arguments) => system.block_on(gateways::run(arguments)),
         Command::Cluster(arguments) => system.block_on(cluster::run(arguments)),
         Command::Devices(arguments) => system.block_on(devices::run(arguments)),

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod admission;
+pub mod audit;
 pub mod budget;
 pub mod commands;
 pub mod gateways;
@@ -24,3 +25,4 @@ pub mod storage;
 pub mod subscriptions;
 pub mod topics;
 pub mod usernames;
+pub mod webhooks;

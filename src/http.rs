@@ -9,6 +9,7 @@
 mod admission;
 mod arriving;
 mod asyncapi;
+mod audit;
 pub mod body;
 mod clients;
 mod cluster;
@@ -42,6 +43,7 @@ pub(crate) mod stream;
 mod tokens;
 mod topics;
 mod users;
+mod webhooks;
 mod websocket;
 
 use std::{

@@ -22,7 +22,7 @@
 //! | [`http`] | routes, extractors, handlers, and the errors of HTTP answers |
 //! | [`session`] | WebSocket sessions, one file per dialect |
 //! | [`state`] | the state shared by handlers and sessions |
-//! | [`services`] | devices and users as a whole: list, change, delete; no actor owns them |
+//! | [`services`] | devices and users as a whole: list, change, delete; the audit log; webhooks; no actor owns them |
 //! | [`actors`] | the actors that own shared state: registry, managers, dispatcher, monitor, journal |
 //! | [`auth`] | accounts, tokens, registration, logins |
 //! | [`delivery`] | delivery of frames from any thread to a socket |
@@ -33,6 +33,7 @@
 //! | [`metrics`] | what the broker measures, for Prometheus |
 //! | [`protocol`] | inbound and outbound frames, error codes, close codes |
 //! | [`clock`] | the time, which tests can set |
+//! | [`trust`] | whom clients and webhooks trust as certificate authorities |
 //! | [`domain`] | rules and decisions, without actors or I/O |
 //!
 //! A module uses only modules below it in the table; `tests/api/structure.rs` checks this. Each layer has its own errors; `http`
@@ -59,6 +60,7 @@ mod settings;
 mod state;
 pub mod store;
 mod terminal;
+mod trust;
 
 /// The signature of access tokens. Programs that sign tokens themselves install its provider.
 pub use auth::hs256;

@@ -92,6 +92,9 @@ families! {
     // gateways
     gateways: IntGaugeVec[state] = "Gateways",
     gateway_round_trip_seconds: Histogram(CALLS) = "Round trips of successful probes",
+    // webhooks
+    webhook_deliveries_total: IntCounterVec[outcome] = "Attempts to deliver events to webhooks, by outcome, and events that were dropped since too many waited",
+    webhook_deliveries_pending: IntGauge = "Deliveries to webhooks that wait",
     // who comes in
     http_requests_total: IntCounterVec[method, route, status] = "HTTP requests that were answered",
     http_request_seconds: Histogram(CALLS) = "Time to answer an HTTP request, except for those that wait for a command and for handshakes",
@@ -138,6 +141,9 @@ impl Metrics {
         }
         for outcome in ["succeeded", "failed"] {
             metrics.logins_total.with_label_values(&[outcome]);
+        }
+        for outcome in ["delivered", "retried", "given_up", "dropped"] {
+            metrics.webhook_deliveries_total.with_label_values(&[outcome]);
         }
         for state in MessageState::ALL.into_iter().filter(|state| state.is_end()) {
             metrics.acknowledged_messages_ended_total.with_label_values(&[state.as_str()]);

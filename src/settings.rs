@@ -11,8 +11,9 @@ mod live;
 mod redis;
 mod secret;
 mod warnings;
+mod webhooks;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -31,6 +32,7 @@ use crate::domain::{
     network::{MetricsReader, Network},
     passwords::PasswordRules,
     topics::access::Access,
+    webhooks::Webhook,
 };
 
 /// All settings, merged from the layers and checked.
@@ -53,12 +55,16 @@ pub struct Settings {
     pub limits: Limits,
     /// The configured gateways, `[[gateways]]`.
     pub gateways: Vec<GatewayEntry>,
+    /// Receivers of events, `[[webhooks]]`.
+    pub webhooks: Vec<WebhookEntry>,
     /// Period, timeout and history of gateway probes.
     pub probes: Probes,
     /// Retention of commands.
     pub commands: Commands,
     /// Lifetime and retention of acknowledged messages.
     pub messages: Messages,
+    /// Retention of the audit log.
+    pub audit: Audit,
     /// The Redis servers that connect nodes.
     pub redis: Redis,
     pub cluster: Cluster,
@@ -70,6 +76,9 @@ pub struct Settings {
     /// Keys that were set and change nothing, each with its layer.
     #[serde(skip)]
     pub without_effect: Vec<String>,
+    /// Keys whose values differ from the built-in ones, with the beginning of the value, or "…" in place of a secret.
+    #[serde(skip)]
+    pub changed: BTreeMap<String, String>,
 }
 
 /// `[http]`
@@ -247,6 +256,22 @@ pub struct GatewayEntry {
     pub max_loss_percent: Option<f64>,
 }
 
+/// An entry of `[[webhooks]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // as in `domain::webhooks::Webhook`
+pub struct WebhookEntry {
+    /// It may have credentials.
+    pub url: Secret,
+    pub events: Vec<String>,
+    #[serde(default)]
+    pub secret: Secret,
+    /// The variable of the environment that has the secret.
+    pub secret_env: Option<String>,
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
 /// `[probes]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -288,6 +313,14 @@ pub struct Messages {
     pub ttl_secs: u32,
     pub retention_hours: u32,
     pub total_bytes: u64,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each key is documented in config/default.toml
+pub struct Audit {
+    pub retention_days: u32,
 }
 
 /// `[redis]`
@@ -340,6 +373,12 @@ impl Settings {
     /// Whether other nodes may serve the database, too: PostgreSQL can be shared, and Redis connects them.
     pub fn is_shared(&self) -> bool {
         self.redis.is_given() && self.storage.database_url.expose().starts_with("postgres")
+    }
+
+    /// The configured webhooks.
+    pub fn webhooks(&self) -> Vec<Webhook> {
+        // does not fail: `validate` has checked them
+        webhooks::read(self).unwrap_or_default()
     }
 
     /// The configured gateways.

@@ -33,7 +33,7 @@ use crate::{
         budget::{Budgets, OverLimit},
         ids::ClientId,
     },
-    services::{Devices, Users},
+    services::{Audit, Devices, Users, Webhooks},
     settings::LiveSettings,
 };
 
@@ -53,6 +53,10 @@ pub struct Broker {
     pub devices: Devices,
     /// Lists, changes and deletes users.
     pub users: Users,
+    /// The audit log.
+    pub audit: Audit,
+    /// Receivers of events.
+    pub webhooks: Webhooks,
     /// The connected clients.
     pub clients: Clients,
     /// The topics and their subscriptions.

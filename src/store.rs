@@ -18,8 +18,11 @@
 //!    are locked by their ids;
 //! 9. a counter, and the revocations, changes and messages that take its number.
 //!
+//! Records of the audit log are only added, so they wait for nothing.
+//!
 //! Hourly deletions pass over rows that are locked, or are told of an error and come again.
 
+mod audit;
 mod broker;
 mod changes;
 mod commands;
@@ -44,6 +47,7 @@ mod takeover;
 mod tokens;
 mod topics;
 mod users;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +55,7 @@ use migration::MigrationError;
 use sea_orm::{DatabaseConnection, DbBackend};
 use tokio::sync::Notify;
 
+pub use audit::{AuditFilter, AuditRecord};
 pub use broker::ServingBroker;
 pub use changes::{ChangeLimits, Changes, Decisions};
 pub use commands::{CommandFilter, CommandPage, CommandStanding, KeyedCommand, StoredProgress};
@@ -71,7 +76,9 @@ pub use rooms::{Page, RecordedEvent, RoomView, changes::Decided};
 pub use tokens::{NewRefreshToken, Rotation};
 pub use topics::{CreatedTopic, UpdatedTopic};
 pub use users::{Duplicate, NewUser, User, UserChange, UserRefusal};
+pub use webhooks::{Attempt, NewDelivery, TakenDelivery, WebhookState};
 
+use audit::Author;
 use connection::{Pool, Transaction};
 use error::is_unique_violation;
 use gate::Gate;
@@ -109,6 +116,7 @@ pub struct Store {
     stored_bytes: StoredBytes,
     history_ended: Arc<Notify>,
     clock: Clock,
+    author: Author,
 }
 
 impl Store {
@@ -131,6 +139,7 @@ impl Store {
             stored_bytes,
             history_ended: Arc::default(),
             clock: Clock::default(),
+            author: Author::default(),
         })
     }
 
@@ -218,6 +227,7 @@ impl Store {
         records::write(&transaction, records, nearly_full, self.gate.instance.get().copied()).await?;
         let decided = self.apply(&transaction, changes, limits, nearly_full).await?;
         transaction.commit().await?;
+        records::log_audited(records);
         Ok(decided)
     }
 
@@ -235,12 +245,14 @@ impl Store {
     /// little space. Only this and [`Store::begin`] write. Never hold it across a message to an actor.
     async fn begin_essential(&self) -> Result<Transaction, StoreError> {
         let begin = match (self.write.backend(), self.gate.instance.get()) {
-            (DbBackend::Postgres, Some(instance)) => return self.begin_fenced(*instance).await,
+            (DbBackend::Postgres, Some(instance)) => {
+                return Ok(self.begin_fenced(*instance).await?.audited(&self.author, &self.clock));
+            }
             (DbBackend::Postgres, None) => "BEGIN",
             // one that reads first would fail with BUSY_SNAPSHOT, whatever the busy timeout
             _ => "BEGIN IMMEDIATE",
         };
-        Ok(self.write.begin(begin).await?)
+        Ok(self.write.begin(begin).await?.audited(&self.author, &self.clock))
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod prelude;
 
 pub mod acknowledged_messages;
+pub mod audit_log;
 pub mod brokers;
 pub mod command_progress;
 pub mod command_targets;
@@ -24,3 +25,4 @@ pub mod rooms;
 pub mod topic_history;
 pub mod topics;
 pub mod users;
+pub mod webhook_deliveries;

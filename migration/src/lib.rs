@@ -42,6 +42,8 @@ mod m20261122_000028_add_newest_socket;
 mod m20261122_000029_add_room_events;
 mod m20261122_000030_add_command_owner;
 mod m20261122_000031_create_leases;
+mod m20261123_000032_create_audit_log;
+mod m20261123_000033_create_webhook_deliveries;
 
 use std::pin::Pin;
 
@@ -110,6 +112,8 @@ const MIGRATIONS: &[Migration] = migrations![
     m20261122_000029_add_room_events,
     m20261122_000030_add_command_owner,
     m20261122_000031_create_leases,
+    m20261123_000032_create_audit_log,
+    m20261123_000033_create_webhook_deliveries,
 ];
 
 /// Why the schema could not be changed or read.

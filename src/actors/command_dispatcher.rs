@@ -177,7 +177,8 @@ impl CommandDispatcher {
     }
 
     fn begin(&mut self, begin: Begin, context: &mut Context<Self>) {
-        let Begin { command, behind_down_gateway } = begin;
+        let Begin { command, behind_down_gateway, audited } = begin;
+        self.journal.audit(audited);
         let (id, may_wait) = (command.id, command.deliver_until.is_some());
         let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
         let deliver_by = deliver_by(&command, self.clock.now());

@@ -12,6 +12,7 @@ mod probe;
 mod sharing;
 mod trouble;
 mod watchers;
+mod webhooks;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,7 @@ use probe::{Probe, Prober};
 use sharing::Sharing;
 use trouble::Trouble;
 use watchers::{REFRESH, Watchers};
+use webhooks::{is_news, tell_webhooks};
 
 use super::{journal::Journal, topic_manager::Announce};
 use crate::{
@@ -175,6 +177,9 @@ impl GatewayMonitor {
                 }
                 let at = if leads { self.clock().now() } else { known.since };
                 self.neighbours.announce.do_send(Announce(StatusEvent::Gateway { known: known.clone(), at }));
+            }
+            if leads && is_news(&self.board, &known, change.event) {
+                tell_webhooks(&self.neighbours.journal, &known, self.clock().now());
             }
             if let Some(transition) = change.transition {
                 records.push(GatewayRecord::Transition { gateway: id, transition });

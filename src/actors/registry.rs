@@ -13,6 +13,7 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use actix::{Actor, Handler, Message, Recipient};
+use serde_json::json;
 
 pub use self::handle::{Clients, ConnectError, Dependencies};
 use super::{
@@ -30,6 +31,7 @@ use crate::{
     domain::{
         accounts::{Account, AccountChange, Holder},
         ids::{ClientId, ClientKind},
+        webhooks::EventType,
     },
     metrics::{self, Context, Measured},
     protocol::{close_code::CloseCode, outbound::StatusEvent},
@@ -145,6 +147,13 @@ impl Registry {
         if before.is_some_and(Connected::is_online) != is_online {
             if !self.backplane.elsewhere().is_online(id) {
                 self.announce(id, after.account.kind(), after.account.name(), is_online);
+                // the other nodes announce it, too, but this one alone has it told
+                let event = if is_online { EventType::ClientConnected } else { EventType::ClientDisconnected };
+                self.journal.tell(
+                    event,
+                    self.clock.now(),
+                    || json!({ "uuid": id, "kind": after.account.kind().as_str(), "name": after.account.name() }),
+                );
             }
             self.record_seen(&after);
         }

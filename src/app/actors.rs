@@ -83,7 +83,7 @@ impl Actors {
         let patience = Duration::from_millis(settings.cluster.timeout_ms);
         let cluster = Cluster::start(&control, node, addresses, &names, (sharing, patience), relays.clone())?;
         let backplane = cluster.backplane();
-        let journal = Journal::start(&control, store.clone(), live.clone());
+        let journal = Journal::start(&control, store.clone(), live.clone()).telling(&settings.webhooks());
         let topics = Topics::start(
             &control,
             topic_manager::Dependencies {

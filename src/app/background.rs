@@ -15,6 +15,7 @@ use crate::{
     clock::Clock,
     delivery::tick,
     metrics::traffic,
+    services::{Audit, Webhooks},
     settings::{LiveSettings, Probes},
     state::Supervision,
     store::Store,
@@ -30,11 +31,11 @@ const ROOM_EVENTS: TimeDelta = TimeDelta::minutes(10);
 pub(super) fn start(
     arbiters: &Arbiters,
     live: &LiveSettings,
-    clock: &Clock,
-    store: &Store,
+    (clock, store): (&Clock, &Store),
     accounts: &Arc<Accounts>,
     actors: &Actors,
     held: Held,
+    (audit, webhooks): &(Audit, Webhooks),
 ) -> anyhow::Result<Supervision> {
     let settings = live.load();
     let supervision = Supervision::default();
@@ -62,6 +63,15 @@ pub(super) fn start(
         "deletion of old gateway history",
         thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
     );
+    loops.spawn("deletion of old audit records", {
+        let (store, clock, days) = (store.clone(), clock.clone(), settings.audit.retention_days);
+        delete_old_audit(store, clock, days)
+    });
+    loops.spawn("audit of repeated refusals", {
+        let audit = audit.clone();
+        async move { audit.record_repeats().await }
+    });
+    loops.spawn("webhooks", webhooks.clone().run());
     loops.spawn("takeover of commands", {
         let commands = actors.commands.clone();
         async move { commands.take_over().await }
@@ -100,6 +110,19 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
         let all = now - TimeDelta::days(probes.history_days.into());
         if let Err(error) = store.thin_gateway_history(raw, all).await {
             tracing::warn!(%error, "cannot delete old gateway history");
+        }
+    }
+}
+
+/// Deletes records of the audit log that are older than `days`, once per [`CLEANING`]. Never returns.
+async fn delete_old_audit(store: Store, clock: Clock, days: u32) {
+    let mut ticks = tokio::time::interval(CLEANING);
+    loop {
+        ticks.tick().await;
+        match store.delete_audit_before(clock.now() - TimeDelta::days(days.into())).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "old records of the audit log deleted (audit.retention_days)"),
+            Err(error) => tracing::warn!(%error, "cannot delete old records of the audit log"),
         }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{passwords, tokens::random_text},
-    domain::{ids::Role, passwords::PasswordRules},
+    domain::{audit::Actor, ids::Role, passwords::PasswordRules},
     settings::{SecretPolicy, Settings},
     store::{Location, NewUser, ServingBroker, Store},
 };
@@ -132,14 +132,19 @@ pub fn existing_secret(settings: &Settings) -> anyhow::Result<Vec<u8>> {
 
 /// This process as it is registered in the database: a second broker names it, and commands keep to its password rules.
 pub fn serving_broker(address: SocketAddr, password_rules: PasswordRules) -> ServingBroker {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     ServingBroker {
         instance: Uuid::new_v4(),
-        host: host.map_or_else(|| "unknown".to_owned(), |host| host.trim().to_owned()),
+        host: host_name(),
         process_id: std::process::id(),
         address: address.to_string(),
         password_rules: Some(password_rules),
     }
+}
+
+/// The name of this machine.
+pub fn host_name() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    host.map_or_else(|| "unknown".to_owned(), |host| host.trim().to_owned())
 }
 
 /// Creates the account `admin` if there is no user at all and the secret policy is not `strong`. Returns the file with its
@@ -167,7 +172,7 @@ pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::R
         password_hash,
         role: Role::Admin,
     };
-    if store.create_user(admin).await?.is_err() {
+    if store.by(Actor::system()).create_user(admin).await?.is_err() {
         // another process created the account first and wrote the password to its own file
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         return Ok(None);

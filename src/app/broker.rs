@@ -7,7 +7,7 @@ use crate::{
     auth::{login::Logins, registration::Registrations},
     clock::Clock,
     domain::budget::Budgets,
-    services::{Devices, Users},
+    services::{Audit, Devices, Users, Webhooks},
     settings::LiveSettings,
     state::{Broker, Readiness, Supervision, Waiting},
     store::Store,
@@ -20,6 +20,7 @@ pub(super) fn broker(
     identities: Identities,
     actors: Actors,
     supervision: Supervision,
+    (audit, webhooks): (Audit, Webhooks),
 ) -> Broker {
     let Actors { clients, topics, messages, rooms, commands, gateways, journal, relays, cluster } = actors;
     let Identities { accounts, passwords } = identities;
@@ -58,6 +59,8 @@ pub(super) fn broker(
         logins,
         devices,
         users,
+        audit,
+        webhooks,
         clients,
         topics,
         messages,

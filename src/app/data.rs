@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fs::File, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
+use serde_json::json;
 
 use super::{bootstrap, others, restored};
 use crate::{
@@ -10,12 +11,13 @@ use crate::{
     cluster::envelope::EnvelopeVersions,
     delivery::note_id,
     domain::{
+        audit::{Action, Actor, Target},
         commands::Command,
         gateways::{Gateway, Transition},
         ids::GatewayId,
     },
     settings::{LiveSettings, Registration, Settings},
-    store::{DatabaseLock, Location, ServingBroker, Sharing, Store},
+    store::{DatabaseLock, Location, ServingBroker, Sharing, Store, StoreError},
 };
 
 /// The data directory, which no other broker uses until this is dropped.
@@ -101,6 +103,7 @@ impl Data {
         let broker = bootstrap::serving_broker(address, settings.auth.password_rules());
         let instance = broker.instance;
         starting.register_broker(&broker, &mut lock).await?;
+        audit_start(&settings, &starting, &broker).await?;
         if sharing == Sharing::Shared {
             note_id(starting.newest_socket().await?);
         }
@@ -127,6 +130,21 @@ impl Data {
         starting.close().await;
         Ok(data)
     }
+}
+
+/// Records the start in the audit log. A full disk does not prevent it.
+async fn audit_start(settings: &Settings, store: &Store, broker: &ServingBroker) -> anyhow::Result<()> {
+    let details = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "process_id": broker.process_id,
+        "settings": settings.changed,
+    });
+    let target = Target::of(broker.instance);
+    match store.by(Actor::system()).audit(Action::BrokerStarted, Some(target), details).await {
+        Err(error @ StoreError::Full(_)) => tracing::error!(%error, "the start is not in the audit log"),
+        recorded => recorded?,
+    }
+    Ok(())
 }
 
 /// Warns if devices were registered without proof (`devices.registration = "open"`): until such a device registers again,

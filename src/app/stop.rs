@@ -85,6 +85,7 @@ async fn write_the_last(broker: &Broker) {
         broker.clients.settled().await?;
         broker.commands.record_begun().await?;
         broker.gateways.stop_probing().await?;
+        broker.audit.record_the_last();
         // retried, since the database may be back within PATIENCE
         while broker.journal.flush().await.is_err() {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -20,6 +20,7 @@ use crate::{
     cluster::{Backplane, Counted},
     domain::{
         accounts::{Account, AccountChange, Authenticated},
+        audit::Actor,
         budget::OverLimit,
         login_limit::{Attempt, LoginLimit},
         network,
@@ -81,7 +82,7 @@ impl Logins {
             return Err(IdentityError::InactiveUser.into());
         }
         let this = self.clone();
-        undisturbed(async move { this.begin(&name, user, address.map(network::limit_key)).await }).await
+        undisturbed(async move { this.begin(&name, user, address).await }).await
     }
 
     /// Stores a login whose password was right.
@@ -93,8 +94,10 @@ impl Logins {
         let family = Uuid::new_v4();
         let refresh = tokens.refresh(family)?;
         let stored = NewRefreshToken::of(&refresh, family, account.id, account.kind());
+        let store = self.store.by(Actor::of(&account, address));
+        let address = address.map(network::limit_key);
         let address = address.filter(|address| self.limit().is_to_be_stored(name, *address, Instant::now()));
-        if !self.store.insert_login(id, generation, stored, address).await? {
+        if !store.insert_login(id, generation, stored, address).await? {
             return Err(AuthError::IncorrectLogin);
         }
         if let Some(address) = address {
@@ -107,8 +110,8 @@ impl Logins {
     ///
     /// # Errors
     /// The token is unknown, expired or used, its user is disabled, or the database fails.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, AuthError> {
-        let this = self.clone();
+    pub async fn refresh(&self, refresh_token: &str, address: Option<IpAddr>) -> Result<Issued, AuthError> {
+        let this = self.by(Actor::unknown(address));
         let shown = self.accounts.tokens().read_refresh(refresh_token);
         undisturbed(async move {
             let tokens = this.accounts.tokens();
@@ -147,34 +150,38 @@ impl Logins {
         let hash = self.passwords.hash(new).await?;
         let change =
             UserChange::Password { hash, expected: Some(user.password_hash), kept_login: Some(identity.family) };
-        let this = self.clone();
+        let (this, by) = (self.clone(), Actor::of(&identity.account, address));
         undisturbed(async move {
-            match this.change_user(user.id, change).await {
+            match this.change_user(by, user.id, change).await {
                 // deleted in the meantime
                 Err(AuthError::Refused(UserRefusal::NoSuchUser)) => {
                     return Err(IdentityError::InvalidCredentials.into());
                 }
                 changed => changed?,
             };
-            tracing::info!(user = user.id, "password changed");
             Ok(())
         })
         .await
     }
 
-    /// Sets the password of a user, on behalf of this admin. All logins of the user end, except the admin's own.
+    /// Sets the password of a user, on behalf of this admin, who has this address. All logins of the user end, except the admin's own.
     ///
     /// # Errors
     /// There is no such user, the new password breaks a rule, or the database fails.
-    pub async fn set_password(&self, admin: &Authenticated, id: i64, new: String) -> Result<(), AuthError> {
+    pub async fn set_password(
+        &self,
+        admin: &Authenticated,
+        address: Option<IpAddr>,
+        id: i64,
+        new: String,
+    ) -> Result<(), AuthError> {
         let user = self.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
         self.check_rules(&user, &new)?;
         let hash = self.passwords.hash(new).await?;
         let kept_login = (user.uuid == admin.account.id).then_some(admin.family);
-        let (this, admin) = (self.clone(), admin.account.id);
+        let (this, admin) = (self.clone(), Actor::of(&admin.account, address));
         undisturbed(async move {
-            this.change_user(id, UserChange::Password { hash, expected: None, kept_login }).await?;
-            tracing::info!(%admin, user = id, "password set");
+            this.change_user(admin, id, UserChange::Password { hash, expected: None, kept_login }).await?;
             Ok(())
         })
         .await
@@ -184,9 +191,14 @@ impl Logins {
     ///
     /// # Errors
     /// The change is refused, or the database fails.
-    pub async fn change_user(&self, id: i64, change: UserChange) -> Result<Arc<Account>, AuthError> {
-        let user = self.store.change_user(id, change).await??;
+    pub async fn change_user(&self, by: Actor, id: i64, change: UserChange) -> Result<Arc<Account>, AuthError> {
+        let user = self.store.by(by).change_user(id, change).await??;
         Ok(self.changed(user.into()).await)
+    }
+
+    /// The same for changes by somebody, who is named in the audit log.
+    fn by(&self, actor: Actor) -> Self {
+        Self { store: self.store.by(actor), ..self.clone() }
     }
 
     /// Caches a changed account that has been written to the database, and closes the sessions that it concerns.

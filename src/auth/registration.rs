@@ -19,7 +19,8 @@ use super::{
 use crate::{
     cluster::{Backplane, Counted},
     domain::{
-        accounts::AccountChange,
+        accounts::{AccountChange, Authenticated},
+        audit::Actor,
         budget::OverLimit,
         ids::{ClientId, ClientKind, Role},
         network,
@@ -111,6 +112,7 @@ impl Registrations {
     ) -> Result<RegisteredDevice, AuthError> {
         let NewDevice { uuid, name, device_key, new_device_key, token } = device;
         let key_hash = device_key.as_deref().map(digest);
+        let mut store = self.store.clone();
         let proof = match self.settings.load().devices.registration {
             Policy::Open => Proof::NotAsked,
             Policy::Claim => {
@@ -121,7 +123,8 @@ impl Registrations {
                 }
             }
             Policy::Closed => {
-                self.check_operator(credentials?).await?;
+                let operator = self.check_operator(credentials?).await?;
+                store = store.by(Actor::of(&operator.account, address));
                 Proof::Operator
             }
         };
@@ -134,7 +137,7 @@ impl Registrations {
             return Err(AuthError::UuidClaimed);
         }
         let device_key = new_device_key.unwrap_or_else(random_text);
-        let registered = self.store.register_device(uuid, &name, &digest(&device_key), proof, &stored).await?;
+        let registered = store.register_device(uuid, &name, &digest(&device_key), proof, &stored).await?;
         let account = self.accounts.put(registered.ok_or(AuthError::UuidClaimed)?.into());
         // also of a device without a session: its subscriptions may wait for it, and be for its old name
         self.sessions.apply(AccountChange::Account(account.clone())).await;
@@ -151,9 +154,9 @@ impl Registrations {
         Ok(is_valid.then_some(DeviceToken { id, family, generation }))
     }
 
-    async fn check_operator(&self, token: Option<String>) -> Result<(), AuthError> {
+    async fn check_operator(&self, token: Option<String>) -> Result<Authenticated, AuthError> {
         let identity = self.accounts.authenticate(&token.ok_or(AuthError::NotAuthenticated)?).await?;
-        if identity.account.role() < Role::Operator { Err(AuthError::OperatorRequired) } else { Ok(()) }
+        if identity.account.role() < Role::Operator { Err(AuthError::OperatorRequired) } else { Ok(identity) }
     }
 
     /// Registers a user.
@@ -168,7 +171,7 @@ impl Registrations {
         let new = NewUser { username, email, full_name, job_title, password_hash, role: Role::User };
         let this = self.clone();
         undisturbed(async move {
-            let user = this.store.create_user(new).await?.map_err(AuthError::Duplicate)?;
+            let user = this.store.by(Actor::unknown(address)).create_user(new).await?.map_err(AuthError::Duplicate)?;
             tracing::info!(user = user.id, "user registered");
             this.accounts.put(user.clone().into());
             Ok(user)

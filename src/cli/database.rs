@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use super::{ConfigArguments, start_logging};
 use crate::{
     app::{bootstrap, restored},
-    domain::passwords::PasswordRules,
+    domain::{audit::Actor, passwords::PasswordRules},
     settings::{Settings, Storage},
     store::{DatabaseLock, Location, Sharing, Store, StoreError},
 };
@@ -36,6 +36,7 @@ impl Database {
             bootstrap::create_data_dir(&settings.storage.data_dir)?;
         }
         let store = Store::connect(&settings.storage).await?;
+        let store = store.by(Actor::command_line(&system_user())).at_host(&bootstrap::host_name());
         Ok(Self { store, location, settings })
     }
 
@@ -75,6 +76,12 @@ impl Database {
         database.migrate_up().await?;
         Ok(database)
     }
+}
+
+/// Who runs the command, as the environment says; of `sudo` the caller.
+fn system_user() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Refuses a database that is probably not the broker's.

@@ -10,6 +10,7 @@ use std::{
 use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, crypto::ring};
 
 use super::ClientError;
+use crate::trust;
 use given::Given;
 pub(super) use given::is_authority;
 
@@ -21,7 +22,7 @@ pub(super) fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, ClientErr
         (Some(file), _) => given(file),
         (None, Some(config)) => Ok(config.clone()),
         (None, None) => {
-            let config = config(system())?;
+            let config = config(trust::roots())?;
             Ok(SYSTEM.get_or_init(|| config).clone())
         }
     }
@@ -54,14 +55,4 @@ fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, ClientError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| ClientError::Tls(error.to_string()))?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-}
-
-fn system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    // unreadable certificates are skipped
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }

@@ -8,7 +8,7 @@ pub mod send;
 
 use std::time::Duration;
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -23,11 +23,13 @@ pub use self::{
     request::Request,
 };
 use super::{
+    audit,
     body::QueryOf,
+    client_address,
     paging::{Next, PAGE_BYTES},
 };
 use crate::{
-    actors::command_dispatcher::{CommandQuery, NewCommand, Targets},
+    actors::command_dispatcher::{CommandError, CommandQuery, NewCommand, Targets},
     domain::{accounts::Authenticated, ids::CommandId},
     http::Admission,
     http::errors::ApiError,
@@ -41,7 +43,7 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The command that a request asks for.
 fn new_command(
-    broker: &Broker,
+    (http, broker): (&HttpRequest, &Broker),
     requester: &Authenticated,
     targets: Targets,
     request: Request,
@@ -60,7 +62,15 @@ fn new_command(
         url,
         data,
         timeout: Duration::from_secs(timeout_secs.unwrap_or(default)),
+        address: client_address(http, &broker.settings.load()),
         deliver_within: (deliver_within_secs > 0).then(|| TimeDelta::seconds(deliver_within_secs as i64)),
+    }
+}
+
+/// Records that a client may not give a command to others.
+fn audit_refusal(http: &HttpRequest, broker: &Broker, requester: &Authenticated, error: &CommandError) {
+    if matches!(error, CommandError::NotAllowed) {
+        audit::access_refused(http, broker, requester);
     }
 }
 
@@ -97,11 +107,13 @@ pub async fn show(
 /// Cancel a command for all targets that have not ended. Targets that it was sent to are told.
 #[utoipa::path(delete, path = "/api/commands/{id}", tag = "commands", params(("id" = uuid::Uuid, Path)), responses((status = 200, description = "As it stands now", body = CommandInfo), (status = 404, description = "Command not found"), (status = 503, description = "The node that handles the command cannot be asked")), security(("bearer" = [])))]
 pub async fn cancel(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: UserIdentity,
     path: web::Path<String>,
 ) -> Result<web::Json<CommandInfo>, ApiError> {
-    let page = broker.commands.cancel(command_id(&path)?, &identity.0.account).await?;
+    let address = client_address(&request, &broker.settings.load());
+    let page = broker.commands.cancel(command_id(&path)?, &identity.0.account, address).await?;
     Ok(web::Json(CommandInfo::of_page(&page)))
 }
 

@@ -1,13 +1,13 @@
 //! Devices as a resource (contract section 4).
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
-    Confirmation,
+    Confirmation, audit,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_uuid},
     paging::{Next, PAGE_BYTES, Paging, fit},
     undisturbed,
@@ -121,11 +121,17 @@ impl FromFields for UpdateDevice {
 }
 
 /// The device id in a path. Callers who are not operators may only name themselves.
-fn own_or_operator(identity: &Authenticated, path: &str) -> Result<ClientId, ApiError> {
+fn own_or_operator(
+    request: &HttpRequest,
+    broker: &Broker,
+    identity: &Authenticated,
+    path: &str,
+) -> Result<ClientId, ApiError> {
     let id = path_uuid("device_id", path)?;
     if identity.account.id == id || identity.account.role() >= Role::Operator {
         Ok(id)
     } else {
+        audit::access_refused(request, broker, identity);
         Err(ApiError::Forbidden("Operator role required for other devices"))
     }
 }
@@ -153,27 +159,30 @@ pub async fn list(
 /// A device. For the device itself and for operators.
 #[utoipa::path(get, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, body = DeviceInfo), (status = 403, description = "Operator role required for other devices"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn show(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
-    let id = own_or_operator(&identity, &path)?;
+    let id = own_or_operator(&request, &broker, &identity, &path)?;
     Ok(web::Json(DeviceInfo::of(broker.devices.get(id).await?, broker.clock.now())))
 }
 
 /// Change a device: its name, its metadata, the gateway that it is behind. For the device itself and for operators.
 #[utoipa::path(put, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), request_body = UpdateDevice, responses((status = 200, body = DeviceInfo), (status = 404, description = "Device not found, or Gateway not found")), security(("bearer" = [])))]
 pub async fn update(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: Identity,
     path: web::Path<String>,
     body: Body<UpdateDevice>,
 ) -> Result<web::Json<DeviceInfo>, ApiError> {
-    let id = own_or_operator(&identity, &path)?;
+    let id = own_or_operator(&request, &broker, &identity, &path)?;
     let UpdateDevice { name, metadata, gateway_id } = body.content;
     let change = DeviceChange { name, metadata, gateway_id };
+    let by = audit::actor(&request, &broker, &identity);
     undisturbed(async move {
-        let view = broker.devices.update(identity.account.id, id, change).await?;
+        let view = broker.devices.update(&by, id, change).await?;
         Ok(web::Json(DeviceInfo::of(view, broker.clock.now())))
     })
     .await
@@ -183,13 +192,15 @@ pub async fn update(
 /// rooms and what waits for it end. The UUID may be registered again.
 #[utoipa::path(delete, path = "/devices/{device_id}", tag = "devices", params(("device_id" = uuid::Uuid, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "Operator role required"), (status = 404, description = "Device not found")), security(("bearer" = [])))]
 pub async fn remove(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     operator: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_uuid("device_id", &path)?;
+    let by = audit::actor(&request, &broker, &operator.0);
     undisturbed(async move {
-        broker.devices.delete(operator.0.account.id, id).await?;
+        broker.devices.delete(by, id).await?;
         Ok(Confirmation::of("Device deleted"))
     })
     .await

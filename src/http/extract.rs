@@ -5,7 +5,7 @@ use std::{future::Future, ops::Deref, pin::Pin};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use serde_json::Value;
 
-use super::{Admission, admission::Requester, credentials, input::Argument};
+use super::{Admission, admission::Requester, audit, credentials, input::Argument};
 use crate::{
     domain::{
         accounts::{Authenticated, Holder},
@@ -140,8 +140,15 @@ pub struct Admin(pub Authenticated);
 extractor!(Admin, |request| async { with_role(request, Role::Admin).await.map(Admin) });
 
 async fn with_role(request: HttpRequest, role: Role) -> Result<Authenticated, ApiError> {
-    let identity = required(request).await?;
-    if matches!(identity.account.holder, Holder::Device { .. }) {
+    let identity = required(request.clone()).await?;
+    let is_device = matches!(identity.account.holder, Holder::Device { .. });
+    if role > Role::User
+        && (is_device || identity.account.role() < role)
+        && let Some(broker) = request.app_data::<web::Data<Broker>>()
+    {
+        audit::access_refused(&request, broker, &identity);
+    }
+    if is_device {
         return Err(ApiError::Forbidden("This route is for users, not for devices"));
     }
     if identity.account.role() < role {

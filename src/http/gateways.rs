@@ -2,12 +2,14 @@
 
 pub mod history;
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
+    audit::actor,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
     paging::{Next, Part, part_of},
     undisturbed,
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     actors::gateway_monitor::{GatewayChange, NewGateway},
     domain::{
+        audit::{Action, Target},
         gateways::{Address, EXPECTED, GatewayState, MAX_NAME_CHARS, PERCENTS, RTTS, is_name},
         ids::GatewayId,
     },
@@ -207,16 +210,19 @@ pub async fn list(broker: web::Data<Broker>, _: Operator, part: QueryOf<Part<i64
 /// Without `id` it gets one that was never used; an id of a deleted gateway may be given explicitly.
 #[utoipa::path(post, path = "/api/gateways", tag = "gateways", request_body = CreateGateway, responses((status = 200, body = GatewayInfo), (status = 400, description = "Gateway id already exists"), (status = 404, description = "Parent gateway not found"), (status = 429, description = "limits.gateways")), security(("bearer" = [])))]
 pub async fn create(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     operator: Operator,
     body: Body<CreateGateway>,
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
     let CreateGateway { name, address, id, parent_id, max_rtt_ms, max_loss_percent } = body.content;
+    let by = actor(&request, &broker, &operator.0);
     let new = NewGateway { id, name, address, parent_id, max_rtt_ms, max_loss_percent };
     undisturbed(async move {
         let known = broker.gateways.create(new).await?;
         let gateway = &known.gateway;
-        tracing::info!(gateway = %gateway.id, address = %gateway.address, operator = %operator.0.account.id, "gateway created");
+        let target = Target::named(gateway.id, &gateway.name);
+        broker.audit.record(by, Action::GatewayCreated, target, json!({ "address": gateway.address.as_str() }));
         Ok(web::Json(GatewayInfo::of(&known)))
     })
     .await
@@ -235,6 +241,7 @@ pub async fn show(
 /// Change a gateway. It is probed at once; at another address it begins anew as `unknown`.
 #[utoipa::path(put, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), request_body = UpdateGateway, responses((status = 200, body = GatewayInfo), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found, or Parent gateway not found")), security(("bearer" = [])))]
 pub async fn update(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     operator: Operator,
     path: web::Path<String>,
@@ -242,11 +249,21 @@ pub async fn update(
 ) -> Result<web::Json<GatewayInfo>, ApiError> {
     let id = gateway_id(&path)?;
     let UpdateGateway { name, address, parent_id, max_rtt_ms, max_loss_percent } = body.content;
+    let by = actor(&request, &broker, &operator.0);
+    let fields = [
+        ("name", name.is_some()),
+        ("address", address.is_some()),
+        ("parent_id", parent_id.is_some()),
+        ("max_rtt_ms", max_rtt_ms.is_some()),
+        ("max_loss_percent", max_loss_percent.is_some()),
+    ];
+    let changed: Vec<_> = fields.into_iter().filter(|(_, is)| *is).map(|(field, _)| field).collect();
     let change = GatewayChange { name, address, parent_id, max_rtt_ms, max_loss_percent };
     undisturbed(async move {
         let known = broker.gateways.update(id, change).await?;
         let gateway = &known.gateway;
-        tracing::info!(gateway = %id, address = %gateway.address, operator = %operator.0.account.id, "gateway changed");
+        let details = json!({ "changed": changed, "address": gateway.address.as_str() });
+        broker.audit.record(by, Action::GatewayChanged, Target::named(id, &gateway.name), details);
         Ok(web::Json(GatewayInfo::of(&known)))
     })
     .await
@@ -255,14 +272,17 @@ pub async fn update(
 /// Delete a gateway with its history. Devices and gateways behind it are behind none afterwards.
 #[utoipa::path(delete, path = "/api/gateways/{id}", tag = "gateways", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 403, description = "It is from the configuration"), (status = 404, description = "Gateway not found")), security(("bearer" = [])))]
 pub async fn remove(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     operator: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = gateway_id(&path)?;
+    let by = actor(&request, &broker, &operator.0);
     undisturbed(async move {
+        let name = broker.gateways.get(id).map(|known| known.gateway.name.clone()).unwrap_or_default();
         broker.gateways.delete(id).await?;
-        tracing::info!(gateway = %id, operator = %operator.0.account.id, "gateway deleted");
+        broker.audit.record(by, Action::GatewayDeleted, Target::named(id, &name), json!({}));
         Ok(Confirmation::of("Gateway deleted"))
     })
     .await

@@ -9,11 +9,11 @@ use actix_web::{
 use utoipa::openapi::OpenApi;
 
 use super::{
-    clients, cluster, commands, devices, docs, gateways, health,
+    audit, clients, cluster, commands, devices, docs, gateways, health,
     input::{Input, inputs_of},
     log_level, messages, metrics,
     openapi::operations,
-    register, rooms, root, tokens, topics, users, websocket,
+    register, rooms, root, tokens, topics, users, webhooks, websocket,
 };
 use crate::http::errors::ApiError;
 
@@ -69,6 +69,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         endpoint!(log_level::show),
         endpoint!(log_level::change),
         endpoint!(log_level::reset),
+        endpoint!(audit::list),
+        endpoint!(webhooks::list),
         endpoint!(docs::openapi_json),
         endpoint!(docs::redoc),
         endpoint!(docs::swagger),

@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use super::{
     Confirmation,
+    audit::actor,
     body::{Body, Checked, Fields, Form, FromFields},
     client_address, is_tls,
 };
 use crate::{
-    auth::{login::Revocation, tokens::Issued},
+    auth::{AuthError, IdentityError, login::Revocation, tokens::Issued},
     domain::ids::ClientId,
     http::errors::ApiError,
     http::{
@@ -130,7 +131,28 @@ fn session_cookie<'a>(request: &HttpRequest, broker: &Broker, value: String) -> 
 async fn login(request: &HttpRequest, broker: &Broker, login: Login) -> Result<TokenPair, ApiError> {
     let Login { username, password } = login;
     let address = client_address(request, &broker.settings.load());
-    Ok(broker.logins.login(username, password, address).await?.into())
+    match broker.logins.login(username.clone(), password, address).await {
+        Ok(issued) => Ok(issued.into()),
+        Err(error) => {
+            if let Some(reason) = refusal(&error) {
+                let audit = broker.audit.clone();
+                // the answer must not tell by its time whether there is such a user
+                actix_web::rt::spawn(async move { audit.login_refused(&username, address, reason).await });
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Why a password was not accepted, for the audit log; `None` if something failed.
+pub(super) fn refusal(error: &AuthError) -> Option<&'static str> {
+    match error {
+        AuthError::IncorrectLogin => Some("incorrect_login"),
+        AuthError::IncorrectPassword => Some("incorrect_password"),
+        AuthError::Identity(IdentityError::InactiveUser) => Some("inactive_user"),
+        AuthError::OverLimit(_) => Some("too_many_failures"),
+        _ => None,
+    }
 }
 
 /// A refresh token.
@@ -149,8 +171,13 @@ impl FromFields for Refresh {
 
 /// Exchange a refresh token for a new pair. Each can be used once; a second use makes all tokens of its login invalid.
 #[utoipa::path(post, path = "/auth/refresh", tag = "identity", request_body = Refresh, responses((status = 200, body = TokenPair), (status = 401, description = "Invalid refresh token")))]
-pub async fn refresh(broker: web::Data<Broker>, body: Body<Refresh>) -> Result<web::Json<TokenPair>, ApiError> {
-    let issued = broker.logins.refresh(&body.content.refresh_token).await?;
+pub async fn refresh(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    body: Body<Refresh>,
+) -> Result<web::Json<TokenPair>, ApiError> {
+    let address = client_address(&request, &broker.settings.load());
+    let issued = broker.logins.refresh(&body.content.refresh_token, address).await?;
     Ok(web::Json(issued.into()))
 }
 
@@ -161,7 +188,8 @@ pub async fn logout(
     broker: web::Data<Broker>,
     identity: Identity,
 ) -> Result<HttpResponse, ApiError> {
-    broker.logins.end(identity.family, identity.account.kind()).await?;
+    let by = actor(&request, &broker, &identity);
+    broker.logins.log_out(by, identity.family, identity.account.kind()).await?;
     let mut cookie = session_cookie(&request, &broker, String::new());
     cookie.make_removal();
     Ok(HttpResponse::Ok().cookie(cookie).json(Confirmation::of("Logged out")))
@@ -205,6 +233,7 @@ pub struct Revoked {
 /// Revoke a token, or all tokens of a client. Sockets opened with them are closed (4401).
 #[utoipa::path(post, path = "/admin/tokens/revoke", tag = "identity", request_body = Revoke, responses((status = 200, body = Revoked), (status = 404, description = "Client not found")), security(("bearer" = [])))]
 pub async fn revoke(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     admin: Admin,
     body: Body<Revoke>,
@@ -214,6 +243,6 @@ pub async fn revoke(
         Revoke::Jti(jti) => Revocation::Jti(jti),
         Revoke::Client(client) => Revocation::Client(client),
     };
-    let revoked = broker.logins.revoke(admin.0.account.id, what).await?;
+    let revoked = broker.logins.revoke(actor(&request, &broker, &admin.0), what).await?;
     Ok(web::Json(Revoked { revoked }))
 }

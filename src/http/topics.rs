@@ -5,11 +5,12 @@ pub mod publish;
 
 use actix_web::{HttpRequest, web};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::history::{HistoryInfo, HistorySettings, history};
 use super::{
+    audit::actor,
     body::{Body, Checked, Fields, FromFields, QueryOf},
     paging::{Next, Part, part_of},
     undisturbed,
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     actors::topic_manager::TopicView,
     domain::{
+        audit::{Action, Target},
         ids::{ClientId, TopicId},
         topics::{
             Topic,
@@ -260,8 +262,10 @@ pub async fn remove(
     request: HttpRequest,
 ) -> Result<web::Json<TopicRemoved>, ApiError> {
     let id = topic_of_path(path, &request);
+    let by = actor(&request, &broker, &identity);
     undisturbed(async move {
         broker.topics.delete(&TopicId::from(id.as_str()), &identity.account).await?;
+        broker.audit.record_bounded(by, Action::TopicDeleted, Some(Target::of(&id)), json!({}));
         Ok(web::Json(TopicRemoved { message: "Topic deleted", topic_id: id }))
     })
     .await

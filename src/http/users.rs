@@ -2,18 +2,22 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
     Confirmation,
+    audit::actor,
     body::{Body, Checked, Fields, FromFields, QueryOf, path_int},
     client_address,
     paging::{Paging, fit},
+    tokens::refusal,
     undisturbed,
 };
 use crate::{
     domain::{
         accounts::{Account, Holder},
+        audit::{Action, Target},
         ids::{ClientId, Role},
     },
     http::errors::ApiError,
@@ -117,6 +121,7 @@ impl FromFields for UpdateUser {
 /// Change a user's role, disable or enable it. A disabled user's sockets are closed (4403).
 #[utoipa::path(patch, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), request_body = UpdateUser, responses((status = 200, body = UserInfo), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
 pub async fn update(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     admin: Admin,
     path: web::Path<String>,
@@ -124,8 +129,9 @@ pub async fn update(
 ) -> Result<web::Json<UserInfo>, ApiError> {
     let id = path_int("id", &path)?;
     let UpdateUser { role, is_active } = body.content;
+    let by = actor(&request, &broker, &admin.0);
     undisturbed(async move {
-        let account = broker.users.update(admin.0.account.id, id, role, is_active).await?;
+        let account = broker.users.update(by, id, role, is_active).await?;
         info(&account)
     })
     .await
@@ -158,7 +164,15 @@ pub async fn change_password(
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let ChangePassword { old_password, new_password } = body.content;
     let address = client_address(&request, &broker.settings.load());
-    broker.logins.change_password(&identity.0, old_password, new_password, address).await?;
+    let changed = broker.logins.change_password(&identity.0, old_password, new_password, address).await;
+    if let Err(error) = &changed
+        && let Some(reason) = refusal(error)
+    {
+        let by = actor(&request, &broker, &identity.0);
+        let target = Target::named(identity.0.account.id, identity.0.account.name());
+        broker.audit.record_bounded(by, Action::PasswordRefused, Some(target), json!({ "reason": reason }));
+    }
+    changed?;
     Ok(Confirmation::of("Password changed"))
 }
 
@@ -180,13 +194,15 @@ impl FromFields for SetPassword {
 /// their own account stays logged in.
 #[utoipa::path(post, path = "/api/users/{id}/password", tag = "identity", params(("id" = i64, Path)), request_body = SetPassword, responses((status = 200, description = "Changed", body = Confirmation), (status = 404, description = "User not found")), security(("bearer" = [])))]
 pub async fn set_password(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     admin: Admin,
     path: web::Path<String>,
     body: Body<SetPassword>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_int("id", &path)?;
-    broker.logins.set_password(&admin.0, id, body.content.new_password).await?;
+    let address = client_address(&request, &broker.settings.load());
+    broker.logins.set_password(&admin.0, address, id, body.content.new_password).await?;
     Ok(Confirmation::of("Password changed"))
 }
 
@@ -196,13 +212,15 @@ pub async fn set_password(
 /// messages stay, under their name. Username and email are free again.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "identity", params(("id" = i64, Path)), responses((status = 200, description = "Deleted", body = Confirmation), (status = 404, description = "User not found"), (status = 409, description = "It is the last active admin")), security(("bearer" = [])))]
 pub async fn remove(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     admin: Admin,
     path: web::Path<String>,
 ) -> Result<web::Json<Confirmation>, ApiError> {
     let id = path_int("id", &path)?;
+    let by = actor(&request, &broker, &admin.0);
     undisturbed(async move {
-        broker.users.delete(admin.0.account.id, id).await?;
+        broker.users.delete(by, id).await?;
         Ok(Confirmation::of("User deleted"))
     })
     .await

@@ -15,6 +15,7 @@ use crate::{
     auth::accounts::Accounts,
     domain::{
         accounts::{Account, AccountChange},
+        audit::Actor,
         budget::OverLimit,
         ids::ClientId,
     },
@@ -106,8 +107,11 @@ impl Devices {
     ///
     /// # Errors
     /// There is no such device or gateway, `by` has reached its limit of stored bytes, or the database failed.
-    pub async fn update(&self, by: ClientId, id: ClientId, change: DeviceChange) -> Result<DeviceView, DeviceError> {
-        self.store.charge_stored(by, change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()))?;
+    pub async fn update(&self, by: &Actor, id: ClientId, change: DeviceChange) -> Result<DeviceView, DeviceError> {
+        if let Some(by) = by.client {
+            self.store.charge_stored(by, change.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()))?;
+        }
+        let store = self.store.by(by.clone());
         let device = loop {
             // the gateway must not be deleted before the device is linked to it
             let held = match change.gateway_id {
@@ -115,13 +119,13 @@ impl Devices {
                 _ => None,
             };
             let version = held.as_ref().and_then(|held| held.version);
-            match self.store.update_device(id, change.clone(), version).await? {
+            match store.update_device(id, change.clone(), version).await? {
                 Current::Yes(device) => break device.ok_or(DeviceError::NotFound)?,
                 Current::No => {}
             }
         };
         self.apply(device.clone()).await?;
-        tracing::info!(device = %id, %by, "device changed");
+        tracing::info!(device = %id, by = by.id.as_deref(), "device changed");
         Ok(self.view(device).await)
     }
 
@@ -130,10 +134,10 @@ impl Devices {
     ///
     /// # Errors
     /// There is no such device, or the database failed; then some memberships may have ended.
-    pub async fn delete(&self, operator: ClientId, id: ClientId) -> Result<(), DeviceError> {
+    pub async fn delete(&self, operator: Actor, id: ClientId) -> Result<(), DeviceError> {
         self.store.device(id).await?.ok_or(DeviceError::NotFound)?;
         self.rooms.leave_all(id).await?;
-        let deleted = self.store.delete_device(id).await?.ok_or(DeviceError::NotFound)?;
+        let deleted = self.store.by(operator).delete_device(id).await?.ok_or(DeviceError::NotFound)?;
         self.apply(deleted).await?;
         // a membership since the first call must not pass to the next device with this UUID
         self.rooms.leave_all(id).await?;
@@ -144,7 +148,6 @@ impl Devices {
         if let Err(error) = self.messages.recipient_deleted(id).await {
             tracing::warn!(device = %id, %error, "the senders of messages to a deleted device are told when they connect");
         }
-        tracing::info!(device = %id, %operator, "device deleted");
         Ok(())
     }
 

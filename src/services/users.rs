@@ -5,10 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     actors::room_manager::{RoomError, Rooms},
     auth::{AuthError, login::Logins},
-    domain::{
-        accounts::Account,
-        ids::{ClientId, Role},
-    },
+    domain::{accounts::Account, audit::Actor, ids::Role},
     store::{Store, StoreError, User, UserChange, UserRefusal},
 };
 
@@ -62,14 +59,12 @@ impl Users {
     /// The change is refused, or the database failed.
     pub async fn update(
         &self,
-        admin: ClientId,
+        admin: Actor,
         id: i64,
         role: Option<Role>,
         is_active: Option<bool>,
     ) -> Result<Arc<Account>, UserError> {
-        let account = self.logins.change_user(id, UserChange::Update { role, is_active }).await?;
-        tracing::info!(%admin, user = id, ?role, ?is_active, "user changed");
-        Ok(account)
+        Ok(self.logins.change_user(admin, id, UserChange::Update { role, is_active }).await?)
     }
 
     /// Deletes a user at the request of an admin. Its tokens become invalid, its sessions are closed, and its memberships of rooms
@@ -77,15 +72,14 @@ impl Users {
     ///
     /// # Errors
     /// The user can't be deleted, or the database failed; then some memberships may have ended.
-    pub async fn delete(&self, admin: ClientId, id: i64) -> Result<(), UserError> {
+    pub async fn delete(&self, admin: Actor, id: i64) -> Result<(), UserError> {
         let user = self.store.user_by_id(id).await?.ok_or(UserRefusal::NoSuchUser)?;
         // `change_user` checks this again; a user who cannot be deleted must not leave the rooms first
         self.store.check_dispensable(id).await??;
         self.rooms.leave_all(user.uuid).await?;
-        self.logins.change_user(id, UserChange::Delete).await?;
+        self.logins.change_user(admin, id, UserChange::Delete).await?;
         // again, since the user may have joined rooms in the meantime
         self.rooms.leave_all(user.uuid).await?;
-        tracing::info!(%admin, user = id, "user deleted");
         Ok(())
     }
 }

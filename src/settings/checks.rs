@@ -1,6 +1,6 @@
 //! What the types of settings do not express.
 
-use super::{RedisAddress, SecretPolicy, Settings, SettingsError, gateways, is_weak_secret};
+use super::{RedisAddress, SecretPolicy, Settings, SettingsError, gateways, is_weak_secret, webhooks};
 use crate::domain::{
     messages::{MAX_TTL_SECS, MAX_UNACKNOWLEDGED},
     origin, passwords,
@@ -42,6 +42,7 @@ impl Settings {
             return Err(("auth.access_token_minutes", "must be at most 525600000".to_owned()));
         }
         positive("commands.retention_days", self.commands.retention_days > 0)?;
+        positive("audit.retention_days", self.audit.retention_days > 0)?;
         positive("messages.ttl_secs", self.messages.ttl_secs > 0)?;
         if self.auth.refresh_token_days > 365_000 {
             return Err(("auth.refresh_token_days", "must be at most 365000".to_owned()));
@@ -84,6 +85,7 @@ impl Settings {
             ("limits.topic_history", limits.topic_history.into(), MAX_SIZE.into()),
             ("messages.ttl_secs", self.messages.ttl_secs.into(), MAX_TTL_SECS.into()),
             ("messages.retention_hours", self.messages.retention_hours.into(), 8_760),
+            ("audit.retention_days", self.audit.retention_days.into(), 36_500),
             ("probes.period_secs", self.probes.period_secs.into(), 86_400),
             ("probes.timeout_secs", self.probes.timeout_secs.into(), 60),
             ("probes.retries", self.probes.retries.into(), 10),
@@ -95,6 +97,7 @@ impl Settings {
             }
         }
         gateways::read(self)?;
+        webhooks::read(self)?;
         RedisAddress::all(&self.redis).map_err(|(key, expected)| (key, expected.to_owned()))?;
         for origin in &self.http.cors_origins {
             if !origin::is_listable(origin) {

@@ -39,11 +39,28 @@ fn of(layers: &Layers) -> Vec<Explained> {
     let keys = Layers::keys();
     let explained = keys.into_iter().filter_map(|key| {
         let value = layers.value(&key)?;
-        let value = if SECRETS.contains(&key.as_str()) { hidden(value) } else { value.clone() };
+        let value = match key.as_str() {
+            "webhooks" => without_secrets(value),
+            key if SECRETS.contains(&key) => hidden(value),
+            _ => value.clone(),
+        };
         let layer = layers.origin(&key).unwrap_or(BUILT_IN).to_owned();
         Some(Explained { key, value, layer })
     });
     explained.collect()
+}
+
+/// The webhooks as they are shown: a URL may have credentials, too.
+fn without_secrets(webhooks: &Value) -> Value {
+    let mut webhooks = webhooks.clone();
+    for webhook in webhooks.as_array_mut().into_iter().flatten().filter_map(Value::as_table_mut) {
+        for key in ["url", "secret"] {
+            if let Some(value) = webhook.get_mut(key) {
+                *value = hidden(value);
+            }
+        }
+    }
+    webhooks
 }
 
 /// A secret as it is shown. An empty one is no secret.
@@ -106,6 +123,18 @@ mod tests {
         assert_eq!(shown(database, "sqlite:///./file.db"), "sqlite:///./file.db");
         assert_eq!(shown("redis.url", "redis://:a@one,rediss://two"), "redis://***@one,rediss://two");
         assert_eq!(shown("redis.host", "cache"), "cache");
+    }
+
+    #[test]
+    fn the_secrets_of_webhooks_are_hidden() {
+        let text = "[[webhooks]]\nurl = \"https://me:hush@example.org/x?key=hush\"\nevents = [\"*\"]\nsecret = \"hush-hush-hush-hush\"\n";
+        let mut layers = Layers::new();
+        layers.file("my.toml", text).unwrap();
+        let all = of(&layers);
+        let webhooks = &all.iter().find(|explained| explained.key == "webhooks").unwrap().value;
+        assert_eq!(webhooks[0]["url"].as_str(), Some("https://***@example.org/x?***"));
+        assert_eq!(webhooks[0]["secret"].as_str(), Some("***"));
+        assert!(!webhooks.to_string().contains("hush"));
     }
 
     #[test]

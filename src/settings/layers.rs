@@ -8,14 +8,16 @@ mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{GatewayEntry, Settings};
+use super::{GatewayEntry, Settings, WebhookEntry};
 
 /// The built-in file.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const PREFIX: &str = "SWITCHBOARD__";
 const GATEWAYS: &str = "gateways";
+const WEBHOOKS: &str = "webhooks";
 
 /// Environment variables of the systems that Switchboard replaces, and the keys that they set.
 const UNPREFIXED: [(&str, &str); 9] = [
@@ -183,7 +185,7 @@ impl Layers {
         self.origins.get(key).map(String::as_str)
     }
 
-    fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
+    pub(super) fn file(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             // the line is not quoted, since it may contain a secret
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -191,7 +193,11 @@ impl Layers {
         })?;
         for (section, keys) in table {
             if section == GATEWAYS {
-                self.set_gateways(keys, name)?;
+                self.set_tables::<GatewayEntry>(GATEWAYS, keys, name)?;
+                continue;
+            }
+            if section == WEBHOOKS {
+                self.set_tables::<WebhookEntry>(WEBHOOKS, keys, name)?;
                 continue;
             }
             let Value::Table(keys) = keys else {
@@ -204,18 +210,22 @@ impl Layers {
         Ok(())
     }
 
-    /// Sets `[[gateways]]`, the only key that is a list of tables. The list of a later file replaces the whole list.
-    fn set_gateways(&mut self, gateways: Value, layer: &str) -> Result<(), SettingsError> {
-        let bad = |why: &str| SettingsError::new(format!("bad value for `{GATEWAYS}` ({layer}): {why}"));
-        let Value::Array(entries) = gateways else {
-            return Err(bad("expected a list of gateways, each as [[gateways]]"));
+    /// Sets a key outside of sections, which is a list of tables. The list of a later file replaces the whole list.
+    fn set_tables<T: DeserializeOwned>(&mut self, key: &str, list: Value, layer: &str) -> Result<(), SettingsError> {
+        let bad = |why: &str| SettingsError::new(format!("bad value for `{key}` ({layer}): {why}"));
+        let Value::Array(entries) = list else {
+            return Err(bad(&format!("expected a list of {key}, each as [[{key}]]")));
         };
         for (index, entry) in entries.iter().enumerate() {
-            let read: Result<GatewayEntry, _> = entry.clone().try_into();
+            // else the error would quote it
+            if entry.get("secret").is_some_and(|secret| !secret.is_str()) {
+                return Err(bad(&format!("entry {}: secret: expected a text", index + 1)));
+            }
+            let read: Result<T, _> = entry.clone().try_into();
             read.map_err(|error| bad(&format!("entry {}: {}", index + 1, one_line(error.message()))))?;
         }
-        self.values.insert(GATEWAYS.to_owned(), Value::Array(entries));
-        self.origins.insert(GATEWAYS.to_owned(), layer.to_owned());
+        self.values.insert(key.to_owned(), Value::Array(entries));
+        self.origins.insert(key.to_owned(), layer.to_owned());
         Ok(())
     }
 
@@ -342,6 +352,7 @@ impl Layers {
     pub(super) fn finish(&self) -> Result<Settings, SettingsError> {
         let mut settings = self.settings()?;
         self.complete_redis(&mut settings);
+        settings.changed = self.changed();
         settings.ignored_variables = self.ignored.clone();
         settings.validate().map_err(|(key, why)| {
             let layer = self.origins.get(key).map_or("config/default.toml", String::as_str);
@@ -351,7 +362,35 @@ impl Layers {
     }
 }
 
+/// Characters of a value that are shown.
+const SHOWN: usize = 100;
+
+/// Whether the value of a key may be or have a secret.
+fn is_secret(key: &str) -> bool {
+    ["secret", "password", "url"].iter().any(|word| key.ends_with(word))
+}
+
 impl Layers {
+    /// The keys whose values differ from the built-in ones, with the values.
+    fn changed(&self) -> BTreeMap<String, String> {
+        let built_in = Self::new().values;
+        let find = |values: &Table, key: &str| match key.split_once('.') {
+            Some((section, key)) => values.get(section)?.get(key).cloned(),
+            None => values.get(key).cloned(),
+        };
+        let changed = self.origins.keys().filter_map(|key| {
+            let value = find(&self.values, key).filter(|value| Some(value) != find(&built_in, key).as_ref())?;
+            let shown = match value {
+                _ if is_secret(key) => "…".to_owned(),
+                // of tables
+                Value::Array(list) if list.iter().any(Value::is_table) => format!("{} entries", list.len()),
+                value => value.to_string().chars().take(SHOWN).collect(),
+            };
+            Some((key.clone(), shown))
+        });
+        changed.collect()
+    }
+
     /// Redis is on the same machine if only other keys than its address are given, as in the systems that Switchboard replaces. Notes
     /// keys that change nothing.
     fn complete_redis(&self, settings: &mut Settings) {

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Keys and sections that are used at the start alone.
-const AT_START: [&str; 20] = [
+const AT_START: [&str; 21] = [
     "http.bind",
     "http.workers",
     "storage",
@@ -37,6 +37,7 @@ const AT_START: [&str; 20] = [
     "redis",
     "cluster",
     "log.format",
+    "webhooks",
 ];
 
 /// Whether a key is used at the start alone.

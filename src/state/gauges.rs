@@ -11,7 +11,7 @@ use crate::{
     store::Store,
 };
 
-/// How often the acknowledged messages are counted at most, which reads the entries of all that wait.
+/// How often acknowledged messages and deliveries are counted at most, which reads the entries of all that wait.
 const COUNTED_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the counting may take. The gauges keep their values then.
@@ -42,6 +42,9 @@ impl Waiting {
         }
         let age = oldest.map(|oldest| broker.clock.now().signed_duration_since(oldest).to_std().unwrap_or_default());
         METRICS.acknowledged_messages_oldest_age_seconds.set(age.unwrap_or_default().as_secs_f64());
+        if let Ok(Ok(pending)) = tokio::time::timeout(PATIENCE, broker.webhooks.pending()).await {
+            METRICS.webhook_deliveries_pending.set(pending as i64);
+        }
     }
 }
 

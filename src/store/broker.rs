@@ -51,6 +51,7 @@ impl Store {
         self.gate.is_shared.store(lock.sharing() == Sharing::Shared, Ordering::Relaxed);
         // only once
         let _ = self.gate.instance.set(broker.instance);
+        self.author.set_node(&format!("{} {}", broker.host, broker.address));
         lock.open_fence().await;
         Ok(())
     }

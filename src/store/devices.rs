@@ -9,7 +9,7 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, Set, TryIntoModel, sea_query::Expr,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use self::search::DeviceFilter;
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     domain::{
         accounts::{Account, Holder},
+        audit::{Action, Target},
         ids::{ClientId, GatewayId},
     },
     protocol::json,
@@ -189,6 +190,16 @@ impl Store {
         }
         let row = Devices::find_by_id(uuid).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let Some(row) = row.one(&transaction).await? else { return Ok(Current::Yes(None)) };
+        if transaction.actor().client != Some(uuid) {
+            let fields = [
+                ("name", change.name.is_some()),
+                ("metadata", change.metadata.is_some()),
+                ("gateway_id", change.gateway_id.is_some()),
+            ];
+            let changed: Vec<_> = fields.into_iter().filter(|(_, is)| *is).map(|(field, _)| field).collect();
+            let target = Target::named(uuid, &row.name);
+            transaction.audit(Action::DeviceChanged, Some(target), json!({ "changed": changed })).await?;
+        }
         // metadata is not part of the cached account
         let is_account_changed = change.name.is_some() || change.gateway_id.is_some();
         let mut row = row.into_active_model();
@@ -221,6 +232,8 @@ impl Store {
         tokens::delete_of_client(&transaction, uuid, None).await?;
         rooms::changes::leave_all(&transaction, uuid, self.recording_broker(), &self.clock).await?;
         messages::fail_all(&transaction, uuid, self.clock.now()).await?;
+        let target = Target::named(uuid, &row.name);
+        transaction.audit(Action::DeviceDeleted, Some(target), json!({})).await?;
         let (generation, incarnation) = (row.token_generation, row.incarnation);
         let row = ActiveModel {
             name: Set(String::new()),

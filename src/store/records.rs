@@ -8,8 +8,9 @@ use entity::command_progress;
 use sea_orm::{ConnectionTrait, Set};
 use uuid::Uuid;
 
-use super::{GatewayRecord, StoreError, commands, devices, gateways};
+use super::{GatewayRecord, NewDelivery, StoreError, audit, commands, devices, gateways, webhooks};
 use crate::domain::{
+    audit::Event,
     commands::{Command, Target},
     ids::{ClientId, CommandId},
 };
@@ -61,6 +62,10 @@ pub enum Record {
     },
     /// An entry of a gateway's history.
     Gateway(GatewayRecord),
+    /// A record of the audit log.
+    Audit(Arc<Event>),
+    /// What a webhook is to be told of.
+    Delivery(Arc<NewDelivery>),
 }
 
 impl Record {
@@ -71,9 +76,25 @@ impl Record {
             _ => None,
         }
     }
+
+    /// The record of the audit log, if it is one.
+    fn audited(&self) -> Option<&Arc<Event>> {
+        match self {
+            Self::Audit(event) => Some(event),
+            _ => None,
+        }
+    }
 }
 
-/// Writes all records of the broker with this id, but no progress reports while storage is nearly full.
+/// Writes the log lines of the records that belong to the audit log: on another thread, since there may be thousands.
+pub(super) fn log_audited(records: &[Record]) {
+    let audited: Vec<_> = records.iter().filter_map(Record::audited).cloned().collect();
+    if !audited.is_empty() {
+        tokio::task::spawn_blocking(move || audited.iter().for_each(|event| event.log()));
+    }
+}
+
+/// Writes all records of the broker with this id, but no progress reports and audits while storage is nearly full.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
@@ -91,6 +112,8 @@ pub(super) async fn write(
     let mut late = Vec::new();
     let mut seen = BTreeMap::new();
     let mut of_gateways = Vec::new();
+    let mut audited = Vec::new();
+    let mut deliveries = Vec::new();
     for record in records {
         match record {
             Record::Whole(command) => {
@@ -103,7 +126,7 @@ pub(super) async fn write(
             Record::Target { command, target } => {
                 targets.insert((*command, target.client.uuid()), target);
             }
-            Record::Progress { .. } if nearly_full => {}
+            Record::Progress { .. } | Record::Audit(_) if nearly_full => {}
             Record::Progress { command, client, version, at, progress: report } => {
                 progress.push(command_progress::ActiveModel {
                     command_id: Set(command.uuid()),
@@ -118,6 +141,8 @@ pub(super) async fn write(
                 seen.insert(*device, (*incarnation, *at));
             }
             Record::Gateway(record) => of_gateways.push(record),
+            Record::Audit(event) => audited.push(&**event),
+            Record::Delivery(delivery) => deliveries.push(&**delivery),
         }
     }
     commands::upsert_commands(transaction, of_commands.into_values(), broker).await?;
@@ -129,7 +154,8 @@ pub(super) async fn write(
     for (command, client, result) in late {
         commands::write_late_result(transaction, command, client, result).await?;
     }
-    Ok(())
+    audit::insert(transaction, &audited).await?;
+    webhooks::insert(transaction, &deliveries, nearly_full).await
 }
 
 /// Leaves out texts of clients.
@@ -153,6 +179,8 @@ impl fmt::Display for Record {
                 write!(f, "hour of gateway {gateway} from {}", hour.began_at)
             }
             Self::Gateway(GatewayRecord::Deleted(gateway)) => write!(f, "deletion of gateway {gateway}"),
+            Self::Delivery(delivery) => write!(f, "webhook delivery of {}", delivery.event.as_str()),
+            Self::Audit(event) => write!(f, "audit of {}", event.action.as_str()),
         }
     }
 }

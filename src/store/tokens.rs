@@ -7,6 +7,7 @@ use sea_orm::{
     QueryTrait, Set,
     sea_query::{Expr, LockBehavior, LockType, OnConflict},
 };
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::domain::{
     accounts::Account,
+    audit::{Action, Target},
     ids::{ClientId, ClientKind},
     refresh_tokens::{CLOCK_STEP, RefreshToken, ShownRefreshToken},
     registration::DeviceToken,
@@ -142,6 +144,7 @@ impl Store {
                 return Ok(Rotation::Unknown);
             }
             end_family(&transaction, family, revoked_until(kind)).await?;
+            transaction.audit(Action::TokenReused, Some(Target::of(client)), json!({})).await?;
             transaction.commit().await.map_err(StoreError::from)?;
             return Ok(Rotation::Reused { family, kind });
         }
@@ -159,13 +162,14 @@ impl Store {
         }
     }
 
-    /// Ends a family: deletes its refresh token, and revokes its access tokens until that time.
+    /// Ends a family: deletes its refresh token, and revokes its access tokens until that time. This is audited as `action`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>) -> Result<(), StoreError> {
+    pub async fn end_family(&self, family: Uuid, until: DateTime<Utc>, action: Action) -> Result<(), StoreError> {
         let transaction = self.begin_essential().await?;
-        end_family(&transaction, family, until).await?;
+        let client = end_family(&transaction, family, until).await?;
+        transaction.audit(action, Some(Target::of(client.unwrap_or(family))), json!({})).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -189,6 +193,8 @@ impl Store {
             None => users::advance_generation(&transaction, client).await?.map(Account::from),
         };
         let Some(account) = account else { return Ok(None) };
+        let target = Target::named(client, account.name());
+        transaction.audit(Action::TokensRevoked, Some(target), json!({ "revoked": "all" })).await?;
         transaction.commit().await?;
         Ok(Some((account, live)))
     }
@@ -209,6 +215,7 @@ impl Store {
     pub async fn revoke(&self, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {
         let transaction = self.begin_essential().await?;
         let news = revoke(&transaction, id, expires_at).await?;
+        transaction.audit(Action::TokensRevoked, Some(Target::of(id)), json!({ "revoked": "token" })).await?;
         transaction.commit().await?;
         Ok(news)
     }
@@ -302,15 +309,18 @@ pub(super) async fn delete_of_client(
     Ok(())
 }
 
-async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<(), StoreError> {
+/// Ends a family. Returns its owner, if it had a refresh token.
+async fn end_family(transaction: &Transaction, family: Uuid, until: DateTime<Utc>) -> Result<Option<Uuid>, StoreError> {
     let of_family = || refresh_tokens::Column::Family.eq(family);
-    if let Some(row) = refresh_tokens::Entity::find().filter(of_family()).one(transaction).await? {
-        row_locks::client(transaction, row.client_uuid.into()).await?;
+    let row = refresh_tokens::Entity::find().filter(of_family()).one(transaction).await?;
+    let client = row.map(|row| row.client_uuid);
+    if let Some(client) = client {
+        row_locks::client(transaction, client.into()).await?;
     }
     // a used token that is shown later is unknown, which is refused just the same
     refresh_tokens::Entity::delete_many().filter(of_family()).exec(transaction).await?;
     revoke(transaction, family, until).await?;
-    Ok(())
+    Ok(client)
 }
 
 async fn revoke(transaction: &Transaction, id: Uuid, expires_at: DateTime<Utc>) -> Result<bool, StoreError> {

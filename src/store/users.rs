@@ -11,6 +11,7 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::NotSet, ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Set,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 pub(super) use change::advance_generation;
@@ -19,6 +20,7 @@ pub use change::{UserChange, UserRefusal};
 use super::{Store, StoreError, is_unique_violation};
 use crate::domain::{
     accounts::{Account, Holder},
+    audit::{Action, Target},
     ids::{ClientId, Role},
 };
 
@@ -156,6 +158,8 @@ impl Store {
         };
         match row.insert(&transaction).await {
             Ok(row) => {
+                let target = Target::named(row.uuid, &row.username);
+                transaction.audit(Action::UserCreated, Some(target), json!({ "role": row.role })).await?;
                 transaction.commit().await?;
                 Ok(Ok(row.into()))
             }

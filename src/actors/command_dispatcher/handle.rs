@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
+use actix::{Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
+use serde_json::json;
 use tokio::sync::{Mutex, Notify, oneshot};
 use tracing::Instrument;
 
@@ -33,6 +35,7 @@ use crate::{
     delivery::Relays,
     domain::{
         accounts::Account,
+        audit::{Action, Actor, Target},
         budget::OverLimit,
         commands::Command,
         ids::{ClientId, CommandId},
@@ -161,7 +164,7 @@ impl Commands {
         M: Message + Send + 'static,
         M::Result: Send,
         CommandDispatcher: Handler<M>,
-        <CommandDispatcher as Actor>::Context: ToEnvelope<CommandDispatcher, M>,
+        <CommandDispatcher as actix::Actor>::Context: ToEnvelope<CommandDispatcher, M>,
     {
         self.dispatcher.clone().recipient()
     }
@@ -198,9 +201,9 @@ impl Commands {
 
     /// The second half of [`Commands::send`].
     pub(super) async fn run(&self, prepared: Prepared) -> Result<Arc<Command>, CommandError> {
-        let Prepared { command, behind_down_gateway } = prepared;
+        let Prepared { command, behind_down_gateway, audited } = prepared;
         let (waiter, end) = oneshot::channel();
-        self.inputs.push(Input::Begin(Begin { command, behind_down_gateway }, waiter));
+        self.inputs.push(Input::Begin(Begin { command, behind_down_gateway, audited }, waiter));
         end.await.map_err(|_| CommandError::ActorEnded)?
     }
 
@@ -236,13 +239,13 @@ impl Commands {
     }
 
     async fn store_and_begin(&self, prepared: Prepared, key: Option<IdempotencyKey>) -> Result<Given, CommandError> {
-        let Prepared { command, behind_down_gateway } = prepared;
+        let Prepared { command, behind_down_gateway, audited } = prepared;
         let stored = Arc::new(command.clone());
         let (id, awaited) = (stored.id, stored.awaited());
         self.dispatcher.send(Reserve(stored.clone())).await??;
         let existing = self.store_new(&stored, key.as_ref()).await;
         if let Ok(None) = existing {
-            let end = self.dispatcher.send(Begin { command, behind_down_gateway }).await?;
+            let end = self.dispatcher.send(Begin { command, behind_down_gateway, audited }).await?;
             if let Err(error) = self.end_for_deleted(&awaited).await {
                 // it would end when the next device with the UUID connects
                 tracing::warn!(command = %id, %error, "cannot see whether targets were deleted meanwhile");
@@ -282,7 +285,12 @@ impl Commands {
     ///
     /// # Errors
     /// `NotFound`, also if this account may not see the command. `ClusterUnavailable`.
-    pub async fn cancel(&self, id: CommandId, by: &Account) -> Result<CommandPage, CommandError> {
+    pub async fn cancel(
+        &self,
+        id: CommandId,
+        by: &Account,
+        address: Option<IpAddr>,
+    ) -> Result<CommandPage, CommandError> {
         let page = self.get(id, by).await?;
         let mut was_cancelled = self.dispatcher.send(Cancel(id)).await?;
         if !was_cancelled && page.command.finished_at.is_none() {
@@ -294,7 +302,8 @@ impl Commands {
             }
         }
         if was_cancelled {
-            tracing::info!(command = %id, by = %by.id, "command cancelled");
+            let (by, target) = (Actor::of(by, address), Target::of(id));
+            self.journal.audit(self.store.audit_event(by, Action::CommandCancelled, Some(target), json!({})));
         }
         self.get(id, by).await
     }

@@ -9,6 +9,7 @@ use super::CommandError;
 use crate::{
     delivery::SessionHandle,
     domain::{
+        audit::Event,
         commands::{Command, TargetUpdate},
         ids::{ClientId, CommandId},
     },
@@ -27,6 +28,8 @@ pub(super) struct Begin {
     pub(super) command: Command,
     /// targets behind a gateway that is down, sorted; they are offline unless the command may wait
     pub(super) behind_down_gateway: Vec<ClientId>,
+    /// that it was given
+    pub(super) audited: Box<Event>,
 }
 
 /// A command is about to be stored, and then begins: it counts against the limits.

@@ -1,15 +1,17 @@
 //! Prepares a command that is requested: finds its targets, which are named or selected among the connected clients, and
 //! checks whether it may be given to them.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
 
 use super::{CommandError, Commands};
 use crate::{
     domain::{
         accounts::{Account, Holder},
+        audit::{Action, Actor, Event, Target, path_of},
         commands::{Command, Order, Selection, max_targets, may_command},
         ids::{ClientId, ClientRef, Role},
     },
@@ -47,6 +49,8 @@ pub struct NewCommand {
     pub timeout: Duration,
     /// How long the command waits for targets that are not connected. None: not at all.
     pub deliver_within: Option<TimeDelta>,
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
 }
 
 /// A command that may be given.
@@ -55,6 +59,8 @@ pub struct Prepared {
     pub(super) command: Command,
     /// sorted
     pub(super) behind_down_gateway: Vec<ClientId>,
+    /// that it was given
+    pub(super) audited: Box<Event>,
 }
 
 impl Prepared {
@@ -71,11 +77,13 @@ impl Commands {
     /// # Errors
     /// `TooManyTargets`, `Lookup`, `NoMatch`, `NotAllowed`, `GatewayDown`, `TooLarge`, `OverLimit`, or the database fails.
     pub(super) async fn prepare(&self, new: NewCommand) -> Result<Prepared, CommandError> {
-        let NewCommand { requester, targets, method, url, data, timeout, deliver_within } = new;
+        let NewCommand { requester, targets, method, url, data, timeout, deliver_within, address } = new;
         let named = matches!(targets, Targets::Named(_));
         let targets = self.choose(targets, &requester).await?;
         let payer = (requester.role() < Role::Operator).then_some(requester.id);
-        let prepared = self.check(Order { requester, targets, method, url, data, timeout, deliver_within }, named)?;
+        let mut prepared =
+            self.check(Order { requester, targets, method, url, data, timeout, deliver_within }, named)?;
+        prepared.audited.actor.address = address;
         if let Some(payer) = payer {
             self.store.charge_stored(payer, prepared.stored_bytes())?;
         }
@@ -95,13 +103,30 @@ impl Commands {
         }
         let mut behind_down_gateway: Vec<_> = down.into_iter().map(|(client, _)| client).collect();
         behind_down_gateway.sort_unstable();
+        let by = Actor::of(&order.requester, None);
         let command = order.into_command(self.clock.now());
         // a larger frame would exceed the outbound budget of any target
         let most = self.settings.load().limits.outbound_bytes / 2;
         if most > 0 && outbound::command(&command).len() > most {
             return Err(CommandError::TooLarge(most));
         }
-        Ok(Prepared { command, behind_down_gateway })
+        let audited = Box::new(self.audited(by, &command));
+        Ok(Prepared { command, behind_down_gateway, audited })
+    }
+
+    /// The record of the audit log, without the data of the command.
+    fn audited(&self, by: Actor, command: &Command) -> Event {
+        let target = match &command.targets[..] {
+            [one] => Some(Target::named(one.client, &one.name)),
+            _ => None,
+        };
+        let details = json!({
+            "command": command.id,
+            "method": command.method,
+            "url": path_of(&command.url),
+            "targets": command.targets.len(),
+        });
+        self.store.audit_event(by, Action::CommandGiven, target, details)
     }
 
     /// The name of a client's gateway, if that is down.

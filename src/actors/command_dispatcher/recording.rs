@@ -7,10 +7,15 @@ use std::{
 
 use actix::AsyncContext;
 use prometheus::Histogram;
+use serde_json::json;
 
 use super::CommandDispatcher;
 use crate::{
-    domain::commands::{TargetState, TargetUpdate},
+    domain::{
+        audit::path_of,
+        commands::{TargetState, TargetUpdate},
+        webhooks::EventType,
+    },
     metrics::{Context, METRICS, labels::ByLabel},
     store::Record,
 };
@@ -28,6 +33,7 @@ impl CommandDispatcher {
     pub(super) fn record_and_tell(&mut self, updates: impl IntoIterator<Item = TargetUpdate>) {
         let updates: Vec<_> = updates.into_iter().collect();
         updates.iter().for_each(|update| self.measure(update));
+        updates.iter().for_each(|update| self.tell_failure(update));
         let mut records = Vec::new();
         let mut may_wait = true;
         for update in &updates {
@@ -58,6 +64,27 @@ impl CommandDispatcher {
             if may_wait { self.journal.record_soon(records) } else { self.journal.record(records) }
         }
         updates.into_iter().for_each(|update| self.audience.tell(update));
+    }
+
+    /// Has webhooks told of a target that has failed.
+    fn tell_failure(&self, update: &TargetUpdate) {
+        let target = &update.target;
+        let has_failed = target.state.is_final()
+            && !matches!(target.state, TargetState::Succeeded | TargetState::Cancelled)
+            && update.progress.is_none();
+        let command = update.finished.as_deref().or_else(|| self.pending.command(update.command));
+        if let Some(command) = command.filter(|_| has_failed) {
+            self.journal.tell(EventType::CommandFailed, self.clock.now(), || {
+                json!({
+                    "command_id": command.id,
+                    "target": target.client,
+                    "name": target.name,
+                    "state": target.state.as_str(),
+                    "method": command.method,
+                    "url": path_of(&command.url),
+                })
+            });
+        }
     }
 
     /// Measures how long a target took that has ended.

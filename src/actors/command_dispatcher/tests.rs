@@ -101,9 +101,9 @@ async fn a_cancelled_command_ends_for_all_targets_and_those_to_which_it_was_sent
     let command = id(&frame);
     assert_eq!(states(&world.recorded(command).await), [TargetState::Sent, TargetState::Queued]);
     let stranger = device("stranger");
-    let refusal = world.commands.cancel(command, &stranger).await.unwrap_err();
+    let refusal = world.commands.cancel(command, &stranger, None).await.unwrap_err();
     assert!(matches!(refusal, CommandError::NotFound));
-    let page = world.commands.cancel(command, &world.operator).await.unwrap();
+    let page = world.commands.cancel(command, &world.operator, None).await.unwrap();
     assert_eq!(states(&page.command), [TargetState::Cancelled; 2]);
     assert_eq!(peer.next().await, serde_json::json!({ "type": "cancel", "command_id": frame["command_id"] }));
     let Outcome::Finished(command) = world.commands.outcome(given, PATIENCE).await.unwrap() else {
@@ -173,6 +173,7 @@ async fn a_repeated_request_finds_its_command_and_another_request_with_its_key_i
             data: None,
             timeout: PATIENCE,
             deliver_within: None,
+            address: None,
         };
         commands.create(new, key, Duration::ZERO)
     };

@@ -8,12 +8,21 @@ use std::{
     },
 };
 
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
 use actix::{Actor, Addr, ArbiterHandle, Handler, Message, Recipient, dev::ToEnvelope};
 
 use super::{Flush, JournalWriter, Write};
+use crate::domain::{
+    audit::Event,
+    webhooks::{EventType, Webhook},
+};
 use crate::metrics::{Context, METRICS};
+use crate::protocol::outbound::rfc3339;
 use crate::settings::LiveSettings;
-use crate::store::{Record, Store, StoreError, patience};
+use crate::store::{NewDelivery, Record, Store, StoreError, patience};
 
 /// The number of waiting records from which on requests that cause more are refused.
 const BEHIND: usize = 100_000;
@@ -84,6 +93,8 @@ impl Backlog {
 pub struct Journal {
     writer: Addr<JournalWriter>,
     backlog: Backlog,
+    /// who is told of events
+    webhooks: Arc<[Webhook]>,
 }
 
 impl fmt::Debug for Journal {
@@ -97,7 +108,33 @@ impl Journal {
     pub fn start(arbiter: &ArbiterHandle, store: Store, settings: LiveSettings) -> Self {
         let backlog = Backlog::default();
         let writer = JournalWriter::new(store, backlog.clone(), settings);
-        Self { writer: Context::start_in_arbiter(arbiter, |_| writer), backlog }
+        Self { writer: Context::start_in_arbiter(arbiter, |_| writer), backlog, webhooks: Arc::default() }
+    }
+
+    /// Has these webhooks told of events.
+    pub fn telling(self, webhooks: &[Webhook]) -> Self {
+        Self { webhooks: webhooks.into(), ..self }
+    }
+
+    /// Stores what the webhooks are to be told that want to know of the event, together with later records. While the database has
+    /// taken nothing for long, that is dropped.
+    pub fn tell(&self, event: EventType, at: DateTime<Utc>, data: impl FnOnce() -> Value) {
+        let wanting: Vec<_> = self.webhooks.iter().filter(|webhook| webhook.events.contains(&event)).collect();
+        if wanting.is_empty() {
+            return;
+        }
+        if self.backlog.is_stuck() || self.backlog.is_behind() {
+            METRICS.webhook_deliveries_total.with_label_values(&["dropped"]).inc_by(wanting.len() as u64);
+            return;
+        }
+        let event_id = format!("msg_{}", Uuid::new_v4().simple());
+        let body = json!({ "id": event_id, "type": event.as_str(), "time": rfc3339(at), "data": data() });
+        let body: Arc<str> = body.to_string().into();
+        let records = wanting.into_iter().map(|webhook| {
+            let (webhook, event_id, body) = (webhook.key.clone(), event_id.clone(), body.clone());
+            Record::Delivery(Arc::new(NewDelivery { webhook, event_id, event, body, at }))
+        });
+        self.record_soon(records.collect());
     }
 
     /// Writes records as soon as possible.
@@ -108,6 +145,17 @@ impl Journal {
     /// Writes records together with later ones, within 50 ms.
     pub fn record_soon(&self, records: Vec<Record>) {
         self.writer.do_send(Write { records, may_wait: true });
+    }
+
+    /// Writes a record of the audit log together with later records, and logs it then. While the database has taken nothing for long
+    /// it is only logged.
+    pub fn audit(&self, event: impl Into<Arc<Event>>) {
+        let event = event.into();
+        if self.backlog.is_stuck() {
+            event.log();
+        } else {
+            self.record_soon(vec![Record::Audit(event)]);
+        }
     }
 
     /// Waits until all that was recorded before is written.

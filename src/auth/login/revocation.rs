@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::{AuthError, Logins, undisturbed};
 use crate::domain::{
     accounts::AccountChange,
+    audit::{Action, Actor},
     ids::{ClientId, ClientKind},
 };
 
@@ -20,12 +21,12 @@ pub enum Revocation {
 }
 
 impl Logins {
-    /// Revokes tokens on behalf of this admin. Returns how many tokens or logins ended.
+    /// Revokes tokens on behalf of an admin. Returns how many tokens or logins ended.
     ///
     /// # Errors
     /// There is no such token or client, or the database fails.
-    pub async fn revoke(&self, admin: ClientId, what: Revocation) -> Result<u64, AuthError> {
-        let this = self.clone();
+    pub async fn revoke(&self, admin: Actor, what: Revocation) -> Result<u64, AuthError> {
+        let this = self.by(admin);
         undisturbed(async move {
             let revoked = match what {
                 Revocation::Token(token) => this.revoke_token(&token).await?,
@@ -33,19 +34,18 @@ impl Logins {
                 Revocation::Jti(jti) => this.revoke_jti(jti, ClientKind::Device).await?,
                 Revocation::Client(client) => this.revoke_client(client).await?,
             };
-            tracing::info!(%admin, revoked, "tokens revoked");
             Ok(revoked)
         })
         .await
     }
 
-    /// Ends a login: its refresh token and all access tokens that came from it.
+    /// Logs a client out: ends its refresh token and all access tokens that came from the same login.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn end(&self, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
-        let this = self.clone();
-        undisturbed(async move { this.end_family(family, kind).await }).await
+    pub async fn log_out(&self, by: Actor, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
+        let this = self.by(by);
+        undisturbed(async move { this.end_family(family, kind, Action::LoggedOut).await }).await
     }
 
     /// Caches a revocation that has been written to the database, and closes the sessions that it concerns.
@@ -60,7 +60,7 @@ impl Logins {
         }
         let login = self.store.family_of(&self.accounts.tokens().read_refresh(token)).await?;
         let (family, kind) = login.ok_or(AuthError::UnknownToken)?;
-        self.end_family(family, kind).await?;
+        self.end_family(family, kind, Action::TokensRevoked).await?;
         Ok(1)
     }
 
@@ -70,8 +70,8 @@ impl Logins {
         Ok(is_news.into())
     }
 
-    async fn end_family(&self, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
-        self.store.end_family(family, self.accounts.tokens().revoked_until(kind)).await?;
+    async fn end_family(&self, family: Uuid, kind: ClientKind, audited: Action) -> Result<(), AuthError> {
+        self.store.end_family(family, self.accounts.tokens().revoked_until(kind), audited).await?;
         self.revoked(family, kind).await;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::Value;
 
-use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, new_command};
+use super::{CommandInfo, CreateCommand, MAX_WAIT, Request, audit_refusal, new_command};
 use crate::{
     actors::command_dispatcher::{IdempotencyKey, Outcome, Targets},
     http::errors::ApiError,
@@ -32,8 +32,10 @@ pub async fn create(
         None => Targets::Named(target.into_iter().chain(targets.into_iter().flatten()).collect()),
     };
     let request = Request { method, url, data };
-    let new = new_command(&broker, &identity.0, targets, request, timeout_secs, deliver_within_secs.unwrap_or(0));
-    Ok(answer(broker.commands.create(new, key, wait).await?))
+    let within = deliver_within_secs.unwrap_or(0);
+    let new = new_command((&http, &broker), &identity.0, targets, request, timeout_secs, within);
+    let outcome = broker.commands.create(new, key, wait).await;
+    Ok(answer(outcome.inspect_err(|error| audit_refusal(&http, &broker, &identity.0, error))?))
 }
 
 fn prefers_async(request: &HttpRequest) -> bool {

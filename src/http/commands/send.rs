@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{MAX_WAIT, Request, new_command, to_raw};
+use super::{MAX_WAIT, Request, audit_refusal, new_command, to_raw};
 use crate::{
     actors::command_dispatcher::{CommandError, Targets},
     domain::{
@@ -40,6 +40,7 @@ pub struct Sent {
 /// Send a command to a device or user and get its result.
 #[utoipa::path(post, path = "/send-command/{target}", tag = "commands", params(("target" = String, Path, description = "A user's integer id, or the UUID of a device or user")), request_body = Request, responses((status = 200, body = Sent), (status = 400, description = "The target is not connected, or its connection was lost"), (status = 403, description = "Operator role required to command others"), (status = 404, description = "User not found, or Client not found"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands, or Gateway … is down, or the node of the client cannot be asked"), (status = 504, description = "Timeout waiting for command response.")), security(("bearer" = [])))]
 pub async fn send(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     identity: UserIdentity,
     path: web::Path<String>,
@@ -50,8 +51,10 @@ pub async fn send(
         ApiError::invalid("value_error", &["path", "target"], msg, path.as_str().into())
     })?;
     let targets = Targets::Named(vec![target]);
-    let new = new_command(&broker, &identity.0, targets, body.content, Some(timeout_secs(&broker)), 0);
-    let finished = broker.commands.send(new).await?;
+    let within = Some(timeout_secs(&broker));
+    let new = new_command((&request, &broker), &identity.0, targets, body.content, within, 0);
+    let finished = broker.commands.send(new).await;
+    let finished = finished.inspect_err(|error| audit_refusal(&request, &broker, &identity.0, error))?;
     let target = finished.targets.first().ok_or_else(|| ApiError::Internal("a command without target".to_owned()))?;
     let (what, not_connected) = match target.kind {
         ClientKind::User => ("user", "User is not connected"),
@@ -89,11 +92,13 @@ pub struct Broadcasted {
 /// Send a command to all connected devices and users and get all results.
 #[utoipa::path(post, path = "/broadcast-command", tag = "commands", request_body = Request, responses((status = 200, body = Broadcasted), (status = 403, description = "Operator role required"), (status = 429, description = "limits.pending_commands_per_identity"), (status = 503, description = "limits.pending_commands")), security(("bearer" = [])))]
 pub async fn broadcast(
+    request: HttpRequest,
     broker: web::Data<Broker>,
     operator: Operator,
     body: Body<Request>,
 ) -> Result<web::Json<Broadcasted>, ApiError> {
-    let new = new_command(&broker, &operator.0, Targets::Connected, body.content, Some(timeout_secs(&broker)), 0);
+    let within = Some(timeout_secs(&broker));
+    let new = new_command((&request, &broker), &operator.0, Targets::Connected, body.content, within, 0);
     let mut answer = Broadcasted {
         message: "Command broadcasted to all connected users.",
         results: BTreeMap::new(),

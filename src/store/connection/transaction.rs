@@ -1,16 +1,29 @@
 //! The only transaction there is: see [`super`].
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{Connection, Connections, Pool, in_time, outcome::Outcome, pooled::Pooled};
-use crate::store::{error::is_outage, patience};
+use crate::{
+    clock::Clock,
+    domain::audit::{Action, Actor, Event, Target},
+    store::{
+        StoreError,
+        audit::{self, Author},
+        error::is_outage,
+        patience,
+    },
+};
 
 /// A transaction, rolled back if it is dropped without a commit. After a failed statement it cannot be committed: SQLite may
 /// have ended it, and PostgreSQL would answer a COMMIT by rolling back.
@@ -23,6 +36,10 @@ pub(in crate::store) struct Transaction {
     failed: AtomicBool,
     /// how to find out its outcome when the connection breaks
     outcome: Option<Outcome>,
+    /// who makes the changes
+    author: (Author, Clock),
+    /// records of the audit log, which are logged once they are committed
+    audited: std::sync::Mutex<Vec<Event>>,
     pool: Pool,
 }
 
@@ -34,8 +51,46 @@ impl Transaction {
             waited: Mutex::new(Some(waited)),
             failed: AtomicBool::new(false),
             outcome: None,
+            author: Default::default(),
+            audited: std::sync::Mutex::default(),
             pool,
         }
+    }
+
+    /// Its changes are audited as those of this author.
+    pub(in crate::store) fn audited(mut self, author: &Author, clock: &Clock) -> Self {
+        self.author = (author.clone(), clock.clone());
+        self
+    }
+
+    /// Who makes the changes.
+    pub(in crate::store) fn actor(&self) -> &Actor {
+        self.author.0.actor()
+    }
+
+    /// Adds a record to the audit log.
+    pub(in crate::store) async fn audit(
+        &self,
+        action: Action,
+        target: Option<Target>,
+        details: Value,
+    ) -> Result<(), StoreError> {
+        self.audit_by(self.actor().clone(), action, target, details).await
+    }
+
+    /// Adds a record of what another did.
+    pub(in crate::store) async fn audit_by(
+        &self,
+        actor: Actor,
+        action: Action,
+        target: Option<Target>,
+        details: Value,
+    ) -> Result<(), StoreError> {
+        let (author, clock) = &self.author;
+        let event = Event { at: clock.now(), node: author.node(), actor, action, target, details };
+        audit::insert(self, &[&event]).await?;
+        self.audited.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        Ok(())
     }
 
     async fn run<T>(
@@ -73,8 +128,9 @@ impl Transaction {
 
     /// Commits, without a deadline; after an error nothing is stored. Do what follows from the commit in the same task, and
     /// let nothing end that task: callers stop waiting for it by [`patience::give_up`].
-    pub(in crate::store) async fn commit(self) -> Result<(), DbErr> {
+    pub(in crate::store) async fn commit(mut self) -> Result<(), DbErr> {
         let pool = self.pool.clone();
+        let audited = std::mem::take(self.audited.get_mut().unwrap_or_else(PoisonError::into_inner));
         let (connection, outcome) = self.finish().await?;
         let mut committed = std::pin::pin!(pool.calls.measured(commit(connection, outcome)));
         let result = match in_time(pool.deadline, async { Ok(committed.as_mut().await) }).await {
@@ -86,6 +142,9 @@ impl Transaction {
                 committed.await
             }
         };
+        if result.is_ok() {
+            audited.iter().for_each(Event::log);
+        }
         pool.noted(result)
     }
 

@@ -5,9 +5,12 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QuerySelect, Set,
 };
 
+use serde_json::json;
+
 use super::{DeviceRow, NO_METADATA};
 use crate::{
     domain::{
+        audit::{Action, Target},
         ids::ClientId,
         registration::{self, Outcome, Proof, Registered},
     },
@@ -114,6 +117,9 @@ impl Store {
                 row.insert(&transaction).await?
             }
         };
+        if proof == Proof::Operator {
+            transaction.audit(Action::DeviceRegistered, Some(Target::named(uuid, name)), json!({})).await?;
+        }
         transaction.commit().await?;
         Ok(Some(device.into()))
     }

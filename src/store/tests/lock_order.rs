@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::*;
 use crate::{
     domain::{
+        audit::Action,
         gateways::{Address, Gateway, Source},
         ids::{ClientKind, GatewayId, RoomId},
         messages::{
@@ -88,7 +89,7 @@ async fn registrations_rotations_revocations_and_deletions_of_one_device_wait_fo
             register("one"),
             register("other"),
             tried(store.revoke_client(uuid)),
-            tried(store.end_family(logins[0].0, start() + TimeDelta::days(2))),
+            tried(store.end_family(logins[0].0, start() + TimeDelta::days(2), Action::LoggedOut)),
             tried(store.update_device(uuid, rename, None)),
             tried(store.delete_expired_tokens()),
         ];
@@ -128,7 +129,7 @@ async fn logins_rotations_and_changes_of_users_wait_for_each_other_in_one_order(
             password(user.id),
             password(boss.id),
             tried(store.revoke_client(user.uuid)),
-            tried(store.end_family(logins[0].0, start() + TimeDelta::days(2))),
+            tried(store.end_family(logins[0].0, start() + TimeDelta::days(2), Action::LoggedOut)),
             tried(store.change_user(user.id, demote)),
             tried(store.forget_old_logins()),
         ];

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     domain::{
+        audit::Action,
         ids::ClientKind,
         refresh_tokens::{RefreshToken, ShownRefreshToken},
         registration::{DeviceToken, Proof},
@@ -70,7 +71,7 @@ async fn versions_go_up_with_each_change_that_others_have_to_hear_of() {
     let store = &fixture.store;
     let (user, family) = fixture.login("first").await;
     let before = store.last_change().await.unwrap();
-    store.end_family(family, start() + TimeDelta::days(2)).await.unwrap();
+    store.end_family(family, start() + TimeDelta::days(2), Action::LoggedOut).await.unwrap();
     assert!(store.revoke(Uuid::new_v4(), start() + TimeDelta::days(1)).await.unwrap());
     let (account, live) = store.revoke_client(user.uuid).await.unwrap().unwrap();
     assert_eq!((account.generation, live), (1, 0));

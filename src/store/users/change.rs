@@ -10,13 +10,17 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, Set,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{User, known_logins};
 use crate::{
-    domain::ids::{ClientId, Role},
+    domain::{
+        audit::{Action, Target},
+        ids::{ClientId, Role},
+    },
     store::{
-        NewRefreshToken, Store, StoreError,
+        NewRefreshToken, Store, StoreError, Transaction,
         counters::{self, Counter},
         rooms, tokens,
     },
@@ -135,6 +139,7 @@ impl Store {
             known_logins::forget(&transaction, id).await?;
             rooms::changes::leave_all(&transaction, client, self.recording_broker(), &self.clock).await?;
         }
+        audit(&transaction, &row, &changed).await?;
         changed.version = counters::next(&transaction, Counter::Change).await?;
         let changed = changed.into_active_model().reset_all().update(&transaction).await?;
         transaction.commit().await?;
@@ -166,16 +171,36 @@ impl Store {
         let transaction = self.begin_essential().await?;
         let row = Users::find_by_id(user).filter(Column::DeletedAt.is_null()).lock_exclusive();
         let row = row.one(&transaction).await?;
-        if row.is_none_or(|row| row.token_generation != generation) {
-            return Ok(false);
-        }
+        let Some(row) = row.filter(|row| row.token_generation == generation) else { return Ok(false) };
         token.insert(&transaction).await?;
+        let target = Target::named(row.uuid, &row.username);
+        transaction.audit(Action::LoginSucceeded, Some(target), json!({})).await?;
         if let Some(address) = from.filter(|_| !self.is_nearly_full()) {
             known_logins::remember(&transaction, user, address, self.clock.now()).await?;
         }
         transaction.commit().await?;
         Ok(true)
     }
+}
+
+/// Records the difference.
+async fn audit(transaction: &Transaction, before: &Model, after: &Model) -> Result<(), StoreError> {
+    let record =
+        |action, details| transaction.audit(action, Some(Target::named(before.uuid, &before.username)), details);
+    if after.deleted_at.is_some() {
+        return record(Action::UserDeleted, json!({ "role": before.role })).await;
+    }
+    if after.role != before.role {
+        record(Action::UserRoleChanged, json!({ "from": before.role, "to": after.role })).await?;
+    }
+    if after.is_active != before.is_active {
+        let action = if after.is_active { Action::UserEnabled } else { Action::UserDisabled };
+        record(action, json!({})).await?;
+    }
+    if after.password_hash != before.password_hash {
+        record(Action::PasswordChanged, json!({})).await?;
+    }
+    Ok(())
 }
 
 /// Ends all access tokens of a user by starting a new generation. Returns the user after it.
