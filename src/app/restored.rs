@@ -59,7 +59,7 @@ pub fn begin(dir: &Path) -> anyhow::Result<TempDir> {
 /// keeps what was there; `time` makes its name unique.
 ///
 /// # Errors
-/// Nothing is replaced if the system refuses it. If it refuses that later, the next use of the data directory finishes.
+/// The system refuses it: before the rename nothing is replaced, after it the next use of the data directory finishes.
 pub fn replace(dir: &Path, new: TempDir, time: &str) -> anyhow::Result<Option<PathBuf>> {
     let kept = format!("{BEFORE}{time}");
     ensure!(!dir.join(&kept).exists(), "there is {} already: try again", dir.join(&kept).display());

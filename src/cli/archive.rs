@@ -149,7 +149,7 @@ pub(super) fn read(input: impl Read, folder: &Path) -> anyhow::Result<Descriptio
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = Digesting::new(file.with_context(|| format!("cannot create {}", path.display()))?);
         // one byte more shows that there are more
-        copy(&mut entry.by_ref().take(expected.bytes + 1), &mut file)
+        copy(&mut entry.by_ref().take(expected.bytes.saturating_add(1)), &mut file)
             .with_context(|| format!("cannot write {}", path.display()))?;
         file.inner.sync_all().with_context(|| format!("cannot write {}", path.display()))?;
         ensure!(file.contained() == *expected, "the backup is damaged: {name} is not what it was");
