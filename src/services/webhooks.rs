@@ -1,6 +1,6 @@
 //! Webhooks: sends stored deliveries to their receivers, until they are accepted or have been tried for long enough.
 //!
-//! What has happened is stored by the Journal (`actors::journal::Tell`). Each webhook has a loop of its own, so that a receiver that
+//! What has happened is stored by the Journal (`Journal::tell`). Each webhook has a loop of its own, so that a receiver that
 //! does not answer delays no other one.
 
 mod sender;

@@ -125,7 +125,7 @@ async fn a_failed_login_is_logged_with_the_name_and_a_proxy_that_is_not_trusted_
     assert_eq!(answer(attempt(&broker, "203.0.113.1", "alice@example.org", "wrong!")).await.0, 401);
     let log = broker.log();
     assert!(log.contains("name=alice@example.org address=127.0.0.1\n"), "{log}");
-    let warning = "http.trusted_proxies";
+    let warning = "a proxy that is not in http.trusted_proxies";
     assert_eq!(log.matches(warning).count(), 1, "{log}");
     answer(attempt(&broker, "203.0.113.2", "alice", "wrong!")).await;
     assert_eq!(broker.log().matches(warning).count(), 1, "once in a while");

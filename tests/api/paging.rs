@@ -352,6 +352,7 @@ async fn every_list_takes_a_limit_and_a_cursor_and_declares_them() {
         lists.push(path.as_str());
     }
     let expected = [
+        "/api/audit",
         "/api/commands",
         "/api/commands/{id}",
         "/api/connections",
