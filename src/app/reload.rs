@@ -1,9 +1,15 @@
 //! Settings that change while the broker runs.
 
 use actix_web::web;
+use serde_json::json;
 
 use super::Application;
-use crate::{logging, settings::Reloaded, state::Broker};
+use crate::{
+    domain::audit::{Action, Actor, Target},
+    logging,
+    settings::Reloaded,
+    state::Broker,
+};
 
 /// Reads the settings again, and applies those that can change.
 #[derive(Clone)]
@@ -39,5 +45,7 @@ impl Reload {
         }
         settings.load().warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         tracing::info!(changed = changed.join(", "), "settings reloaded");
+        let (target, details) = (Target::of(self.0.cluster.incarnation()), json!({ "changed": changed }));
+        self.0.audit.record(Actor::system(), Action::SettingsReloaded, target, details);
     }
 }

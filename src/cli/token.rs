@@ -3,6 +3,7 @@
 use anyhow::{Context, ensure};
 use chrono::TimeDelta;
 use clap::Args;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{ConfigArguments, database::Database, values::number};
@@ -10,7 +11,10 @@ use crate::{
     app::bootstrap,
     auth::tokens::Tokens,
     clock::Clock,
-    domain::accounts::Account,
+    domain::{
+        accounts::Account,
+        audit::{Action, Target},
+    },
     protocol::outbound::rfc3339,
     store::Store,
     terminal::{
@@ -42,6 +46,9 @@ pub(super) async fn run(Arguments { client, minutes, config }: Arguments) -> any
     let clock = Clock::default();
     let tokens = Tokens::new(&secret, lifetime, lifetime, clock.clone());
     let (token, expires_at) = tokens.access(&account, Uuid::new_v4(), clock.now())?;
+    let target = Target::named(account.id, account.name());
+    let details = json!({ "expires_at": rfc3339(expires_at) });
+    database.store.audit(Action::TokenIssued, Some(target), details).await?;
     // apart from the token, so that `$(switchboard token …)` is the token
     complain(&format!(
         "a token of the {} {}, valid until {}",

@@ -83,6 +83,9 @@ actions! {
     GatewayDeleted = "gateway_deleted", Succeeded, "gateway", "A gateway was deleted";
     CommandGiven = "command_given", Succeeded, "client, if it is one", "A command was given: `command`, `method`, `url` without its query, `targets`; never its data";
     CommandCancelled = "command_cancelled", Succeeded, "command", "A command was cancelled before its end";
+    TokenIssued = "token_issued", Succeeded, "client", "An access token was made on the broker's machine (`switchboard token`): `expires_at`";
+    LogLevelChanged = "log_level_changed", Succeeded, "node's id", "An admin has changed what a node logs: `level`";
+    SettingsReloaded = "settings_reloaded", Succeeded, "node's id", "A broker has read its settings again: `changed` has the keys";
     BrokerStarted = "broker_started", Succeeded, "node's id", "A broker has started: `version`, `process_id`, and in `settings` the keys that differ from the defaults, secrets masked";
 }
 

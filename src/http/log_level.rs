@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
-use super::body::{Body, Checked, Fields, FromFields};
+use super::{
+    audit::actor,
+    body::{Body, Checked, Fields, FromFields},
+};
 use crate::{
+    domain::audit::{Action, Target},
     http::{errors::ApiError, extract::Admin},
     logging,
+    state::Broker,
 };
 
 /// Characters that levels may have.
@@ -53,6 +59,11 @@ fn shown() -> web::Json<LogLevel> {
     web::Json(LogLevel { level, configured })
 }
 
+fn record(request: &HttpRequest, broker: &Broker, admin: &Admin, level: &str) {
+    let (by, target) = (actor(request, broker, &admin.0), Target::of(broker.cluster.incarnation()));
+    broker.audit.record(by, Action::LogLevelChanged, target, json!({ "level": level }));
+}
+
 /// What this node logs.
 #[utoipa::path(get, path = "/admin/log-level", tag = "operations", responses((status = 200, body = LogLevel)), security(("bearer" = [])))]
 pub async fn show(_: Admin) -> web::Json<LogLevel> {
@@ -61,17 +72,24 @@ pub async fn show(_: Admin) -> web::Json<LogLevel> {
 
 /// Change what this node logs, until it stops at the latest.
 #[utoipa::path(put, path = "/admin/log-level", tag = "operations", request_body = NewLogLevel, responses((status = 200, body = LogLevel)), security(("bearer" = [])))]
-pub async fn change(_: Admin, body: Body<NewLogLevel>) -> Result<web::Json<LogLevel>, ApiError> {
+pub async fn change(
+    request: HttpRequest,
+    broker: web::Data<Broker>,
+    admin: Admin,
+    body: Body<NewLogLevel>,
+) -> Result<web::Json<LogLevel>, ApiError> {
     let NewLogLevel { level, seconds } = body.content;
     let time = seconds.map(|seconds| Duration::from_secs(seconds.into()));
     // does not fail: the level was checked when it was read
     let _ = logging::set(&level, time);
+    record(&request, &broker, &admin, &level);
     Ok(shown())
 }
 
 /// Log by the settings again.
 #[utoipa::path(delete, path = "/admin/log-level", tag = "operations", responses((status = 200, body = LogLevel)), security(("bearer" = [])))]
-pub async fn reset(_: Admin) -> web::Json<LogLevel> {
+pub async fn reset(request: HttpRequest, broker: web::Data<Broker>, admin: Admin) -> web::Json<LogLevel> {
     logging::reset();
+    record(&request, &broker, &admin, &logging::current().configured);
     shown()
 }

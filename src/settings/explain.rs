@@ -38,16 +38,21 @@ pub fn explain(flags: &Flags) -> Result<Vec<Explained>, SettingsError> {
 fn of(layers: &Layers) -> Vec<Explained> {
     let keys = Layers::keys();
     let explained = keys.into_iter().filter_map(|key| {
-        let value = layers.value(&key)?;
-        let value = match key.as_str() {
-            "webhooks" => without_secrets(value),
-            key if SECRETS.contains(&key) => hidden(value),
-            _ => value.clone(),
-        };
+        let value = shown(layers, &key)?;
         let layer = layers.origin(&key).unwrap_or(BUILT_IN).to_owned();
         Some(Explained { key, value, layer })
     });
     explained.collect()
+}
+
+/// The value of a key as it is shown.
+pub(super) fn shown(layers: &Layers, key: &str) -> Option<Value> {
+    let value = layers.value(key)?;
+    Some(match key {
+        "webhooks" => without_secrets(value),
+        key if SECRETS.contains(&key) => hidden(value),
+        _ => value.clone(),
+    })
 }
 
 /// The webhooks as they are shown: a URL may have credentials, too.
@@ -89,7 +94,7 @@ mod tests {
     use super::*;
     use crate::settings::layers::Layers;
 
-    fn shown(key: &str, value: &str) -> String {
+    fn shown_of(key: &str, value: &str) -> String {
         let mut layers = Layers::new();
         layers.set_text(key, value, "environment").unwrap();
         let all = of(&layers);
@@ -113,16 +118,16 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_and_what_is_no_secret_is_not() {
-        assert_eq!(shown("auth.secret", "0123456789"), "***");
-        assert_eq!(shown("auth.secret", ""), "");
-        assert_eq!(shown("redis.password", "x"), "***");
+        assert_eq!(shown_of("auth.secret", "0123456789"), "***");
+        assert_eq!(shown_of("auth.secret", ""), "");
+        assert_eq!(shown_of("redis.password", "x"), "***");
         let database = "storage.database_url";
-        assert_eq!(shown(database, "postgres://me:p@ss/w?rd@db:5432/name"), "postgres://***@db:5432/name");
-        assert_eq!(shown(database, "postgres://db/name?password=p@ss"), "postgres://***@ss");
-        assert_eq!(shown(database, "postgres://db/name?password=pass"), "postgres://db/name?***");
-        assert_eq!(shown(database, "sqlite:///./file.db"), "sqlite:///./file.db");
-        assert_eq!(shown("redis.url", "redis://:a@one,rediss://two"), "redis://***@one,rediss://two");
-        assert_eq!(shown("redis.host", "cache"), "cache");
+        assert_eq!(shown_of(database, "postgres://me:p@ss/w?rd@db:5432/name"), "postgres://***@db:5432/name");
+        assert_eq!(shown_of(database, "postgres://db/name?password=p@ss"), "postgres://***@ss");
+        assert_eq!(shown_of(database, "postgres://db/name?password=pass"), "postgres://db/name?***");
+        assert_eq!(shown_of(database, "sqlite:///./file.db"), "sqlite:///./file.db");
+        assert_eq!(shown_of("redis.url", "redis://:a@one,rediss://two"), "redis://***@one,rediss://two");
+        assert_eq!(shown_of("redis.host", "cache"), "cache");
     }
 
     #[test]

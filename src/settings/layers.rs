@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{GatewayEntry, Settings, WebhookEntry};
+use super::{GatewayEntry, Settings, WebhookEntry, explain};
 
 /// The built-in file.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -362,26 +362,16 @@ impl Layers {
     }
 }
 
-/// Characters of a value that are shown.
+/// Characters of a value in the audit log.
 const SHOWN: usize = 100;
-
-/// Whether the value of a key may be or have a secret.
-fn is_secret(key: &str) -> bool {
-    ["secret", "password", "url"].iter().any(|word| key.ends_with(word))
-}
 
 impl Layers {
     /// The keys whose values differ from the built-in ones, with the values.
     fn changed(&self) -> BTreeMap<String, String> {
-        let built_in = Self::new().values;
-        let find = |values: &Table, key: &str| match key.split_once('.') {
-            Some((section, key)) => values.get(section)?.get(key).cloned(),
-            None => values.get(key).cloned(),
-        };
+        let built_in = Self::new();
         let changed = self.origins.keys().filter_map(|key| {
-            let value = find(&self.values, key).filter(|value| Some(value) != find(&built_in, key).as_ref())?;
-            let shown = match value {
-                _ if is_secret(key) => "…".to_owned(),
+            self.value(key).filter(|value| Some(*value) != built_in.value(key))?;
+            let shown = match explain::shown(self, key)? {
                 // of tables
                 Value::Array(list) if list.iter().any(Value::is_table) => format!("{} entries", list.len()),
                 value => value.to_string().chars().take(SHOWN).collect(),

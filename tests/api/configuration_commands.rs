@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use switchboard::client::Client;
 
 use crate::support::{Broker, Output, chat::call, get, post, until};
 
@@ -13,6 +14,15 @@ fn succeeded(output: Output) -> String {
 fn json_of(output: Output) -> Value {
     let text = succeeded(output);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Waits for a record of this action with this detail.
+async fn is_audited(admin: &Client, action: &str, name: &str, value: &Value) {
+    until(async || {
+        let (_, records) = get(admin, &format!("/api/audit?action={action}")).await;
+        records["records"].as_array().is_some_and(|records| records.iter().any(|one| one["details"][name] == *value))
+    })
+    .await;
 }
 
 #[test]
@@ -86,6 +96,9 @@ async fn a_token_is_made_on_the_brokers_machine_for_a_user_or_a_device() {
         let (status, messages) = get(&client, "/api/messages").await;
         assert_eq!(status, 200, "{messages}");
     }
+    let admin = broker.admin().await;
+    let (_, records) = get(&admin, "/api/audit?action=token_issued").await;
+    assert_eq!((&records["count"], &records["records"][0]["target_name"]), (&json!(2), &json!("press")));
     let unknown = broker.command(&["token", "nobody"], "");
     assert!(unknown.code == Some(1) && unknown.stderr.contains("no user or device nobody"), "{unknown:?}");
     let disabled = broker.command(&["user", "disable", "olga"], "");
@@ -175,6 +188,7 @@ async fn the_log_level_is_changed_by_admins_while_the_broker_runs() {
     let (status, reset) = call(&admin, Method::DELETE, "/admin/log-level", None).await;
     assert_eq!((status, &reset["level"]), (200, &json!("info")));
     assert!(broker.log().contains("the log level has changed"));
+    is_audited(&admin, "log_level_changed", "level", &json!("debug")).await;
 }
 
 #[tokio::test]
@@ -211,6 +225,13 @@ async fn a_broker_reloads_its_settings_at_a_signal() {
         .header("Access-Control-Request-Method", "GET");
     let allowed = preflight.send().await.unwrap();
     assert_eq!(allowed.headers()["access-control-allow-origin"], "https://new.example");
+    is_audited(
+        &admin,
+        "settings_reloaded",
+        "changed",
+        &json!(["gateways", "http.cors_origins", "limits.body_bytes", "log.level"]),
+    )
+    .await;
     assert!(broker.log().contains("need a restart") && broker.log().contains("http.workers"), "{}", broker.log());
     // with something wrong all stays as it is
     write("[limits]\nbody_bytes = 1\nnope = 1\n");
