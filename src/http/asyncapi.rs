@@ -139,9 +139,10 @@ fn error(codes: &[ErrorCode]) -> Declaration {
     if !codes.contains(&Error::example().code)
         && let Some(code) = codes.first()
     {
+        let text = code.because().replace('`', "");
         example["code"] = code.as_str().into();
-        example["message"] = code.because().into();
-        example["content"] = code.because().into();
+        example["message"] = text.as_str().into();
+        example["content"] = text.into();
         if let Some(example) = example.as_object_mut() {
             example.remove("msgid");
         }

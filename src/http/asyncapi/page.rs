@@ -123,11 +123,13 @@ fn section(document: &Value, name: &str, channel: &Value) -> String {
 /// A table of objects, with one column for each of the keys.
 fn table<'a>(heads: &[&str], rows: impl Iterator<Item = &'a Value>, keys: &[&str]) -> String {
     let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
-    let cell = |value: &Value| match value.as_str() {
-        Some(text) => format!("<td>{}</td>", Prose(text)),
+    let cell = |(place, value): (usize, &Value)| match value.as_str() {
+        Some(text) if place > 0 => format!("<td>{}</td>", Prose(text)),
+        Some(text) => format!("<td><code>{}</code></td>", Plain(text)),
         None => format!("<td><code>{value}</code></td>"),
     };
-    let rows = rows.map(|row| format!("<tr>{}</tr>", keys.iter().map(|key| cell(&row[*key])).collect::<String>()));
+    let cells = |row: &Value| keys.iter().map(|key| &row[*key]).enumerate().map(cell).collect::<String>();
+    let rows = rows.map(|row| format!("<tr>{}</tr>", cells(row)));
     format!("<table><thead><tr>{heads}</tr></thead><tbody>{}</tbody></table>", rows.collect::<String>())
 }
 
