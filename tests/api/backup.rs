@@ -533,9 +533,9 @@ async fn a_restore_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
         }
         assert_eq!(restored.status.code(), Some(137), "{call} {restored:?}");
         if is_new {
-            news += 1
+            news += 1;
         } else {
-            olds += 1
+            olds += 1;
         }
         // what was left does not hinder the next one
         succeeded(&setup.run(&["restore", "--force", backup.to_str().unwrap()], ""));
