@@ -183,6 +183,7 @@ impl CommandDispatcher {
         let clients: Vec<_> = command.targets.iter().map(|target| target.client).collect();
         let deliver_by = deliver_by(&command, self.clock.now());
         self.pending.insert(command, deliver_by, Instant::now());
+        METRICS.commands_under_way.set(self.pending.count() as i64);
         self.send_to_all(id, &clients, may_wait, &behind_down_gateway, context);
         self.set_timer(context);
     }

@@ -65,7 +65,7 @@ fn record(request: &HttpRequest, broker: &Broker, admin: &Admin, level: &str) {
 }
 
 /// What this node logs.
-#[utoipa::path(get, path = "/admin/log-level", tag = "operations", responses((status = 200, body = LogLevel)), security(("bearer" = [])))]
+#[utoipa::path(get, path = "/admin/log-level", tag = "operations", responses((status = 200, body = LogLevel), (status = 403, description = "Admin role required")), security(("bearer" = [])))]
 pub async fn show(_: Admin) -> web::Json<LogLevel> {
     shown()
 }
