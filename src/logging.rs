@@ -1,7 +1,6 @@
 //! The log: lines on stderr, through a filter that can be changed while the program runs.
 //!
-//! The filter is given as `log.level`: a level, or levels of modules. A bare level applies to the broker; libraries log only warnings
-//! then, since their other lines are too many.
+//! `settings/log_filter.rs` says what a filter is.
 
 use std::{
     io::IsTerminal,
@@ -9,20 +8,14 @@ use std::{
     time::Duration,
 };
 
-use tracing::Level;
 use tracing_subscriber::{
     Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use crate::settings::{Log, LogFormat};
+use crate::settings::{Log, LogFormat, NoFilter, log_filter as parse};
 
 /// Longest time that other levels than those of the settings may last for, if one is given.
 pub const MOST_SECONDS: u32 = 86_400;
-
-/// A text that is no filter.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[error("{0}")]
-pub struct NoFilter(String);
 
 /// The log of this process.
 struct Running {
@@ -60,7 +53,7 @@ pub fn start(log: &Log) -> Result<(), NoFilter> {
     let given = of_environment();
     let configured = given.as_deref().unwrap_or(&log.level);
     let source = if given.is_some() { "RUST_LOG" } else { "`log.level`" };
-    let filter = parse(configured).map_err(|NoFilter(why)| NoFilter(format!("bad value for {source}: {why}")))?;
+    let filter = parse(configured).map_err(|error| error.of(source))?;
     let (filter, handle) = reload::Layer::new(filter);
     // no messages about failed writes: they would panic if stderr is closed
     let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
@@ -134,14 +127,6 @@ pub fn current() -> Current {
     Current { level, configured: levels.configured.clone() }
 }
 
-/// Checks levels.
-///
-/// # Errors
-/// The text is no filter.
-pub fn check(level: &str) -> Result<(), NoFilter> {
-    parse(level).map(|_| ())
-}
-
 /// Changes the levels, and logs by them.
 fn change(change: impl FnOnce(&mut Levels)) -> Result<(), NoFilter> {
     let Some(running) = RUNNING.get() else { return Ok(()) };
@@ -155,62 +140,4 @@ fn change(change: impl FnOnce(&mut Levels)) -> Result<(), NoFilter> {
         tracing::info!(level, "the log level has changed");
     }
     Ok(())
-}
-
-/// Reads a filter.
-fn parse(given: &str) -> Result<Targets, NoFilter> {
-    let is_bare = !given.contains(['=', ',']);
-    if is_bare && !given.eq_ignore_ascii_case("off") && given.parse::<Level>().is_err() {
-        return Err(NoFilter(format!("\"{given}\" is no level: off, error, warn, info, debug, trace")));
-    }
-    // the framework logs malformed requests and frames as errors, although only the client is at fault; sessions log bad
-    // frames themselves
-    let is_verbose = given.parse().is_ok_and(|level: Level| level >= Level::DEBUG);
-    let others = if is_verbose { "warn,actix_http::ws=off" } else { "warn,actix_http::ws=off,actix_http::h1=off" };
-    let directives = if is_bare { format!("{others},switchboard={given}") } else { given.to_owned() };
-    // `Targets` would take these for names of modules or levels of its own
-    let is_strange = |part: &str| {
-        part.is_empty()
-            || part.starts_with('=')
-            || part.ends_with('=')
-            || part.contains(|c: char| c.is_whitespace() || "[]{}".contains(c))
-    };
-    if let Some(part) = directives.split(',').find(|part| is_strange(part)) {
-        return Err(NoFilter(format!(
-            "\"{part}\" is neither a level nor MODULE=LEVEL; write for instance warn,switchboard::http=debug, without spaces"
-        )));
-    }
-    directives.parse().map_err(|error| NoFilter(format!("{error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bare_level_is_that_of_the_broker_and_libraries_log_warnings() {
-        let filter = parse("info").unwrap();
-        assert!(filter.would_enable("switchboard::http", &Level::INFO));
-        assert!(!filter.would_enable("switchboard::http", &Level::DEBUG));
-        assert!(filter.would_enable("sqlx", &Level::WARN) && !filter.would_enable("sqlx", &Level::INFO));
-        assert!(!filter.would_enable("actix_http::h1", &Level::ERROR));
-        assert!(parse("debug").unwrap().would_enable("actix_http::h1", &Level::ERROR));
-        assert!(!parse("OFF").unwrap().would_enable("switchboard", &Level::ERROR));
-    }
-
-    #[test]
-    fn modules_have_levels_of_their_own() {
-        let filter = parse("warn,switchboard::http=debug").unwrap();
-        assert!(filter.would_enable("switchboard::http::routes", &Level::DEBUG));
-        assert!(!filter.would_enable("switchboard::session", &Level::INFO));
-    }
-
-    #[test]
-    fn what_is_no_filter_is_refused_with_the_part_that_is_wrong() {
-        for (bad, named) in [("loud", "loud"), ("", ""), ("warn, info", " info"), ("a=", "a="), ("warn,,info", "")] {
-            let error = parse(bad).unwrap_err().to_string();
-            assert!(error.contains(&format!("\"{named}\"")), "{bad}: {error}");
-        }
-        assert!(parse("switchboard=loud").is_err());
-    }
 }

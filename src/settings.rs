@@ -8,6 +8,7 @@ mod explain;
 mod gateways;
 mod layers;
 mod live;
+mod log_filter;
 mod redis;
 mod secret;
 mod warnings;
@@ -17,11 +18,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
-pub use explain::{BUILT_IN, Explained, explain};
+pub use explain::{BUILT_IN, Explained, HIDDEN, explain};
 #[cfg(test)]
 pub(crate) use layers::built_in;
 pub use layers::{DEFAULTS, Flags, SettingsError, load};
 pub use live::{LiveSettings, Reloaded};
+pub use log_filter::{NoFilter, log_filter};
 pub use redis::RedisAddress;
 pub use secret::{Secret, is_weak_secret};
 

@@ -64,8 +64,8 @@ pub(super) fn start(
         thin_gateway_history(store.clone(), clock.clone(), settings.probes.clone()),
     );
     loops.spawn("deletion of old audit records", {
-        let (store, clock, days) = (store.clone(), clock.clone(), settings.audit.retention_days);
-        delete_old_audit(store, clock, days)
+        let (store, live) = (store.clone(), live.clone());
+        delete_old_audit(store, live)
     });
     loops.spawn("audit of repeated refusals", {
         let audit = audit.clone();
@@ -114,12 +114,18 @@ async fn thin_gateway_history(store: Store, clock: Clock, probes: Probes) {
     }
 }
 
-/// Deletes records of the audit log that are older than `days`, once per [`CLEANING`]. Never returns.
-async fn delete_old_audit(store: Store, clock: Clock, days: u32) {
+/// Deletes records of the audit log that are older than `audit.retention_days`, once per [`CLEANING`]. Never returns.
+async fn delete_old_audit(store: Store, settings: LiveSettings) {
     let mut ticks = tokio::time::interval(CLEANING);
     loop {
         ticks.tick().await;
-        match store.delete_audit_before(clock.now() - TimeDelta::days(days.into())).await {
+        let days = settings.load().audit.retention_days;
+        // by the one clock of all nodes: one node that is ahead must not delete the records of all
+        let deleted = match store.database_time().await {
+            Ok(now) => store.delete_audit_before(now - TimeDelta::days(days.into())).await,
+            Err(error) => Err(error),
+        };
+        match deleted {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "old records of the audit log deleted (audit.retention_days)"),
             Err(error) => tracing::warn!(%error, "cannot delete old records of the audit log"),

@@ -31,20 +31,20 @@ impl Reload {
             Ok(reloaded) => reloaded,
             Err(error) => return tracing::error!(%error, "cannot reload the settings: all stay as they are"),
         };
-        if let Err(error) = logging::configure(&settings.load().log) {
-            tracing::error!(%error, "cannot change the log level");
-        }
-        if changed.iter().any(|key| key == "gateways") {
-            let configured = settings.load().gateways();
-            if let Err(error) = self.0.gateways.reconfigure(configured).await {
-                tracing::error!(%error, "cannot apply the gateways of the configuration");
-            }
+        // also if they have not changed: those of the last reload may not have been applied
+        let configured = settings.load().gateways();
+        if let Err(error) = self.0.gateways.reconfigure(configured).await {
+            tracing::error!(%error, "cannot apply the gateways of the configuration; try again");
         }
         if !at_restart.is_empty() {
             tracing::warn!(keys = at_restart.join(", "), "these settings have changed and need a restart");
         }
         settings.load().warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         tracing::info!(changed = changed.join(", "), "settings reloaded");
+        // after these lines, which it may leave out
+        if let Err(error) = logging::configure(&settings.load().log) {
+            tracing::error!(%error, "cannot change the log level");
+        }
         let (target, details) = (Target::of(self.0.cluster.incarnation()), json!({ "changed": changed }));
         self.0.audit.record(Actor::system(), Action::SettingsReloaded, target, details);
     }

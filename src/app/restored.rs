@@ -22,7 +22,7 @@ pub const DATABASE: &str = "switchboard.db";
 pub const SECRETS: [&str; 2] = ["jwt-secret", "initial-admin-password"];
 
 /// What SQLite has beside its file while a program uses it, or after it was killed.
-const BESIDE_DATABASE: [&str; 2] = ["switchboard.db-wal", "switchboard.db-shm"];
+const BESIDE_DATABASE: [&str; 3] = ["switchboard.db-wal", "switchboard.db-shm", "switchboard.db-journal"];
 
 /// The folder of files that replace those of the data directory.
 const COMPLETE: &str = "restored";

@@ -115,14 +115,14 @@ impl Logins {
         let shown = self.accounts.tokens().read_refresh(refresh_token);
         undisturbed(async move {
             let tokens = this.accounts.tokens();
-            let revoked_until = |kind| tokens.revoked_until(kind);
+            let revoked_until = |kind| tokens.revoked_until(kind, None);
             match this.store.rotate_refresh_token(&shown, |family| tokens.refresh(family), revoked_until).await? {
                 // with the generation of this account: a newer one ends this login
                 Rotation::Rotated { family, owner, successor } => tokens.issue(&owner, family, *successor),
                 Rotation::Inactive => Err(IdentityError::InactiveUser.into()),
                 Rotation::Reused { family, kind } => {
                     tracing::warn!(%family, "refresh token used twice, its login ended");
-                    this.revoked(family, kind).await;
+                    this.revoked(family, tokens.revoked_until(kind, None)).await;
                     Err(AuthError::InvalidRefreshToken)
                 }
                 Rotation::Unknown => Err(AuthError::InvalidRefreshToken),

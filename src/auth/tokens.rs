@@ -210,11 +210,13 @@ impl Tokens {
         self.decode(token).filter(|claims| claims.has_begun(self.now()))
     }
 
-    /// Until when a revocation made now has to be kept. A user's tokens are worthless once they have expired; a device's
-    /// still prove its identity, so their revocations are kept for ever.
-    pub fn revoked_until(&self, kind: ClientKind) -> DateTime<Utc> {
+    /// Until when a revocation made now has to be kept, of a token that expires then. A user's tokens are worthless once they
+    /// have expired, and `switchboard token` makes some that live longer than others; a device's still prove its identity, so
+    /// their revocations are kept for ever.
+    pub fn revoked_until(&self, kind: ClientKind, expires_at: Option<DateTime<Utc>>) -> DateTime<Utc> {
+        let usual = self.now() + self.access;
         match kind {
-            ClientKind::User => self.now() + self.access + CLOCK_STEP,
+            ClientKind::User => expires_at.map_or(usual, |expires_at| expires_at.max(usual)) + CLOCK_STEP,
             ClientKind::Device => self.now() + TimeDelta::days(100 * 365),
         }
     }
@@ -280,6 +282,16 @@ mod tests {
         let claims = tokens.read(&issued.access).unwrap();
         assert_eq!((claims.client(), claims.client_kind()), (account.id, Some(ClientKind::Device)));
         assert_eq!((claims.name.as_str(), claims.family), ("Bob", family));
+    }
+
+    #[test]
+    fn the_revocation_of_a_token_is_kept_until_the_token_has_expired() {
+        let (tokens, clock, _) = issued();
+        let usual = tokens.revoked_until(ClientKind::User, None);
+        assert!(usual > clock.now() + TimeDelta::minutes(10));
+        let expires_at = clock.now() + TimeDelta::days(365);
+        assert!(tokens.revoked_until(ClientKind::User, Some(expires_at)) > expires_at);
+        assert_eq!(tokens.revoked_until(ClientKind::User, Some(clock.now())), usual);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{ConfigArguments, archive, database::Database, quoted};
 use crate::{
     app::restored::{DATABASE, SECRETS},
-    store::{Location, check_copy},
+    store::{Location, check_copy, free_space},
     terminal::{WrongArguments, say},
 };
 
@@ -54,6 +54,7 @@ async fn back_up(file: PathBuf, force: bool, config: ConfigArguments) -> anyhow:
     }
     let schema = database.store.migration_status().await?;
     let schema = schema.iter().rev().find(|(_, is_applied)| *is_applied).map_or("", |(name, _)| *name);
+    check_space(&database, &if is_stream(&file) { std::env::temp_dir() } else { parent(&file).to_owned() })?;
     let scratch = scratch(&file)?;
     let copy = scratch.path().join(DATABASE);
     let created_at = Utc::now();
@@ -103,6 +104,26 @@ fn check_target(file: &Path, force: bool) -> anyhow::Result<()> {
     }
     ensure!(!file.is_dir(), WrongArguments(format!("FILE: {} is a directory", file.display())));
     ensure!(force || !file.exists(), "{} exists already: give another file, or --force to replace it", file.display());
+    Ok(())
+}
+
+/// Refuses a copy for which there is too little space: a broker on the same disk would store nothing more.
+fn check_space(database: &Database, folder: &Path) -> anyhow::Result<()> {
+    const MIB: u64 = 1024 * 1024;
+    let Location::Sqlite(file) = &database.location else { return Ok(()) };
+    // else the reason is told when the copy is made
+    let Ok((free, total)) = free_space(folder) else { return Ok(()) };
+    let log = file.with_extension("db-wal");
+    let size: u64 = [file, &log].into_iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum();
+    // the copy, and the archive that is made of it
+    let needed = 2 * size + database.settings.storage.min_free_bytes.min(total / 20);
+    ensure!(
+        free >= needed,
+        "too little space in {}: {} MiB are free, and a backup needs {} MiB for a moment (twice the database, and what a broker on this disk keeps free): give a FILE on another disk",
+        folder.display(),
+        free / MIB,
+        needed / MIB
+    );
     Ok(())
 }
 

@@ -5,8 +5,7 @@ use serde_json::json;
 
 use super::ConfigArguments;
 use crate::{
-    logging,
-    settings::{self, BUILT_IN, DEFAULTS, Explained},
+    settings::{self, BUILT_IN, DEFAULTS, Explained, HIDDEN},
     store::Location,
     terminal::{
         output::{complain, print_json},
@@ -56,7 +55,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn check(config: ConfigArguments) -> anyhow::Result<()> {
     let settings = config.load(None)?;
     settings.check_secret()?;
-    logging::check(&settings.log.level).map_err(|error| anyhow::anyhow!("bad value for `log.level`: {error}"))?;
     let database = Location::of(&settings.storage)?;
     settings.warnings().iter().for_each(|warning| complain(warning));
     say!("the settings are valid; the database is {database}");
@@ -80,7 +78,10 @@ fn show(config: ConfigArguments, changed: bool, json: bool) -> anyhow::Result<()
             say!("{}[{of}]", if section.is_empty() { "" } else { "\n" });
             section = of;
         }
-        say!("{:<50} # {layer}", format!("{name} = {value}"));
+        let line = format!("{name} = {value}");
+        // a secret that is not shown must not become one
+        let line = if line.contains(HIDDEN) { format!("# {line}") } else { line };
+        say!("{line:<50} # {layer}");
     }
     Ok(())
 }

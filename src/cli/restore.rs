@@ -19,7 +19,7 @@ use crate::{
     },
     settings::Storage,
     store::{Location, Store, check_copy, lock_file},
-    terminal::say,
+    terminal::{output::printable, say},
 };
 
 #[derive(Args)]
@@ -65,7 +65,7 @@ pub(super) async fn run(Arguments { file, force, config }: Arguments) -> anyhow:
     say!(
         "restored the backup of {} (switchboard {}) into {}",
         description.created_at.format("%Y-%m-%d %H:%M:%S UTC"),
-        description.switchboard,
+        printable(&description.switchboard),
         dir.display()
     );
     if let Some(kept) = kept {

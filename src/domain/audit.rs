@@ -228,14 +228,34 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
-/// The path of a command's URL: its query may have secrets.
+/// A command's URL without what may be secret: the query, and a user with a password.
 pub fn path_of(url: &str) -> String {
-    shortened(url.split(['?', '#']).next().unwrap_or_default())
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    if let Some((scheme, rest)) = url.split_once("//")
+        && (scheme.is_empty() || scheme.ends_with(':'))
+    {
+        let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        return shortened(&format!("{scheme}//{host}{path}"));
+    }
+    shortened(url)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_secret_of_a_commands_url_is_kept() {
+        for (url, kept) in [
+            ("/reboot?pin=1234#now", "/reboot"),
+            ("http://admin:pw@10.0.0.5/reboot?x", "http://10.0.0.5/reboot"),
+            ("//admin:p@w@host", "//host"),
+            ("/files//me@example.org", "/files//me@example.org"),
+        ] {
+            assert_eq!(path_of(url), kept);
+        }
+    }
 
     #[test]
     fn the_document_has_all_actions_in_a_table() {

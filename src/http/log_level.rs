@@ -15,6 +15,7 @@ use crate::{
     domain::audit::{Action, Target},
     http::{errors::ApiError, extract::Admin},
     logging,
+    settings::log_filter,
     state::Broker,
 };
 
@@ -47,7 +48,7 @@ impl FromFields for NewLogLevel {
         let level = fields.text("level", 1..=CHARS);
         let seconds = fields.optional_number("seconds", 1..=logging::MOST_SECONDS.into());
         let level = level?;
-        if let Err(error) = logging::check(&level) {
+        if let Err(error) = log_filter(&level) {
             return Err(fields.fault("value_error", "level", error.to_string()));
         }
         Ok(Self { level, seconds: seconds?.and_then(|seconds| seconds.try_into().ok()) })

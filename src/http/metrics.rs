@@ -12,8 +12,9 @@ use crate::{
 /// What the broker measures, as Prometheus reads it. `http.metrics` says who may.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "The metrics in the Prometheus text format", content_type = "text/plain", body = String), (status = 403, description = "Not one of http.metrics")), security((), ("bearer" = [])))]
 pub async fn metrics(broker: web::Data<Broker>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let readers = &broker.settings.load().http.metrics;
-    let address = known_address(&request, &broker.settings.load());
+    let settings = broker.settings.load();
+    let readers = &settings.http.metrics;
+    let address = known_address(&request, &settings);
     if !address.is_some_and(|address| readers.iter().any(|reader| reader.admits(address))) {
         if !readers.contains(&MetricsReader::Operator) {
             return Err(ApiError::Forbidden("Metrics are not for this address (http.metrics)"));

@@ -189,7 +189,7 @@ pub async fn logout(
     identity: Identity,
 ) -> Result<HttpResponse, ApiError> {
     let by = actor(&request, &broker, &identity);
-    broker.logins.log_out(by, identity.family, identity.account.kind()).await?;
+    broker.logins.log_out(by, &identity).await?;
     let mut cookie = session_cookie(&request, &broker, String::new());
     cookie.make_removal();
     Ok(HttpResponse::Ok().cookie(cookie).json(Confirmation::of("Logged out")))

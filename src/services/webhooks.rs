@@ -114,7 +114,7 @@ impl Webhooks {
         let taken = self.store.take_deliveries(&sender.webhook.key, AT_ONCE).await?;
         let attempts = join_all(taken.iter().map(|delivery| self.attempt(sender, delivery))).await;
         if !attempts.is_empty() {
-            self.store.note_attempts(attempts).await?;
+            self.store.note_attempts(&sender.webhook.key, attempts).await?;
         }
         Ok(taken.len())
     }

@@ -1,6 +1,6 @@
 //! What the types of settings do not express.
 
-use super::{RedisAddress, SecretPolicy, Settings, SettingsError, gateways, is_weak_secret, webhooks};
+use super::{RedisAddress, SecretPolicy, Settings, SettingsError, gateways, is_weak_secret, log_filter, webhooks};
 use crate::domain::{
     messages::{MAX_TTL_SECS, MAX_UNACKNOWLEDGED},
     origin, passwords,
@@ -97,6 +97,7 @@ impl Settings {
             }
         }
         gateways::read(self)?;
+        log_filter(&self.log.level).map_err(|error| ("log.level", error.to_string()))?;
         webhooks::read(self)?;
         RedisAddress::all(&self.redis).map_err(|(key, expected)| (key, expected.to_owned()))?;
         for origin in &self.http.cors_origins {

@@ -2,7 +2,10 @@
 
 use toml::Value;
 
-use super::layers::{Flags, Layers, SettingsError, read};
+use super::{
+    layers::{Flags, Layers, SettingsError, read},
+    webhooks,
+};
 
 /// The layer of keys that no other layer sets.
 pub const BUILT_IN: &str = "default";
@@ -11,7 +14,7 @@ pub const BUILT_IN: &str = "default";
 const SECRETS: [&str; 4] = ["storage.database_url", "auth.secret", "redis.url", "redis.password"];
 
 /// What stands for a secret.
-const HIDDEN: &str = "***";
+pub const HIDDEN: &str = "***";
 
 /// A key with its value and where that comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +53,7 @@ pub(super) fn shown(layers: &Layers, key: &str) -> Option<Value> {
     let value = layers.value(key)?;
     Some(match key {
         "webhooks" => without_secrets(value),
-        key if SECRETS.contains(&key) => hidden(value),
+        key if SECRETS.contains(&key) => hidden(key, value),
         _ => value.clone(),
     })
 }
@@ -59,27 +62,29 @@ pub(super) fn shown(layers: &Layers, key: &str) -> Option<Value> {
 fn without_secrets(webhooks: &Value) -> Value {
     let mut webhooks = webhooks.clone();
     for webhook in webhooks.as_array_mut().into_iter().flatten().filter_map(Value::as_table_mut) {
-        for key in ["url", "secret"] {
-            if let Some(value) = webhook.get_mut(key) {
-                *value = hidden(value);
-            }
+        if let Some(secret) = webhook.get_mut("secret") {
+            *secret = hidden("secret", secret);
+        }
+        if let Some(url) = webhook.get_mut("url") {
+            let shown = url.as_str().and_then(|url| reqwest::Url::parse(url).ok()).map(|url| webhooks::shown(&url));
+            *url = Value::String(shown.unwrap_or_else(|| HIDDEN.to_owned()));
         }
     }
     webhooks
 }
 
 /// A secret as it is shown. An empty one is no secret.
-fn hidden(value: &Value) -> Value {
-    let text = value.as_str().unwrap_or(HIDDEN);
-    let shown: Vec<_> = match text {
-        "" => Vec::new(),
-        text if text.contains("://") => text.split(',').map(without_credentials).collect(),
-        _ => vec![HIDDEN.to_owned()],
+fn hidden(key: &str, value: &Value) -> Value {
+    let shown = match value.as_str() {
+        Some("") => String::new(),
+        Some(text) if key.ends_with("url") => without_credentials(text),
+        _ => HIDDEN.to_owned(),
     };
-    Value::String(shown.join(","))
+    Value::String(shown)
 }
 
-/// A URL without its user, password and parameters. A password may have any characters, so all before the last `@` is hidden.
+/// A URL, or several, without user, password and parameters. A password may have any characters, so all before the last `@` is
+/// hidden, also if that stands in another one of several URLs.
 fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
     let rest = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, place)| format!("{HIDDEN}@{place}"));
@@ -126,7 +131,10 @@ mod tests {
         assert_eq!(shown_of(database, "postgres://db/name?password=p@ss"), "postgres://***@ss");
         assert_eq!(shown_of(database, "postgres://db/name?password=pass"), "postgres://db/name?***");
         assert_eq!(shown_of(database, "sqlite:///./file.db"), "sqlite:///./file.db");
+        assert_eq!(shown_of(database, "postgres://me:p,ss@db/name"), "postgres://***@db/name");
         assert_eq!(shown_of("redis.url", "redis://:a@one,rediss://two"), "redis://***@one,rediss://two");
+        assert_eq!(shown_of("redis.url", "redis://:a@one,redis://:b@two"), "redis://***@two");
+        assert_eq!(shown_of("redis.password", "a://b"), "***");
         assert_eq!(shown_of("redis.host", "cache"), "cache");
     }
 
@@ -137,7 +145,7 @@ mod tests {
         layers.file("my.toml", text).unwrap();
         let all = of(&layers);
         let webhooks = &all.iter().find(|explained| explained.key == "webhooks").unwrap().value;
-        assert_eq!(webhooks[0]["url"].as_str(), Some("https://***@example.org/x?***"));
+        assert_eq!(webhooks[0]["url"].as_str(), Some("https://example.org/…"));
         assert_eq!(webhooks[0]["secret"].as_str(), Some("***"));
         assert!(!webhooks.to_string().contains("hush"));
     }

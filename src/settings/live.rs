@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Keys and sections that are used at the start alone.
-const AT_START: [&str; 21] = [
+const AT_START: [&str; 23] = [
     "http.bind",
     "http.workers",
     "storage",
@@ -25,6 +25,8 @@ const AT_START: [&str; 21] = [
     "auth.access_token_minutes",
     "auth.refresh_token_days",
     "auth.recheck_secs",
+    "auth.password_min_chars",
+    "auth.refuse_common_passwords",
     "devices",
     "sessions",
     "limits.frame_bytes",
@@ -96,6 +98,8 @@ impl LiveSettings {
     pub fn reload(&self) -> Result<Reloaded, SettingsError> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let mut layers = read(&source.flags)?;
+        // all of them are used by the next start
+        layers.finish()?;
         let is_changed = |key: &String| layers.value(key) != source.layers.value(key);
         let (at_restart, changed): (Vec<_>, Vec<_>) =
             Layers::keys().into_iter().filter(is_changed).partition(|key| needs_restart(key));

@@ -116,11 +116,11 @@ impl Store {
         Ok(taken.collect())
     }
 
-    /// Stores what became of attempts.
+    /// Stores what became of attempts to deliver something to a webhook. Of what is delivered only the newest is kept.
     ///
     /// # Errors
     /// When the database fails; then they are made again.
-    pub async fn note_attempts(&self, attempts: Vec<(i64, Attempt)>) -> Result<(), StoreError> {
+    pub async fn note_attempts(&self, webhook: &str, attempts: Vec<(i64, Attempt)>) -> Result<(), StoreError> {
         let now = self.database_time().await?;
         let transaction = self.begin_essential().await?;
         let ended = |state: &str| {
@@ -147,8 +147,11 @@ impl Store {
                 .exec(&transaction)
                 .await?;
         }
-        if !delivered.is_empty() {
-            ended(DELIVERED).filter(Column::Id.is_in(delivered)).exec(&transaction).await?;
+        if let Some(newest) = delivered.pop() {
+            let earlier = Entity::delete_many().filter(Column::Webhook.eq(webhook)).filter(Column::State.eq(DELIVERED));
+            earlier.exec(&transaction).await?;
+            Entity::delete_many().filter(Column::Id.is_in(delivered)).exec(&transaction).await?;
+            ended(DELIVERED).filter(Column::Id.eq(newest)).exec(&transaction).await?;
         }
         Ok(transaction.commit().await?)
     }

@@ -225,8 +225,8 @@ async fn chat_sockets_get_all_frames_of_their_channels_and_no_others() {
 
     // what another socket of the channel gets
     chat.missing.retain(|one| eves.missing.contains(one));
-    let events = [("GatewayEvent", ""), ("ClientEvent", "")];
-    assert_eq!(chat.missing, BTreeSet::from(events), "these two are for operators, and are tested with agents");
+    let others = [("GatewayEvent", ""), ("ClientEvent", ""), ("DeliveryUpdate", "delivery_update")];
+    assert_eq!(chat.missing, BTreeSet::from(others), "these are for operators, and are tested with agents and devices");
     dedicated.heard_all();
     plain.heard_all();
 }

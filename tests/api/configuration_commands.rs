@@ -217,7 +217,7 @@ async fn a_broker_reloads_its_settings_at_a_signal() {
     until(async || too_long(&broker).await.0 != 413).await;
     let admin = broker.admin().await;
     until(async || get(&admin, "/api/gateways/7").await.0 == 200).await;
-    assert_eq!(get(&admin, "/admin/log-level").await.1["configured"], "warn");
+    until(async || get(&admin, "/admin/log-level").await.1["configured"] == "warn").await;
     let preflight = broker
         .client()
         .request(Method::OPTIONS, "/clients")
@@ -233,10 +233,24 @@ async fn a_broker_reloads_its_settings_at_a_signal() {
     )
     .await;
     assert!(broker.log().contains("need a restart") && broker.log().contains("http.workers"), "{}", broker.log());
+    // one that was behind another is before it now
+    let gateway = |id: u8, parent: &str| {
+        format!("[[gateways]]\nid = {id}\nname = \"{id}\"\naddress = \"tcp://127.0.0.1:9\"\n{parent}\n")
+    };
+    let parent_of = async |id: u8| get(&admin, &format!("/api/gateways/{id}")).await.1["parent_id"].clone();
+    for (one, two) in [("", "parent_id = 7"), ("parent_id = 8", "")] {
+        write(&format!("[limits]\nbody_bytes = 700\n{}{}", gateway(7, one), gateway(8, two)));
+        broker.signal("HUP");
+        let expected = if one.is_empty() { (Value::Null, json!(7)) } else { (json!(8), Value::Null) };
+        until(async || (parent_of(7).await, parent_of(8).await) == expected).await;
+    }
     // with something wrong all stays as it is
-    write("[limits]\nbody_bytes = 1\nnope = 1\n");
-    broker.signal("HUP");
-    until(async || broker.log().contains("cannot reload the settings")).await;
+    for wrong in ["nope = 1", "[log]\nlevel = \"loud\"", "[probes]\nperiod_secs = 0"] {
+        write(&format!("[limits]\nbody_bytes = 1\n{wrong}\n"));
+        let told = broker.log().matches("cannot reload the settings").count();
+        broker.signal("HUP");
+        until(async || broker.log().matches("cannot reload the settings").count() > told).await;
+    }
     assert_ne!(too_long(&broker).await.0, 413);
     // what is gone is gone
     write("[limits]\nbody_bytes = 500\n");

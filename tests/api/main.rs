@@ -39,6 +39,7 @@ mod journal;
 mod json;
 mod late_commits;
 mod login_limits;
+mod logs;
 mod messaging;
 mod metrics;
 mod openapi;

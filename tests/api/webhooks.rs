@@ -212,7 +212,8 @@ async fn admins_alone_see_webhooks_and_nobody_sees_their_secrets() {
     until(async || state(&admin).await["last_success"].is_string()).await;
     let told = state(&admin).await;
     assert_eq!(told["events"], json!(["client_connected"]));
-    assert_eq!(told["url"], receiver.url.split('?').next().unwrap());
+    let host = receiver.url.split('/').nth(2).unwrap();
+    assert!(told["url"].as_str().unwrap().starts_with(&format!("http://{host}")), "{told}");
     let (_, audit) = get(&admin, "/api/audit?action=broker_started").await;
     for text in [told.to_string(), audit.to_string(), broker.log()] {
         assert!(!text.contains("hidden") && !text.contains(SECRET), "{text}");

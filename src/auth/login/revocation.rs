@@ -1,10 +1,11 @@
 //! The end of tokens and logins before their time.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{AuthError, Logins, undisturbed};
 use crate::domain::{
-    accounts::AccountChange,
+    accounts::{AccountChange, Authenticated},
     audit::{Action, Actor},
     ids::{ClientId, ClientKind},
 };
@@ -31,7 +32,7 @@ impl Logins {
             let revoked = match what {
                 Revocation::Token(token) => this.revoke_token(&token).await?,
                 // the owner is not known, so the revocation is kept as long as a device's
-                Revocation::Jti(jti) => this.revoke_jti(jti, ClientKind::Device).await?,
+                Revocation::Jti(jti) => this.revoke_jti(jti, this.revoked_until(ClientKind::Device, None)).await?,
                 Revocation::Client(client) => this.revoke_client(client).await?,
             };
             Ok(revoked)
@@ -43,36 +44,42 @@ impl Logins {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn log_out(&self, by: Actor, family: Uuid, kind: ClientKind) -> Result<(), AuthError> {
+    pub async fn log_out(&self, by: Actor, identity: &Authenticated) -> Result<(), AuthError> {
         let this = self.by(by);
-        undisturbed(async move { this.end_family(family, kind, Action::LoggedOut).await }).await
+        let (family, until) = (identity.family, this.revoked_until(identity.account.kind(), Some(identity.expires_at)));
+        undisturbed(async move { this.end_family(family, until, Action::LoggedOut).await }).await
     }
 
     /// Caches a revocation that has been written to the database, and closes the sessions that it concerns.
-    pub(super) async fn revoked(&self, id: Uuid, kind: ClientKind) {
-        self.accounts.put_revocation(id, self.accounts.tokens().revoked_until(kind));
+    pub(super) async fn revoked(&self, id: Uuid, until: DateTime<Utc>) {
+        self.accounts.put_revocation(id, until);
         self.sessions.apply(AccountChange::Token(id)).await;
     }
 
     async fn revoke_token(&self, token: &str) -> Result<u64, AuthError> {
         if let Some(claims) = self.accounts.tokens().read_expired(token) {
-            return self.revoke_jti(claims.jti, claims.client_kind().unwrap_or(ClientKind::Device)).await;
+            let kind = claims.client_kind().unwrap_or(ClientKind::Device);
+            return self.revoke_jti(claims.jti, self.revoked_until(kind, Some(claims.expires_at()))).await;
         }
         let login = self.store.family_of(&self.accounts.tokens().read_refresh(token)).await?;
         let (family, kind) = login.ok_or(AuthError::UnknownToken)?;
-        self.end_family(family, kind, Action::TokensRevoked).await?;
+        self.end_family(family, self.revoked_until(kind, None), Action::TokensRevoked).await?;
         Ok(1)
     }
 
-    async fn revoke_jti(&self, jti: Uuid, kind: ClientKind) -> Result<u64, AuthError> {
-        let is_news = self.store.revoke(jti, self.accounts.tokens().revoked_until(kind)).await?;
-        self.revoked(jti, kind).await;
+    fn revoked_until(&self, kind: ClientKind, expires_at: Option<DateTime<Utc>>) -> DateTime<Utc> {
+        self.accounts.tokens().revoked_until(kind, expires_at)
+    }
+
+    async fn revoke_jti(&self, jti: Uuid, until: DateTime<Utc>) -> Result<u64, AuthError> {
+        let is_news = self.store.revoke(jti, until).await?;
+        self.revoked(jti, until).await;
         Ok(is_news.into())
     }
 
-    async fn end_family(&self, family: Uuid, kind: ClientKind, audited: Action) -> Result<(), AuthError> {
-        self.store.end_family(family, self.accounts.tokens().revoked_until(kind), audited).await?;
-        self.revoked(family, kind).await;
+    async fn end_family(&self, family: Uuid, until: DateTime<Utc>, audited: Action) -> Result<(), AuthError> {
+        self.store.end_family(family, until, audited).await?;
+        self.revoked(family, until).await;
         Ok(())
     }
 

@@ -6,9 +6,8 @@ use super::Finding;
 use crate::{
     actors::gateway_monitor::allows_icmp_sockets,
     app::{bootstrap, capacity, worker_count},
-    logging,
     settings::{Icmp, Settings},
-    store::free_space,
+    store::{Location, free_space},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -23,9 +22,7 @@ pub(super) fn settings(settings: &Settings) -> Vec<Finding> {
             Finding::warning("settings", text, remedy)
         })
         .collect();
-    let checked = settings.check_secret().map_err(|error| error.to_string());
-    let checked = checked.and_then(|()| logging::check(&settings.log.level).map_err(|error| error.to_string()));
-    match checked {
+    match settings.check_secret().map_err(|error| error.to_string()) {
         Ok(()) if findings.is_empty() => findings.push(Finding::good("settings", "valid")),
         Ok(()) => {}
         Err(why) => {
@@ -45,12 +42,15 @@ pub(super) fn open_files(settings: &Settings) -> Finding {
         Err(error) => return Finding::warning(SUBJECT, format!("the limit is unknown: {error}"), "ulimit -n"),
     };
     let (wanted, served) = (settings.limits.connections, capacity(settings, most, worker_count(settings)).served());
+    if wanted == 0 {
+        return Finding::good(SUBJECT, format!("{most} are enough for {served} connections"));
+    }
     if served < wanted {
         let text = format!("{most} allow {served} connections, and limits.connections is {wanted}");
         return Finding::warning(
             SUBJECT,
             text,
-            "ulimit -n 65536 (systemd: LimitNOFILE=65536), or lower limits.connections",
+            "ulimit -n 131072 (systemd: LimitNOFILE=131072), or lower limits.connections",
         );
     }
     Finding::good(SUBJECT, format!("{most} are enough for {wanted} connections"))
@@ -81,7 +81,11 @@ pub(super) fn data_dir(settings: &Settings) -> Finding {
 /// The space for what is stored.
 pub(super) fn disk(settings: &Settings) -> Finding {
     const SUBJECT: &str = "disk";
-    let dir = existing(&settings.storage.data_dir);
+    let database = match Location::of(&settings.storage) {
+        Ok(Location::Sqlite(file)) => file,
+        _ => settings.storage.data_dir.join("of PostgreSQL"),
+    };
+    let dir = existing(database.parent().unwrap_or(Path::new(".")));
     let (free, total) = match free_space(dir) {
         Ok(found) => found,
         Err(error) => return Finding::warning(SUBJECT, format!("the free space is unknown: {error}"), "df"),

@@ -7,11 +7,12 @@ use std::{
 };
 
 use super::{Action, Actor, Event, Target};
+use crate::domain::network::limit_key;
 
 /// How long further ones are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How many actors and targets are told apart within a window. All others are counted together, for each action.
+/// How many actors and targets of each action are told apart within a window. All others are counted together.
 const MOST: usize = 100;
 
 /// Who is refused what.
@@ -40,7 +41,8 @@ pub struct Repeats {
 impl Repeats {
     /// Counts a refusal, or returns it to be recorded now.
     pub fn note(&mut self, event: Event, now: Instant) -> Option<Event> {
-        let actor = event.actor.id.clone().or_else(|| event.actor.address.map(|address| address.to_string()));
+        let actor =
+            event.actor.id.clone().or_else(|| event.actor.address.map(|address| limit_key(address).to_string()));
         let key = Key { action: event.action, actor, target: event.target.as_ref().map(|target| target.id.clone()) };
         if let Some(window) = self.windows.get_mut(&key) {
             window.count += 1;
@@ -48,7 +50,7 @@ impl Repeats {
             return None;
         }
         let ends = now + WINDOW;
-        if self.windows.len() < MOST {
+        if self.windows.keys().filter(|known| known.action == key.action).count() < MOST {
             self.windows.insert(key, Window { ends, last: None, count: 0 });
             return Some(event);
         }

@@ -240,6 +240,8 @@ fn chat() -> Channel {
     to_clients.extend(declared![UserEvent, UserRead, RoleChanged, ChatSubscribed, ChatUnsubscribed]);
     to_clients.push(publication());
     to_clients.extend(declared![TopicGap, TopicDeleted, GatewayEvent, ClientEvent, ChatPong, Authenticated]);
+    // of what the client has sent over HTTP
+    to_clients.extend(declared![DeliveryUpdate]);
     Channel {
         dialect: Dialect::Chat,
         path: "/ws/auth",

@@ -142,9 +142,10 @@ impl Gateways {
         for known in self.board.all().into_iter().filter(|known| is_gone(known)) {
             self.monitor.send(Remove(known.gateway.id)).await?;
         }
-        for gateway in configured {
-            if known(gateway.id).as_ref() != Some(&gateway) {
-                self.monitor.send(Put(gateway)).await?;
+        // twice, since one may be behind another that is still where it was before
+        for gateway in configured.iter().chain(&configured) {
+            if known(gateway.id).as_ref() != Some(gateway) {
+                self.monitor.send(Put(gateway.clone())).await?;
             }
         }
         Ok(())
