@@ -1,7 +1,7 @@
-//! Settings: one struct per section of `config/default.toml`, read in layers and checked once at start.
+//! Settings: one struct per section of `config/default.toml`, read in layers and checked, at the start and at each reload.
 //!
 //! To add a setting, add a commented line to `config/default.toml`, a field here, and a check in `settings/checks.rs` if
-//! some values of its type are not valid.
+//! some values of its type are not valid. If it is used at the start alone, add it to the list in `settings/live.rs`.
 
 mod checks;
 mod explain;

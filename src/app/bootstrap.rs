@@ -20,7 +20,10 @@ use crate::{
 };
 
 /// The file with the secret that was generated.
-const SECRET: &str = "jwt-secret";
+pub const SECRET: &str = "jwt-secret";
+
+/// The file with the password of the first account.
+pub const FIRST_PASSWORD: &str = "initial-admin-password";
 
 /// Creates the data directory (mode 0700) if it does not exist.
 ///
@@ -156,7 +159,7 @@ pub async fn create_first_admin(store: &Store, settings: &Settings) -> anyhow::R
     if settings.auth.secret_policy == SecretPolicy::Strong || store.count_users().await? > 0 {
         return Ok(None);
     }
-    let path = settings.storage.data_dir.join("initial-admin-password");
+    let path = settings.storage.data_dir.join(FIRST_PASSWORD);
     let password = random_text();
     // the file first: if storing the account fails, the file is useless; the other way round, the account would be
     if path.exists() {

@@ -13,13 +13,13 @@ use std::{
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-use super::bootstrap::lock_data_dir;
+use super::bootstrap::{FIRST_PASSWORD, SECRET, lock_data_dir};
 
 /// The embedded database.
 pub const DATABASE: &str = "switchboard.db";
 
 /// What else belongs to a backup: the secret that signs tokens, and the password of the first account.
-pub const SECRETS: [&str; 2] = ["jwt-secret", "initial-admin-password"];
+pub const SECRETS: [&str; 2] = [SECRET, FIRST_PASSWORD];
 
 /// What SQLite has beside its file while a program uses it, or after it was killed.
 const BESIDE_DATABASE: [&str; 3] = ["switchboard.db-wal", "switchboard.db-shm", "switchboard.db-journal"];

@@ -15,7 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArguments, archive, database::Database, quoted};
 use crate::{
-    app::restored::{DATABASE, SECRETS},
+    app::{
+        bootstrap,
+        restored::{DATABASE, SECRETS},
+    },
     store::{Location, check_copy, free_space},
     terminal::{WrongArguments, say},
 };
@@ -90,7 +93,7 @@ fn instead(database: &Database, file: &Path) -> String {
         "nothing was backed up: the data is in {}. Run {} (it asks for the password, or takes it from PGPASSWORD), and keep the secret (SECRET_KEY, or {})",
         database.location,
         words.join(" "),
-        database.settings.storage.data_dir.join("jwt-secret").display()
+        database.settings.storage.data_dir.join(bootstrap::SECRET).display()
     )
 }
 
